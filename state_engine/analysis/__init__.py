@@ -1,0 +1,1 @@
+"""What changed: differential expression, effects, and the two-dimensional projection."""

@@ -1,0 +1,93 @@
+"""What is known about a model without loading its weights. Plain JSON; read by pages, so no torch.
+
+`model.json` in a folder of our store is a `ModelCard` written by `state_engine.values.to_plain`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from state_engine.models.config import AttentionMode, TransitionConfig
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """What is known of the training, for people. `held_out` are contexts or 'context x perturbation' never trained on."""
+
+    data: str = ""
+    steps: int = 0
+    loss: str = ""
+    held_out: tuple[str, ...] = ()
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A State Transition model's card.
+
+    Args:
+        format: version of the store's layout (`FORMAT`).
+        id: first 12 hex digits of `weights_hash`.
+        name: for people.
+        config: the network.
+        input_key: representation it reads: "X", "X_hvg" or another obsm key.
+        input_genes: names of the input features in order, or None when the checkpoint does not say.
+        output_genes: names of the expression features that come out (decoder or gene space), or None when not known.
+        scale: expression scale of input in gene space; always "log1p" for published models; None for embeddings.
+        control: the control label.
+        perturbations: every label it knows, control included, in the order of the feature rows.
+        perturbation_encoding: one-hot or feature vectors.
+        batches, contexts: labels seen in training; empty when not recorded. Batches are in the order of the model's indices.
+        perturbation_key, context_key, batch_key: obs columns of the training data; None when not recorded.
+        attention: which cells of a set see which.
+        attention_source: why that mode ("declared by the checkpoint", or the assumption made, a sentence).
+        weights_hash: sha256 of the weights in our store's order, hex.
+        licence: name or identifier, "unknown" when not known.
+        source: where it came from: "arc-state run directory NAME", "hub owner/name@revision",
+            "trained by STATE Explorer VERSION".
+        limits: sentences from the model card, shown where they matter.
+        notes: what reading it decided, for people ("LoRA adapters of rank 8 merged").
+        simulated: trained on simulated data.
+        training: what is known of the training.
+        embedding_model: hash of the SE model whose embeddings it reads, when known.
+    """
+
+    format: int
+    id: str
+    name: str
+    config: TransitionConfig
+    input_key: str
+    input_genes: tuple[str, ...] | None
+    output_genes: tuple[str, ...] | None
+    scale: Literal["log1p", "counts"] | None
+    control: str
+    perturbations: tuple[str, ...]
+    perturbation_encoding: Literal["one-hot", "features"]
+    batches: tuple[str, ...]
+    contexts: tuple[str, ...]
+    perturbation_key: str | None
+    context_key: str | None
+    batch_key: str | None
+    attention: AttentionMode
+    attention_source: str
+    weights_hash: str
+    licence: str = "unknown"
+    source: str = ""
+    limits: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    simulated: bool = False
+    training: TrainingSummary = TrainingSummary()
+    embedding_model: str | None = None
+
+    @property
+    def set_size(self) -> int:
+        """Cells in a set as trained."""
+        return self.config.set_size
+
+    @property
+    def reads_embedding(self) -> bool:
+        """The input is an embedding, not gene expression."""
+        return self.input_key not in ("X", "X_hvg")

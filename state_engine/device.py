@@ -1,0 +1,72 @@
+"""Device and precision: chosen explicitly, reported, never changed in silence. Imports torch only when asked to choose."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from state_engine.errors import DeviceError
+
+if TYPE_CHECKING:
+    import torch
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["fp32", "bf16"]
+DEVICE_NAMES: tuple[str, ...] = get_args(DeviceName)
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that exists. `kind` is cpu, cuda or mps; `name` is what a person calls it; `memory` is in bytes (0: unknown)."""
+
+    kind: str
+    name: str
+    memory: int
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The torch object of this device."""
+        import torch
+
+        return torch.device(self.kind)
+
+
+def choose_device(wanted: str = "auto") -> Device:
+    """The device to compute on.
+
+    Args:
+        wanted: "auto" takes CUDA, then MPS, then the CPU; any other name must be present.
+
+    Raises:
+        DeviceError: the name is not one of `DEVICE_NAMES`, or that device is not there.
+    """
+    import torch
+
+    if wanted not in DEVICE_NAMES:
+        raise DeviceError(f"There is no device called '{wanted}'.", f"Known: {', '.join(DEVICE_NAMES)}.", "Choose one.")
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    kind = next(k for k in ("cuda", "mps", "cpu") if has[k]) if wanted == "auto" else wanted
+    if not has[kind]:
+        raise DeviceError(f"This machine has no {kind.upper()} device.", "PyTorch does not see one.", "Choose 'auto'.")
+    if kind == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        return Device("cuda", properties.name, properties.total_memory)
+    import psutil
+
+    label = "Apple GPU" if kind == "mps" else f"CPU, {os.cpu_count()} cores"
+    return Device(kind, label, psutil.virtual_memory().total)
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """The torch dtype of a precision name.
+
+    Raises:
+        DeviceError: the name is not one of `PRECISIONS`.
+    """
+    import torch
+
+    if precision not in PRECISIONS:
+        raise DeviceError(f"There is no precision '{precision}'.", f"Known: {', '.join(PRECISIONS)}.", "Choose one.")
+    return torch.bfloat16 if precision == "bf16" else torch.float32

@@ -1,0 +1,147 @@
+"""Every error the engine raises on purpose.
+
+    StateError
+    ├── DataError            the data set
+    │   ├── UnreadableFileError    truncated, not HDF5, not AnnData
+    │   ├── UnsafeFileError        links to other files, absurd declared sizes, inconsistent indices
+    │   ├── EmptyDataError         no cells or no genes
+    │   ├── LabelError             a column or a label that is not there; no control
+    │   ├── ScaleError             neither counts nor log1p, or not the one needed
+    │   ├── GeneError              gene names that do not match or repeat
+    │   └── RepresentationError    a matrix (X, layer, obsm) that is not there or has another width
+    ├── ModelError           the model
+    │   ├── CheckpointError        missing files, missing or unexpected weights
+    │   ├── UnsafePickleError      a pickle that asks for more than numbers and containers
+    │   ├── ConfigError            unknown or contradictory fields
+    │   ├── DownloadError          no network, no such repository or revision, hash differs
+    │   └── LicenceError           weights whose licence was not accepted
+    ├── RequestError         what was asked
+    │   ├── UnknownLabelError      perturbations, batches or contexts the model or data set does not know
+    │   └── IncompatibleError      data set and model do not fit; carries the findings
+    ├── DeviceError          a device that is not there, or has too little memory
+    ├── RunError             a run folder that is missing or damaged
+    ├── JobError             jobs
+    │   ├── JobCancelled           raised inside a verb by its progress callback
+    │   └── JobLost                the worker died
+    └── ChallengeError       a submission that cannot be made
+
+Each error says what happened, why, and what to do; `str(error)` is the three as sentences, ready to be shown.
+"""
+
+from __future__ import annotations
+
+
+class StateError(Exception):
+    """Base of all errors meant for the user.
+
+    Args:
+        what: what happened, a sentence.
+        why: the reason, a sentence, with numbers where there are any.
+        fix: what to do about it, a sentence.
+    """
+
+    def __init__(self, what: str, why: str = "", fix: str = "") -> None:
+        self.what, self.why, self.fix = what, why, fix
+        super().__init__(" ".join(part for part in (what, why, fix) if part))
+
+    def __reduce__(self) -> tuple[type[StateError], tuple[str, str, str]]:
+        return type(self), (self.what, self.why, self.fix)
+
+
+class DataError(StateError):
+    """Something is wrong with the data set."""
+
+
+class UnreadableFileError(DataError):
+    """The file is truncated, not HDF5, or not an AnnData file."""
+
+
+class UnsafeFileError(DataError):
+    """The file points outside itself, declares absurd sizes, or contradicts itself."""
+
+
+class EmptyDataError(DataError):
+    """The data set has no cells or no genes."""
+
+
+class LabelError(DataError):
+    """A column or a label is not in the data set."""
+
+
+class ScaleError(DataError):
+    """The expression values are not on the scale that is needed."""
+
+
+class GeneError(DataError):
+    """Gene names do not match, or repeat."""
+
+
+class RepresentationError(DataError):
+    """A matrix is not in the data set, or has another width than the model's."""
+
+
+class ModelError(StateError):
+    """Something is wrong with the model."""
+
+
+class CheckpointError(ModelError):
+    """Files or weights of a model are missing, unexpected or damaged."""
+
+
+class UnsafePickleError(ModelError):
+    """A pickle asks for a class or function that is not on the allow-list."""
+
+
+class ConfigError(ModelError):
+    """A configuration has unknown, missing or contradictory fields."""
+
+
+class DownloadError(ModelError):
+    """A download did not work: no network, no such repository, another hash."""
+
+
+class LicenceError(ModelError):
+    """The licence of the weights was not accepted."""
+
+
+class RequestError(StateError):
+    """What was asked cannot be done."""
+
+
+class UnknownLabelError(RequestError):
+    """Perturbations, batches or contexts that the model or the data set does not know."""
+
+
+class IncompatibleError(RequestError):
+    """Data set and model do not fit together."""
+
+
+class DeviceError(StateError):
+    """A device is not there, or has too little memory."""
+
+
+class RunError(StateError):
+    """A run folder is missing or damaged."""
+
+
+class JobError(StateError):
+    """A job could not be done."""
+
+
+class JobCancelled(JobError):  # noqa: N818 - the user's wish, not an error
+    """Raised by a progress callback to stop a verb."""
+
+
+class JobLost(JobError):  # noqa: N818 - a state, not an error of ours
+    """The worker process died while the job was running."""
+
+
+class ChallengeError(StateError):
+    """A challenge submission cannot be made or read."""
+
+
+def listed(names: list[str] | tuple[str, ...], most: int = 5) -> str:
+    """The first few names for a message: 'A, B, C and 12 more'."""
+    shown = ", ".join(names[:most])
+    rest = len(names) - most
+    return f"{shown} and {rest:,} more" if rest > 0 else shown

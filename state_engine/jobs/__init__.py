@@ -1,0 +1,1 @@
+"""Jobs: a SQLite store, a worker process, and what starts it."""
