@@ -1,0 +1,291 @@
+"""Reads a result file (`result.h5ad` of a run) without loading it: labels, chosen rows, one gene for all cells, means of groups.
+
+Light on purpose (h5py, numpy, pandas): pages use it too. It knows the layout that the predict verb writes (see `open_result`),
+keeps no file handle, and holds nothing but the labels.
+
+Notation: n cells (rows), g genes. Expression is log1p of normalised counts unless a docstring says otherwise; "natural" means
+before the logarithm, so counts per 10,000 when the data were normalised to that depth.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import h5py
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from state_engine import keys
+from state_engine.errors import GeneError, RequestError, RunError, listed
+
+Layer = Literal["corrected", "raw"]
+LAYERS: Final = ("corrected", "raw")
+BLOCK: Final = 2048
+"""Rows held in memory at a time when a mean is taken."""
+_REQUIRED: Final = (keys.PERTURBATION, keys.CONTEXT, keys.KIND)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A result file, described. Values are read when asked for.
+
+    Args:
+        path: the .h5ad file.
+        obs: labels of the n cells, in file order; text columns are categoricals; the index holds the cells' names.
+        genes: the g gene names of X, empty when the model predicts an embedding and has no decoder.
+        embedding: name in obsm of the predicted embedding, None when the model predicts expression only.
+        embedding_width: its number of dimensions, 0 without one.
+        manifest: how the result was made; empty when the file has none.
+    """
+
+    path: Path
+    obs: pd.DataFrame
+    genes: tuple[str, ...]
+    embedding: str | None
+    embedding_width: int
+    manifest: Mapping[str, Any]
+    _columns: Mapping[str, int] = field(repr=False, compare=False)
+
+    @property
+    def n_cells(self) -> int:
+        return len(self.obs)
+
+    @property
+    def n_genes(self) -> int:
+        return len(self.genes)
+
+    @property
+    def has_expression(self) -> bool:
+        """False when the result is an embedding only; gene questions then have no answer."""
+        return bool(self.genes)
+
+    def mask(self, kind: str | None = None, context: str | None = None, perturbation: str | None = None) -> NDArray[np.bool_]:
+        """(n,) True for the cells with all the given labels; None admits every label."""
+        chosen = np.ones(self.n_cells, bool)
+        for column, label in ((keys.KIND, kind), (keys.CONTEXT, context), (keys.PERTURBATION, perturbation)):
+            if label is not None:
+                chosen &= np.asarray(self.obs[column] == label)
+        return chosen
+
+    def rows(self, kind: str | None = None, context: str | None = None, perturbation: str | None = None) -> NDArray[np.int64]:
+        """Rows of the cells with all the given labels, in file order."""
+        return np.flatnonzero(self.mask(kind, context, perturbation))
+
+    def conditions(self, kind: str = keys.PREDICTED) -> list[tuple[str, str]]:
+        """(perturbation, context) pairs that have cells of this kind, in file order."""
+        labels = self.obs.loc[self.mask(kind), [keys.PERTURBATION, keys.CONTEXT]].drop_duplicates()
+        return [(str(p), str(c)) for p, c in labels.itertuples(index=False)]
+
+    def paired_controls(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """For each predicted row, the predicted control row made from the same basal cell in the same context.
+
+        A basal cell that was drawn several times is matched draw by draw, in file order.
+
+        Raises:
+            RequestError: the result has no predicted control, or not for all of these basal cells.
+        """
+        columns = [keys.CONTEXT, keys.BASAL_CELL]
+        if keys.BASAL_CELL not in self.obs:
+            raise _unpaired(len(rows), len(rows))
+        frame = self.obs[columns].astype(str)
+        control = self.rows(keys.PREDICTED_CONTROL)
+        left, right = frame.iloc[rows].copy(), frame.iloc[control].copy()
+        groups = self.obs[keys.PERTURBATION].astype(str).iloc[rows].to_numpy()
+        left["draw"] = left.assign(group=groups).groupby(["group", *columns]).cumcount()
+        right["draw"] = right.groupby(columns).cumcount()
+        lookup = pd.Series(control, index=pd.MultiIndex.from_frame(right))
+        found = lookup.reindex(pd.MultiIndex.from_frame(left)).to_numpy(float)
+        if np.isnan(found).any():
+            raise _unpaired(int(np.isnan(found).sum()), len(rows))
+        return found.astype(np.int64)
+
+    def column(self, gene: str) -> int:
+        """Index of a gene.
+
+        Raises:
+            GeneError: the result does not have it.
+        """
+        if gene not in self._columns:
+            raise _no_gene(gene, self)
+        return self._columns[gene]
+
+    def gene(self, gene: str, layer: Layer = "corrected") -> NDArray[np.float32]:
+        """(n,) expression (log1p) of one gene in all cells.
+
+        Raises:
+            GeneError: the result does not have it.
+            RunError: the file is damaged.
+        """
+        column = self.column(gene)
+        with _opened(self.path) as file:
+            return np.asarray(file[_dataset(layer)][:, column], np.float32)
+
+    def read(
+        self, rows: NDArray[np.int64], genes: Sequence[str] | None = None, layer: Layer = "corrected"
+    ) -> NDArray[np.float32]:
+        """(len(rows), g or len(genes)) expression (log1p), rows in the given order, repeats allowed.
+
+        Raises:
+            GeneError: a gene is not in the result.
+            RunError: the file is damaged.
+        """
+        columns = None if genes is None else np.array([self.column(g) for g in genes], np.int64)
+        with _opened(self.path) as file:
+            values = _read_rows(file[_dataset(layer)], np.asarray(rows, np.int64))
+        return values if columns is None else values[:, columns]
+
+    def features(self, rows: NDArray[np.int64], layer: Layer = "corrected") -> NDArray[np.float32]:
+        """What was predicted: (len(rows), width) of the embedding when the model predicts one, else expression (log1p)."""
+        if self.embedding is None:
+            return self.read(rows, layer=layer)
+        name = f"obsm/{self.embedding}" + ("" if layer == "corrected" else "_raw")
+        with _opened(self.path) as file:
+            return _read_rows(file[name], np.asarray(rows, np.int64))
+
+    def blocks(self, rows: NDArray[np.int64], layer: Layer = "corrected") -> Iterator[NDArray[np.float32]]:
+        """Expression (log1p) of the rows, at most `BLOCK` rows at a time."""
+        for start in range(0, len(rows), BLOCK):
+            yield self.read(rows[start : start + BLOCK], layer=layer)
+
+    def mean(self, rows: NDArray[np.int64], layer: Layer = "corrected", natural: bool = False) -> NDArray[np.float64]:
+        """(g,) pseudobulk: the mean of log1p expression, or of natural values (expm1 of each cell's) when `natural`.
+
+        Raises:
+            RequestError: no rows, so there is no mean.
+        """
+        if not len(rows):
+            raise RequestError("There are no cells to average.", "The chosen group is empty.")
+        total = np.zeros(self.n_genes)
+        for values in self.blocks(rows, layer):
+            total += (np.expm1(values.astype(np.float64)) if natural else values).sum(axis=0, dtype=np.float64)
+        return total / len(rows)
+
+
+def open_result(path: Path) -> Result:
+    """A result file, ready to be asked.
+
+    Layout: X "corrected" expression, float32, dense; layers/raw the same shape; obs with perturbation, context, kind, basal_cell…;
+    obsm/NAME and obsm/NAME_raw when the model predicts an embedding; uns/state_explorer the manifest as JSON.
+
+    Raises:
+        RunError: the file is missing, truncated, or not such a file.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        for name in ("X", "obs", "var"):
+            if name not in file:
+                raise _damaged(path, f"It has no '{name}'.")
+        if not isinstance(file["X"], h5py.Dataset):
+            raise _damaged(path, "Its X is sparse; results hold dense expression.")
+        obs = _read_frame(file["obs"])
+        missing = [name for name in _REQUIRED if name not in obs]
+        if missing:
+            raise _damaged(path, f"Its obs lacks {listed(missing)}.")
+        genes = tuple(str(name) for name in _read_index(file["var"]))
+        embedding, width = _find_embedding(file)
+        manifest = _read_manifest(file, path)
+        shape = file["X"].shape
+    if shape != (len(obs), len(genes)):
+        raise _damaged(path, f"X has shape {shape}, the labels are of {len(obs):,} cells and {len(genes):,} genes.")
+    return Result(path, obs, genes, embedding, width, manifest, {name: i for i, name in enumerate(genes)})
+
+
+def _opened(path: Path) -> h5py.File:
+    if not path.exists():
+        raise RunError(
+            "The result file is not there.", f"{path.name} is missing from the run folder.", "Run the prediction again."
+        )
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise _damaged(path, "It is truncated, still being written, or not HDF5.") from error
+
+
+def _damaged(path: Path, why: str) -> RunError:
+    return RunError(f"{path.name} cannot be read as a result.", why, "Run the prediction again.")
+
+
+def _unpaired(missing: int, asked: int) -> RequestError:
+    return RequestError(
+        "There is no paired predicted control.",
+        f"{missing:,} of {asked:,} predicted cells have no prediction of their basal cell under the control label.",
+        "Compare with the observed control, or predict again (paired).",
+    )
+
+
+def _no_gene(gene: str, result: Result) -> GeneError:
+    if not result.has_expression:
+        return GeneError(f"There is no expression of '{gene}'.", "The model predicts an embedding and has no gene decoder.")
+    return GeneError(f"'{gene}' is not in the result.", f"It has {result.n_genes:,} genes, such as {listed(result.genes[:3])}.")
+
+
+def _dataset(layer: Layer) -> str:
+    if layer not in LAYERS:
+        raise RequestError(f"There is no layer '{layer}'.", f"Known: {', '.join(LAYERS)}.")
+    return "X" if layer == "corrected" else f"layers/{keys.RAW_LAYER}"
+
+
+def _read_rows(data: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Rows in any order. Consecutive ones are read together, because HDF5 is slow at single rows."""
+    unique, back = np.unique(rows, return_inverse=True)
+    values = np.empty((len(unique), data.shape[1]), np.float32)
+    for first, last in _ranges(unique):
+        start, stop = int(unique[first]), int(unique[last]) + 1
+        values[first : last + 1] = data[start:stop][unique[first : last + 1] - start]
+    return values if len(unique) == len(rows) and (np.diff(back) > 0).all() else values[back]
+
+
+def _ranges(rows: NDArray[np.int64], gap: int = 16) -> Iterator[tuple[int, int]]:
+    """(first, last) positions of runs of sorted rows; holes up to `gap` rows are read over."""
+    if not len(rows):
+        return
+    breaks = np.flatnonzero(np.diff(rows) > gap)
+    yield from zip(np.r_[0, breaks + 1].tolist(), np.r_[breaks, len(rows) - 1].tolist(), strict=True)
+
+
+def _read_frame(group: h5py.Group) -> pd.DataFrame:
+    names = [n.decode() if isinstance(n, bytes) else str(n) for n in group.attrs.get("column-order", [])]
+    return pd.DataFrame({name: _read_column(group[name]) for name in names}, index=pd.Index(_read_index(group)))
+
+
+def _read_index(group: h5py.Group) -> NDArray[Any]:
+    return _read_array(group[group.attrs.get("_index", "_index")])
+
+
+def _read_column(item: h5py.Dataset | h5py.Group) -> Any:
+    if isinstance(item, h5py.Dataset):
+        values = _read_array(item)
+        return pd.Categorical(values) if values.dtype == object else values
+    if "categories" in item:
+        categories = pd.Index(_read_array(item["categories"]))
+        return pd.Categorical.from_codes(item["codes"][:], categories, ordered=bool(item.attrs.get("ordered", False)))
+    return np.where(item["mask"][:], None, _read_array(item["values"]).astype(object))
+
+
+def _read_array(data: h5py.Dataset) -> NDArray[Any]:
+    return np.asarray(data.asstr()[:]) if h5py.check_string_dtype(data.dtype) else np.asarray(data[:])
+
+
+def _find_embedding(file: h5py.File) -> tuple[str | None, int]:
+    """The embedding that has a raw partner; a projection stored beside it has none."""
+    group = file.get("obsm", {})
+    for name in group:
+        if f"{name}_raw" in group:
+            return str(name), int(group[name].shape[1])
+    return None, 0
+
+
+def _read_manifest(file: h5py.File, path: Path) -> dict[str, Any]:
+    item = file.get(f"uns/{keys.MANIFEST}")
+    if item is None:
+        return {}
+    try:
+        plain = json.loads(item.asstr()[()])
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _damaged(path, "Its manifest is not JSON.") from error
+    return plain if isinstance(plain, dict) else {"manifest": plain}
