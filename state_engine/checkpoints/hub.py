@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from state_engine.checkpoints import catalogue
-from state_engine.checkpoints.choice import preferred_checkpoint
+from state_engine.checkpoints.recognise import preferred_checkpoint
 from state_engine.checkpoints.transfer import CONNECT_SECONDS, HubFile, fetch, plain_errors, text_of
 from state_engine.config import Settings
 from state_engine.errors import CheckpointError, ConfigError, DownloadError, LicenceError, listed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from state_engine.checkpoints.catalogue import ARC_LICENCE, LIMITS, PUBLISHED, by_repo
-from state_engine.checkpoints.choice import ordered_checkpoints, preferred_checkpoint
+from state_engine.checkpoints.recognise import ordered_checkpoints, preferred_checkpoint
 
 
 def test_names_are_repositories_and_differ() -> None:
