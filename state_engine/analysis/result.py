@@ -169,7 +169,7 @@ class Result:
 def open_result(path: Path) -> Result:
     """A result file, ready to be asked.
 
-    Layout: X "corrected" expression, float32, dense; layers/raw the same shape; obs with perturbation, context, kind, basal_cell…;
+    Layout: X "corrected" expression, float32, dense; layers/raw the same shape; obs with perturbation, context, kind, basal_cell;
     obsm/NAME and obsm/NAME_raw when the model predicts an embedding; uns/state_explorer the manifest as JSON.
 
     Raises:
@@ -264,7 +264,9 @@ def _read_column(item: h5py.Dataset | h5py.Group) -> Any:
     if "categories" in item:
         categories = pd.Index(_read_array(item["categories"]))
         return pd.Categorical.from_codes(item["codes"][:], categories, ordered=bool(item.attrs.get("ordered", False)))
-    return np.where(item["mask"][:], None, _read_array(item["values"]).astype(object))
+    values = _read_array(item["values"]).astype(object)
+    values[item["mask"][:]] = None
+    return values
 
 
 def _read_array(data: h5py.Dataset) -> NDArray[Any]:

@@ -1,0 +1,245 @@
+"""Which genes change: a full table of all genes for one perturbation in one context, by the Mann-Whitney U test of pdex.
+
+What is compared with what:
+- expression "corrected" or "raw": predicted cells against the predicted control (the same basal cells under the control label; in
+  corrected expression these are the basal cells as observed) or against all observed control cells of the context.
+- expression "observed": measured cells of the perturbation against the observed control cells of the context.
+
+Two things to know about predictions. The test treats the two groups as independent although predictions are paired with their
+basal cells, and the number of predicted cells is the user's choice: p-values order genes, they are no evidence about nature.
+And a prediction adds a small number to every zero, which a rank test calls a change: on real control cells of seven cell types,
+adding to each gene a constant drawn with standard deviation 0.01 made half of 6,998 genes significant, and none once values under
+`FLOOR` counted as "not detected". So the test and the fractions use that floor, in both groups; a measured count lies above it in
+every cell of fewer than 45,000 counts, so tables of measured cells do not depend on it. Means and fold changes use the values as
+they are.
+
+Units: means are natural (mean of expm1 of the log1p values: counts per 10,000 when the data were normalised to that depth).
+log2_fold_change = log2((mean_perturbed + PSEUDOCOUNT) / (mean_reference + PSEUDOCOUNT)). pdex's default would average logarithms
+(geometric mean) and add 1e-9, so that a gene without a count in the reference changes by 20 and more; the arithmetic mean is what
+"fold" means to a biologist, and the pseudocount keeps genes near zero from leading the list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, cast, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from state_engine import keys
+from state_engine.analysis.result import Layer, Result, open_result
+from state_engine.errors import RequestError, RunError, listed
+
+Reference = Literal["predicted control", "observed control"]
+Expression = Literal["corrected", "raw", "observed"]
+
+PSEUDOCOUNT: Final = 0.1
+"""Added to both natural means (counts per 10,000) before the ratio."""
+FLOOR: Final = 0.2
+"""log1p expression under which a cell counts as not detecting the gene: a single count in a cell of 45,000."""
+SIGNIFICANT: Final = 0.05
+"""False discovery rate under which a gene is called significant."""
+MIN_CELLS: Final = 3
+FOLDER: Final = "differential"
+COLUMNS: Final = (
+    "gene", "log2_fold_change", "mean_perturbed", "mean_reference", "fraction_perturbed", "fraction_reference",
+    "p_value", "fdr", "statistic",
+)  # fmt: skip
+_VERSION: Final = 1  # of the numbers: change it, and stored tables are made again
+
+
+def differential(
+    result: Result,
+    perturbation: str,
+    context: str,
+    reference: Reference = "predicted control",
+    expression: Expression = "corrected",
+    floor: float = FLOOR,
+) -> pd.DataFrame:
+    """The table of all genes, in the order of the result.
+
+    Columns: gene; log2_fold_change; mean_perturbed and mean_reference (natural, see the module); fraction_perturbed and
+    fraction_reference (share of cells not under `floor`, 0 to 1); p_value (two-sided Mann-Whitney U, tie and continuity corrected);
+    fdr (Benjamini-Hochberg over all genes); statistic (U of the perturbed cells, 0 to n_perturbed x n_reference). A gene that is
+    the same in all cells has p 1 and fold change 0.
+
+    `attrs` of the table (JSON values): perturbation, context, reference, expression, n_perturbed, n_reference, method, scale.
+
+    Raises:
+        RequestError: the result has no genes, the two groups do not belong together, or one has fewer than 3 cells.
+    """
+    perturbed, control = groups(result, perturbation, context, reference, expression)
+    table = compare_groups(result, perturbed, control, "raw" if expression == "raw" else "corrected", floor)
+    table.attrs |= {"perturbation": perturbation, "context": context, "reference": reference, "expression": expression}
+    return table
+
+
+def groups(
+    result: Result, perturbation: str, context: str, reference: Reference, expression: Expression
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of the perturbed and of the reference cells.
+
+    Raises:
+        RequestError: as `differential`.
+    """
+    for value, known in ((reference, get_args(Reference)), (expression, get_args(Expression))):
+        if value not in known:
+            raise RequestError(f"'{value}' cannot be compared.", f"Known: {listed(known)}.")
+    if expression == "observed" and reference != keys.OBSERVED_CONTROL:
+        raise RequestError("Observed cells are compared with the observed control.", "A predicted control would mix two sources.")
+    kind = keys.OBSERVED if expression == "observed" else keys.PREDICTED
+    perturbed = result.rows(kind, context, perturbation)
+    _enough(perturbed, f"{kind} cells of '{perturbation}' in '{context}'")
+    paired = reference == keys.PREDICTED_CONTROL
+    control = result.paired_controls(perturbed) if paired else result.rows(keys.OBSERVED_CONTROL, context)
+    _enough(control, f"{reference} cells in '{context}'")
+    return perturbed, control
+
+
+def compare_groups(
+    result: Result, perturbed: NDArray[np.int64], reference: NDArray[np.int64], layer: Layer = "corrected", floor: float = FLOOR
+) -> pd.DataFrame:
+    """The same table for any two groups of rows, such as a selection in the plot and the rest.
+
+    Raises:
+        RequestError: the result has no genes, or a group has fewer than 3 cells.
+    """
+    if not result.has_expression:
+        raise RequestError("There are no genes to compare.", "The model predicts an embedding and has no gene decoder.")
+    for rows, name in ((perturbed, "selected cells"), (reference, "reference cells")):
+        _enough(rows, name)
+    x, y = result.read(perturbed, layer=layer), result.read(reference, layer=layer)
+    mean_x, mean_y = _natural_mean(x), _natural_mean(y)
+    x[x < floor], y[y < floor] = 0, 0
+    table = pd.DataFrame(
+        {
+            "gene": list(result.genes),
+            "log2_fold_change": np.log2((mean_x + PSEUDOCOUNT) / (mean_y + PSEUDOCOUNT)),
+            "mean_perturbed": mean_x,
+            "mean_reference": mean_y,
+            "fraction_perturbed": (x > 0).mean(axis=0),
+            "fraction_reference": (y > 0).mean(axis=0),
+        }
+    )
+    table = table.join(_test(x, y))[list(COLUMNS)]
+    table.attrs.update(_description(len(x), len(y), floor))
+    return table
+
+
+def table_for(
+    run_dir: Path,
+    perturbation: str,
+    context: str,
+    reference: Reference = "predicted control",
+    expression: Expression = "corrected",
+    floor: float = FLOOR,
+) -> Path:
+    """The table as a file, run_dir/differential/….parquet, made when it is not there or the result has changed. See `read_table`.
+
+    Raises:
+        RequestError: as `differential`.
+        RunError: the run has no readable result.
+    """
+    path = table_path(run_dir, perturbation, context, reference, expression, floor)
+    if not path.exists():
+        table = differential(open_result(Path(run_dir) / "result.h5ad"), perturbation, context, reference, expression, floor)
+        path.parent.mkdir(exist_ok=True)
+        unfinished = path.with_suffix(".unfinished")
+        table.to_parquet(unfinished, engine="pyarrow")
+        unfinished.replace(path)
+    return path
+
+
+def table_path(
+    run_dir: Path,
+    perturbation: str,
+    context: str,
+    reference: Reference = "predicted control",
+    expression: Expression = "corrected",
+    floor: float = FLOOR,
+) -> Path:
+    """Where `table_for` keeps a table; it may not be there yet. Its name changes with the question and the result.
+
+    Raises:
+        RunError: the run has no result.
+    """
+    result = Path(run_dir) / "result.h5ad"
+    if not result.exists():
+        raise RunError(
+            "The run has no result.", "result.h5ad is missing from its folder.", "Wait for the prediction, or run it again."
+        )
+    state = result.stat()
+    key = [_VERSION, perturbation, context, reference, expression, floor, PSEUDOCOUNT, state.st_size, state.st_mtime_ns]
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    name = re.sub(r"[^A-Za-z0-9]+", "-", f"{perturbation} {context} {expression}").strip("-")[:80]
+    return Path(run_dir) / FOLDER / f"{name}-{digest}.parquet"
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A stored table with its `attrs`.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    try:
+        return pd.read_parquet(path, engine="pyarrow")
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"The table {path.name} cannot be read.", "It is missing or damaged.", "Delete it; it is made again."
+        ) from error
+
+
+def count_significant(table: pd.DataFrame, fdr: float = SIGNIFICANT) -> tuple[int, int]:
+    """Genes that go (up, down) with an FDR under `fdr`."""
+    called = table["fdr"] < fdr
+    return int((called & (table["log2_fold_change"] > 0)).sum()), int((called & (table["log2_fold_change"] < 0)).sum())
+
+
+def warm_up() -> None:
+    """Compiles the test (seconds, once a process), so that the first question is answered quickly."""
+    values = np.arange(8, dtype=np.float32).reshape(4, 2)
+    _test(values, values)
+
+
+def _test(x: NDArray[np.float32], y: NDArray[np.float32]) -> pd.DataFrame:
+    """p_value, fdr, statistic of each column, x (n, g) against y (m, g)."""
+    import anndata
+    from pdex import pdex
+
+    names = pd.Index([str(i) for i in range(len(x) + len(y))])
+    obs = pd.DataFrame({"group": ["perturbed"] * len(x) + ["reference"] * len(y)}, index=names)
+    var = pd.DataFrame(index=[str(i) for i in range(x.shape[1])])
+    data = anndata.AnnData(np.vstack([x, y]), obs=obs, var=var)
+    options = {"reference": "reference", "is_log1p": True, "geometric_mean": False, "epsilon": PSEUDOCOUNT, "as_pandas": True}
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
+        table = cast(pd.DataFrame, pdex(data, "group", mode="ref", **options))
+    return table[["p_value", "fdr", "statistic"]].reset_index(drop=True)
+
+
+def _natural_mean(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.expm1(values).mean(axis=0, dtype=np.float64)
+
+
+def _enough(rows: NDArray[np.int64], name: str) -> None:
+    if len(rows) < MIN_CELLS:
+        raise RequestError(
+            f"There are {len(rows)} {name}.", f"A test needs at least {MIN_CELLS} in each group.", "Predict more cells."
+        )
+
+
+def _description(n: int, m: int, floor: float) -> Mapping[str, Any]:
+    method = (
+        f"pdex 0.3.0, two-sided Mann-Whitney U test with tie and continuity correction on log1p expression, values "
+        f"under {floor:g} counted as not detected; FDR by Benjamini-Hochberg over all genes; log2 fold change of arithmetic "
+        f"means of expm1 values, pseudocount {PSEUDOCOUNT:g}"
+    )
+    scale = "means are natural: counts per 10,000 when the data were normalised to that depth"
+    return {"n_perturbed": n, "n_reference": m, "method": method, "scale": scale, "floor": floor, "pseudocount": PSEUDOCOUNT}

@@ -1,0 +1,271 @@
+"""One two-dimensional map (PCA, then UMAP) of control, predicted and observed cells, fitted together; and the arrows on it.
+
+Which cells: predicted (corrected expression, or the predicted embedding), observed control and observed. Predicted control cells
+are left out: corrected, they are their basal cells again. Distances on a UMAP are qualitative: the arrows show where, not how much.
+
+The neighbour graph is exact (brute force on the principal components) instead of approximate: up to 20,000 cells that is
+quicker, as nothing has to be compiled for it, and it has no randomness of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from state_engine import keys
+from state_engine.analysis.result import Result, open_result
+from state_engine.errors import RequestError, RunError
+from state_engine.progress import OnProgress, Progress, silent
+
+MAX_CELLS: Final = 20_000
+MIN_CELLS: Final = 10
+COMPONENTS: Final = 50
+NEIGHBOURS: Final = 15
+MIN_DISTANCE: Final = 0.3
+EPOCHS: Final = 200
+KINDS: Final = (keys.PREDICTED, keys.OBSERVED_CONTROL, keys.OBSERVED)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a projection was made; stored with it.
+
+    Args:
+        seed: of the subsample, the PCA and the UMAP.
+        source: "expression" (corrected, log1p) or the name of the embedding.
+        n_available: cells of the kinds that are shown.
+        n_shown: cells in the projection.
+        subsampled: True when not all are shown; then the same share of each kind, context and perturbation was drawn.
+        components: principal components; 0 when the features were used as they are.
+        neighbours, min_distance, epochs: UMAP's.
+    """
+
+    seed: int
+    source: str
+    n_available: int
+    n_shown: int
+    subsampled: bool
+    components: int
+    neighbours: int
+    min_distance: float = MIN_DISTANCE
+    epochs: int = EPOCHS
+
+    @property
+    def note(self) -> str:
+        """The line under the figure."""
+        cells = (
+            f"{self.n_shown:,} of {self.n_available:,} cells (stratified sample)"
+            if self.subsampled
+            else f"{self.n_shown:,} cells"
+        )
+        return f"UMAP of {self.components or 'all'} principal components of {self.source}; {cells}; seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Where each cell lies.
+
+    Args:
+        xy: (n, 2) float32, UMAP units.
+        rows: (n,) int32, the cells' rows in the result, ascending.
+        variance: (components,) share of the variance in each principal component, 0 to 1.
+        settings: how it was made.
+    """
+
+    xy: NDArray[np.float32]
+    rows: NDArray[np.int32]
+    variance: NDArray[np.float32]
+    settings: Settings
+
+    def save(self, path: Path) -> None:
+        """Writes an .npz; it appears only when complete."""
+        unfinished = path.with_suffix(".unfinished")
+        with unfinished.open("wb") as file:
+            np.savez(file, xy=self.xy, rows=self.rows, variance=self.variance, settings=json.dumps(asdict(self.settings)))
+        unfinished.replace(path)
+
+
+def load(path: Path) -> Projection:
+    """A stored projection; light, for pages.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            settings = Settings(**json.loads(str(stored["settings"])))
+            return Projection(stored["xy"], stored["rows"], stored["variance"], settings)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"The projection {path.name} cannot be read.", "It is missing or damaged.", "Fit it again.") from error
+
+
+def fit(result_path: Path, out: Path, seed: int = 0, on_progress: OnProgress = silent, max_cells: int = MAX_CELLS) -> Projection:
+    """Fits the projection of a result and stores it at `out` (.npz). Same file and seed, same coordinates.
+
+    Raises:
+        RequestError: fewer than 10 cells.
+        RunError: the result cannot be read.
+    """
+    result = open_result(result_path)
+    available = np.flatnonzero(result.obs[keys.KIND].isin(KINDS).to_numpy())
+    if len(available) < MIN_CELLS:
+        raise RequestError(
+            f"There are {len(available)} cells to show.", f"A UMAP needs at least {MIN_CELLS}.", "Predict more cells."
+        )
+    rows = choose_cells(result, available, max_cells, np.random.default_rng(seed))
+    remark = "" if len(rows) == len(available) else f"{len(rows):,} of {len(available):,} cells are shown (stratified sample)"
+    on_progress(Progress("Reading cells for the UMAP", 0, 3, remark))
+    features = result.features(rows)
+    on_progress(Progress("Principal components", 1, 3))
+    components, variance = _principal_components(features, seed)
+    on_progress(Progress("Fitting the UMAP", 2, 3))
+    neighbours = min(NEIGHBOURS, len(rows) - 1)
+    xy = _umap(components, neighbours, seed)
+    settings = Settings(
+        seed=seed,
+        source=result.embedding or "corrected expression (log1p)",
+        n_available=len(available),
+        n_shown=len(rows),
+        subsampled=len(rows) < len(available),
+        components=len(variance),
+        neighbours=neighbours,
+    )
+    projection = Projection(xy, rows.astype(np.int32), variance, settings)
+    projection.save(out)
+    on_progress(Progress("Fitting the UMAP", 3, 3))
+    return projection
+
+
+def choose_cells(result: Result, rows: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """At most about `most` of the rows, sorted: the same share of each kind x context x perturbation, at least one cell of each.
+
+    Predicted cells are drawn first; among observed controls their basal cells come before others, so that arrows have both ends.
+    """
+    if len(rows) <= most:
+        return rows
+    labels = result.obs.iloc[rows][[keys.KIND, keys.CONTEXT, keys.PERTURBATION]].astype(str)
+    strata: dict[tuple[str, ...], NDArray[np.int64]] = {}
+    for key, positions in labels.groupby(list(labels)).indices.items():
+        strata[cast(tuple[str, ...], key)] = rows[positions]
+    share = most / len(rows)
+    wanted = _basal_rows(result)
+    chosen: list[NDArray[np.int64]] = []
+    preferred: set[int] = set()
+    for key in sorted(strata, key=lambda k: (k[0] != keys.PREDICTED, k)):
+        members = rng.permutation(strata[key])
+        members = members[np.argsort([int(m) not in preferred for m in members], kind="stable")]
+        part = members[: max(1, int(len(members) * share))]
+        if key[0] == keys.PREDICTED:
+            preferred.update(wanted[part].tolist())
+        chosen.append(part)
+    return np.sort(np.concatenate(chosen))
+
+
+def arrows(result: Result, projection: Projection, perturbation: str | None = None, context: str | None = None) -> pd.DataFrame:
+    """One row a predicted cell that is shown together with its basal cell (UMAP units).
+
+    Columns: row, basal_row (of the result), perturbation, context, x0, y0 (basal cell), x1, y1 (prediction). The basal cell is
+    the observed control of the same context whose name (or whose own basal_cell, where filled) is the prediction's basal_cell.
+    """
+    place = np.full(result.n_cells, -1)
+    place[projection.rows] = np.arange(len(projection.rows))
+    rows = result.rows(keys.PREDICTED, context, perturbation)
+    basal = _basal_rows(result)[rows]
+    shown = (basal >= 0) & (place[rows] >= 0)
+    shown &= place[np.where(basal >= 0, basal, 0)] >= 0
+    rows, basal = rows[shown], basal[shown]
+    start, end = projection.xy[place[basal]], projection.xy[place[rows]]
+    labels = result.obs.iloc[rows]
+    return pd.DataFrame(
+        {
+            "row": rows,
+            "basal_row": basal,
+            "perturbation": labels[keys.PERTURBATION].astype(str).to_numpy(),
+            "context": labels[keys.CONTEXT].astype(str).to_numpy(),
+            "x0": start[:, 0],
+            "y0": start[:, 1],
+            "x1": end[:, 0],
+            "y1": end[:, 1],
+        }
+    )
+
+
+def grid_arrows(table: pd.DataFrame, projection: Projection, n: int = 20, min_cells: int = 3) -> pd.DataFrame:
+    """The arrows averaged on an n x n grid over the whole projection, by the place of the basal cell.
+
+    Columns: x0, y0 (mean place of the bin's basal cells), x1, y1 (mean place of their predictions), n (arrows). Bins with fewer
+    than `min_cells` arrows are left out.
+    """
+    low, high = projection.xy.min(axis=0), projection.xy.max(axis=0)
+    step = np.maximum(high - low, 1e-9) / n
+    bins = np.clip(((table[["x0", "y0"]].to_numpy() - low) / step).astype(int), 0, n - 1)
+    grouped = table[["x0", "y0", "x1", "y1"]].groupby(bins[:, 0] * n + bins[:, 1])
+    means = grouped.mean().assign(n=grouped.size())
+    return means[means["n"] >= min_cells].reset_index(drop=True)
+
+
+def warm_up() -> None:
+    """Imports and compiles what `fit` needs (seconds, once a process)."""
+    values = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    _umap(values, 5, 0)
+
+
+def _basal_rows(result: Result) -> NDArray[np.int64]:
+    """(n,) row of the observed control cell that each predicted cell started from, -1 where there is none."""
+    basal = np.full(result.n_cells, -1, np.int64)
+    if keys.BASAL_CELL not in result.obs:
+        return basal
+    control, predicted = result.rows(keys.OBSERVED_CONTROL), result.rows(keys.PREDICTED)
+    frame = result.obs[[keys.CONTEXT, keys.BASAL_CELL]].astype(str)
+    own = frame[keys.BASAL_CELL].iloc[control].to_numpy()
+    names = np.where((own == "") | (own == "nan"), np.asarray(result.obs.index)[control].astype(str), own)
+    index = pd.MultiIndex.from_arrays([frame[keys.CONTEXT].iloc[control].to_numpy(), names])
+    lookup = pd.Series(control, index=index)
+    lookup = lookup[~index.duplicated()]
+    found = lookup.reindex(pd.MultiIndex.from_frame(frame.iloc[predicted])).to_numpy(float)
+    basal[predicted] = np.where(np.isnan(found), -1, found).astype(np.int64)
+    return basal
+
+
+def _principal_components(features: NDArray[np.float32], seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(n, components) and the share of variance of each. Features of 50 or fewer dimensions are used as they are."""
+    from sklearn.decomposition import PCA
+
+    if features.shape[1] <= COMPONENTS:
+        return features, np.empty(0, np.float32)
+    pca = PCA(min(COMPONENTS, len(features) - 1), svd_solver="randomized", random_state=seed)
+    return pca.fit_transform(features).astype(np.float32), pca.explained_variance_ratio_.astype(np.float32)
+
+
+def _umap(values: NDArray[np.float32], neighbours: int, seed: int) -> NDArray[np.float32]:
+    """(n, 2) UMAP of the values from their exact neighbours; started from two principal components, which is stable and quick."""
+    from sklearn.neighbors import NearestNeighbors
+
+    distances, indices = NearestNeighbors(n_neighbors=neighbours, algorithm="brute").fit(values).kneighbors(values)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=ImportWarning)  # no TensorFlow, not needed
+        warnings.filterwarnings("ignore", message=".*knn_search_index.*")  # no new cells are added later
+        import umap
+
+        model = umap.UMAP(
+            n_neighbors=neighbours,
+            min_dist=MIN_DISTANCE,
+            n_epochs=EPOCHS,
+            init="pca",
+            random_state=seed,
+            n_jobs=1,
+            precomputed_knn=(indices, distances.astype(np.float32)),
+        )
+        return np.asarray(model.fit_transform(values), np.float32)
+
+
+def summary(projection: Projection) -> dict[str, Any]:
+    """What a manifest should say about the projection, as JSON values."""
+    return {**asdict(projection.settings), "variance_explained": float(projection.variance.sum())}

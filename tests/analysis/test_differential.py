@@ -1,0 +1,133 @@
+"""Differential expression against SciPy and hand-worked numbers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from make_result import make_result, write_result
+from scipy.stats import false_discovery_control, mannwhitneyu
+
+from state_engine.analysis import differential as de
+from state_engine.analysis.result import Result, open_result
+from state_engine.errors import RequestError, RunError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    make_result(folder / "result.h5ad")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(run: Path) -> Result:
+    return open_result(run / "result.h5ad")
+
+
+@pytest.mark.parametrize(
+    ("reference", "expression"),
+    [
+        ("predicted control", "corrected"),
+        ("predicted control", "raw"),
+        ("observed control", "raw"),
+        ("observed control", "observed"),
+    ],
+)
+def test_p_values_and_fdr_equal_scipy(result: Result, reference: de.Reference, expression: de.Expression) -> None:
+    table = de.differential(result, "drugA", "B", reference, expression)
+    rows, control = de.groups(result, "drugA", "B", reference, expression)
+    layer = "raw" if expression == "raw" else "corrected"
+    x, y = (
+        np.where(v < de.FLOOR, 0, v).astype(float) for v in (result.read(rows, layer=layer), result.read(control, layer=layer))
+    )
+    expected = mannwhitneyu(x, y, use_continuity=True, method="asymptotic", axis=0)
+    np.testing.assert_allclose(table["p_value"], expected.pvalue, rtol=1e-9)
+    np.testing.assert_array_equal(table["statistic"], expected.statistic)
+    np.testing.assert_allclose(table["fdr"], false_discovery_control(table["p_value"]), rtol=1e-9)
+
+
+def test_the_perturbed_genes_are_found_and_the_numbers_described(result: Result) -> None:
+    table = de.differential(result, "drugB", "T")
+    assert tuple(table.columns) == de.COLUMNS and tuple(table["gene"]) == result.genes
+    up = table[(table["fdr"] < 0.05) & (table["log2_fold_change"] > 0)]
+    down = table[(table["fdr"] < 0.05) & (table["log2_fold_change"] < 0)]
+    assert list(up["gene"]) == ["G2", "G3"] and list(down["gene"]) == ["G10"]
+    assert de.count_significant(table) == (2, 1)
+    assert table.attrs["n_perturbed"] == 30 and table.attrs["n_reference"] == 30
+    assert "Mann-Whitney" in table.attrs["method"] and "counts per 10,000" in table.attrs["scale"]
+
+
+def two_groups(tmp_path: Path, x: np.ndarray, y: np.ndarray) -> Result:
+    kinds = ["observed"] * len(x) + ["observed control"] * len(y)
+    obs = pd.DataFrame({"perturbation": ["p"] * len(x) + ["c"] * len(y), "context": "k", "kind": kinds, "basal_cell": ""})
+    obs.index = pd.Index([str(i) for i in range(len(obs))])
+    values = np.vstack([x, y])
+    return open_result(write_result(tmp_path / "r.h5ad", values, values, obs))
+
+
+def test_fold_changes_by_hand(tmp_path: Path) -> None:
+    # gene 0: counts 3, 0, 3 (mean 2) against 1, 1, 1; gene 1: never expressed; gene 2: the same everywhere; gene 3: from 0 to 1
+    x = np.log1p([[3, 0, 4, 1], [0, 0, 4, 1], [3, 0, 4, 1]])
+    y = np.log1p([[1, 0, 4, 0], [1, 0, 4, 0], [1, 0, 4, 0]])
+    table = de.differential(two_groups(tmp_path, x, y), "p", "k", "observed control", "observed")
+    expected = [np.log2(2.1 / 1.1), 0, 0, np.log2(1.1 / 0.1)]
+    np.testing.assert_allclose(table["log2_fold_change"], expected, rtol=1e-5)
+    np.testing.assert_allclose(table["mean_perturbed"], [2, 0, 4, 1], rtol=1e-5)
+    np.testing.assert_allclose(table["fraction_perturbed"], [2 / 3, 0, 1, 1])
+    np.testing.assert_allclose(table["fraction_reference"], [1, 0, 1, 0])
+    assert list(table["p_value"][1:3]) == [1.0, 1.0] and not table.drop(columns="gene").isna().any().any()
+    assert table["statistic"][3] == 9  # every one of 3 x 3 pairs
+
+
+def test_a_tiny_shift_of_zeros_is_no_change(tmp_path: Path) -> None:
+    y = np.zeros((40, 2))
+    y[:8] = 2.0
+    x = y + 0.01
+    result = two_groups(tmp_path, x, y)
+    assert (de.differential(result, "p", "k", "observed control", "observed", floor=0)["fdr"] < 1e-6).all()
+    table = de.differential(result, "p", "k", "observed control", "observed")
+    assert (table["fdr"] > 0.3).all() and (table["fraction_perturbed"] == 0.2).all()
+    assert (table["log2_fold_change"] > 0).all()  # the mean still says what was predicted
+
+
+def test_groups_that_are_too_small_or_absent(result: Result, tmp_path: Path) -> None:
+    small = two_groups(tmp_path, np.ones((2, 3)), np.ones((5, 3)))
+    with pytest.raises(RequestError, match=r"There are 2 observed cells of 'p' in 'k'\. A test needs at least 3"):
+        de.differential(small, "p", "k", "observed control", "observed")
+    with pytest.raises(RequestError, match="There are 0 predicted cells of 'drugZ'"):
+        de.differential(result, "drugZ", "B")
+    with pytest.raises(RequestError, match="compared with the observed control"):
+        de.differential(result, "drugA", "B", "predicted control", "observed")
+    embedding = open_result(make_result(tmp_path / "e.h5ad", embedding="X_state", decoder=False))
+    with pytest.raises(RequestError, match="no gene decoder"):
+        de.differential(embedding, "drugA", "B")
+
+
+def test_stored_tables_come_back_whole_and_follow_the_result(run: Path, result: Result) -> None:
+    path = de.table_for(run, "drugA", "B")
+    pd.testing.assert_frame_equal(de.read_table(path), de.differential(result, "drugA", "B"))
+    assert de.read_table(path).attrs == de.differential(result, "drugA", "B").attrs
+    made = path.stat().st_mtime_ns
+    assert de.table_for(run, "drugA", "B") == path and path.stat().st_mtime_ns == made
+    assert de.table_for(run, "drugA", "B", expression="raw") != path
+    os.utime(run / "result.h5ad", ns=(1, 1))
+    assert de.table_path(run, "drugA", "B") != path
+    assert not list(path.parent.glob("*.unfinished"))
+
+
+def test_a_damaged_table_or_a_missing_result_is_said(tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_text("no")
+    with pytest.raises(RunError, match="cannot be read"):
+        de.read_table(tmp_path / "x.parquet")
+    with pytest.raises(RunError, match="The run has no result"):
+        de.table_for(tmp_path, "a", "b")
+
+
+def test_names_that_no_file_may_have(tmp_path: Path) -> None:
+    make_result(tmp_path / "result.h5ad", perturbations=("[('DMSO/TF', 0.0, 'uM')]",), contexts=("../T",))
+    path = de.table_for(tmp_path, "[('DMSO/TF', 0.0, 'uM')]", "../T")
+    assert path.parent == tmp_path / "differential" and path.exists()

@@ -1,0 +1,109 @@
+"""The projection: the same again, the right cells, arrows that join the right ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from make_result import make_result, write_result
+
+from state_engine import keys
+from state_engine.analysis import projection as pr
+from state_engine.analysis.result import Result, open_result
+from state_engine.errors import RequestError, RunError
+from state_engine.progress import Progress
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_result(tmp_path_factory.mktemp("run") / "result.h5ad", n_genes=60)
+
+
+@pytest.fixture(scope="module")
+def fitted(path: Path) -> pr.Projection:
+    return pr.fit(path, path.parent / "projection.npz", seed=3)
+
+
+def test_the_same_seed_gives_the_same_map_and_it_is_stored(path: Path, fitted: pr.Projection) -> None:
+    reports: list[Progress] = []
+    again = pr.fit(path, path.parent / "again.npz", seed=3, on_progress=reports.append)
+    np.testing.assert_array_equal(again.xy, fitted.xy)
+    stored = pr.load(path.parent / "again.npz")
+    np.testing.assert_array_equal(stored.xy, fitted.xy)
+    np.testing.assert_array_equal(stored.rows, fitted.rows)
+    assert stored.settings == fitted.settings and stored.xy.dtype == np.float32 and stored.rows.dtype == np.int32
+    assert [r.stage for r in reports][-1] == "Fitting the UMAP" and reports[-1].fraction == 1
+    other = pr.fit(path, path.parent / "other.npz", seed=4)
+    assert not np.array_equal(other.xy, fitted.xy)
+
+
+def test_predicted_controls_are_left_out_and_contexts_lie_apart(path: Path, fitted: pr.Projection) -> None:
+    obs = open_result(path).obs.iloc[fitted.rows]
+    assert set(obs["kind"]) == set(pr.KINDS) and len(obs) == 2 * (30 * 2 + 50 + 30 * 2)
+    assert np.isfinite(fitted.xy).all() and fitted.settings.components == 50
+    centres = {c: fitted.xy[(obs["context"] == c).to_numpy()] for c in ("B", "T")}
+    spread = max(v.std(axis=0).max() for v in centres.values())
+    assert np.linalg.norm(centres["B"].mean(0) - centres["T"].mean(0)) > 2 * spread
+
+
+def test_a_large_result_is_sampled_in_every_stratum_and_says_so(path: Path) -> None:
+    result = open_result(path)
+    reports: list[Progress] = []
+    small = pr.fit(path, path.parent / "small.npz", seed=0, max_cells=80, on_progress=reports.append)
+    assert 60 <= len(small.rows) <= 80 + 10 and small.settings.subsampled
+    assert "of 340 cells" in small.settings.note and "of 340 cells" in reports[0].message
+    labels = [keys.KIND, keys.CONTEXT, keys.PERTURBATION]
+    shown = result.obs[result.obs["kind"].isin(pr.KINDS)]
+    assert len(result.obs.iloc[small.rows][labels].drop_duplicates()) == len(shown[labels].drop_duplicates())
+    assert len(pr.arrows(result, small)) >= 0.5 * (result.obs["kind"].iloc[small.rows] == keys.PREDICTED).sum()
+
+
+def hand_made(tmp_path: Path, own: str = "") -> tuple[Result, pr.Projection]:
+    rows = [
+        ("p1", "drug", "T", keys.PREDICTED, "a"),
+        ("p2", "drug", "T", keys.PREDICTED, "b"),
+        ("p3", "drug", "B", keys.PREDICTED, "a"),
+        ("a", "control", "T", keys.OBSERVED_CONTROL, own),
+        ("b", "control", "T", keys.OBSERVED_CONTROL, "b" if own else ""),
+        ("x", "control", "B", keys.OBSERVED_CONTROL, "a"),
+    ]
+    obs = pd.DataFrame(rows, columns=["name", "perturbation", "context", "kind", "basal_cell"]).set_index("name")
+    result = open_result(write_result(tmp_path / "r.h5ad", np.zeros((6, 2)), np.zeros((6, 2)), obs))
+    xy = np.array([[1, 1], [2, 2], [3, 3], [0, 0], [0.1, 0], [9, 9]], np.float32)
+    settings = pr.Settings(0, "expression", 6, 6, False, 2, 2)
+    return result, pr.Projection(xy, np.arange(6, dtype=np.int32), np.empty(0, np.float32), settings)
+
+
+@pytest.mark.parametrize("own", ["", "a"])
+def test_arrows_start_at_the_basal_cell_of_the_same_context(tmp_path: Path, own: str) -> None:
+    result, projection = hand_made(tmp_path, own)
+    table = pr.arrows(result, projection)
+    assert list(table["row"]) == [0, 1, 2] and list(table["basal_row"]) == [3, 4, 5]
+    np.testing.assert_allclose(table[["x0", "y0", "x1", "y1"]], [[0, 0, 1, 1], [0.1, 0, 2, 2], [9, 9, 3, 3]], rtol=1e-6)
+    assert list(pr.arrows(result, projection, context="B")["row"]) == [2]
+    assert pr.arrows(result, projection, perturbation="none").empty
+
+
+def test_grid_arrows_are_means_with_counts(tmp_path: Path) -> None:
+    result, projection = hand_made(tmp_path)
+    grid = pr.grid_arrows(pr.arrows(result, projection), projection, n=3, min_cells=2)
+    np.testing.assert_allclose(grid.to_numpy(), [[0.05, 0, 1.5, 1.5, 2]], rtol=1e-6)
+    assert len(pr.grid_arrows(pr.arrows(result, projection), projection, n=3, min_cells=1)) == 2
+
+
+def test_an_embedding_is_projected_where_there_are_no_genes(tmp_path: Path) -> None:
+    path = make_result(tmp_path / "r.h5ad", embedding="X_state", decoder=False)
+    projection = pr.fit(path, tmp_path / "p.npz")
+    assert projection.settings.source == "X_state" and projection.settings.components == 0 and len(projection.xy) == 340
+
+
+def test_too_few_cells_and_damaged_files_are_said(tmp_path: Path) -> None:
+    path = make_result(tmp_path / "r.h5ad", n=1, n_control=1, contexts=("B",), observed=False)
+    with pytest.raises(RequestError, match="There are 3 cells to show"):
+        pr.fit(path, tmp_path / "p.npz")
+    assert not (tmp_path / "p.npz").exists()
+    (tmp_path / "p.npz").write_text("no")
+    with pytest.raises(RunError, match="cannot be read"):
+        pr.load(tmp_path / "p.npz")
