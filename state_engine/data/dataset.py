@@ -1,0 +1,347 @@
+"""A data set: an .h5ad file and what was understood of it. Decided once, here, and shown; values are read on request.
+
+Source: the file and the user's `Choices`. Boundary: no handle is kept and no matrix; every read opens the file anew.
+
+Notation: n cells, g genes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from state_engine import keys
+from state_engine.config import Settings
+from state_engine.data.genes import GeneNames, gene_names
+from state_engine.data.hdf5 import open_h5
+from state_engine.data.labels import Labels, decide_labels
+from state_engine.data.matrices import BLOCK, MatrixFacts, dense, read_rows
+from state_engine.data.safety import FileFacts, check_file
+from state_engine.data.scale import Scale, ScaleDecision, decide_scale
+from state_engine.data.tables import read_gene_columns, read_index, read_labels
+from state_engine.errors import LabelError, RepresentationError, UnreadableFileError, listed
+
+SAMPLE_CELLS = 2_000  # most cells looked at to decide the scale
+SAMPLE_VALUES = 10_000_000
+SAMPLE_PIECES = 20
+CSC_SAMPLE = 5 * BLOCK  # a matrix stored by gene with more values is not read whole to decide the scale
+CSC_PASS = 50_000_000  # stored values kept in memory at once when cells of such a matrix are read one after the other
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The user's word on a data set. None takes the suggestion.
+
+    Args:
+        perturbation_key: obs column; "" declares all cells unperturbed: they are all controls.
+        control: the control label.
+        context_key, batch_key: obs columns; "" means none on purpose.
+        scale: of the expression values.
+        gene_column: var column of gene names; "" is the var index.
+        expression: the representation that holds the expression: "X" or "layers/NAME".
+        normalise: counts are brought to depth 1e4 and log1p before a model reads them.
+    """
+
+    perturbation_key: str | None = None
+    control: str | None = None
+    context_key: str | None = None
+    batch_key: str | None = None
+    scale: Scale | None = None
+    gene_column: str | None = None
+    expression: str | None = None
+    normalise: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """An opened data set.
+
+    Args:
+        path: the file.
+        choices: the user's word it was opened with.
+        file: facts of the file.
+        labels: which columns say what.
+        genes: names of the genes.
+        expression: the representation that holds the expression; None when the file has only embeddings.
+        scale: of the expression.
+        columns: obs column -> labels of all cells, for every column of labels.
+        notes: what a person should know, sentences.
+    """
+
+    path: Path
+    choices: Choices
+    file: FileFacts
+    labels: Labels
+    genes: GeneNames
+    expression: str | None
+    scale: ScaleDecision
+    columns: dict[str, pd.Categorical] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_cells(self) -> int:
+        return self.file.n_cells
+
+    @property
+    def n_genes(self) -> int:
+        return self.file.n_genes
+
+    @property
+    def representations(self) -> tuple[MatrixFacts, ...]:
+        """The matrices that `read` knows."""
+        return self.file.matrices
+
+    @cached_property
+    def obs_names(self) -> np.ndarray:
+        """Barcodes, (n,) strings (dtype object)."""
+        self._check_unchanged()
+        with open_h5(self.path) as file:
+            return read_index(file["obs"])
+
+    @cached_property
+    def obs(self) -> pd.DataFrame:
+        """All columns of labels as categoricals, rows named by barcode."""
+        return pd.DataFrame(dict(self.columns), index=pd.Index(self.obs_names))
+
+    def perturbation_labels(self) -> np.ndarray:
+        """(n,) strings, "" where missing; the control label everywhere when declared so, `keys.ALL` when not known."""
+        if self.labels.perturbation_key == "":
+            return np.full(self.n_cells, self.labels.control)
+        return self._labels(self.labels.perturbation_key)
+
+    def context_labels(self) -> np.ndarray:
+        """(n,) strings, "" where missing; `keys.ALL` everywhere without a context column."""
+        return self._labels(self.labels.context_key)
+
+    def batch_labels(self) -> np.ndarray:
+        """(n,) strings, "" where missing; `keys.ALL` everywhere without a batch column."""
+        return self._labels(self.labels.batch_key)
+
+    def _labels(self, key: str | None) -> np.ndarray:
+        if key is None:
+            return np.full(self.n_cells, keys.ALL)
+        column = self.columns[key]
+        return np.append(np.asarray(column.categories, dtype=str), "")[column.codes]
+
+    @cached_property
+    def perturbations(self) -> tuple[str, ...]:
+        """Labels present, the control first, then by name."""
+        names = set(self._groups[0]) - {""}
+        first = [self.labels.control] if self.labels.control in names else []
+        return tuple(str(n) for n in [*first, *sorted(names - set(first))])
+
+    @cached_property
+    def contexts(self) -> tuple[str, ...]:
+        """Contexts present, by name."""
+        return tuple(sorted(set(self._groups[1]) - {""}))
+
+    @cached_property
+    def batches(self) -> tuple[str, ...]:
+        """Batches present, by name; none without a batch column."""
+        return tuple(sorted(set(self.batch_labels().tolist()) - {""})) if self.labels.batch_key else ()
+
+    @cached_property
+    def _groups(self) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
+        """Names of perturbations and contexts, cells ordered by (perturbation, context) then file, and where each pair starts."""
+        names_p, p = np.unique(self.perturbation_labels(), return_inverse=True)
+        names_c, c = np.unique(self.context_labels(), return_inverse=True)
+        pair = p.astype(np.int64) * len(names_c) + c
+        order = np.argsort(pair, kind="stable")
+        starts = np.searchsorted(pair[order], np.arange(len(names_p) * len(names_c) + 1))
+        return names_p.tolist(), names_c.tolist(), order, starts
+
+    def rows(self, perturbation: str, context: str | None = None) -> np.ndarray:
+        """The cells of a perturbation in one context (None: in all), (m,) row numbers in file order; may be empty."""
+        names_p, names_c, order, starts = self._groups
+        if perturbation not in names_p or (context is not None and context not in names_c):
+            return np.empty(0, dtype=np.int64)
+        first = names_p.index(perturbation) * len(names_c)
+        if context is None:
+            return np.sort(order[starts[first] : starts[first + len(names_c)]])
+        at = first + names_c.index(context)
+        return order[starts[at] : starts[at + 1]].copy()
+
+    def require_control(self) -> str:
+        """The control label.
+
+        Raises:
+            LabelError: it is not known; the message lists what may be chosen.
+        """
+        if self.labels.control is not None:
+            return self.labels.control
+        if self.labels.perturbation_key is None:
+            raise LabelError(
+                "It is not known which cells are perturbed.",
+                f"No column of obs looks like it; there are: {listed(list(self.columns), 10) or 'none'}.",
+                "Choose the perturbation column, or declare that all cells are unperturbed.",
+            )
+        options = list(dict.fromkeys([*self.labels.control_suggestions, *self.perturbations]))
+        raise LabelError(
+            f"The column '{self.labels.perturbation_key}' has no label known as a control.",
+            f"It has {len(self.perturbations):,} labels: {listed(options, 10)}.",
+            "Choose the label of the unperturbed cells.",
+        )
+
+    def control_rows(self, context: str | None = None) -> np.ndarray:
+        """The control cells of one context (None: of all), (m,) in file order; empty when that context has none.
+
+        Raises:
+            LabelError: the control is not known.
+        """
+        return self.rows(self.require_control(), context)
+
+    def table(self) -> pd.DataFrame:
+        """Cells by perturbation (rows, control first) and context (columns). Cells that lack a label are not counted."""
+        names_p, names_c, _, starts = self._groups
+        counts = pd.DataFrame(np.diff(starts).reshape(len(names_p), len(names_c)), index=names_p, columns=names_c)
+        return (
+            counts.loc[list(self.perturbations), list(self.contexts)]
+            .rename_axis(keys.PERTURBATION)
+            .rename_axis(columns=keys.CONTEXT)
+        )
+
+    def representation(self, name: str) -> MatrixFacts:
+        """Facts of a matrix by name.
+
+        Raises:
+            RepresentationError: it is not there; the message lists what is.
+        """
+        for facts in self.representations:
+            if facts.name == name:
+                return facts
+        known = listed([f"{f.name} ({f.width:,} wide)" for f in self.representations], 20) or "none that can be read"
+        raise RepresentationError(f"{self.path.name} has no '{name}'.", f"It has: {known}.", "Choose one of them.")
+
+    def read_stored(self, representation: str, rows: np.ndarray) -> np.ndarray | sp.csr_matrix:
+        """Rows as they are stored: (m, width) float32, a CSR matrix when the file's is sparse. Any order, repeats allowed."""
+        facts = self.representation(representation)
+        self._check_unchanged()
+        return read_rows(self.path, facts, rows)
+
+    def read(self, representation: str, rows: np.ndarray) -> np.ndarray:
+        """Rows of "X", "layers/NAME" or "obsm/NAME", in any order, repeats allowed.
+
+        Returns:
+            (m, width) float32, dense.
+
+        Raises:
+            RepresentationError: no such matrix or row.
+            UnreadableFileError, UnsafeFileError: the file changed or is damaged.
+        """
+        return dense(self.read_stored(representation, rows))
+
+    def iter_blocks(
+        self, representation: str, rows: np.ndarray | None = None, block: int = 4096
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | sp.csr_matrix]]:
+        """Blocks of rows as they are stored: pairs (row numbers (b,), values (b, width)). `rows` None: all cells in file order.
+
+        Memory: one block; of a matrix stored by gene up to `CSC_PASS` stored values, since each pass over such a file is long.
+        """
+        rows = np.arange(self.n_cells) if rows is None else np.asarray(rows, dtype=np.int64)
+        facts = self.representation(representation)
+        step = block
+        if facts.layout == "csc":
+            step = max(block, int(CSC_PASS / max(facts.stored / facts.rows, 1)))
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            values = self.read_stored(representation, part)
+            for inner in range(0, len(part), block):
+                yield part[inner : inner + block], values[inner : inner + block]
+
+    @cached_property
+    def _sha256(self) -> str:
+        self._check_unchanged()
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def hash(self) -> str:
+        """sha256 of the file, hex; computed once."""
+        return self._sha256
+
+    def _check_unchanged(self) -> None:
+        try:
+            now = self.path.stat()
+        except OSError as error:
+            raise UnreadableFileError(
+                f"{self.path.name} is no longer there.", f"It was at {self.path}.", "Open it again."
+            ) from error
+        if (now.st_size, now.st_mtime_ns) != (self.file.nbytes, self.file.modified):
+            raise UnreadableFileError(f"{self.path.name} was changed after it was opened.", "", "Open it again.")
+
+
+def open_dataset(path: Path | str, choices: Choices | None = None, settings: Settings | None = None) -> Dataset:
+    """Open an .h5ad: check it, read its labels and gene names, and decide what they mean.
+
+    Args:
+        path: the file.
+        choices: the user's word; whatever it leaves open is suggested.
+        settings: limits; from the environment by default.
+
+    Raises:
+        UnreadableFileError, UnsafeFileError, EmptyDataError: see `check_file`.
+        LabelError, GeneError, RepresentationError, ScaleError: a choice that the file does not allow.
+    """
+    path, choices = Path(path).resolve(), choices or Choices()
+    facts = check_file(path, settings)
+    named = tuple(k for k in (choices.perturbation_key, choices.context_key, choices.batch_key) if k)
+    with open_h5(path) as file:
+        columns, others = read_labels(file["obs"], facts.n_cells, named)
+        gene_columns = read_gene_columns(file["var"], facts.n_genes, choices.gene_column)
+        marked = "uns" in file and "log1p" in file["uns"]
+    labels = decide_labels(columns, others, choices.perturbation_key, choices.control, choices.context_key, choices.batch_key)
+    genes = gene_names(gene_columns, choices.gene_column)
+    expression = _expression(facts, choices.expression)
+    scale = _scale(path, facts, expression, marked, choices.scale)
+    opened = Dataset(path, choices, facts, labels, genes, expression, scale, columns)
+    from state_engine.data.describe import notes_on
+
+    return Dataset(path, choices, facts, labels, genes, expression, scale, columns, notes_on(opened))
+
+
+def _expression(facts: FileFacts, wanted: str | None) -> str | None:
+    names = [m.name for m in facts.matrices if not m.name.startswith("obsm/")]
+    if wanted is None:
+        usual = ["X", "layers/counts", "layers/log1p", "layers/lognorm", "layers/data"]
+        return next((n for n in [*usual, *names] if n in names), None)
+    if wanted not in names:
+        raise RepresentationError(
+            f"{facts.path.name} has no expression matrix '{wanted}'.",
+            f"It has: {listed(names, 20) or 'none'}.",
+            "Choose one of them.",
+        )
+    return wanted
+
+
+def sample_rows(n_cells: int, n_genes: int) -> np.ndarray:
+    """Cells to look at: up to `SAMPLE_PIECES` runs of neighbours, evenly spread from the first cell to the last."""
+    most = int(np.clip(SAMPLE_VALUES // max(n_genes, 1), 100, SAMPLE_CELLS))
+    if n_cells <= most:
+        return np.arange(n_cells)
+    length = most // SAMPLE_PIECES
+    starts = np.linspace(0, n_cells - length, SAMPLE_PIECES).astype(np.int64)
+    return np.unique(starts[:, None] + np.arange(length))
+
+
+def _scale(path: Path, facts: FileFacts, expression: str | None, marked: bool, wanted: Scale | None) -> ScaleDecision:
+    if expression is None:
+        return ScaleDecision(
+            None, ("The file has no expression matrix (no X and no layers).",), fix="Embeddings can still be used."
+        )
+    matrix = next(m for m in facts.matrices if m.name == expression)
+    marked = marked and expression == "X"
+    if matrix.layout == "csc" and matrix.stored > CSC_SAMPLE:
+        starts = np.linspace(0, matrix.stored - BLOCK // SAMPLE_PIECES, SAMPLE_PIECES).astype(np.int64)
+        with open_h5(path) as file:
+            data = file[expression]["data"]
+            values = np.concatenate([data[s : s + BLOCK // SAMPLE_PIECES] for s in starts.tolist()])
+        return decide_scale(values, None, 0, marked, wanted)
+    rows = sample_rows(facts.n_cells, facts.n_genes)
+    stored = sp.coo_matrix(read_rows(path, matrix, rows))
+    return decide_scale(stored.data, stored.row, len(rows), marked, wanted)

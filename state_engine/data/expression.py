@@ -1,0 +1,161 @@
+"""From a data set's expression to the features that a model reads: normalisation, gene columns, highly variable genes.
+
+Source: scanpy's normalize_total and log1p (same numbers), scanpy's highly_variable_genes (called).
+Boundary: knows which columns and which scale are wanted; what a model wants is decided elsewhere.
+
+Notation: m cells, g genes of the file, w features of the model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from state_engine.data.dataset import Dataset
+from state_engine.data.genes import GeneMatch, match_names
+from state_engine.data.matrices import dense
+from state_engine.data.scale import ScaleDecision, decide_scale
+from state_engine.errors import GeneError, RepresentationError
+
+__all__ = ["FeatureSource", "HvgChoice", "ScaleDecision", "choose_hvgs", "decide_scale", "hvg_choice", "iter_features",
+           "match_genes", "normalise", "read_features"]  # fmt: skip
+
+DEPTH = 1e4
+HVG_CELLS = 20_000
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """How a model's input features are made from a data set.
+
+    Args:
+        representation: "X", "layers/NAME" or "obsm/NAME".
+        columns: (w,) the column of each feature, -1 for a gene that the data lack (filled with 0); None: all columns as they are.
+        normalise: counts become log1p of depth 1e4, the depth being that of the cell over ALL columns of the representation.
+        n_missing: how many columns are -1.
+    """
+
+    representation: str
+    columns: tuple[int, ...] | None = None
+    normalise: bool = False
+    n_missing: int = 0
+
+    def __post_init__(self) -> None:
+        missing = sum(c < 0 for c in self.columns or ())
+        if missing != self.n_missing:
+            raise RepresentationError(f"{missing:,} features are missing, not {self.n_missing:,}.")
+
+
+def normalise(values: np.ndarray | sp.csr_matrix) -> np.ndarray | sp.csr_matrix:
+    """Counts (m, g) to log1p of depth 1e4, float32; sparse stays sparse. A cell without counts stays zero."""
+    sums = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()
+    factors = (DEPTH / np.where(sums > 0, sums, DEPTH)).astype(np.float32)
+    if isinstance(values, np.ndarray):
+        return np.log1p(values.astype(np.float32) * factors[:, None])
+    scaled = values.data.astype(np.float32) * np.repeat(factors, np.diff(values.indptr))
+    return sp.csr_matrix((np.log1p(scaled), values.indices, values.indptr), shape=values.shape)
+
+
+def match_genes(dataset: Dataset, wanted: tuple[str, ...]) -> GeneMatch:
+    """Where the wanted genes are in the data set; the column of names that matches most of them is used."""
+    return match_names(dataset.genes, wanted)
+
+
+def read_features(dataset: Dataset, source: FeatureSource, rows: np.ndarray) -> np.ndarray:
+    """The features of some cells.
+
+    Args:
+        dataset: the data.
+        source: how they are made.
+        rows: (m,) cells, any order, repeats allowed.
+
+    Returns:
+        (m, w) float32.
+    """
+    return _features(dataset.read_stored(source.representation, rows), source)
+
+
+def iter_features(
+    dataset: Dataset, source: FeatureSource, rows: np.ndarray | None = None, block: int = 4096
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same in blocks: pairs (row numbers (b,), features (b, w)); memory of one block."""
+    for part, values in dataset.iter_blocks(source.representation, rows, block):
+        yield part, _features(values, source)
+
+
+def _features(values: np.ndarray | sp.csr_matrix, source: FeatureSource) -> np.ndarray:
+    if source.normalise:
+        values = normalise(values)
+    if source.columns is None:
+        return dense(values)
+    columns = np.asarray(source.columns, dtype=np.int64)
+    there = columns >= 0
+    picked = dense(values[:, columns[there]])
+    if there.all():
+        return np.ascontiguousarray(picked)
+    out = np.zeros((values.shape[0], len(columns)), dtype=np.float32)
+    out[:, there] = picked
+    return out
+
+
+@dataclass(frozen=True)
+class HvgChoice:
+    """Highly variable genes, and how they were chosen: a sentence for the run's record."""
+
+    names: tuple[str, ...]
+    method: str
+
+
+def choose_hvgs(dataset: Dataset, n: int) -> tuple[str, ...]:
+    """Names of the n most variable genes, in file order. See `hvg_choice`."""
+    return hvg_choice(dataset, n).names
+
+
+def hvg_choice(dataset: Dataset, n: int, seed: int = 0) -> HvgChoice:
+    """Choose the n most variable genes with scanpy (flavor "seurat", on log1p of depth 1e4 when the data are counts).
+
+    Beyond `HVG_CELLS` cells a random sample of that many is used. A gene name that repeats counts once, at its first place.
+
+    Raises:
+        ScaleError: the scale of the data set is not known.
+        GeneError: fewer than n genes.
+        RepresentationError: the data set has no expression.
+    """
+    import anndata
+    import scanpy
+
+    scale = dataset.scale.require()
+    if dataset.expression is None:
+        raise RepresentationError(f"{dataset.path.name} has no expression.", "It has no X and no layers.")
+    names, first = np.unique(np.array(dataset.genes.names, dtype=object), return_index=True)
+    first = np.sort(first)
+    if not 0 < n <= len(names):
+        raise GeneError(f"{n:,} genes cannot be chosen.", f"The data set has {len(names):,} different genes.", "Ask for fewer.")
+    rows = np.arange(dataset.n_cells)
+    if dataset.n_cells > HVG_CELLS:
+        rows = np.sort(np.random.default_rng(seed).choice(dataset.n_cells, HVG_CELLS, replace=False))
+    values = dataset.read_stored(dataset.expression, rows)
+    if scale == "counts":
+        values = normalise(values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks on deprecated dtypes inside scanpy and anndata
+        cells = anndata.AnnData(values[:, first])
+        table = scanpy.pp.highly_variable_genes(cells, flavor="seurat", n_top_genes=n, inplace=False)
+    order = np.argsort(-table["dispersions_norm"].fillna(-np.inf).to_numpy(), kind="stable")[:n]
+    chosen = np.sort(first[order])
+    made = "log1p of counts at depth 10,000" if scale == "counts" else "log1p values as they are"
+    method = (
+        f"{n:,} of {len(names):,} genes by scanpy {_version('scanpy')} highly_variable_genes, flavor seurat, "
+        f"on {made}, {len(rows):,} of {dataset.n_cells:,} cells (seed {seed})."
+    )
+    return HvgChoice(tuple(dataset.genes.names[i] for i in chosen), method)
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)

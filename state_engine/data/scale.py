@@ -1,0 +1,138 @@
+"""Which scale the expression values are on: one decision for a data set, with its evidence.
+
+Source: what normalisation leaves behind. Counts are whole numbers; in log1p of depth-normalised counts all rows have the same sum
+once the logarithm is undone. Boundary: a sample of values in, a decision out; nothing is read or changed here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from state_engine.errors import ScaleError
+
+Scale = Literal["counts", "log1p"]
+LOG1P_MAX = 15.0  # e^15 is 3 million: no cell has a gene that high after normalisation to a usual depth
+ALIKE = 0.01  # coefficient of variation of row sums that count as one depth
+
+
+@dataclass(frozen=True)
+class ScaleDecision:
+    """The scale of a data set's expression.
+
+    Args:
+        scale: counts, log1p, or None when the values are neither.
+        evidence: what was seen, sentences.
+        by: decided from the evidence, or by the user.
+        depth: the sum that normalised cells share before the log1p; None when unknown or not shared.
+        fix: what to do when `scale` is None.
+    """
+
+    scale: Scale | None
+    evidence: tuple[str, ...]
+    by: Literal["evidence", "user"] = "evidence"
+    depth: float | None = None
+    fix: str = ""
+
+    def require(self, *allowed: Scale) -> Scale:
+        """The scale, when it is one of those allowed (default: any).
+
+        Raises:
+            ScaleError: it is not, or it could not be told.
+        """
+        if self.scale is None:
+            raise ScaleError("The expression values are neither counts nor log1p.", " ".join(self.evidence), self.fix)
+        if allowed and self.scale not in allowed:
+            raise ScaleError(
+                f"The expression values are {self.scale}, {' or '.join(allowed)} is needed.",
+                " ".join(self.evidence),
+                "Correct the scale on the Data page if this is a mistake.",
+            )
+        return self.scale
+
+
+def decide_scale(
+    values: np.ndarray, row_of: np.ndarray | None, n_rows: int, marked_log1p: bool = False, wanted: Scale | None = None
+) -> ScaleDecision:
+    """Decide from a sample of the stored values.
+
+    Args:
+        values: (s,) the values of the sampled cells; zeros may be left out.
+        row_of: (s,) the sampled cell that each value belongs to, or None when the sample has no complete cells.
+        n_rows: cells in the sample.
+        marked_log1p: the file carries scanpy's mark that log1p was applied (uns["log1p"]).
+        wanted: the user's word; it decides unless the values make it impossible.
+
+    Raises:
+        ScaleError: the user's word contradicts the values (negative or not numbers).
+    """
+    values = np.asarray(values, dtype=np.float64)
+    decision = _from_evidence(values, row_of, n_rows, marked_log1p)
+    if wanted is None:
+        return decision
+    if len(values) and not (np.isfinite(values).all() and values.min() >= 0):
+        raise ScaleError(f"The values cannot be {wanted}.", " ".join(decision.evidence), decision.fix)
+    agrees = decision.scale == wanted
+    said = f"You set the scale to {wanted}" + ("." if agrees else f"; the values look like {decision.scale or 'neither'}.")
+    return ScaleDecision(wanted, (said, *decision.evidence), "user", decision.depth if agrees else None)
+
+
+def _from_evidence(values: np.ndarray, row_of: np.ndarray | None, n_rows: int, marked: bool) -> ScaleDecision:
+    where = f"in {n_rows:,} sampled cells" if row_of is not None else f"in {len(values):,} sampled values"
+    if not len(values) or not np.any(values):
+        return _neither((f"All values {where} are zero.",), "Choose another matrix for the expression.")
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        return _neither((f"{bad:,} values {where} are not numbers (NaN or infinite).",), "Remove or repair them and save again.")
+    if values.min() < 0:
+        why = f"Values {where} go down to {values.min():.2f}: they were centred or scaled (z-scores)."
+        return _neither((why,), "Use counts or log1p values: choose a layer that holds them, or save adata.raw.to_adata().")
+    top = f"The largest value {where} is {values.max():,.4g}."
+    if (values == np.rint(values)).all():
+        binary = ("All of them are 0 or 1: presence, not amounts.",) if values.max() == 1 else ()
+        mark = ("The file is marked as log1p, but whole numbers are not.",) if marked else ()
+        return ScaleDecision("counts", (f"All values {where} are whole numbers.", top, *binary, *mark))
+    evidence = ["Some values are fractions.", top]
+    if marked:
+        evidence.append("The file carries scanpy's log1p mark.")
+    sums = _depths(values, row_of, n_rows)
+    depth = sums.get("expm1")
+    if depth:
+        evidence.append(f"Every cell sums to about {depth:,.0f} once the log1p is undone.")
+        return ScaleDecision("log1p", tuple(evidence), depth=depth)
+    if "plain" in sums:
+        evidence.append(f"Every cell sums to about {sums['plain']:,.0f}: normalised, but no logarithm was taken.")
+        return _neither(tuple(evidence), "Apply scanpy.pp.log1p and save again.")
+    for base in ("log2", "log10"):
+        if base in sums:
+            evidence.append(
+                f"Every cell sums to about {sums[base]:,.0f} once a {base}(x + 1) is undone: not the natural logarithm."
+            )
+            return _neither(tuple(evidence), f"Multiply by ln({base[3:]}) = {np.log(float(base[3:])):.4f} and save again.")
+    if values.max() < LOG1P_MAX:
+        evidence.append(f"Fractions below {LOG1P_MAX:g} are what log1p gives; the cells share no depth.")
+        return ScaleDecision("log1p", tuple(evidence))
+    evidence.append("That is too large for log1p and not whole as counts are (corrected counts, CPM, or TPM?).")
+    return _neither(tuple(evidence), "Use a matrix of counts or log1p values, or set the scale yourself if you know it.")
+
+
+def _neither(evidence: tuple[str, ...], fix: str) -> ScaleDecision:
+    return ScaleDecision(None, evidence, fix=fix)
+
+
+def _depths(values: np.ndarray, row_of: np.ndarray | None, n_rows: int) -> dict[str, float]:
+    """For each way of undoing a logarithm under which the cells' sums are alike: their median."""
+    if row_of is None:
+        return {}
+    undone = {"plain": values}
+    if values.max() < 50:
+        undone |= {"expm1": np.expm1(values), "log2": np.exp2(values) - 1, "log10": 10.0**values - 1}
+    found = {}
+    for name, plain in undone.items():
+        sums = np.bincount(row_of, weights=plain, minlength=n_rows)
+        sums = sums[sums > 0]
+        if len(sums) > 1 and sums.std() / sums.mean() < ALIKE:
+            found[name] = float(np.median(sums))
+    return found
