@@ -1,0 +1,346 @@
+"""The truth about jobs: one SQLite file that pages, command line and worker share. Knows no processes but by their identity.
+
+    queued ──claim──> running ──finish──> done | failed | cancelled
+       └──cancel──> cancelled    └──worker died──> lost
+
+Every transition is one short transaction that checks the state it starts from, so two processes never both make it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+from urllib.parse import quote
+
+from state_engine.errors import JobError
+from state_engine.processes import is_alive
+from state_engine.progress import Progress
+
+JobState = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
+JOB_STATES: tuple[str, ...] = get_args(JobState)
+_SCHEMA_VERSION = 1
+_BUSY_SECONDS = 10.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, title TEXT NOT NULL, run_id TEXT NOT NULL, owner TEXT NOT NULL,
+    request TEXT NOT NULL, state TEXT NOT NULL, cancel INTEGER NOT NULL DEFAULT 0,
+    stage TEXT NOT NULL DEFAULT '', done INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
+    message TEXT NOT NULL DEFAULT '', stage_first INTEGER NOT NULL DEFAULT 0, stage_started REAL, progress_at REAL,
+    created REAL NOT NULL, started REAL, ended REAL, heartbeat REAL, worker TEXT NOT NULL DEFAULT '',
+    summary TEXT NOT NULL DEFAULT '{}',
+    error_what TEXT NOT NULL DEFAULT '', error_why TEXT NOT NULL DEFAULT '', error_fix TEXT NOT NULL DEFAULT '',
+    error_id TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, number);
+CREATE INDEX IF NOT EXISTS jobs_by_run ON jobs (run_id);
+"""
+
+
+@dataclass(frozen=True)
+class JobFailure:
+    """Why a job did not end well, for people. `id` finds the traceback in the run's log ("" for expected errors)."""
+
+    what: str
+    why: str = ""
+    fix: str = ""
+    id: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.what, self.why, self.fix) if part)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it was when read. Times are seconds since 1970, None while unknown.
+
+    Args:
+        position: place in the queue, 1 is next; 0 when it does not wait.
+        cancelling: cancellation was asked for and the job still runs.
+        seconds_left: of the current stage, from its rate so far; None when it cannot be known yet.
+        summary: what the verb returned, a few plain values.
+    """
+
+    id: str
+    kind: str
+    title: str
+    run_id: str
+    owner: str
+    request: dict[str, Any]
+    state: JobState
+    position: int
+    cancelling: bool
+    stage: str
+    done: int
+    total: int
+    message: str
+    seconds_left: float | None
+    created: float
+    started: float | None
+    ended: float | None
+    worker: str
+    summary: dict[str, Any]
+    error: JobFailure | None
+
+    @property
+    def active(self) -> bool:
+        """Whether it waits or runs, so that it is worth asking again."""
+        return self.state in ("queued", "running")
+
+    @property
+    def fraction(self) -> float:
+        """Part of the current stage that is done, 0 to 1; 1 for a job that is done."""
+        if self.state == "done":
+            return 1.0
+        return min(self.done / self.total, 1.0) if self.total else 0.0
+
+
+LOST = JobFailure(
+    "The job was lost: its worker process ended while it ran.",
+    "It was killed, or the machine ran out of memory or was restarted.",
+    "Run it again; if it is lost again, ask for fewer cells or perturbations.",
+)
+
+
+class JobStore:
+    """Jobs in one SQLite file. Holds no connection, so it may be shared by threads and made anew on every page run.
+
+    Args:
+        path: the database; made with its folder when it is not there.
+        stale_seconds: a running job whose worker has been silent for longer is lost.
+
+    Every method raises JobError when the database cannot be used.
+    """
+
+    def __init__(self, path: Path, stale_seconds: float = 60.0) -> None:
+        self.path, self.stale_seconds = path, stale_seconds
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._connection("rwc") as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > _SCHEMA_VERSION:
+                raise JobError(f"The jobs database is of version {version}.", f"This program reads version {_SCHEMA_VERSION}.")
+            if version < _SCHEMA_VERSION:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
+
+    def submit(self, kind: str, request: dict[str, Any], run_id: str, title: str = "", owner: str = "") -> str:
+        """Put a job at the end of the queue; returns its id, which is hard to guess."""
+        job_id = secrets.token_hex(8)
+        with self._connection() as db:
+            db.execute(
+                """INSERT INTO jobs (id, kind, title, run_id, owner, request, state, created)
+                VALUES (?, ?, ?, ?, ?, ?, 'queued', ?)""",
+                (job_id, kind, title, run_id, owner, json.dumps(request, allow_nan=False), time.time()),
+            )
+        return job_id
+
+    def get(self, job_id: str) -> Job:
+        """The job as it is now.
+
+        Raises:
+            JobError: there is none with this id.
+        """
+        self.mark_lost()
+        with self._connection() as db:
+            row = db.execute(f"{_SELECT} WHERE id = ?", (job_id,)).fetchone()
+        if row is None:
+            raise JobError(f"There is no job '{job_id[:80]}'.", "It was deleted, or belongs to another installation.")
+        return _job(row)
+
+    def for_run(self, run_id: str) -> Job | None:
+        """The latest job of a run, or None when the run was made without one."""
+        self.mark_lost()
+        with self._connection() as db:
+            row = db.execute(f"{_SELECT} WHERE run_id = ? ORDER BY number DESC LIMIT 1", (run_id,)).fetchone()
+        return None if row is None else _job(row)
+
+    def list(self, owner: str | None = None, states: tuple[str, ...] = JOB_STATES, limit: int = 200) -> tuple[Job, ...]:
+        """Jobs, newest first. `owner` None: everybody's."""
+        self.mark_lost()
+        marks = ", ".join("?" * len(states))
+        with self._connection() as db:
+            rows = db.execute(
+                f"{_SELECT} WHERE state IN ({marks}) AND (? IS NULL OR owner = ?) ORDER BY number DESC LIMIT ?",
+                (*states, owner, owner, limit),
+            ).fetchall()
+        return tuple(_job(row) for row in rows)
+
+    def has_queued(self) -> bool:
+        """Whether any job waits."""
+        with self._connection() as db:
+            return db.execute("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1").fetchone() is not None
+
+    def request_cancel(self, job_id: str) -> Job:
+        """Cancel a job that waits; ask a running one to stop. Others stay as they are."""
+        with self._connection() as db:
+            db.execute(
+                """UPDATE jobs SET cancel = 1, ended = CASE state WHEN 'queued' THEN ? ELSE ended END,
+                state = CASE state WHEN 'queued' THEN 'cancelled' ELSE state END
+                WHERE id = ? AND state IN ('queued', 'running')""",
+                (time.time(), job_id),
+            )
+        return self.get(job_id)
+
+    def force_cancelled(self, job_id: str) -> bool:
+        """Mark a running job cancelled over its worker's head; True when this call did it. The caller then kills the worker."""
+        with self._connection() as db:
+            changed = db.execute(
+                "UPDATE jobs SET state = 'cancelled', ended = ? WHERE id = ? AND state = 'running'", (time.time(), job_id)
+            )
+            return changed.rowcount == 1
+
+    def delete(self, job_id: str) -> None:
+        """Forget a job.
+
+        Raises:
+            JobError: it waits or runs.
+        """
+        with self._connection() as db:
+            gone = db.execute("DELETE FROM jobs WHERE id = ? AND state NOT IN ('queued', 'running')", (job_id,)).rowcount
+        if not gone and self.get(job_id).active:
+            raise JobError("The job is waiting or running.", fix="Cancel it first.")
+
+    def mark_lost(self) -> tuple[str, ...]:
+        """Mark running jobs lost whose worker is dead or silent; returns their ids. Anyone who reads may call it, at any time."""
+        lost = []
+        with self._connection() as db:
+            running = db.execute("SELECT id, worker, heartbeat FROM jobs WHERE state = 'running'").fetchall()
+            for row in running:
+                silent = time.time() - row["heartbeat"] > self.stale_seconds
+                if not silent and is_alive(row["worker"]) is not False:
+                    continue
+                changed = db.execute(
+                    """UPDATE jobs SET state = 'lost', ended = ?, error_what = ?, error_why = ?, error_fix = ?
+                    WHERE id = ? AND state = 'running' AND worker = ?""",
+                    (time.time(), LOST.what, LOST.why, LOST.fix, row["id"], row["worker"]),
+                )
+                lost += [row["id"]] * changed.rowcount
+        return tuple(lost)
+
+    # ---- what the worker calls ----
+
+    def claim(self, worker: str) -> Job | None:
+        """Take the first job of the queue for this worker; None when none waits."""
+        now = time.time()
+        with self._connection() as db:
+            db.execute("BEGIN IMMEDIATE")
+            row = db.execute("SELECT id FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1").fetchone()
+            if row is not None:
+                db.execute(
+                    "UPDATE jobs SET state = 'running', worker = ?, started = ?, heartbeat = ? WHERE id = ?",
+                    (worker, now, now, row["id"]),
+                )
+                row = db.execute(f"{_SELECT} WHERE id = ?", (row["id"],)).fetchone()
+            db.execute("COMMIT")
+        return None if row is None else _job(row)
+
+    def heartbeat(self, job_id: str, worker: str) -> bool:
+        """Say that the worker lives; True when the job is to stop.
+
+        A worker that was only asleep (a closed laptop) takes back the job that was marked lost meanwhile.
+        """
+        with self._connection() as db:
+            rows = db.execute(
+                """UPDATE jobs SET heartbeat = ?, state = 'running', ended = NULL, error_what = '', error_why = '', error_fix = ''
+                WHERE id = ? AND worker = ? AND state IN ('running', 'lost') RETURNING cancel""",
+                (time.time(), job_id, worker),
+            ).fetchall()
+        return not rows or bool(rows[0]["cancel"])
+
+    def progress(self, job_id: str, worker: str, progress: Progress) -> bool:
+        """Record how far the job is; True when the job is to stop."""
+        with self._connection() as db:
+            rows = db.execute(
+                """UPDATE jobs SET
+                stage_started = CASE WHEN stage = :stage AND done <= :done THEN coalesce(stage_started, :now) ELSE :now END,
+                stage_first = CASE WHEN stage = :stage AND done <= :done THEN stage_first ELSE :done END,
+                stage = :stage, done = :done, total = :total, progress_at = :now, heartbeat = :now,
+                message = CASE :message WHEN '' THEN message ELSE :message END
+                WHERE id = :id AND worker = :worker AND state IN ('running', 'lost') RETURNING cancel""",
+                {
+                    "stage": progress.stage, "done": progress.done, "total": progress.total, "message": progress.message,
+                    "now": time.time(), "id": job_id, "worker": worker,
+                },
+            ).fetchall()  # fmt: skip
+        return not rows or bool(rows[0]["cancel"])
+
+    def finish(
+        self,
+        job_id: str,
+        worker: str,
+        state: Literal["done", "failed", "cancelled"],
+        summary: dict[str, Any] | None = None,
+        error: JobFailure | None = None,
+    ) -> bool:
+        """Record the end; False when the job is no longer this worker's (it was cancelled over its head)."""
+        error = error or JobFailure("")
+        with self._connection() as db:
+            changed = db.execute(
+                """UPDATE jobs SET state = ?, ended = ?, summary = ?, error_what = ?, error_why = ?, error_fix = ?, error_id = ?
+                WHERE id = ? AND worker = ? AND state IN ('running', 'lost')""",
+                (
+                    state, time.time(), json.dumps(summary or {}, allow_nan=False), error.what, error.why, error.fix, error.id,
+                    job_id, worker,
+                ),
+            )  # fmt: skip
+            return changed.rowcount == 1
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Hold an idle connection, so that closing the others does not fold the write-ahead log each time."""
+        with self._connection() as db:
+            db.execute("SELECT 1 FROM jobs LIMIT 1").fetchall()
+            yield
+
+    @contextmanager
+    def _connection(self, mode: Literal["rw", "rwc"] = "rw") -> Iterator[sqlite3.Connection]:
+        # "rw": a database whose folder was deleted is an error, not a new empty database
+        try:
+            address = f"file:{quote(str(self.path))}?mode={mode}"
+            db = sqlite3.connect(address, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+            try:
+                db.row_factory = sqlite3.Row
+                db.execute("PRAGMA synchronous=NORMAL")
+                yield db
+            finally:
+                db.close()
+        except sqlite3.Error as error:
+            raise JobError(
+                "The jobs database cannot be used.", f"{self.path}: {error}.", "Check the disk and try again."
+            ) from error
+
+
+_SELECT = """SELECT *, CASE state WHEN 'queued'
+    THEN (SELECT count(*) FROM jobs AS other WHERE other.state = 'queued' AND other.number <= jobs.number) ELSE 0 END AS position
+    FROM jobs"""
+
+
+def _job(row: sqlite3.Row) -> Job:
+    has_error = bool(row["error_what"])
+    return Job(
+        id=row["id"], kind=row["kind"], title=row["title"], run_id=row["run_id"], owner=row["owner"],
+        request=json.loads(row["request"]), state=row["state"], position=row["position"],
+        cancelling=row["state"] == "running" and bool(row["cancel"]),
+        stage=row["stage"], done=row["done"], total=row["total"], message=row["message"], seconds_left=_seconds_left(row),
+        created=row["created"], started=row["started"], ended=row["ended"], worker=row["worker"],
+        summary=json.loads(row["summary"]),
+        error=JobFailure(row["error_what"], row["error_why"], row["error_fix"], row["error_id"]) if has_error else None,
+    )  # fmt: skip
+
+
+def _seconds_left(row: sqlite3.Row) -> float | None:
+    """From the rate of this stage, counted on to now since the last report."""
+    if row["state"] != "running" or not row["total"] or row["stage_started"] is None:
+        return None
+    made, spent = row["done"] - row["stage_first"], row["progress_at"] - row["stage_started"]
+    if made <= 0 or spent <= 0:
+        return None
+    since = time.time() - row["progress_at"]
+    return float(max((row["total"] - row["done"]) * spent / made - since, 0.0))

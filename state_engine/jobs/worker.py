@@ -1,0 +1,281 @@
+"""The process that does the jobs of one home, one after the other: claim, run, record.
+
+    python -m state_engine.jobs.worker --home DIR
+
+Started by `state_engine.jobs.local.ensure_worker`; it outlives the page that started it, since the truth is in the database.
+It ends when it had nothing to do for `--idle` seconds, or when its home is deleted. Cancellation is asked for in the database;
+a job that does not look (a long call into C) is ended by killing this process, so nothing here may matter after `kill -9`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import secrets
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from state_engine.config import Settings, load_settings
+from state_engine.errors import JobCancelled, JobError, StateError
+from state_engine.jobs.kinds import WARMUP, WarmCache, check_kind, load_target
+from state_engine.jobs.lock import WorkerLock
+from state_engine.jobs.store import Job, JobFailure, JobStore
+from state_engine.processes import identity_of
+from state_engine.progress import Progress
+from state_engine.runs import RunFolder
+
+log = logging.getLogger("state_engine.worker")
+_PROGRESS_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How a worker behaves.
+
+    Args:
+        idle_seconds: it ends after so long without a job.
+        heartbeat_seconds: how often it says that it lives while a job runs.
+        poll_seconds: how often it looks for a job.
+        warm: prepare slow imports and compilations while there is nothing to do.
+        kinds: kinds of jobs beside the built-in ones, name -> "module:function".
+    """
+
+    idle_seconds: float = 1800.0
+    heartbeat_seconds: float = 0.5
+    poll_seconds: float = 0.1
+    warm: bool = True
+    kinds: dict[str, str] = field(default_factory=dict)
+
+    def arguments(self) -> list[str]:
+        """The same as arguments of the command line."""
+        numbers = [f"--idle={self.idle_seconds}", f"--heartbeat={self.heartbeat_seconds}", f"--poll={self.poll_seconds}"]
+        return [*numbers, *([] if self.warm else ["--cold"]), *(f"--kind={name}={target}" for name, target in self.kinds.items())]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    state: Literal["done", "failed", "cancelled"]
+    summary: dict[str, Any] = field(default_factory=dict)
+    error: JobFailure | None = None
+
+
+class Reporter:
+    """The `on_progress` of a job: writes at most five times a second, and raises JobCancelled when the job is to stop."""
+
+    def __init__(self, store: JobStore, job: Job, worker: str, run: RunFolder) -> None:
+        self._store, self._job, self._worker, self._run = store, job, worker, run
+        self._stage: str | None = None
+        self._written, self._waiting = 0.0, False
+        self._last, self._remark = Progress(""), ""
+        self.stop = threading.Event()  # also set by the heartbeat
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.message:
+            self._run.log(progress.message)
+            self._remark = progress.message
+        self._last, self._waiting = progress, True
+        if progress.stage != self._stage or time.monotonic() - self._written >= _PROGRESS_SECONDS:
+            self.flush()
+        if self.stop.is_set():
+            raise JobCancelled("The job was cancelled.")
+
+    def flush(self) -> None:
+        """Write what was held back."""
+        if not self._waiting:
+            return
+        if self._store.progress(self._job.id, self._worker, replace(self._last, message=self._remark)):
+            self.stop.set()
+        self._stage, self._written, self._waiting = self._last.stage, time.monotonic(), False
+
+
+class Worker:
+    """The loop. Needs the lock of its home; `serve` returns when there is no reason to stay."""
+
+    def __init__(self, settings: Settings, options: WorkerOptions, lock: WorkerLock) -> None:
+        self.settings, self.options, self.lock = settings, options, lock
+        self.store = JobStore(settings.database)
+        self.identity = identity_of()
+        self.warm = WarmCache()
+        self._to_warm = list(WARMUP) if options.warm else []
+
+    def serve(self) -> None:
+        """Do jobs until idle for too long or the home is gone."""
+        while True:
+            try:
+                with self.store.kept_open():
+                    self._serve_until_idle()
+            except JobError:
+                if self.settings.database.exists():
+                    raise
+            self.lock.close()
+            # a job that came between the last look and the lock's end found no reason to start another worker
+            if not self.settings.database.exists() or not self.store.has_queued():
+                return
+            lock = WorkerLock.take(self.settings.home)
+            if lock is None:
+                return
+            lock.write_holder(self.identity)
+            self.lock = lock
+
+    def _serve_until_idle(self) -> None:
+        last_work = time.monotonic()
+        while time.monotonic() - last_work < self.options.idle_seconds and self.settings.database.exists():
+            self.store.mark_lost()
+            job = self.store.claim(self.identity)
+            if job is not None:
+                self._do(job)
+            elif self._to_warm:
+                _warm_up(self._to_warm.pop(0))
+            else:
+                time.sleep(self.options.poll_seconds)
+                continue
+            last_work = time.monotonic()
+
+    def _do(self, job: Job) -> None:
+        log.info("job %s (%s), run %s", job.id, job.kind, job.run_id)
+        outcome = self._attempt(job)
+        if not self.store.finish(job.id, self.identity, outcome.state, outcome.summary, outcome.error):
+            log.info("job %s was ended by another process; this worker ends too", job.id)
+            raise SystemExit(0)
+        log.info("job %s: %s", job.id, outcome.state)
+
+    def _attempt(self, job: Job) -> _Outcome:
+        """Run the job and close its run folder; whatever happens becomes an outcome."""
+        run: RunFolder | None = None
+        try:
+            run = RunFolder.open(self.settings, job.run_id)
+            run.start()
+            summary = self._call(job, run)
+            run.finish("done")
+            return _Outcome("done", summary)
+        except BaseException as error:  # a verb's code may raise anything, and the page must be told of all of it
+            outcome = _outcome_of(error, run)
+            if run is not None:
+                _close(run, outcome)
+            if isinstance(error, KeyboardInterrupt):
+                self.store.finish(job.id, self.identity, outcome.state, {}, outcome.error)
+                raise
+            return outcome
+
+    def _call(self, job: Job, run: RunFolder) -> dict[str, Any]:
+        function = load_target(check_kind(job.kind, self.options.kinds))
+        report = Reporter(self.store, job, self.identity, run)
+        with self._heart(job, report):
+            summary = function(job.request, run, report, self.warm)
+            report.flush()
+        json.dumps(summary, allow_nan=False)  # fails here, inside the job, rather than when it is recorded
+        return dict(summary)
+
+    @contextmanager
+    def _heart(self, job: Job, report: Reporter) -> Iterator[None]:
+        """A thread that says that the job lives and hears when it is to stop."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(self.options.heartbeat_seconds):
+                try:
+                    if self.store.heartbeat(job.id, self.identity):
+                        report.stop.set()
+                except JobError as error:
+                    if not self.settings.database.exists():
+                        os._exit(0)  # the home was deleted: nobody is left to tell
+                    log.warning("heartbeat: %s", error)
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def _outcome_of(error: BaseException, run: RunFolder | None) -> _Outcome:
+    if isinstance(error, JobCancelled):
+        return _Outcome("cancelled")
+    if isinstance(error, StateError):
+        return _Outcome("failed", error=JobFailure(error.what, error.why, error.fix))
+    error_id = secrets.token_hex(4)
+    text = f"unexpected error {error_id}\n{''.join(traceback.format_exception(error))}"
+    log.error("%s", text)
+    if run is not None:
+        _log_in(run, text)
+    if isinstance(error, MemoryError):
+        failure = JobFailure(
+            "The machine's memory was not enough.", str(error), "Ask for fewer cells or perturbations.", error_id
+        )
+    else:
+        why, fix = f"{type(error).__name__}: {error}", f"Please report it with error {error_id}; the run's log has the details."
+        failure = JobFailure("There was an unexpected error.", why[:500], fix, error_id)
+    return _Outcome("failed", error=failure)
+
+
+def _log_in(run: RunFolder, text: str) -> None:
+    try:
+        run.log(text)
+    except OSError as error:
+        log.warning("log of %s: %s", run.id, error)
+
+
+def _close(run: RunFolder, outcome: _Outcome) -> None:
+    """Write the end into the run folder; a folder that was deleted or a full disk must not hide the outcome."""
+    try:
+        run.finish(outcome.state, str(outcome.error or ""))
+    except (StateError, OSError) as error:
+        log.warning("run %s: %s", run.id, error)
+
+
+def _warm_up(target: str) -> None:
+    started = time.monotonic()
+    try:
+        step: Callable[[], None] = load_target(target)
+        step()
+    except Exception as error:  # noqa: BLE001 - a convenience; the job that needs it will say what is wrong
+        log.warning("warm-up %s: %s", target, error)
+        return
+    log.info("warm-up %s: %.1f s", target, time.monotonic() - started)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line of the worker."""
+    parser = argparse.ArgumentParser(prog="python -m state_engine.jobs.worker", description="Does the jobs of one home.")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--idle", type=float, default=WorkerOptions.idle_seconds)
+    parser.add_argument("--heartbeat", type=float, default=WorkerOptions.heartbeat_seconds)
+    parser.add_argument("--poll", type=float, default=WorkerOptions.poll_seconds)
+    parser.add_argument("--cold", action="store_true", help="do not prepare imports and compilations")
+    parser.add_argument("--kind", action="append", default=[], metavar="NAME=MODULE:FUNCTION", help="one more kind of job")
+    parser.add_argument("--lock-descriptor", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
+    home = given.home.expanduser().resolve()
+    # job functions ask load_settings() where things lie
+    os.environ["STATE_EXPLORER_HOME"] = str(home)
+    home.mkdir(parents=True, exist_ok=True)
+    options = WorkerOptions(
+        given.idle, given.heartbeat, given.poll, not given.cold, dict(kind.split("=", 1) for kind in given.kind)
+    )
+    Worker(load_settings(), options, _lock(home, given.lock_descriptor)).serve()
+
+
+def _lock(home: Path, descriptor: int | None) -> WorkerLock:
+    if descriptor is not None:
+        return WorkerLock.inherited(descriptor)
+    lock = WorkerLock.take(home)
+    if lock is None:
+        raise SystemExit(f"A worker runs already for {home}.")
+    lock.write_holder(identity_of())
+    return lock
+
+
+if __name__ == "__main__":
+    main()
