@@ -67,7 +67,7 @@ def differential(
     """The table of all genes, in the order of the result.
 
     Columns: gene; log2_fold_change; mean_perturbed and mean_reference (natural, see the module); fraction_perturbed and
-    fraction_reference (share of cells not under `floor`, 0 to 1); p_value (two-sided Mann-Whitney U, tie and continuity corrected);
+    fraction_reference (share of cells not under `floor`, 0 to 1); p_value (two-sided Mann-Whitney U, tie-, continuity-corrected);
     fdr (Benjamini-Hochberg over all genes); statistic (U of the perturbed cells, 0 to n_perturbed x n_reference). A gene that is
     the same in all cells has p 1 and fold change 0.
 
@@ -218,9 +218,9 @@ def _test(x: NDArray[np.float32], y: NDArray[np.float32]) -> pd.DataFrame:
     obs = pd.DataFrame({"group": ["perturbed"] * len(x) + ["reference"] * len(y)}, index=names)
     var = pd.DataFrame(index=[str(i) for i in range(x.shape[1])])
     data = anndata.AnnData(np.vstack([x, y]), obs=obs, var=var)
-    options = {"reference": "reference", "is_log1p": True, "geometric_mean": False, "epsilon": PSEUDOCOUNT, "as_pandas": True}
+    options: dict[str, Any] = {"reference": "reference", "is_log1p": True, "geometric_mean": False, "epsilon": PSEUDOCOUNT}
     with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
-        table = cast(pd.DataFrame, pdex(data, "group", mode="ref", **options))
+        table = cast(pd.DataFrame, pdex(data, "group", mode="ref", as_pandas=True, **options))
     return table[["p_value", "fdr", "statistic"]].reset_index(drop=True)
 
 

@@ -1,7 +1,7 @@
 """One two-dimensional map (PCA, then UMAP) of control, predicted and observed cells, fitted together; and the arrows on it.
 
 Which cells: predicted (corrected expression, or the predicted embedding), observed control and observed. Predicted control cells
-are left out: corrected, they are their basal cells again. Distances on a UMAP are qualitative: the arrows show where, not how much.
+are left out: corrected, they are their basal cells again. Distances on a UMAP are qualitative: arrows show where, not how much.
 
 The neighbour graph is exact (brute force on the principal components) instead of approximate: up to 20,000 cells that is
 quicker, as nothing has to be compiled for it, and it has no randomness of its own.

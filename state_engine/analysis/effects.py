@@ -1,0 +1,259 @@
+"""How large predicted effects are, and how well they agree with what was measured, beside simple baselines.
+
+An effect is a difference of pseudobulks, (g,) means of log1p expression: perturbed minus control. Predictions:
+
+- "corrected": predicted minus paired predicted control (the same basal cells); its pseudobulk is observed control + effect, not under 0,
+  the same footing as the baselines.
+- "raw": the model's output as it is; its pseudobulk is the mean of the raw predictions, its effect that minus the observed control.
+
+Baselines: "no change" (the observed control); "mean of other contexts" (mean of the measured effects of this perturbation in the other
+contexts); "mean of other perturbations" (mean of the measured effects of the other perturbations in this context), each condition with
+the same weight. The measured effects may include conditions that the model was trained on; the baselines use what the data set holds.
+A number that does not exist is None with the reason, never zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from state_engine import keys
+from state_engine.analysis import differential as de
+from state_engine.analysis.observed_means import ObservedMeans
+from state_engine.analysis.result import Layer, Result
+from state_engine.errors import RequestError
+
+CORRECTED: Final = "corrected"
+RAW: Final = "raw"
+NO_CHANGE: Final = "no change"
+OTHER_CONTEXTS: Final = "mean of other contexts"
+OTHER_PERTURBATIONS: Final = "mean of other perturbations"
+METHODS: Final = (CORRECTED, RAW, NO_CHANGE, OTHER_CONTEXTS, OTHER_PERTURBATIONS)
+TOP: Final = 50
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How one method agrees with the measured effect; None where a number does not exist, `reason` says why.
+
+    Args:
+        method: one of `METHODS`.
+        pearson, spearman: correlation of predicted and measured effects over all genes, -1 to 1.
+        mae: mean absolute error of the pseudobulk over all genes, log1p units.
+        direction: share of the genes significant in the measured data (FDR < 0.05) whose predicted effect has the measured sign, 0 to 1.
+        overlap: share of the genes with the largest absolute measured effects that are also among the largest predicted, 0 to 1.
+        n_conditions: measured conditions behind a mean baseline; None for the others.
+        reason: why numbers are missing; empty when none is.
+    """
+
+    method: str
+    pearson: float | None
+    spearman: float | None
+    mae: float | None
+    direction: float | None
+    overlap: float | None
+    n_conditions: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class EffectComparison:
+    """Predicted against measured, one perturbation in one context.
+
+    Args:
+        n_predicted, n_observed, n_control: cells (predicted, measured under the perturbation, measured control).
+        n_significant: genes with FDR < 0.05 in the measured data (against the observed control).
+        top: number of genes that `overlap` looks at.
+        scores: a `Score` a method, in the order of `METHODS`.
+        genes: a row a gene: gene; observed_log2_fold_change, corrected_log2_fold_change, raw_log2_fold_change (natural means, see
+            `differential`); observed_fdr; and effects in log1p units: observed, and a column a method, missing values where it has none.
+    """
+
+    perturbation: str
+    context: str
+    n_predicted: int
+    n_observed: int
+    n_control: int
+    n_significant: int
+    top: int
+    scores: tuple[Score, ...]
+    genes: pd.DataFrame
+
+    def table(self) -> pd.DataFrame:
+        """The scores as a table, a row a method; missing numbers are NaN."""
+        return pd.DataFrame([vars(score) for score in self.scores])
+
+
+def compare(
+    result: Result, perturbation: str, context: str, reference_means: ObservedMeans | None = None, top: int = TOP
+) -> EffectComparison:
+    """Predicted against measured effects, for the prediction (corrected and raw) and the baselines.
+
+    Args:
+        reference_means: the run's `observed_means.npz`; without it the two mean baselines are missing.
+        top: number of genes for the overlap, at most all of them.
+
+    Raises:
+        RequestError: the perturbation was not measured here, was not predicted, or a group has fewer than 3 cells.
+        RunError: the means have other genes than the result.
+    """
+    observed = de.differential(result, perturbation, context, keys.OBSERVED_CONTROL, "observed")
+    measured, control = de.groups(result, perturbation, context, keys.OBSERVED_CONTROL, "observed")
+    predicted, paired = de.groups(result, perturbation, context, keys.PREDICTED_CONTROL, "corrected")
+    base, truth = result.mean(control), result.mean(measured)
+    effects: dict[str, Vector] = {
+        CORRECTED: result.mean(predicted) - result.mean(paired),
+        RAW: result.mean(predicted, "raw") - base,
+        NO_CHANGE: np.zeros(result.n_genes),
+    }
+    baselines, reasons = _mean_baselines(result, perturbation, context, reference_means)
+    effects |= {method: np.mean(found, axis=0) for method, found in baselines.items()}
+    significant = (observed["fdr"] < de.SIGNIFICANT).to_numpy()
+    top = min(top, result.n_genes)
+    scores = []
+    for method in METHODS:
+        if method in effects:
+            n = len(baselines[method]) if method in baselines else None
+            scores.append(_score(method, effects[method], base, truth, significant, top, n))
+        else:
+            scores.append(Score(method, None, None, None, None, None, None, reasons[method]))
+    genes = observed[["gene", "log2_fold_change", "fdr"]].set_axis(["gene", "observed_log2_fold_change", "observed_fdr"], axis=1)
+    genes = genes.assign(
+        corrected_log2_fold_change=_fold(result, predicted, paired, "corrected"),
+        raw_log2_fold_change=_fold(result, predicted, control, "raw"),
+        observed=truth - base,
+        **{method.replace(" ", "_"): effects.get(method, np.full(result.n_genes, np.nan)) for method in METHODS},
+    )
+    counts = len(predicted), len(measured), len(control), int(significant.sum())
+    return EffectComparison(perturbation, context, *counts, top, tuple(scores), genes)
+
+
+def effect_sizes(result: Result, layer: Layer = "corrected", run_dir: Path | None = None) -> pd.DataFrame:
+    """Every predicted condition, the largest effect first.
+
+    Columns: perturbation; context; n_cells (predicted); effect_size (Euclidean length of the effect over all genes, log1p units; it grows with
+    the number of genes, so compare within a run); n_up, n_down (genes with FDR < 0.05, from the stored table against the
+    predicted control; missing when it was not made); top_genes (five largest absolute effects, with their sign).
+
+    Args:
+        run_dir: where to look for stored tables of differential expression.
+
+    Raises:
+        RequestError: the result has no genes or no paired control.
+    """
+    _needs_genes(result)
+    seen: dict[bytes, Vector] = {}
+    rows = []
+    for perturbation, context in result.conditions():
+        predicted = result.rows(keys.PREDICTED, context, perturbation)
+        paired = result.paired_controls(predicted)
+        key = paired.tobytes()  # the same basal cells serve every perturbation of a context
+        if key not in seen:
+            seen[key] = result.mean(paired, layer)
+        effect = result.mean(predicted, layer) - seen[key]
+        n_up, n_down = _stored_counts(run_dir, perturbation, context, layer)
+        rows.append(
+            (perturbation, context, len(predicted), float(np.linalg.norm(effect)), n_up, n_down, _top_genes(result, effect))
+        )
+    names = ["perturbation", "context", "n_cells", "effect_size", "n_up", "n_down", "top_genes"]
+    table = pd.DataFrame(rows, columns=names).astype({"n_up": "Int64", "n_down": "Int64"})
+    return table.sort_values("effect_size", ascending=False, kind="stable", ignore_index=True)
+
+
+def gene_ranking(result: Result, gene: str, layer: Layer = "corrected") -> pd.DataFrame:
+    """Which perturbation moves this gene: every predicted condition, the largest absolute effect first.
+
+    Columns: perturbation; context; n_cells; mean_perturbed, mean_reference (mean log1p of predicted cells and of their paired predicted
+    control); effect (their difference); log2_fold_change (of natural means, see `differential`).
+
+    Raises:
+        GeneError: the result does not have the gene.
+        RequestError: there is no paired control.
+    """
+    values = result.gene(gene, layer).astype(np.float64)
+    rows = []
+    for perturbation, context in result.conditions():
+        predicted = result.rows(keys.PREDICTED, context, perturbation)
+        x, y = values[predicted], values[result.paired_controls(predicted)]
+        fold = np.log2((np.expm1(x).mean() + de.PSEUDOCOUNT) / (np.expm1(y).mean() + de.PSEUDOCOUNT))
+        rows.append((perturbation, context, len(x), x.mean(), y.mean(), x.mean() - y.mean(), fold))
+    names = ["perturbation", "context", "n_cells", "mean_perturbed", "mean_reference", "effect", "log2_fold_change"]
+    return pd.DataFrame(rows, columns=names).sort_values("effect", key=np.abs, ascending=False, kind="stable", ignore_index=True)
+
+
+def _mean_baselines(
+    result: Result, perturbation: str, context: str, means: ObservedMeans | None
+) -> tuple[dict[str, list[Vector]], dict[str, str]]:
+    """The measured effects behind each mean baseline that exists, and the reasons why others do not."""
+    if means is None:
+        return {}, dict.fromkeys((OTHER_CONTEXTS, OTHER_PERTURBATIONS), "The run has no means of the measured cells.")
+    effects = means.on_genes(result.genes).effects(de.MIN_CELLS)
+    found = {
+        OTHER_CONTEXTS: [e for (p, c), e in effects.items() if p == perturbation and c != context],
+        OTHER_PERTURBATIONS: [e for (p, c), e in effects.items() if p != perturbation and c == context],
+    }
+    reasons = {
+        OTHER_CONTEXTS: f"'{perturbation}' was measured with a control in no other context.",
+        OTHER_PERTURBATIONS: f"No other perturbation was measured with a control in '{context}'.",
+    }
+    return {method: e for method, e in found.items() if e}, {method: reasons[method] for method, e in found.items() if not e}
+
+
+def _score(
+    method: str, effect: Vector, base: Vector, truth: Vector, significant: NDArray[np.bool_], top: int, n: int | None
+) -> Score:
+    """The numbers of one method. `base` and `truth` are the pseudobulks of observed control and of the measured perturbation."""
+    predicted = base + effect if method == RAW else np.maximum(base + effect, 0)
+    mae = float(np.abs(predicted - truth).mean())
+    measured = truth - base
+    if np.ptp(effect) == 0:
+        return Score(method, None, None, mae, None, None, n, "The same effect for every gene has no direction and no order.")
+    direction, reason = None, "No gene is significant in the measured data."
+    if significant.any():
+        direction, reason = float((np.sign(effect) == np.sign(measured))[significant].mean()), ""
+    if np.ptp(measured) == 0:
+        return Score(method, None, None, mae, direction, None, n, "The measured effect is the same for every gene.")
+    pearson, spearman = _correlation(effect, measured), _correlation(_ranks(effect), _ranks(measured))
+    overlap = len(set(_largest(effect, top)) & set(_largest(measured, top))) / top
+    return Score(method, pearson, spearman, mae, direction, overlap, n, reason)
+
+
+def _correlation(x: Vector, y: Vector) -> float:
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def _ranks(values: Vector) -> Vector:
+    return np.asarray(pd.Series(values).rank(), np.float64)
+
+
+def _largest(effect: Vector, n: int) -> list[int]:
+    """Genes with the largest absolute effects; ties in the order of the genes."""
+    return np.argsort(-np.abs(effect), kind="stable")[:n].tolist()
+
+
+def _fold(result: Result, rows: NDArray[np.int64], reference: NDArray[np.int64], layer: Layer) -> Vector:
+    mean, base = result.mean(rows, layer, natural=True), result.mean(reference, layer, natural=True)
+    return np.log2((mean + de.PSEUDOCOUNT) / (base + de.PSEUDOCOUNT))
+
+
+def _top_genes(result: Result, effect: Vector, n: int = 5) -> str:
+    return ", ".join(f"{result.genes[i]} {'+' if effect[i] > 0 else '−'}" for i in _largest(effect, n) if effect[i] != 0)
+
+
+def _stored_counts(run_dir: Path | None, perturbation: str, context: str, layer: Layer) -> tuple[int | None, int | None]:
+    if run_dir is None:
+        return None, None
+    path = de.table_path(run_dir, perturbation, context, keys.PREDICTED_CONTROL, layer)
+    return de.count_significant(de.read_table(path)) if path.exists() else (None, None)
+
+
+def _needs_genes(result: Result) -> None:
+    if not result.has_expression:
+        raise RequestError("There are no genes to rank.", "The model predicts an embedding and has no gene decoder.")

@@ -1,0 +1,175 @@
+"""Effects and their agreement with measured cells, on numbers worked out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from make_result import make_result, write_result
+from scipy.stats import spearmanr
+
+from state_engine.analysis import differential as de
+from state_engine.analysis import effects as ef
+from state_engine.analysis.observed_means import ObservedMeans, load_observed_means, observed_means
+from state_engine.analysis.result import Result, open_result
+from state_engine.errors import GeneError, RequestError, RunError
+
+CONTROL = [1.0, 1.0, 1.0, 1.0]
+TRUTH = [3.0, 0.0, 1.0, 1.5]  # measured effect: +2, -1, 0, +0.5
+CORRECTED = [2.0, 0.5, 1.0, 0.5]  # predicted effect: +1, -0.5, 0, -0.5
+RAW = [2.0, 2.0, 2.0, 2.5]  # raw effect: +1, +1, +1, +1.5
+
+
+def constant_cells(tmp_path: Path) -> Result:
+    """Six identical cells of each kind, so that every mean is known."""
+    x, raw, obs = [], [], []
+    for kind, p, value, raw_value in (
+        ("predicted", "p", CORRECTED, RAW),
+        ("predicted control", "control", CONTROL, [0.5] * 4),
+        ("observed control", "control", CONTROL, CONTROL),
+        ("observed", "p", TRUTH, TRUTH),
+    ):
+        for i in range(6):
+            x.append(value)
+            raw.append(raw_value)
+            obs.append((f"{kind}{i}", p, "T", kind, str(i) if "predicted" in kind else ""))
+    frame = pd.DataFrame(obs, columns=["name", "perturbation", "context", "kind", "basal_cell"]).set_index("name")
+    return open_result(write_result(tmp_path / "result.h5ad", np.array(x), np.array(raw), frame))
+
+
+def means(**conditions: list[float]) -> ObservedMeans:
+    labels = [key.split("_") for key in conditions]
+    values = np.array(list(conditions.values()), np.float32)
+    genes = ("G0", "G1", "G2", "G3")
+    return ObservedMeans(
+        tuple(p for p, _ in labels), tuple(c for _, c in labels), np.full(len(labels), 9), values, genes, "control"
+    )
+
+
+def by_method(comparison: ef.EffectComparison) -> dict[str, ef.Score]:
+    return {score.method: score for score in comparison.scores}
+
+
+def test_scores_by_hand(tmp_path: Path) -> None:
+    measured = means(
+        control_T=CONTROL, p_T=TRUTH, q_T=[1.0, 0.0, 1.0, 2.0], r_T=[1.0, -0.5, 1.0, 2.0],
+        control_B=[0.0] * 4, p_B=[1.0, 1.0, 0.0, 0.0], control_C=[0.0] * 4, p_C=[3.0, -1.0, 0.0, 0.0], p_D=[9.0] * 4,
+    )  # fmt: skip
+    comparison = ef.compare(constant_cells(tmp_path), "p", "T", measured, top=2)
+    assert (comparison.n_predicted, comparison.n_observed, comparison.n_control, comparison.n_significant) == (6, 6, 6, 3)
+    scores = by_method(comparison)
+    assert tuple(scores) == ef.METHODS
+    truth = np.array(TRUTH) - CONTROL
+
+    corrected = scores["corrected"]
+    effect = np.array([1, -0.5, 0, -0.5])
+    assert corrected.mae == pytest.approx((1 + 0.5 + 0 + 1) / 4)
+    assert corrected.pearson == pytest.approx(np.corrcoef(effect, truth)[0, 1])
+    assert corrected.spearman == pytest.approx(spearmanr(effect, truth).statistic)
+    assert corrected.direction == pytest.approx(2 / 3) and corrected.overlap == 1 and corrected.reason == ""
+
+    raw = scores["raw"]
+    assert raw.mae == pytest.approx((1 + 2 + 1 + 1) / 4) and raw.direction == pytest.approx(2 / 3) and raw.overlap == 0.5
+
+    nothing = scores["no change"]
+    assert nothing.mae == pytest.approx((2 + 1 + 0 + 0.5) / 4)
+    assert (nothing.pearson, nothing.spearman, nothing.direction, nothing.overlap) == (
+        None,
+    ) * 4 and "no direction" in nothing.reason
+
+    contexts = scores["mean of other contexts"]  # B: +1 +1 0 0; C: +3 -1 0 0; D has no control -> mean +2 0 0 0
+    assert contexts.n_conditions == 2 and contexts.mae == pytest.approx((0 + 1 + 0 + 0.5) / 4)
+    assert contexts.direction == pytest.approx(1 / 3)
+
+    others = scores["mean of other perturbations"]  # q: 0 -1 0 +1; r: 0 -1.5 0 +1 -> 0 -1.25 0 +1; 1 - 1.25 is clipped at 0
+    assert others.n_conditions == 2 and others.mae == pytest.approx((2 + 0 + 0 + 0.5) / 4)
+
+
+def test_gene_table_by_hand(tmp_path: Path) -> None:
+    genes = ef.compare(constant_cells(tmp_path), "p", "T").genes
+    np.testing.assert_allclose(genes["observed"], [2, -1, 0, 0.5], atol=1e-6)
+    np.testing.assert_allclose(genes["corrected"], [1, -0.5, 0, -0.5], atol=1e-6)
+    np.testing.assert_allclose(genes["raw"], [1, 1, 1, 1.5], atol=1e-6)
+    natural = np.expm1([[3, 1], [2, 1], [2, 0.5]]) + 0.1  # observed, corrected, raw of G0 over its reference
+    columns = ["observed_log2_fold_change", "corrected_log2_fold_change"]
+    np.testing.assert_allclose(genes.loc[0, columns].astype(float), np.log2(natural[:2, 0] / natural[:2, 1]), rtol=1e-5)
+    assert genes.loc[0, "raw_log2_fold_change"] == pytest.approx(np.log2(natural[2, 0] / natural[0, 1]), rel=1e-5)
+    assert genes["mean_of_other_contexts"].isna().all()
+
+
+def test_a_baseline_that_does_not_exist_is_missing_with_its_reason(tmp_path: Path) -> None:
+    result = constant_cells(tmp_path)
+    for score in ef.compare(result, "p", "T").scores[3:]:
+        assert score.mae is None and score.pearson is None and "no means of the measured cells" in score.reason
+    scores = by_method(ef.compare(result, "p", "T", means(control_T=CONTROL, p_T=TRUTH)))
+    assert scores["mean of other contexts"].reason == "'p' was measured with a control in no other context."
+    assert scores["mean of other perturbations"].mae is None and "in 'T'" in scores["mean of other perturbations"].reason
+    table = ef.compare(result, "p", "T").table()
+    assert table["mae"].isna().tolist() == [False, False, False, True, True]
+
+
+def test_what_was_not_measured_or_not_predicted_is_said(tmp_path: Path) -> None:
+    result = open_result(make_result(tmp_path / "r.h5ad", observed=False))
+    with pytest.raises(RequestError, match="There are 0 observed cells of 'drugA' in 'B'"):
+        ef.compare(result, "drugA", "B")
+    with pytest.raises(RunError, match="36 of 40 genes are missing"):
+        ef.compare(open_result(make_result(tmp_path / "s.h5ad")), "drugA", "B", means(control_T=CONTROL))
+
+
+def test_conditions_are_ranked_by_effect_and_count_stored_tables(tmp_path: Path) -> None:
+    make_result(tmp_path / "result.h5ad", contexts=("T",))
+    result = open_result(tmp_path / "result.h5ad")
+    de.table_for(tmp_path, "drugB", "T")
+    table = ef.effect_sizes(result, run_dir=tmp_path).set_index("perturbation")
+    assert (table.loc["drugB", "n_up"], table.loc["drugB", "n_down"]) == (2, 1)
+    assert table.loc["drugA", ["n_up", "n_down"]].isna().all()
+    assert set(table.loc["drugA", "top_genes"].split(", ")) == {"G0 +", "G1 +", "G10 −"}
+    rows = result.rows("predicted", "T", "drugA")
+    delta = result.read(rows).mean(0) - result.read(result.paired_controls(rows)).mean(0)
+    assert table.loc["drugA", "effect_size"] == pytest.approx(np.linalg.norm(delta), rel=1e-5)
+    assert table["effect_size"].is_monotonic_decreasing and list(table["n_cells"]) == [30, 30]
+
+
+def test_which_perturbation_moves_a_gene(tmp_path: Path) -> None:
+    result = constant_cells(tmp_path)
+    row = ef.gene_ranking(result, "G0").iloc[0]
+    assert (row["mean_perturbed"], row["mean_reference"], row["effect"], row["n_cells"]) == (2, 1, 1, 6)
+    assert row["log2_fold_change"] == pytest.approx(np.log2((np.expm1(2) + 0.1) / (np.expm1(1) + 0.1)))
+    assert ef.gene_ranking(result, "G0", "raw")["effect"][0] == pytest.approx(1.5)
+    many = ef.gene_ranking(open_result(make_result(tmp_path / "many.h5ad")), "G2")
+    assert list(many["perturbation"]) == ["drugB", "drugB", "drugA", "drugA"]
+    with pytest.raises(GeneError):
+        ef.gene_ranking(result, "G99")
+
+
+def test_observed_means_are_streamed_and_stored(tmp_path: Path) -> None:
+    perturbations = np.array(["control", "p", "p", "control", "q"])
+    contexts = np.array(["T", "T", "T", "B", "T"])
+    x = np.arange(10, dtype=np.float32).reshape(5, 2)
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for rows in (np.array([2, 0]), np.array([1, 3])):  # row 4 (q) is never read
+            yield rows, x[rows]
+
+    found = observed_means(blocks(), perturbations, contexts, ["a", "b"], "control")
+    assert found.contexts == ("B", "T", "T") and found.perturbations == ("control", "control", "p")
+    np.testing.assert_array_equal(found.n_cells, [1, 1, 2])
+    np.testing.assert_array_equal(found.means, [[6, 7], [0, 1], [3, 4]])
+    assert list(found.effects(minimum=1)) == [("p", "T")]
+    np.testing.assert_array_equal(found.effects(minimum=1)["p", "T"], [3, 3])
+    assert found.effects(minimum=2) == {}
+    found.save(tmp_path / "observed_means.npz")
+    again = load_observed_means(tmp_path / "observed_means.npz")
+    assert (again.perturbations, again.contexts, again.genes, again.control) == (
+        found.perturbations,
+        found.contexts,
+        ("a", "b"),
+        "control",
+    )
+    np.testing.assert_array_equal(again.means, found.means)
+    np.testing.assert_array_equal(again.on_genes(["b"]).means, [[7], [1], [4]])
+    with pytest.raises(RunError, match="cannot be read"):
+        load_observed_means(tmp_path / "none.npz")
