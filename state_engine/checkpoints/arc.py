@@ -73,10 +73,9 @@ def read_arc(folder: Path, checkpoint: str | Path | None = None) -> tuple[ModelC
     notes = [f"Read from {path.name}.", *architecture.notes]
     facts = _Facts(folder, hyper, notes)
     labels = _perturbations(folder, architecture.config.perturbation_dim)
-    decoder = architecture.config.decoder
-    state_dict, dropped = translate(
-        weights, architecture.lora[0] if architecture.lora else None, len(decoder.hidden) if decoder else None
-    )
+    config, scale = architecture.config, architecture.lora[0] if architecture.lora else None
+    depth = len(config.decoder.hidden) if config.decoder else None
+    state_dict, dropped = translate(weights, scale, depth, config.predict_residual)
     if architecture.lora:
         notes.append(f"LoRA adapters of rank {architecture.lora[1]} were merged into the weights.")
     if dropped:

@@ -24,7 +24,8 @@ DEAD = (
     r"transformer_backbone\.h\.\d+\.attn\.(bias|masked_bias)",
     r"batch_classifier\..*",
 )
-DEAD_DECODER = r"gene_decoder\..*"
+DEAD_DECODER = r"gene_decoder\..*"  # in gene space
+DEAD_BOTTLENECK = r"final_down_then_up\..*"  # when nothing is added to the basal cells
 
 _L = r"transformer_backbone\.layers\.(\d+)\."
 _H = r"transformer_backbone\.h\.(\d+)\."
@@ -56,14 +57,15 @@ TOGETHER = {"attention.qkv": ("attention.q", "attention.k", "attention.v"), "fee
 
 
 def translate(
-    weights: Mapping[str, Tensor], lora_scale: float | None, decoder_depth: int | None
+    weights: Mapping[str, Tensor], lora_scale: float | None, decoder_depth: int | None, residual: bool = True
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """arc-state's weights under our names.
 
     Args:
         weights: the checkpoint's `state_dict`.
         lora_scale: scale of the adapters (alpha / r), or None when it has none.
-        decoder_depth: hidden widths of the gene decoder; None when it is not used.
+        decoder_depth: how many hidden widths the gene decoder has; None when it is not used.
+        residual: the model adds its prediction to the basal cells.
 
     Returns:
         Float32 weights for a `TransitionModel`, and the names that were left out as dead.
@@ -72,7 +74,7 @@ def translate(
         CheckpointError: adapters that are incomplete, or there without being declared.
     """
     plain = merge_adapters(weights, lora_scale)
-    dead = DEAD if decoder_depth is not None else (*DEAD, DEAD_DECODER)
+    dead = (*DEAD, *([] if decoder_depth is not None else [DEAD_DECODER]), *([] if residual else [DEAD_BOTTLENECK]))
     dropped = tuple(name for name in plain if any(re.fullmatch(pattern, name) for pattern in dead))
     gpt2 = any(name.startswith(BACKBONE + "h.") for name in plain)
     renamed = {}

@@ -24,7 +24,7 @@ from state_engine.models.blocks import mlp, normed_block
 from state_engine.models.config import AttentionMode, TransitionConfig
 from state_engine.models.decoders import GeneDecoder
 
-BOTTLENECK = 8  # in the space `genes` the output passes through an eighth of its width
+BOTTLENECK = 8  # in the space `genes` the residual sum passes through an eighth of its width
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class TransitionModel(nn.Module):
         self.batch_token = _token(d) if config.batch_token else None
         self.confidence_token = _token(d) if config.confidence_token else None
         self.confidence_head = ConfidenceHead(d, dropout) if config.confidence_token else None
-        self.bottleneck = _bottleneck(config.output_dim) if config.output_space == "genes" else None
+        added = config.output_space == "genes" and config.predict_residual
+        self.bottleneck = _bottleneck(config.output_dim) if added else None
         self.gene_decoder = GeneDecoder(config.decoder) if config.decoder else None
 
     @property
@@ -75,7 +76,7 @@ class TransitionModel(nn.Module):
     @property
     def needs_basal(self) -> bool:
         """`transform` wants the basal cells themselves too, because the prediction is added to them."""
-        return self.bottleneck is not None and self.config.predict_residual
+        return self.bottleneck is not None
 
     def encode_basal(self, basal: Tensor) -> Tensor:
         """Encode cells: (..., g) -> (..., d)."""
@@ -163,16 +164,12 @@ class TransitionModel(nn.Module):
         return torch.cat([*before, x, *behind], dim=1) if before or behind else x
 
     def _project(self, hidden: Tensor, encoded_basal: Tensor, basal: Tensor | None) -> Tensor:
-        residual = self.config.predict_residual
         if self.bottleneck is not None:
-            predicted = self.project_out(hidden)
-            if residual:
-                if basal is None:
-                    raise ConfigError("This model adds its prediction to the basal cells.", "They were not given.")
-                predicted = predicted + basal
-            predicted = self.bottleneck(predicted)
+            if basal is None:
+                raise ConfigError("This model adds its prediction to the basal cells.", "They were not given.")
+            predicted = self.bottleneck(self.project_out(hidden) + basal)
         else:
-            predicted = self.project_out(hidden + encoded_basal if residual else hidden)
+            predicted = self.project_out(hidden + encoded_basal if self.config.predict_residual else hidden)
         return functional.relu(predicted) if self.config.final_relu else predicted
 
 
