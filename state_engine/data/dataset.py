@@ -22,16 +22,13 @@ from state_engine.config import Settings
 from state_engine.data.genes import GeneNames, gene_names
 from state_engine.data.hdf5 import open_h5
 from state_engine.data.labels import Labels, decide_labels
-from state_engine.data.matrices import BLOCK, MatrixFacts, dense, read_rows
+from state_engine.data.matrices import MatrixFacts, dense, read_rows
 from state_engine.data.safety import FileFacts, check_file
-from state_engine.data.scale import Scale, ScaleDecision, decide_scale
+from state_engine.data.sampling import scale_of_file
+from state_engine.data.scale import Scale, ScaleDecision
 from state_engine.data.tables import read_gene_columns, read_index, read_labels
 from state_engine.errors import LabelError, RepresentationError, UnreadableFileError, listed
 
-SAMPLE_CELLS = 2_000  # most cells looked at to decide the scale
-SAMPLE_VALUES = 10_000_000
-SAMPLE_PIECES = 20
-CSC_SAMPLE = 5 * BLOCK  # a matrix stored by gene with more values is not read whole to decide the scale
 CSC_PASS = 50_000_000  # stored values kept in memory at once when cells of such a matrix are read one after the other
 
 
@@ -112,8 +109,6 @@ class Dataset:
 
     def perturbation_labels(self) -> np.ndarray:
         """(n,) strings, "" where missing; the control label everywhere when declared so, `keys.ALL` when not known."""
-        if self.labels.perturbation_key == "":
-            return np.full(self.n_cells, self.labels.control)
         return self._labels(self.labels.perturbation_key)
 
     def context_labels(self) -> np.ndarray:
@@ -125,37 +120,43 @@ class Dataset:
         return self._labels(self.labels.batch_key)
 
     def _labels(self, key: str | None) -> np.ndarray:
-        if key is None:
-            return np.full(self.n_cells, keys.ALL)
-        column = self.columns[key]
-        return np.append(np.asarray(column.categories, dtype=str), "")[column.codes]
+        names, places = self._coded(key)
+        return np.array(names)[places]
 
     @cached_property
     def perturbations(self) -> tuple[str, ...]:
         """Labels present, the control first, then by name."""
-        names = set(self._groups[0]) - {""}
-        first = [self.labels.control] if self.labels.control in names else []
-        return tuple(str(n) for n in [*first, *sorted(names - set(first))])
+        names = self._groups[0][1:]
+        first = [n for n in names if n == self.labels.control]
+        return (*first, *(n for n in names if n not in first))
 
     @cached_property
     def contexts(self) -> tuple[str, ...]:
         """Contexts present, by name."""
-        return tuple(sorted(set(self._groups[1]) - {""}))
+        return tuple(self._groups[1][1:])
 
     @cached_property
     def batches(self) -> tuple[str, ...]:
         """Batches present, by name; none without a batch column."""
-        return tuple(sorted(set(self.batch_labels().tolist()) - {""})) if self.labels.batch_key else ()
+        return tuple(self._coded(self.labels.batch_key)[0][1:]) if self.labels.batch_key else ()
+
+    def _coded(self, key: str | None) -> tuple[list[str], np.ndarray]:
+        """Labels by name, "" (missing) in front, and each cell's place among them, (n,) int64."""
+        if not key:
+            everywhere = self.labels.control if key == "" else keys.ALL
+            return ["", str(everywhere)], np.ones(self.n_cells, dtype=np.int64)
+        column = self.columns[key]
+        return ["", *map(str, column.categories)], np.asarray(column.codes, dtype=np.int64) + 1
 
     @cached_property
     def _groups(self) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
         """Names of perturbations and contexts, cells ordered by (perturbation, context) then file, and where each pair starts."""
-        names_p, p = np.unique(self.perturbation_labels(), return_inverse=True)
-        names_c, c = np.unique(self.context_labels(), return_inverse=True)
-        pair = p.astype(np.int64) * len(names_c) + c
+        names_p, p = self._coded(self.labels.perturbation_key)
+        names_c, c = self._coded(self.labels.context_key)
+        pair = p * len(names_c) + c
         order = np.argsort(pair, kind="stable")
         starts = np.searchsorted(pair[order], np.arange(len(names_p) * len(names_c) + 1))
-        return names_p.tolist(), names_c.tolist(), order, starts
+        return names_p, names_c, order, starts
 
     def rows(self, perturbation: str, context: str | None = None) -> np.ndarray:
         """The cells of a perturbation in one context (None: in all), (m,) row numbers in file order; may be empty."""
@@ -298,7 +299,7 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
     labels = decide_labels(columns, others, choices.perturbation_key, choices.control, choices.context_key, choices.batch_key)
     genes = gene_names(gene_columns, choices.gene_column)
     expression = _expression(facts, choices.expression)
-    scale = _scale(path, facts, expression, marked, choices.scale)
+    scale = scale_of_file(facts, expression, marked, choices.scale)
     opened = Dataset(path, choices, facts, labels, genes, expression, scale, columns)
     from state_engine.data.describe import notes_on
 
@@ -317,31 +318,3 @@ def _expression(facts: FileFacts, wanted: str | None) -> str | None:
             "Choose one of them.",
         )
     return wanted
-
-
-def sample_rows(n_cells: int, n_genes: int) -> np.ndarray:
-    """Cells to look at: up to `SAMPLE_PIECES` runs of neighbours, evenly spread from the first cell to the last."""
-    most = int(np.clip(SAMPLE_VALUES // max(n_genes, 1), 100, SAMPLE_CELLS))
-    if n_cells <= most:
-        return np.arange(n_cells)
-    length = most // SAMPLE_PIECES
-    starts = np.linspace(0, n_cells - length, SAMPLE_PIECES).astype(np.int64)
-    return np.unique(starts[:, None] + np.arange(length))
-
-
-def _scale(path: Path, facts: FileFacts, expression: str | None, marked: bool, wanted: Scale | None) -> ScaleDecision:
-    if expression is None:
-        return ScaleDecision(
-            None, ("The file has no expression matrix (no X and no layers).",), fix="Embeddings can still be used."
-        )
-    matrix = next(m for m in facts.matrices if m.name == expression)
-    marked = marked and expression == "X"
-    if matrix.layout == "csc" and matrix.stored > CSC_SAMPLE:
-        starts = np.linspace(0, matrix.stored - BLOCK // SAMPLE_PIECES, SAMPLE_PIECES).astype(np.int64)
-        with open_h5(path) as file:
-            data = file[expression]["data"]
-            values = np.concatenate([data[s : s + BLOCK // SAMPLE_PIECES] for s in starts.tolist()])
-        return decide_scale(values, None, 0, marked, wanted)
-    rows = sample_rows(facts.n_cells, facts.n_genes)
-    stored = sp.coo_matrix(read_rows(path, matrix, rows))
-    return decide_scale(stored.data, stored.row, len(rows), marked, wanted)

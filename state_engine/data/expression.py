@@ -138,9 +138,8 @@ def hvg_choice(dataset: Dataset, n: int, seed: int = 0) -> HvgChoice:
     rows = np.arange(dataset.n_cells)
     if dataset.n_cells > HVG_CELLS:
         rows = np.sort(np.random.default_rng(seed).choice(dataset.n_cells, HVG_CELLS, replace=False))
-    values = dataset.read_stored(dataset.expression, rows)
-    if scale == "counts":
-        values = normalise(values)
+    blocks = (normalise(v) if scale == "counts" else v for _, v in dataset.iter_blocks(dataset.expression, rows))
+    values = sp.vstack([sp.csr_matrix(b) for b in blocks], format="csr")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on deprecated dtypes inside scanpy and anndata
         cells = anndata.AnnData(values[:, first])

@@ -21,6 +21,8 @@ _TOKENS = {
     "context": ("celltype", "cell type", "cell_type", "cell line", "cell_line", "annotation", "cluster", "tissue"),
     "batch": ("batch", "plate", "lane", "sample", "library", "replicate", "donor", "channel", "gem"),
 }
+_CONTEXT_NAMES = frozenset(a.lower() for a in keys.CONTEXT_ALIASES)
+_WEAK_CONTROLS = frozenset({"none", "wt", "mock"})  # labels that other columns have too, for other reasons
 _CONTROL_TOKENS = (
     "non-targeting",
     "nontargeting",
@@ -173,7 +175,8 @@ def _suggest(role: str, columns: dict[str, pd.Categorical], facts: dict[str, Col
             reason, score = f"'{name}' is a usual name for it", 100.0 - rank[name.lower()]
         elif any(t in name.lower() for t in _TOKENS[role]):
             reason, score = f"the name '{name}' suggests it", 10.0
-        if control and _is_control_word(control[0]):
+        telling = control and control[0].lower() not in _WEAK_CONTROLS and name.lower() not in _CONTEXT_NAMES
+        if control and _is_control_word(control[0]) and (reason or telling):
             # a label that says "control" is stronger evidence than the name of the column
             reason, score = " and ".join(filter(None, [reason, f"it has the label '{control[0]}'"])), score + 200.0
         if score and facts[name].n_labels:

@@ -223,11 +223,14 @@ def _check_anndata(file: h5py.File, path: Path) -> None:
 
 def _frame_length(frame: h5py.Group, part: str, path: Path) -> int:
     index = index_column(frame)
-    if index is None or not isinstance(frame[index], h5py.Dataset) or len(frame[index].shape) != 1:
+    names = frame[index] if index is not None else None
+    if isinstance(names, h5py.Group):  # nullable strings, or a categorical
+        names = names.get("values", names.get("codes"))
+    if not isinstance(names, h5py.Dataset) or len(names.shape) != 1:
         raise UnreadableFileError(
             f"{path.name} has no row names in '{part}'.", "AnnData needs an index there.", "Export the file again with anndata."
         )
-    return int(frame[index].shape[0])
+    return int(names.shape[0])
 
 
 def _check_counts(n_cells: int, n_genes: int, path: Path, settings: Settings) -> None:

@@ -19,8 +19,9 @@ import scipy.sparse as sp
 from state_engine import keys
 from state_engine.config import Settings
 from state_engine.data import matrices
-from state_engine.data.dataset import Choices, open_dataset, sample_rows
+from state_engine.data.dataset import Choices, open_dataset
 from state_engine.data.describe import describe, summary_lines
+from state_engine.data.sampling import sample_rows
 from state_engine.errors import GeneError, LabelError, RepresentationError, ScaleError, UnreadableFileError, UnsafeFileError
 from state_engine.values import from_plain, to_plain
 from tests.data.good_files import cells, counts, write
@@ -235,6 +236,19 @@ def test_every_kind_of_label_column(column: str, tmp_path: Path) -> None:
             file["obs/plate"] = np.array([b"a", b"b", b"", b"a", b"a", b"b"])
     data = open_dataset(path, Choices(batch_key="plate"))
     assert data.batch_labels().tolist() == expected
+
+
+def test_row_names_of_another_kind(tmp_path: Path) -> None:
+    path = write(cells(n=6), tmp_path / "x.h5ad")
+    with h5py.File(path, "r+") as file:
+        names = file["obs/_index"][...]
+        del file["obs/_index"]
+        anndata.io.write_elem(file["obs"], "_index", pd.Categorical([n.decode() for n in names]))
+    data = open_dataset(path)
+    assert data.n_cells == 6
+    assert data.obs_names.tolist() == [f"cell{i}" for i in range(6)]
+    assert data.obs.index[2] == "cell2"
+    assert data.obs["gene"].tolist() == cells(n=6).obs["gene"].tolist()
 
 
 def test_files_of_anndata_0_7(tmp_path: Path) -> None:

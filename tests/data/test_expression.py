@@ -1,0 +1,124 @@
+"""Features as models read them: the same numbers as scanpy, genes at their places."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+import scanpy
+import scipy.sparse as sp
+
+from state_engine.data import expression
+from state_engine.data.dataset import Dataset, open_dataset
+from state_engine.data.expression import (
+    FeatureSource,
+    choose_hvgs,
+    hvg_choice,
+    iter_features,
+    match_genes,
+    normalise,
+    read_features,
+)
+from state_engine.data.matrices import dense
+from state_engine.errors import GeneError, RepresentationError, ScaleError
+from tests.data.good_files import cells, counts, write
+
+
+def scanpys(x: np.ndarray) -> np.ndarray:
+    made = anndata.AnnData(sp.csr_matrix(x))
+    scanpy.pp.normalize_total(made, target_sum=1e4)
+    scanpy.pp.log1p(made)
+    return made.X.toarray()
+
+
+@pytest.mark.filterwarnings("ignore:Some cells have zero counts")
+@pytest.mark.parametrize("make", [sp.csr_matrix, np.asarray])
+def test_normalise_equals_scanpy(make: type) -> None:
+    x = counts(200, 300)
+    x[7] = 0
+    got = normalise(make(x))
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(dense(got), scanpys(x), rtol=0, atol=1e-6)
+    assert not dense(got)[7].any()
+
+
+def test_normalise_leaves_its_input_alone() -> None:
+    x = sp.csr_matrix(counts())
+    before = x.toarray()
+    normalise(x)
+    np.testing.assert_array_equal(x.toarray(), before)
+
+
+def test_kang_equals_scanpy(real_data: Path) -> None:
+    data = open_dataset(real_data / "kang_ifnb.h5ad")
+    truth = scanpys(anndata.read_h5ad(data.path).X.toarray())
+    got = read_features(data, FeatureSource("X", None, True, 0), np.arange(data.n_cells))
+    np.testing.assert_allclose(got, truth, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["csr", "csc", "dense"])
+def test_features_are_normalised_over_all_genes_and_missing_ones_are_zero(layout: str, tmp_path: Path) -> None:
+    data = open_dataset(write(cells(layout=layout), tmp_path / "x.h5ad"))
+    match = match_genes(data, ("TNF", "NOT_A_GENE", "STAT1"))
+    source = FeatureSource("X", tuple(match.columns.tolist()), True, 1)
+    rows = np.array([5, 2, 2, 50])
+    expected = scanpys(counts())[rows][:, [10, 0]]
+    got = read_features(data, source, rows)
+    assert got.dtype == np.float32
+    assert got.shape == (4, 3)
+    np.testing.assert_allclose(got[:, [0, 2]], expected, atol=1e-6)
+    assert not got[:, 1].any()
+    blocks = list(iter_features(data, source, rows, block=3))
+    np.testing.assert_array_equal(np.concatenate([v for _, v in blocks]), got)
+    np.testing.assert_array_equal(np.concatenate([r for r, _ in blocks]), rows)
+
+
+def test_embeddings_come_as_they_are(tmp_path: Path) -> None:
+    made = cells()
+    data = open_dataset(write(made, tmp_path / "x.h5ad"))
+    got = read_features(data, FeatureSource("obsm/X_state"), np.array([3, 1]))
+    np.testing.assert_array_equal(got, made.obsm["X_state"][[3, 1]].astype(np.float32))
+
+
+def test_a_source_that_miscounts_is_refused() -> None:
+    with pytest.raises(RepresentationError, match="1 features are missing, not 0"):
+        FeatureSource("X", (0, -1), True, 0)
+
+
+def kang_hvgs_by_scanpy(data: Dataset, n: int) -> list[str]:
+    made = anndata.read_h5ad(data.path)
+    scanpy.pp.normalize_total(made, target_sum=1e4)
+    scanpy.pp.log1p(made)
+    scanpy.pp.highly_variable_genes(made, flavor="seurat", n_top_genes=n)
+    return made.var_names[made.var.highly_variable].tolist()
+
+
+def test_hvgs_are_scanpys_in_file_order(real_data: Path) -> None:
+    data = open_dataset(real_data / "kang_ifnb.h5ad")
+    chosen = choose_hvgs(data, 500)
+    assert list(chosen) == kang_hvgs_by_scanpy(data, 500)
+    method = hvg_choice(data, 500).method
+    assert "flavor seurat, on log1p of counts at depth 10,000, 1,975 of 1,975 cells" in method
+
+
+def test_hvgs_of_many_cells_come_from_a_seeded_sample(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expression, "HVG_CELLS", 800)
+    data = open_dataset(real_data / "kang_ifnb.h5ad")
+    first, again, other = hvg_choice(data, 300), hvg_choice(data, 300), hvg_choice(data, 300, seed=1)
+    assert first == again
+    assert first.names != other.names
+    assert "800 of 1,975 cells (seed 0)" in first.method
+
+
+def test_hvgs_that_cannot_be_chosen(tmp_path: Path) -> None:
+    data = open_dataset(write(cells(), tmp_path / "x.h5ad"))
+    assert choose_hvgs(data, 12) == data.genes.names
+    for n in (0, 13):
+        with pytest.raises(GeneError, match="12 different genes"):
+            choose_hvgs(data, n)
+    made = cells()
+    made.X = sp.csr_matrix(made.X.toarray() - 1)
+    with pytest.raises(ScaleError):
+        choose_hvgs(open_dataset(write(made, tmp_path / "scaled.h5ad")), 5)

@@ -1,0 +1,118 @@
+"""One decision on the expression scale, from evidence, with the evidence told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from state_engine.data import sampling
+from state_engine.data.dataset import Choices, open_dataset
+from state_engine.data.scale import ScaleDecision, decide_scale
+from state_engine.errors import ScaleError
+from tests.data.good_files import cells, counts, write
+
+
+def decide(x: np.ndarray, **options: object) -> ScaleDecision:
+    stored = sp.coo_matrix(x)
+    return decide_scale(stored.data, stored.row, x.shape[0], **options)
+
+
+def normalised(depth: float = 1e4) -> np.ndarray:
+    x = counts(80, 200, 3)
+    return x / x.sum(1, keepdims=True) * depth
+
+
+def test_counts() -> None:
+    found = decide(counts())
+    assert (found.scale, found.by, found.depth) == ("counts", "evidence", None)
+    assert "whole numbers" in found.evidence[0]
+
+
+@pytest.mark.parametrize("depth", [1e4, 2_345.0, 1e6])
+def test_log1p_of_a_shared_depth(depth: float) -> None:
+    found = decide(np.log1p(normalised(depth)))
+    assert found.scale == "log1p"
+    assert found.depth == pytest.approx(depth, rel=1e-3)
+
+
+def test_log1p_of_some_genes_has_no_shared_depth() -> None:
+    found = decide(np.log1p(normalised())[:, :20])
+    assert (found.scale, found.depth) == ("log1p", None)
+
+
+@pytest.mark.parametrize(
+    ("x", "word"),
+    [
+        (normalised(), "no logarithm was taken"),
+        (np.log2(normalised() + 1), "log2"),
+        (np.log10(normalised() + 1), "log10"),
+        (normalised()[:, :20] + 0.5, "not whole as counts are"),
+        (np.log1p(normalised()) - 1, "centred or scaled"),
+        (np.where(counts() > 2, np.nan, counts()), "are not numbers"),
+        (np.where(counts() > 2, np.inf, counts()), "are not numbers"),
+        (np.zeros((5, 5)), "are zero"),
+    ],
+)
+def test_neither_says_what_it_is(x: np.ndarray, word: str) -> None:
+    found = decide(x)
+    assert found.scale is None
+    assert word in " ".join(found.evidence)
+    assert found.fix
+    with pytest.raises(ScaleError, match=word):
+        found.require()
+
+
+def test_the_users_word_is_recorded_and_disagreement_told() -> None:
+    x = normalised()[:, :20] + 0.5
+    found = decide(x, wanted="counts")
+    assert (found.scale, found.by) == ("counts", "user")
+    assert found.evidence[0] == "You set the scale to counts; the values look like neither."
+    assert decide(counts(), wanted="counts").evidence[0] == "You set the scale to counts."
+    assert decide(np.log1p(normalised()), wanted="counts").depth is None
+
+
+def test_the_users_word_cannot_make_negative_values_counts() -> None:
+    with pytest.raises(ScaleError, match=r"cannot be counts\..*go down to -1"):
+        decide(counts() - 1, wanted="counts")
+
+
+def test_require_a_certain_scale() -> None:
+    assert decide(counts()).require("counts", "log1p") == "counts"
+    with pytest.raises(ScaleError, match="are counts, log1p is needed"):
+        decide(counts()).require("log1p")
+
+
+def test_scanpys_mark_is_evidence(tmp_path: Path) -> None:
+    made = cells()
+    made.X = sp.csr_matrix(np.log1p(normalised())[:60, :12].astype(np.float32))
+    made.uns["log1p"] = {"base": None}
+    data = open_dataset(write(made, tmp_path / "x.h5ad"))
+    assert "The file carries scanpy's log1p mark." in data.scale.evidence
+
+
+def test_a_late_fraction_is_not_overlooked(tmp_path: Path) -> None:
+    made = cells(n=40_000)
+    x = made.X.toarray()
+    x[-1, 0] = 0.5
+    made.X = sp.csr_matrix(x)
+    assert open_dataset(write(made, tmp_path / "x.h5ad")).scale.scale != "counts"
+
+
+def test_large_files_by_gene_are_decided_from_values_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "CSC_SAMPLE", 10)
+    monkeypatch.setattr(sampling, "BLOCK", 200)
+    path = write(cells(n=400, layout="csc"), tmp_path / "x.h5ad")
+    assert open_dataset(path).scale.scale == "counts"
+    found = open_dataset(path, Choices(expression="layers/log1p")).scale
+    assert (found.scale, found.depth) == ("log1p", None)
+
+
+def test_another_depth_is_noted(tmp_path: Path) -> None:
+    made = cells()
+    made.X = sp.csr_matrix(np.log1p(normalised(2_000)).astype(np.float32)[:60])[:, :12]
+    made.X = sp.csr_matrix(np.log1p(counts() / np.maximum(counts().sum(1, keepdims=True), 1) * 2_000).astype(np.float32))
+    data = open_dataset(write(made, tmp_path / "x.h5ad"))
+    assert any("normalised to 2,000 per cell" in n for n in data.notes)
