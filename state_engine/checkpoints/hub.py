@@ -9,6 +9,7 @@ A downloaded model lies in `settings.home/downloads/OWNER--NAME/COMMIT/SUBFOLDER
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import re
@@ -19,7 +20,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from state_engine.checkpoints import catalogue
+from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.recognise import preferred_checkpoint
+from state_engine.checkpoints.store import CARD, read_card
 from state_engine.checkpoints.transfer import CONNECT_SECONDS, HubFile, fetch, plain_errors, text_of
 from state_engine.config import Settings
 from state_engine.errors import CheckpointError, ConfigError, DownloadError, LicenceError, listed
@@ -29,6 +32,7 @@ from state_engine.values import from_plain, to_plain
 
 RECORD = "download.json"
 README_MOST_BYTES = 1 << 20
+LIMITS_MOST_LINES = 12
 
 WANTED = (
     "config.yaml", "hparams.yaml", "model.json", "*.ckpt", "*.safetensors", "*.pkl", "*.pt", "*.torch", "*.csv",
@@ -194,6 +198,28 @@ def provenance(folder: Path) -> Provenance | None:
         return from_plain(Provenance, json.loads(path.read_text("utf-8")))
     except (ValueError, ConfigError) as error:
         raise CheckpointError(f"{RECORD} in {folder.name} is damaged.", str(error), "Download the model again.") from error
+
+
+def credit(model: Path, downloaded: Path) -> ModelCard | None:
+    """Writes into the card of `model` (our format) where it came from, its licence and its limits, from `downloaded`'s record.
+
+    A known model's limits are the catalogue's short facts; another's are the lines of its own README. What the card says of
+    licence and limits already is kept. None, and nothing written, when `downloaded` has no record.
+
+    Raises:
+        CheckpointError: the record or the card is damaged.
+    """
+    record = provenance(downloaded)
+    if record is None:
+        return None
+    card, known = read_card(model), catalogue.by_repo(record.repo)
+    lines = (line.strip(" -*") for line in record.limits.splitlines())
+    limits = known.limits if known else tuple(line for line in lines if line)[:LIMITS_MOST_LINES]
+    licence = record.licence if card.licence == "unknown" else card.licence
+    card = dataclasses.replace(card, source=record.source, licence=licence, limits=card.limits or limits)
+    write_json(model / CARD, to_plain(card))
+    write_json(model / RECORD, to_plain(record))
+    return card
 
 
 # Reading the repository

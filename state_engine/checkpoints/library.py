@@ -133,7 +133,7 @@ def import_directory(path: Path, settings: Settings) -> Entry:
                 total += real.stat().st_size
                 _check_size(total, settings)
                 shutil.copyfile(real, incoming / name)
-        return _adopt(incoming, settings)
+        return adopt(incoming, settings)
 
 
 def import_zip(path: Path, settings: Settings) -> Entry:
@@ -147,7 +147,7 @@ def import_zip(path: Path, settings: Settings) -> Entry:
             for name, member in _members(archive, settings).items():
                 with archive.open(member) as source, (incoming / name).open("wb") as target:
                     _copy(source, target, member.file_size, name)
-            return _adopt(incoming, settings)
+            return adopt(incoming, settings)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError) as error:
         raise CheckpointError(f"{path.name} is not a readable zip file.", str(error), "Export the model again.") from error
 
@@ -231,7 +231,7 @@ def _check_safetensors(path: Path) -> None:
 
 @contextmanager
 def _incoming(settings: Settings) -> Iterator[Path]:
-    """A hidden folder in the library, removed unless `_adopt` renamed it."""
+    """A hidden folder in the library, removed unless `adopt` renamed it."""
     settings.models.mkdir(parents=True, exist_ok=True)
     folder = settings.models / f".incoming-{secrets.token_hex(6)}"
     folder.mkdir()
@@ -241,8 +241,12 @@ def _incoming(settings: Settings) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _adopt(folder: Path, settings: Settings) -> Entry:
-    """Gives a complete incoming folder its name in the library."""
+def adopt(folder: Path, settings: Settings) -> Entry:
+    """Moves a complete folder of our own format (on the same disk) to its place in the library, unless the model is there already.
+
+    Raises:
+        CheckpointError: the folder is damaged.
+    """
     card = _checked_card(folder)
     there = next((e for e in list_models(settings) if e.card is not None and e.card.id == card.id), None)
     if there is not None:

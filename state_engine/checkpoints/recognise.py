@@ -16,7 +16,7 @@ from state_engine.errors import listed
 
 REQUIRED = (CARD, WEIGHTS)
 DEPTH = 3
-_FIRST = {"final.ckpt": 0, "last.ckpt": 1, "best.ckpt": 2}
+_FIRST = {"final.ckpt": 0, "best.ckpt": 1, "last.ckpt": 2}
 
 Kind = Literal["store", "arc", "hub snapshot", "unknown"]
 
@@ -55,7 +55,7 @@ def what_is(path: Path) -> Found:
 
 
 def candidates(path: Path) -> tuple[str, ...]:
-    """The .ckpt files of a run directory, relative to it, the one that is meant first (final, last, best, latest step)."""
+    """The .ckpt files of a run directory, relative to it, the one that is meant first (final, best, last, latest step)."""
     found = [
         p.relative_to(path).as_posix() for folder in (path, path / "checkpoints") for p in folder.glob("*.ckpt") if p.is_file()
     ]
@@ -63,7 +63,7 @@ def candidates(path: Path) -> tuple[str, ...]:
 
 
 def ordered_checkpoints(names: Iterable[str]) -> list[str]:
-    """Names of .ckpt files, the preferred one first: final, last, best, then by training step, latest first."""
+    """Names of .ckpt files, the preferred one first: final, best, last, then by training step, latest first."""
 
     def rank(name: str) -> tuple[int, int, str]:
         base = PurePosixPath(name).name

@@ -32,6 +32,6 @@ def test_found_by_name_case_aside() -> None:
 
 def test_which_checkpoint_is_meant() -> None:
     names = ["c/step=500.ckpt", "c/step=2000.ckpt", "c/best.ckpt", "c/last.ckpt", "c/final.ckpt", "c/readme.md"]
-    assert ordered_checkpoints(names) == ["c/final.ckpt", "c/last.ckpt", "c/best.ckpt", "c/step=2000.ckpt", "c/step=500.ckpt"]
+    assert ordered_checkpoints(names) == ["c/final.ckpt", "c/best.ckpt", "c/last.ckpt", "c/step=2000.ckpt", "c/step=500.ckpt"]
     assert preferred_checkpoint(["a.txt"]) is None
     assert preferred_checkpoint(["epoch=9-step=10.ckpt", "epoch=1-step=100.ckpt"]) == "epoch=1-step=100.ckpt"

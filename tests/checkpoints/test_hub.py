@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from fake_hub import COMMIT, FakeHub, serving
+from test_library import a_card, write_store
 
 from state_engine.checkpoints import hub, transfer
+from state_engine.checkpoints.store import read_card
 from state_engine.config import Settings
 from state_engine.errors import CheckpointError, DownloadError, JobCancelled, LicenceError
 from state_engine.progress import Progress
@@ -280,6 +282,24 @@ def test_more_bytes_than_declared(fake: FakeHub, settings: Settings) -> None:
     file = next(f for f in facts.files if f.path == "checkpoints/final.ckpt")
     with pytest.raises(DownloadError, match="longer than the 10 bytes"):
         transfer.fetch("owner/model", COMMIT, replace(file, size=10), settings.home.parent / "x", settings, lambda done: None)
+
+
+def test_a_converted_model_is_credited(
+    fake: FakeHub, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_store(tmp_path / "model", a_card())
+    assert hub.credit(model, tmp_path) is None and read_card(model) == a_card()
+    downloaded = hub.download("owner/model", "main", settings, True)
+    card = hub.credit(model, downloaded)
+    assert card is not None and read_card(model) == card
+    assert (card.source, card.licence) == (f"hub owner/model@{COMMIT}", "mit")
+    assert card.limits == ("Not tested for unseen cell types.", "Really.")
+    assert hub.provenance(model) == hub.provenance(downloaded)
+    assert replace(card, source="", licence="unknown", limits=()) == a_card()
+    known = hub.catalogue.Published("owner/model", "transition", "genes", limits=("Short fact.",))
+    monkeypatch.setattr(hub.catalogue, "PUBLISHED", (known,))
+    other = hub.credit(write_store(tmp_path / "other", a_card(licence="own")), downloaded)
+    assert other is not None and (other.limits, other.licence) == (("Short fact.",), "own")
 
 
 def test_a_damaged_record_says_so(tmp_path: Path) -> None:
