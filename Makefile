@@ -1,0 +1,40 @@
+# make run: the app. make test: lint, format, types and tests. Both make their own virtual environment when it is not there.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+MARKERS ?= not slow and not parity and not browser and not gpu
+PORT ?= 8501
+
+.PHONY: run test check peers demo
+
+$(VENV)/.runtime: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.development: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+	touch $(VENV)/.runtime $@
+
+run: $(VENV)/.runtime
+	$(BIN)/streamlit run app.py --server.port $(PORT)
+
+test: $(VENV)/.development check
+	$(BIN)/python -m pytest -m "$(MARKERS)"
+
+check: $(VENV)/.development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# the reference program in an environment of its own, for the parity tests and the benchmarks
+peers: .peers/arc-state/.done
+
+.peers/arc-state/.done:
+	$(PYTHON) -m venv .peers/arc-state
+	.peers/arc-state/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0 arc-state==0.11.1
+	touch $@
+
+demo: $(VENV)/.runtime
+	$(BIN)/python -m state_engine demo --rebuild

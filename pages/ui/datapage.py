@@ -1,0 +1,106 @@
+"""Parts of the Data page: what was understood, and the form that corrects it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.ui import session
+from pages.ui.words import plural, size
+from state_engine.data.dataset import Choices, Dataset
+from state_engine.datasets import DataEntry, set_choices
+
+SUGGESTED = "as suggested"
+NONE = "none"
+
+
+def understood(data: Dataset) -> None:
+    """The facts of a data set, then its notes, then how many cells each condition has."""
+    dense = data.n_cells * data.n_genes * 4
+    columns = st.columns(4)
+    columns[0].metric("Cells", f"{data.n_cells:,}", border=True)
+    columns[1].metric("Genes", f"{data.n_genes:,}", border=True, help=f"Names: {data.genes.chosen.words}")
+    columns[2].metric("Scale", data.scale.scale or "unclear", border=True, help=" ".join(data.scale.evidence))
+    columns[3].metric(
+        "On disk", size(data.file.nbytes), border=True, help=f"{size(dense)} if all values were held in memory; they are not."
+    )
+    labels = data.labels
+    lines = [
+        f"**Perturbation**: {_column(labels.perturbation_key)}, {plural(len(data.perturbations), 'label')}; "
+        f"control **{labels.control or 'not known'}**",
+        f"**Context** (cell type, line or donor): {_column(labels.context_key)}, {plural(len(data.contexts), 'label')}",
+        f"**Batch**: {_column(labels.batch_key)}" + (f", {plural(len(data.batches), 'label')}" if data.batches else ""),
+        f"**Genes**: {data.genes.chosen.words}, such as {', '.join(data.genes.names[:4])}",
+        "**Representations**: "
+        + (", ".join(f"{m.name} ({m.width:,} features, {m.layout})" for m in data.representations) or "none"),
+        f"**Scale**: {data.scale.scale or 'unclear'}, " + " ".join(data.scale.evidence),
+    ]
+    st.markdown("  \n".join(lines))
+    for note in data.notes:
+        st.warning(note, icon=":material/info:")
+    _table(data)
+
+
+def _column(key: str | None) -> str:
+    if key == "":
+        return "none, all cells are unperturbed"
+    return f"column `{key}`" if key else "no column"
+
+
+def _table(data: Dataset) -> None:
+    table = data.table()
+    frame = table.reset_index().rename(columns={table.index.name or "index": "Perturbation"})
+    frame["All"] = table.sum(axis=1).to_numpy()
+    st.markdown("**Cells per perturbation and context**")
+    st.dataframe(frame, hide_index=True, key="condition_table", height=min(38 + 35 * len(frame), 320))
+
+
+def choices_form(entry: DataEntry, data: Dataset) -> None:
+    """Lets the user correct columns, control, scale and gene names; remembered with the data set."""
+    said = entry.choices
+    with (
+        st.expander("Correct what was understood", icon=":material/edit:", expanded=data.labels.control is None),
+        st.form("choices"),
+    ):
+        columns = [c.name for c in data.labels.columns]
+        others = list(data.labels.other_columns)
+        left, right = st.columns(2)
+        perturbation = _pick(
+            left, "Perturbation column", [NONE, *columns, *others], said.perturbation_key, "What was done to a cell."
+        )
+        controls = list(dict.fromkeys([*data.labels.control_suggestions, *data.perturbations]))
+        control = _pick(right, "Control label", controls, said.control, "The label of unperturbed cells.")
+        context = _pick(left, "Context column", [NONE, *columns, *others], said.context_key, "Cell type, line or donor.")
+        batch = _pick(right, "Batch column", [NONE, *columns, *others], said.batch_key, "Plate, lane or replicate.")
+        scale = _pick(left, "Scale", ["counts", "log1p"], said.scale, "Raw counts, or log1p of depth-normalised counts.")
+        genes = _pick(
+            right,
+            "Gene names",
+            [c.column or "var index" for c in data.genes.alternatives],
+            said.gene_column,
+            "Where gene names are.",
+        )
+        layers = [m.name for m in data.representations if not m.name.startswith("obsm/")]
+        expression = _pick(left, "Expression", layers, said.expression, "Which matrix holds the expression.")
+        if st.form_submit_button("Apply", type="primary", key="apply_choices"):
+            chosen = Choices(
+                perturbation_key=perturbation,
+                control=control,
+                context_key=context,
+                batch_key=batch,
+                scale=scale,  # type: ignore[arg-type]
+                gene_column="" if genes == "var index" else genes,
+                expression=expression,
+            )
+            set_choices(session.settings(), entry.id, chosen)
+            st.rerun()
+
+
+def _pick(place: st.delta_generator.DeltaGenerator, label: str, options: list[str], said: str | None, text: str) -> str | None:
+    """A choice that starts with what the user said before; None stands for the suggestion, "" for none on purpose."""
+    known = [SUGGESTED, *options]
+    shown = SUGGESTED if said is None else (NONE if said == "" and NONE in known else said or "var index")
+    index = known.index(shown) if shown in known else 0
+    value = place.selectbox(label, known, index=index, help=text, key=f"choice_{label}")
+    if value == SUGGESTED:
+        return None
+    return "" if value == NONE else value

@@ -1,0 +1,88 @@
+"""How every figure is shown: title, plot, caption with method and n, saved as SVG or PNG, its data as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+PLAIN_AXES = {"showgrid": False, "zeroline": False, "showticklabels": False, "ticks": ""}
+
+
+def show_figure(
+    figure: go.Figure,
+    *,
+    key: str,
+    title: str,
+    caption: str,
+    table: Callable[[], pd.DataFrame] | None = None,
+    height: int = 460,
+    selectable: bool = False,
+) -> Any:
+    """Shows a figure with all that belongs to it and returns the selection when there is one.
+
+    Args:
+        figure: what is drawn; its size and fonts come from here and from the theme.
+        key: unique on the page; file names are made of it.
+        title: what a biologist calls it.
+        caption: method and n.
+        table: makes the data behind the figure, only when asked for.
+        height: in pixels.
+        selectable: points can be chosen by lasso or box; the page then runs again.
+    """
+    # the axis titles and legend carry the words, so a figure without margins for a title fits a paper as it is
+    figure.update_layout(height=height, margin={"l": 48, "r": 12, "t": 12, "b": 44}, uirevision=key)
+    with st.container(key=f"figure_{key}"):
+        st.markdown(f"**{title}**")
+        form = st.session_state.get(f"{key}_format", "SVG")
+        config, alt = _config(key, form or "SVG", selectable), f"{title}. {caption}"
+        if selectable:
+            event: Any = st.plotly_chart(
+                figure, key=f"{key}_plot", on_select="rerun", selection_mode=("lasso", "box"), config=config, alt=alt
+            )
+        else:
+            event = None
+            st.plotly_chart(figure, key=f"{key}_plot", config=config, alt=alt)
+        st.caption(caption)
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.segmented_control(
+                "Camera saves",
+                ["SVG", "PNG"],
+                default="SVG",
+                key=f"{key}_format",
+                label_visibility="collapsed",
+                help="What the camera button above the figure saves.",
+            )
+            if table is not None:
+                st.download_button(
+                    "Data (CSV)",
+                    data=lambda: table().to_csv(index=False).encode(),
+                    file_name=f"{key}.csv",
+                    mime="text/csv",
+                    key=f"{key}_csv",
+                    icon=":material/download:",
+                    on_click="ignore",
+                )
+    return event
+
+
+def _config(key: str, form: str, selectable: bool) -> dict[str, Any]:
+    drop = ["autoScale2d", "zoomIn2d", "zoomOut2d"] + ([] if selectable else ["lasso2d", "select2d"])
+    return {
+        "displaylogo": False,
+        "displayModeBar": True,
+        "scrollZoom": False,
+        "modeBarButtonsToRemove": drop,
+        "toImageButtonOptions": {"format": form.lower(), "filename": key, "scale": 1 if form == "SVG" else 3},
+    }
+
+
+def square(figure: go.Figure, x: str = "UMAP 1", y: str = "UMAP 2") -> go.Figure:
+    """A square plot without grid and ticks, as embeddings are drawn."""
+    figure.update_xaxes(title={"text": x, "font": {"size": 11}}, **PLAIN_AXES)
+    figure.update_yaxes(title={"text": y, "font": {"size": 11}}, scaleanchor="x", scaleratio=1, **PLAIN_AXES)
+    figure.update_layout(legend={"itemsizing": "constant", "title": {"text": ""}})
+    return figure

@@ -1,0 +1,42 @@
+"""The menu: every page once, with its address. Scripts lie in `pages/views` so that Streamlit does not serve them unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import streamlit as st
+from streamlit.navigation.page import Page
+
+_MENU: Mapping[str, Sequence[tuple[str, str, str]]] = {
+    "Start": (
+        ("home", "Home", ":material/home:"),
+        ("data", "Data", ":material/table:"),
+        ("models", "Models", ":material/deployed_code:"),
+    ),
+    "Predict": (
+        ("predict", "Predict", ":material/play_circle:"),
+        ("runs", "Runs", ":material/history:"),
+    ),
+    "Look": (
+        ("explore", "Explore", ":material/scatter_plot:"),
+        ("genes", "Genes", ":material/genetics:"),
+        ("attention", "Attention", ":material/grid_on:"),
+    ),
+    "Challenge": (("submit", "Submit", ":material/package_2:"),),
+}
+
+
+def script(name: str) -> str:
+    """Path of a page's script, as `st.page_link` and `st.switch_page` want it."""
+    return f"pages/views/{name}.py"
+
+
+def pages() -> dict[str, list[Page]]:
+    """What `st.navigation` takes: sections with their pages, Home first and default."""
+    return {
+        section: [
+            st.Page(script(name), title=title, icon=icon, url_path=None if name == "home" else name, default=name == "home")
+            for name, title, icon in entries
+        ]
+        for section, entries in _MENU.items()
+    }

@@ -1,0 +1,27 @@
+"""Colours with one meaning each, everywhere: see the legend texts. Colour-blind safe (Okabe-Ito; then a list of the same spirit)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from state_engine import keys
+
+VERMILION, BLUE, GREY, PALE = "#D55E00", "#0072B2", "#9aa0a3", "#D9B59B"
+UP, DOWN, NOT_SIGNIFICANT = VERMILION, BLUE, "#a7adb0"
+MISSING = "#d5d8d9"
+KIND = {keys.OBSERVED_CONTROL: GREY, keys.PREDICTED: VERMILION, keys.OBSERVED: BLUE, keys.PREDICTED_CONTROL: PALE}
+SEQUENTIAL = "Viridis"
+DIVERGING = [[0.0, "#0072B2"], [0.25, "#7fb5d6"], [0.5, "#f2f2f0"], [0.75, "#eba679"], [1.0, "#D55E00"]]
+
+_OKABE_ITO = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#6b6b6b")
+_MORE = (
+    "#8c3bff", "#018700", "#00acc6", "#97ff00", "#ff7ed1", "#6b004f", "#ffa52f", "#573b00", "#005659", "#0000dd",
+    "#00fdcf", "#a17569", "#bcb6ff", "#95b577", "#bf03b8", "#645474", "#790000", "#0774d8", "#fdf490", "#004b00",
+)  # fmt: skip
+
+
+def categories(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each name. The order is alphabetical, so a name keeps its colour between pages and runs of the same data."""
+    ordered = sorted(set(names))
+    wheel = _OKABE_ITO if len(ordered) <= len(_OKABE_ITO) else (*_OKABE_ITO, *_MORE)
+    return {name: wheel[i % len(wheel)] for i, name in enumerate(ordered)}

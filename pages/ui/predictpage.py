@@ -1,0 +1,173 @@
+"""Parts of the Predict page: picking perturbations, the request, its cost, and a run's state."""
+
+from __future__ import annotations
+
+import re
+
+import streamlit as st
+
+from pages.ui import session
+from pages.ui.jobs import job_panel
+from pages.ui.widgets import go, show_error
+from pages.ui.words import duration, plural, size
+from state_engine.checkpoints.card import ModelCard
+from state_engine.checkpoints.library import Entry
+from state_engine.data.dataset import Dataset
+from state_engine.datasets import DataEntry
+from state_engine.device import DEVICE_NAMES, PRECISIONS
+from state_engine.errors import StateError, listed
+from state_engine.jobs import local
+from state_engine.request import PredictionRequest, estimate
+from state_engine.runs import RunFolder
+from state_engine.values import from_plain, to_plain
+
+MOST_SHOWN = 5000
+
+
+def pick_perturbations(data: Dataset, card: ModelCard) -> tuple[str, ...]:
+    """A searchable list of what the model knows, and a pasted or uploaded list whose unknown names are said and left out."""
+    options = [p for p in card.perturbations if p != card.control]
+    measured = data.table().sum(axis=1)
+    key = f"perturbations_{card.id}"
+    wanted = st.session_state.pop(f"{key}_wanted", None)
+    if wanted is not None:
+        st.session_state[key] = wanted
+    chosen = st.multiselect(
+        f"Perturbations ({len(options):,} known to this model)",
+        options,
+        key=key,
+        format_func=lambda p: f"{p} · measured, {measured[p]:,} cells" if p in measured.index else p,
+        placeholder="Type to search",
+        help="Those that your data set measured can be compared with the measurement afterwards.",
+        persist_state="session",
+    )
+    with st.popover("Paste or upload a list", icon=":material/playlist_add:"):
+        text = st.text_area("Names, one a line or separated by commas", key=f"{key}_text")
+        file = st.file_uploader("Or a text file", type=["txt", "csv", "tsv"], key=f"{key}_file")
+        if st.button("Add these", key=f"{key}_add"):
+            _add_names(key, chosen, options, text + "\n" + (file.read().decode("utf-8", "replace") if file else ""))
+    unknown = st.session_state.get(f"{key}_unknown", ())
+    if unknown:
+        st.warning(
+            f"**{plural(len(unknown), 'name')} not known to this model, left out:** {listed(list(unknown), 12)}",
+            icon=":material/warning:",
+        )
+    return tuple(chosen)
+
+
+def _add_names(key: str, chosen: list[str], options: list[str], text: str) -> None:
+    """Adds known names and remembers the unknown. Names may hold commas, so a whole line is tried first."""
+    known, found = set(options), list(chosen)
+    unknown: list[str] = []
+    for line in filter(None, (raw.strip() for raw in text.splitlines())):
+        parts = [line] if line in known else [part.strip().strip('"') for part in re.split(r"[,;\t]", line)]
+        for name in filter(None, parts):
+            (found if name in known else unknown).append(name)
+    st.session_state[f"{key}_wanted"] = list(dict.fromkeys(found))
+    st.session_state[f"{key}_unknown"] = tuple(dict.fromkeys(unknown))
+    st.rerun()
+
+
+def request_form(entry: DataEntry, data: Dataset, model: Entry, perturbations: tuple[str, ...]) -> PredictionRequest | None:
+    """The rest of the request; None while something is missing."""
+    card = model.card
+    if card is None:
+        return None
+    contexts = [c for c in data.contexts if len(data.control_rows(c))]
+    unseen = set(contexts) - set(card.contexts) if card.contexts else set()
+    chosen = st.multiselect(
+        "Contexts (cell types or lines) to start from",
+        contexts,
+        default=contexts[:2],
+        key=f"contexts_{entry.id}",
+        format_func=lambda c: (
+            f"{c} · {len(data.control_rows(c)):,} control cells" + (" · not in training" if c in unseen else "")
+        ),
+        help="Only contexts with control cells are listed.",
+        persist_state="session",
+    )
+    left, middle, right = st.columns(3)
+    cells = left.number_input("Cells per perturbation and context", 1, 100_000, 256, key="cells", persist_state="session")
+    seed = middle.number_input(
+        "Seed", 0, 2**31 - 1, 42, key="seed", help="The same seed draws the same control cells.", persist_state="session"
+    )
+    with right.container(), st.expander("More settings"):
+        set_size = st.number_input(
+            "Cells in a set", 1, 4096, card.set_size, key=f"set_size_{card.id}", help="The model was trained with this many."
+        )
+        device = st.selectbox("Device", DEVICE_NAMES, key="device", help="auto takes a GPU when there is one.")
+        precision = st.selectbox("Precision", PRECISIONS, key="precision", help="bf16 is faster and slightly less exact.")
+        modes = ("as the model's card says", "full", "causal", "causal-rotary")
+        attention = st.selectbox("Attention", modes, key="attention", help="Which cells of a set see which.")
+        unknown = st.checkbox(
+            "Allow batches the model does not know", key="allow_unknown", help="The first batch is used; rows are marked."
+        )
+    if not perturbations or not chosen:
+        return None
+    return PredictionRequest(
+        data=entry.path,
+        model=str(model.path),
+        perturbations=perturbations,
+        contexts=tuple(chosen),
+        cells=int(cells),
+        seed=int(seed),
+        choices=entry.choices,
+        set_size=None if set_size == card.set_size else int(set_size),
+        device=device,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        attention=None if attention == modes[0] else attention,  # type: ignore[arg-type]
+        allow_unknown=unknown,
+    )
+
+
+def cost(request: PredictionRequest, data: Dataset, card: ModelCard) -> None:
+    """What it will take, before it runs."""
+    guess = estimate(request, data, card)
+    st.caption(
+        f"{plural(guess.conditions, 'condition')}, {plural(guess.cells, 'predicted cell')}. About {duration(guess.seconds + 3)} on this "
+        f"machine's CPU (rough), {size(guess.memory_bytes)} of memory, {size(guess.disk_bytes)} on disk."
+    )
+
+
+def submit(request: PredictionRequest, entry: DataEntry, model: Entry) -> None:
+    """Starts the job and puts its run into the address."""
+    name = listed(list(request.perturbations), 2)
+    title = f"{name} in {listed(list(request.contexts), 2)}"
+    _, run_id = local.submit(session.settings(), "predict", to_plain(request), title)
+    session.choose("run", run_id)
+    st.rerun()
+
+
+def show_run(run: RunFolder) -> None:
+    """A run's state; when it is done, the ways on."""
+    with st.container(key="run_state"):
+        done = job_panel(run.id, title=run.manifest.title, key="predict_job")
+        if not done or run.state != "done":
+            return
+        request = from_plain(PredictionRequest, run.request)
+        st.success(
+            f"**{run.manifest.title}** is done: {plural(len(request.perturbations) * len(request.contexts), 'condition')}, "
+            f"{request.cells:,} cells each, in {duration(run.manifest.elapsed or 0)} on {run.manifest.device}.",
+            icon=":material/check_circle:",
+        )
+        with st.container(horizontal=True):
+            for page, label, icon in (
+                ("explore", "See the cells", ":material/scatter_plot:"),
+                ("genes", "See the genes", ":material/genetics:"),
+                ("attention", "See the attention", ":material/grid_on:"),
+                ("submit", "Take it home", ":material/download:"),
+            ):
+                if st.button(label, key=f"go_{page}", icon=icon, type="primary" if page == "explore" else "secondary"):
+                    go(page)
+        with st.expander("How to make this again"):
+            st.code(run.manifest.command, language="bash", wrap_lines=True)
+    st.divider()
+
+
+def run_request(run: RunFolder) -> PredictionRequest | None:
+    """What a run asked for; None when it is not a prediction, or cannot be read any more."""
+    try:
+        return from_plain(PredictionRequest, run.request)
+    except StateError as error:
+        show_error(error)
+        return None

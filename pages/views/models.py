@@ -1,0 +1,58 @@
+"""Models: choose one, read its card, see whether it fits the data set."""
+
+import streamlit as st
+
+from pages.ui import session
+from pages.ui.modelpage import add_models, card_view, fit_report
+from pages.ui.widgets import errors_shown, go, page_head
+from state_engine.checkpoints.library import list_models
+
+page_head(
+    "Which model?",
+    "A State Transition model predicts perturbed cells from control cells; its card says what it knows, the report whether it fits your data.",
+)
+
+settings = session.settings()
+entries = list_models(settings)
+cards = {entry.card.id: entry for entry in entries if entry.card is not None}
+
+left, right = st.columns([2, 3], gap="large")
+with left:
+    st.markdown("#### Your models")
+    if not cards:
+        st.info("No model yet. Import or download one below.", icon=":material/deployed_code:")
+    for identity, entry in cards.items():
+        card = entry.card
+        if card is None:
+            continue
+        chosen = identity == session.chosen("model")
+        with st.container(border=True, key=f"model_{identity}"):
+            st.markdown(
+                f"**{card.name}**" + ("&ensp;:green[:material/check: chosen]" if chosen else "") + "  \n"
+                f":gray[{len(card.perturbations):,} perturbations, reads {card.input_key}, "
+                f"{'simulated training data' if card.simulated else card.licence}]"
+            )
+            if not chosen and st.button("Choose", key=f"choose_{identity}"):
+                session.choose("model", identity)
+                st.rerun()
+    for entry in (e for e in entries if e.card is None):
+        with st.container(border=True):
+            st.markdown(f"**{entry.path.name}**  \n:red[{entry.error}]")
+    add_models(settings)
+
+with right:
+    chosen_entry = session.model_entry()
+    if chosen_entry is None or chosen_entry.card is None:
+        st.info("Choose a model on the left to see its card.", icon=":material/arrow_back:")
+        st.stop()
+    with errors_shown():
+        data = session.dataset()
+        if data is None:
+            st.info("Choose a data set to see whether it fits this model.", icon=":material/table:")
+            if st.button("Choose a data set", key="to_data"):
+                go("data")
+        else:
+            fits = fit_report(data, chosen_entry.card)
+            if st.button("Predict with it", type="primary", key="to_predict", disabled=not fits, icon=":material/play_circle:"):
+                go("predict")
+    card_view(chosen_entry, settings)

@@ -1,0 +1,24 @@
+"""Runs: everything that was asked, with its state; open, compare the settings, delete."""
+
+import streamlit as st
+
+from pages.ui import session
+from pages.ui.runspage import queue, run_card
+from pages.ui.widgets import empty_state, page_head
+from state_engine.runs import list_runs
+
+page_head(
+    "What was done?",
+    "Every run keeps its request, versions, seed and result in a folder of its own, and can be made again from it.",
+)
+
+queue()
+# attention maps and extra DE tables are written into the run they belong to, so their own folders are not listed
+infos = [i for i in list_runs(session.settings()) if i.manifest is None or i.manifest.kind not in ("attention", "differential")]
+if not infos:
+    empty_state("No runs yet", "A run appears here when you predict something.", "predict", "Predict something")
+search = st.text_input("Search", key="run_search", placeholder="Perturbation, cell type or kind") if len(infos) > 8 else ""
+for info in infos[:100]:
+    text = f"{info.id} {info.manifest.title if info.manifest else ''} {info.manifest.kind if info.manifest else ''}"
+    if search.lower() in text.lower():
+        run_card(info)

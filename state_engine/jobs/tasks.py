@@ -1,0 +1,119 @@
+"""What the worker does for each kind of job: the verbs, with a run folder to write into and warm models.
+
+Derived things (attention of a set, another DE table) are written into the folder of the run they belong to.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from state_engine.analysis import differential as de
+from state_engine.analysis import projection
+from state_engine.analysis.result import open_result
+from state_engine.attention import AttentionRequest, attention_of_set
+from state_engine.attention_maps import maps_name
+from state_engine.checkpoints import hub
+from state_engine.checkpoints.arc import convert as convert_arc
+from state_engine.checkpoints.library import adopt, allowed, import_directory
+from state_engine.checkpoints.recognise import what_is
+from state_engine.checkpoints.store import LoadedModel, load_model
+from state_engine.config import load_settings
+from state_engine.device import choose_device, dtype_of
+from state_engine.jobs.kinds import WarmCache
+from state_engine.measured import measure
+from state_engine.predict import predict as predict_cells
+from state_engine.progress import OnProgress, Progress
+from state_engine.request import PredictionRequest, command_of
+from state_engine.runs import RunFolder
+from state_engine.values import from_plain
+
+# DE tables made with the prediction; more conditions get theirs when they are looked at
+TABLES_AT_ONCE = 24
+
+
+def _model(request: PredictionRequest, warm: WarmCache) -> LoadedModel:
+    """The request's model, from the cache when the same files were loaded for the same device and precision."""
+    folder = Path(request.model)
+    stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())) if folder.is_dir() else ()
+    device = choose_device(request.device).kind
+    key = ("model", str(folder), stamp, device, request.precision, request.attention)
+    return warm.get_or_load(key, lambda: load_model(folder, device, dtype_of(request.precision), request.attention))
+
+
+def predict(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
+    """A `PredictionRequest`; then the measured means, the UMAP and the first DE tables, so that the pages are ready."""
+    asked = from_plain(PredictionRequest, request)
+    on_progress(Progress("Loading the model"))
+    loaded = _model(asked, warm)
+    made = predict_cells(asked, run.result, on_progress, loaded)
+    result = open_result(run.result)
+    run.record(
+        seed=asked.seed,
+        data_hash=str(result.manifest["data_hash"]),
+        model_hash=loaded.card.weights_hash,
+        device=made.device,
+        precision=asked.precision,
+        command=command_of(asked),
+        settings={"set_size": result.manifest["set_size"], "attention": result.manifest["attention"]},
+    )
+    for remark in made.remarks:
+        run.log(remark)
+    measure(asked, loaded.card, run.file("observed_means.npz"), on_progress)
+    on_progress(Progress("Computing the UMAP"))
+    projection.fit(run.result, run.file("projection.npz"), asked.seed, on_progress)
+    if result.has_expression:
+        conditions = result.conditions()[:TABLES_AT_ONCE]
+        for number, (perturbation, context) in enumerate(conditions):
+            on_progress(Progress("Comparing genes", number, len(conditions)))
+            de.table_for(run.path, perturbation, context)
+    return {"cells": made.cells, "conditions": len(made.contexts) * len(made.perturbations), "device": made.device}
+
+
+def differential(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
+    """A DE table of another run: {"run", "perturbation", "context", "reference", "expression"}."""
+    parent = RunFolder.open(load_settings(), request["run"])
+    on_progress(Progress("Comparing genes"))
+    path = de.table_for(
+        parent.path, request["perturbation"], request["context"], reference=request["reference"], expression=request["expression"]
+    )
+    return {"file": path.name}
+
+
+def attention(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
+    """The maps of one set of another run: {"run", "perturbation", "context", "number"}."""
+    parent = RunFolder.open(load_settings(), request["run"])
+    prediction = from_plain(PredictionRequest, parent.request)
+    asked = AttentionRequest(prediction, request["perturbation"], request["context"], int(request["number"]))
+    output = parent.file(maps_name(asked.perturbation, asked.context, asked.number))
+    attention_of_set(asked, output, on_progress, _model(prediction, warm))
+    return {"file": output.name}
+
+
+def convert(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
+    """An arc-state run directory on this server into the library: {"path", "name"}."""
+    settings = load_settings()
+    return _into_library(allowed(Path(request["path"]), settings), request.get("name") or None, run, on_progress)
+
+
+def download(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
+    """A model from the hub into the library: {"repo", "revision", "subfolder", "accept_licence"}."""
+    settings = load_settings()
+    folder = hub.download(
+        request["repo"], request["revision"], settings, bool(request["accept_licence"]), request["subfolder"], on_progress
+    )
+    if what_is(folder).kind == "store":
+        entry = import_directory(folder, settings)
+        return {"model": entry.card.id if entry.card else ""}
+    name = " ".join(filter(None, (request["repo"].split("/")[-1], request["subfolder"])))
+    return _into_library(folder, name, run, on_progress)
+
+
+def _into_library(folder: Path, name: str | None, run: RunFolder, on_progress: OnProgress) -> dict[str, Any]:
+    on_progress(Progress("Reading the checkpoint"))
+    target = run.path / "model"
+    card = convert_arc(folder, target, name)
+    for note in card.notes:
+        run.log(note)
+    hub.credit(target, folder)
+    return {"model": card.id, "folder": str(adopt(target, load_settings()).path)}

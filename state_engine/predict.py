@@ -1,0 +1,394 @@
+"""Predict what a perturbation does to cells: paired, streamed, reproducible.
+
+For each context, control cells are drawn once and cut into sets. Every set is predicted under the control label and under each
+perturbation; the difference is each cell's effect, and the default expression is the basal cell plus its own effect, clipped at
+0 ("corrected"). The same basal cells serve every perturbation, so that differences between perturbations are not differences
+between draws, and the control is predicted once a context.
+
+Notation: s cells in a set, g expression features, e embedding width.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from state_engine import keys
+from state_engine.checkpoints.store import LoadedModel, load_model
+from state_engine.compatibility import check_compatibility, require_compatible
+from state_engine.data.cell_sets import draw_basal
+from state_engine.data.dataset import Dataset, open_dataset
+from state_engine.data.expression import FeatureSource, match_genes, read_features
+from state_engine.device import choose_device, dtype_of
+from state_engine.errors import UnknownLabelError, listed
+from state_engine.files import replacing
+from state_engine.forward import SetResult, SetRunner, SetTask
+from state_engine.progress import OnProgress, Progress, silent
+from state_engine.request import PredictionRequest, check_perturbations, contexts_of
+from state_engine.results import ResultWriter
+from state_engine.runs import package_versions
+from state_engine.values import to_plain
+
+if TYPE_CHECKING:
+    from state_engine.checkpoints.card import ModelCard
+
+# predictions under the control label that are held at once while the perturbations run
+HELD_BYTES = 128 << 20
+
+
+@dataclass(frozen=True)
+class PredictionSummary:
+    """What was made. `remarks` are sentences worth showing; `sets` counts forward passes of one set."""
+
+    cells: int
+    contexts: tuple[str, ...]
+    perturbations: tuple[str, ...]
+    sets: int
+    device: str
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Rows of the result and where they come from. `basal[context]` are dataset rows in whole sets, (sets x s,)."""
+
+    contexts: tuple[str, ...]
+    perturbations: tuple[str, ...]
+    cells: int
+    set_size: int
+    basal: dict[str, np.ndarray]
+    control: dict[str, np.ndarray]
+    observed: dict[tuple[str, str], np.ndarray]
+
+    @property
+    def sets(self) -> int:
+        return math.ceil(self.cells / self.set_size)
+
+    def predicted_start(self, context: str, perturbation: str) -> int:
+        block = self.contexts.index(context) * len(self.perturbations) + self.perturbations.index(perturbation)
+        return block * self.cells
+
+    def control_start(self, context: str) -> int:
+        return (len(self.contexts) * len(self.perturbations) + self.contexts.index(context)) * self.cells
+
+
+def predict(
+    request: PredictionRequest,
+    output: Path,
+    on_progress: OnProgress = silent,
+    loaded: LoadedModel | None = None,
+) -> PredictionSummary:
+    """Predicts and writes the result file.
+
+    Args:
+        request: what to predict.
+        output: where the .h5ad goes; it appears only when complete.
+        on_progress: called once a forward pass; may raise `JobCancelled`.
+        loaded: the model of the request when it is in memory already.
+
+    Raises:
+        DataError, ModelError, RequestError, DeviceError: what each says.
+    """
+    dataset = open_dataset(Path(request.data), request.choices)
+    device = choose_device(request.device)
+    if loaded is None:
+        on_progress(Progress("Loading the model"))
+        loaded = load_model(Path(request.model), device.kind, dtype_of(request.precision), request.attention)
+    check_perturbations(request, loaded.card)
+    contexts = contexts_of(request, dataset)
+    source = require_compatible(check_compatibility(dataset, loaded.card, request.perturbations, contexts, request.allow_unknown))
+    on_progress(Progress("Drawing control cells"))
+    plan = _make_plan(request, dataset, loaded.card, contexts)
+    work = _Work(request, dataset, loaded, plan, source, on_progress)
+    with replacing(output) as beside:
+        work.write(beside, str(device.name))
+    remarks = tuple(work.remarks)
+    labels = plan.perturbations
+    return PredictionSummary(len(contexts) * len(labels) * plan.cells, contexts, labels, work.done, device.name, remarks)
+
+
+def _make_plan(request: PredictionRequest, dataset: Dataset, card: ModelCard, contexts: tuple[str, ...]) -> _Plan:
+    labels = tuple(p for p in request.perturbations if p != card.control)
+    size = request.set_size or card.set_size
+    basal, control, observed = {}, {}, {}
+    for context in contexts:
+        pool = dataset.control_rows(context)
+        rng = np.random.default_rng([request.seed, zlib.crc32(context.encode())])
+        # whole sets: a last set of a few cells would be predicted unlike the others; the surplus is not written
+        basal[context] = draw_basal(pool, math.ceil(request.cells / size) * size, rng)
+        control[context] = _at_most(pool, request.observed, rng, basal[context][: request.cells])
+        for label in labels:
+            observed[context, label] = _at_most(dataset.rows(label, context), request.observed, rng)
+    return _Plan(contexts, labels, request.cells, size, basal, control, observed)
+
+
+def _at_most(rows: np.ndarray, most: int, rng: np.random.Generator, first: np.ndarray | None = None) -> np.ndarray:
+    """Up to `most` rows in file order; those of `first` are always among them."""
+    kept = np.unique(first) if first is not None else np.array([], dtype=np.int64)
+    rest = np.setdiff1d(rows, kept)
+    room = max(0, most - len(kept))
+    return np.sort(np.concatenate([kept, rng.permutation(rest)[:room]])).astype(np.int64)
+
+
+class _Work:
+    """One prediction on its way to disk."""
+
+    def __init__(
+        self,
+        request: PredictionRequest,
+        dataset: Dataset,
+        loaded: LoadedModel,
+        plan: _Plan,
+        source: FeatureSource,
+        on_progress: OnProgress,
+    ) -> None:
+        self.request, self.dataset, self.plan, self.source = request, dataset, plan, source
+        self.card, self.on_progress = loaded.card, on_progress
+        self.attention = request.attention or loaded.card.attention
+        self.remarks: list[str] = []
+        self.done = 0
+        self.runner = SetRunner(loaded.module, loaded.perturbation_features, self.attention, on_remark=self._remark)
+        self.rows_of_labels = {label: i for i, label in enumerate(loaded.card.perturbations)}
+        self.batches = _batch_indices(dataset, loaded.card, request.allow_unknown)
+        self.expression = expression_source(dataset, loaded.card, source)
+        self.genes = gene_names(dataset, loaded.card, source)
+
+    def write(self, path: Path, device: str) -> None:
+        embedding = (self.card.input_key, self.card.config.output_dim) if self.card.reads_embedding else None
+        obs = self._obs()
+        writer = ResultWriter(path, obs, self.genes, embedding=embedding, keep_raw=self.request.keep_raw)
+        try:
+            confidence = np.full(len(obs), np.nan, np.float32)
+            for context in self.plan.contexts:
+                self._predict_context(context, writer, confidence)
+            self._write_observed(obs, writer)
+            writer.finish(confidence, self._manifest(device))
+        finally:
+            writer.close()
+
+    def _predict_context(self, context: str, writer: ResultWriter, confidence: np.ndarray) -> None:
+        plan, card = self.plan, self.card
+        width = len(self.genes) + (card.config.output_dim if card.reads_embedding else 0)
+        group = max(1, HELD_BYTES // max(1, plan.set_size * width * 4))
+        for first in range(0, plan.sets, group):
+            numbers = range(first, min(first + group, plan.sets))
+            rows = plan.basal[context][first * plan.set_size : numbers[-1] * plan.set_size + plan.set_size]
+            unique, positions = np.unique(rows, return_inverse=True)
+            basal = read_features(self.dataset, self.source, unique)
+            self.runner.load_cells(basal)
+            cells = positions.reshape(len(numbers), plan.set_size)
+            context_block = _Block(cells, first, basal, self._basal_expression(unique, basal))
+            control = self._run(context_block, unique, card.control)
+            paired = {result.tag: result for result in control}
+            for tag, result in paired.items():
+                self._write_pair(writer, confidence, context_block, tag, result, result, plan.control_start(context))
+            for label in plan.perturbations:
+                start = plan.predicted_start(context, label)
+                for result in self._run(context_block, unique, label):
+                    self._write_pair(writer, confidence, context_block, result.tag, result, paired[result.tag], start)
+
+    def _run(self, block: _Block, unique: np.ndarray, label: str) -> Iterator[SetResult]:
+        # an unknown label was admitted by the caller (allow_unknown) and takes the control's vector
+        row = self.rows_of_labels.get(label, self.rows_of_labels[self.card.control])
+        tasks = [
+            SetTask(cells, row, self.batches[unique[cells]] if self.batches is not None else None, block.first + i)
+            for i, cells in enumerate(block.cells)
+        ]
+        total = self.plan.sets * len(self.plan.contexts) * (len(self.plan.perturbations) + 1)
+        for result in self.runner.run(tasks):
+            self.done += 1
+            self.on_progress(Progress("Predicting cells", self.done, total))
+            yield result
+
+    def _write_pair(
+        self,
+        writer: ResultWriter,
+        confidence: np.ndarray,
+        block: _Block,
+        number: int,
+        result: SetResult,
+        control: SetResult,
+        start: int,
+    ) -> None:
+        """Writes one set: basal + (result - control), and the result as it is; without the surplus cells of the last set."""
+        offset = number * self.plan.set_size
+        n = min(self.plan.set_size, self.plan.cells - offset)
+        cells = block.cells[number - block.first][:n]
+        at = start + offset
+        confidence[at : at + n] = result.confidence
+        if self.card.reads_embedding:
+            effect = result.predicted[:n] - control.predicted[:n]
+            writer.write_embedding(at, block.basal[cells] + effect, result.predicted[:n])
+        if not self.genes:
+            return
+        expression, reference = _expression_of(result)[:n], _expression_of(control)[:n]
+        corrected = expression - reference
+        if block.expression is not None:
+            measured = block.expression[cells]
+            corrected += np.where(np.isnan(measured), reference, measured)
+        else:
+            corrected += reference
+        writer.write(at, np.maximum(corrected, 0.0, out=corrected), expression)
+
+    def _write_observed(self, obs: pd.DataFrame, writer: ResultWriter) -> None:
+        """The measured cells, in blocks; genes that the data set lacks are 0 here, as they were for the model."""
+        plan = self.plan
+        rows = [plan.control[c] for c in plan.contexts]
+        rows += [plan.observed[c, p] for c in plan.contexts for p in plan.perturbations]
+        flat = np.concatenate(rows).astype(np.int64)
+        start = len(obs) - len(flat)
+        for first in range(0, len(flat), 2048):
+            part = flat[first : first + 2048]
+            self.on_progress(Progress("Copying measured cells", first, len(flat)))
+            unique, back = np.unique(part, return_inverse=True)
+            values = read_features(self.dataset, self.source, unique)
+            if self.card.reads_embedding:
+                writer.write_embedding(start + first, values[back], values[back])
+            expression = self._basal_expression(unique, values)
+            if self.genes and expression is not None:
+                shown = np.nan_to_num(expression)[back]
+                writer.write(start + first, shown, shown)
+
+    def _basal_expression(self, rows: np.ndarray, features: np.ndarray) -> np.ndarray | None:
+        """Measured log1p expression of dataset rows in the result's genes (n, g), NaN for genes the data set lacks."""
+        if not self.card.reads_embedding:
+            return features
+        if self.expression is None:
+            return None
+        values = read_features(self.dataset, self.expression, rows)
+        missing = np.asarray(self.expression.columns) < 0
+        values[:, missing] = np.nan
+        return values
+
+    def _obs(self) -> pd.DataFrame:
+        plan, names = self.plan, self.dataset.obs_names
+        parts = []
+        numbers = np.arange(plan.cells) // plan.set_size
+        for context in plan.contexts:
+            basal = plan.basal[context][: plan.cells]
+            for label in plan.perturbations:
+                parts.append(self._part(basal, context, label, keys.PREDICTED, numbers))
+        for context in plan.contexts:
+            parts.append(
+                self._part(plan.basal[context][: plan.cells], context, self.card.control, keys.PREDICTED_CONTROL, numbers)
+            )
+        for context in plan.contexts:
+            parts.append(self._part(plan.control[context], context, self.card.control, keys.OBSERVED_CONTROL, None))
+        for (context, label), rows in plan.observed.items():
+            parts.append(self._part(rows, context, label, keys.OBSERVED, None))
+        obs = pd.concat(parts, ignore_index=True)
+        obs[keys.BASAL_CELL] = names[obs.pop("row").to_numpy()]
+        for column in (keys.PERTURBATION, keys.CONTEXT, keys.BATCH):
+            obs[column] = pd.Categorical(obs[column])
+        obs[keys.KIND] = pd.Categorical(obs[keys.KIND], categories=list(keys.KINDS))
+        obs.index = pd.Index([f"cell {i}" for i in range(len(obs))], dtype=object)
+        return obs
+
+    def _part(self, rows: np.ndarray, context: str, label: str, kind: str, sets: np.ndarray | None) -> pd.DataFrame:
+        unknown = kind == keys.PREDICTED and label not in self.rows_of_labels
+        return pd.DataFrame(
+            {
+                keys.PERTURBATION: label,
+                keys.CONTEXT: context,
+                keys.BATCH: self.dataset.batch_labels()[rows],
+                keys.KIND: kind,
+                keys.CELL_SET: sets if sets is not None else np.full(len(rows), -1),
+                keys.FALLBACK: np.full(len(rows), unknown) | self._fallback_batches(rows, kind),
+                "row": rows,
+            }
+        )
+
+    def _fallback_batches(self, rows: np.ndarray, kind: str) -> np.ndarray:
+        if self.batches is None or kind not in (keys.PREDICTED, keys.PREDICTED_CONTROL):
+            return np.zeros(len(rows), dtype=bool)
+        return ~np.isin(self.dataset.batch_labels()[rows], self.card.batches)
+
+    def _manifest(self, device: str) -> dict[str, Any]:
+        return {
+            "request": to_plain(self.request),
+            "model": {"id": self.card.id, "name": self.card.name, "weights_hash": self.card.weights_hash},
+            "simulated": self.card.simulated,
+            "attention": self.attention,
+            "attention_source": self.card.attention_source if self.request.attention is None else "chosen in the request",
+            "data_hash": self.dataset.hash(),
+            "control": {"data": self.dataset.labels.control, "model": self.card.control},
+            "features": {"representation": self.source.representation, "genes_missing": self.source.n_missing},
+            "scale": "log1p" if self.genes else "embedding",
+            "embedding_key": self.card.input_key if self.card.reads_embedding else None,
+            "set_size": self.plan.set_size,
+            "device": device,
+            "versions": package_versions(),
+            "remarks": self.remarks,
+        }
+
+    def _remark(self, text: str) -> None:
+        self.remarks.append(text)
+        self.on_progress(Progress("Predicting cells", self.done, 0, text))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Sets of one context that are in memory: (k, s) positions of their cells, the number of the first, and the cells' values."""
+
+    cells: np.ndarray
+    first: int
+    basal: np.ndarray
+    expression: np.ndarray | None
+
+
+def _expression_of(result: SetResult) -> np.ndarray:
+    return result.decoded if result.decoded is not None else result.predicted
+
+
+def _batch_indices(dataset: Dataset, card: ModelCard, allow_unknown: bool) -> np.ndarray | None:
+    """The model's batch index of every cell (n,), or None when it has no batch encoder.
+
+    Raises:
+        UnknownLabelError: batches that the model does not know; not with `allow_unknown`, which takes the first.
+    """
+    if not card.config.batch_encoder:
+        return None
+    known = {label: i for i, label in enumerate(card.batches)}
+    labels = dataset.batch_labels()
+    unknown = sorted({str(b) for b in np.unique(labels)} - set(known))
+    if unknown and not allow_unknown:
+        raise UnknownLabelError(
+            f"The model does not know the batches {listed(unknown)}.",
+            f"It knows {listed(card.batches)}.",
+            "Choose the batch column on the Data page, or allow the model's first batch for all.",
+        )
+    return np.array([known.get(str(b), 0) for b in labels], dtype=np.int64)
+
+
+def gene_names(dataset: Dataset, card: ModelCard, source: FeatureSource) -> list[str]:
+    """Names of the expression columns of the result; empty when the model predicts an embedding only."""
+    if card.reads_embedding and card.config.decoder is None:
+        return []
+    width = card.config.decoder.genes if card.config.decoder else card.config.output_dim
+    if card.output_genes is not None and len(card.output_genes) == width:
+        return list(card.output_genes)
+    if source.representation == dataset.expression and source.columns is None and width == dataset.n_genes:
+        return list(dataset.genes.names)
+    return [f"feature {i}" for i in range(width)]
+
+
+def expression_source(dataset: Dataset, card: ModelCard, source: FeatureSource) -> FeatureSource | None:
+    """Where the measured expression of the result's genes comes from; None when it cannot be found."""
+    if not card.reads_embedding:
+        return source
+    if card.config.decoder is None or card.output_genes is None or not (dataset.expression and dataset.scale.scale):
+        return None
+    match = match_genes(dataset, card.output_genes)
+    if not match.n_matched:
+        return None
+    normalise = dataset.scale.scale == "counts"
+    return FeatureSource(
+        dataset.expression, tuple(int(i) for i in match.columns), normalise, len(card.output_genes) - match.n_matched
+    )
