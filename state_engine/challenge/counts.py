@@ -1,0 +1,180 @@
+"""Changes of the values on their way into an archive: log1p to counts, and counts to log1p.
+
+log1p to counts: expm1, scale to a library size drawn from real control cells of the same context, round at random. How one rounds
+changes which genes come out as significant (rounding to the nearest makes cells nearly alike), so it is the user's choice, recorded
+in the report. Every cell draws from its own generator, made of the seed and the cell's position: blocks and their sizes change nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from state_engine.challenge.checks import control_aliases
+from state_engine.challenge.findings import Finding, found
+from state_engine.challenge.matrix import read_blocks
+from state_engine.challenge.source import Opened, SubmissionSource, open_source
+from state_engine.challenge.spec import Rules
+from state_engine.errors import ChallengeError
+
+Rounding = Literal["poisson", "stochastic", "nearest"]
+ROUNDINGS: tuple[str, ...] = get_args(Rounding)
+
+
+@dataclass(frozen=True)
+class CountsOptions:
+    """How log1p values become counts.
+
+    Args:
+        rounding: poisson draws (as measured cells vary); stochastic: up or down, keeping the mean; nearest: no chance.
+        seed: of the draws.
+        library: counts in every cell; None draws each from the real control cells of the cell's context.
+    """
+
+    rounding: Rounding = "poisson"
+    seed: int = 0
+    library: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.rounding not in ROUNDINGS:
+            raise ChallengeError(f"There is no rounding '{self.rounding}'.", f"Known: {', '.join(ROUNDINGS)}.", "Choose one.")
+        if not 0 <= self.seed < 2**63:
+            raise ChallengeError(f"The seed is {self.seed}.", "It must be a whole number from 0 up.", "0 will do.")
+        if self.library is not None and not self.library > 0:
+            raise ChallengeError(
+                f"The library size is {self.library:g}.", "It must be positive.", "Leave it out to use controls."
+            )
+
+
+class Change(Protocol):
+    """A change of values, block by block."""
+
+    @property
+    def expects(self) -> Literal["counts", "log1p"]:
+        """Scale of the values that go in."""
+        ...
+
+    def apply(self, part: csr_matrix, first: int) -> csr_matrix:
+        """(m, genes) float32 of the cells from position `first` of the submission on."""
+        ...
+
+
+@dataclass(frozen=True)
+class ToCounts:
+    """log1p to counts.
+
+    Args:
+        options: rounding and seed.
+        codes: (n,) index into `libraries` of each cell of the submission.
+        libraries: library sizes to draw from.
+        cap: most counts a cell may have, 0 for no cap.
+    """
+
+    options: CountsOptions
+    codes: NDArray[np.int32]
+    libraries: tuple[NDArray[np.float64], ...]
+    cap: int
+    expects: Literal["counts", "log1p"] = "log1p"
+
+    def apply(self, part: csr_matrix, first: int) -> csr_matrix:
+        """Counts of a block, zeros dropped."""
+        rates = np.expm1(np.clip(np.nan_to_num(part.data, nan=0, posinf=0), 0, 60, dtype=np.float64))
+        out = np.empty(len(rates), np.float32)
+        for row in range(part.shape[0]):
+            low, high = part.indptr[row], part.indptr[row + 1]
+            out[low:high] = self._cell(rates[low:high], first + row)
+        counts = csr_matrix((out, part.indices, part.indptr), shape=part.shape)
+        counts.eliminate_zeros()
+        return counts
+
+    def _cell(self, rates: NDArray[np.float64], place: int) -> NDArray[np.float64]:
+        rng = np.random.Generator(np.random.Philox(key=np.array([self.options.seed, place], np.uint64)))
+        sizes, total = self.libraries[self.codes[place]], rates.sum()
+        size = sizes[int(rng.random() * len(sizes))]
+        if not total:
+            return rates
+        rates = rates * (size / total)
+        if self.options.rounding == "poisson":
+            counts = rng.poisson(rates).astype(np.float64)
+        elif self.options.rounding == "stochastic":
+            counts = np.floor(rates + rng.random(len(rates)))
+        else:
+            counts = np.round(rates)
+        if self.cap and counts.sum() > self.cap:
+            counts = np.floor(counts * (self.cap / counts.sum()))
+        return counts
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """Counts to log1p of counts scaled to `depth` a cell. Cells without counts stay empty."""
+
+    depth: float
+    expects: Literal["counts", "log1p"] = "counts"
+
+    def apply(self, part: csr_matrix, first: int) -> csr_matrix:
+        """log1p of the scaled counts of a block."""
+        totals = np.asarray(part.sum(axis=1), np.float64).ravel()
+        scale = self.depth / np.where(totals > 0, totals, 1)
+        values = np.log1p(np.maximum(part.data * np.repeat(scale, np.diff(part.indptr)), 0))
+        return csr_matrix((values.astype(np.float32), part.indices, part.indptr), shape=part.shape)
+
+
+def cell_totals(
+    opened: Opened, keep: NDArray[np.bool_] | None = None, scratch: Path | None = None
+) -> tuple[NDArray[np.float64], bool]:
+    """(kept cells,) sum of each cell's values over all genes of the file, and whether all values are whole and not negative."""
+    totals, whole = [], True
+    for block in read_blocks(opened.matrix, keep, scratch):
+        data = block.values.data
+        whole = whole and bool(np.isfinite(data).all() and (data >= 0).all() and (data == np.trunc(data)).all())
+        totals.append(np.asarray(block.values.sum(axis=1), np.float64).ravel())
+    return (np.concatenate(totals) if totals else np.empty(0)), whole
+
+
+def control_libraries(
+    source: SubmissionSource, rules: Rules, contexts: tuple[str, ...]
+) -> tuple[dict[str, NDArray[np.float64]], list[Finding]]:
+    """Library sizes of the real control cells by context ("" without contexts), and what is wrong with the control files.
+
+    A control file without a perturbation column is taken to be all controls.
+    """
+    sizes: dict[str, list[NDArray[np.float64]]] = {}
+    findings: list[Finding] = []
+    for path in source.control_files:
+        try:
+            opened = open_source(SubmissionSource(path, source.perturbation_key, source.context_key), rules)
+            keep = control_cells(opened, rules)
+            totals, whole = cell_totals(opened, keep)
+        except ChallengeError as error:
+            findings.append(found("controls-unreadable", "error", f"The control file {path.name} cannot be read.", str(error)))
+            continue
+        if not whole:
+            fix = "Library sizes are sums of raw counts: give the raw counts of the control cells."
+            findings.append(found("controls-not-counts", "error", f"The values of {path.name} are not counts.", fix))
+            continue
+        labels = opened.contexts.take(keep) if opened.contexts else None
+        for context in contexts or ("",):
+            here = totals if not context else totals[labels.where(context)] if labels else np.empty(0)
+            sizes.setdefault(context, []).append(here[here > 0])
+    merged = {context: np.concatenate(parts) for context, parts in sizes.items()}
+    lacking = [context or "any" for context in contexts or ("",) if not merged.get(context, np.empty(0)).size]
+    if lacking:
+        title = "Contexts have no control cells to take library sizes from."
+        findings.append(found("libraries-missing", "error", title, "Give control files, or one library size.", names=lacking))
+    return merged, findings
+
+
+def control_cells(opened: Opened, rules: Rules) -> NDArray[np.bool_]:
+    """(n,) the control cells of a file: all of them when it has no perturbation column."""
+    if opened.perturbations is None:
+        return np.ones(opened.matrix.shape[0], bool)
+    keep = opened.perturbations.where(rules.control)
+    for name in control_aliases(opened.perturbations, rules.control) if not keep.any() else ():
+        keep = keep | opened.perturbations.where(name)
+    return keep

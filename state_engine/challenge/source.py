@@ -1,0 +1,206 @@
+"""Where a submission comes from: an .h5ad of anyone's, or the result of a run. Labels and gene names are read, the matrix is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from natsort import natsorted
+from numpy.typing import NDArray
+
+from state_engine import keys
+from state_engine.challenge.matrix import Matrix, describe, node
+from state_engine.challenge.spec import Rules
+from state_engine.errors import ChallengeError
+
+# labels that are no label
+MISSING = ("", "nan", "NaN", "None", "<NA>")
+
+
+@dataclass(frozen=True)
+class SubmissionSource:
+    """Which cells of which file, and how they are labelled.
+
+    Args:
+        path: the .h5ad.
+        perturbation_key, context_key: obs columns; "" for the challenge's own names.
+        matrix: "X" or "layers/NAME".
+        gene_column: var column with the gene names; "" for the index.
+        kinds: values of obs["kind"] to take (results of runs); empty for all cells.
+        control_files: .h5ad files with real control cells: library sizes of the counts step, and the repair add-controls.
+    """
+
+    path: Path
+    perturbation_key: str = ""
+    context_key: str = ""
+    matrix: str = "X"
+    gene_column: str = ""
+    kinds: tuple[str, ...] = ()
+    control_files: tuple[Path, ...] = ()
+
+
+def source_of_run(result: Path, rules: Rules, control_files: tuple[Path, ...] = ()) -> SubmissionSource:
+    """The rows of a run's result.h5ad that a challenge wants: predictions, with observed controls where controls are required."""
+    kinds = (keys.PREDICTED,) if rules.controls == "forbidden" else (keys.PREDICTED, keys.OBSERVED_CONTROL)
+    return SubmissionSource(result, keys.PERTURBATION, keys.CONTEXT, kinds=kinds, control_files=control_files)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A categorical column.
+
+    Args:
+        codes: (n,) index into `names`; -1 where the label is missing.
+        names: the categories, as ordered in the file; in natural order when the file has plain strings.
+    """
+
+    codes: NDArray[np.int32]
+    names: tuple[str, ...]
+
+    def take(self, keep: NDArray[np.bool_]) -> Labels:
+        """The labels of some cells, with the categories they use."""
+        codes = self.codes[keep]
+        used = np.zeros(len(self.names) + 1, bool)
+        used[codes] = True
+        new = np.cumsum(used[:-1], dtype=np.int32) - 1
+        renumbered = np.where(codes < 0, -1, new[codes]) if len(new) else codes
+        return Labels(renumbered.astype(np.int32), tuple(n for n, u in zip(self.names, used, strict=False) if u))
+
+    def counts(self) -> NDArray[np.int64]:
+        """(len(names),) cells by label."""
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.names))
+
+    def where(self, name: str) -> NDArray[np.bool_]:
+        """(n,) cells with that label."""
+        return self.codes == (self.names.index(name) if name in self.names else -2)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a file says of itself.
+
+    Args:
+        matrix: the expression matrix.
+        genes: names of its g genes.
+        columns: names of the obs columns.
+        perturbations, contexts, kinds: labels of the n cells, None when there is no such column.
+        dropped: what the archive will not carry ("layers/raw", "obsm/X_pca").
+    """
+
+    matrix: Matrix
+    genes: tuple[str, ...]
+    columns: tuple[str, ...]
+    perturbations: Labels | None
+    contexts: Labels | None
+    kinds: Labels | None
+    dropped: tuple[str, ...]
+
+
+def open_source(source: SubmissionSource, rules: Rules) -> Opened:
+    """Read everything but the matrix.
+
+    Raises:
+        ChallengeError: the file cannot be read at all. A missing column does not raise.
+    """
+    try:
+        with h5py.File(source.path, "r") as file:
+            return _open(file, source, rules)
+    except FileNotFoundError as error:
+        raise ChallengeError(f"There is no file {source.path}.") from error
+    except (OSError, RuntimeError, KeyError) as error:
+        first = (str(error).splitlines() or ["no reason given"])[0].strip("\"'")
+        raise ChallengeError(f"{source.path.name} cannot be read as an .h5ad file.", f"{first}.", "Write it again.") from error
+
+
+def _open(file: h5py.File, source: SubmissionSource, rules: Rules) -> Opened:
+    matrix = describe(file, source.matrix)
+    obs, var = node(file, "obs"), node(file, "var")
+    genes = read_strings(var, source.gene_column) if source.gene_column else read_index(var)
+    n_cells, columns = len_of(obs), _columns(obs)
+    if matrix.shape != (n_cells, len(genes)):
+        raise ChallengeError(
+            f"{source.matrix} is {matrix.shape[0]:,} x {matrix.shape[1]:,}, but obs and var say {n_cells:,} x {len(genes):,}.",
+            "The file contradicts itself.",
+            "Write it again.",
+        )
+    context = (source.context_key or rules.context_key) if rules.context_key else ""
+    wanted = (source.perturbation_key or rules.perturbation_key, context, keys.KIND if source.kinds else "")
+    labels = [_labels(obs, name) if name in columns else None for name in wanted]
+    if any(label is not None and len(label.codes) != n_cells for label in labels):
+        raise ChallengeError("A column of obs has another length than obs itself.", "The file contradicts itself.")
+    places = [f"{group}/{name}" for group in ("layers", "obsm", "obsp", "varm", "varp", "uns") for name in _names(file, group)]
+    dropped = [p for p in places if p != source.matrix] + (["raw"] if "raw" in file else [])
+    return Opened(matrix, tuple(genes), columns, labels[0], labels[1], labels[2], tuple(dropped))
+
+
+def read_index(frame: h5py.Group | h5py.Dataset) -> list[str]:
+    """Names of the rows of obs or var."""
+    if isinstance(frame, h5py.Dataset):
+        names = frame.dtype.names or ()
+        return _text(frame["index" if "index" in names else names[0]]) if names else []
+    return read_strings(frame, str(frame.attrs.get("_index", "_index")))
+
+
+def read_strings(frame: h5py.Group | h5py.Dataset, column: str) -> list[str]:
+    """A column as strings, missing values as "nan"."""
+    labels = _labels(frame, column)
+    return [labels.names[code] if code >= 0 else "nan" for code in labels.codes]
+
+
+def len_of(frame: h5py.Group | h5py.Dataset) -> int:
+    """Rows of obs or var."""
+    if isinstance(frame, h5py.Dataset):
+        return int(frame.shape[0])
+    index = node(frame, str(frame.attrs.get("_index", "_index")))
+    return int((index if isinstance(index, h5py.Dataset) else index["codes"]).shape[0])
+
+
+def _names(file: h5py.File, group: str) -> list[str]:
+    return list(file[group]) if isinstance(file.get(group), h5py.Group) else []
+
+
+def _columns(frame: h5py.Group | h5py.Dataset) -> tuple[str, ...]:
+    if isinstance(frame, h5py.Dataset):
+        return tuple(frame.dtype.names or ())
+    index = str(frame.attrs.get("_index", "_index"))
+    return tuple(name for name in frame if name not in (index, "__categories"))
+
+
+def _labels(frame: h5py.Group | h5py.Dataset, column: str) -> Labels:
+    if isinstance(frame, h5py.Dataset):
+        return _from_strings(_text(frame[column]), None)
+    place = node(frame, column)
+    if isinstance(place, h5py.Group) and "codes" in place:
+        names = tuple(_text(node(place, "categories")[...]))
+        return _checked(place["codes"][:].astype(np.int32), names, column)
+    if isinstance(place, h5py.Group):
+        missing = place["mask"][:].astype(bool) if "mask" in place else None
+        return _from_strings(_text(node(place, "values")[...]), missing)
+    legacy = frame.get("__categories")
+    if isinstance(legacy, h5py.Group) and column in legacy:
+        return _checked(place[:].astype(np.int32), tuple(_text(legacy[column][...])), column)
+    return _from_strings(_text(place[...]), None)
+
+
+def _checked(codes: NDArray[np.int32], names: tuple[str, ...], column: str) -> Labels:
+    if codes.size and (codes.max() >= len(names) or codes.min() < -1):
+        raise ChallengeError(
+            f"Column {column} of obs has codes without a name.", f"It has {len(names)} names.", "Write it again."
+        )
+    nothing = [i for i, name in enumerate(names) if name in MISSING]
+    return Labels(np.where(np.isin(codes, nothing), -1, codes).astype(np.int32) if nothing else codes, names)
+
+
+def _from_strings(values: list[str], missing: NDArray[np.bool_] | None) -> Labels:
+    names = natsorted(set(values))
+    place = {name: i for i, name in enumerate(names)}
+    codes = np.fromiter((place[v] for v in values), np.int32, len(values))
+    gone = np.isin(codes, [place[n] for n in MISSING if n in place])
+    codes[gone if missing is None else gone | missing] = -1
+    return Labels(codes, tuple(names)).take(np.ones(len(codes), bool))
+
+
+def _text(values: NDArray) -> list[str]:
+    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in np.asarray(values).tolist()]

@@ -1,0 +1,281 @@
+"""A challenge as data: its rules (a TOML file) and the lists that came with it (genes, perturbations, contexts).
+
+Problems of the lists are findings, kept in the spec and reported with those of the data.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from state_engine.challenge.findings import Finding, found
+from state_engine.errors import ChallengeError
+from state_engine.values import from_plain
+
+PRESETS = ("vcc2025", "vcc2026")
+GENE_HEADERS = ("gene", "genes", "gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "feature_name")
+MAX_LIST_BYTES = 64 * 1024**2
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase of a challenge and the labels of its contexts."""
+
+    name: str
+    contexts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a challenge asks for. The fields of a TOML file, of the same names.
+
+    Args:
+        name, title: short name and name for people.
+        values: log1p of depth-normalised expression, or raw whole counts.
+        controls: whether control cells must be, must not be, or may be in the file.
+        control: their label.
+        perturbation_key, context_key: obs columns in the archive; no context_key, no contexts.
+        phases: contexts by phase.
+        n_genes: length of the official gene list, 0 when not known.
+        gene_list_header: first line of the official list, "" when it has none.
+        gene_list, target_list: paths beside the TOML file, for custom challenges.
+        n_perturbations: how many (in each context), 0 when not fixed.
+        cells_per_perturbation: cells each (in each context), 0 when a list says it or nobody does.
+        cells_rule: whether another number of cells is an error or a warning.
+        max_cells, max_entries, max_counts_per_cell, max_value: caps, 0 for none. Values must be below max_value.
+        usual_cells: more cells than this is a warning, 0 for none.
+        layout: members of the archive: prediction and watermark.txt (2025), or meta.json and prediction (2026).
+        upload: what to do with the file; {archive} is its path.
+    """
+
+    name: str
+    title: str
+    values: Literal["log1p", "counts"]
+    controls: Literal["required", "forbidden", "optional"]
+    layout: Literal["watermark", "meta"]
+    control: str = "non-targeting"
+    perturbation_key: str = "target_gene"
+    context_key: str = ""
+    phases: tuple[Phase, ...] = ()
+    n_genes: int = 0
+    gene_list_header: str = ""
+    gene_list: str = ""
+    target_list: str = ""
+    n_perturbations: int = 0
+    cells_per_perturbation: int = 0
+    cells_rule: Literal["exact", "advised"] = "advised"
+    max_cells: int = 0
+    usual_cells: int = 0
+    max_entries: int = 0
+    max_counts_per_cell: int = 0
+    max_value: float = 0.0
+    upload: str = ""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The perturbations asked for: cells by label, by context ("" for every context); None cells, any number.
+
+    `names` are the labels as listed, control included when it is listed: what the fingerprint is made of.
+    """
+
+    by_context: dict[str, dict[str, int | None]]
+    names: tuple[str, ...]
+
+    def of(self, context: str) -> dict[str, int | None] | None:
+        """Cells by label in a context, or None when the list does not have that context."""
+        return self.by_context.get(context, self.by_context.get(""))
+
+
+@dataclass(frozen=True)
+class ChallengeSpec:
+    """Rules, and the lists of one panel.
+
+    Args:
+        rules: what is asked for.
+        genes: names in order; empty when no list was given or none could be read.
+        targets: perturbations asked for, or None when no list was given.
+        contexts: labels every submission must cover; empty: taken from the phase that the data match.
+        panel_id: identity of the panel, when a manifest beside the lists says so.
+        problems: what is wrong with the lists.
+    """
+
+    rules: Rules
+    genes: tuple[str, ...] = ()
+    targets: Targets | None = None
+    contexts: tuple[str, ...] = ()
+    panel_id: str | None = None
+    problems: tuple[Finding, ...] = field(default=())
+
+
+def load_rules(challenge: str | Path) -> Rules:
+    """The rules of a preset by name, or of a TOML file.
+
+    Raises:
+        ChallengeError: no such preset or file, or not TOML.
+        ConfigError: unknown, missing or impossible fields.
+    """
+    if str(challenge) in PRESETS:
+        text = (resources.files("state_engine.challenge") / "presets" / f"{challenge}.toml").read_text("utf-8")
+    else:
+        text = _read_text(Path(challenge))
+    try:
+        plain = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ChallengeError(f"{challenge} is not a challenge file.", f"It is not TOML: {error}.", "See the presets.") from error
+    return from_plain(Rules, plain, str(challenge))
+
+
+def load_challenge(
+    challenge: str | Path,
+    *,
+    genes: Path | None = None,
+    pert_counts: Path | None = None,
+    contexts: tuple[str, ...] | None = None,
+) -> ChallengeSpec:
+    """The rules and the lists of a panel.
+
+    Args:
+        challenge: "vcc2025", "vcc2026" or a TOML file.
+        genes: CSV with one gene name a line, with or without a header.
+        pert_counts: CSV with target_gene and, optionally, n_cells and context.
+        contexts: labels to cover. Without: `manifest.json` beside the lists, else the phase that the data match.
+
+    Raises:
+        ChallengeError, ConfigError: the rules cannot be read. Problems of the lists do not raise: see `problems`.
+    """
+    rules = load_rules(challenge)
+    beside = Path(challenge).parent
+    genes = genes or (beside / rules.gene_list if rules.gene_list else None)
+    pert_counts = pert_counts or (beside / rules.target_list if rules.target_list else None)
+    names, problems = read_genes(genes, rules)
+    targets, more = read_targets(pert_counts, rules)
+    manifest = _manifest(genes, pert_counts)
+    if contexts is None:
+        contexts = tuple(manifest.get("contexts", ())) if rules.context_key else ()
+    same_panel = set(manifest.get("contexts", ())) == set(contexts)
+    panel = manifest.get("panel_id") if same_panel else None
+    return ChallengeSpec(rules, names, targets, contexts, panel if isinstance(panel, str) else None, (*problems, *more))
+
+
+def read_genes(path: Path | None, rules: Rules) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
+    """Gene names in order, and what is wrong with the list."""
+    if path is None:
+        return (), (found("gene-list-missing", "error", "No gene list was given.", "Give the challenge's gene_names.csv."),)
+    rows, problems = _read_csv(path, "gene-list")
+    names = [row[0].strip() for row in rows if row and row[0].strip()]
+    if problems or not names:
+        return (), tuple(problems or [found("gene-list-empty", "error", f"The gene list {path.name} has no genes.")])
+    problems += _header_findings(names, path, rules)
+    if names[0].lower() in GENE_HEADERS:
+        names = names[1:]
+    repeated = _repeated(names)
+    if repeated:
+        fix = "Use the list as the challenge gives it."
+        problems.append(found("gene-list-duplicates", "error", "The gene list has genes more than once.", fix, names=repeated))
+    if rules.n_genes and len(names) != rules.n_genes:
+        title = f"The gene list has {len(names):,} genes; {rules.title} has {rules.n_genes:,}."
+        problems.append(found("gene-list-length", "warning", title, "Is it the list of this challenge?", count=len(names)))
+    return tuple(names), tuple(problems)
+
+
+def read_targets(path: Path | None, rules: Rules) -> tuple[Targets | None, tuple[Finding, ...]]:
+    """The perturbations asked for, and what is wrong with the list."""
+    if path is None:
+        return None, (
+            found(
+                "targets-unknown",
+                "warning",
+                "The list of perturbations was not given, so labels and cells per perturbation are not checked.",
+                "Give the challenge's pert_counts.csv.",
+            ),
+        )
+    rows, problems = _read_csv(path, "targets")
+    header = [name.strip() for name in rows[0]] if rows else []
+    key = "target_gene" if "target_gene" in header else rules.perturbation_key
+    if problems or key not in header:
+        title = f"The list of perturbations {path.name} has no column {key}."
+        return None, tuple(problems or [found("targets-column", "error", title, "Its columns follow.", names=header)])
+    column = {name: header.index(name) for name in header}
+    by_context: dict[str, dict[str, int | None]] = {}
+    names = []
+    for row in rows[1:]:
+        cell = {name: row[i].strip() if i < len(row) else "" for name, i in column.items()}
+        if not cell[key]:
+            continue
+        names.append(cell[key])
+        if cell[key] != rules.control:
+            context = cell.get(rules.context_key, "") if rules.context_key else ""
+            number = _number(cell["n_cells"]) if "n_cells" in cell else rules.cells_per_perturbation or None
+            by_context.setdefault(context, {})[cell[key]] = number
+    if not by_context:
+        return None, (found("targets-empty", "error", f"The list of perturbations {path.name} is empty."),)
+    return Targets(by_context, tuple(names)), ()
+
+
+def fingerprint(labels: tuple[str, ...] | list[str]) -> str:
+    """What a 2026 archive says of its perturbations: sha256 of the sorted unique labels, joined by newlines."""
+    return "sha256:" + hashlib.sha256("\n".join(sorted(set(labels))).encode()).hexdigest()
+
+
+def _header_findings(names: list[str], path: Path, rules: Rules) -> list[Finding]:
+    has_header = names[0].lower() in GENE_HEADERS
+    if has_header and not rules.gene_list_header:
+        title = f"The gene list {path.name} starts with the header '{names[0]}'; the list of {rules.title} has none."
+        return [found("gene-list-header", "warning", title, "It was taken as a header, not as a gene.", count=1)]
+    if rules.gene_list_header and not has_header:
+        title = f"The gene list {path.name} has no header; the list of {rules.title} starts with '{rules.gene_list_header}'."
+        return [found("gene-list-header", "note", title, "Its first line was taken as a gene.", count=1)]
+    return []
+
+
+def _read_csv(path: Path, code: str) -> tuple[list[list[str]], list[Finding]]:
+    try:
+        return list(csv.reader(_read_text(path).splitlines())), []
+    except (ChallengeError, csv.Error) as error:
+        return [], [found(f"{code}-unreadable", "error", f"The list {path.name} cannot be read.", f"{error}")]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_LIST_BYTES:
+            raise ChallengeError(f"{path.name} is too large for a list.", f"It has {path.stat().st_size:,} bytes.")
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ChallengeError(f"{path.name} is not text in UTF-8.", "", "Save it as CSV in UTF-8.") from error
+    except OSError as error:
+        raise ChallengeError(f"{path} cannot be read.", f"{error.strerror}.", "Check the path.") from error
+
+
+def _manifest(*near: Path | None) -> dict[str, Any]:
+    """`manifest.json` beside one of the lists, when it is an object with a list of contexts; else {}."""
+    for path in near:
+        manifest = path.parent / "manifest.json" if path else None
+        if manifest and manifest.is_file():
+            try:
+                plain = json.loads(_read_text(manifest))
+            except (ChallengeError, ValueError, RecursionError):
+                continue
+            contexts = plain.get("contexts") if isinstance(plain, dict) else None
+            if isinstance(contexts, list) and all(isinstance(c, str) for c in contexts):
+                return plain
+    return {}
+
+
+def _number(text: str) -> int | None:
+    try:
+        number = int(float(text))
+    except (ValueError, OverflowError):
+        return None
+    return number if number > 0 else None
+
+
+def _repeated(names: list[str]) -> list[str]:
+    seen: set[str] = set()
+    return list(dict.fromkeys(name for name in names if name in seen or seen.add(name)))  # type: ignore[func-returns-value]

@@ -1,0 +1,205 @@
+"""Checks of expression values, fed one block of cells at a time. What is kept is a few numbers a cell, never a matrix."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from state_engine.challenge.findings import Finding, found
+from state_engine.challenge.spec import Rules
+
+FRACTION_LOG1P = 1e-3
+FRACTION_COUNTS = 1e-6
+LARGEST_FLOAT32_INTEGER = 2**24
+DEPTH_SPREAD = 3.0
+DEPTH_RATIO = 2.0
+
+
+@dataclass
+class Tally:
+    """Problem values seen: how many, and where the first are."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, bad: NDArray[np.bool_], part: csr_matrix, first: int, genes: Sequence[str]) -> None:
+        """Add the entries of `part` where `bad`; `first` is the position of its first cell in the submission."""
+        places = np.nonzero(bad)[0]
+        self.count += places.size
+        for place in places[: 5 - len(self.examples)]:
+            row = int(np.searchsorted(part.indptr, place, side="right")) - 1
+            name = genes[part.indices[place]] if part.indices[place] < len(genes) else f"gene {part.indices[place]}"
+            self.examples.append(f"cell {first + row:,}, {name}: {part.data[place]:g}")
+
+
+class ValueChecks:
+    """Sums over all blocks of a submission, and the findings they come to.
+
+    Args:
+        rules: the challenge.
+        genes: names of the columns.
+        codes: (n,) index of each cell's group (perturbation and context), -1 for none; None when labels are not known.
+        names: the groups' names.
+        controls: (n,) control cells; None when labels are not known.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        genes: Sequence[str],
+        codes: NDArray[np.int32] | None,
+        names: Sequence[str],
+        controls: NDArray[np.bool_] | None,
+        n_cells: int,
+    ) -> None:
+        self.rules, self.genes, self.codes, self.names, self.controls = rules, genes, codes, names, controls
+        self.n_entries = self.untidy = self.done = self.fractional_entries = 0
+        self.largest = 0.0
+        self.bad = {name: Tally() for name in ("nan", "inf", "negative", "fractional", "inexact")}
+        self.totals = np.zeros(n_cells)
+        self.alive = np.zeros(len(names), bool)
+        self.prints = np.zeros(n_cells, np.uint32)
+
+    def add(self, part: csr_matrix, untidy: int = 0) -> None:
+        """Take the next cells. (m, genes) CSR without stored zeros."""
+        first, stop = self.done, self.done + part.shape[0]
+        data = part.data
+        finite = np.isfinite(data) if data.dtype.kind == "f" else np.ones(len(data), bool)
+        if not finite.all():
+            self.bad["nan"].add(np.isnan(data), part, first, self.genes)
+            self.bad["inf"].add(np.isinf(data), part, first, self.genes)
+        if data.size:
+            if np.min(data, where=finite, initial=0) < 0:
+                self.bad["negative"].add(finite & (data < 0), part, first, self.genes)
+            self.largest = max(self.largest, float(np.max(data, where=finite, initial=0)))
+        self._fractions(part, finite, first)
+        self._sums(part, finite, first, stop)
+        self.n_entries += part.nnz
+        self.untidy += untidy
+        self.done = stop
+
+    def _fractions(self, part: csr_matrix, finite: NDArray[np.bool_], first: int) -> None:
+        data = part.data
+        if data.dtype.kind == "f":
+            with np.errstate(invalid="ignore"):
+                off = np.abs(data - np.trunc(data))
+            self.fractional_entries += int(np.count_nonzero(off > FRACTION_LOG1P))
+            if self.rules.values == "counts":
+                self.bad["fractional"].add(off > FRACTION_COUNTS, part, first, self.genes)
+        if self.rules.values == "counts" and data.size and float(np.max(data, where=finite, initial=0)) > LARGEST_FLOAT32_INTEGER:
+            self.bad["inexact"].add(finite & (data > LARGEST_FLOAT32_INTEGER), part, first, self.genes)
+
+    def _sums(self, part: csr_matrix, finite: NDArray[np.bool_], first: int, stop: int) -> None:
+        clean = np.where(finite, part.data, 0) if not finite.all() else part.data
+        sums = clean.astype(np.float64) if self.rules.values == "counts" else np.expm1(np.minimum(clean, 60, dtype=np.float64))
+        rows = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
+        self.totals[first:stop] = np.bincount(rows, sums, part.shape[0])
+        ends = part.indptr
+        for row in range(part.shape[0]):
+            low, high = ends[row], ends[row + 1]
+            self.prints[first + row] = zlib.crc32(part.data[low:high], zlib.crc32(part.indices[low:high]))
+        if self.codes is not None:
+            codes = self.codes[first:stop]
+            self.alive[codes[(np.diff(ends) > 0) & (codes >= 0)]] = True
+
+    def findings(self) -> list[Finding]:
+        """Everything that is wrong with the values seen so far."""
+        out = self._bad_entries()
+        if not self.n_entries:
+            return [*out, found("all-zero", "error", "Every value is zero.", "Is this the matrix with the predictions?")]
+        out += self._log1p() if self.rules.values == "log1p" else self._counts()
+        if self.rules.max_entries and self.n_entries > self.rules.max_entries:
+            title = f"{self.n_entries:,} values are not zero; the scorer accepts {self.rules.max_entries:,}."
+            fix = "Predict counts with more zeros: the rounding of the counts step leaves few small values."
+            out.append(found("too-many-entries", "error", title, fix, count=self.n_entries))
+        out += self._groups()
+        if self.untidy:
+            title = f"{self.untidy:,} stored values were zero, repeated or out of order."
+            out.append(found("not-sparse", "note", title, "They are put into order.", count=self.untidy, repair="sparsify"))
+        return out
+
+    def _bad_entries(self) -> list[Finding]:
+        texts = {
+            "nan": ("values-nan", "are NaN", "Every score over those cells would be NaN."),
+            "inf": ("values-infinite", "are infinite", "Every score over those cells would be infinite."),
+            "negative": ("values-negative", "are negative", "Expression is never negative: clip at zero."),
+            "fractional": (
+                "values-fractional",
+                "are not whole numbers",
+                "Counts are asked for: use the counts step (--to-counts).",
+            ),
+            "inexact": ("values-inexact", "are above 16,777,216, which 32-bit numbers cannot count", "No cell has so many."),
+        }
+        return [
+            found(code, "error", f"{tally.count:,} values {what}.", fix, names=tally.examples, count=tally.count)
+            for kind, (code, what, fix) in texts.items()
+            if (tally := self.bad[kind]).count
+        ]
+
+    def _log1p(self) -> list[Finding]:
+        out = []
+        if not self.fractional_entries:
+            title = "All values are whole numbers: these look like counts, not like log1p of normalised expression."
+            out.append(found("values-counts", "error", title, "Normalise them.", repair="normalise"))
+        elif self.rules.max_value and self.largest >= self.rules.max_value:
+            title = f"The largest value is {self.largest:,.4g}; log1p values are below {self.rules.max_value:g}."
+            out.append(
+                found("values-too-large", "error", title, "The values are not logged, or were scaled after the logarithm.")
+            )
+        depths = self.totals[self.totals > 0]
+        low, high = np.percentile(depths, [5, 95]) if depths.size else (1.0, 1.0)
+        if self.fractional_entries and high > DEPTH_SPREAD * low:
+            title = f"The depth of cells is far from constant: expm1 sums to {low:,.4g} at 5 % and {high:,.4g} at 95 % of cells."
+            out.append(found("depth-varies", "warning", title, "Normalised cells sum to one number. Scaled after the logarithm?"))
+        if self.fractional_entries and self.controls is not None and self.controls.any() and not self.controls.all():
+            control = float(np.median(self.totals[self.controls]))
+            other = float(np.median(self.totals[~self.controls]))
+            if control and other and not 1 / DEPTH_RATIO < other / control < DEPTH_RATIO:
+                title = f"Predicted cells have {other / control:.3g} times the depth of control cells ({other:,.4g} and {control:,.4g})."
+                out.append(found("depth-shifted", "warning", title, "Were both normalised to the same depth?"))
+        return out
+
+    def _counts(self) -> list[Finding]:
+        cap = self.rules.max_counts_per_cell
+        over = np.nonzero(self.totals > cap)[0] if cap else np.empty(0, np.int64)
+        if not over.size:
+            return []
+        examples = [f"cell {row:,} has {self.totals[row]:,.0f}" for row in over[:5]]
+        title = f"{over.size:,} cells have more than {cap:,} counts."
+        return [found("counts-per-cell", "error", title, "Use a smaller library size.", names=examples, count=int(over.size))]
+
+    def _groups(self) -> list[Finding]:
+        if self.codes is None:
+            return []
+        out = []
+        cells = np.bincount(self.codes[self.codes >= 0], minlength=len(self.names))
+        dead = [n for n, k, alive in zip(self.names, cells, self.alive, strict=True) if k and not alive]
+        if dead:
+            title = f"{len(dead):,} perturbations are zero in every gene and cell."
+            out.append(found("perturbation-all-zero", "error", title, "The model most likely did not run for them.", names=dead))
+        empty = int(np.count_nonzero(self.totals == 0))
+        if empty:
+            title = f"{empty:,} cells have no expression at all."
+            out.append(found("cells-empty", "warning", title, "Real cells have some.", count=empty))
+        same = self._identical(cells)
+        if same:
+            title = f"In {len(same):,} perturbations all cells are identical."
+            fix = "Tests for differential expression need variation between cells: do not submit a mean many times over."
+            out.append(found("cells-identical", "warning", title, fix, names=same))
+        return out
+
+    def _identical(self, cells: NDArray[np.int64]) -> list[str]:
+        assert self.codes is not None
+        codes, known = self.codes, self.codes >= 0
+        low = np.full(len(self.names), np.iinfo(np.uint32).max, np.uint32)
+        high = np.zeros(len(self.names), np.uint32)
+        np.minimum.at(low, codes[known], self.prints[known])
+        np.maximum.at(high, codes[known], self.prints[known])
+        return [
+            n for n, k, a, b, alive in zip(self.names, cells, low, high, self.alive, strict=True) if k > 1 and a == b and alive
+        ]
