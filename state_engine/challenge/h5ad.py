@@ -1,0 +1,120 @@
+"""A sparse .h5ad, byte for byte as AnnData writes one, without ever holding the matrix.
+
+Values and column indices go to two compressed temporary files (`Spool`) as cells arrive; when all have arrived the HDF5 file is
+written from them in the order AnnData uses: data, indices, indptr. HDF5 places chunks in the order they are written, so pieces that
+end on chunk borders give the file that one big write gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import h5py
+import numpy as np
+import pandas as pd
+import zstandard
+from anndata.io import write_elem
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from state_engine.challenge.source import Labels
+from state_engine.progress import OnProgress, Progress, silent
+
+SLAB_BYTES = 8 * 1024**2
+
+
+class Spool:
+    """Cells of a CSR matrix on their way to a file: float32 values and int32 columns on disk, cell sizes in memory (8 bytes a cell).
+
+    Args:
+        folder: where the two temporary files go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = {name: folder / f"{name}.zst" for name in ("data", "indices")}
+        self.sizes: list[NDArray[np.int64]] = []
+        self._files: dict[str, tuple[BinaryIO, zstandard.ZstdCompressionWriter]] = {}
+
+    def __enter__(self) -> Spool:
+        for name, path in self.paths.items():
+            file = path.open("wb")
+            self._files[name] = (file, zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for file, writer in self._files.values():
+            if kind is None:
+                writer.close()
+            file.close()
+
+    def add(self, part: csr_matrix) -> None:
+        """Take (m, genes) float32 cells."""
+        self._files["data"][1].write(np.ascontiguousarray(part.data, np.float32).data)
+        self._files["indices"][1].write(np.ascontiguousarray(part.indices, np.int32).data)
+        self.sizes.append(np.diff(part.indptr).astype(np.int64))
+
+    def pointers(self) -> NDArray[np.int64]:
+        """(n + 1,) start of each cell."""
+        return np.concatenate([[0], np.cumsum(np.concatenate([*self.sizes, np.empty(0, np.int64)]))])
+
+    def read(self, name: str, size: int) -> Iterator[NDArray]:
+        """The values or columns again, `size` at a time; the temporary file is deleted behind the last."""
+        kind = np.float32 if name == "data" else np.int32
+        with self.paths[name].open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
+            while piece := _read_exactly(reader, size * 4):
+                yield np.frombuffer(piece, kind)
+        self.paths[name].unlink()
+
+
+def write_h5ad(
+    path: Path, spool: Spool, genes: tuple[str, ...], columns: dict[str, Labels], on_progress: OnProgress = silent
+) -> None:
+    """Write an AnnData file with X, label columns in obs, gene names in var, and nothing else.
+
+    Args:
+        path: file to make.
+        spool: the cells, all of them; used up.
+        genes: names of the columns of X.
+        columns: obs columns by name.
+        on_progress: told of values written.
+    """
+    pointers = spool.pointers()
+    n, total = len(pointers) - 1, int(pointers[-1])
+    with h5py.File(path, "w") as file:
+        file.attrs["encoding-type"], file.attrs["encoding-version"] = "anndata", "0.1.0"
+        group = file.create_group("X")
+        group.attrs["shape"] = (n, len(genes))
+        for done, name in enumerate(("data", "indices")):
+            _write_vector(group, spool, name, total, done * total, on_progress)
+        wide = total > np.iinfo(np.int32).max
+        group.create_dataset("indptr", data=pointers.astype(np.int64 if wide else np.int32), maxshape=(None,))
+        group.attrs["encoding-type"], group.attrs["encoding-version"] = "csr_matrix", "0.1.0"
+        obs = {
+            key: pd.Categorical.from_codes(labels.codes, pd.Index(labels.names, dtype=object)) for key, labels in columns.items()
+        }
+        write_elem(file, "obs", pd.DataFrame(obs, index=np.arange(n).astype(str)))
+        write_elem(file, "var", pd.DataFrame(index=np.array(genes, object)))
+        for name in ("obsm", "varm", "obsp", "varp", "layers", "uns"):
+            write_elem(file, name, {})
+
+
+def _write_vector(group: h5py.Group, spool: Spool, name: str, total: int, done: int, on_progress: OnProgress) -> None:
+    """One spooled vector. Its handle is closed on return, which puts its last chunks in front of the next vector."""
+    place = group.create_dataset(name, shape=(total,), dtype=np.float32 if name == "data" else np.int32, maxshape=(None,))
+    chunk = place.chunks[0]
+    start = 0
+    for piece in spool.read(name, max(1, SLAB_BYTES // 4 // chunk) * chunk):
+        place[start : start + len(piece)] = piece
+        start += len(piece)
+        on_progress(Progress("Writing the matrix", done + start, 2 * total))
+
+
+def _read_exactly(reader: zstandard.ZstdDecompressionReader, size: int) -> bytes:
+    pieces = []
+    while size > 0 and (piece := reader.read(size)):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
