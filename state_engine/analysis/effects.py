@@ -6,14 +6,18 @@ An effect is a difference of pseudobulks, (g,) means of log1p expression: pertur
   the same footing as the baselines.
 - "raw": the model's output as it is; its pseudobulk is the mean of the raw predictions, its effect that minus the observed control.
 
-Baselines: "no change" (the observed control); "mean of other contexts" (mean of the measured effects of this perturbation in the other
-contexts); "mean of other perturbations" (mean of the measured effects of the other perturbations in this context), each condition with
-the same weight. The measured effects may include conditions that the model was trained on; the baselines use what the data set holds.
+Baselines: "no change" (the observed control); "mean of other contexts" (mean of the measured effects of this perturbation in
+the other contexts); "mean of other perturbations" (mean of the measured effects of the other perturbations in this context),
+each condition with the same weight. A mean effect is applied as the model's is: added to every basal cell of the prediction and
+clipped at 0 there, because the clipping alone changes the scores (it brought the mean baseline's MAE from 0.124 to 0.118 on a
+real cell type). The measured effects may include conditions that the model was trained on; the baselines use what the data set
+holds.
 A number that does not exist is None with the reason, never zero.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -114,7 +118,7 @@ def compare(
         NO_CHANGE: np.zeros(result.n_genes),
     }
     baselines, reasons = _mean_baselines(result, perturbation, context, reference_means)
-    effects |= {method: np.mean(found, axis=0) for method, found in baselines.items()}
+    effects |= {method: _applied(result, paired, np.mean(found, axis=0)) for method, found in baselines.items()}
     significant = (observed["fdr"] < de.SIGNIFICANT).to_numpy()
     top = min(top, result.n_genes)
     scores = []
@@ -151,9 +155,7 @@ def effect_sizes(result: Result, layer: Layer = "corrected", run_dir: Path | Non
     _needs_genes(result)
     seen: dict[bytes, Vector] = {}
     rows = []
-    for perturbation, context in result.conditions():
-        predicted = result.rows(keys.PREDICTED, context, perturbation)
-        paired = result.paired_controls(predicted)
+    for perturbation, context, predicted, paired in _pairs(result):
         key = paired.tobytes()  # the same basal cells serve every perturbation of a context
         if key not in seen:
             seen[key] = result.mean(paired, layer)
@@ -179,13 +181,22 @@ def gene_ranking(result: Result, gene: str, layer: Layer = "corrected") -> pd.Da
     """
     values = result.gene(gene, layer).astype(np.float64)
     rows = []
-    for perturbation, context in result.conditions():
-        predicted = result.rows(keys.PREDICTED, context, perturbation)
-        x, y = values[predicted], values[result.paired_controls(predicted)]
+    for perturbation, context, predicted, paired in _pairs(result):
+        x, y = values[predicted], values[paired]
         fold = np.log2((np.expm1(x).mean() + de.PSEUDOCOUNT) / (np.expm1(y).mean() + de.PSEUDOCOUNT))
         rows.append((perturbation, context, len(x), x.mean(), y.mean(), x.mean() - y.mean(), fold))
     names = ["perturbation", "context", "n_cells", "mean_perturbed", "mean_reference", "effect", "log2_fold_change"]
     return pd.DataFrame(rows, columns=names).sort_values("effect", key=np.abs, ascending=False, kind="stable", ignore_index=True)
+
+
+def _pairs(result: Result) -> Iterator[tuple[str, str, NDArray[np.int64], NDArray[np.int64]]]:
+    """perturbation, context, predicted rows, their paired control rows, of every predicted condition."""
+    everything = result.rows(keys.PREDICTED)
+    paired = np.full(result.n_cells, -1, np.int64)
+    paired[everything] = result.paired_controls(everything)
+    for perturbation, context in result.conditions():
+        predicted = result.rows(keys.PREDICTED, context, perturbation)
+        yield perturbation, context, predicted, paired[predicted]
 
 
 def _mean_baselines(
@@ -204,6 +215,14 @@ def _mean_baselines(
         OTHER_PERTURBATIONS: f"No other perturbation was measured with a control in '{context}'.",
     }
     return {method: e for method, e in found.items() if e}, {method: reasons[method] for method, e in found.items() if not e}
+
+
+def _applied(result: Result, basal: NDArray[np.int64], effect: Vector) -> Vector:
+    """What is left of an effect that is added to each basal cell and clipped at 0: the difference of the means."""
+    total = np.zeros(result.n_genes)
+    for values in result.blocks(basal):
+        total += (np.maximum(values + effect, 0) - values).sum(axis=0)
+    return total / len(basal)
 
 
 def _score(

@@ -88,6 +88,15 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     assert others.n_conditions == 2 and others.mae == pytest.approx((2 + 0 + 0 + 0.5) / 4)
 
 
+def test_a_mean_effect_is_clipped_in_each_cell_as_the_model_is(tmp_path: Path) -> None:
+    result = open_result(make_result(tmp_path / "r.h5ad", contexts=("T",)))
+    rows = result.rows("predicted control", "T")
+    effect = np.full(40, -0.5)
+    expected = (np.maximum(result.read(rows) - 0.5, 0) - result.read(rows)).mean(axis=0)
+    np.testing.assert_allclose(ef._applied(result, rows, effect), expected, atol=1e-6)
+    assert (expected > -0.5).all()
+
+
 def test_gene_table_by_hand(tmp_path: Path) -> None:
     genes = ef.compare(constant_cells(tmp_path), "p", "T").genes
     np.testing.assert_allclose(genes["observed"], [2, -1, 0, 0.5], atol=1e-6)

@@ -114,7 +114,7 @@ def test_one_gene_of_a_large_result_is_quick(tmp_path: Path) -> None:
     x = rng.random((20_000, 2_000), dtype=np.float32)
     obs = pd.DataFrame({"perturbation": "p", "context": "c", "kind": "predicted"}, index=[str(i) for i in range(20_000)])
     result = open_result(_large(tmp_path, x, obs))
-    seconds = min(_timed(result) for _ in range(3))
+    seconds = min(_timed(result) for _ in range(5))
     np.testing.assert_array_equal(result.gene("G77"), x[:, 77])
     assert seconds < 0.1
 
