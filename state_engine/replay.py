@@ -183,7 +183,7 @@ class _Output:
 
     def __init__(self, dataset: Dataset, card: ModelCard, source: FeatureSource) -> None:
         self.dataset, self.card, self.source = dataset, card, source
-        self.clip = not card.reads_embedding
+        self.clip = card.config.output_space != "embedding"  # the embedding too, when genes come out
         self.covered = np.zeros(dataset.n_cells, dtype=bool)
         self.main = np.empty((dataset.n_cells, card.config.output_dim), np.float32)
         genes = card.config.decoder.genes if card.config.decoder else 0
