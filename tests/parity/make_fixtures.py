@@ -18,7 +18,10 @@ from pathlib import Path
 import anndata
 import numpy as np
 
-from variants import VARIANTS, input_key, options  # isort: skip
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.parity.variants import VARIANTS, input_key, options
 
 HERE = Path(__file__).resolve().parent
 FIXTURES = HERE / "fixtures"
@@ -48,7 +51,9 @@ def add_embedding(path: Path, width: int) -> None:
     cells.write_h5ad(path)
 
 
-def model_jobs(name: str, oracle: Path, folder: Path, data: Path, shape: dict, seed: int) -> list[dict]:
+def model_jobs(
+    name: str, oracle: Path, folder: Path, data: Path, shape: dict, seed: int, more: tuple[str, ...] = ()
+) -> list[dict]:
     """Make a model, make it louder, infer with it."""
     key = input_key(name)
     embed = [] if key == "X" else ["--embed-key", key]
@@ -57,7 +62,7 @@ def model_jobs(name: str, oracle: Path, folder: Path, data: Path, shape: dict, s
     return [
         {"kind": "script", "path": str(oracle / "make_st.py"), "arguments": make},
         {"kind": "louder", "folder": str(folder), "seed": seed},
-        {"kind": "infer", "arguments": arguments},
+        {"kind": "infer", "arguments": [*arguments, *more]},
     ]
 
 

@@ -24,6 +24,7 @@ FIXTURES = Path(__file__).resolve().parent / "fixtures"
 TOLERANCE = 1e-4
 # arc-state 0.11.1 reads a checkpoint without the key as causal with rotary positions; we do so only when told to (PARITY.md)
 AS_THE_REFERENCE: dict[str, AttentionMode] = {"no_key": "causal-rotary"}
+CHOICES = Choices(perturbation_key="gene", control="non-targeting", context_key="cell_type", batch_key="gem_group", scale="log1p")
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +80,10 @@ def test_replay_of_a_file_is_what_the_reference_wrote(name, cells, tmp_path):
         data.obs[column] = cells[column]
     data.obs_names = [f"cell{i}" for i in range(data.n_obs)]
     data.write_h5ad(tmp_path / "cells.h5ad")
-    choices = Choices(
-        perturbation_key="gene", control="non-targeting", context_key="cell_type", batch_key="gem_group", scale="log1p"
-    )
     request = ReplayRequest(
         data=str(tmp_path / "cells.h5ad"),
         model=str(FIXTURES / name),
-        choices=choices,
+        choices=CHOICES,
         device="cpu",
         attention=AS_THE_REFERENCE.get(name),
     )

@@ -43,10 +43,20 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "relu": ("state_sm", (), ("activation=relu", "n_encoder_layers=2", "n_decoder_layers=3")),
 }  # fmt: skip
 
+# settings that published configurations carry and that change nothing; compared in the live test only
+WITHOUT_INFLUENCE = "without_influence"
+LIVE = VARIANTS | {
+    WITHOUT_INFLUENCE: (
+        "state",
+        (),
+        ("softplus=false", "transformer_decoder=true", "use_effect_gating_token=true", "confidence_head=true"),
+    )
+}
+
 
 def options(name: str, folder: str, *, hidden: int, genes: int, embedding: int, set_size: int, seed: int) -> list[str]:
     """Arguments of `make_st.py` for a small model of a variant."""
-    config, extra, keys = VARIANTS[name]
+    config, extra, keys = LIVE[name]
     heads = 4
     shape = [
         f"hidden_dim={hidden}", f"{B}hidden_size={hidden}", f"{B}intermediate_size={2 * hidden}", f"{B}num_hidden_layers=2",
@@ -60,6 +70,6 @@ def options(name: str, folder: str, *, hidden: int, genes: int, embedding: int, 
 
 def input_key(name: str) -> str:
     """Representation a variant reads."""
-    extra = VARIANTS[name][1]
+    extra = LIVE[name][1]
     key = extra[extra.index("--embed-key") + 1] if "--embed-key" in extra else "X_hvg"
     return "X" if key == "none" else key
