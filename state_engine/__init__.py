@@ -16,6 +16,9 @@ _PUBLIC: dict[str, str] = {
     "Settings": "state_engine.config",
     "load_settings": "state_engine.config",
     "ModelCard": "state_engine.checkpoints.card",
+    "Choices": "state_engine.data.dataset",
+    "Dataset": "state_engine.data.dataset",
+    "open_dataset": "state_engine.data.dataset",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]

@@ -15,7 +15,7 @@ import h5py
 from state_engine.errors import UnreadableFileError
 
 # what h5py raises on damaged bytes: which of them depends on where the damage lies
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, AttributeError)
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, ArithmeticError, AttributeError)
 
 
 @contextmanager

@@ -194,7 +194,8 @@ def read_rows(path: Path, facts: MatrixFacts, rows: np.ndarray) -> np.ndarray | 
     if len(rows) and (rows.min() < 0 or rows.max() >= facts.rows):
         raise RepresentationError(f"{facts.name} has {facts.rows:,} rows.", f"Rows {rows.min()} to {rows.max()} were asked for.")
     wanted, back = np.unique(rows, return_inverse=True)
-    with open_h5(path) as file:
+    # a number beyond float32 must not become infinite in silence
+    with open_h5(path) as file, np.errstate(over="raise"):
         item = file[facts.name]
         if facts.layout == "csr":
             values = _read_csr(item, facts, wanted, _pointers(path, facts.name, path.stat().st_mtime_ns))

@@ -16,7 +16,7 @@ from state_engine.data.scale import Scale, ScaleDecision, decide_scale
 SAMPLE_CELLS = 2_000  # most cells looked at to decide the scale
 SAMPLE_VALUES = 10_000_000
 SAMPLE_PIECES = 20
-CSC_SAMPLE = 5 * BLOCK  # a matrix stored by gene with more values is not read whole to decide the scale
+CSC_SAMPLE = BLOCK  # a matrix stored by gene with more values is not read whole to decide the scale
 
 
 def sample_rows(n_cells: int, n_genes: int) -> np.ndarray:

@@ -68,7 +68,8 @@ def decide_scale(
     Raises:
         ScaleError: the user's word contradicts the values (negative or not numbers).
     """
-    values = np.asarray(values, dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # NaN is told below
+        values = np.asarray(values, dtype=np.float64)
     decision = _from_evidence(values, row_of, n_rows, marked_log1p)
     if wanted is None:
         return decision

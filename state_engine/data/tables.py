@@ -19,6 +19,7 @@ from state_engine.data.labels import as_labels
 from state_engine.errors import UnreadableFileError, UnsafeFileError
 
 MOST_WHOLE_NUMBERS = 200  # an integer column with more distinct values is a measurement, not a label
+PEEK = 2_000
 MOST_DISTINCT = 0.5  # a text column in which more of the cells than this have a name of their own is no label
 
 
@@ -42,11 +43,19 @@ def read_column(frame: h5py.Group, name: str, length: int) -> pd.Series:
 def _read_element(item: Any, name: str) -> Any:
     if isinstance(item, h5py.Group) and not encoding(item):
         raise UnreadableFileError(f"The column '{name}' cannot be read.", "It is stored as a group of an unknown kind.")
+    from anndata._io.specs.registry import IORegistryError
     from anndata.io import read_elem
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks about old formats, for programmers
-        return read_elem(item)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks about old formats, for programmers
+            return read_elem(item)
+    except IORegistryError as error:
+        raise UnreadableFileError(
+            f"The column '{name}' cannot be read.",
+            f"It is stored as '{encoding(item)}' in a way that the installed AnnData does not know.",
+            "Write the file again with AnnData 0.12 or older.",
+        ) from error
 
 
 def _is_legacy_categorical(item: Any) -> bool:
@@ -67,6 +76,13 @@ def _may_be_label(item: Any) -> bool:
     return item.dtype.kind in "biuOSU" and len(item.shape) == 1
 
 
+def _names_each_cell(item: Any) -> bool:
+    """A long column of text whose first entries are all different: barcodes, not worth reading to the end."""
+    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "OS" or len(item) < 2 * PEEK:
+        return False
+    return len(set(item[:PEEK].tolist())) == PEEK
+
+
 def read_labels(obs: h5py.Group, n_cells: int, chosen: tuple[str, ...]) -> tuple[dict[str, pd.Categorical], tuple[str, ...]]:
     """The columns of labels, and the names of the other columns.
 
@@ -79,10 +95,16 @@ def read_labels(obs: h5py.Group, n_cells: int, chosen: tuple[str, ...]) -> tuple
     others = []
     for name in column_names(obs):
         wanted = name in chosen
-        if not (wanted or _may_be_label(obs[name])):
+        if not (wanted or (_may_be_label(obs[name]) and not _names_each_cell(obs[name]))):
             others.append(name)
             continue
-        values = read_column(obs, name, n_cells)
+        try:
+            values = read_column(obs, name, n_cells)
+        except UnreadableFileError:
+            if wanted:
+                raise
+            others.append(name)
+            continue
         labels = as_labels(values)
         whole = values.dtype.kind in "iu"
         most = MOST_WHOLE_NUMBERS if whole else max(20, MOST_DISTINCT * n_cells)

@@ -286,6 +286,28 @@ def test_hash_and_a_file_that_changes(tmp_path: Path) -> None:
         data.read("X", np.arange(2))
 
 
+def test_columns_that_are_no_labels_are_named_but_not_read(tmp_path: Path) -> None:
+    made = cells(n=5_000)
+    made.obs["barcode"] = [f"b{i}" for i in range(5_000)]
+    made.obs["umis"] = np.arange(5_000)
+    path = write(made, tmp_path / "x.h5ad")
+    with h5py.File(path, "r+") as file:
+        file["obs/newer"] = np.zeros(5_000, "i4")
+        file["obs/newer"].attrs.update({"encoding-type": "from-the-future", "encoding-version": "9.0.0"})
+    assert open_dataset(path).labels.other_columns == ("mito", "barcode", "umis", "newer")
+    assert open_dataset(path, Choices(batch_key="umis")).batches[:2] == ("0", "1")
+    with pytest.raises(UnreadableFileError, match=r"'newer' cannot be read.*'from-the-future'"):
+        open_dataset(path, Choices(batch_key="newer"))
+
+
+def test_numbers_beyond_float32_do_not_become_infinite(tmp_path: Path) -> None:
+    made = cells()
+    made.obsm["X_state"][3, 2] = 1e300
+    data = open_dataset(write(made, tmp_path / "x.h5ad"))
+    with pytest.raises(UnreadableFileError, match="overflow"):
+        data.read("obsm/X_state", np.arange(5))
+
+
 def test_rows_out_of_range(tmp_path: Path) -> None:
     data = open_dataset(write(cells(), tmp_path / "x.h5ad"))
     for rows in ([60], [-1]):
@@ -351,8 +373,8 @@ def test_opening_is_quick(tmp_path: Path) -> None:
     obs = pd.DataFrame({"gene": rng.choice(["control", "A", "B"], n), "cell_type": rng.choice(["B", "T"], n)}).astype("category")
     obs.index = [f"c{i}" for i in range(n)]
     path = write(anndata.AnnData(x, obs=obs, var=pd.DataFrame(index=[f"G{i}" for i in range(g)])), tmp_path / "x.h5ad")
-    start = time.perf_counter()
+    start = time.process_time()
     data = open_dataset(path)
     data.table()
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     assert data.scale.scale == "counts"

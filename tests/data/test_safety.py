@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 
 from state_engine.config import Settings
@@ -14,6 +15,8 @@ from state_engine.data.safety import check_file
 from state_engine.errors import DataError, EmptyDataError, UnreadableFileError, UnsafeFileError
 from tests.data import bad_files
 from tests.data.good_files import cells, write
+
+FUZZED = 25
 
 CASES = [
     *((m, UnreadableFileError, w) for m, w in bad_files.UNREADABLE.items()),
@@ -114,3 +117,26 @@ def test_damage_inside_is_a_plain_message(tmp_path: Path, settings: Settings) ->
     path.write_bytes(content)
     with pytest.raises(UnreadableFileError, match="is damaged"):
         open_dataset(path, settings=settings)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_random_damage_is_always_a_plain_message(seed: int, tmp_path: Path, settings: Settings) -> None:
+    layout, compression = ("csr", "csc", "dense")[seed], (None, "gzip")[seed % 2]
+    content = write(cells(layout=layout), tmp_path / "whole.h5ad", compression=compression).read_bytes()
+    rng = np.random.default_rng(seed)
+    refused = 0
+    for i in range(FUZZED):
+        broken = bytearray(content)
+        for start in rng.integers(0, len(content) - 8, 4):
+            broken[start : start + 6] = rng.bytes(6)
+        path = tmp_path / f"broken{i}.h5ad"
+        path.write_bytes(broken)
+        try:
+            data = open_dataset(path, settings=settings)
+            for matrix in data.representations:
+                data.read(matrix.name, np.arange(data.n_cells))
+            assert len(data.obs) == data.n_cells
+        except DataError as error:
+            assert error.what
+            refused += 1
+    assert refused > FUZZED / 10
