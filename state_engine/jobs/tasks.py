@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from state_engine.analysis import differential as de
-from state_engine.analysis import projection
+from state_engine.analysis import projection, stored
 from state_engine.analysis.result import open_result
 from state_engine.attention import AttentionRequest, attention_of_set
 from state_engine.attention_maps import maps_name
@@ -66,17 +65,19 @@ def predict(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, wa
         conditions = result.conditions()[:TABLES_AT_ONCE]
         for number, (perturbation, context) in enumerate(conditions):
             on_progress(Progress("Comparing genes", number, len(conditions)))
-            de.table_for(run.path, perturbation, context)
+            stored.answer(run.path, perturbation, context)
     return {"cells": made.cells, "conditions": len(made.contexts) * len(made.perturbations), "device": made.device}
 
 
 def differential(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
-    """A DE table of another run: {"run", "perturbation", "context", "reference", "expression"}."""
+    """A DE table of another run, and its comparison with measured cells where there are any.
+
+    The request: {"run", "perturbation", "context", "reference", "expression"}.
+    """
     parent = RunFolder.open(load_settings(), request["run"])
     on_progress(Progress("Comparing genes"))
-    path = de.table_for(
-        parent.path, request["perturbation"], request["context"], reference=request["reference"], expression=request["expression"]
-    )
+    condition = request["perturbation"], request["context"]
+    path = stored.answer(parent.path, *condition, reference=request["reference"], expression=request["expression"])
     return {"file": path.name}
 
 

@@ -1,0 +1,107 @@
+"""Answers kept in a run folder: the worker makes them with pdex, a page reads them without importing anything heavy.
+
+    RUN/differential/NAME-DIGEST.parquet              a table of all genes (see `differential.table_for`)
+    RUN/differential/comparison-NAME-DIGEST.json      an `EffectComparison` without its genes, and
+    RUN/differential/comparison-NAME-DIGEST.parquet   its genes
+
+The digest changes with the question and with the result, so an answer is never of another result.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from state_engine import keys
+from state_engine.analysis import differential as de
+from state_engine.analysis.effects import EffectComparison, Score, compare
+from state_engine.analysis.observed_means import FILE_NAME, load_observed_means
+from state_engine.analysis.result import Result, open_result
+from state_engine.errors import RunError
+from state_engine.files import replacing, write_json
+from state_engine.values import from_plain, to_plain
+
+_VERSION: Final = 1  # of the numbers: change it, and stored comparisons are made again
+_FIELDS: Final = ("perturbation", "context", "n_predicted", "n_observed", "n_control", "n_significant", "top")
+
+
+def is_measured(result: Result, perturbation: str, context: str) -> bool:
+    """Whether the result has enough measured cells of this condition, and control cells beside, to compare with."""
+    groups = ((keys.OBSERVED, perturbation), (keys.OBSERVED_CONTROL, None))
+    return all(len(result.rows(kind, context, label)) >= de.MIN_CELLS for kind, label in groups)
+
+
+def comparison_path(run_dir: Path, perturbation: str, context: str) -> Path:
+    """Where `comparison_for` keeps a comparison; it may not be there yet.
+
+    Raises:
+        RunError: the run has no result.
+    """
+    table = de.table_path(run_dir, perturbation, context, keys.OBSERVED_CONTROL, "observed")
+    return table.with_name(f"comparison-{_VERSION}-{table.stem}.json")
+
+
+def comparison_for(run_dir: Path, perturbation: str, context: str) -> Path:
+    """Predicted against measured, as a file, made when it is not there. See `read_comparison`.
+
+    Raises:
+        RequestError: the condition was not measured or not predicted.
+        RunError: the run has no readable result.
+    """
+    path = comparison_path(run_dir, perturbation, context)
+    if path.exists():
+        return path
+    means = Path(run_dir) / FILE_NAME
+    found = compare(
+        open_result(Path(run_dir) / "result.h5ad"), perturbation, context, load_observed_means(means) if means.exists() else None
+    )
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path.with_suffix(".parquet")) as beside:
+        found.genes.to_parquet(beside, engine="pyarrow")
+    plain = {name: getattr(found, name) for name in _FIELDS}
+    write_json(path, plain | {"scores": to_plain(found.scores)})  # last: its being there says that both are complete
+    return path
+
+
+def read_comparison(path: Path) -> EffectComparison:
+    """A stored comparison.
+
+    Raises:
+        RunError: a file is missing or damaged.
+    """
+    try:
+        plain = json.loads(path.read_bytes())
+        genes = pd.read_parquet(path.with_suffix(".parquet"), engine="pyarrow")
+        scores = tuple(from_plain(Score, score) for score in plain["scores"])
+        return EffectComparison(**{name: plain[name] for name in _FIELDS}, scores=scores, genes=genes)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"The comparison {path.name} cannot be read.", "It is missing or damaged.", "Delete it; it is made again."
+        ) from error
+
+
+def answer(
+    run_dir: Path,
+    perturbation: str,
+    context: str,
+    reference: de.Reference = "predicted control",
+    expression: de.Expression = "corrected",
+) -> Path:
+    """Makes all that the page Genes shows of one condition: its table, and the comparison where it was measured.
+
+    Returns:
+        The table's path.
+
+    Raises:
+        RequestError: as `differential.differential`.
+        RunError: the run has no readable result.
+    """
+    path = de.table_for(run_dir, perturbation, context, reference, expression)
+    if not comparison_path(run_dir, perturbation, context).exists():
+        result = open_result(Path(run_dir) / "result.h5ad")
+        if (perturbation, context) in result.conditions() and is_measured(result, perturbation, context):
+            comparison_for(run_dir, perturbation, context)
+    return path
