@@ -40,6 +40,15 @@ class BackboneConfig:
     rope_theta: float = 10000.0
 
     def __post_init__(self) -> None:
+        _check_positive(
+            "backbone",
+            hidden=self.hidden,
+            layers=self.layers,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            intermediate=self.intermediate,
+        )
         if self.heads % self.kv_heads:
             raise ConfigError(f"{self.heads} heads cannot share {self.kv_heads} key heads.", "It must divide evenly.")
         if self.kind == "gpt2" and self.head_dim * self.heads != self.hidden:
@@ -55,6 +64,9 @@ class DecoderConfig:
     hidden: tuple[int, ...]
     dropout: float = 0.1
     residual: bool = False
+
+    def __post_init__(self) -> None:
+        _check_positive("decoder", latent=self.latent, genes=self.genes, hidden=min(self.hidden, default=1))
 
 
 @dataclass(frozen=True)
@@ -98,3 +110,20 @@ class TransitionConfig:
     dropout: float = 0.1
     activation: Activation = "gelu"
     decoder: DecoderConfig | None = None
+
+    def __post_init__(self) -> None:
+        _check_positive(
+            "network",
+            input_dim=self.input_dim,
+            output_dim=self.output_dim,
+            perturbation_dim=self.perturbation_dim,
+            set_size=self.set_size,
+            encoder_layers=self.encoder_layers,
+            decoder_layers=self.decoder_layers,
+        )
+
+
+def _check_positive(part: str, **sizes: int) -> None:
+    wrong = [f"{name} is {size}" for name, size in sizes.items() if size < 1]
+    if wrong:
+        raise ConfigError(f"A {part} has sizes that make none: {', '.join(wrong)}.", "They must be positive.")
