@@ -115,7 +115,7 @@ def estimate(
     """Size of an archive before it is made, from the first block of each file.
 
     Raises:
-        ChallengeError: the file cannot be read, or a repair of an unknown name.
+        ChallengeError: a repair of an unknown name.
     """
     plan = make_plan(source, spec, repairs, counts)
     n_entries = 0

@@ -20,7 +20,7 @@ from state_engine.challenge.findings import Finding, found
 from state_engine.challenge.matrix import read_blocks
 from state_engine.challenge.source import Opened, SubmissionSource, open_source
 from state_engine.challenge.spec import Rules
-from state_engine.errors import ChallengeError
+from state_engine.errors import ChallengeError, StateError
 
 Rounding = Literal["poisson", "stochastic", "nearest"]
 ROUNDINGS: tuple[str, ...] = get_args(Rounding)
@@ -151,7 +151,7 @@ def control_libraries(
             opened = open_source(SubmissionSource(path, source.perturbation_key, source.context_key), rules)
             keep = control_cells(opened, rules)
             totals, whole = cell_totals(opened, keep)
-        except ChallengeError as error:
+        except StateError as error:
             findings.append(found("controls-unreadable", "error", f"The control file {path.name} cannot be read.", str(error)))
             continue
         if not whole:

@@ -26,7 +26,7 @@ from state_engine.challenge.findings import REPAIRS, Finding, found
 from state_engine.challenge.matrix import Matrix, read_blocks
 from state_engine.challenge.source import Labels, Opened, SubmissionSource, open_source
 from state_engine.challenge.spec import ChallengeSpec
-from state_engine.errors import ChallengeError
+from state_engine.errors import ChallengeError, EmptyDataError, StateError
 from state_engine.values import to_plain
 
 
@@ -122,12 +122,9 @@ def make_plan(
     allowed = set(REPAIRS) if "all" in repairs else set(repairs)
     try:
         opened = open_source(source, spec.rules)
-    except ChallengeError as error:
-        return Plan(
-            source,
-            spec,
-            findings=(*spec.problems, found("file-unreadable", "error", error.what, f"{error.why} {error.fix}".strip())),
-        )
+    except StateError as error:
+        code = "no-cells" if isinstance(error, EmptyDataError) else "file-unreadable"
+        return Plan(source, spec, findings=(*spec.problems, found(code, "error", error.what, f"{error.why} {error.fix}".strip())))
     plan = _choose_cells(Plan(source, spec, findings=spec.problems), opened, allowed)
     plan = _choose_genes(plan, opened, allowed)
     plan = _add_controls(plan, allowed)
@@ -193,7 +190,7 @@ def _add_controls(plan: Plan, allowed: set[str]) -> Plan:
     for path in plan.source.control_files:
         try:
             opened = open_source(replace(plan.source, path=path, kinds=()), rules)
-        except ChallengeError as error:
+        except StateError as error:
             problem = found("controls-unreadable", "error", f"The control file {path.name} cannot be read.", str(error))
             plan = replace(plan, findings=(*plan.findings, problem))
             continue

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from state_engine import keys
 from state_engine.challenge.matrix import Matrix, describe, node
 from state_engine.challenge.spec import Rules
+from state_engine.data.hdf5 import column_names, index_column
+from state_engine.data.safety import FileFacts, check_file
 from state_engine.errors import ChallengeError
 
 # labels that are no label
@@ -102,23 +104,23 @@ def open_source(source: SubmissionSource, rules: Rules) -> Opened:
     """Read everything but the matrix.
 
     Raises:
-        ChallengeError: the file cannot be read at all. A missing column does not raise.
+        DataError: the file cannot be read, is not safe to read, or has no cells or genes.
+        ChallengeError: no such matrix, or parts that contradict each other. A missing column does not raise.
     """
+    facts = check_file(source.path)
     try:
         with h5py.File(source.path, "r") as file:
-            return _open(file, source, rules)
-    except FileNotFoundError as error:
-        raise ChallengeError(f"There is no file {source.path}.") from error
+            return _open(file, source, rules, facts)
     except (OSError, RuntimeError, KeyError) as error:
         first = (str(error).splitlines() or ["no reason given"])[0].strip("\"'")
         raise ChallengeError(f"{source.path.name} cannot be read as an .h5ad file.", f"{first}.", "Write it again.") from error
 
 
-def _open(file: h5py.File, source: SubmissionSource, rules: Rules) -> Opened:
+def _open(file: h5py.File, source: SubmissionSource, rules: Rules, facts: FileFacts) -> Opened:
     matrix = describe(file, source.matrix)
     obs, var = node(file, "obs"), node(file, "var")
-    genes = read_strings(var, source.gene_column) if source.gene_column else read_index(var)
-    n_cells, columns = len_of(obs), _columns(obs)
+    genes = read_strings(var, source.gene_column or index_column(var) or "_index")
+    n_cells, columns = facts.n_cells, column_names(obs)
     if matrix.shape != (n_cells, len(genes)):
         raise ChallengeError(
             f"{source.matrix} is {matrix.shape[0]:,} x {matrix.shape[1]:,}, but obs and var say {n_cells:,} x {len(genes):,}.",
@@ -135,42 +137,17 @@ def _open(file: h5py.File, source: SubmissionSource, rules: Rules) -> Opened:
     return Opened(matrix, tuple(genes), columns, labels[0], labels[1], labels[2], tuple(dropped))
 
 
-def read_index(frame: h5py.Group | h5py.Dataset) -> list[str]:
-    """Names of the rows of obs or var."""
-    if isinstance(frame, h5py.Dataset):
-        names = frame.dtype.names or ()
-        return _text(frame["index" if "index" in names else names[0]]) if names else []
-    return read_strings(frame, str(frame.attrs.get("_index", "_index")))
-
-
-def read_strings(frame: h5py.Group | h5py.Dataset, column: str) -> list[str]:
+def read_strings(frame: h5py.Group, column: str) -> list[str]:
     """A column as strings, missing values as "nan"."""
     labels = _labels(frame, column)
     return [labels.names[code] if code >= 0 else "nan" for code in labels.codes]
-
-
-def len_of(frame: h5py.Group | h5py.Dataset) -> int:
-    """Rows of obs or var."""
-    if isinstance(frame, h5py.Dataset):
-        return int(frame.shape[0])
-    index = node(frame, str(frame.attrs.get("_index", "_index")))
-    return int((index if isinstance(index, h5py.Dataset) else index["codes"]).shape[0])
 
 
 def _names(file: h5py.File, group: str) -> list[str]:
     return list(file[group]) if isinstance(file.get(group), h5py.Group) else []
 
 
-def _columns(frame: h5py.Group | h5py.Dataset) -> tuple[str, ...]:
-    if isinstance(frame, h5py.Dataset):
-        return tuple(frame.dtype.names or ())
-    index = str(frame.attrs.get("_index", "_index"))
-    return tuple(name for name in frame if name not in (index, "__categories"))
-
-
-def _labels(frame: h5py.Group | h5py.Dataset, column: str) -> Labels:
-    if isinstance(frame, h5py.Dataset):
-        return _from_strings(_text(frame[column]), None)
+def _labels(frame: h5py.Group, column: str) -> Labels:
     place = node(frame, column)
     if isinstance(place, h5py.Group) and "codes" in place:
         names = tuple(_text(node(place, "categories")[...]))

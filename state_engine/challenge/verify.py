@@ -28,6 +28,7 @@ from state_engine.progress import OnProgress, Progress, silent
 
 MAX_MEMBERS = 64
 MAX_SMALL_BYTES = 64 * 1024
+MAX_FRAME_HEADER_BYTES = 18
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _read_meta(tar: tarfile.TarFile, members: list[tarfile.TarInfo], findings: l
 def _decompress(
     content: IO[bytes], h5ad: Path, findings: list[Finding], meta: dict[str, Any], on_progress: OnProgress
 ) -> _Unpacked:
-    head = content.read(zstandard.FRAME_HEADER_SIZE_MAX if hasattr(zstandard, "FRAME_HEADER_SIZE_MAX") else 18)
+    head = content.read(MAX_FRAME_HEADER_BYTES)
     content.seek(0)
     frame = zstandard.get_frame_parameters(head)
     declared = 0 if frame.content_size in (zstandard.CONTENTSIZE_UNKNOWN, zstandard.CONTENTSIZE_ERROR) else frame.content_size
@@ -175,6 +176,8 @@ def _decompress(
             file.write(piece)
             digest.update(piece)
             on_progress(Progress("Unpacking", done, declared))
+    if declared and done != declared:
+        raise ChallengeError(f"{PREDICTION} is cut off.", f"It unpacks to {done:,} of {declared:,} bytes.", "Pack it again.")
     return _Unpacked(digest.hexdigest(), done, meta)
 
 

@@ -161,7 +161,7 @@ BAD_2025: dict[str, tuple[Spoil, str, str]] = {
     ),
     "too few pointers": (damage_h5("X/indptr", lambda v: v[:-1]), "file-unreadable", "error"),
     "lost indices": (damage_h5("X/indices", lambda v: v[:-1]), "file-unreadable", "error"),
-    "index out of range": (damage_h5("X/indices", lambda v: v + 1), "file-damaged", "error"),
+    "index out of range": (damage_h5("X/indices", lambda v: v + 1), "file-unreadable", "error"),
     "codes without a name": (damage_h5("obs/target_gene/codes", lambda v: v + 9), "file-unreadable", "error"),
     "labels of another length": (damage_h5("obs/target_gene/codes", lambda v: v[:-1]), "file-unreadable", "error"),
 }
@@ -296,6 +296,22 @@ def test_output_that_cannot_be_written(vcc2025: Submission) -> None:
     folder = vcc2025.folder
     for output in (folder / "missing" / "s.vcc", folder, Path("/proc/s.vcc")):
         assert "output-unwritable" in check(vcc2025.source(), vcc2025.spec(), output=output).codes("error")
+
+
+def test_damage_that_shows_only_when_cells_are_read(vcc2025: Submission) -> None:
+    """A compressed chunk whose bytes were overwritten: what was read before it is still reported."""
+    path = vcc2025.write()
+    with h5py.File(path, "r+") as file:
+        data = file["X/data"][:]
+        data[0] = np.nan
+        del file["X/data"]
+        place = file.create_dataset("X/data", data=data, compression="gzip", chunks=(256,))
+        start = place.id.get_chunk_info(place.id.get_num_chunks() - 1).byte_offset
+    content = bytearray(path.read_bytes())
+    content[start + 8 : start + 40] = b"\xff" * 32
+    path.write_bytes(content)
+    report = check(SubmissionSource(path), vcc2025.spec())
+    assert "file-damaged" in report.codes("error")
 
 
 def test_run_without_kinds(vcc2025: Submission) -> None:
