@@ -110,7 +110,7 @@ def read_architecture(hyper: Mapping[str, Any], names: Sequence[str]) -> ArcArch
             "They decide the architecture.",
             "Use a checkpoint of arc-state 0.9.14 or later.",
         ) from error
-    except (ConfigError, TypeError, ValueError) as error:
+    except (ConfigError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise CheckpointError("The checkpoint's hyper_parameters make no network.", f"{error}") from error
 
 

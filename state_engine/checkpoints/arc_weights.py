@@ -83,7 +83,7 @@ def translate(
             continue
         if gpt2 and name.endswith(".weight") and re.search(r"\.(c_attn|c_proj|c_fc)\.", name):
             tensor = tensor.T  # stored (in, out)
-        renamed[_rename(name, decoder_depth)] = tensor.to(torch.float32).contiguous()
+        renamed[_rename(name, decoder_depth)] = tensor.to(torch.float32, copy=True).contiguous()  # off the file
     return (renamed if gpt2 else _put_together(renamed)), dropped
 
 

@@ -14,6 +14,7 @@ import zipfile
 from collections import OrderedDict, defaultdict
 from pathlib import Path
 from typing import IO, Any
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ def load_pickle(path: Path) -> Any:
         UnsafePickleError: the file asks for another class or function; it is named, and was not run.
         CheckpointError: the file is missing, truncated or not a pickle.
     """
-    if zipfile.is_zipfile(path):
+    if is_zipfile(path):
         return load_torch(path)
     try:
         with path.open("rb") as file:
@@ -96,7 +97,8 @@ def _load_weights_only(source: Path | IO[bytes], path: Path) -> Any:
     with _torch_globals(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of pickle protocols torch itself does not write
         try:
-            return torch.load(source, map_location="cpu", weights_only=True)
+            # mapped: what nobody asks for (optimiser states, dead weights) is never read
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=isinstance(source, Path) and is_zipfile(source))
         except pickle.UnpicklingError as error:
             raise _refused(path, str(error)) from error
         except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -176,7 +178,7 @@ def _torch_globals() -> Any:
 def _check_archive(path: Path) -> None:
     if not path.is_file():
         raise CheckpointError(f"{path} is not there.", fix="Download the model again: some of its files are missing.")
-    if not zipfile.is_zipfile(path):
+    if not is_zipfile(path):
         return
     try:
         with zipfile.ZipFile(path) as archive:
