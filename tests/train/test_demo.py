@@ -1,0 +1,86 @@
+"""The demo: what is committed is what the code makes, it fits into the repository, and its model is worth showing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from state_engine.checkpoints.store import load_model, read_card
+from state_engine.data.dataset import open_dataset
+from state_engine.data.synthetic import HELD_OUT, TABLES, Design, write_simulated
+from state_engine.errors import JobCancelled
+from state_engine.train.demo import TRAINING, readme, rebuild
+
+TINY = replace(TRAINING, steps=3, sets_a_step=2, set_size=8, hidden=16, layers=1, heads=2)
+SMALL_DATA = Design(n_cells=500)
+
+
+def test_the_demo_fits_into_the_repository():
+    size = sum(f.stat().st_size for f in TABLES.rglob("*") if f.is_file())
+    assert 1e6 < size < 12e6
+
+
+def test_the_demo_data_open_without_a_question():
+    dataset = open_dataset(TABLES / "demo.h5ad")
+    assert (dataset.n_cells, dataset.n_genes, dataset.scale.scale) == (6000, 1300, "counts")
+    labels = dataset.labels
+    assert (labels.perturbation_key, labels.control) == ("perturbation", "control")
+    assert (labels.context_key, labels.batch_key) == ("cell_type", "batch")
+    assert dataset.table().shape == (15, 5) and int(dataset.table().to_numpy().min()) >= 40
+
+
+def test_the_demo_model_beats_no_change_on_what_it_never_saw():
+    card = read_card(TABLES / "model")
+    scores = card.training.scores
+    assert card.simulated and card.training.held_out == tuple(f"{c} x {p}" for c, p in HELD_OUT)
+    assert scores["mae_corrected"] < scores["mae_none"]
+    assert {"mae_mean", "r_paired", "r_mean"} <= set(scores)  # the other baseline is shown, whatever came out
+    assert card.input_genes == open_dataset(TABLES / "demo.h5ad").genes.names
+
+
+def test_the_demo_model_loads_and_its_readme_has_its_numbers():
+    loaded = load_model(TABLES / "model")
+    assert loaded.card.id == loaded.card.weights_hash[:12]
+    assert (TABLES / "README.md").read_text() == readme(6000, 1300, loaded.card)
+
+
+def test_rebuilding_makes_data_model_and_readme(tmp_path: Path):
+    stages = []
+    demo = rebuild(tmp_path, lambda p: stages.append(p.stage), SMALL_DATA, TINY)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "demo.h5ad", "model"]
+    assert demo.card == read_card(demo.model) and "NK x IFN-beta" in (tmp_path / "README.md").read_text()
+    assert stages[0] == "Simulating cells" and "Training" in stages
+
+
+def test_a_cancelled_rebuild_leaves_the_demo_as_it_was(tmp_path: Path):
+    before = rebuild(tmp_path, design=SMALL_DATA, training=TINY).card
+
+    def cancel(progress):
+        if progress.stage == "Training":
+            raise JobCancelled("Cancelled.")
+
+    with pytest.raises(JobCancelled):
+        rebuild(tmp_path, cancel, SMALL_DATA, replace(TINY, seed=1))
+    assert read_card(tmp_path / "model") == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "demo.h5ad", "model"]
+
+
+@pytest.mark.slow
+def test_the_committed_data_are_what_the_code_makes(tmp_path: Path):
+    import anndata
+
+    made = anndata.read_h5ad(write_simulated(tmp_path / "demo.h5ad"))
+    committed = anndata.read_h5ad(TABLES / "demo.h5ad")
+    assert (made.X != committed.X).nnz == 0 and made.obs.equals(committed.obs)
+
+
+@pytest.mark.slow
+def test_a_smaller_rebuild_learns_and_repeats_itself(tmp_path: Path):
+    shorter = replace(TRAINING, steps=500, hidden=64, layers=2, learning_rate=2e-3)
+    first = rebuild(tmp_path / "a", training=shorter).card
+    again = rebuild(tmp_path / "b", training=shorter).card
+    assert (tmp_path / "a" / "demo.h5ad").read_bytes() == (tmp_path / "b" / "demo.h5ad").read_bytes()
+    assert again.training.scores == pytest.approx(first.training.scores, abs=1e-3)
+    assert first.training.scores["mae_corrected"] < first.training.scores["mae_none"]
