@@ -12,16 +12,34 @@ __version__ = "0.1.0"
 
 # public name -> module that has it
 _PUBLIC: dict[str, str] = {
-    "Progress": "state_engine.progress",
-    "Settings": "state_engine.config",
-    "load_settings": "state_engine.config",
-    "ModelCard": "state_engine.checkpoints.card",
+    "AttentionRequest": "state_engine.attention",
     "Choices": "state_engine.data.dataset",
     "Dataset": "state_engine.data.dataset",
+    "ModelCard": "state_engine.checkpoints.card",
+    "PredictionRequest": "state_engine.request",
+    "Progress": "state_engine.progress",
+    "ReplayRequest": "state_engine.replay",
+    "Settings": "state_engine.config",
+    "StateError": "state_engine.errors",
+    "TrainRequest": "state_engine.train.transition",
+    "attention_of_set": "state_engine.attention",
+    "card_of": "state_engine.checkpoints.either",
+    "check_compatibility": "state_engine.compatibility",
+    "convert": "state_engine.checkpoints.arc",
+    "differential": "state_engine.analysis.differential",
+    "estimate": "state_engine.request",
+    "load_maps": "state_engine.attention_maps",
+    "load_model": "state_engine.checkpoints.store",
+    "load_settings": "state_engine.config",
     "open_dataset": "state_engine.data.dataset",
+    "open_result": "state_engine.analysis.result",
+    "predict": "state_engine.predict",
+    "replay": "state_engine.replay",
+    "save_model": "state_engine.checkpoints.store",
+    "train_transition": "state_engine.train.transition",
 }
 
-__all__ = ["__version__", *sorted(_PUBLIC)]
+__all__ = sorted([*_PUBLIC, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

@@ -72,7 +72,8 @@ class Backbone(nn.Module):
 
 @torch.no_grad()
 def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
+    # weights that come from a file need no values first (and normal_ on the meta device imports a second of torch)
+    if isinstance(module, nn.Linear) and not module.weight.is_meta:
         nn.init.normal_(module.weight, std=INITIAL_SPREAD)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
