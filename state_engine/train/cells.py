@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from state_engine.data.dataset import Dataset
-from state_engine.data.expression import FeatureSource, read_features
-from state_engine.errors import LabelError, UnknownLabelError, listed
+from state_engine.data.expression import FeatureSource, match_genes, read_features
+from state_engine.errors import GeneError, LabelError, RepresentationError, UnknownLabelError, listed
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,27 @@ class TrainingCells:
     groups: tuple[Group, ...]
     tests: tuple[Group, ...]
     notes: tuple[str, ...]
+
+
+def feature_source(dataset: Dataset, genes: tuple[str, ...] | None, embedding: str | None = None) -> FeatureSource:
+    """How features are made: log1p expression of the genes, or (genes None) the embedding as it is.
+
+    Raises:
+        GeneError: genes that the data set does not have.
+        RepresentationError: it has no expression.
+        ScaleError: the scale of its expression is not known.
+    """
+    if genes is None:
+        return FeatureSource(f"obsm/{embedding}")
+    if dataset.expression is None:
+        raise RepresentationError(
+            f"{dataset.path.name} has no expression.", "It has no X and no layers.", "Train on an embedding."
+        )
+    match = match_genes(dataset, genes)
+    if match.missing:
+        raise GeneError(f"The data set has no gene {listed(match.missing)}.", match.how, "Leave them out.")
+    counts = dataset.scale.require() == "counts"
+    return FeatureSource(dataset.expression, tuple(match.columns.tolist()), normalise=counts and dataset.choices.normalise)
 
 
 def read_training_cells(

@@ -23,14 +23,14 @@ from state_engine import __version__
 from state_engine.checkpoints.card import FORMAT, ModelCard, TrainingSummary
 from state_engine.checkpoints.store import save_model
 from state_engine.data.dataset import Dataset
-from state_engine.data.expression import FeatureSource, choose_hvgs, match_genes
+from state_engine.data.expression import choose_hvgs
 from state_engine.device import DeviceName, Precision, choose_device, dtype_of
-from state_engine.errors import CheckpointError, ConfigError, GeneError, RepresentationError, listed
+from state_engine.errors import CheckpointError, ConfigError
 from state_engine.models.config import BackboneConfig, TransitionConfig
 from state_engine.models.losses import energy_distance
 from state_engine.models.transition import TransitionModel
 from state_engine.progress import OnProgress, Progress, silent
-from state_engine.train.cells import HeldOut, TrainingCells, read_training_cells
+from state_engine.train.cells import HeldOut, TrainingCells, feature_source, read_training_cells
 from state_engine.train.scores import score_held_out, summarise
 
 LOSSES_FILE = "losses.csv"
@@ -113,7 +113,9 @@ def train_transition(dataset: Dataset, request: TrainRequest, output: Path, on_p
     device, dtype = choose_device(request.device).torch_device, dtype_of(request.precision)
     on_progress(Progress("Reading cells"))
     genes = _genes(dataset, request)
-    cells = read_training_cells(dataset, _source(dataset, request, genes), request.hold_out, request.match_batches)
+    cells = read_training_cells(
+        dataset, feature_source(dataset, genes, request.embedding), request.hold_out, request.match_batches
+    )
     with torch.random.fork_rng():
         torch.manual_seed(request.seed)
         model = TransitionModel(network(request, cells)).to(device)
@@ -197,28 +199,7 @@ def _genes(dataset: Dataset, request: TrainRequest) -> tuple[str, ...] | None:
         return None
     if request.genes:
         return request.genes
-    return choose_hvgs(dataset, request.hvgs) if request.hvgs else dataset.genes.names
-
-
-def _source(dataset: Dataset, request: TrainRequest, genes: tuple[str, ...] | None) -> FeatureSource:
-    """How the features are made: log1p expression of the genes, or the embedding as it is.
-
-    Raises:
-        GeneError: genes that the data set does not have.
-        RepresentationError: it has no expression.
-        ScaleError: the scale of its expression is not known.
-    """
-    if genes is None:
-        return FeatureSource(f"obsm/{request.embedding}")
-    if dataset.expression is None:
-        raise RepresentationError(
-            f"{dataset.path.name} has no expression.", "It has no X and no layers.", "Train on an embedding."
-        )
-    match = match_genes(dataset, genes)
-    if match.missing:
-        raise GeneError(f"The data set has no gene {listed(match.missing)}.", match.how, "Leave them out.")
-    counts = dataset.scale.require() == "counts"
-    return FeatureSource(dataset.expression, tuple(match.columns.tolist()), normalise=counts and dataset.choices.normalise)
+    return choose_hvgs(dataset, request.hvgs) if request.hvgs else tuple(dict.fromkeys(dataset.genes.names))
 
 
 def _card(
@@ -229,6 +210,7 @@ def _card(
     scores: dict[str, float],
 ) -> ModelCard:
     all_genes = genes is not None and len(genes) == dataset.n_genes
+    scale: Literal["log1p", "counts"] = "counts" if dataset.scale.scale == "counts" and not dataset.choices.normalise else "log1p"
     return ModelCard(
         format=FORMAT,
         id="",
@@ -237,7 +219,7 @@ def _card(
         input_key=request.embedding or ("X" if all_genes else "X_hvg"),
         input_genes=genes,
         output_genes=genes,
-        scale=None if genes is None else "log1p",
+        scale=None if genes is None else scale,
         control=dataset.require_control(),
         perturbations=cells.perturbations,
         perturbation_encoding="one-hot",

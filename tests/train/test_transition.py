@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from state_engine.checkpoints.store import load_model, read_card
-from state_engine.data.dataset import Dataset, open_dataset
+from state_engine.data.dataset import Choices, Dataset, open_dataset
 from state_engine.data.expression import FeatureSource
 from state_engine.data.synthetic import Design, write_simulated
 from state_engine.errors import CheckpointError, ConfigError, GeneError, JobCancelled, LabelError, UnknownLabelError
@@ -134,6 +134,11 @@ def test_genes_can_be_named_and_must_be_there(dataset, tmp_path: Path):
     assert card.input_genes == ("ISG15", "MX1", "ACTB")
     with pytest.raises(GeneError, match="no gene NOSUCHGENE"):
         train_transition(dataset, replace(named, genes=("ISG15", "NOSUCHGENE")), tmp_path / "other")
+
+
+def test_counts_that_are_not_normalised_are_said_to_be_counts(dataset, tmp_path: Path):
+    raw = open_dataset(dataset.path, Choices(normalise=False))
+    assert train_transition(raw, SMALL, tmp_path / "model").scale == "counts"
 
 
 def test_a_cancelled_training_leaves_nothing(dataset, tmp_path: Path):
