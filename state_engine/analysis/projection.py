@@ -4,7 +4,9 @@ Which cells: predicted (corrected expression, or the predicted embedding), obser
 are left out: corrected, they are their basal cells again. Distances on a UMAP are qualitative: arrows show where, not how much.
 
 The neighbour graph is exact (brute force on the principal components) instead of approximate: up to 20,000 cells that is
-quicker, as nothing has to be compiled for it, and it has no randomness of its own.
+quicker, as nothing has to be compiled for it, and it has no randomness of its own. Cells that come from the same basal cell (the
+cell itself, its prediction under each perturbation, repeated draws) are not each other's neighbours: they are nearly the same
+vector, and would else fill each other's neighbourhoods and drift off as islands of one cell.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ COMPONENTS: Final = 50
 NEIGHBOURS: Final = 15
 MIN_DISTANCE: Final = 0.3
 EPOCHS: Final = 200
+MOST_RELATIVES: Final = 500
+"""Cells of the same origin that are looked past when neighbours are searched."""
+Neighbours = tuple[NDArray[np.int64], NDArray[np.float32]]
 KINDS: Final = (keys.PREDICTED, keys.OBSERVED_CONTROL, keys.OBSERVED)
 
 
@@ -127,7 +132,7 @@ def fit(result_path: Path, out: Path, seed: int = 0, on_progress: OnProgress = s
     components, variance = _principal_components(features, seed)
     on_progress(Progress("Fitting the UMAP", 2, 3))
     neighbours = min(NEIGHBOURS, len(rows) - 1)
-    xy = _umap(components, neighbours, seed)
+    xy = _umap(components, _neighbours(components, _origins(result)[rows], neighbours), seed)
     settings = Settings(
         seed=seed,
         source=result.embedding or "corrected expression (log1p)",
@@ -214,7 +219,7 @@ def grid_arrows(table: pd.DataFrame, projection: Projection, n: int = 20, min_ce
 def warm_up() -> None:
     """Imports and compiles what `fit` needs (seconds, once a process)."""
     values = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
-    _umap(values, 5, 0)
+    _umap(values, _neighbours(values, np.arange(len(values)), 5), 0)
 
 
 def _basal_rows(result: Result) -> NDArray[np.int64]:
@@ -244,24 +249,41 @@ def _principal_components(features: NDArray[np.float32], seed: int) -> tuple[NDA
     return pca.fit_transform(features).astype(np.float32), pca.explained_variance_ratio_.astype(np.float32)
 
 
-def _umap(values: NDArray[np.float32], neighbours: int, seed: int) -> NDArray[np.float32]:
-    """(n, 2) UMAP of the values from their exact neighbours; started from two principal components, which is stable and quick."""
+def _origins(result: Result) -> NDArray[np.int64]:
+    """(n,) row of the observed cell that each cell comes from; its own row for observed cells and where that is not known."""
+    basal = _basal_rows(result)
+    return np.where(basal >= 0, basal, np.arange(result.n_cells))
+
+
+def _neighbours(values: NDArray[np.float32], origins: NDArray[np.int64], n: int) -> Neighbours:
+    """(cells, n) nearest cells of another origin with their distances, each cell itself first; of the same origin only when
+    there are no others."""
     from sklearn.neighbors import NearestNeighbors
 
-    distances, indices = NearestNeighbors(n_neighbors=neighbours, algorithm="brute").fit(values).kneighbors(values)
+    relatives = int(np.unique(origins, return_counts=True)[1].max()) - 1
+    k = min(n + min(relatives, MOST_RELATIVES), len(values))
+    distances, indices = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(values).kneighbors(values)
+    own = np.arange(len(values))[:, None]
+    rank = np.where(indices == own, 0, np.where(origins[indices] == origins[:, None], 2, 1))
+    order = np.argsort(rank, axis=1, kind="stable")[:, :n]
+    return np.take_along_axis(indices, order, 1), np.take_along_axis(distances, order, 1).astype(np.float32)
+
+
+def _umap(values: NDArray[np.float32], neighbours: Neighbours, seed: int) -> NDArray[np.float32]:
+    """(n, 2) UMAP of the values from their exact neighbours; started from two principal components, which is stable and quick."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=ImportWarning)  # no TensorFlow, not needed
         warnings.filterwarnings("ignore", message=".*knn_search_index.*")  # no new cells are added later
         import umap
 
         model = umap.UMAP(
-            n_neighbors=neighbours,
+            n_neighbors=neighbours[0].shape[1],
             min_dist=MIN_DISTANCE,
             n_epochs=EPOCHS,
             init="pca",
             random_state=seed,
             n_jobs=1,
-            precomputed_knn=(indices, distances.astype(np.float32)),
+            precomputed_knn=neighbours,
         )
         return np.asarray(model.fit_transform(values), np.float32)
 

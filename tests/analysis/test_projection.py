@@ -60,6 +60,33 @@ def test_a_large_result_is_sampled_in_every_stratum_and_says_so(path: Path) -> N
     assert len(pr.arrows(result, small)) >= 0.5 * (result.obs["kind"].iloc[small.rows] == keys.PREDICTED).sum()
 
 
+def test_cells_of_one_origin_are_neighbours_only_when_there_are_no_others() -> None:
+    values = np.array([[0], [0.1], [0.2], [1], [2], [9]], np.float32)  # the first three come from one basal cell
+    indices, distances = pr._neighbours(values, np.array([7, 7, 7, 3, 4, 5]), 3)
+    assert indices[:, 0].tolist() == list(range(6)) and (distances[:, 0] == 0).all()
+    assert indices[0, 1:].tolist() == [3, 4] and indices[2, 1:].tolist() == [3, 4]
+    np.testing.assert_allclose(distances[0, 1:], [1, 2], atol=1e-6)
+    assert set(pr._neighbours(values[:4], np.array([7, 7, 7, 3]), 3)[0][0].tolist()) >= {0, 3}
+
+
+def test_predictions_without_effect_lie_among_the_control_cells(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    cells = rng.normal(size=(60, 60))
+    names = [f"c{i}" for i in range(60)]
+    kinds = [(keys.PREDICTED, f"p{i}", [f"p{i} {n}" for n in names]) for i in range(20)]
+    rows = [(name, p, "T", kind, basal) for kind, p, own in kinds for name, basal in zip(own, names, strict=True)]
+    rows += [(n, "control", "T", keys.OBSERVED_CONTROL, n) for n in names]
+    obs = pd.DataFrame(rows, columns=["name", "perturbation", "context", "kind", "basal_cell"]).set_index("name")
+    x = np.vstack([cells + rng.normal(scale=0.01, size=cells.shape) for _ in range(21)])
+    path = write_result(tmp_path / "r.h5ad", x, x, obs)
+    xy = pr.fit(path, tmp_path / "p.npz").xy
+    origin = np.tile(np.arange(60), 21)
+    apart = np.linalg.norm(xy[:, None] - xy[None], axis=2)
+    np.fill_diagonal(apart, np.inf)
+    nearest = np.argsort(apart, axis=1)[:, :30]
+    assert (origin[nearest] == origin[:, None]).mean() < 0.5  # 0.67 = each origin an island of its own
+
+
 def hand_made(tmp_path: Path, own: str = "") -> tuple[Result, pr.Projection]:
     rows = [
         ("p1", "drug", "T", keys.PREDICTED, "a"),
