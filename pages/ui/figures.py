@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -21,6 +21,9 @@ def show_figure(
     table: Callable[[], pd.DataFrame] | None = None,
     height: int = 460,
     selectable: bool = False,
+    on_select: Callable[[], None] | None = None,
+    modes: Sequence[Literal["points", "box", "lasso"]] = ("lasso", "box"),
+    chart: str = "",
 ) -> Any:
     """Shows a figure with all that belongs to it and returns the selection when there is one.
 
@@ -31,21 +34,26 @@ def show_figure(
         caption: method and n.
         table: makes the data behind the figure, only when asked for.
         height: in pixels.
-        selectable: points can be chosen by lasso or box; the page then runs again.
+        selectable: points can be chosen; the page then runs again.
+        on_select: called first when points were chosen (implies `selectable`); the event is in the session under KEY[_CHART]_plot.
+        modes: how points can be chosen.
+        chart: tells this drawing from others of the same figure: a new value makes the browser forget its selection and zoom.
     """
+    selectable = selectable or on_select is not None
     # the axis titles and legend carry the words, so a figure without margins for a title fits a paper as it is
     figure.update_layout(height=height, margin={"l": 48, "r": 12, "t": 12, "b": 44}, uirevision=key)
     with st.container(key=f"figure_{key}"):
         st.markdown(f"**{title}**")
         form = st.session_state.get(f"{key}_format", "SVG")
         config, alt = _config(key, form or "SVG", selectable), f"{title}. {caption}"
+        plot_key = f"{key}_{chart}_plot" if chart else f"{key}_plot"
         if selectable:
             event: Any = st.plotly_chart(
-                figure, key=f"{key}_plot", on_select="rerun", selection_mode=("lasso", "box"), config=config, alt=alt
+                figure, key=plot_key, on_select=on_select or "rerun", selection_mode=modes, config=config, alt=alt
             )
         else:
             event = None
-            st.plotly_chart(figure, key=f"{key}_plot", config=config, alt=alt)
+            st.plotly_chart(figure, key=plot_key, config=config, alt=alt)
         st.caption(caption)
         with st.container(horizontal=True, vertical_alignment="center"):
             st.segmented_control(
