@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import state_engine.challenge.commands as challenge
 from state_engine import __version__
-from state_engine.challenge import commands as challenge
 from state_engine.data.dataset import Choices
 from state_engine.device import DEVICE_NAMES, PRECISIONS
 from state_engine.errors import StateError
@@ -218,7 +218,7 @@ def _demo(options: argparse.Namespace) -> int:
     from state_engine.train.demo import rebuild
 
     output = options.output or DEMO_PATH.parent
-    card = rebuild(output, _on_terminal())
+    card = rebuild(output, _on_terminal()).card
     print(f"{output}: {card.name}")
     for name, value in card.training.scores.items():
         print(f"  {name}: {value:.4f}")

@@ -5,7 +5,7 @@ Control cells are encoded once however often they are drawn, a perturbation once
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -77,14 +77,17 @@ class SetRunner:
         self._basal_encoded = torch.empty(0)
 
     @torch.inference_mode()
-    def load_cells(self, basal: np.ndarray) -> None:
-        """Encodes basal cells (n, g); tasks point at them by position until the next call."""
-        blocks = []
-        values = torch.from_numpy(np.ascontiguousarray(basal, dtype=np.float32))
-        for block in values.split(max(1, self.cells_a_pass)):
-            blocks.append(self.model.encode_basal(block.to(self.device, self.dtype)))
-        self._basal_encoded = torch.cat(blocks)
-        self._basal = values if self.model.needs_basal else torch.empty(0)
+    def load_cells(self, blocks: Iterable[np.ndarray]) -> None:
+        """Encodes blocks of basal cells (n, g); tasks point at them by position until the next call."""
+        encoded, kept = [], []
+        for values in blocks:
+            basal = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+            for part in basal.split(max(1, self.cells_a_pass)):
+                encoded.append(self.model.encode_basal(part.to(self.device, self.dtype)))
+            if self.model.needs_basal:
+                kept.append(basal)
+        self._basal_encoded = torch.cat(encoded)
+        self._basal = torch.cat(kept) if kept else torch.empty(0)
 
     def run(self, tasks: Sequence[SetTask]) -> Iterator[SetResult]:
         """Predicts sets; results come in the order of the tasks within each set size.

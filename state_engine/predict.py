@@ -182,7 +182,7 @@ class _Work:
             rows = plan.basal[context][first * plan.set_size : numbers[-1] * plan.set_size + plan.set_size]
             unique, positions = np.unique(rows, return_inverse=True)
             basal = read_features(self.dataset, self.source, unique)
-            self.runner.load_cells(basal)
+            self.runner.load_cells([basal])
             cells = positions.reshape(len(numbers), plan.set_size)
             context_block = _Block(cells, first, basal, self._basal_expression(unique, basal))
             control = self._run(context_block, unique, card.control)

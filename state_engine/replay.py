@@ -6,12 +6,11 @@ answers. Control cells are drawn with numpy's legacy generator, as there. Notati
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from state_engine import keys
@@ -19,13 +18,14 @@ from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.store import LoadedModel, load_model
 from state_engine.data.cell_sets import ReplayWindow, replay_plan
 from state_engine.data.dataset import Choices, Dataset, open_dataset
-from state_engine.data.expression import FeatureSource, read_features
+from state_engine.data.expression import FeatureSource, iter_features
 from state_engine.device import DeviceName, Precision, choose_device, dtype_of
 from state_engine.errors import RepresentationError, UnknownLabelError, listed
 from state_engine.files import replacing
 from state_engine.forward import SetResult, SetRunner, SetTask
 from state_engine.models.config import AttentionMode
 from state_engine.progress import OnProgress, Progress, silent
+from state_engine.replaced import ReplacedCopy
 from state_engine.runs import package_versions
 from state_engine.values import to_plain
 
@@ -50,14 +50,6 @@ class ReplayRequest:
     attention: AttentionMode | None = None
     embedding_key: str | None = None
     allow_unknown: bool = False
-
-
-@dataclass(frozen=True)
-class _Target:
-    """Where an output matrix goes: an HDF5 path such as "X" or "obsm/X_hvg", and the matrix itself (cells, features)."""
-
-    path: str
-    values: np.ndarray
 
 
 def replay(
@@ -88,19 +80,15 @@ def replay(
     plan = tuple(draws)
     remarks: list[str] = []
     runner = SetRunner(loaded.module, loaded.perturbation_features, request.attention or card.attention, on_remark=remarks.append)
-    targets = _predict(dataset, loaded, runner, plan, source, on_progress)
-    summary = {
-        "simulated": int(sum(len(w.target) for w in plan)),
-        "cells": dataset.n_cells,
-        "device": device.name,
-        "remarks": remarks,
-        "versions": package_versions(),
-        "request": to_plain(request),
-    }
-    on_progress(Progress("Writing the result"))
+    summary = {"simulated": sum(len(w.target) for w in plan), "cells": dataset.n_cells, "device": device.name}
+    about = {**summary, "versions": package_versions(), "request": to_plain(request)}
+    places = _Output(card, source)
     with replacing(output) as beside:
-        _write(Path(request.data), beside, targets, summary)
-    return summary
+        on_progress(Progress("Copying the data set"))
+        with ReplacedCopy(Path(request.data), beside, places.widths, dataset.n_cells, (f"{keys.MANIFEST}_replay", about)) as copy:
+            for window, result in _predict(dataset, card, runner, plan, source, on_progress):
+                places.write(copy, window.target, result)
+    return {**about, "remarks": remarks}
 
 
 def _source(dataset: Dataset, card: ModelCard, key: str) -> FeatureSource:
@@ -143,17 +131,16 @@ def _check_labels(dataset: Dataset, card: ModelCard, allow_unknown: bool) -> Non
 
 def _predict(
     dataset: Dataset,
-    loaded: LoadedModel,
+    card: ModelCard,
     runner: SetRunner,
     plan: tuple[ReplayWindow, ...],
     source: FeatureSource,
     on_progress: OnProgress,
-) -> list[_Target]:
-    card = loaded.card
+) -> Iterator[tuple[ReplayWindow, SetResult]]:
     rows = np.unique(np.concatenate([w.basal for w in plan])) if plan else np.array([], dtype=np.int64)
     on_progress(Progress("Reading control cells"))
-    runner.load_cells(read_features(dataset, source, rows))
-    output = _Output(dataset, card, source)
+    # only encoded cells are kept, so the controls of a large data set need not fit into memory
+    runner.load_cells(values for _, values in iter_features(dataset, source, rows, block=2048))
     index = {label: i for i, label in enumerate(card.perturbations)}
     batches = _batches(dataset, card)
     tasks = [
@@ -166,9 +153,8 @@ def _predict(
         for number, window in enumerate(plan)
     ]
     for done, result in enumerate(runner.run(tasks), 1):
-        output.put(plan[result.tag].target, result)
         on_progress(Progress("Predicting cells", done, len(tasks)))
-    return output.targets()
+        yield plan[result.tag], result
 
 
 def _batches(dataset: Dataset, card: ModelCard) -> np.ndarray | None:
@@ -179,53 +165,20 @@ def _batches(dataset: Dataset, card: ModelCard) -> np.ndarray | None:
 
 
 class _Output:
-    """The matrices of the result; cells that are not simulated keep what they had."""
+    """Where results go: HDF5 paths, and the range they are cut to."""
 
-    def __init__(self, dataset: Dataset, card: ModelCard, source: FeatureSource) -> None:
-        self.dataset, self.card, self.source = dataset, card, source
+    def __init__(self, card: ModelCard, source: FeatureSource) -> None:
         self.clip = card.config.output_space != "embedding"  # the embedding too, when genes come out
-        self.covered = np.zeros(dataset.n_cells, dtype=bool)
-        self.main = np.empty((dataset.n_cells, card.config.output_dim), np.float32)
-        genes = card.config.decoder.genes if card.config.decoder else 0
-        self.decoded = np.zeros((dataset.n_cells, genes), np.float32)
-
-    def put(self, rows: np.ndarray, result: SetResult) -> None:
-        predicted = np.clip(result.predicted, LOWEST, HIGHEST) if self.clip else result.predicted
-        self.main[rows] = predicted
-        if result.decoded is not None:
-            self.decoded[rows] = np.clip(result.decoded, LOWEST, HIGHEST)
-        self.covered[rows] = True
-
-    def targets(self) -> list[_Target]:
-        kept = np.flatnonzero(~self.covered)
-        if len(kept):
-            self.main[kept] = read_features(self.dataset, self.source, kept)
-        found = [_Target(self.source.representation, self.main)]
-        if self.card.config.decoder is not None:
+        self.main = source.representation
+        self.widths = {self.main: card.config.output_dim}
+        self.decoded = ""
+        if card.config.decoder is not None:
             # decoded genes go where the reference puts them: HVGs beside the embedding, the whole space into X
-            place = "obsm/X_hvg" if self.card.config.output_space == "hvg" else keys.X
-            found.append(_Target(place, self.decoded))
-        return found
+            self.decoded = "obsm/X_hvg" if card.config.output_space == "hvg" else keys.X
+            self.widths[self.decoded] = card.config.decoder.genes
 
-
-def _write(source: Path, path: Path, targets: list[_Target], summary: dict[str, Any]) -> None:
-    """A copy of `source` with some matrices replaced, without loading the rest."""
-    replaced = {t.path for t in targets}
-    with h5py.File(source, "r") as old, h5py.File(path, "w") as new:
-        new.attrs.update(dict(old.attrs))
-        for name, item in old.items():
-            if name in replaced:
-                continue
-            if isinstance(item, h5py.Group) and any(r.startswith(f"{name}/") for r in replaced):
-                group = new.create_group(name)
-                group.attrs.update(dict(item.attrs))
-                for child in item:
-                    if f"{name}/{child}" not in replaced:
-                        old.copy(item[child], group)
-            else:
-                old.copy(item, new)
-        for target in targets:
-            made = new.create_dataset(target.path, data=target.values)
-            made.attrs["encoding-type"], made.attrs["encoding-version"] = "array", "0.2.0"
-        note = new.require_group("uns").create_dataset(f"{keys.MANIFEST}_replay", data=json.dumps(summary))
-        note.attrs["encoding-type"], note.attrs["encoding-version"] = "string", "0.2.0"
+    def write(self, copy: ReplacedCopy, rows: np.ndarray, result: SetResult) -> None:
+        predicted = np.clip(result.predicted, LOWEST, HIGHEST) if self.clip else result.predicted
+        copy.write(self.main, rows, predicted)
+        if result.decoded is not None:
+            copy.write(self.decoded, rows, np.clip(result.decoded, LOWEST, HIGHEST))

@@ -18,7 +18,7 @@ LAYERS = (
     {"config", "device"},
     {"data", "models"},
     {"checkpoints", "runs", "datasets"},
-    {"inputs", "compatibility", "forward", "results", "request", "attention_maps"},
+    {"inputs", "compatibility", "forward", "results", "replaced", "request", "attention_maps"},
     {"predict", "replay", "attention", "measured", "analysis", "evaluate", "challenge", "train"},
     {"jobs", "cli", "__main__"},
 )

@@ -189,7 +189,7 @@ def test_batching_sets_gives_the_numbers_of_one_by_one(request_: PredictionReque
     found = []
     for cells_a_pass in (1, 16, 1000):
         runner = SetRunner(loaded.module, loaded.perturbation_features, "full", cells_a_pass)
-        runner.load_cells(basal)
+        runner.load_cells([basal])
         found.append({r.tag: r.predicted for r in runner.run(tasks)})
     for tag, one in found[0].items():
         for other in found[1:]:
@@ -200,7 +200,7 @@ def test_out_of_memory_halves_the_pass_and_says_so(request_: PredictionRequest, 
     loaded = load_model(Path(request_.model))
     remarks: list[str] = []
     runner = SetRunner(loaded.module, loaded.perturbation_features, "full", 64, remarks.append)
-    runner.load_cells(np.ones((8, len(GENES)), np.float32))
+    runner.load_cells([np.ones((8, len(GENES)), np.float32)])
     whole, most = runner._forward, 3
 
     def limited(batch: list[SetTask]) -> list:

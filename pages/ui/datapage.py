@@ -32,7 +32,7 @@ def understood(data: Dataset) -> None:
         f"**Genes**: {data.genes.chosen.words}, such as {', '.join(data.genes.names[:4])}",
         "**Representations**: "
         + (", ".join(f"{m.name} ({m.width:,} features, {m.layout})" for m in data.representations) or "none"),
-        f"**Scale**: {data.scale.scale or 'unclear'}, " + " ".join(data.scale.evidence),
+        f"**Scale**: {data.scale.scale or 'unclear'}. " + " ".join(data.scale.evidence),
     ]
     st.markdown("  \n".join(lines))
     for note in data.notes:
