@@ -1,0 +1,270 @@
+"""The Genes page opened without a browser, and its figures and words as functions of tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from pages.ui import genechart
+from pages.ui.agreementpage import missing_scores, score_table, verdict
+from pages.ui.genespage import Question, find_genes, match_names, split_names, summary
+from state_engine.analysis.effects import (
+    CORRECTED,
+    NO_CHANGE,
+    OTHER_CONTEXTS,
+    OTHER_PERTURBATIONS,
+    RAW,
+    EffectComparison,
+    Score,
+)
+from state_engine.runs import RunFolder
+from tests.pages.finished_run import finished_run
+
+PAGE = str(Path(__file__).resolve().parents[2] / "pages" / "views" / "genes.py")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return finished_run(tmp_path_factory.mktemp("home"))
+
+
+def opened(monkeypatch: pytest.MonkeyPatch, home: Path, **query: str) -> AppTest:
+    monkeypatch.setenv("STATE_EXPLORER_HOME", str(home))
+    st.cache_resource.clear()
+    page = AppTest.from_file(PAGE, default_timeout=20)
+    for name, value in query.items():
+        page.query_params[name] = value
+    page.session_state["thread_run"] = query.get("run", "")
+    return page.run()
+
+
+def text(page: AppTest) -> str:
+    return " ".join(e.value for kind in (page.markdown, page.caption, page.warning, page.info) for e in kind)
+
+
+# ---- the page ----
+
+
+def test_without_a_run_it_says_what_belongs_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = opened(monkeypatch, tmp_path)
+    assert "No prediction is chosen" in text(page)
+    assert not page.exception
+
+
+def test_the_answer_is_a_sentence_with_its_numbers(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
+    page = opened(monkeypatch, run.path.parents[1], run=run.id)
+    assert not page.exception
+    # the made-up result raises two genes and lowers one
+    assert "2 of 40 genes go up and 1 down" in text(page)
+    assert "30 predicted cells against 30 predicted control cells" in text(page)
+    assert len(page.dataframe[0].value) == 40
+
+
+def test_the_first_gene_is_one_that_changes_and_the_users_word_decides(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
+    page = opened(monkeypatch, run.path.parents[1], run=run.id)
+    assert page.selectbox(key="gene").value in ("G0", "G1", "G10")
+    page.selectbox(key="gene").set_value("G7").run()
+    assert page.selectbox(key="gene").value == "G7"
+    assert "**G7 in B**" in text(page)
+    assert page.query_params["gene"] in ("G7", ["G7"])
+
+
+def test_the_address_opens_a_condition_and_a_gene(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
+    page = opened(monkeypatch, run.path.parents[1], run=run.id, perturbation="drugB", context="T", gene="G3")
+    assert (page.selectbox(key="perturbation").value, page.selectbox(key="context").value) == ("drugB", "T")
+    assert "**G3 in T**" in text(page)
+
+
+def test_an_address_that_means_nothing_opens_the_default(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
+    page = opened(monkeypatch, run.path.parents[1], run=run.id, context="moon", gene="UNKNOWN1")
+    assert page.selectbox(key="context").value == "B"
+    assert not page.exception
+
+
+def test_names_of_a_gene_set_that_are_not_there_are_said(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
+    page = opened(monkeypatch, run.path.parents[1], run=run.id)
+    page.text_area(key="gene_set").set_value("g0, G5\nNOSUCH").run()
+    assert "2 of 3 names are in the result" in text(page)
+    assert "**Not in the result:** NOSUCH" in text(page)
+    page.segmented_control(key="gene_show").set_value("Gene set").run()
+    assert sorted(page.dataframe[0].value["gene"]) == ["G0", "G5"]
+
+
+def test_searching_leaves_the_genes_that_match(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
+    page = opened(monkeypatch, run.path.parents[1], run=run.id)
+    page.text_input(key="gene_search").set_value("G10").run()
+    assert page.dataframe[0].value["gene"].tolist() == ["G10"]
+
+
+def test_a_run_without_genes_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    embedded = finished_run(tmp_path, embedding="X_state", decoder=False)
+    page = opened(monkeypatch, tmp_path, run=embedded.id)
+    assert "predicts an embedding, not genes" in text(page)
+    assert not page.exception
+
+
+def test_the_measurement_is_compared_in_its_tab(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
+    monkeypatch.setenv("STATE_EXPLORER_HOME", str(run.path.parents[1]))
+    st.cache_resource.clear()
+    page = AppTest.from_file(PAGE, default_timeout=20)
+    page.session_state["thread_run"] = run.id
+    page.session_state["gene_tabs"] = "Against the measurement"
+    page.run()
+    assert not page.exception
+    assert "| **Prediction** |" in text(page)
+    assert "the run has no means of the measured cells" in text(page).lower()
+
+
+# ---- names and sets ----
+
+
+def test_names_are_split_however_they_were_pasted() -> None:
+    assert split_names(' IFI6, "ISG15";\tMX1\n\nIFI6 ') == ["IFI6", "ISG15", "MX1"]
+
+
+def test_names_match_in_upper_and_lower_case_but_the_exact_one_wins() -> None:
+    assert match_names(["ifi6", "Mx1", "zzz"], ["IFI6", "MX1", "Mx1"]) == (("IFI6", "Mx1"), ("zzz",))
+
+
+def test_a_search_for_exact_names_does_not_find_longer_ones() -> None:
+    table = pd.DataFrame({"gene": ["IFI6", "IFI62", "MX1", "A.B"]})
+    assert find_genes(table, "ifi6, mx1")["gene"].tolist() == ["IFI6", "MX1"]
+    assert find_genes(table, "ifi")["gene"].tolist() == ["IFI6", "IFI62"]
+    assert find_genes(table, "a.b")["gene"].tolist() == ["A.B"]
+    assert find_genes(table, "X(").empty
+
+
+# ---- figures ----
+
+
+def changes(p: list[float], fold: list[float]) -> pd.DataFrame:
+    genes = [f"G{i}" for i in range(len(p))]
+    return pd.DataFrame({"gene": genes, "log2_fold_change": fold, "p_value": p, "fdr": p})
+
+
+def test_calls_need_both_thresholds() -> None:
+    table = changes([0.01, 0.01, 0.2, 0.01, 0.01], [1.0, -1.0, 3.0, 0.1, 0.0])
+    assert genechart.directions(table, 0.05, 0.25).tolist() == ["up", "down", "same", "same", "same"]
+    assert genechart.directions(table, 0.05, 0.0).tolist() == ["up", "down", "same", "up", "same"]
+
+
+def test_p_of_zero_is_drawn_at_the_edge_and_counted() -> None:
+    drawn = genechart.volcano(changes([0.0, 1e-20, 0.5], [2.0, 1.0, 0.0]))
+    assert drawn.n_capped == 1
+    heights = np.concatenate([np.asarray(trace.y) for trace in drawn.figure.data if trace.customdata is not None])
+    assert np.isfinite(heights).all()
+    assert sorted(heights)[-1] > 20
+
+
+def test_all_p_of_zero_still_draws() -> None:
+    assert genechart.heights(pd.Series([0.0, 0.0]))[0].tolist() == [308.0, 308.0]
+
+
+def test_the_volcano_names_its_top_genes_and_the_set_when_one_is_given() -> None:
+    table = changes([1e-9, 1e-8, 1e-7, 0.9], [3.0, -2.0, 0.5, 0.0])
+    drawn = genechart.volcano(table, chosen="G3", names=1)
+    assert drawn.named == ("G3", "G0", "G1")
+    assert (drawn.n_up, drawn.n_down) == (2, 1)
+    assert genechart.volcano(table, marked=("G2",), names=1).named == ("G2",)
+
+
+def test_every_point_knows_its_gene() -> None:
+    table = changes([1e-9, 1e-8, 0.7], [3.0, -2.0, 0.5])
+    found = {}
+    for trace in genechart.volcano(table).figure.data:
+        if trace.customdata is not None:
+            found |= dict(zip(trace.customdata, np.asarray(trace.x).tolist(), strict=True))
+    assert found == {"G0": 3.0, "G1": -2.0, "G2": 0.5}
+
+
+def test_names_do_not_lie_on_one_another() -> None:
+    table = changes([1e-9] * 6, [1.0, 1.01, 1.02, 1.03, 1.04, 1.05])
+    labels = genechart.volcano(table, names=6).figure.layout.annotations
+    heights = sorted(label.ay for label in labels)
+    assert len(labels) == 6
+    assert np.diff(heights).min() >= 7
+
+
+def test_up_is_vermilion_and_down_is_blue() -> None:
+    traces = genechart.volcano(changes([1e-9, 1e-9, 0.9], [1.0, -1.0, 0.0])).figure.data
+    colours = {trace.customdata[0]: trace.marker.color for trace in traces if trace.customdata is not None}
+    assert (colours["G0"], colours["G1"]) == ("#D55E00", "#0072B2")
+
+
+def test_a_gene_that_is_the_same_in_all_cells_has_no_violin_but_its_cells() -> None:
+    groups = [
+        genechart.CellGroup("predicted", np.ones(5, np.float32), "#D55E00"),
+        genechart.CellGroup("observed control", np.arange(5, dtype=np.float32), "#9aa0a3"),
+    ]
+    figure = genechart.violins("MX1", groups)
+    assert [trace.type for trace in figure.data] == ["scatter", "violin", "scatter"]
+    assert "80% detect" in figure.layout.xaxis.ticktext[1]
+
+
+def test_agreement_has_one_scale_on_both_axes() -> None:
+    genes = pd.DataFrame(
+        {
+            "gene": ["A", "B", "C"],
+            "observed_log2_fold_change": [5.0, -1.0, 0.0],
+            "corrected_log2_fold_change": [1.0, 0.5, 0.1],
+            "observed_fdr": [0.001, 0.5, 1.0],
+        }
+    )
+    figure = genechart.agreement(genes, "corrected_log2_fold_change")
+    assert figure.layout.xaxis.range == figure.layout.yaxis.range
+    assert [label.text for label in figure.layout.annotations] == ["A"]
+
+
+def test_ranking_puts_the_largest_effect_on_top_and_marks_the_current_one() -> None:
+    ranking = pd.DataFrame({"perturbation": ["a", "b"], "context": ["T", "T"], "log2_fold_change": [-2.0, 1.0]})
+    figure = genechart.ranking_bars(ranking, ("b", "T"))
+    assert figure.layout.yaxis.ticktext == ("<b>b · T</b>", "a · T")
+    assert figure.data[0].marker.color == ("#D55E00", "#0072B2")
+
+
+# ---- words ----
+
+
+def score(method: str, pearson: float | None, mae: float | None, reason: str = "") -> Score:
+    return Score(method, pearson, pearson, mae, None, None, None, reason)
+
+
+def test_it_says_when_a_mean_predicts_better() -> None:
+    scores = [score(CORRECTED, 0.6, 0.05), score(NO_CHANGE, None, 0.06), score(OTHER_CONTEXTS, 0.7, 0.04)]
+    assert verdict(scores) == [
+        "**The mean of the other contexts predicts this better:** Pearson 0.70 against 0.60, mean absolute error 0.04 against 0.05."
+    ]
+
+
+def test_close_numbers_get_the_digits_that_tell_them_apart() -> None:
+    sentence = verdict([score(CORRECTED, 0.6912, 0.05), score(OTHER_CONTEXTS, 0.6918, 0.06)])[0]
+    assert "Pearson 0.692 against 0.691" in sentence
+    assert "is better in one respect" in sentence
+
+
+def test_it_is_silent_when_the_model_is_best() -> None:
+    assert verdict([score(CORRECTED, 0.9, 0.01), score(NO_CHANGE, None, 0.06), score(OTHER_CONTEXTS, 0.7, 0.04)]) == []
+
+
+def test_a_missing_score_is_a_dash_with_a_reason_and_never_zero() -> None:
+    scores = (
+        score(CORRECTED, 0.6, 0.05),
+        score(RAW, -0.2, 0.09),
+        score(OTHER_PERTURBATIONS, None, None, "No other perturbation was measured."),
+    )
+    found = EffectComparison("p", "c", 1, 1, 1, 0, 50, scores, pd.DataFrame())
+    lines = score_table(found).splitlines()
+    assert lines[-1] == "| Mean effect of other perturbations | – | – | – | – |"
+    assert "| **0.60** | **0.050** |" in lines[2]
+    assert "−0.20" in lines[3]
+    assert missing_scores(scores) == ["Mean effect of other perturbations: no other perturbation was measured."]
+
+
+def test_nothing_found_is_said_as_such() -> None:
+    question = Question("drug", "T", "predicted control", "corrected")
+    assert "**None of 2 genes changes**" in summary(question, changes([0.9, 0.8], [0.1, 0.2]), 0.25)
