@@ -42,6 +42,8 @@ WATERMARK_BYTES = b"vcc-prep"
 COPY_BYTES = 4 * 1024**2
 # workers of zstd: more than none, so that the bytes do not depend on their number
 ZSTD_THREADS = 2
+# of an archive, per stored value: 1.9 to 4.9 on simulated predictions (benchmarks/RESULTS.md)
+ARCHIVE_BYTES = 4
 
 
 def write_archive(
@@ -128,8 +130,8 @@ def estimate(
         density = seen.nnz / seen.shape[0] if seen is not None and seen.shape[0] else part.matrix.n_stored / part.matrix.shape[0]
         n_entries += int(density * cells)
     free = shutil.disk_usage(output.parent).free if output.parent.is_dir() else 0
-    # h5ad: 8 bytes an entry; spool and zstd: measured at 3 to 5 bytes an entry (benchmarks/RESULTS.md)
-    return Estimate(plan.n_cells, n_entries, 13 * n_entries + BLOCK_VALUES, 4 * n_entries, free)
+    # spool and h5ad: 8 bytes an entry each, but the spooled values go before the columns come
+    return Estimate(plan.n_cells, n_entries, 12 * n_entries + BLOCK_VALUES, ARCHIVE_BYTES * n_entries, free)
 
 
 def _spool(plan: Plan, folder: Path, on_progress: OnProgress) -> tuple[Report, Spool]:

@@ -1,6 +1,6 @@
 """A sparse .h5ad, byte for byte as AnnData writes one, without ever holding the matrix.
 
-Values and column indices go to two compressed temporary files (`Spool`) as cells arrive; when all have arrived the HDF5 file is
+Values and column indices go to two temporary files (`Spool`) as cells arrive; when all have arrived the HDF5 file is
 written from them in the order AnnData uses: data, indices, indptr. HDF5 places chunks in the order they are written, so pieces that
 end on chunk borders give the file that one big write gives.
 """
@@ -15,7 +15,6 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 import pandas as pd
-import zstandard
 from anndata.io import write_elem
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
@@ -24,6 +23,7 @@ from state_engine.challenge.source import Labels
 from state_engine.progress import OnProgress, Progress, silent
 
 SLAB_BYTES = 8 * 1024**2
+KINDS = {"data": np.dtype(np.float32), "indices": np.dtype(np.int32)}
 
 
 class Spool:
@@ -34,26 +34,22 @@ class Spool:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.paths = {name: folder / f"{name}.zst" for name in ("data", "indices")}
+        self.paths = {name: folder / f"{name}.raw" for name in KINDS}
         self.sizes: list[NDArray[np.int64]] = []
-        self._files: dict[str, tuple[BinaryIO, zstandard.ZstdCompressionWriter]] = {}
+        self._files: dict[str, BinaryIO] = {}
 
     def __enter__(self) -> Spool:
-        for name, path in self.paths.items():
-            file = path.open("wb")
-            self._files[name] = (file, zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False))
+        self._files = {name: path.open("wb") for name, path in self.paths.items()}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for file, writer in self._files.values():
-            if kind is None:
-                writer.close()
+        for file in self._files.values():
             file.close()
 
     def add(self, part: csr_matrix) -> None:
         """Take (m, genes) float32 cells."""
-        self._files["data"][1].write(np.ascontiguousarray(part.data, np.float32).data)
-        self._files["indices"][1].write(np.ascontiguousarray(part.indices, np.int32).data)
+        for name, values in (("data", part.data), ("indices", part.indices)):
+            self._files[name].write(np.ascontiguousarray(values, KINDS[name]).data)
         self.sizes.append(np.diff(part.indptr).astype(np.int64))
 
     def pointers(self) -> NDArray[np.int64]:
@@ -62,10 +58,9 @@ class Spool:
 
     def read(self, name: str, size: int) -> Iterator[NDArray]:
         """The values or columns again, `size` at a time; the temporary file is deleted behind the last."""
-        kind = np.float32 if name == "data" else np.int32
-        with self.paths[name].open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
-            while piece := _read_exactly(reader, size * 4):
-                yield np.frombuffer(piece, kind)
+        with self.paths[name].open("rb") as file:
+            while len(piece := np.fromfile(file, KINDS[name], size)):
+                yield piece
         self.paths[name].unlink()
 
 
@@ -87,7 +82,7 @@ def write_h5ad(
         file.attrs["encoding-type"], file.attrs["encoding-version"] = "anndata", "0.1.0"
         group = file.create_group("X")
         group.attrs["shape"] = (n, len(genes))
-        for done, name in enumerate(("data", "indices")):
+        for done, name in enumerate(KINDS):
             _write_vector(group, spool, name, total, done * total, on_progress)
         wide = total > np.iinfo(np.int32).max
         group.create_dataset("indptr", data=pointers.astype(np.int64 if wide else np.int32), maxshape=(None,))
@@ -103,18 +98,10 @@ def write_h5ad(
 
 def _write_vector(group: h5py.Group, spool: Spool, name: str, total: int, done: int, on_progress: OnProgress) -> None:
     """One spooled vector. Its handle is closed on return, which puts its last chunks in front of the next vector."""
-    place = group.create_dataset(name, shape=(total,), dtype=np.float32 if name == "data" else np.int32, maxshape=(None,))
+    place = group.create_dataset(name, shape=(total,), dtype=KINDS[name], maxshape=(None,))
     chunk = place.chunks[0]
     start = 0
     for piece in spool.read(name, max(1, SLAB_BYTES // 4 // chunk) * chunk):
         place[start : start + len(piece)] = piece
         start += len(piece)
         on_progress(Progress("Writing the matrix", done + start, 2 * total))
-
-
-def _read_exactly(reader: zstandard.ZstdDecompressionReader, size: int) -> bytes:
-    pieces = []
-    while size > 0 and (piece := reader.read(size)):
-        pieces.append(piece)
-        size -= len(piece)
-    return b"".join(pieces)
