@@ -149,14 +149,14 @@ def check_contexts(
 def check_targets(perturbations: Labels, contexts: Labels | None, wanted: tuple[str, ...], spec: ChallengeSpec) -> list[Finding]:
     """Perturbations missing or not asked for, and numbers of cells, in each context."""
     unknown: dict[str, list[str]] = {}
-    missing, wrong = [], []
+    missing, wrong, odd = [], [], []
     for context in wanted or ("",):
         here = perturbations if contexts is None or not context else perturbations.take(contexts.where(context))
         cells = {n: int(k) for n, k in zip(here.names, here.counts(), strict=True) if k and n != spec.rules.control}
         tail = f" in {context}" if context else ""
         number = spec.rules.n_perturbations
         if spec.targets is None and number and cells and len(cells) != number:
-            missing.append(f"{len(cells):,} perturbations{tail} instead of {number:,}")
+            odd.append(f"{len(cells):,}{tail} instead of {number:,}")
         asked = spec.targets.of(context) if spec.targets else dict.fromkeys(cells, spec.rules.cells_per_perturbation or None)
         if asked is None:
             missing.append(f"all{tail}: the list has no such context")
@@ -165,7 +165,9 @@ def check_targets(perturbations: Labels, contexts: Labels | None, wanted: tuple[
             unknown.setdefault(name, []).append(context)
         missing += [f"{name}{tail}" for name in asked if name not in cells]
         wrong += [f"{n}{tail} has {cells[n]:,} instead of {k:,}" for n, k in asked.items() if k and n in cells and cells[n] != k]
-    return _target_findings(list(unknown), missing, wrong, spec.rules)
+    title = "The number of perturbations is not the one asked for."
+    number_findings = [found("perturbations-number", "error", title, names=odd)] if odd else []
+    return number_findings + _target_findings(list(unknown), missing, wrong, spec.rules)
 
 
 def _target_findings(unknown: list[str], missing: list[str], wrong: list[str], rules: Rules) -> list[Finding]:

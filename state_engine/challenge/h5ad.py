@@ -23,6 +23,7 @@ from state_engine.challenge.source import Labels
 from state_engine.progress import OnProgress, Progress, silent
 
 SLAB_BYTES = 8 * 1024**2
+MOST_INT32 = 2**31 - 1
 KINDS = {"data": np.dtype(np.float32), "indices": np.dtype(np.int32)}
 
 
@@ -78,14 +79,16 @@ def write_h5ad(
     """
     pointers = spool.pointers()
     n, total = len(pointers) - 1, int(pointers[-1])
+    # SciPy wants both index arrays of one type: `vcc prep` stops at int64 indptr with int32 indices
+    index = np.dtype(np.int64 if total > MOST_INT32 else np.int32)
     with h5py.File(path, "w") as file:
         file.attrs["encoding-type"], file.attrs["encoding-version"] = "anndata", "0.1.0"
         group = file.create_group("X")
         group.attrs["shape"] = (n, len(genes))
         for done, name in enumerate(KINDS):
-            _write_vector(group, spool, name, total, done * total, on_progress)
-        wide = total > np.iinfo(np.int32).max
-        group.create_dataset("indptr", data=pointers.astype(np.int64 if wide else np.int32), maxshape=(None,))
+            kind = index if name == "indices" else KINDS[name]
+            _write_vector(group, spool, name, kind, (total, done * total), on_progress)
+        group.create_dataset("indptr", data=pointers.astype(index), maxshape=(None,))
         group.attrs["encoding-type"], group.attrs["encoding-version"] = "csr_matrix", "0.1.0"
         obs = {
             key: pd.Categorical.from_codes(labels.codes, pd.Index(labels.names, dtype=object)) for key, labels in columns.items()
@@ -96,9 +99,16 @@ def write_h5ad(
             write_elem(file, name, {})
 
 
-def _write_vector(group: h5py.Group, spool: Spool, name: str, total: int, done: int, on_progress: OnProgress) -> None:
-    """One spooled vector. Its handle is closed on return, which puts its last chunks in front of the next vector."""
-    place = group.create_dataset(name, shape=(total,), dtype=KINDS[name], maxshape=(None,))
+def _write_vector(
+    group: h5py.Group, spool: Spool, name: str, kind: np.dtype, span: tuple[int, int], on_progress: OnProgress
+) -> None:
+    """One spooled vector. Its handle is closed on return, which puts its last chunks in front of the next vector.
+
+    Args:
+        span: length of the vector, and what was done before it, for `on_progress`.
+    """
+    total, done = span
+    place = group.create_dataset(name, shape=(total,), dtype=kind, maxshape=(None,))
     chunk = place.chunks[0]
     start = 0
     for piece in spool.read(name, max(1, SLAB_BYTES // 4 // chunk) * chunk):

@@ -141,6 +141,18 @@ def test_nothing_is_compressed_inside_hdf5(vcc2025: Submission) -> None:
         assert all(file[f"X/{name}"].compression is None for name in ("data", "indices", "indptr"))
 
 
+def test_very_many_entries_get_wide_indices(vcc2025: Submission, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above 2**31 - 1 entries (here: 100) both index arrays are int64, as SciPy needs them."""
+    monkeypatch.setattr("state_engine.challenge.h5ad.MOST_INT32", 100)
+    report = pack(vcc2025)
+    assert report.archive is not None
+    got = unpack(Path(report.archive.path)).X
+    with h5py.File(Path(report.archive.path).with_suffix(".h5ad")) as file:
+        assert (file["X/indices"].dtype, file["X/indptr"].dtype) == (np.int64, np.int64)
+    got.sum_duplicates()
+    np.testing.assert_array_equal(got.toarray(), vcc2025.x)
+
+
 def test_errors_write_nothing_and_keep_what_is_there(vcc2025: Submission) -> None:
     output = vcc2025.folder / "s.vcc"
     output.write_text("the one before")

@@ -283,6 +283,15 @@ def test_too_many_cells_and_entries(vcc2026: Submission) -> None:
     assert "many-cells" in check(vcc2026.source(), spec).codes("warning")
 
 
+def test_without_a_list_the_number_of_perturbations_is_checked(vcc2026: Submission) -> None:
+    spec = load_challenge("vcc2026", genes=vcc2026.gene_list, contexts=("A", "B", "C"))
+    report = check(vcc2026.source(), spec)
+    assert "targets-unknown" in report.codes("warning")
+    examples = [f.examples for f in report.findings if f.code == "perturbations-number"]
+    assert examples == [tuple(f"5 in {c} instead of 300" for c in "ABC")]
+    assert "cells-per-perturbation" in report.codes("error")
+
+
 def test_output_over_the_input(vcc2025: Submission) -> None:
     """Also by another name of the same file."""
     source = vcc2025.source()
