@@ -1,8 +1,8 @@
 """A submission as a job: what is asked for as plain values, and what is kept in the job's folder.
 
-    FOLDER/report.json       everything that was found (`findings.Report`)
-    FOLDER/submission.vcc    the archive, when one was asked for and nothing is wrong
-    FOLDER/verified.json     what was found in the archive when it was opened again
+FOLDER/report.json       everything that was found (`findings.Report`)
+FOLDER/submission.vcc    the archive, when one was asked for and nothing is wrong
+FOLDER/verified.json     what was found in the archive when it was opened again
 """
 
 from __future__ import annotations

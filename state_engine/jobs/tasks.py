@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from state_engine.analysis import projection, stored
+from state_engine.analysis import export, projection, stored
 from state_engine.analysis.result import open_result
 from state_engine.attention import AttentionRequest, attention_of_set
 from state_engine.attention_maps import maps_name
+from state_engine.challenge import request as challenge
 from state_engine.checkpoints import hub
 from state_engine.checkpoints.arc import convert as convert_arc
 from state_engine.checkpoints.library import adopt, allowed, import_directory
@@ -79,6 +80,21 @@ def differential(request: dict[str, Any], run: RunFolder, on_progress: OnProgres
     condition = request["perturbation"], request["context"]
     path = stored.answer(parent.path, *condition, reference=request["reference"], expression=request["expression"])
     return {"file": path.name}
+
+
+def tables(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
+    """All tables of another run as one zip in its folder: {"run"}."""
+    parent = RunFolder.open(load_settings(), request["run"])
+    return {"file": export.write_tables(parent.path, on_progress).name}
+
+
+def submit(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
+    """A `SubmissionRequest`: checks cells for a challenge, or writes and verifies the archive; reports are in the run folder."""
+    asked = from_plain(challenge.SubmissionRequest, request)
+    on_progress(Progress("Reading labels"))
+    report = challenge.submit(asked, run.path, on_progress)
+    run.record(command=challenge.command_of(asked), settings={"repairs": list(report.repairs)})
+    return {"ok": report.ok, "errors": len(report.errors), "written": report.archive is not None}
 
 
 def attention(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
