@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from state_engine.errors import DeviceError
 from state_engine.models.config import AttentionMode
-from state_engine.models.transition import TransitionModel
+from state_engine.models.transition import TransitionModel, TransitionOutput
 
 # cells a forward pass: where the matrix units of a CPU are busy; a GPU wants many more
 CELLS_A_PASS = {"cpu": 2048, "cuda": 65536, "mps": 8192}
@@ -90,19 +89,29 @@ class SetRunner:
         self._basal = torch.cat(kept) if kept else torch.empty(0)
 
     def run(self, tasks: Sequence[SetTask]) -> Iterator[SetResult]:
-        """Predicts sets; results come in the order of the tasks within each set size.
+        """Predicts sets, small ones first; each result carries its task's tag.
 
         Raises:
             DeviceError: not even one set fits into memory.
         """
-        for size, same in groupby(sorted(tasks, key=lambda t: len(t.cells)), key=lambda t: len(t.cells)):
-            pending = list(same)
-            while pending:
-                batch = pending[: max(1, self.cells_a_pass // max(size, 1))]
-                results = self._try(batch)
-                if results is not None:
-                    pending = pending[len(batch) :]
-                    yield from results
+        pending = sorted(tasks, key=lambda task: len(task.cells))
+        while pending:
+            batch = self._next(pending)
+            results = self._try(batch)
+            if results is not None:
+                pending = pending[len(batch) :]
+                yield from results
+
+    def _next(self, pending: list[SetTask]) -> list[SetTask]:
+        """The next sets for one pass. A GPU gets sets of one size, whose attention is a single kernel."""
+        same_size = self.device.type != "cpu"
+        cells, batch = 0, list[SetTask]()
+        for task in pending:
+            cells += len(task.cells)
+            if batch and (cells > self.cells_a_pass or (same_size and len(task.cells) != len(batch[0].cells))):
+                break
+            batch.append(task)
+        return batch
 
     def _try(self, batch: list[SetTask]) -> list[SetResult] | None:
         """The results, or None after the pass was made smaller for lack of memory."""
@@ -117,34 +126,49 @@ class SetRunner:
                 ) from error
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-            self.cells_a_pass = max(1, len(batch) // 2) * len(batch[0].cells)
-            self.on_remark(f"Out of memory: going on with {max(1, len(batch) // 2)} sets a pass instead of {len(batch)}.")
+            self.cells_a_pass = max(1, sum(len(task.cells) for task in batch) // 2)
+            self.on_remark(f"Out of memory: going on with {self.cells_a_pass:,} cells a pass, half as many as before.")
             return None
 
     @torch.inference_mode()
     def _forward(self, batch: list[SetTask]) -> list[SetResult]:
-        cells = torch.from_numpy(np.stack([t.cells for t in batch]))  # (b, s)
+        sizes = [len(task.cells) for task in batch]
+        output = self._transform(batch, sizes)
+        decoded: Sequence[np.ndarray | None] = [None] * len(batch)
+        if self.model.gene_decoder is not None:
+            decoded = _split(self.model.decode(output.predicted), sizes)
+        predicted = _split(output.predicted, sizes)
+        confidence = output.confidence.float().cpu().numpy() if output.confidence is not None else np.full(len(batch), np.nan)
+        return [SetResult(predicted[i], decoded[i], float(confidence[i]), task.tag) for i, task in enumerate(batch)]
+
+    def _transform(self, batch: list[SetTask], sizes: list[int]) -> TransitionOutput:
+        """(b, s, o) for sets of one size, (n, o) for sets of several."""
+        cells = torch.from_numpy(np.concatenate([task.cells for task in batch]))  # (n,)
+        encoded = self._basal_encoded[cells.to(self._basal_encoded.device)]
+        labels = torch.stack([self._perturbation(task.perturbation) for task in batch])
         basal = self._basal[cells].to(self.device, self.dtype) if self.model.needs_basal else None
         batches = None
         if self.model.batch_encoder is not None:
-            batches = torch.from_numpy(np.stack([t.batches for t in batch if t.batches is not None])).to(self.device)
-        output = self.model.transform(
-            self._basal_encoded[cells.to(self._basal_encoded.device)],
-            torch.stack([self._perturbation(t.perturbation) for t in batch]),
-            basal,
-            batches,
+            batches = torch.from_numpy(np.concatenate([t.batches for t in batch if t.batches is not None])).to(self.device)
+        if len(set(sizes)) > 1:
+            return self.model.transform_packed(encoded, labels, sizes, basal, batches, attention=self.attention)
+        shape = (len(batch), sizes[0])
+        return self.model.transform(
+            encoded.view(*shape, -1),
+            labels,
+            basal.view(*shape, -1) if basal is not None else None,
+            batches.view(shape) if batches is not None else None,
             attention=self.attention,
         )
-        decoded = self.model.decode(output.predicted).float().cpu().numpy() if self.model.gene_decoder is not None else None
-        predicted = output.predicted.float().cpu().numpy()
-        confidence = output.confidence.float().cpu().numpy() if output.confidence is not None else np.full(len(batch), np.nan)
-        return [
-            SetResult(predicted[i], decoded[i] if decoded is not None else None, float(confidence[i]), task.tag)
-            for i, task in enumerate(batch)
-        ]
 
     def _perturbation(self, row: int) -> Tensor:
         """(d,): encoded when first used, then kept."""
         if row not in self._encoded:
             self._encoded[row] = self.model.encode_perturbation(self._features[row : row + 1])[0]
         return self._encoded[row]
+
+
+def _split(values: Tensor, sizes: list[int]) -> list[np.ndarray]:
+    """(b, s, o) or (n, o) as one float32 array a set."""
+    whole = values.float().cpu().numpy().reshape(-1, values.shape[-1])
+    return np.split(whole, np.cumsum(sizes)[:-1])

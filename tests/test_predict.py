@@ -211,7 +211,7 @@ def test_out_of_memory_halves_the_pass_and_says_so(request_: PredictionRequest, 
     monkeypatch.setattr(runner, "_forward", limited)
     tasks = [SetTask(np.arange(8), 1, None, i) for i in range(10)]
     assert [r.tag for r in runner.run(tasks)] == list(range(10))
-    assert remarks and "4 sets a pass instead of 8" in remarks[0]
+    assert remarks and "32 cells a pass, half" in remarks[0]
     most = 0
     with pytest.raises(DeviceError, match="does not fit"):
         list(runner.run(tasks[:1]))

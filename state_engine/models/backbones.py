@@ -6,6 +6,8 @@ positions to its input: a set has no order, and only the mode `causal-rotary` kn
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -32,9 +34,11 @@ class Layer(nn.Module):
         self.norm_feed = _norm(config)
         self.feed = FeedForward(config.hidden, config.intermediate) if gpt2 else SwiGLU(config.hidden, config.intermediate)
 
-    def forward(self, x: Tensor, mode: AttentionMode, alone: bool, maps: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, mode: AttentionMode, alone: bool, maps: bool, sizes: Sequence[int] | None
+    ) -> tuple[Tensor, Tensor | None]:
         """(b, t, d) -> (b, t, d) and the attention weights when `maps`."""
-        mixed, weights = self.attention(self.norm_attention(x), mode, alone, maps)
+        mixed, weights = self.attention(self.norm_attention(x), mode, alone, maps, sizes)
         x = x + mixed
         return x + self.feed(self.norm_feed(x)), weights
 
@@ -49,7 +53,7 @@ class Backbone(nn.Module):
         self.apply(_initialise)
 
     def forward(
-        self, x: Tensor, mode: AttentionMode, alone: bool = False, maps: bool = False
+        self, x: Tensor, mode: AttentionMode, alone: bool = False, maps: bool = False, sizes: Sequence[int] | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Transform the positions of a set.
 
@@ -58,13 +62,14 @@ class Backbone(nn.Module):
             mode: which positions see which.
             alone: each position sees only itself.
             maps: collect the attention weights.
+            sizes: positions of the sets that lie one after the other in x (1, t, d).
 
         Returns:
             (b, t, d), and a (b, heads, t, t) a layer when `maps`, else nothing.
         """
         collected = []
         for layer in self.layers:
-            x, weights = layer(x, mode, alone, maps)
+            x, weights = layer(x, mode, alone, maps, sizes)
             if weights is not None:
                 collected.append(weights)
         return self.norm(x), tuple(collected)

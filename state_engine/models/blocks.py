@@ -6,6 +6,7 @@ c width of a head. Tensors in, tensors out; knows nothing of genes or files.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -56,7 +57,9 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.hidden, (config.heads + 2 * config.kv_heads) * config.head_dim, bias=bias)
         self.out = nn.Linear(config.heads * config.head_dim, config.hidden, bias=bias)
 
-    def forward(self, x: Tensor, mode: AttentionMode, alone: bool = False, maps: bool = False) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, mode: AttentionMode, alone: bool = False, maps: bool = False, sizes: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Attend.
 
         Args:
@@ -64,9 +67,14 @@ class Attention(nn.Module):
             mode: full (no order), causal (a position sees those before it), causal-rotary (and knows distances).
             alone: each position sees only itself, whatever the mode.
             maps: also return the weights, (b, h, t, t); a row sums to one.
+            sizes: x is one row (1, t, d) of several sets one after the other, of these many positions each.
         """
         b, t, _ = x.shape
         queries, keys, values = self._split(self.qkv(x))
+        if sizes is not None and not alone:
+            one, other, third = (part.split(list(sizes), dim=2) for part in (queries, keys, values))
+            mixed = torch.cat([self._mix(q, k, v, mode) for q, k, v in zip(one, other, third, strict=True)], dim=2)
+            return self.out(mixed.transpose(1, 2).reshape(b, t, self.heads * self.head_dim)), None
         if mode == "causal-rotary":
             queries, keys = rotate(queries, self.theta), rotate(keys, self.theta)
         weights = None
@@ -89,6 +97,11 @@ class Attention(nn.Module):
             group = self.heads // self.kv_heads
             keys, values = keys.repeat_interleave(group, dim=1), values.repeat_interleave(group, dim=1)
         return queries, keys, values
+
+    def _mix(self, queries: Tensor, keys: Tensor, values: Tensor, mode: AttentionMode) -> Tensor:
+        if mode == "causal-rotary":
+            queries, keys = rotate(queries, self.theta), rotate(keys, self.theta)
+        return functional.scaled_dot_product_attention(queries, keys, values, is_causal=mode != "full")
 
     def _weights(self, queries: Tensor, keys: Tensor, causal: bool) -> Tensor:
         scores = queries @ keys.transpose(-1, -2) * self.head_dim**-0.5  # (b, h, t, t)

@@ -12,6 +12,7 @@ perturbations it is predicted under, and a perturbation once a set. Using them g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -139,6 +140,45 @@ class TransitionModel(nn.Module):
         hidden = x[:, self.tokens_before : self.tokens_before + s]
         confidence = self.confidence_head(x[:, -1]) if self.confidence_head is not None else None
         return TransitionOutput(self._project(hidden, encoded_basal, basal), confidence, weights if maps else None)
+
+    def transform_packed(
+        self,
+        encoded_basal: Tensor,
+        encoded_perturbation: Tensor,
+        sizes: Sequence[int],
+        basal: Tensor | None = None,
+        batch: Tensor | None = None,
+        *,
+        attention: AttentionMode,
+    ) -> TransitionOutput:
+        """`transform` for sets of different sizes at once: their cells lie one after the other, nothing is padded.
+
+        The linears see all cells together, attention each set alone, so the numbers are those of one set after the other.
+
+        Args:
+            encoded_basal: (n, d), n the sum of `sizes`.
+            encoded_perturbation: (b, d).
+            sizes: cells of each of the b sets.
+            basal: (n, g), only when `needs_basal`.
+            batch: (n,) batch indices, when the model has a batch encoder.
+            attention: as in `forward`.
+
+        Returns:
+            predicted (n, o) and confidence (b,).
+        """
+        repeats = torch.tensor(sizes, device=encoded_basal.device)
+        x = encoded_basal + encoded_perturbation.repeat_interleave(repeats, dim=0)
+        if self.batch_encoder is not None:
+            x = x + self._encode_batch(None if batch is None else batch[:, None])[:, 0]
+        rows = [self._with_tokens(part[None])[0] for part in x.split(list(sizes))]
+        lengths = [len(row) for row in rows]
+        hidden, _ = self.backbone(torch.cat(rows)[None], attention, self.config.mask_attention, sizes=lengths)
+        parts = hidden[0].split(lengths)
+        first = self.tokens_before
+        cells = torch.cat([part[first : first + size] for part, size in zip(parts, sizes, strict=True)])
+        last = torch.stack([part[-1] for part in parts])
+        confidence = self.confidence_head(last) if self.confidence_head is not None else None
+        return TransitionOutput(self._project(cells, encoded_basal, basal), confidence)
 
     def decode(self, embedding: Tensor) -> Tensor:
         """Decode predicted embeddings: (..., o) -> (..., genes), log1p expression.

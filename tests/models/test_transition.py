@@ -254,3 +254,26 @@ def test_bf16_is_close_to_fp32():
         short = model.to(torch.bfloat16)(basal.bfloat16(), perturbation.bfloat16(), attention="full").predicted
     assert short.dtype == torch.bfloat16
     assert (short.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_sets_of_several_sizes_packed_are_the_numbers_of_each_alone(name, mode):
+    config = VARIANTS[name]
+    model, (basal, perturbation, batch) = make(config), inputs(config)
+    sizes = (7, 1, 4)
+    with torch.inference_mode():
+        encoded = torch.cat([model.encode_basal(basal[i, :n]) for i, n in enumerate(sizes)])
+        packed = model.transform_packed(
+            encoded,
+            model.encode_perturbation(perturbation),
+            sizes,
+            torch.cat([basal[i, :n] for i, n in enumerate(sizes)]),
+            torch.cat([batch[i, :n] for i, n in enumerate(sizes)]),
+            attention=mode,
+        )
+        for i, part in enumerate(packed.predicted.split(sizes)):
+            alone = model(basal[i : i + 1, : sizes[i]], perturbation[i : i + 1], batch[i : i + 1, : sizes[i]], attention=mode)
+            assert (part - alone.predicted[0]).abs().max() < 1e-5
+            if packed.confidence is not None:
+                assert (packed.confidence[i] - alone.confidence[0]).abs() < 1e-5
