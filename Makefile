@@ -28,12 +28,17 @@ check: $(VENV)/.development
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# the reference program in an environment of its own, for the parity tests and the benchmarks
-peers: .peers/arc-state/.done
+# the reference programs in environments of their own, for the parity tests and the benchmarks
+peers: .peers/arc-state/.done .peers/vcc/.done
 
 .peers/arc-state/.done:
 	$(PYTHON) -m venv .peers/arc-state
 	.peers/arc-state/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0 arc-state==0.11.1
+	touch $@
+
+.peers/vcc/.done:
+	$(PYTHON) -m venv .peers/vcc
+	.peers/vcc/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0 cell-eval==0.8.2 vcc-cli==0.3.0 "cell-eval2>=0.20,<0.21" pdex==0.3.0
 	touch $@
 
 demo: $(VENV)/.runtime

@@ -42,8 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_convert(commands)
     _add_demo(commands)
-    challenge.add_submit_parser(commands).set_defaults(run=lambda o: challenge.run_submit(o, print))
-    challenge.add_verify_parser(commands).set_defaults(run=lambda o: challenge.run_verify(o, print))
+    challenge.add_submit_parser(commands).set_defaults(run=lambda o: challenge.run_submit(o, print, _on_terminal()))
+    challenge.add_verify_parser(commands).set_defaults(run=lambda o: challenge.run_verify(o, print, _on_terminal()))
     return parser
 
 

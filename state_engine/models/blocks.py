@@ -73,8 +73,8 @@ class Attention(nn.Module):
         queries, keys, values = self._split(self.qkv(x))
         if sizes is not None and not alone:
             one, other, third = (part.split(list(sizes), dim=2) for part in (queries, keys, values))
-            mixed = torch.cat([self._mix(q, k, v, mode) for q, k, v in zip(one, other, third, strict=True)], dim=2)
-            return self.out(mixed.transpose(1, 2).reshape(b, t, self.heads * self.head_dim)), None
+            parts = [self._mix(q, k, v, mode).transpose(1, 2) for q, k, v in zip(one, other, third, strict=True)]
+            return self.out(torch.cat(parts, dim=1).view(b, t, self.heads * self.head_dim)), None
         if mode == "causal-rotary":
             queries, keys = rotate(queries, self.theta), rotate(keys, self.theta)
         weights = None
