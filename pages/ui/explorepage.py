@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,13 +10,11 @@ import plotly.graph_objects as go
 import streamlit as st
 from numpy.typing import NDArray
 
-from pages.ui import palette, umapchart
+from pages.ui import palette, selection, umapchart
+from pages.ui.effecttable import effects_of
 from pages.ui.figures import show_figure
-from pages.ui.runview import open_run, stamp
-from pages.ui.widgets import go as go_to
-from pages.ui.words import plural
+from pages.ui.runview import stamp
 from state_engine import keys
-from state_engine.analysis.effects import effect_sizes
 from state_engine.analysis.projection import Projection, arrows, grid_arrows
 from state_engine.analysis.result import Layer, Result
 from state_engine.errors import RequestError
@@ -66,7 +62,7 @@ def cell_map(run: RunFolder, result: Result, projection: Projection) -> None:
                 "The filters leave no cell. Choose at least one kind, context and perturbation.", icon=":material/filter_alt:"
             )
             return
-        polygon = _polygon(run)
+        polygon = selection.polygon_of(run)
         chosen = None if polygon is None else umapchart.inside(view.xy, polygon)
         if chosen is not None and not chosen.any():
             polygon, chosen = None, None
@@ -83,10 +79,14 @@ def cell_map(run: RunFolder, result: Result, projection: Projection) -> None:
             table=lambda: cell_table(result, projection, view),
             height=580,
             chart=chart,
-            on_select=lambda: _remember(run, f"map_{chart}_plot"),
+            on_select=lambda: selection.remember(run, f"map_{chart}_plot"),
         )
     with right:
-        _selection(run, result, projection, view, chosen)
+        st.markdown("**Selection**")
+        if chosen is None:
+            st.caption("Draw around cells with the lasso on the map to see what they are.")
+        else:
+            selection.show(run, result.obs.iloc[view.rows], chosen, lambda: cell_table(result, projection, view, chosen))
 
 
 def _controls(run: RunFolder, result: Result, projection: Projection) -> View:
@@ -261,153 +261,3 @@ def cell_table(result: Result, projection: Projection, view: View, chosen: NDArr
     if view.colour == "Gene":
         table[f"{view.gene} ({view.layer}, log1p)"] = result.gene(view.gene, view.layer)[rows]
     return table
-
-
-def composition(labels: pd.DataFrame, chosen: NDArray[np.bool_]) -> pd.DataFrame:
-    """What a selection is made of beside what is shown.
-
-    Columns: label ("kind", "perturbation" or "context"); value; selected (cells); share (of the selection); expected (share of all
-    cells shown); enrichment (share / expected).
-    """
-    parts = []
-    for column in (keys.KIND, keys.PERTURBATION, keys.CONTEXT):
-        values = labels[column].astype(str)
-        every, some = values.value_counts(), values[chosen].value_counts()
-        part = pd.DataFrame(
-            {"label": column, "value": every.index, "selected": some.reindex(every.index, fill_value=0).to_numpy()}
-        )
-        part["share"] = part["selected"] / max(1, int(chosen.sum()))
-        part["expected"] = every.to_numpy() / len(values)
-        parts.append(part)
-    table = pd.concat(parts, ignore_index=True)
-    return table.assign(enrichment=table["share"] / table["expected"])
-
-
-def _polygon(run: RunFolder) -> NDArray[np.float32] | None:
-    return st.session_state.get(f"map_polygon_{run.id}")
-
-
-def _remember(run: RunFolder, key: str) -> None:
-    """Keeps the outline of a new lasso or box, and has the map drawn anew.
-
-    The browser would send every selected point again with each later click; the outline is a few numbers, stays right when colours or
-    filters change, and a new key for the chart makes the browser forget its points.
-    """
-    found = outline(st.session_state.get(key))
-    if found is not None:
-        st.session_state[f"map_polygon_{run.id}"] = found
-        st.session_state[f"map_round_{run.id}"] = st.session_state.get(f"map_round_{run.id}", 0) + 1
-
-
-def outline(event: Any) -> NDArray[np.float32] | None:
-    """Corners of the lasso or box in a chart's selection event, (k, 2) data units; None without one."""
-    selection = event["selection"] if event else {}
-    for shape in selection.get("lasso") or []:
-        return np.column_stack([shape["x"], shape["y"]]).astype(np.float32)
-    for shape in selection.get("box") or []:
-        (x0, x1), (y0, y1) = shape["x"], shape["y"]
-        return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float32)
-    return None
-
-
-def _selection(run: RunFolder, result: Result, projection: Projection, view: View, chosen: NDArray[np.bool_] | None) -> None:
-    st.markdown("**Selection**")
-    if chosen is None:
-        st.caption("Draw around cells with the lasso on the map to see what they are.")
-        return
-    table = composition(result.obs.iloc[view.rows], chosen)
-    st.markdown(f"{plural(int(chosen.sum()), 'cell')} of {len(view.rows):,} shown")
-    labels = ["kind", "perturbation", "context"]
-    by = st.segmented_control("Composition by", labels, default="kind", key="map_by", required=True)
-    part = table[table["label"] == by].drop(columns="label").sort_values("selected", ascending=False)
-    part[["share", "expected"]] *= 100
-    st.dataframe(
-        part,
-        hide_index=True,
-        key="map_composition",
-        height=min(38 + 35 * len(part), 260),
-        column_config={
-            "value": st.column_config.TextColumn(by.capitalize()),
-            "selected": st.column_config.NumberColumn("Cells", format="%d"),
-            "share": st.column_config.NumberColumn("Share", format="%.1f%%", help="Of the selected cells."),
-            "expected": st.column_config.NumberColumn("Expected", format="%.1f%%", help="Its share of all cells shown."),
-            "enrichment": st.column_config.NumberColumn(
-                "Ratio", format="%.2f", help="Share over expected; 1 is as on the whole map."
-            ),
-        },
-    )
-    with st.container(horizontal=True):
-        st.download_button(
-            "Cells (CSV)",
-            data=lambda: cell_table(result, projection, view, chosen).to_csv(index=False).encode(),
-            file_name="selected_cells.csv",
-            mime="text/csv",
-            key="selection_csv",
-            icon=":material/download:",
-            on_click="ignore",
-        )
-        st.download_button(
-            "Composition (CSV)",
-            data=lambda: table.to_csv(index=False).encode(),
-            file_name="composition.csv",
-            mime="text/csv",
-            key="composition_csv",
-            icon=":material/download:",
-            on_click="ignore",
-        )
-        if st.button("Clear selection", key="clear_selection", icon=":material/close:"):
-            del st.session_state[f"map_polygon_{run.id}"]
-            st.rerun(scope="fragment")
-
-
-@st.cache_data(max_entries=32, show_spinner="Measuring effects")
-def effects_of(run_path: str, written: int) -> pd.DataFrame:
-    """`effect_sizes` of a run, computed once for its result file."""
-    run = RunFolder(Path(run_path))
-    return effect_sizes(open_run(run), run_dir=run.path)
-
-
-def effect_table(run: RunFolder, result: Result) -> None:
-    """How large each predicted effect is."""
-    st.markdown("#### How large is each effect?")
-    if not result.has_expression:
-        st.info(
-            "The model predicts an embedding and has no gene decoder, so effects on genes cannot be measured.",
-            icon=":material/info:",
-        )
-        return
-    table = effects_of(str(run.path), stamp(run.result))
-    st.dataframe(
-        table,
-        hide_index=True,
-        key="effect_table",
-        height=min(38 + 35 * len(table), 400),
-        column_config={
-            "perturbation": st.column_config.TextColumn("Perturbation", pinned=True),
-            "context": st.column_config.TextColumn("Context"),
-            "n_cells": st.column_config.NumberColumn("Predicted cells", format="%d"),
-            "effect_size": st.column_config.ProgressColumn(
-                "Effect size",
-                format="%.2f",
-                min_value=0.0,
-                max_value=float(table["effect_size"].max()) or 1.0,
-                help="Euclidean length of the mean effect over all genes, in log1p units. It grows with the number of genes, "
-                "so compare it within this run.",
-            ),
-            "n_up": st.column_config.NumberColumn(
-                "Genes up", format="%d", help="FDR < 0.05 against the paired predicted control."
-            ),
-            "n_down": st.column_config.NumberColumn(
-                "Genes down", format="%d", help="FDR < 0.05 against the paired predicted control."
-            ),
-            "top_genes": st.column_config.TextColumn(
-                "Largest effects", width="large", help="Largest mean change, with its direction."
-            ),
-        },
-    )
-    st.caption(
-        f"Mean corrected prediction minus mean paired predicted control over {result.n_genes:,} genes, log1p. Effects are predicted, "
-        "not measured; the Genes page compares them with measurements where there are any."
-    )
-    if st.button("See the genes", key="to_genes", icon=":material/genetics:"):
-        go_to("genes")

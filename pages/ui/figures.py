@@ -40,8 +40,8 @@ def show_figure(
         chart: tells this drawing from others of the same figure: a new value makes the browser forget its selection and zoom.
     """
     selectable = selectable or on_select is not None
-    # the axis titles and legend carry the words, so a figure without margins for a title fits a paper as it is
-    figure.update_layout(height=height, margin={"l": 48, "r": 12, "t": 12, "b": 44}, uirevision=key)
+    # the axis titles and legend carry the words, so a figure without a title fits a paper as it is; the buttons lie above the plot
+    figure.update_layout(height=height, margin={"l": 48, "r": 12, "t": 34, "b": 44}, uirevision=key)
     with st.container(key=f"figure_{key}"):
         st.markdown(f"**{title}**")
         form = st.session_state.get(f"{key}_format", "SVG")

@@ -104,6 +104,7 @@ def value_map(
     unit: str,
     style: Look,
     chosen: NDArray[np.bool_] | None = None,
+    low: float = 0.0,
 ) -> go.Figure:
     """Cells coloured by a number, the highest on top; cells without a value in light grey below them.
 
@@ -113,6 +114,7 @@ def value_map(
         name, unit: of the number, for the colour bar.
         style: size and opacity.
         chosen: (n,) True for points in the selection.
+        low: where the colours start.
     """
     figure = go.Figure()
     kind = _scatter(len(xy))
@@ -139,7 +141,7 @@ def value_map(
             marker={
                 "color": values[order],
                 "colorscale": palette.SEQUENTIAL,
-                "cmin": float(min(0.0, values[order].min())) if len(order) else 0.0,
+                "cmin": low,
                 "cmax": top_of(values),
                 "size": style.size,
                 "opacity": max(style.opacity, 0.8),
@@ -169,7 +171,7 @@ def add_arrows(figure: go.Figure, start: Points, end: Points, ink: str, weight: 
     x = np.column_stack([start[:, 0], end[:, 0], gap]).ravel().astype(np.float32)
     y = np.column_stack([start[:, 1], end[:, 1], gap]).ravel().astype(np.float32)
     averaged = weight is not None
-    line: dict[str, Any] = {"color": ink, "width": 1.4 if averaged else 0.5}
+    line: dict[str, Any] = {"color": ink, "width": 1.2 if averaged else 0.5}
     figure.add_trace(
         _scatter(len(start))(
             x=x, y=y, mode="lines", line=line, opacity=0.95 if averaged else 0.16, hoverinfo="skip", showlegend=False

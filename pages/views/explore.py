@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from pages.ui.explorepage import cell_map, effect_table
+from pages.ui.effecttable import effect_table
+from pages.ui.explorepage import cell_map
 from pages.ui.runview import finished_run, open_projection, open_run, result_area
 from pages.ui.widgets import errors_shown, page_head
 

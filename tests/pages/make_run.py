@@ -1,0 +1,102 @@
+"""A finished run on disk without a worker: result, map and attention maps, small and made by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from state_engine import keys
+from state_engine.analysis import projection as pr
+from state_engine.analysis.result import open_result
+from state_engine.attention_maps import maps_name
+from state_engine.config import Settings
+from state_engine.request import PredictionRequest
+from state_engine.runs import RunFolder
+from state_engine.values import to_plain
+from tests.analysis.make_result import make_result
+
+VIEWS = Path(__file__).resolve().parents[2] / "pages" / "views"
+
+
+def make_run(settings: Settings, data: Path | None = None, embedding: str | None = None, decoder: bool = True) -> RunFolder:
+    """A run of two perturbations in two contexts, 30 cells each, in sets of 16."""
+    request = PredictionRequest(
+        data=str(data or settings.home / "cells.h5ad"),
+        model=str(settings.models / "a-model"),
+        perturbations=("drugA", "drugB"),
+        contexts=("B", "T"),
+        cells=30,
+    )
+    run = RunFolder.create(settings, "predict", to_plain(request), "drugA, drugB in B, T")
+    run.record(seed=42, settings={"set_size": 16, "attention": "full"})
+    make_result(run.result, embedding=embedding, decoder=decoder)
+    _fill_names(run.result)
+    result = open_result(run.result)
+    rows = np.flatnonzero(result.obs[keys.KIND].isin(pr.KINDS).to_numpy())
+    xy = np.random.default_rng(0).normal(size=(len(rows), 2)).astype(np.float32)
+    settings_of_map = pr.Settings(7, "corrected expression (log1p)", len(rows), len(rows), False, 50, 15)
+    pr.Projection(xy, rows.astype(np.int32), np.ones(50, np.float32) / 50, settings_of_map).save(run.file("projection.npz"))
+    run.finish("done")
+    return run
+
+
+def _fill_names(path: Path) -> None:
+    """Observed control rows name themselves as their basal cell, as the predict verb writes them."""
+    data = anndata.read_h5ad(path)
+    own = data.obs[keys.BASAL_CELL].astype(str).to_numpy()
+    control = (data.obs[keys.KIND] == keys.OBSERVED_CONTROL).to_numpy()
+    own[control] = data.obs_names[control]
+    data.obs[keys.BASAL_CELL] = own
+    data.write_h5ad(path)
+
+
+def make_maps(
+    run: RunFolder, mode: str = "full", tokens: float = 0.0, perturbation: str = "drugA", context: str = "B"
+) -> np.ndarray:
+    """Random maps of 3 layers and 2 heads of 16 cells for the first set; returns the perturbed weights."""
+    rng = np.random.default_rng(0)
+    weights = rng.random((2, 3, 2, 16, 16)).astype(np.float32)
+    if mode != "full":
+        weights *= np.tril(np.ones((16, 16), np.float32))
+    weights *= (1 - tokens) / weights.sum(-1, keepdims=True)
+    result = open_result(run.result)
+    cells = result.obs[keys.BASAL_CELL].iloc[result.rows(keys.PREDICTED, context, perturbation)[:16]].astype(str)
+    np.savez(
+        run.file(maps_name(perturbation, context, 0)),
+        perturbed=weights[0],
+        control=weights[1],
+        cells=cells.to_numpy(str),
+        batches=np.array(["1"] * 8 + ["2"] * 8),
+        basal=rng.random((16, 40)).astype(np.float16),
+        genes=np.array(result.genes or [f"feature {i}" for i in range(40)]),
+        token_share=np.full((3, 2), tokens, np.float32),
+        about=json.dumps({"mode": mode}),
+    )
+    return weights[0]
+
+
+def opened(monkeypatch: pytest.MonkeyPatch, view: str, run: RunFolder | None, home: Path, **thread: str) -> AppTest:
+    """A page of the app with this run chosen, drawn once."""
+    monkeypatch.setenv("STATE_EXPLORER_HOME", str(home))
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    page = AppTest.from_file(str(VIEWS / f"{view}.py"), default_timeout=30)
+    for name, value in {"run": run.id if run else "", **thread}.items():
+        page.session_state[f"thread_{name}"] = value
+    return page.run()
+
+
+def text(page: AppTest) -> str:
+    """All words of a page."""
+    return " ".join(e.value for kind in (page.markdown, page.caption, page.warning, page.info, page.error) for e in kind)
+
+
+def figures(page: AppTest) -> list[dict]:
+    """The plotly figures of a page, as JSON values."""
+    return [json.loads(chart.proto.spec) for chart in page.get("plotly_chart")]

@@ -1,0 +1,234 @@
+"""The Explore page opened without a browser, and the map, the selection and the banner as functions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from pages.ui import umapchart
+from pages.ui.runview import differences
+from pages.ui.selection import composition, outline
+from state_engine import keys
+from state_engine.config import Settings
+from state_engine.data.dataset import Choices
+from state_engine.datasets import DataEntry
+from state_engine.request import PredictionRequest
+from state_engine.runs import RunFolder
+from tests.pages.make_run import VIEWS, figures, make_run, opened, text
+
+LOOK = umapchart.Look(5, 0.8, "#000000")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def run(home: Path) -> RunFolder:
+    return make_run(Settings(home))
+
+
+# ---- the page ----
+
+
+def test_without_a_run_the_page_teaches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = opened(monkeypatch, "explore", None, tmp_path)
+    assert "No prediction is chosen" in text(page) and not page.exception
+    assert [b.label for b in page.button] == ["Predict something", "Use the demo"]
+
+
+def test_the_map_says_how_it_was_made_and_effects_are_ranked(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
+    page = opened(monkeypatch, "explore", run, home)
+    assert not page.exception and not page.error
+    assert "Control, predicted and observed cells, coloured by kind" in text(page)
+    assert "340 cells; seed 7" in text(page) and "qualitative" in text(page)
+    table = page.dataframe[0].value
+    assert len(table) == 4 and table["effect_size"].is_monotonic_decreasing
+    names = [t.get("name") for t in figures(page)[0]["data"] if t.get("showlegend", True)]
+    assert {"predicted (120)", "observed control (100)", "observed (120)"} <= set(names)
+
+
+def test_a_gene_colours_the_map_raw_or_corrected(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
+    page = opened(monkeypatch, "explore", run, home)
+    page.pills(key="map_colour").set_value("Gene").run()
+    first = page.selectbox(key=f"map_gene_{run.id}").value
+    assert first in {"G0", "G1", "G2", "G3"} and f"coloured by {first}" in text(page)  # genes that a perturbation raises by 1.5
+    corrected = figures(page)[0]["data"][0]["marker"]["color"]
+    page.segmented_control(key="map_layer").set_value("raw").run()
+    assert "Raw expression" in text(page) and figures(page)[0]["data"][0]["marker"]["color"] != corrected
+
+
+def test_filters_leave_the_chosen_cells(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
+    page = opened(monkeypatch, "explore", run, home)
+    page.multiselect(key="map_contexts").set_value(["B"]).run()
+    assert "Filters show 170" in text(page)
+    page.multiselect(key="map_perturbations").set_value(["drugA"]).run()
+    assert "Filters show 110" in text(page)  # 30 predicted, 30 observed, and the 50 control cells that they are compared with
+    page.pills(key="map_kinds").set_value([]).run()
+    assert "filters leave no cell" in text(page) and not page.exception
+
+
+def test_each_arrow_style_draws_what_it_says(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
+    page = opened(monkeypatch, "explore", run, home)
+    lines = {}
+    for style in ("None", "Averaged", "Each cell"):
+        page.segmented_control(key="map_arrows").set_value(style).run()
+        lines[style] = [t for t in figures(page)[0]["data"] if t["mode"] == "lines"]
+    assert [len(lines[s]) for s in lines] == [0, 1, 1]
+    assert "120 of 120 arrows" in text(page)
+
+
+def test_a_remembered_selection_has_its_composition(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
+    page = opened(monkeypatch, "explore", run, home)
+    page.session_state[f"map_polygon_{run.id}"] = np.array([[-9, -9], [9, -9], [9, 9], [-9, 9]], np.float32)
+    page.run()
+    assert "340 cells of 340 shown" in text(page) and len(page.dataframe) == 2
+    page.button(key="clear_selection").click().run()
+    assert "340 cells of 340 shown" not in text(page)
+
+
+def test_embeddings_without_genes_are_said_to_have_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = opened(monkeypatch, "explore", make_run(Settings(tmp_path), embedding="X_state", decoder=False), tmp_path)
+    assert not page.exception and not page.error
+    assert "Gene" not in page.pills(key="map_colour").options and text(page).count("has no gene decoder") == 2
+
+
+def test_a_result_of_another_data_set_is_out_of_date(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run = make_run(Settings(tmp_path), data=tmp_path / "old.h5ad")
+    folder = tmp_path / "datasets"
+    folder.mkdir()
+    entry = {
+        "id": "abcd1234",
+        "name": "new.h5ad",
+        "path": str(tmp_path / "new.h5ad"),
+        "origin": "server",
+        "created": "2026-01-01",
+    }
+    (folder / "abcd1234.json").write_text(json.dumps({**entry, "choices": {}}))
+    stale = opened(monkeypatch, "explore", run, tmp_path, data="abcd1234")
+    assert "Out of date: recalculate" in text(stale) and "old.h5ad, chosen now is new.h5ad" in text(stale)
+    assert "coloured by kind" in text(stale), "the old result stays"
+    assert "Out of date" not in text(opened(monkeypatch, "explore", run, tmp_path))
+
+
+def test_the_pages_process_stays_light(run: RunFolder, home: Path) -> None:
+    code = (
+        "import sys; from streamlit.testing.v1 import AppTest\n"
+        f"for view in ('explore', 'attention'):\n    page = AppTest.from_file(r'{VIEWS}/' + view + '.py', default_timeout=30)\n"
+        f"    page.session_state['thread_run'] = '{run.id}'; page.run(); assert not page.exception and not page.error\n"
+        "print([m for m in ('torch', 'umap', 'scanpy', 'anndata', 'pdex', 'sklearn', 'numba') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env={"STATE_EXPLORER_HOME": str(home), "PYTHONPATH": str(VIEWS.parents[1])},
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stdout.strip().endswith("[]")
+
+
+# ---- the banner ----
+
+
+def test_what_differs_is_named() -> None:
+    request = PredictionRequest("/data/a.h5ad", "/models/m", ("drug",))
+    same = DataEntry("x1x1", "a.h5ad", "/data/a.h5ad", "server", "")
+    assert differences(request, same, None) == differences(request, None, None) == ()
+    other = DataEntry("x1x1", "b.h5ad", "/data/b.h5ad", "server", "")
+    assert "a.h5ad, chosen now is b.h5ad" in differences(request, other, None)[0]
+    corrected = DataEntry("x1x1", "a.h5ad", "/data/a.h5ad", "server", "", Choices(control="mock"))
+    assert "was changed afterwards" in differences(request, corrected, None)[0]
+
+
+# ---- the map ----
+
+
+def points(figure: go.Figure) -> list[go.Scatter]:
+    return [t for t in figure.data if t.x is not None and t.x[0] is not None]
+
+
+def test_categories_are_mixed_and_complete() -> None:
+    rng = np.random.default_rng(0)
+    xy = rng.normal(size=(900, 2)).astype(np.float32)
+    codes = np.repeat([0, 1, 2], 300).astype(np.int16)
+    second = np.zeros(900, np.int16)
+    figure = umapchart.category_map(xy, ["a", "b", "c"], codes, ["x"], second, dict.fromkeys("abc", "#123456"), LOOK)
+    drawn = points(figure)
+    assert sum(len(t.x) for t in drawn) == 900 and all(t.x.dtype == np.float32 for t in drawn)
+    order = [t.name for t in drawn]
+    assert order.count("a") > 1, "a category that is drawn in one piece covers those before it"
+    assert [t.name for t in figure.data if t.showlegend is not False] == ["a (300)", "b (300)", "c (300)"]
+
+
+def test_no_text_is_sent_for_points() -> None:
+    n = 20_000
+    xy, codes = np.zeros((n, 2), np.float32), np.arange(n, dtype=np.int16) % 5
+    colours = dict.fromkeys("abcde", "#123456")
+    figure = umapchart.category_map(xy, list("abcde"), codes, ["x"], np.zeros(n, np.int16), colours, LOOK)
+    assert len(figure.to_json()) < 20 * n  # 2 float32 in base64 are 11 bytes a point
+    assert {t.type for t in points(figure)} == {"scattergl"} and len(figure.data) < 60
+
+
+def test_high_values_are_on_top_and_missing_ones_below() -> None:
+    values = np.array([3, np.nan, 1, 2], np.float32)
+    figure = umapchart.value_map(np.zeros((4, 2), np.float32), values, "G", "log1p", LOOK)
+    missing, known = figure.data
+    assert missing.marker.color == "#d5d8d9" and len(missing.x) == 1
+    assert known.marker.color.tolist() == [1, 2, 3] and known.marker.color.dtype == np.float32
+
+
+def test_colours_end_at_the_percentile_unless_nearly_all_is_zero() -> None:
+    assert umapchart.top_of(np.arange(1000, dtype=np.float32)) == pytest.approx(994.005, abs=0.1)
+    assert umapchart.top_of(np.r_[np.zeros(999), 5].astype(np.float32)) == 5
+    assert umapchart.top_of(np.full(3, np.nan, np.float32)) == 1
+
+
+def test_arrow_heads_point_along_the_arrow() -> None:
+    start = np.zeros((4, 2), np.float32)
+    end = np.array([[0, 1], [1, 0], [0, -1], [0.01, 0]], np.float32)
+    figure = go.Figure()
+    umapchart.add_arrows(figure, start, end, "#000", np.array([3, 4, 5, 6]))
+    lines, heads = figure.data
+    assert (heads.marker.angle % 360).tolist() == [0, 90, 180], "clockwise from up; the short one has no head"
+    assert np.isnan(lines.x[2]) and len(lines.x) == 12
+
+
+def test_inside_follows_the_polygon() -> None:
+    corners = np.array([[0, 0], [4, 0], [4, 4], [2, 1], [0, 4]], np.float32)  # a notch from above
+    xy = np.array([[1, 1], [2, 3], [2, 0.5], [3.7, 3], [5, 1], [-1, 1]], np.float32)
+    assert umapchart.inside(xy, corners).tolist() == [True, False, True, True, False, False]
+    assert not umapchart.inside(xy, corners[:2]).any()
+
+
+def test_the_window_is_square_and_the_same_for_all_filters() -> None:
+    figure = go.Figure()
+    umapchart.fix_ranges(figure, np.array([[0, 0], [10, 4]], np.float32))
+    x, y = figure.layout.xaxis.range, figure.layout.yaxis.range
+    assert x[1] - x[0] == pytest.approx(y[1] - y[0]) and x[0] < 0 < 10 < x[1]
+
+
+# ---- the selection ----
+
+
+def test_composition_compares_with_what_is_shown() -> None:
+    labels = pd.DataFrame(
+        {keys.KIND: ["predicted"] * 6 + ["observed"] * 2, keys.PERTURBATION: ["d"] * 8, keys.CONTEXT: ["B", "T"] * 4}
+    )
+    table = composition(labels, np.array([1, 0, 1, 0, 1, 0, 1, 0], bool))
+    kind = table[table["label"] == "kind"].set_index("value")
+    assert kind.loc["predicted", ["selected", "share", "expected", "enrichment"]].tolist() == [3, 0.75, 0.75, 1]
+    context = table[table["label"] == "context"].set_index("value")
+    assert context.loc["B", "enrichment"] == 2 and context.loc["T", "selected"] == 0
+
+
+def test_lasso_and_box_become_corners() -> None:
+    nothing = {"selection": {"lasso": [], "box": [], "points": []}}
+    assert outline(None) is None and outline(nothing) is None
+    lasso = outline({"selection": {"lasso": [{"x": [0, 1, 1], "y": [0, 0, 1]}], "box": []}})
+    assert lasso is not None and lasso.tolist() == [[0, 0], [1, 0], [1, 1]]
+    box = outline({"selection": {"box": [{"x": [0, 2], "y": [3, 1]}]}})
+    assert box is not None and umapchart.inside(np.array([[1, 2]], np.float32), box).all()
