@@ -1,0 +1,22 @@
+"""Attention: which cells of a set the model looks at."""
+
+import streamlit as st
+
+from pages.ui.attentionpage import cell_sets, maps_of, show_attention
+from pages.ui.runview import finished_run, open_run, result_area
+from pages.ui.widgets import errors_shown, page_head
+
+page_head(
+    "Which cells does the model look at?",
+    "When the model predicts a cell, it draws on the other cells of its set. Attention weights say how much on each.",
+)
+
+run = finished_run("which cells the model looked at")
+if run is None:
+    st.stop()
+with errors_shown(), result_area(run):
+    result = open_run(run)
+    chosen = cell_sets(run, result)
+    maps = maps_of(run, chosen)
+    if maps is not None:
+        show_attention(run, result, chosen, maps)
