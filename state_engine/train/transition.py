@@ -169,7 +169,10 @@ def _fit(
         optimiser.step()
         decay.step()
         losses.append(float(loss.detach()))
-        on_progress(Progress(STAGE, len(losses), request.steps, f"loss {losses[-1]:.4f}"))
+        # a message is kept in the log: ten of them say how it went
+        milestone = len(losses) % max(1, request.steps // 10) == 0
+        remark = f"Step {len(losses):,}: loss {losses[-1]:.4f}" if milestone else ""
+        on_progress(Progress(STAGE, len(losses), request.steps, remark))
     return losses
 
 

@@ -55,9 +55,13 @@ def test_the_seed_decides_the_weights(dataset, tmp_path: Path):
 
 
 def test_the_loss_falls(dataset, tmp_path: Path):
-    train_transition(dataset, replace(SMALL, steps=40, learning_rate=2e-2), tmp_path / "model")
+    told = []
+    request = replace(SMALL, steps=40, learning_rate=2e-2)
+    train_transition(dataset, request, tmp_path / "model", told.append)
     losses = [float(loss) for _, loss in losses_file(tmp_path / "model")[1:]]
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+    steps = [p for p in told if p.stage == "Training"]
+    assert [p.done for p in steps] == list(range(1, 41)) and sum(bool(p.message) for p in steps) == 10
 
 
 def source(dataset: Dataset) -> FeatureSource:
