@@ -14,7 +14,11 @@ page_head(
 
 queue()
 # attention maps and extra DE tables are written into the run they belong to, so their own folders are not listed
-infos = [i for i in list_runs(session.settings()) if i.manifest is None or i.manifest.kind not in ("attention", "differential")]
+infos = [
+    i
+    for i in list_runs(session.settings())
+    if i.manifest is None or i.manifest.kind not in ("attention", "differential", "tables")
+]
 if not infos:
     empty_state("No runs yet", "A run appears here when you predict something.", "predict", "Predict something")
 search = st.text_input("Search", key="run_search", placeholder="Perturbation, cell type or kind") if len(infos) > 8 else ""

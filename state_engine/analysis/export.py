@@ -40,10 +40,12 @@ pseudobulk.csv    mean log1p expression of each group of cells ("kind | perturba
                   expression: each basal cell plus its own predicted effect.
 effect_sizes.csv  every predicted condition: length of the mean effect over all genes (log1p), genes up and down (FDR < 0.05), largest effects.
 genes/            one table a condition, all genes: predicted cells against the same basal cells under the control label. Means are natural (counts
-                  per 10,000 when the data were normalised to that depth), fractions from 0 to 1. {method}
+                  per 10,000 when the data were normalised to that depth), fractions from 0 to 1; the method is below.
                   The number of predicted cells is a choice, so p-values order genes and are no evidence about nature.
 measured/         where the data set measured the perturbation: log2 fold changes and effects (log1p) of the measured cells, the prediction
                   (corrected and raw) and simple baselines; scores.csv says how well each agrees.
+
+Method of the tables in genes/: {method}
 """
 
 
@@ -62,7 +64,7 @@ def write_tables(run_dir: Path, on_progress: OnProgress = silent) -> Path:
     with replacing(output) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(run_dir / "manifest.json", "manifest.json")
         _put(archive, "cells.csv", _cells(run_dir, result), index_label="cell")
-        method = ""
+        method = "none was made."
         if result.has_expression:
             on_progress(Progress("Averaging cells"))
             _put(archive, "pseudobulk.csv", pseudobulk(result), index_label="gene")
@@ -96,7 +98,7 @@ def _cells(run_dir: Path, result: Result) -> pd.DataFrame:
 
 def _genes(archive: zipfile.ZipFile, run_dir: Path, result: Result, on_progress: OnProgress) -> tuple[str, list[str]]:
     """Writes a table and, where it was measured, a comparison of each condition. Returns the method, and what was left out."""
-    conditions, scores, left_out, method = result.conditions(), [], [], ""
+    conditions, scores, left_out, method = result.conditions(), [], [], "none was made."
     for number, ((perturbation, context), name) in enumerate(zip(conditions, _file_names(conditions), strict=True)):
         on_progress(Progress("Comparing genes", number, len(conditions)))
         try:

@@ -13,12 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from state_engine.challenge.archive import write_archive
 from state_engine.challenge.findings import Report
-from state_engine.challenge.review import check
 from state_engine.challenge.source import SubmissionSource, source_of_run
 from state_engine.challenge.spec import ChallengeSpec, Rules, load_challenge
-from state_engine.challenge.verify import verify
 from state_engine.errors import ConfigError, RunError
 from state_engine.files import write_json
 from state_engine.progress import OnProgress, silent
@@ -59,6 +56,11 @@ def submit(request: SubmissionRequest, folder: Path, on_progress: OnProgress = s
     Raises:
         ChallengeError, ConfigError: no such challenge or repair. What is wrong with files or data is in the report.
     """
+    # here, so that a page that only reads reports does not load anndata
+    from state_engine.challenge.archive import write_archive
+    from state_engine.challenge.review import check
+    from state_engine.challenge.verify import verify
+
     spec = spec_of(request)
     source = source_of(request, spec.rules)
     if not request.write:

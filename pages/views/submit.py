@@ -1,0 +1,24 @@
+"""Submit: take a run home, and make a file for the Virtual Cell Challenge."""
+
+import streamlit as st
+
+from pages.ui import session
+from pages.ui.exportpage import results
+from pages.ui.runview import finished_run
+from pages.ui.submitpage import challenge_file
+from pages.ui.widgets import errors_shown, page_head
+
+page_head(
+    "What do you take home?",
+    "The cells, every table behind the figures, and a checked file for the Virtual Cell Challenge; each says how it was made.",
+)
+
+tabs = st.tabs(["Results", "Challenge file"], key="submit_tab", on_change="rerun", bind="query-params")
+if tabs[0].open:
+    with tabs[0], errors_shown():
+        run = finished_run("what can be taken from a run")
+        if run is not None:
+            results(run)
+if tabs[1].open:
+    with tabs[1], errors_shown():
+        challenge_file(session.run_folder())

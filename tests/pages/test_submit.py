@@ -1,0 +1,184 @@
+"""The Submit page opened without a browser: what is handed out, and a challenge file from the first check to the archive."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from pages.ui import exportpage, submitpage
+from pages.ui.exportpage import contents
+from state_engine.analysis.result import open_result
+from state_engine.challenge import request as submission
+from state_engine.challenge.spec import load_rules
+from state_engine.config import Settings
+from state_engine.runs import RunFolder
+from state_engine.values import from_plain
+from tests.analysis.make_result import make_result
+from tests.pages.finished_run import finished_run
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = str(ROOT / "pages" / "views" / "submit.py")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return finished_run(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture
+def genes(tmp_path: Path) -> Path:
+    """The run's genes and one more."""
+    path = tmp_path / "gene_names.csv"
+    path.write_text("\n".join([*(f"G{i}" for i in range(40)), "EXTRA"]) + "\n")
+    return path
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> AppTest:
+    """The page on a finished run, where jobs are done at once in this process."""
+    monkeypatch.setenv("STATE_EXPLORER_HOME", str(run.path.parents[1]))
+    monkeypatch.setattr(submitpage.local, "submit", done_at_once)
+    st.cache_resource.clear()
+    opened = AppTest.from_file(PAGE, default_timeout=20)
+    opened.session_state["thread_run"] = run.id
+    return opened
+
+
+def done_at_once(settings: Settings, kind: str, request: dict[str, Any], title: str = "") -> tuple[str, str]:
+    run = RunFolder.create(settings, kind, request, title)
+    run.start()
+    if kind == "submit":
+        submission.submit(from_plain(submission.SubmissionRequest, request), run.path)
+    else:
+        exportpage.export.write_tables(RunFolder.open(settings, request["run"]).path)
+    run.finish("done")
+    return "", run.id
+
+
+def text(page: AppTest) -> str:
+    kinds = (page.markdown, page.caption, page.warning, page.info, page.success, page.error)
+    return " ".join(e.value for kind in kinds for e in kind)
+
+
+def test_without_a_run_it_says_what_belongs_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("STATE_EXPLORER_HOME", str(tmp_path))
+    st.cache_resource.clear()
+    page = AppTest.from_file(PAGE, default_timeout=20).run()
+    assert "No prediction is chosen" in text(page)
+    page.session_state["submit_tab"] = "Challenge file"
+    page.run()
+    assert "There is nothing to submit yet" in text(page)
+    assert not page.exception
+
+
+def test_a_run_is_handed_out(page: AppTest, run: RunFolder) -> None:
+    page.run()
+    assert not page.exception
+    assert "400 cells (120 predicted, 60 predicted control, 100 observed control, 120 observed)" in text(page)
+    page.button(key="make_tables").click().run()
+    assert (run.path / "tables.zip").exists()
+    assert not [b for b in page.button if b.key == "make_tables"]
+
+
+def test_a_check_needs_the_gene_list(page: AppTest) -> None:
+    page.session_state["submit_tab"] = "Challenge file"
+    page.run()
+    assert page.button(key="check").disabled
+    assert "cells of B, T would go in together" in text(page)
+
+
+def test_from_the_first_check_to_a_verified_file(page: AppTest, run: RunFolder, genes: Path) -> None:
+    page.session_state["submit_tab"] = "Challenge file"
+    page.session_state["submit_genes"] = str(genes)
+    page.run()
+    page.button(key="check").click().run()
+    assert not page.exception
+    assert "#### 2 problems to solve" in text(page)
+    assert "1 of 41 genes are missing" in text(page)
+    assert not [b for b in page.button if b.key == "write"]
+    page.button(key="repair_all").click().run()
+    assert "Nothing stands against this submission" in text(page)
+    page.button(key="write").click().run()
+    assert "Opened again and verified: 220 cells x 41 genes, no problem found" in text(page)
+    folder = run.path.parent / page.session_state["submission"]
+    assert (folder / "submission.vcc").stat().st_size > 0
+
+
+def test_one_repair_solves_one_problem_and_can_be_undone(page: AppTest, genes: Path) -> None:
+    page.session_state["submit_tab"] = "Challenge file"
+    page.session_state["submit_genes"] = str(genes)
+    page.run()
+    page.button(key="check").click().run()
+    button = next(b for b in page.button if str(b.key).endswith("rename-control"))
+    button.click().run()
+    assert "#### 1 problem to solve" in text(page)
+    page.button(key="repair_none").click().run()
+    assert "#### 2 problems to solve" in text(page)
+
+
+def test_a_changed_choice_makes_the_report_out_of_date(page: AppTest, genes: Path, tmp_path: Path) -> None:
+    page.session_state["submit_tab"] = "Challenge file"
+    page.session_state["submit_genes"] = str(genes)
+    page.run()
+    page.button(key="check").click().run()
+    assert "Out of date" not in text(page)
+    other = tmp_path / "other.csv"
+    other.write_text("G0\nG1\n")
+    page.session_state["submit_genes"] = str(other)
+    page.run()
+    assert "Out of date: check again" in text(page)
+
+
+def test_an_earlier_check_opens_from_its_address(page: AppTest, run: RunFolder, genes: Path) -> None:
+    asked = submission.SubmissionRequest("vcc2025", str(run.result), True, genes=str(genes))
+    _, identity = done_at_once(Settings(home=run.path.parents[1]), "submit", submitpage.to_plain(asked))
+    page.session_state["submit_tab"] = "Challenge file"
+    page.query_params["submission"] = identity
+    page.run()
+    assert "2 problems to solve" in text(page)
+    assert "Out of date" not in text(page)
+    assert "41 genes" in text(page)
+
+
+def test_a_list_is_kept_under_its_own_name_and_nowhere_else(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    path = submitpage.keep_list(settings, "../../gene names.csv", b"A\n")
+    assert path.name == "gene_names.csv"
+    assert path.resolve().is_relative_to(tmp_path / "challenge")
+    assert submitpage.keep_list(settings, "gene names.csv", b"A\n") == path
+    assert submitpage.keep_list(settings, "gene names.csv", b"B\n") != path
+    assert submitpage.keep_list(settings, "...", b"C\n").name == "list.csv"
+
+
+def test_the_rules_are_sentences_with_their_numbers() -> None:
+    lines = " ".join(submitpage.rule_lines(load_rules("vcc2025")))
+    assert "18,080 genes" in lines and "`non-targeting`" in lines and "At most 100,000 cells" in lines
+    other = " ".join(submitpage.rule_lines(load_rules("vcc2026")))
+    assert "raw whole counts" in other and "must not be in the file" in other
+
+
+def test_a_large_file_is_not_sent_through_the_browser(monkeypatch: pytest.MonkeyPatch, page: AppTest, run: RunFolder) -> None:
+    monkeypatch.setattr(exportpage, "MOST_BYTES", 10)
+    page.run()
+    assert "too large to send through the browser" in text(page)
+    assert str(run.result) in [code.value for code in page.code]
+
+
+def test_an_embedding_is_called_an_embedding(tmp_path: Path) -> None:
+    words = contents(open_result(make_result(tmp_path / "result.h5ad", embedding="X_state", decoder=False)))
+    assert "embedding `X_state` of 40 dimensions" in words
+
+
+def test_both_pages_import_nothing_heavy() -> None:
+    code = "import sys, pages.ui.submitpage, pages.ui.agreementpage, pages.ui.genespage; print(*sys.modules)"
+    loaded = set(
+        subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    )
+    assert "state_engine.challenge.request" in loaded
+    assert not loaded & {"torch", "pdex", "scanpy", "umap", "sklearn", "numba", "anndata"}
