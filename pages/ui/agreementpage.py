@@ -11,7 +11,8 @@ import streamlit as st
 
 from pages.ui import genechart
 from pages.ui.figures import show_figure
-from pages.ui.genespage import FDR, Question, picked_point
+from pages.ui.genesets import FDR
+from pages.ui.genespage import Question, picked_point
 from pages.ui.runview import open_run, stamp
 from pages.ui.words import plural
 from state_engine.analysis import stored

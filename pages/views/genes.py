@@ -3,11 +3,10 @@
 import streamlit as st
 
 from pages.ui.agreementpage import against_measured, which_perturbation
+from pages.ui.genesets import gene_lists, gene_set
 from pages.ui.genespage import (
     ask,
     choose_gene,
-    gene_lists,
-    gene_set,
     gene_table,
     show_gene,
     show_volcano,

@@ -12,7 +12,8 @@ from streamlit.testing.v1 import AppTest
 
 from pages.ui import genechart
 from pages.ui.agreementpage import missing_scores, score_table, verdict
-from pages.ui.genespage import Question, find_genes, match_names, split_names, summary
+from pages.ui.genesets import find_genes, match_names, split_names
+from pages.ui.genespage import Question, summary
 from state_engine.analysis.effects import (
     CORRECTED,
     NO_CHANGE,
