@@ -45,7 +45,10 @@ def pick_perturbations(data: Dataset, card: ModelCard) -> tuple[str, ...]:
         text = st.text_area("Names, one a line or separated by commas", key=f"{key}_text")
         file = st.file_uploader("Or a text file", type=["txt", "csv", "tsv"], key=f"{key}_file")
         if st.button("Add these", key=f"{key}_add"):
-            _add_names(key, chosen, options, text + "\n" + (file.read().decode("utf-8", "replace") if file else ""))
+            pasted = text + "\n" + (file.read().decode("utf-8", "replace") if file else "")
+            found, left_out = add_names(chosen, options, pasted)
+            st.session_state[f"{key}_wanted"], st.session_state[f"{key}_unknown"] = found, left_out
+            st.rerun()
     unknown = st.session_state.get(f"{key}_unknown", ())
     if unknown:
         st.warning(
@@ -55,17 +58,15 @@ def pick_perturbations(data: Dataset, card: ModelCard) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def _add_names(key: str, chosen: list[str], options: list[str], text: str) -> None:
-    """Adds known names and remembers the unknown. Names may hold commas, so a whole line is tried first."""
+def add_names(chosen: list[str], options: list[str], text: str) -> tuple[list[str], tuple[str, ...]]:
+    """What is chosen with the known names of a text added, and the unknown names. A name may hold commas: a whole line is tried first."""
     known, found = set(options), list(chosen)
     unknown: list[str] = []
     for line in filter(None, (raw.strip() for raw in text.splitlines())):
         parts = [line] if line in known else [part.strip().strip('"') for part in re.split(r"[,;\t]", line)]
         for name in filter(None, parts):
             (found if name in known else unknown).append(name)
-    st.session_state[f"{key}_wanted"] = list(dict.fromkeys(found))
-    st.session_state[f"{key}_unknown"] = tuple(dict.fromkeys(unknown))
-    st.rerun()
+    return list(dict.fromkeys(found)), tuple(dict.fromkeys(unknown))
 
 
 def request_form(entry: DataEntry, data: Dataset, model: Entry, perturbations: tuple[str, ...]) -> PredictionRequest | None:

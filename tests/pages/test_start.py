@@ -1,0 +1,192 @@
+"""Home, Data, Models, Predict and Runs without a browser: each opens, says what is there, and asks the engine the right thing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from pages.ui.predictpage import add_names
+from pages.ui.words import age, duration, p_value, plural, size
+from state_engine.config import Settings
+from state_engine.datasets import DEMO_ID, DEMO_PATH, get_dataset, receive_upload
+from state_engine.jobs import local
+from state_engine.request import PredictionRequest
+from state_engine.runs import RunFolder
+from state_engine.values import from_plain, to_plain
+from tests.data.bad_files import EMPTY, UNREADABLE, UNSAFE
+from tests.small import write_cells, write_model
+
+APP = Path(__file__).resolve().parents[2] / "app.py"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installation of its own, without a worker process."""
+    monkeypatch.setenv("STATE_EXPLORER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("STATE_EXPLORER_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(local, "ensure_worker", lambda *arguments: False)
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    (tmp_path / "data").mkdir()
+    return tmp_path / "home"
+
+
+def opened(view: str, **thread: str) -> AppTest:
+    """The whole app on one page, with ids chosen."""
+    app = AppTest.from_file(str(APP), default_timeout=30)
+    for name, value in thread.items():
+        app.session_state[f"thread_{name}"] = value
+    app.run()
+    if view != "home":
+        app.switch_page(f"pages/views/{view}.py").run()
+    assert not app.exception
+    return app
+
+
+def text(app: AppTest) -> str:
+    parts = [*app.title, *app.markdown, *app.caption, *app.success, *app.warning, *app.error, *app.info, *app.subheader]
+    return "\n".join(str(p.value) for p in parts)
+
+
+def upload(home: Path, path: Path) -> str:
+    with path.open("rb") as stream:
+        return receive_upload(Settings(home), path.name, stream, path.stat().st_size).id
+
+
+def test_home_explains_itself_and_starts_the_demo(home: Path) -> None:
+    app = opened("home")
+    assert app.title[0].value.endswith("?") and "paired" in text(app) and "hypothesis" in text(app)
+    assert "None yet" in text(app)
+
+
+@pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
+def test_the_demo_is_one_click_from_a_prediction(home: Path) -> None:
+    app = opened("home")
+    app.button(key="start_demo").click().run()
+    assert app.session_state["thread_data"] == DEMO_ID and app.session_state["thread_model"]
+    app.switch_page("pages/views/predict.py").run()
+    picker = next(m for m in app.multiselect if "known to this model" in m.label)
+    assert len(picker.options) >= 12 and any("IFN-beta" in o for o in picker.options)
+
+
+def test_data_page_says_what_was_understood(home: Path, tmp_path: Path) -> None:
+    app = opened("data", data=upload(home, write_cells(tmp_path / "cells.h5ad")))
+    assert [m.value for m in app.metric][:3] == ["160", "24", "counts"]
+    assert "column `perturbation`" in text(app) and "control **control**" in text(app)
+    table = app.dataframe[0].value
+    assert next(iter(table["Perturbation"])) == "control" and {"B", "NK", "All"} <= set(table.columns)
+
+
+def test_what_the_user_says_decides_and_is_remembered(home: Path, tmp_path: Path) -> None:
+    identity = upload(home, write_cells(tmp_path / "cells.h5ad"))
+    app = opened("data", data=identity)
+    app.selectbox(key="choice_Control label").set_value("TNF")
+    app.selectbox(key="choice_Batch column").set_value("none")
+    next(b for b in app.button if b.label == "Apply").click().run()
+    choices = get_dataset(Settings(home), identity).choices
+    assert (choices.control, choices.batch_key, choices.context_key) == ("TNF", "", None)
+    assert "control **TNF**" in text(opened("data", data=identity))
+
+
+@pytest.mark.parametrize("maker", [*UNREADABLE, *EMPTY, *UNSAFE], ids=lambda m: m.__name__)
+def test_bad_files_get_a_plain_message(home: Path, tmp_path: Path, maker: Any) -> None:
+    app = opened("data", data=upload(home, maker(tmp_path)))
+    assert app.error and "Traceback" not in text(app)
+    words = {**UNREADABLE, **EMPTY, **UNSAFE}
+    assert words[maker].lower() in app.error[0].value.lower()
+
+
+def test_models_page_reports_the_fit(home: Path, tmp_path: Path) -> None:
+    card = write_model(home / "models" / "tiny")
+    (home / "models" / "broken").mkdir()
+    (home / "models" / "broken" / "model.json").write_text("{")
+    app = opened("models", data=upload(home, write_cells(tmp_path / "cells.h5ad")), model=card.id)
+    assert "**Yes.**" in text(app) and "broken" in text(app)
+    facts = next(d.value for d in app.dataframe if "This model" in d.value)
+    assert any("full" in str(v) for v in facts["This model"])
+    assert not app.button(key="to_predict").disabled
+
+
+def test_models_page_stops_what_cannot_work(home: Path, tmp_path: Path) -> None:
+    card = write_model(home / "models" / "wide", input_dim=24, output_dim=24)
+    import anndata
+
+    cells = anndata.read_h5ad(write_cells(tmp_path / "cells.h5ad"))
+    cells.var_names = [f"OTHER{i}" for i in range(cells.n_vars)]
+    cells.write_h5ad(tmp_path / "other.h5ad")
+    app = opened("models", data=upload(home, tmp_path / "other.h5ad"), model=card.id)
+    assert "stop a prediction" in text(app) and app.button(key="to_predict").disabled
+
+
+def test_folders_outside_are_not_imported(home: Path, tmp_path: Path) -> None:
+    write_model(tmp_path / "elsewhere")
+    app = opened("models")
+    app.text_input(key="model_folder").set_value(str(tmp_path / "elsewhere")).run()
+    app.button(key="import_folder").click().run()
+    assert "not in a folder that may be read" in app.error[0].value
+    write_model(tmp_path / "data" / "inside")
+    app.text_input(key="model_folder").set_value(str(tmp_path / "data" / "inside")).run()
+    app.button(key="import_folder").click().run()
+    assert app.session_state["thread_model"] and not app.error
+
+
+def test_predict_submits_what_is_on_the_page(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def submit(settings: Settings, kind: str, request: dict[str, Any], title: str = "", owner: str = "") -> tuple[str, str]:
+        asked.append((kind, request))
+        return "job", RunFolder.create(settings, kind, request, title).id
+
+    monkeypatch.setattr(local, "submit", submit)
+    card = write_model(home / "models" / "tiny")
+    app = opened("predict", data=upload(home, write_cells(tmp_path / "cells.h5ad")), model=card.id)
+    assert app.button(key="predict_disabled").disabled
+    next(m for m in app.multiselect if "known to this model" in m.label).set_value(["TNF", "IFNB1"]).run()
+    app.number_input(key="cells").set_value(32).run()
+    assert "4 conditions, 128 predicted cells" in text(app)
+    app.button(key="predict").click().run()
+    kind, plain = asked[0]
+    request = from_plain(PredictionRequest, plain)
+    assert kind == "predict" and request.perturbations == ("TNF", "IFNB1") and request.cells == 32
+    assert request.contexts == ("B", "NK") and request.set_size is None
+    assert app.session_state["thread_run"]
+
+
+def test_a_list_of_names_is_split_and_the_unknown_are_named() -> None:
+    known = ["TNF", "IFNB1", "JUN,FOS"]
+    found, unknown = add_names(["TNF"], known, 'IFNB1, MYC\nJUN,FOS\n"TNF";XYZ')
+    assert found == ["TNF", "IFNB1", "JUN,FOS"] and unknown == ("MYC", "XYZ")
+
+
+def test_empty_states_teach(home: Path) -> None:
+    assert "No data set is open" in text(opened("predict"))
+    assert "No model is chosen" in text(opened("predict", data=DEMO_ID))
+    assert "No runs yet" in text(opened("runs"))
+
+
+def test_runs_are_listed_and_deleted(home: Path) -> None:
+    request = to_plain(PredictionRequest("d", "m", ("TNF",)))
+    run = RunFolder.create(Settings(home), "predict", request, "TNF in B")
+    run.start()
+    run.finish("failed", "It broke.")
+    app = opened("runs")
+    assert "TNF in B" in text(app) and "It broke." in text(app) and "failed" in text(app)
+    app.button(key=f"delete_{run.id}").click().run()
+    assert not run.path.exists() and "No runs yet" in text(app)
+
+
+def test_ids_that_are_gone_are_forgotten(home: Path) -> None:
+    app = opened("predict", data="0123456789ab", model="fedcba987654", run="20260101-000000-abcdef")
+    assert "No data set is open" in text(app)
+
+
+def test_words() -> None:
+    assert size(5_885_897) == "5.9 MB" and size(900) == "900 B" and size(12e9) == "12.0 GB"
+    assert duration(0.2) == "under 1 s" and duration(42) == "42 s" and duration(600) == "10 min" and duration(9000) == "2.5 h"
+    assert p_value(1.23e-5) == "1.2e-05" and p_value(0.0314) == "0.031" and p_value(float("nan")) == "n/a"
+    assert plural(1, "cell") == "1 cell" and plural(1204, "cell") == "1,204 cells"
+    assert age("2020-01-01T00:00:00+00:00") == "2020-01-01"
