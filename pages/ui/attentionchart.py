@@ -17,7 +17,13 @@ MOST_SHOWN: Final = 256
 """Cells a side of the detailed map; larger sets are averaged in blocks."""
 THUMBNAIL: Final = 24
 _GAP: Final = 2
-_BAR: Final = {"thickness": 10, "len": 0.75, "outlinewidth": 0, "title": {"text": "x equal<br>share", "font": {"size": 11}}}
+_BAR: Final = {
+    "thickness": 10,
+    "len": 0.75,
+    "outlinewidth": 0,
+    "tickformat": ".2~g",
+    "title": {"text": "x equal<br>share", "font": {"size": 11}},
+}
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ def detail(weights: Floats, strip: Strip | None, difference: bool) -> go.Figure:
             x=place,
             y=place,
             z=shown,
-            hovertemplate="cell %{y:.0f} to cell %{x:.0f}: %{z:.2f} x equal share<extra></extra>",
+            hovertemplate="cell %{y:.0f} to cell %{x:.0f}: %{z:.3~g} x equal share<extra></extra>",
             **colours(shown[None], difference),
         )
     )
@@ -138,8 +144,8 @@ def groups(means: Floats, names: Sequence[str], difference: bool) -> go.Figure:
             x=list(names),
             y=list(names),
             z=means,
-            texttemplate="%{z:+.2f}" if difference else "%{z:.2f}",
-            hovertemplate="%{y} to %{x}: %{z:.2f} x equal share<extra></extra>",
+            texttemplate="%{z:+.2~g}" if difference else "%{z:.2f}",
+            hovertemplate="%{y} to %{x}: %{z:.3~g} x equal share<extra></extra>",
             **colours(means[None], difference),
         )
     )

@@ -167,22 +167,30 @@ def _weights_table(maps: AttentionMaps, weights: NDArray[np.float32], sorting: S
 
 
 def cell_facts(maps: AttentionMaps, layer: int | None, head: int | None) -> pd.DataFrame:
-    """A row a cell of the set, the most attended first.
+    """A row a different basal cell of the set, the most attended first.
 
-    Columns: cell, batch, perturbed and control (attention received, times an equal share), change, distance (to the set's mean).
+    Columns: cell, batch, perturbed and control (attention received, times an equal share; the mean where a cell was drawn several
+    times), change, distance (to the set's mean), times (how often it was drawn).
     """
-    perturbed = numbers.received(numbers.chosen_map(maps.perturbed, layer, head))
-    control = numbers.received(numbers.chosen_map(maps.control, layer, head))
-    return pd.DataFrame(
+    drawn = pd.DataFrame(
         {
             "cell": maps.cells,
             "batch": maps.batches,
-            "perturbed": perturbed,
-            "control": control,
-            "change": perturbed - control,
+            "perturbed": numbers.received(numbers.chosen_map(maps.perturbed, layer, head)),
+            "control": numbers.received(numbers.chosen_map(maps.control, layer, head)),
             "distance": numbers.distance_to_mean(maps.basal),
         }
-    ).sort_values("perturbed", ascending=False, kind="stable")
+    )
+    grouped = drawn.groupby("cell", sort=False)
+    facts = grouped.agg({"batch": "first", "perturbed": "mean", "control": "mean", "distance": "mean"})
+    facts.insert(3, "change", facts["perturbed"] - facts["control"])
+    return facts.assign(times=grouped.size()).reset_index().sort_values("perturbed", ascending=False, kind="stable")
+
+
+def _shown_columns(facts: pd.DataFrame) -> list[str]:
+    """Without what is the same for all cells."""
+    same = {name for name, column in (("batch", facts["batch"]), ("times", facts["times"])) if column.nunique() == 1}
+    return [name for name in facts.columns if name not in same]
 
 
 def most_attended(
@@ -191,14 +199,16 @@ def most_attended(
     """The set's cells on the run's map, and a table of what each receives."""
     facts = cell_facts(maps, layer, head)
     n_top = max(1, len(facts) // 10)
-    share = float(facts["perturbed"].head(n_top).sum() / max(float(facts["perturbed"].sum()), 1e-9))
+    weight = facts["perturbed"] * facts["times"]
+    share = float(weight.head(n_top).sum() / max(float(weight.sum()), 1e-9))
+    equal = float(facts["times"].head(n_top).sum() / facts["times"].sum())
     left, right = st.columns([1, 1], gap="large")
     with left:
         _map(run, result, chosen, facts)
     with right:
         st.markdown(f"**Most attended cells** under {chosen.perturbation}, {head_words(layer, head).lower()}")
         st.dataframe(
-            facts if facts["batch"].nunique() > 1 else facts.drop(columns="batch"),
+            facts[_shown_columns(facts)],
             hide_index=True,
             key="attended_cells",
             height=400,
@@ -213,11 +223,12 @@ def most_attended(
                 "distance": st.column_config.NumberColumn(
                     "Distance", format="%.2f", help="To the mean of the set, in the model's input."
                 ),
+                "times": st.column_config.NumberColumn("Times", format="%d", help="How often the cell was drawn into the set."),
             },
         )
         st.caption(
             f"The most attended tenth ({n_top:,} of {plural(len(facts), 'cell')}) gets {share:.0%} of the attention; "
-            f"equal shares would give {n_top / len(facts):.0%}."
+            f"equal shares would give {equal:.0%}."
         )
         st.download_button(
             "Cells (CSV)",
@@ -245,13 +256,12 @@ def _map(run: RunFolder, result: Result, chosen: CellSet, facts: pd.DataFrame) -
     except RunError:
         st.caption("The run has no UMAP to show these cells on.")
         return
-    unique = facts.groupby("cell", sort=False, as_index=False)["perturbed"].mean()
-    places = places_of(result, projection.rows, chosen.context, unique["cell"].tolist())
+    places = places_of(result, projection.rows, chosen.context, facts["cell"].tolist())
     found = places >= 0
     if not found.any():
         st.caption("The set's cells are not among those on the run's UMAP.")
         return
-    values = unique["perturbed"].to_numpy(np.float32)[found]
+    values = facts["perturbed"].to_numpy(np.float32)[found]
     top = np.argsort(-values, kind="stable")[:TOP]
     missing = "" if found.all() else f" {plural(int((~found).sum()), 'cell')} of the set are not on the map, which is subsampled."
     show_figure(
@@ -260,7 +270,7 @@ def _map(run: RunFolder, result: Result, chosen: CellSet, facts: pd.DataFrame) -
         title="Where these cells lie",
         caption=f"{plural(int(found.sum()), 'basal cell')} of the set on the run's UMAP, coloured by attention received under the "
         f"perturbation; the {len(top)} most attended are ringed, other cells of the run grey.{missing} {projection.settings.note}.",
-        table=lambda: unique[found].assign(umap_1=projection.xy[places[found], 0], umap_2=projection.xy[places[found], 1]),
+        table=lambda: facts[found].assign(umap_1=projection.xy[places[found], 0], umap_2=projection.xy[places[found], 1]),
         height=440,
     )
 
@@ -268,12 +278,11 @@ def _map(run: RunFolder, result: Result, chosen: CellSet, facts: pd.DataFrame) -
 def groups(weights: NDArray[np.float32], sorting: Sorting, difference: bool, name: str) -> None:
     """Mean attention between groups of cells."""
     means = numbers.between_groups(weights, sorting.codes, len(sorting.groups))
-    kind = "Clusters are k-means groups of the basal cells in the model's input." if "cluster" in sorting.groups[0] else ""
     show_figure(
         chart.groups(means, sorting.groups, difference),
         key="attention_groups",
         title="From group to group",
-        caption=f"{name}: mean weight from a cell of one group to a cell of another, times an equal share, {len(weights):,} cells. {kind}",
+        caption=f"{name}: mean weight from a cell of one group to a cell of another, times an equal share, {len(weights):,} cells. {sorting.about}",
         table=lambda: pd.DataFrame(means, columns=list(sorting.groups)).assign(attending_group=list(sorting.groups)),
         height=400,
     )
@@ -301,10 +310,10 @@ def downloads(run: RunFolder, chosen: CellSet) -> None:
 def mixed(maps: AttentionMaps, layer: int | None, head: int | None) -> None:
     """The caution, and the figures that let one judge it."""
     st.warning(CAUTION, icon=":material/warning:")
-    distance, pairs = numbers.distance_to_mean(maps.basal), numbers.random_pairs(maps.basal)
-    received = numbers.received(numbers.chosen_map(maps.perturbed, layer, head))
+    facts = cell_facts(maps, layer, head)
+    distance, received = facts["distance"].to_numpy(np.float32), facts["perturbed"].to_numpy(np.float32)
+    pairs = numbers.random_pairs(maps.basal[np.unique(maps.cells, return_index=True)[1]])
     rho = numbers.rank_correlation(distance, received)
-    top = np.argsort(-received, kind="stable")[:TOP]
     said = "not defined, as one of them does not vary" if np.isnan(rho) else f"{rho:+.2f}"
     left, right = st.columns(2, gap="large")
     with left:
@@ -312,18 +321,19 @@ def mixed(maps: AttentionMaps, layer: int | None, head: int | None) -> None:
             chart.distances(distance, pairs),
             key="attention_mixed",
             title="How far the cells are from each other",
-            caption=f"Euclidean distances in the model's input ({maps.basal.shape[1]:,} features) of the {len(distance):,} basal cells; "
-            f"median {np.median(distance):.1f} to the mean, {np.median(pairs) if len(pairs) else 0:.1f} between random pairs (seed 0).",
-            table=lambda: pd.DataFrame({"cell": maps.cells, "distance_to_mean": distance}),
+            caption=f"Euclidean distances in the model's input ({maps.basal.shape[1]:,} features) of {len(distance):,} different basal "
+            f"cells; median {np.median(distance):.1f} to the set's mean, {np.median(pairs) if len(pairs) else 0:.1f} between random pairs "
+            "(seed 0).",
+            table=lambda: facts[["cell", "distance"]],
             height=340,
         )
     with right:
         show_figure(
-            chart.attention_by_distance(distance, received, top),
+            chart.attention_by_distance(distance, received, np.arange(min(TOP, len(facts)))),
             key="attention_distance",
             title="Do outlying cells draw the attention?",
             caption=f"{head_words(layer, head)}, under the perturbation. Spearman correlation of distance and attention received: {said} "
             f"({len(distance):,} cells).",
-            table=lambda: pd.DataFrame({"cell": maps.cells, "distance_to_mean": distance, "attention_received": received}),
+            table=lambda: facts[["cell", "distance", "perturbed"]],
             height=340,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def test_one_head_and_the_difference(monkeypatch: pytest.MonkeyPatch, run: RunFo
     heat = figures(page)[1]["data"][0]
     assert heat["zmin"] == -heat["zmax"], "differences are coloured around 0"
     for sort in ("Batch", "A gene", "Attention received", "Order in the set"):
-        page.segmented_control(key="att_sort_full").set_value(sort).run()
+        page.pills(key="att_sort_full").set_value(sort).run()
         assert not page.exception and not page.error, sort
 
 
@@ -84,7 +85,7 @@ def test_causal_models_are_said_to_have_an_order(monkeypatch: pytest.MonkeyPatch
     page = opened(monkeypatch, "attention", run, home)
     said = text(page)
     assert "The order of the cells matters in this model" in said and "Every cell sees every other" not in said
-    assert page.segmented_control(key="att_sort_causal-rotary").value == "Order in the set"
+    assert page.pills(key="att_sort_causal-rotary").value == "Order in the set"
     assert "on average 25% of the weight is on tokens" in said
 
 
@@ -121,6 +122,27 @@ def test_attention_received_is_compared_under_both_labels(run: RunFolder) -> Non
     assert facts["perturbed"].is_monotonic_decreasing and facts["perturbed"].sum() == pytest.approx(16, abs=1e-3)
     assert facts["perturbed"].iloc[0] == pytest.approx(weights[1, 0].mean(0).max() * 16, rel=1e-5)
     np.testing.assert_allclose(facts["change"], facts["perturbed"] - facts["control"], atol=1e-6)
+
+
+def test_a_cell_drawn_twice_is_one_cell(run: RunFolder) -> None:
+    make_maps(run)
+    maps = load_maps(run.file(maps_name("drugA", "B", 0)))
+    once = cell_facts(maps, 0, 0).set_index("cell")
+    cells = maps.cells.copy()
+    cells[1] = cells[0]
+    facts = cell_facts(replace(maps, cells=cells), 0, 0).set_index("cell")
+    assert len(facts) == 15 and facts.loc[cells[0], "times"] == 2 and facts["times"].sum() == 16
+    assert facts.loc[cells[0], "perturbed"] == pytest.approx(once.loc[maps.cells[:2], "perturbed"].mean())
+
+
+def test_a_gene_that_few_cells_express_has_fewer_groups(run: RunFolder) -> None:
+    make_maps(run)
+    maps = load_maps(run.file(maps_name("drugA", "B", 0)))
+    basal = maps.basal.copy()
+    basal[:, 3] = 0
+    basal[5, 3] = 2
+    sorting = sort_cells(replace(maps, basal=basal), "A gene", "G3")
+    assert sorting.groups == ("lowest", "highest") and np.bincount(sorting.codes).tolist() == [15, 1]
 
 
 # ---- numbers ----
