@@ -33,8 +33,8 @@ NAMES = {
     CORRECTED: "**Prediction**",
     RAW: "Raw prediction",
     NO_CHANGE: "No change",
-    OTHER_CONTEXTS: "Mean effect of other contexts",
-    OTHER_PERTURBATIONS: "Mean effect of other perturbations",
+    OTHER_CONTEXTS: "Mean of other contexts",
+    OTHER_PERTURBATIONS: "Mean of other perturbations",
 }
 _BASELINES = {
     NO_CHANGE: "No change at all",
@@ -92,8 +92,8 @@ def _scores(found: EffectComparison) -> None:
         st.caption(f"– {line}")
     st.caption(
         f"Pearson: correlation of predicted and measured effects (log1p) over all {len(found.genes):,} genes, 1 is best. MAE: mean absolute "
-        f"error of mean expression (log1p), 0 is best. Direction: share of the {plural(found.n_significant, 'gene')} significant in the "
-        f"measurement with the measured sign. Overlap: share of the {found.top} largest measured effects that are also among the "
+        f"error of mean expression (log1p), 0 is best. Sign: share of the {plural(found.n_significant, 'gene')} significant in the "
+        f"measurement with the measured direction. Overlap: share of the {found.top} largest measured effects that are also among the "
         f"{found.top} largest predicted. Bold numbers lead their column."
     )
     st.download_button(
@@ -114,7 +114,7 @@ def score_table(found: EffectComparison) -> str:
     for name, choose in columns.items():
         values = [getattr(score, name) for score in found.scores if getattr(score, name) is not None]
         best[name] = choose(values) if len(values) > 1 else None
-    lines = ["| | Pearson | MAE | Direction | Overlap |", "|:--|--:|--:|--:|--:|"]
+    lines = ["| | Pearson | MAE | Sign | Overlap |", "|:--|--:|--:|--:|--:|"]
     for score in found.scores:
         cells = [_score_text(getattr(score, name), name, best[name]) for name in columns]
         n = f" (n {score.n_conditions})" if score.n_conditions else ""

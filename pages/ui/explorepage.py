@@ -92,7 +92,11 @@ def cell_map(run: RunFolder, result: Result, projection: Projection) -> None:
 def _controls(run: RunFolder, result: Result, projection: Projection) -> View:
     labels = result.obs.iloc[projection.rows]
     choices = [c for c in COLOURS if c == "Kind" or (c == "Gene" and result.has_expression) or _several(labels, c)]
-    colour = st.pills("Colour by", choices, default="Kind", key="map_colour", required=True) or "Kind"
+    wanted = st.session_state.pop("explore_gene", "")  # the page Genes asks for a gene
+    if wanted in result.genes:
+        st.session_state["map_colour"], st.session_state[f"map_gene_{run.id}"] = "Gene", wanted
+    st.session_state.setdefault("map_colour", "Kind")
+    colour = st.pills("Colour by", choices, key="map_colour", required=True) or "Kind"
     gene, layer = "", CORRECTED
     if colour == "Gene":
         gene, layer = _pick_gene(run, result)
@@ -120,11 +124,11 @@ def _several(labels: pd.DataFrame, colour: str) -> bool:
 
 
 def _pick_gene(run: RunFolder, result: Result) -> tuple[str, Layer]:
-    first = _top_gene(run, result)
+    if st.session_state.get(f"map_gene_{run.id}") not in result.genes:
+        st.session_state[f"map_gene_{run.id}"] = _top_gene(run, result)
     gene = st.selectbox(
         "Gene",
         result.genes,
-        index=result.column(first),
         key=f"map_gene_{run.id}",
         help="Type to search. First shown is the gene with the largest predicted effect.",
     )

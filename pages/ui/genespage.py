@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -31,6 +32,8 @@ from state_engine.jobs.store import JobStore
 from state_engine.runs import RunFolder
 
 CELLS = {"corrected": "Predicted", "raw": "Predicted, raw", "observed": "Measured"}
+PATIENCE = 3.0
+"""Seconds that a page waits for a table before it shows the job instead."""
 _COLUMNS = {
     "gene": st.column_config.TextColumn("Gene", pinned=True),
     "log2_fold_change": st.column_config.NumberColumn("log2 fold change", format="%.2f", help="Perturbed over reference."),
@@ -139,6 +142,7 @@ def _made(request: dict[str, str], title: str) -> bool:
     name = "|".join(request.values())
     if name not in started:
         started[name] = _running(request) or local.submit(session.settings(), "differential", request, title)[1]
+        _wait_a_little(started[name])
     if job_panel(started[name], title=title, key="de_job"):
         return True
     job = JobStore(session.settings().database).for_run(started[name])
@@ -146,6 +150,17 @@ def _made(request: dict[str, str], title: str) -> bool:
         del started[name]
         st.rerun()
     return False
+
+
+def _wait_a_little(run_id: str) -> None:
+    """Most tables take a second or two: meanwhile the old page stays, greyed, instead of giving way to a panel and coming back."""
+    store, end = JobStore(session.settings().database), time.monotonic() + PATIENCE
+    with st.spinner("Comparing genes"):
+        while time.monotonic() < end:
+            job = store.for_run(run_id)
+            if job is None or not job.active:
+                return
+            time.sleep(0.1)
 
 
 def _running(request: dict[str, str]) -> str:

@@ -260,10 +260,10 @@ def test_a_missing_score_is_a_dash_with_a_reason_and_never_zero() -> None:
     )
     found = EffectComparison("p", "c", 1, 1, 1, 0, 50, scores, pd.DataFrame())
     lines = score_table(found).splitlines()
-    assert lines[-1] == "| Mean effect of other perturbations | – | – | – | – |"
+    assert lines[-1] == "| Mean of other perturbations | – | – | – | – |"
     assert "| **0.60** | **0.050** |" in lines[2]
     assert "−0.20" in lines[3]
-    assert missing_scores(scores) == ["Mean effect of other perturbations: no other perturbation was measured."]
+    assert missing_scores(scores) == ["Mean of other perturbations: no other perturbation was measured."]
 
 
 def test_nothing_found_is_said_as_such() -> None:
