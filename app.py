@@ -6,9 +6,9 @@ from pages.ui.navigation import pages
 from pages.ui.session import keep_thread, start_worker
 from pages.ui.thread import show_thread
 
-st.set_page_config(page_title="STATE Explorer", page_icon="assets/logo.svg", layout="wide")
-st.logo("assets/logo.svg", size="large")
 page = st.navigation(pages(), expanded=True)
+st.set_page_config(page_title=f"{page.title} · STATE Explorer", page_icon="assets/icon.svg", layout="wide")
+st.logo("assets/logo.svg", size="large", icon_image="assets/icon.svg")
 keep_thread()
 start_worker()
 show_thread()

@@ -1,0 +1,73 @@
+"""The server: deep links first, no torch in its process, the demo in one click, and a run that survives a reload."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psutil
+import pytest
+from playwright.sync_api import Browser, Page
+
+from state_engine.datasets import DEMO_PATH
+from state_engine.jobs.store import JobStore
+from tests.browser.conftest import Server, keep_picture, no_errors, pick, press, settle
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+PAGES = ("", "data", "models", "predict", "runs", "explore", "genes", "attention", "submit")
+
+
+def test_a_deep_link_opened_first_has_the_whole_app(start_server: Callable[[], Server], browser: Browser) -> None:
+    server = start_server()
+    page = browser.new_page()
+    page.goto(f"{server.address}/genes")
+    settle(page)
+    assert page.title().startswith("Genes") and page.locator("[data-testid=stSidebarNavLink]").count() >= len(PAGES)
+    page.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (1440, "dark"), (420, "light")])
+def test_every_page_opens_without_an_error(server: Server, browser: Browser, width: int, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    for name in PAGES:
+        page.goto(f"{server.address}/{name}")
+        settle(page)
+        no_errors(page)
+        assert page.locator("h1").first.inner_text().strip()
+        overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert overflow <= 0, f"{name} is {overflow} pixels wider than the window"
+        keep_picture(page, f"start-{name or 'home'}-{scheme}-{width}")
+    page.close()
+
+
+def test_the_server_never_loads_torch(server: Server, page: Page) -> None:
+    for name in PAGES:
+        page.goto(f"{server.address}/{name}")
+        settle(page)
+    maps = psutil.Process(server.process).memory_maps()
+    assert maps and not [m.path for m in maps if "libtorch" in m.path or "/torch/" in m.path]
+
+
+@pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
+def test_the_demo_from_one_click_to_every_answer(server: Server, page: Page) -> None:
+    page.goto(server.address)
+    settle(page)
+    press(page, "start_demo")
+    pick(page, "perturbations_", ["IFN-beta", "TNF", "Dexamethasone"])
+    page.click(".st-key-predict button")
+    page.wait_for_selector(".st-key-run_state")
+    address = page.url
+    assert "run=" in address
+    # a reload is a new session: the run is in the address
+    page.goto("about:blank")
+    page.goto(address)
+    page.wait_for_selector(".st-key-go_explore", timeout=180_000)
+    settle(page)
+    keep_picture(page, "demo-predict")
+    for name in ("explore", "genes", "attention", "submit"):
+        page.goto(address.replace("/predict", f"/{name}"))
+        settle(page)
+        page.wait_for_timeout(1500)
+        no_errors(page)
+        keep_picture(page, f"demo-{name}")
+    job = JobStore(server.settings.database).list()[0]
+    assert job.started is not None and any(j.kind == "predict" and j.state == "done" for j in JobStore(server.settings.database).list())
