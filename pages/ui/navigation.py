@@ -26,6 +26,11 @@ _MENU: Mapping[str, Sequence[tuple[str, str, str]]] = {
 }
 
 
+def names() -> list[str]:
+    """Names of all pages, in the order of the menu."""
+    return [name for entries in _MENU.values() for name, _, _ in entries]
+
+
 def script(name: str) -> str:
     """Path of a page's script, as `st.page_link` and `st.switch_page` want it."""
     return f"pages/views/{name}.py"

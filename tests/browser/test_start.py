@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page
 
 from state_engine.datasets import DEMO_PATH
 from state_engine.jobs.store import JobStore
-from tests.browser.conftest import Server, keep_picture, no_errors, pick, press, settle
+from tests.browser.conftest import ROOT, Server, keep_picture, no_errors, pick, press, settle
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PAGES = ("", "data", "models", "predict", "runs", "explore", "genes", "attention", "submit")
@@ -21,8 +21,18 @@ def test_a_deep_link_opened_first_has_the_whole_app(start_server: Callable[[], S
     page = browser.new_page()
     page.goto(f"{server.address}/genes")
     settle(page)
+    page.wait_for_timeout(1000)
     assert page.title().startswith("Genes") and page.locator("[data-testid=stSidebarNavLink]").count() >= len(PAGES)
+    assert page.locator("[role=dialog]").count() == 0, page.inner_text("[role=dialog]")
+    assert page.locator("h1").first.inner_text() == "Which genes?"
     page.close()
+
+
+def test_every_page_of_the_menu_has_its_file_for_deep_links() -> None:
+    from pages.ui.navigation import names
+
+    files = {path.stem for path in (ROOT / "pages").glob("*.py")} - {"__init__"}
+    assert files == set(names()) - {"home"}
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (1440, "dark"), (420, "light")])
@@ -70,4 +80,6 @@ def test_the_demo_from_one_click_to_every_answer(server: Server, page: Page) -> 
         no_errors(page)
         keep_picture(page, f"demo-{name}")
     job = JobStore(server.settings.database).list()[0]
-    assert job.started is not None and any(j.kind == "predict" and j.state == "done" for j in JobStore(server.settings.database).list())
+    assert job.started is not None and any(
+        j.kind == "predict" and j.state == "done" for j in JobStore(server.settings.database).list()
+    )
