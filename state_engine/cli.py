@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import state_engine.challenge.commands as challenge
+import state_engine.search_commands as search
 from state_engine import __version__
 from state_engine.data.dataset import Choices
 from state_engine.device import DEVICE_NAMES, PRECISIONS
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     challenge.add_submit_parser(commands).set_defaults(run=lambda o: challenge.run_submit(o, print, _on_terminal()))
     challenge.add_verify_parser(commands).set_defaults(run=lambda o: challenge.run_verify(o, print, _on_terminal()))
+    search.add_query_parser(commands).set_defaults(run=lambda o: search.run_query(o, print, _on_terminal()))
     return parser
 
 

@@ -18,8 +18,8 @@ LAYERS = (
     {"config", "device"},
     {"data", "models"},
     {"checkpoints", "runs", "datasets"},
-    {"inputs", "compatibility", "forward", "results", "replaced", "request", "attention_maps"},
-    {"predict", "replay", "attention", "measured", "analysis", "evaluate", "challenge", "train"},
+    {"inputs", "compatibility", "forward", "results", "replaced", "request", "attention_maps", "search_tables"},
+    {"predict", "replay", "attention", "measured", "search", "search_commands", "analysis", "evaluate", "challenge", "train"},
     {"jobs", "cli", "__main__"},
 )
 HEAVY = {"torch", "umap", "scanpy", "pdex", "numba", "sklearn", "anndata"}
