@@ -55,7 +55,8 @@ def attention_of_set(
         raise RequestError("The run has no such condition.", f"{request.perturbation} in {request.context} was not predicted.")
     size = prediction.set_size or card.set_size
     rows = _rows_of_set(prediction, dataset.control_rows(request.context), request.context, request.number, size)
-    source = require_compatible(check_compatibility(dataset, card, prediction.perturbations, contexts, prediction.allow_unknown))
+    allowed = prediction.allow_unknown, prediction.allow_other_embedding
+    source = require_compatible(check_compatibility(dataset, card, prediction.perturbations, contexts, *allowed))
     basal = read_features(dataset, source, rows)
     batches = dataset.batch_labels()[rows]
     mode = prediction.attention or card.attention

@@ -124,6 +124,7 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="unknown labels fall back to the control and the first batch; rows are marked",
     )
+    add("--allow-other-embedding", action="store_true", help="read embeddings of another embedding model; recorded in the result")
     add("--observed", type=int, default=512, metavar="N", help="most measured cells kept a condition, to compare with")
     add("--no-raw", action="store_true", help="leave the uncorrected prediction out of the file")
     command.set_defaults(run=_predict)
@@ -149,6 +150,7 @@ def _predict(options: argparse.Namespace) -> int:
         precision=options.precision,
         attention=options.attention,
         allow_unknown=options.allow_unknown,
+        allow_other_embedding=options.allow_other_embedding,
         keep_raw=not options.no_raw,
         observed=options.observed,
     )

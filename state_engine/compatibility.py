@@ -51,6 +51,7 @@ def check_compatibility(
     perturbations: tuple[str, ...] | None = None,
     contexts: tuple[str, ...] | None = None,
     allow_unknown: bool = False,
+    allow_other_embedding: bool = False,
 ) -> Compatibility:
     """Everything that speaks for or against predicting with this model on these data.
 
@@ -61,8 +62,9 @@ def check_compatibility(
         contexts: the contexts asked for; None or empty for all.
         allow_unknown: labels that the model does not know fall back to the control's vector or the first batch, and rows are
             marked: what would block is then a warning.
+        allow_other_embedding: an embedding of another embedding model than the one the model was trained on does not block.
     """
-    findings, source = find_input(dataset, card)
+    findings, source = find_input(dataset, card, allow_other_embedding)
     pools = control_pools(dataset)
     asked = tuple(contexts or pools)
     findings += _control(dataset, card, sum(pools.values()))

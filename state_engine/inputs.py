@@ -22,6 +22,8 @@ Severity = Literal["ok", "warning", "blocking"]
 BLOCKED_BELOW = 0.2
 WARNED_BELOW = 0.6
 DEPTH_TOLERANCE = 0.05
+# codes of findings that pages offer a way out of
+TO_BE_MADE, MAKER = "embedding", "embedding-model"
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,10 @@ class Finding:
 Input = tuple[list[Finding], FeatureSource | None]
 
 
-def find_input(dataset: Dataset, card: ModelCard) -> Input:
+def find_input(dataset: Dataset, card: ModelCard, allow_other_embedding: bool = False) -> Input:
     """The findings on input and scale, and how the input is made (None when it cannot be)."""
     if card.reads_embedding:
-        return _embedding(dataset, card)
+        return _embedding(dataset, card, allow_other_embedding)
     if card.input_genes is not None:
         findings, source = _named_genes(dataset, card, card.input_genes)
     else:
@@ -61,25 +63,51 @@ def find_input(dataset: Dataset, card: ModelCard) -> Input:
     return findings + _names_of_output(dataset, card, source), source
 
 
-def _embedding(dataset: Dataset, card: ModelCard) -> Input:
+def _embedding(dataset: Dataset, card: ModelCard, allow_other: bool) -> Input:
     name, width = _obsm(card.input_key), card.config.input_dim
     there = _width(dataset, name)
     alike = [r.name for r in dataset.representations if r.name.startswith("obsm/") and r.width == width]
     if there == width:
-        detail = "Taken as it is. Embeddings fit only when the same embedding model made them."
-        if card.embedding_model:
-            detail += f" This model was trained on those of {card.embedding_model[:12]}."
-        return [Finding("representation", "ok", f"{name} has the {width:,} features the model reads", detail)], FeatureSource(
-            name
-        )
+        findings, fits = _maker(dataset, card, name, allow_other)
+        title = f"{name} has the {width:,} features the model reads"
+        return [Finding("representation", "ok", title, "Taken as it is."), *findings], FeatureSource(name) if fits else None
     fix = "Make it on the Embed page with the State Embedding (SE) model that it was trained with."
     if alike:
         fix += f" If {listed(alike)} is that embedding, rename it to {card.input_key}."
     if there is None:
         detail = f"The model reads the embedding '{card.input_key}' with {width:,} features. The data set has {_have(dataset)}."
-        return [Finding("representation", "blocking", f"{name} is not in the data set", detail, fix)], None
+        return [Finding(TO_BE_MADE, "blocking", f"{name} is not in the data set", detail, fix)], None
     detail = f"The model reads {width:,} features, {name} has {there:,}: another embedding model made it."
     return [Finding("width", "blocking", f"{name} has another width", detail, fix)], None
+
+
+def _maker(dataset: Dataset, card: ModelCard, name: str, allow_other: bool) -> tuple[list[Finding], bool]:
+    """Which embedding model made it, by its record in the file, and whether that fits. Equal widths say nothing: hashes decide."""
+    facts = dataset.embeddings.get(name.removeprefix("obsm/"))
+    made, wanted = facts.model if facts else "", card.embedding_model or ""
+    who = f"{facts.model_name} ({made[:12]})" if facts and facts.model_name else made[:12]
+    if made and made == wanted:
+        return [Finding(MAKER, "ok", "The embedding is of the right model", f"{who} made it; the model was trained on it.")], True
+    if made and wanted:
+        title = "Another embedding model made this embedding"
+        detail = (
+            f"{who} made {name}; the model was trained on embeddings of {wanted[:12]}. Their features have nothing in common."
+        )
+        if allow_other:
+            return [Finding(MAKER, "warning", title, f"{detail} Allowed on request, and recorded with the run.", "")], True
+        return [
+            Finding(MAKER, "blocking", title, detail, "Embed the cells again, on the Embed page, with the right model.")
+        ], False
+    detail = "Embeddings fit only when the same embedding model made them."
+    detail += f" {who} made {name}." if made else f" The file does not record what made {name}."
+    detail += (
+        f" This model was trained on those of {wanted[:12]}."
+        if wanted
+        else " Which one this model was trained on is not recorded."
+    )
+    return [
+        Finding(MAKER, "warning", "Whether the embedding is the right one is not known", detail, "Make sure that it is.")
+    ], True
 
 
 def _named_genes(dataset: Dataset, card: ModelCard, genes: tuple[str, ...]) -> Input:

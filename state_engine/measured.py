@@ -33,7 +33,7 @@ def measure(request: PredictionRequest, card: ModelCard, output: Path, on_progre
         on_progress: called once a block; may raise `JobCancelled`.
     """
     dataset = open_dataset(Path(request.data), request.choices)
-    source = require_compatible(check_compatibility(dataset, card, allow_unknown=True))
+    source = require_compatible(check_compatibility(dataset, card, allow_unknown=True, allow_other_embedding=True))
     genes = gene_names(dataset, card, source)
     expression = expression_source(dataset, card, source)
     if not genes or expression is None:

@@ -103,7 +103,10 @@ def predict(
         loaded = load_model(Path(request.model), device.kind, dtype_of(request.precision), request.attention)
     check_perturbations(request, loaded.card)
     contexts = contexts_of(request, dataset)
-    source = require_compatible(check_compatibility(dataset, loaded.card, request.perturbations, contexts, request.allow_unknown))
+    report = check_compatibility(
+        dataset, loaded.card, request.perturbations, contexts, request.allow_unknown, request.allow_other_embedding
+    )
+    source = require_compatible(report)
     on_progress(Progress("Drawing control cells"))
     plan = _make_plan(request, dataset, loaded.card, contexts)
     work = _Work(request, dataset, loaded, plan, source, on_progress)
@@ -322,11 +325,20 @@ class _Work:
             "features": {"representation": self.source.representation, "genes_missing": self.source.n_missing},
             "scale": "log1p" if self.genes else "embedding",
             "embedding_key": self.card.input_key if self.card.reads_embedding else None,
+            "embedding_models": self._embedding_models(),
             "set_size": self.plan.set_size,
             "device": device,
             "versions": package_versions(),
             "remarks": self.remarks,
         }
+
+    def _embedding_models(self) -> dict[str, Any] | None:
+        """The model that made the embedding and the one this model was trained on; "" where it is not recorded."""
+        if not self.card.reads_embedding:
+            return None
+        facts = self.dataset.embeddings.get(self.card.input_key)
+        made, trained = facts.model if facts else "", self.card.embedding_model or ""
+        return {"made": made, "trained_on": trained, "other_allowed": self.request.allow_other_embedding}
 
     def _remark(self, text: str) -> None:
         self.remarks.append(text)

@@ -46,6 +46,7 @@ class PredictionRequest:
         allow_unknown: labels the model does not know fall back to the control's vector or the first batch, and rows are marked.
         keep_raw: keep the raw prediction beside the corrected one.
         observed: most measured cells kept per condition for comparison.
+        allow_other_embedding: the embedding may be of another model than the one this model was trained on.
     """
 
     data: str
@@ -62,6 +63,7 @@ class PredictionRequest:
     allow_unknown: bool = False
     keep_raw: bool = True
     observed: int = 512
+    allow_other_embedding: bool = False
 
     def __post_init__(self) -> None:
         for name, value, least in (("cells", self.cells, 1), ("set_size", self.set_size or 1, 1), ("observed", self.observed, 0)):
@@ -199,5 +201,6 @@ def command_of(request: PredictionRequest, output: str = "prediction.h5ad") -> s
         if given is not None:
             words += [option, str(given)]
     words += ["--allow-unknown"] if request.allow_unknown else []
+    words += ["--allow-other-embedding"] if request.allow_other_embedding else []
     words += [] if request.keep_raw else ["--no-raw"]
     return shlex.join(words)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from state_engine.data.provenance import EmbeddingFacts, embedding_facts
+from state_engine.data.provenance import EmbeddingFacts
 from state_engine.errors import ConfigError, DataError, RequestError, UnreadableFileError
 from state_engine.files import write_json
 from state_engine.progress import OnProgress, Progress, silent
@@ -123,7 +123,7 @@ def open_embedded(path: Path, key: str, choices: Choices | None = None, settings
     dataset = open_dataset(path, choices, settings)
     name = key if key.startswith("obsm/") else f"obsm/{key}"
     matrix = dataset.representation(name)
-    facts = embedding_facts(dataset.path, name.removeprefix("obsm/")) or EmbeddingFacts()
+    facts = dataset.embeddings.get(name.removeprefix("obsm/"), EmbeddingFacts())
     return Embedded(dataset, name, facts, facts.cell_width or matrix.width)
 
 

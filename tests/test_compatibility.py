@@ -21,6 +21,7 @@ from state_engine.data.expression import FeatureSource, read_features
 from state_engine.data.genes import gene_names
 from state_engine.data.labels import decide_labels
 from state_engine.data.matrices import MatrixFacts
+from state_engine.data.provenance import EmbeddingFacts
 from state_engine.data.safety import FileFacts
 from state_engine.data.scale import ScaleDecision
 from state_engine.errors import IncompatibleError
@@ -160,12 +161,36 @@ def test_an_embedding() -> None:
     assert report.source == FeatureSource("obsm/X_state") and report.blocking == ()
     assert "64 features" in the(report, "representation").title
     known = check_compatibility(a_dataset(obsm={"X_state": 64}), an_embedding_card(embedding_model="abcdef0123456789"))
-    assert "abcdef012345." in the(known, "representation").detail
+    assert "abcdef012345." in the(known, "embedding-model").detail and the(known, "embedding-model").severity == "warning"
+
+
+WANTED = "abcdef0123456789" * 4
+
+
+@pytest.mark.parametrize(
+    ("made", "wanted", "allowed", "severity"),
+    [
+        (WANTED, WANTED, False, "ok"),
+        ("0" * 64, WANTED, False, "blocking"),
+        ("0" * 64, WANTED, True, "warning"),
+        ("0" * 64, None, False, "warning"),
+        ("", WANTED, False, "warning"),
+    ],
+)
+def test_the_record_of_an_embedding_decides_and_not_its_width(
+    made: str, wanted: str | None, allowed: bool, severity: str
+) -> None:
+    dataset = dataclasses.replace(a_dataset(obsm={"X_state": 64}), embeddings={"X_state": EmbeddingFacts(made, "Demo SE")})
+    report = check_compatibility(dataset, an_embedding_card(embedding_model=wanted), allow_other_embedding=allowed)
+    assert the(report, "embedding-model").severity == severity
+    assert (report.source is None) == (severity == "blocking")
+    if made and severity != "ok":
+        assert "Demo SE (000000000000) made obsm/X_state" in the(report, "embedding-model").detail
 
 
 def test_an_embedding_that_is_missing_or_another() -> None:
     report = check_compatibility(a_dataset(obsm={"X_pca": 50, "X_emb": 64}), an_embedding_card())
-    finding = the(report, "representation")
+    finding = the(report, "embedding")
     assert report.source is None and finding.severity == "blocking"
     assert "State Embedding (SE) model" in finding.fix and "If obsm/X_emb is that embedding, rename it to X_state" in finding.fix
     report = check_compatibility(a_dataset(obsm={"X_state": 63}), an_embedding_card())

@@ -14,6 +14,7 @@ import torch
 from state_engine import keys
 from state_engine.checkpoints.store import load_model
 from state_engine.data.dataset import Choices
+from state_engine.data.provenance import EMBEDDINGS
 from state_engine.errors import ConfigError, DeviceError, IncompatibleError, JobCancelled, LabelError, UnknownLabelError
 from state_engine.forward import SetRunner, SetTask
 from state_engine.predict import predict
@@ -137,6 +138,23 @@ def test_an_embedding_is_predicted_and_decoded(request_: PredictionRequest, tmp_
     measured = np.log1p(counts / counts.sum(1, keepdims=True) * 1e4)
     decoded = predicted.layers["raw"] - control.layers["raw"]
     np.testing.assert_allclose(predicted.X, np.maximum(measured + decoded, 0), atol=1e-4)
+
+
+def test_an_embedding_of_another_model_is_refused_or_recorded(request_: PredictionRequest, tmp_path: Path) -> None:
+    write_model(tmp_path / "embedding", **embedding_changes())
+    card = tmp_path / "embedding" / "model.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"embedding_model": "a" * 64}))
+    data = write_cells(tmp_path / "embedded.h5ad", embedding=6)
+    cells = anndata.read_h5ad(data)
+    cells.uns[EMBEDDINGS] = json.dumps({"X_state": {"model": "b" * 64}})
+    cells.write_h5ad(data)
+    asked = replace(request_, data=str(data), model=str(tmp_path / "embedding"))
+    with pytest.raises(IncompatibleError, match="Another embedding model"):
+        run(asked)
+    asked = replace(asked, allow_other_embedding=True)
+    recorded = json.loads(run(asked).uns[keys.MANIFEST])
+    assert recorded["embedding_models"] == {"made": "b" * 64, "trained_on": "a" * 64, "other_allowed": True}
+    assert recorded["request"]["allow_other_embedding"] and "--allow-other-embedding" in command_of(asked)
 
 
 def test_unknown_perturbations_are_refused_and_named(request_: PredictionRequest) -> None:

@@ -23,6 +23,7 @@ from state_engine.data.genes import GeneNames, gene_names
 from state_engine.data.hdf5 import open_h5
 from state_engine.data.labels import Labels, decide_labels
 from state_engine.data.matrices import MatrixFacts, dense, read_rows
+from state_engine.data.provenance import EmbeddingFacts, embeddings_of
 from state_engine.data.safety import FileFacts, check_file
 from state_engine.data.sampling import scale_of_file
 from state_engine.data.scale import Scale, ScaleDecision
@@ -70,6 +71,7 @@ class Dataset:
         scale: of the expression.
         columns: obs column -> labels of all cells, for every column of labels.
         notes: what a person should know, sentences.
+        embeddings: key of obsm -> how it was made, where the file says so.
     """
 
     path: Path
@@ -81,6 +83,7 @@ class Dataset:
     scale: ScaleDecision
     columns: dict[str, pd.Categorical] = field(repr=False)
     notes: tuple[str, ...] = ()
+    embeddings: dict[str, EmbeddingFacts] = field(default_factory=dict)
 
     @property
     def n_cells(self) -> int:
@@ -303,7 +306,8 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
     opened = Dataset(path, choices, facts, labels, genes, expression, scale, columns)
     from state_engine.data.describe import notes_on
 
-    return Dataset(path, choices, facts, labels, genes, expression, scale, columns, notes_on(opened))
+    made = embeddings_of(path)
+    return Dataset(path, choices, facts, labels, genes, expression, scale, columns, notes_on(opened), made)
 
 
 def _expression(facts: FileFacts, wanted: str | None) -> str | None:

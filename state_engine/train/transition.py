@@ -214,6 +214,7 @@ def _card(
 ) -> ModelCard:
     all_genes = genes is not None and len(genes) == dataset.n_genes
     scale: Literal["log1p", "counts"] = "counts" if dataset.scale.scale == "counts" and not dataset.choices.normalise else "log1p"
+    made = dataset.embeddings.get(request.embedding) if request.embedding else None
     return ModelCard(
         format=FORMAT,
         id="",
@@ -239,6 +240,7 @@ def _card(
         limits=LIMITS,
         notes=cells.notes,
         simulated=request.simulated,
+        embedding_model=made.model or None if made else None,
         training=TrainingSummary(
             data=request.data_name or dataset.path.name,
             steps=request.steps,
