@@ -6,6 +6,7 @@ Each function takes what a file says and what a challenge wants, and returns wha
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,7 +150,7 @@ def check_contexts(
 def check_targets(perturbations: Labels, contexts: Labels | None, wanted: tuple[str, ...], spec: ChallengeSpec) -> list[Finding]:
     """Perturbations missing or not asked for, and numbers of cells, in each context."""
     unknown: dict[str, list[str]] = {}
-    missing, wrong, odd = [], [], []
+    missing, wrong, odd, more = [], [], [], 0
     for context in wanted or ("",):
         here = perturbations if contexts is None or not context else perturbations.take(contexts.where(context))
         cells = {n: int(k) for n, k in zip(here.names, here.counts(), strict=True) if k and n != spec.rules.control}
@@ -164,20 +165,29 @@ def check_targets(perturbations: Labels, contexts: Labels | None, wanted: tuple[
         for name in (n for n in cells if n not in asked):
             unknown.setdefault(name, []).append(context)
         missing += [f"{name}{tail}" for name in asked if name not in cells]
-        wrong += [f"{n}{tail} has {cells[n]:,} instead of {k:,}" for n, k in asked.items() if k and n in cells and cells[n] != k]
+        other = {n: k for n, k in asked.items() if k and n in cells and cells[n] != k}
+        wrong += [f"{n}{tail} has {cells[n]:,} instead of {k:,}" for n, k in other.items()]
+        more += sum(cells[n] > k for n, k in other.items())
     title = "The number of perturbations is not the one asked for."
     number_findings = [found("perturbations-number", "error", title, names=odd)] if odd else []
-    return number_findings + _target_findings(list(unknown), missing, wrong, spec.rules)
+    aliases = control_aliases(perturbations, spec.rules.control)
+    findings = _target_findings(list(unknown), missing, wrong, more, spec.rules)
+    # a control under another name has a finding and a repair of its own
+    only_controls = set(unknown) <= set(aliases)
+    return number_findings + [
+        replace(f, repair=None) if f.code == "perturbations-unknown" and only_controls else f for f in findings
+    ]
 
 
-def _target_findings(unknown: list[str], missing: list[str], wrong: list[str], rules: Rules) -> list[Finding]:
+def _target_findings(unknown: list[str], missing: list[str], wrong: list[str], more: int, rules: Rules) -> list[Finding]:
     findings = []
     if unknown:
         fix = "Leave them out, or correct the labels."
         if any(CONSTRUCT.search(name) for name in unknown):
             fix += " Some look like constructs: the label is the gene, without the number behind it."
         title = f"{len(unknown):,} perturbations of the file are not asked for."
-        findings.append(found("perturbations-unknown", "error", title, fix, names=unknown))
+        repair = "drop-extra-perturbations"
+        findings.append(found("perturbations-unknown", "error", title, fix, names=unknown, repair=repair))
     if missing:
         title = f"{len(missing):,} perturbations that are asked for have no cells."
         findings.append(found("perturbations-missing", "error", title, "Predict them.", names=missing))
@@ -185,7 +195,8 @@ def _target_findings(unknown: list[str], missing: list[str], wrong: list[str], r
         title = f"{len(wrong):,} perturbations have another number of cells than asked for."
         severity = "error" if rules.cells_rule == "exact" else "warning"
         fix = "The number of cells changes how many genes count as significant."
-        findings.append(found("cells-per-perturbation", severity, title, fix, names=wrong))  # type: ignore[arg-type]
+        shorten = "first-cells" if more else None
+        findings.append(found("cells-per-perturbation", severity, title, fix, names=wrong, repair=shorten))  # type: ignore[arg-type]
     return findings
 
 

@@ -39,6 +39,9 @@ def add_submit_parser(subparsers: Subparsers) -> argparse.ArgumentParser:
     )
     parser.add_argument("--perturbation-key", default="", metavar="COLUMN", help="obs column of the perturbation in the data")
     parser.add_argument("--context-key", default="", metavar="COLUMN", help="obs column of the context in the data")
+    parser.add_argument(
+        "--take-context", action="append", default=[], metavar="NAME", help="take only cells of this context; repeatable"
+    )
     parser.add_argument("--matrix", default="X", metavar="PLACE", help="X (default) or layers/NAME")
     parser.add_argument("--gene-column", default="", metavar="COLUMN", help="var column of the gene names; default: the index")
     names = ", ".join(name for name, repair in REPAIRS.items() if not repair.automatic)
@@ -152,10 +155,16 @@ def _spec(options: argparse.Namespace) -> ChallengeSpec:
 
 
 def _source(options: argparse.Namespace, spec: ChallengeSpec) -> SubmissionSource:
-    controls = tuple(options.controls)
+    controls, taken = tuple(options.controls), tuple(options.take_context)
     if options.run_folder:
         folder: Path = options.run_folder
-        return source_of_run(folder / "result.h5ad" if folder.is_dir() else folder, spec.rules, controls)
+        return source_of_run(folder / "result.h5ad" if folder.is_dir() else folder, spec.rules, controls, taken)
     return SubmissionSource(
-        options.data, options.perturbation_key, options.context_key, options.matrix, options.gene_column, control_files=controls
+        options.data,
+        options.perturbation_key,
+        options.context_key,
+        options.matrix,
+        options.gene_column,
+        control_files=controls,
+        contexts=taken,
     )

@@ -36,6 +36,8 @@ REPAIRS: dict[str, Repair] = {
         Repair("rename-control", "Give the control cells the label that the challenge asks for"),
         Repair("drop-controls", "Leave out the control cells"),
         Repair("add-controls", "Add the control cells of the control files"),
+        Repair("drop-extra-perturbations", "Leave out the perturbations that are not asked for"),
+        Repair("first-cells", "Of each perturbation, take only the first cells, as many as are asked for"),
         Repair("normalise", "Scale every cell to the median number of counts, then log1p"),
     )
 }

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from state_engine import keys
 from state_engine.challenge import checks
+from state_engine.challenge.cells import choose_cells
 from state_engine.challenge.counts import (
     Change,
     CountsOptions,
@@ -137,39 +137,16 @@ def make_plan(
 
 
 def _choose_cells(plan: Plan, opened: Opened, allowed: set[str]) -> Plan:
-    """Rows by kind, controls renamed or left out."""
-    rules, labels, contexts = plan.spec.rules, opened.perturbations, opened.contexts
-    keep = np.ones(opened.matrix.shape[0], bool)
-    findings, repairs = list(plan.findings), list(plan.repairs)
-    if plan.source.kinds:
-        kinds = opened.kinds
-        keep = np.isin(kinds.codes, [kinds.names.index(k) for k in plan.source.kinds if k in kinds.names]) if kinds else keep
-        if kinds is None:
-            findings.append(found("kind-column", "error", f"obs has no column {keys.KIND}: this is not the result of a run."))
-    labels = labels.take(keep) if labels and not keep.all() else labels
-    contexts = contexts.take(keep) if contexts and not keep.all() else contexts
-    if labels and rules.controls == "forbidden" and "drop-controls" in allowed:
-        controls = np.isin(labels.codes, [labels.names.index(n) for n in _controls_in(labels, rules.control)])
-        if controls.any():
-            title = f"{np.count_nonzero(controls):,} control cells were left out."
-            findings.append(found("control-present", "note", title, repair="drop-controls", count=int(controls.sum())))
-            repairs.append("drop-controls")
-            keep = keep.copy()
-            keep[np.nonzero(keep)[0][controls]] = False
-            labels, contexts = labels.take(~controls), contexts.take(~controls) if contexts else None
-    if labels and rules.controls == "required" and "rename-control" in allowed and not labels.where(rules.control).any():
-        for other in checks.control_aliases(labels, rules.control)[:1]:
-            number = int(labels.where(other).sum())
-            title = f"The label '{other}' of {number:,} control cells was changed to '{rules.control}'."
-            findings.append(found("control-renamed", "note", title, repair="rename-control", count=number))
-            repairs.append("rename-control")
-            labels = Labels(labels.codes, tuple(rules.control if n == other else n for n in labels.names))
-    part = Part(opened.matrix, keep, None)
-    return replace(plan, parts=(part,), perturbations=labels, contexts=contexts, findings=tuple(findings), repairs=tuple(repairs))
-
-
-def _controls_in(labels: Labels, control: str) -> list[str]:
-    return [n for n in (control, *checks.control_aliases(labels, control)) if n in labels.names]
+    choice = choose_cells(plan.source, plan.spec, opened, allowed)
+    part = Part(opened.matrix, choice.keep, None)
+    return replace(
+        plan,
+        parts=(part,),
+        perturbations=choice.perturbations,
+        contexts=choice.contexts,
+        findings=(*plan.findings, *choice.findings),
+        repairs=(*plan.repairs, *choice.repairs),
+    )
 
 
 def _choose_genes(plan: Plan, opened: Opened, allowed: set[str]) -> Plan:
@@ -189,7 +166,7 @@ def _add_controls(plan: Plan, allowed: set[str]) -> Plan:
     number = 0
     for path in plan.source.control_files:
         try:
-            opened = open_source(replace(plan.source, path=path, kinds=()), rules)
+            opened = open_source(replace(plan.source, path=path, kinds=(), contexts=()), rules)
         except StateError as error:
             problem = found("controls-unreadable", "error", f"The control file {path.name} cannot be read.", str(error))
             plan = replace(plan, findings=(*plan.findings, problem))

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.findings import Report
 from state_engine.challenge.source import SubmissionSource, source_of_run
-from state_engine.challenge.spec import ChallengeSpec, Rules, load_challenge
+from state_engine.challenge.spec import ChallengeSpec, Rules, load_challenge, load_rules
 from state_engine.errors import ConfigError, RunError
 from state_engine.files import write_json
 from state_engine.progress import OnProgress, silent
@@ -37,6 +38,10 @@ class SubmissionRequest:
         perturbation_key: obs column of the perturbation when it is not a run; "" for the challenge's own name.
         genes, pert_counts: paths of the challenge's lists; "" when there is none.
         repairs: names in `findings.REPAIRS`.
+        context_key: obs column of the context when it is not a run; "" for the challenge's own name.
+        contexts: contexts to take; empty for all cells.
+        controls: paths of .h5ad files with real control cells.
+        counts: the step from log1p to counts; None leaves the values.
         write: make the archive when nothing is wrong, and open it again to verify it; else only check.
     """
 
@@ -48,6 +53,10 @@ class SubmissionRequest:
     pert_counts: str = ""
     repairs: tuple[str, ...] = ()
     write: bool = False
+    context_key: str = ""
+    contexts: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    counts: CountsOptions | None = None
 
 
 def submit(request: SubmissionRequest, folder: Path, on_progress: OnProgress = silent) -> Report:
@@ -64,9 +73,11 @@ def submit(request: SubmissionRequest, folder: Path, on_progress: OnProgress = s
     spec = spec_of(request)
     source = source_of(request, spec.rules)
     if not request.write:
-        report = check(source, spec, repairs=request.repairs, on_progress=on_progress)
+        report = check(source, spec, repairs=request.repairs, counts=request.counts, on_progress=on_progress)
     else:
-        report = write_archive(source, spec, folder / ARCHIVE, repairs=request.repairs, on_progress=on_progress)
+        report = write_archive(
+            source, spec, folder / ARCHIVE, repairs=request.repairs, counts=request.counts, on_progress=on_progress
+        )
         if report.archive is not None:
             seen = verify(folder / ARCHIVE, spec, scratch=folder, on_progress=on_progress)
             write_json(folder / VERIFIED, to_plain(seen))
@@ -77,13 +88,18 @@ def submit(request: SubmissionRequest, folder: Path, on_progress: OnProgress = s
 def spec_of(request: SubmissionRequest) -> ChallengeSpec:
     """The challenge with the lists of the request."""
     lists = {name: Path(path) if path else None for name, path in (("genes", request.genes), ("counts", request.pert_counts))}
-    return load_challenge(request.challenge, genes=lists["genes"], pert_counts=lists["counts"])
+    contexts = request.contexts if request.contexts and load_rules(request.challenge).context_key else None
+    return load_challenge(request.challenge, genes=lists["genes"], pert_counts=lists["counts"], contexts=contexts)
 
 
 def source_of(request: SubmissionRequest, rules: Rules) -> SubmissionSource:
     """The cells of the request."""
-    path = Path(request.source)
-    return source_of_run(path, rules) if request.is_run else SubmissionSource(path, request.perturbation_key)
+    path, controls = Path(request.source), tuple(Path(p) for p in request.controls)
+    if request.is_run:
+        return source_of_run(path, rules, controls, request.contexts)
+    return SubmissionSource(
+        path, request.perturbation_key, request.context_key, control_files=controls, contexts=request.contexts
+    )
 
 
 def read_report(path: Path) -> Report | None:
@@ -104,9 +120,21 @@ def command_of(request: SubmissionRequest) -> str:
     """The command line that does the same."""
     words = ["python", "-m", "state_engine", "submit", "--challenge", request.challenge]
     words += ["--run" if request.is_run else "--data", request.source]
-    named = (("--perturbation-key", request.perturbation_key), ("--genes", request.genes), ("--pert-counts", request.pert_counts))
+    named = (
+        ("--perturbation-key", request.perturbation_key),
+        ("--context-key", request.context_key),
+        ("--genes", request.genes),
+        ("--pert-counts", request.pert_counts),
+    )
     for option, value in named:
         words += [option, value] if value else []
-    for repair in request.repairs:
-        words += ["--repair", repair]
+    repeated = (("--take-context", request.contexts), ("--controls", request.controls), ("--repair", request.repairs))
+    for option, values in repeated:
+        for value in values:
+            words += [option, value]
+    if request.contexts and load_rules(request.challenge).context_key:
+        words += ["--contexts", ",".join(request.contexts)]
+    if request.counts:
+        words += ["--to-counts", request.counts.rounding, "--seed", str(request.counts.seed)]
+        words += ["--library", f"{request.counts.library:g}"] if request.counts.library else []
     return shlex.join([*words, *(["--output", ARCHIVE] if request.write else ["--dry-run"])])

@@ -32,6 +32,7 @@ class SubmissionSource:
         gene_column: var column with the gene names; "" for the index.
         kinds: values of obs["kind"] to take (results of runs); empty for all cells.
         control_files: .h5ad files with real control cells: library sizes of the counts step, and the repair add-controls.
+        contexts: contexts to take; empty for all cells. Also of a file for a challenge that knows no contexts.
     """
 
     path: Path
@@ -41,12 +42,15 @@ class SubmissionSource:
     gene_column: str = ""
     kinds: tuple[str, ...] = ()
     control_files: tuple[Path, ...] = ()
+    contexts: tuple[str, ...] = ()
 
 
-def source_of_run(result: Path, rules: Rules, control_files: tuple[Path, ...] = ()) -> SubmissionSource:
+def source_of_run(
+    result: Path, rules: Rules, control_files: tuple[Path, ...] = (), contexts: tuple[str, ...] = ()
+) -> SubmissionSource:
     """The rows of a run's result.h5ad that a challenge wants: predictions, with observed controls where controls are required."""
     kinds = (keys.PREDICTED,) if rules.controls == "forbidden" else (keys.PREDICTED, keys.OBSERVED_CONTROL)
-    return SubmissionSource(result, keys.PERTURBATION, keys.CONTEXT, kinds=kinds, control_files=control_files)
+    return SubmissionSource(result, keys.PERTURBATION, keys.CONTEXT, kinds=kinds, control_files=control_files, contexts=contexts)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Opened:
         genes: names of its g genes.
         columns: names of the obs columns.
         perturbations, contexts, kinds: labels of the n cells, None when there is no such column.
+        fallback: (n,) cells of labels that the model did not know, None when the file does not say.
         dropped: what the archive will not carry ("layers/raw", "obsm/X_pca").
     """
 
@@ -97,6 +102,7 @@ class Opened:
     perturbations: Labels | None
     contexts: Labels | None
     kinds: Labels | None
+    fallback: NDArray[np.bool_] | None
     dropped: tuple[str, ...]
 
 
@@ -127,14 +133,22 @@ def _open(file: h5py.File, source: SubmissionSource, rules: Rules, facts: FileFa
             "The file contradicts itself.",
             "Write it again.",
         )
-    context = (source.context_key or rules.context_key) if rules.context_key else ""
+    context = (source.context_key or rules.context_key) if rules.context_key or source.contexts else ""
     wanted = (source.perturbation_key or rules.perturbation_key, context, keys.KIND if source.kinds else "")
     labels = [_labels(obs, name) if name in columns else None for name in wanted]
     if any(label is not None and len(label.codes) != n_cells for label in labels):
         raise ChallengeError("A column of obs has another length than obs itself.", "The file contradicts itself.")
     places = [f"{group}/{name}" for group in ("layers", "obsm", "obsp", "varm", "varp", "uns") for name in _names(file, group)]
     dropped = [p for p in places if p != source.matrix] + (["raw"] if "raw" in file else [])
-    return Opened(matrix, tuple(genes), columns, labels[0], labels[1], labels[2], tuple(dropped))
+    fallback = _flags(obs, keys.FALLBACK, n_cells) if source.kinds else None
+    return Opened(matrix, tuple(genes), columns, labels[0], labels[1], labels[2], fallback, tuple(dropped))
+
+
+def _flags(frame: h5py.Group, column: str, n_cells: int) -> NDArray[np.bool_] | None:
+    """A column of yes and no; None when there is none."""
+    place = frame.get(column)
+    flags = isinstance(place, h5py.Dataset) and place.shape == (n_cells,) and place.dtype.kind == "b"
+    return np.asarray(place[:], bool) if flags else None
 
 
 def read_strings(frame: h5py.Group, column: str) -> list[str]:
