@@ -17,7 +17,7 @@ from state_engine.models.config import AttentionMode
 from state_engine.models.transition import TransitionModel, TransitionOutput
 
 # cells a forward pass: where the matrix units of a CPU are busy; a GPU wants many more
-CELLS_A_PASS = {"cpu": 2048, "cuda": 65536, "mps": 8192}
+CELLS_A_PASS = {"cpu": 1024, "cuda": 65536, "mps": 8192}
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,8 @@ def translate(
             continue
         if gpt2 and name.endswith(".weight") and re.search(r"\.(c_attn|c_proj|c_fc)\.", name):
             tensor = tensor.T  # stored (in, out)
-        renamed[_rename(name, decoder_depth)] = tensor.to(torch.float32, copy=True).contiguous()  # off the file
-    return (renamed if gpt2 else _put_together(renamed)), dropped
+        renamed[_rename(name, decoder_depth)] = tensor
+    return _put_together(renamed), dropped
 
 
 def merge_adapters(weights: Mapping[str, Tensor], scale: float | None) -> dict[str, Tensor]:
@@ -137,7 +137,9 @@ def _rename(name: str, decoder_depth: int | None) -> str:
 
 
 def _put_together(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    together = dict(weights)
+    """Our fused linears from their parts. Everything is copied once, off the mapped file, in float32."""
+    together: dict[str, Tensor] = {}
+    taken: set[str] = set()
     for name in weights:
         found = re.fullmatch(r"(backbone\.layers\.\d+\.)(attention\.q|feed\.gate)\.weight", name)
         if not found:
@@ -145,5 +147,7 @@ def _put_together(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         whole = "attention.qkv" if found.group(2) == "attention.q" else "feed.gate_up"
         parts = [f"{found.group(1)}{part}.weight" for part in TOGETHER[whole]]
         if all(part in weights for part in parts):
-            together[f"{found.group(1)}{whole}.weight"] = torch.cat([together.pop(part) for part in parts])
-    return together
+            together[f"{found.group(1)}{whole}.weight"] = torch.cat([weights[part].float() for part in parts])
+            taken.update(parts)
+    rest = {name: tensor.to(torch.float32, copy=True).contiguous() for name, tensor in weights.items() if name not in taken}
+    return rest | together
