@@ -119,6 +119,8 @@ def pick(page: Page, key_start: str, names: list[str]) -> None:
         page.keyboard.press("Enter")
         settle(page)
     page.keyboard.press("Escape")
+    page.locator("h1").first.click()  # the list of options lies over what is below it until it loses the focus
+    settle(page)
 
 
 def no_errors(page: Page) -> None:

@@ -1,0 +1,117 @@
+"""A biologist's whole walk on real cells: upload, model, prediction, cells, genes, attention, and the files to take home."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import anndata
+import pytest
+from playwright.sync_api import Page
+
+from state_engine import keys
+from state_engine.data.dataset import open_dataset
+from state_engine.train.cells import HeldOut
+from state_engine.train.transition import TrainRequest, train_transition
+from tests.browser.conftest import Server, keep_picture, no_errors, pick, press, settle
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+HELD_OUT = "CD14+Mono"
+
+
+@pytest.fixture(scope="module")
+def model(server: Server, real_data: Path) -> str:
+    """A small model of the library, trained on the same cells but one cell type; the test asks for its flow, not for its skill."""
+    request = TrainRequest(
+        name="Kang, CD14+Mono held out", hvgs=500, hold_out=(HeldOut(HELD_OUT),), steps=60, sets_a_step=8, set_size=16,
+        hidden=64, layers=2, heads=4, device="cpu", data_name="kang_ifnb.h5ad",
+    )  # fmt: skip
+    card = train_transition(open_dataset(real_data / "kang_ifnb.h5ad"), request, server.settings.models / "kang")
+    return card.id
+
+
+def test_from_upload_to_export(server: Server, page: Page, model: str, real_data: Path) -> None:
+    page.goto(f"{server.address}/data")
+    settle(page)
+    page.set_input_files("input[type=file]", real_data / "kang_ifnb.h5ad")
+    page.get_by_text("kang_ifnb.h5ad", exact=True).first.wait_for()
+    page.get_by_text("column condition").first.wait_for()
+    settle(page)
+    assert "1,975" in page.inner_text("body") and "counts" in page.inner_text("body")
+    keep_picture(page, "real-data")
+
+    press(page, "to_models")
+    press(page, f"choose_{model}")
+    page.get_by_text("Does it fit your data?").wait_for()
+    assert "Yes." in page.inner_text("body")
+    keep_picture(page, "real-models")
+
+    press(page, "to_predict")
+    pick(page, "perturbations_", ["stimulated"])
+    pick(page, "contexts_", [HELD_OUT])
+    keep_picture(page, "real-request")
+    page.click(".st-key-predict button")
+    page.wait_for_selector(".st-key-go_explore", timeout=300_000)
+    settle(page)
+    keep_picture(page, "real-predicted")
+
+    press(page, "go_explore")
+    page.wait_for_selector(".st-key-figure_map .js-plotly-plot")
+    page.wait_for_timeout(1500)
+    no_errors(page)
+    keep_picture(page, "real-explore")
+    _lasso(page)
+    keep_picture(page, "real-explore-lasso")
+
+    page.click("[data-testid=stSidebarNavLink]:has-text('Genes')")
+    page.wait_for_selector(".st-key-figure_volcano .js-plotly-plot")
+    settle(page)
+    no_errors(page)
+    assert "go up" in page.inner_text("body")
+    keep_picture(page, "real-genes")
+
+    page.click("[data-testid=stSidebarNavLink]:has-text('Attention')")
+    page.wait_for_selector(".st-key-compute_attention")
+    page.click(".st-key-compute_attention button")
+    page.wait_for_selector(".js-plotly-plot", timeout=120_000)
+    settle(page)
+    no_errors(page)
+    keep_picture(page, "real-attention")
+
+    page.click("[data-testid=stSidebarNavLink]:has-text('Submit')")
+    page.wait_for_selector(".st-key-take_cells")
+    settle(page)
+    _check_downloads(page)
+    keep_picture(page, "real-submit")
+
+
+def _lasso(page: Page) -> None:
+    """Draws around everything: the selection then counts cells."""
+    page.locator(".st-key-figure_map [data-attr=dragmode][data-val=lasso]").click()
+    box = page.locator(".st-key-figure_map .nsewdrag").first.bounding_box()
+    assert box is not None
+    left, top, right, bottom = box["x"] + 8, box["y"] + 8, box["x"] + box["width"] - 8, box["y"] + box["height"] - 8
+    page.mouse.move(left, top)
+    page.mouse.down()
+    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top)):
+        page.mouse.move(x, y, steps=6)
+    page.mouse.up()
+    page.wait_for_selector(".st-key-clear_selection")
+    settle(page)
+
+
+def _check_downloads(page: Page) -> None:
+    """The cells open with AnnData, and the tables are a zip with the genes' table."""
+    with page.expect_download(timeout=120_000) as download:
+        page.locator(".st-key-take_cells [data-testid=stDownloadButton] button").first.click()
+    cells = anndata.read_h5ad(download.value.path())
+    assert set(cells.obs[keys.KIND]) >= {keys.PREDICTED, keys.PREDICTED_CONTROL, keys.OBSERVED_CONTROL}
+    assert HELD_OUT in set(cells.obs[keys.CONTEXT]) and "raw" in cells.layers
+    page.click(".st-key-make_tables button")
+    page.wait_for_selector(".st-key-take_tables [data-testid=stDownloadButton]", timeout=120_000)
+    settle(page)
+    with page.expect_download() as download:
+        page.locator(".st-key-take_tables [data-testid=stDownloadButton] button").first.click()
+    names = zipfile.ZipFile(io.BytesIO(Path(download.value.path()).read_bytes())).namelist()
+    assert any("stimulated" in name and name.endswith(".csv") for name in names), names
