@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import state_engine.challenge.commands as challenge
+import state_engine.challenge.template_command as template
 import state_engine.search_commands as search
 from state_engine import __version__
 from state_engine.data.dataset import Choices
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_convert(commands)
     _add_demo(commands)
+    template.add_template_parser(commands).set_defaults(run=lambda o: template.run_template(o, print, _on_terminal()))
     challenge.add_submit_parser(commands).set_defaults(run=lambda o: challenge.run_submit(o, print, _on_terminal()))
     challenge.add_verify_parser(commands).set_defaults(run=lambda o: challenge.run_verify(o, print, _on_terminal()))
     search.add_query_parser(commands).set_defaults(run=lambda o: search.run_query(o, print, _on_terminal()))
@@ -125,6 +127,7 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="unknown labels fall back to the control and the first batch; rows are marked",
     )
     add("--allow-other-embedding", action="store_true", help="read embeddings of another embedding model; recorded in the result")
+    add("--unknown-effect", choices=("control", "mean"), default="control", help="with --allow-unknown: what stands in for them")
     add("--observed", type=int, default=512, metavar="N", help="most measured cells kept a condition, to compare with")
     add("--no-raw", action="store_true", help="leave the uncorrected prediction out of the file")
     command.set_defaults(run=_predict)
@@ -151,6 +154,7 @@ def _predict(options: argparse.Namespace) -> int:
         attention=options.attention,
         allow_unknown=options.allow_unknown,
         allow_other_embedding=options.allow_other_embedding,
+        unknown_effect=options.unknown_effect,
         keep_raw=not options.no_raw,
         observed=options.observed,
     )

@@ -30,6 +30,7 @@ from state_engine.device import choose_device, dtype_of
 from state_engine.errors import UnknownLabelError, listed
 from state_engine.files import replacing
 from state_engine.forward import SetResult, SetRunner, SetTask
+from state_engine.mean_effect import fill_mean_effects
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.request import PredictionRequest, check_perturbations, contexts_of
 from state_engine.results import ResultWriter
@@ -110,8 +111,15 @@ def predict(
     on_progress(Progress("Drawing control cells"))
     plan = _make_plan(request, dataset, loaded.card, contexts)
     work = _Work(request, dataset, loaded, plan, source, on_progress)
+    stand_ins = tuple(p for p in plan.perturbations if p not in loaded.card.perturbations)
+    filled = stand_ins if request.unknown_effect == "mean" else ()
+    if filled:
+        known = len(plan.perturbations) - len(filled)
+        work.remarks.append(f"{listed(filled)}: not known to the model; they have the mean effect of the other {known:,} labels.")
     with replacing(output) as beside:
         work.write(beside, str(device.name))
+        if filled:
+            fill_mean_effects(beside, filled, on_progress)
     remarks = tuple(work.remarks)
     labels = plan.perturbations
     return PredictionSummary(len(contexts) * len(labels) * plan.cells, contexts, labels, work.done, device.name, remarks)

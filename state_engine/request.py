@@ -44,6 +44,8 @@ class PredictionRequest:
         device, precision: where and how to compute.
         attention: None for the model's own mode.
         allow_unknown: labels the model does not know fall back to the control's vector or the first batch, and rows are marked.
+        unknown_effect: what stands in for labels that the model does not know: nothing but its control ("control"), or the mean
+            effect of the labels of this request that it knows ("mean").
         keep_raw: keep the raw prediction beside the corrected one.
         observed: most measured cells kept per condition for comparison.
         allow_other_embedding: the embedding may be of another model than the one this model was trained on.
@@ -61,6 +63,7 @@ class PredictionRequest:
     precision: Precision = "fp32"
     attention: AttentionMode | None = None
     allow_unknown: bool = False
+    unknown_effect: Literal["control", "mean"] = "control"
     keep_raw: bool = True
     observed: int = 512
     allow_other_embedding: bool = False
@@ -201,6 +204,7 @@ def command_of(request: PredictionRequest, output: str = "prediction.h5ad") -> s
         if given is not None:
             words += [option, str(given)]
     words += ["--allow-unknown"] if request.allow_unknown else []
+    words += ["--unknown-effect", "mean"] if request.unknown_effect == "mean" else []
     words += ["--allow-other-embedding"] if request.allow_other_embedding else []
     words += [] if request.keep_raw else ["--no-raw"]
     return shlex.join(words)

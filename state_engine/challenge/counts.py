@@ -7,7 +7,7 @@ in the report. Every cell draws from its own generator, made of the seed and the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
@@ -18,7 +18,7 @@ from scipy.sparse import csr_matrix
 from state_engine.challenge.checks import control_aliases
 from state_engine.challenge.findings import Finding, found
 from state_engine.challenge.matrix import read_blocks
-from state_engine.challenge.source import Opened, SubmissionSource, open_source
+from state_engine.challenge.source import Opened, SubmissionSource, open_controls
 from state_engine.challenge.spec import Rules
 from state_engine.errors import ChallengeError, StateError
 
@@ -148,7 +148,7 @@ def control_libraries(
     findings: list[Finding] = []
     for path in source.control_files:
         try:
-            opened = open_source(SubmissionSource(path, source.perturbation_key, source.context_key), rules)
+            opened = open_controls(path, replace(source, matrix="X", gene_column=""), rules)
             keep = control_cells(opened, rules)
             totals, whole = cell_totals(opened, keep)
         except StateError as error:

@@ -24,7 +24,7 @@ from state_engine.challenge.counts import (
 )
 from state_engine.challenge.findings import REPAIRS, Finding, found
 from state_engine.challenge.matrix import Matrix, read_blocks
-from state_engine.challenge.source import Labels, Opened, SubmissionSource, open_source
+from state_engine.challenge.source import Labels, Opened, SubmissionSource, open_controls, open_source
 from state_engine.challenge.spec import ChallengeSpec
 from state_engine.errors import ChallengeError, EmptyDataError, StateError
 from state_engine.values import to_plain
@@ -166,13 +166,15 @@ def _add_controls(plan: Plan, allowed: set[str]) -> Plan:
     number = 0
     for path in plan.source.control_files:
         try:
-            opened = open_source(replace(plan.source, path=path, kinds=(), contexts=()), rules)
+            opened = open_controls(path, plan.source, rules)
         except StateError as error:
             problem = found("controls-unreadable", "error", f"The control file {path.name} cannot be read.", str(error))
             plan = replace(plan, findings=(*plan.findings, problem))
             continue
         problems, columns = checks.check_genes(opened.genes, replace(plan.spec, genes=plan.genes), allowed)
         keep = control_cells(opened, rules)
+        if plan.source.contexts and opened.contexts:
+            keep &= np.any([opened.contexts.where(c) for c in plan.source.contexts], axis=0)
         part = Part(opened.matrix, keep, columns)
         serious = tuple(f for f in problems if f.severity == "error")
         plan = replace(plan, findings=(*plan.findings, *serious), parts=plan.parts if serious else (*plan.parts, part))

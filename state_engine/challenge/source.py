@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -48,8 +48,12 @@ class SubmissionSource:
 def source_of_run(
     result: Path, rules: Rules, control_files: tuple[Path, ...] = (), contexts: tuple[str, ...] = ()
 ) -> SubmissionSource:
-    """The rows of a run's result.h5ad that a challenge wants: predictions, with observed controls where controls are required."""
-    kinds = (keys.PREDICTED,) if rules.controls == "forbidden" else (keys.PREDICTED, keys.OBSERVED_CONTROL)
+    """The rows of a run's result.h5ad that a challenge wants: predictions, with observed controls where controls are required.
+
+    With control files and controls required, the run's own controls stay out: the repair add-controls takes those of the files.
+    """
+    own = rules.controls != "forbidden" and not (rules.controls == "required" and control_files)
+    kinds = (keys.PREDICTED, keys.OBSERVED_CONTROL) if own else (keys.PREDICTED,)
     return SubmissionSource(result, keys.PERTURBATION, keys.CONTEXT, kinds=kinds, control_files=control_files, contexts=contexts)
 
 
@@ -120,6 +124,26 @@ def open_source(source: SubmissionSource, rules: Rules) -> Opened:
     except (OSError, RuntimeError, KeyError) as error:
         first = (str(error).splitlines() or ["no reason given"])[0].strip("\"'")
         raise ChallengeError(f"{source.path.name} cannot be read as an .h5ad file.", f"{first}.", "Write it again.") from error
+
+
+def open_controls(path: Path, source: SubmissionSource, rules: Rules) -> Opened:
+    """A file of real control cells. Its columns may be called otherwise than those of the predictions: usual names are tried.
+
+    Raises:
+        DataError, ChallengeError: as `open_source`.
+    """
+    plain = replace(source, path=path, kinds=(), control_files=())
+    opened = open_source(plain, rules)
+    perturbation, context = plain.perturbation_key, plain.context_key
+    if opened.perturbations is None:
+        perturbation = _first((rules.perturbation_key, *keys.PERTURBATION_ALIASES), opened.columns)
+    if opened.contexts is None:
+        context = _first((rules.context_key, *keys.CONTEXT_ALIASES), opened.columns)
+    return open_source(replace(plain, perturbation_key=perturbation, context_key=context), rules)
+
+
+def _first(names: tuple[str, ...], columns: tuple[str, ...]) -> str:
+    return next((name for name in names if name and name in columns), "")
 
 
 def _open(file: h5py.File, source: SubmissionSource, rules: Rules, facts: FileFacts) -> Opened:

@@ -1,0 +1,225 @@
+"""From a challenge's template to the prediction that it asks for: which perturbations, in which contexts, how many cells.
+
+A template is an .h5ad with the cells to be replaced and their controls (`competition_val_template.h5ad`), or control cells and
+a list of perturbations. One prediction serves a whole challenge: every perturbation is predicted with the largest number of cells
+asked for, and the submission takes the first of each (the cells of a shorter prediction are the beginning of a longer one).
+No torch here.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from state_engine.challenge.counts import CountsOptions
+from state_engine.challenge.findings import Finding, found
+from state_engine.challenge.request import SubmissionRequest
+from state_engine.challenge.spec import ChallengeSpec, Targets
+from state_engine.checkpoints.card import ModelCard
+from state_engine.data.dataset import Choices, Dataset
+from state_engine.device import DeviceName
+from state_engine.request import PredictionRequest
+
+Unknown = Literal["refuse", "mean"]
+# cells of a perturbation when neither list nor rules say it
+USUAL_CELLS = 256
+
+
+@dataclass(frozen=True)
+class TemplateRequest:
+    """What to predict for.
+
+    Args:
+        challenge: name of a preset, or path of a TOML file.
+        data: path of the template, or of the control cells.
+        model: path of the model folder.
+        genes, pert_counts: paths of the challenge's lists; "" for none. Without pert_counts the labels of the template count.
+        contexts: contexts to predict; empty: those the challenge names, else all of the template that have controls.
+        unknown: perturbations that the model does not know: refuse, or give them the mean effect of the others, marked.
+        choices: what the user said about the data.
+        counts: the step to counts, where the challenge wants counts.
+        seed: of the draw of basal cells.
+        device: where to compute.
+    """
+
+    challenge: str
+    data: str
+    model: str
+    genes: str = ""
+    pert_counts: str = ""
+    contexts: tuple[str, ...] = ()
+    unknown: Unknown = "refuse"
+    choices: Choices = Choices()
+    counts: CountsOptions = CountsOptions()
+    seed: int = 42
+    device: DeviceName = "auto"
+
+
+@dataclass(frozen=True)
+class TemplatePlan:
+    """What a template asks for.
+
+    Args:
+        prediction: to be run; None when a finding is an error.
+        submission: what to submit of it; its `source` is the result file of the prediction.
+        required: cells by perturbation, by context ("" when the challenge has no contexts).
+        unknown: perturbations that the model does not know.
+        findings: what is wrong or worth knowing, errors first.
+    """
+
+    prediction: PredictionRequest | None
+    submission: SubmissionRequest
+    required: dict[str, dict[str, int]]
+    unknown: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def perturbations(self) -> tuple[str, ...]:
+        """All perturbations asked for, each once."""
+        return tuple(dict.fromkeys(name for asked in self.required.values() for name in asked))
+
+    @property
+    def cells(self) -> int:
+        """Cells to submit, controls not counted."""
+        return sum(sum(asked.values()) for asked in self.required.values())
+
+
+def plan_from_template(request: TemplateRequest, dataset: Dataset, card: ModelCard, spec: ChallengeSpec) -> TemplatePlan:
+    """What to predict and what to submit of it, from labels alone.
+
+    Args:
+        request: what is asked.
+        dataset: the opened `request.data`.
+        card: of the model at `request.model`.
+        spec: the challenge, with its lists.
+    """
+    findings: list[Finding] = []
+    contexts = _contexts(request, dataset, spec, findings)
+    required = _required(dataset, card, spec, contexts)
+    names = tuple(dict.fromkeys(name for asked in required.values() for name in asked))
+    unknown = tuple(name for name in names if name not in card.perturbations)
+    if not names:
+        fix = "Give the challenge's pert_counts.csv, or a template that has the perturbations as labels."
+        findings.append(found("template-empty", "error", "No perturbations are asked for.", fix))
+    elif unknown:
+        findings.append(_unknown(unknown, names, request.unknown))
+    prediction = None
+    if not any(f.severity == "error" for f in findings):
+        prediction = _prediction(request, dataset, names, unknown, required, contexts)
+    return TemplatePlan(prediction, _submission(request, dataset, card, spec, contexts), required, unknown, tuple(findings))
+
+
+def _contexts(request: TemplateRequest, dataset: Dataset, spec: ChallengeSpec, findings: list[Finding]) -> tuple[str, ...]:
+    """Contexts of the data set to predict in."""
+    there = tuple(c for c in dataset.contexts if len(dataset.control_rows(c)))
+    wanted = request.contexts or spec.contexts or _phase(spec, there) or there
+    lacking = [c for c in wanted if c not in there]
+    if lacking or not wanted:
+        title = "Contexts that are asked for have no control cells in the data."
+        fix = f"With controls: {', '.join(there) or 'none'}. A prediction starts from the controls of its context."
+        findings.append(found("template-contexts", "error", title, fix, names=lacking))
+    elif not spec.rules.context_key and len(wanted) > 1:
+        title = "The challenge knows no contexts, and the data have several with controls."
+        findings.append(found("template-context-choice", "error", title, "Choose one.", names=wanted))
+    return tuple(c for c in wanted if c in there)
+
+
+def _phase(spec: ChallengeSpec, there: tuple[str, ...]) -> tuple[str, ...]:
+    """Contexts of the phase of which the data have any, when it is one."""
+    phases = [phase for phase in spec.rules.phases if set(phase.contexts) & set(there)]
+    return phases[0].contexts if len(phases) == 1 else ()
+
+
+def _required(dataset: Dataset, card: ModelCard, spec: ChallengeSpec, contexts: tuple[str, ...]) -> dict[str, dict[str, int]]:
+    usual = spec.rules.cells_per_perturbation or USUAL_CELLS
+    controls = {dataset.labels.control, card.control, spec.rules.control}
+    required: dict[str, dict[str, int]] = {}
+    table = dataset.table()
+    for context in contexts:
+        asked: dict[str, int | None] = {}
+        if spec.targets is not None:
+            asked = spec.targets.of(context) or {}
+        else:
+            asked = {str(p): int(n) for p, n in table[context].items() if n}
+        required[context if spec.rules.context_key else ""] = {p: n or usual for p, n in asked.items() if p not in controls}
+    return required
+
+
+def _unknown(unknown: tuple[str, ...], names: tuple[str, ...], policy: Unknown) -> Finding:
+    title = f"The model does not know {len(unknown):,} of {len(names):,} perturbations."
+    if policy == "refuse" or len(unknown) == len(names):
+        fix = "Choose a model that knows them, or let the mean effect of the others stand in for them, marked."
+        return found("template-unknown", "error", title, fix, names=unknown)
+    fix = "The mean effect of the others stands in for them; their cells are marked, and the report names them."
+    return found("template-unknown", "warning", title, fix, names=unknown)
+
+
+def _prediction(
+    request: TemplateRequest,
+    dataset: Dataset,
+    names: tuple[str, ...],
+    unknown: tuple[str, ...],
+    required: dict[str, dict[str, int]],
+    contexts: tuple[str, ...],
+) -> PredictionRequest:
+    # counts: the run's own controls, normalised as its cells are; log1p: taken from the file when the archive is written.
+    # The cells of a template that stand for perturbed ones are no measurement, so none are kept.
+    most_controls = max(len(dataset.control_rows(c)) for c in contexts)
+    return PredictionRequest(
+        data=request.data,
+        model=request.model,
+        perturbations=names,
+        contexts=contexts,
+        cells=max(n for asked in required.values() for n in asked.values()),
+        seed=request.seed,
+        choices=request.choices,
+        device=request.device,
+        allow_unknown=bool(unknown),
+        unknown_effect="mean" if unknown else "control",
+        keep_raw=False,
+        observed=most_controls if dataset.scale.scale == "counts" else 0,
+    )
+
+
+def _submission(
+    request: TemplateRequest, dataset: Dataset, card: ModelCard, spec: ChallengeSpec, contexts: tuple[str, ...]
+) -> SubmissionRequest:
+    rules = spec.rules
+    repairs = ["drop-extra-perturbations", "first-cells"]
+    controls: tuple[str, ...] = ()
+    if rules.values == "counts":
+        controls = (request.data,)
+    elif rules.controls == "required" and dataset.scale.scale == "log1p":
+        controls = (request.data,)
+        repairs.append("add-controls")
+    elif rules.controls == "required" and card.control != rules.control:
+        repairs.append("rename-control")
+    return SubmissionRequest(
+        challenge=request.challenge,
+        source="",
+        is_run=True,
+        genes=request.genes,
+        pert_counts=request.pert_counts,
+        repairs=tuple(repairs),
+        contexts=contexts,
+        controls=controls,
+        counts=request.counts if rules.values == "counts" else None,
+    )
+
+
+def write_targets(path: Path, plan: TemplatePlan, spec: ChallengeSpec) -> Path:
+    """The list of perturbations and cells that a template asks for, as a challenge gives it (CSV)."""
+    key, context_key = spec.rules.perturbation_key, spec.rules.context_key
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([key, "n_cells", *([context_key] if context_key else [])])
+        for context, asked in plan.required.items():
+            writer.writerows([name, number, *([context] if context_key else [])] for name, number in asked.items())
+    return path
+
+
+def targets_of(plan: TemplatePlan) -> Targets:
+    """The same list for the checks."""
+    return Targets({context: dict(asked) for context, asked in plan.required.items()}, plan.perturbations)
