@@ -91,6 +91,15 @@ def register_file(settings: Settings, path: Path) -> DataEntry:
     return known or _save(settings, DataEntry(secrets.token_hex(6), real.name, str(real), "server", _now()))
 
 
+def register_made(settings: Settings, name: str, path: Path, choices: Choices) -> DataEntry:
+    """Takes over a file that a job made (it is moved beside the uploads) and gives it an id; `choices` are those of its source."""
+    settings.uploads.mkdir(parents=True, exist_ok=True)
+    identity = secrets.token_hex(6)
+    target = settings.uploads / f"{identity}.h5ad"
+    path.replace(target)
+    return _save(settings, DataEntry(identity, name, str(target), "upload", _now(), choices))
+
+
 def server_files(settings: Settings) -> tuple[Path, ...]:
     """The .h5ad files below the allow-listed folders, sorted."""
     found = {p for folder in settings.data_folders if folder.is_dir() for p in folder.rglob("*.h5ad") if p.is_file()}

@@ -14,7 +14,7 @@ ENGINE = ROOT / "state_engine"
 
 # layer of each module or package of the engine, from the bottom; imports go to the same package or to a lower layer
 LAYERS = (
-    {"errors", "progress", "keys", "values", "files", "processes"},
+    {"errors", "progress", "keys", "values", "files", "npy", "processes"},
     {"config", "device"},
     {"data", "models"},
     {"checkpoints", "runs", "datasets"},
@@ -37,6 +37,7 @@ LAYERS = (
         "decode",
         "cls_attention",
         "predict",
+        "prepare",
         "replay",
         "attention",
         "measured",

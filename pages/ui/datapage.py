@@ -5,9 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.ui import session
+from pages.ui.jobs import job_of, job_panel
 from pages.ui.words import plural, size
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.datasets import DataEntry, set_choices
+from state_engine.jobs import local
+from state_engine.runs import RunFolder
 
 SUGGESTED = "as suggested"
 NONE = "none"
@@ -104,3 +107,37 @@ def _pick(place: st.delta_generator.DeltaGenerator, label: str, options: list[st
     if value == SUGGESTED:
         return None
     return "" if value == NONE else value
+
+
+def variable_genes(entry: DataEntry, data: Dataset) -> None:
+    """Chooses the most variable genes in a job; the copy of the data set that has them can be opened then."""
+    with st.expander("Choose highly variable genes", icon=":material/sort:"):
+        st.caption(
+            "Models trained here choose their own genes. Published models that read X_hvg do not name theirs, so bring the genes of "
+            "their training data where you have them."
+        )
+        left, right = st.columns([1, 2], vertical_alignment="bottom")
+        n = left.number_input("Genes", 10, max(10, data.n_genes), min(2000, data.n_genes), key="hvg_count")
+        if right.button(
+            "Choose them", key="make_hvgs", help="scanpy, flavor seurat; counts are normalised to 10,000 and log1p first."
+        ):
+            request = {"data": entry.id, "genes": int(n)}
+            st.session_state["hvg_run"] = local.submit(
+                session.settings(), "prepare", request, f"{n:,} variable genes of {entry.name}"
+            )[1]
+            st.rerun()
+        run_id = str(st.session_state.get("hvg_run", ""))
+        if run_id and job_panel(run_id, title="Choosing variable genes", key="hvg_job"):
+            job = job_of(run_id)
+            summary = job.summary if job else {}
+            st.success(str(summary.get("method", "")), icon=":material/check_circle:")
+            with st.container(horizontal=True):
+                if st.button("Open the data set with X_hvg", key="open_hvgs", type="primary"):
+                    session.choose("data", str(summary["data"]))
+                    session.choose("run", "")
+                    del st.session_state["hvg_run"]
+                    st.rerun()
+                names = RunFolder.open(session.settings(), run_id).file("genes.csv").read_bytes()
+                st.download_button(
+                    "Genes (CSV)", names, "highly-variable-genes.csv", "text/csv", key="hvg_csv", on_click="ignore"
+                )

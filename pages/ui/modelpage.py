@@ -68,13 +68,11 @@ def card_view(entry: Entry, settings: Settings) -> None:
         "Source": card.source or "not recorded",
         "Weights": f"sha256 {card.weights_hash[:16]}…, {size(entry.nbytes)}",
     }
-    st.dataframe(
-        pd.DataFrame({"": list(facts), "This model": list(facts.values())}),
-        hide_index=True,
-        key="card_facts",
-        height="content",
-        row_height=32,
-    )
+    with st.container(border=True, key="card_facts"):
+        for name, value in facts.items():
+            left, right = st.columns([2, 5], gap="small")
+            left.markdown(f":gray[{name}]")
+            right.markdown(value.replace("$", "\\$"))
     for text in (*card.limits, *card.notes):
         st.caption(f":material/info: {text}")
     if card.training.scores:

@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.ui import session
-from pages.ui.datapage import choices_form, understood
+from pages.ui.datapage import choices_form, understood, variable_genes
 from pages.ui.widgets import errors_shown, go, page_head, start_demo
 from state_engine.datasets import list_datasets, receive_upload, register_file, remove_dataset, server_files
 
@@ -73,5 +73,7 @@ with errors_shown():
     data = session.understand(entry)
     understood(data)
     choices_form(entry, data)
+    if data.scale.scale is not None:
+        variable_genes(entry, data)
     if st.button("Choose a model", type="primary", key="to_models", icon=":material/arrow_forward:"):
         go("models")

@@ -5,6 +5,7 @@ import streamlit as st
 from pages.ui import session
 from pages.ui.modelpage import add_models, card_view, fit_report
 from pages.ui.widgets import errors_shown, go, page_head
+from pages.ui.words import plural
 from state_engine.checkpoints.library import list_models
 
 page_head(
@@ -29,8 +30,8 @@ with left:
         with st.container(border=True, key=f"model_{identity}"):
             st.markdown(
                 f"**{card.name}**" + ("&ensp;:green[:material/check: chosen]" if chosen else "") + "  \n"
-                f":gray[{len(card.perturbations):,} perturbations, reads {card.input_key}, "
-                f"{'simulated training data' if card.simulated else card.licence}]"
+                f":gray[{plural(len(card.perturbations) - 1, 'perturbation')}, reads {card.input_key}, "
+                f"{'trained on simulated data' if card.simulated else f'licence {card.licence}'}]"
             )
             if not chosen and st.button("Choose", key=f"choose_{identity}"):
                 session.choose("model", identity)

@@ -114,10 +114,12 @@ def compare(
     base, truth = result.mean(control), result.mean(measured)
     effects: dict[str, Vector] = {
         CORRECTED: result.mean(predicted) - result.mean(paired),
-        RAW: result.mean(predicted, "raw") - base,
         NO_CHANGE: np.zeros(result.n_genes),
     }
+    if result.has_raw:
+        effects[RAW] = result.mean(predicted, "raw") - base
     baselines, reasons = _mean_baselines(result, perturbation, context, reference_means)
+    reasons[RAW] = "The run did not keep the raw prediction."
     effects |= {method: _applied(result, paired, np.mean(found, axis=0)) for method, found in baselines.items()}
     significant = (observed["fdr"] < de.SIGNIFICANT).to_numpy()
     top = min(top, result.n_genes)
@@ -131,7 +133,7 @@ def compare(
     genes = observed[["gene", "log2_fold_change", "fdr"]].set_axis(["gene", "observed_log2_fold_change", "observed_fdr"], axis=1)
     genes = genes.assign(
         corrected_log2_fold_change=_fold(result, predicted, paired, "corrected"),
-        raw_log2_fold_change=_fold(result, predicted, control, "raw"),
+        raw_log2_fold_change=_fold(result, predicted, control, "raw") if result.has_raw else np.nan,
         observed=truth - base,
         **{method.replace(" ", "_"): effects.get(method, np.full(result.n_genes, np.nan)) for method in METHODS},
     )

@@ -64,6 +64,12 @@ class Result:
         """False when the result is an embedding only; gene questions then have no answer."""
         return bool(self.genes)
 
+    @property
+    def has_raw(self) -> bool:
+        """The raw prediction was kept beside the corrected one."""
+        with _opened(self.path) as file:
+            return _dataset("raw") in file
+
     def mask(self, kind: str | None = None, context: str | None = None, perturbation: str | None = None) -> NDArray[np.bool_]:
         """(n,) True for the cells with all the given labels; None admits every label."""
         chosen = np.ones(self.n_cells, bool)

@@ -23,7 +23,7 @@ _TASKS = "state_engine.jobs.tasks"
 
 KINDS: dict[str, str] = {
     name: f"{_TASKS}:{name}"
-    for name in ("predict", "convert", "download", "attention", "differential", "tables", "submit", "demo")
+    for name in ("predict", "convert", "download", "attention", "differential", "tables", "submit", "demo", "prepare")
 }
 
 # done one after the other by a worker that has nothing to do, most wanted first; a job that comes is taken up in between

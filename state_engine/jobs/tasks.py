@@ -19,10 +19,14 @@ from state_engine.checkpoints.library import adopt, allowed, import_directory
 from state_engine.checkpoints.recognise import what_is
 from state_engine.checkpoints.store import LoadedModel, load_model
 from state_engine.config import load_settings
+from state_engine.data.dataset import open_dataset
+from state_engine.datasets import get_dataset, register_made
 from state_engine.device import choose_device, dtype_of
+from state_engine.files import write_bytes
 from state_engine.jobs.kinds import WarmCache
 from state_engine.measured import measure
 from state_engine.predict import predict as predict_cells
+from state_engine.prepare import add_hvgs
 from state_engine.progress import OnProgress, Progress
 from state_engine.request import PredictionRequest, command_of
 from state_engine.runs import RunFolder
@@ -134,3 +138,16 @@ def _into_library(folder: Path, name: str | None, run: RunFolder, on_progress: O
         run.log(note)
     hub.credit(target, folder)
     return {"model": card.id, "folder": str(adopt(target, load_settings()).path)}
+
+
+def prepare(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
+    """The most variable genes of a data set as `obsm["X_hvg"]` of a copy, which becomes a data set: {"data", "genes"}."""
+    settings = load_settings()
+    entry = get_dataset(settings, request["data"])
+    n = int(request["genes"])
+    made = add_hvgs(open_dataset(Path(entry.path), entry.choices, settings), n, run.result, on_progress)
+    run.log(made.method)
+    run.record(settings={"method": made.method})
+    write_bytes(run.file("genes.csv"), ("gene\n" + "\n".join(made.genes) + "\n").encode())
+    name = f"{Path(entry.name).stem} with {n:,} HVGs"
+    return {"data": register_made(settings, name, run.result, entry.choices).id, "method": made.method}

@@ -100,14 +100,28 @@ def test_bad_files_get_a_plain_message(home: Path, tmp_path: Path, maker: Any) -
     assert words[maker].lower() in app.error[0].value.lower()
 
 
+def test_variable_genes_are_chosen_in_a_job(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def submit(*arguments: Any) -> tuple[str, str]:
+        asked.append(arguments[1:3])
+        return "job", RunFolder.create(arguments[0], arguments[1], arguments[2]).id
+
+    monkeypatch.setattr(local, "submit", submit)
+    identity = upload(home, write_cells(tmp_path / "cells.h5ad"))
+    app = opened("data", data=identity)
+    app.number_input(key="hvg_count").set_value(12).run()
+    app.button(key="make_hvgs").click().run()
+    assert asked == [("prepare", {"data": identity, "genes": 12})]
+
+
 def test_models_page_reports_the_fit(home: Path, tmp_path: Path) -> None:
     card = write_model(home / "models" / "tiny")
     (home / "models" / "broken").mkdir()
     (home / "models" / "broken" / "model.json").write_text("{")
     app = opened("models", data=upload(home, write_cells(tmp_path / "cells.h5ad")), model=card.id)
     assert "**Yes.**" in text(app) and "broken" in text(app)
-    facts = next(d.value for d in app.dataframe if "This model" in d.value)
-    assert any("full" in str(v) for v in facts["This model"])
+    assert "every cell of a set sees every other" in text(app) and "Set by the test." in text(app)
     assert not app.button(key="to_predict").disabled
 
 

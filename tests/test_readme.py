@@ -1,0 +1,68 @@
+"""What the README says works: its commands are known with their options, its Python runs, its tree is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from state_engine.cli import build_parser
+from state_engine.datasets import DEMO_PATH
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[str]:
+    joined = "\n".join(blocks("sh")).replace("\\\n", " ")
+    return [line.split("#")[0].strip() for line in joined.splitlines() if line.startswith("python -m state_engine")]
+
+
+def test_the_first_commands_are_make_run_and_make_test() -> None:
+    first = [line.split("#")[0].strip() for line in blocks("sh")[0].splitlines()]
+    assert first == ["make run", "make test"]
+    targets = (ROOT / "Makefile").read_text()
+    assert "\nrun:" in targets and "\ntest:" in targets
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_are_understood(command: str) -> None:
+    assert build_parser().parse_args(shlex.split(command)[3:]).run is not None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
+def test_the_python_runs(tmp_path: Path) -> None:
+    (tmp_path / "assets").symlink_to(ROOT / "assets")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for code in blocks("python"):
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "predicted.h5ad").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
+def test_the_first_predict_command_runs_on_the_demo(tmp_path: Path) -> None:
+    command = next(c for c in commands() if " predict " in c and "--replay" not in c)
+    shutil.copy(DEMO_PATH, tmp_path / "cells.h5ad")
+    (tmp_path / "model").symlink_to(DEMO_PATH.parent / "model")
+    words = [sys.executable, *shlex.split(command)[1:]]
+    done = subprocess.run(words, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_folders_of_the_tree_are_there() -> None:
+    tree = next(block for block in README.split("```") if "pages/views/" in block)
+    for name in re.findall(r"^(\S+/)", tree, re.MULTILINE):
+        assert (ROOT / name).is_dir(), name
