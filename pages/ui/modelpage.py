@@ -9,9 +9,10 @@ import pandas as pd
 import streamlit as st
 
 from pages.ui import session
-from pages.ui.jobs import job_panel
+from pages.ui.jobs import job_of, job_panel
 from pages.ui.widgets import errors_shown, finding
-from pages.ui.words import size
+from pages.ui.words import plural, size
+from state_engine.attention_modes import measurable
 from state_engine.checkpoints import hub
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.catalogue import PUBLISHED
@@ -20,7 +21,10 @@ from state_engine.checkpoints.recognise import what_is
 from state_engine.compatibility import check_compatibility
 from state_engine.config import Settings
 from state_engine.data.dataset import Dataset
+from state_engine.datasets import DataEntry
 from state_engine.jobs import local
+from state_engine.request import PredictionRequest
+from state_engine.values import to_plain
 
 ATTENTION_WORDS = {
     "full": "full: every cell of a set sees every other; a set has no order",
@@ -200,3 +204,41 @@ def _from_hub(settings: Settings) -> None:
         st.session_state["model_job"] = run
         del st.session_state["hub_facts"]
         st.rerun()
+
+
+def attention_question(data: Dataset, entry: DataEntry, model: Entry) -> None:
+    """Offers to measure which attention mode agrees with the data set's perturbed cells, and shows the answer."""
+    card = model.card
+    if card is None or card.attention_source.startswith("Trained"):
+        return
+    perturbations, contexts = measurable(data, card)
+    if not perturbations or not contexts:
+        return
+    with st.expander("Which attention mode fits the measured cells?", icon=":material/quiz:"):
+        st.caption(
+            f"This model uses {card.attention}. The same small prediction can be made in each mode and compared with "
+            f"what your data set measured ({plural(len(perturbations), 'perturbation')}, {plural(len(contexts), 'context')})."
+        )
+        key = f"modes_{card.id}_{entry.id}"
+        if st.button("Measure it", key="measure_modes"):
+            asked = PredictionRequest(entry.path, str(model.path), perturbations, contexts, choices=entry.choices)
+            st.session_state[key] = local.submit(
+                session.settings(), "attention_check", to_plain(asked), f"Attention modes of {card.name}"
+            )[1]
+            st.rerun()
+        run_id = str(st.session_state.get(key, ""))
+        if run_id and job_panel(run_id, title="Comparing attention modes", key="modes_job"):
+            job = job_of(run_id)
+            scores = job.summary.get("modes", []) if job else []
+            frame = pd.DataFrame(
+                {
+                    "Attention": [s["mode"] for s in scores],
+                    "Pearson r of effects": [f"{s['pearson']:.3f}" for s in scores],
+                    "MAE (log1p)": [f"{s['mae']:.4f}" for s in scores],
+                    "Conditions": [s["conditions"] for s in scores],
+                }
+            )
+            st.dataframe(frame, hide_index=True, key="modes_table")
+            st.caption(
+                "Best first. Nearly equal scores mean that these cells cannot tell. Choose another mode under More settings on Predict."
+            )

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.ui import session
-from pages.ui.modelpage import add_models, card_view, fit_report
+from pages.ui.modelpage import add_models, attention_question, card_view, fit_report
 from pages.ui.widgets import errors_shown, go, page_head
 from pages.ui.words import plural
 from state_engine.checkpoints.library import list_models
@@ -56,4 +56,7 @@ with right:
             fits = fit_report(data, chosen_entry.card)
             if st.button("Predict with it", type="primary", key="to_predict", disabled=not fits, icon=":material/play_circle:"):
                 go("predict")
+            opened = session.data_entry()
+            if fits and opened is not None:
+                attention_question(data, opened, chosen_entry)
     card_view(chosen_entry, settings)

@@ -20,11 +20,23 @@ from state_engine.runs import RunFolder
 
 T = TypeVar("T")
 _TASKS = "state_engine.jobs.tasks"
+_EMBED_TASKS = "state_engine.jobs.embed_tasks"
 
 KINDS: dict[str, str] = {
     name: f"{_TASKS}:{name}"
-    for name in ("predict", "convert", "download", "attention", "differential", "tables", "submit", "demo", "prepare")
-}
+    for name in (
+        "predict",
+        "convert",
+        "download",
+        "attention",
+        "differential",
+        "tables",
+        "submit",
+        "demo",
+        "prepare",
+        "attention_check",
+    )
+} | {name: f"{_EMBED_TASKS}:{name}" for name in ("embed", "similar", "genes_read", "convert_se")}
 
 # done one after the other by a worker that has nothing to do, most wanted first; a job that comes is taken up in between
 WARMUP: tuple[str, ...] = (

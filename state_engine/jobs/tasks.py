@@ -11,6 +11,7 @@ from typing import Any
 from state_engine.analysis import export, projection, stored
 from state_engine.analysis.result import open_result
 from state_engine.attention import AttentionRequest, attention_of_set
+from state_engine.attention_check import check_attention
 from state_engine.attention_maps import maps_name
 from state_engine.challenge import request as challenge
 from state_engine.checkpoints import hub
@@ -22,7 +23,7 @@ from state_engine.config import load_settings
 from state_engine.data.dataset import open_dataset
 from state_engine.datasets import get_dataset, register_made
 from state_engine.device import choose_device, dtype_of
-from state_engine.files import write_bytes
+from state_engine.files import write_bytes, write_json
 from state_engine.jobs.kinds import WarmCache
 from state_engine.measured import measure
 from state_engine.predict import predict as predict_cells
@@ -30,7 +31,7 @@ from state_engine.prepare import add_hvgs
 from state_engine.progress import OnProgress, Progress
 from state_engine.request import PredictionRequest, command_of
 from state_engine.runs import RunFolder
-from state_engine.values import from_plain
+from state_engine.values import from_plain, to_plain
 
 # DE tables made with the prediction; more conditions get theirs when they are looked at
 TABLES_AT_ONCE = 24
@@ -151,3 +152,12 @@ def prepare(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, wa
     write_bytes(run.file("genes.csv"), ("gene\n" + "\n".join(made.genes) + "\n").encode())
     name = f"{Path(entry.name).stem} with {n:,} HVGs"
     return {"data": register_made(settings, name, run.result, entry.choices).id, "method": made.method}
+
+
+def attention_check(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
+    """Agreement of each attention mode with measured cells, for a `PredictionRequest`."""
+    asked = from_plain(PredictionRequest, request)
+    on_progress(Progress("Loading the model"))
+    scores = check_attention(asked, _model(asked, warm), on_progress)
+    write_json(run.file("modes.json"), to_plain(scores))
+    return {"modes": to_plain(scores)}
