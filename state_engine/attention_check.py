@@ -44,7 +44,7 @@ class ModeScore:
 
 
 def check_attention(request: PredictionRequest, loaded: LoadedModel, on_progress: OnProgress = silent) -> tuple[ModeScore, ...]:
-    """Scores of all modes, best correlation first.
+    """Scores of all modes, smallest error first.
 
     Args:
         request: perturbations and contexts to compare (see `attention_modes.measurable`); its attention mode is replaced by each in turn.
@@ -62,7 +62,7 @@ def check_attention(request: PredictionRequest, loaded: LoadedModel, on_progress
             output = Path(folder) / f"{mode}.h5ad"
             predict(replace(request, attention=mode, cells=CELLS, keep_raw=False), output, loaded=loaded)
             scores.append(_score(mode, open_result(output)))
-    return tuple(sorted(scores, key=lambda score: -score.pearson))
+    return tuple(sorted(scores, key=lambda score: score.mae))
 
 
 def _score(mode: AttentionMode, result: Result) -> ModeScore:

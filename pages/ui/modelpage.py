@@ -240,5 +240,5 @@ def attention_question(data: Dataset, entry: DataEntry, model: Entry) -> None:
             )
             st.dataframe(frame, hide_index=True, key="modes_table")
             st.caption(
-                "Best first. Nearly equal scores mean that these cells cannot tell. Choose another mode under More settings on Predict."
+                "Smallest error first. Nearly equal scores mean that these cells cannot tell. Choose another mode under More settings on Predict."
             )
