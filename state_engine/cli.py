@@ -11,6 +11,7 @@ from pathlib import Path
 
 import state_engine.challenge.commands as challenge
 import state_engine.challenge.template_command as template
+import state_engine.evaluate.command as scoring
 import state_engine.search_commands as search
 from state_engine import __version__
 from state_engine.data.dataset import Choices
@@ -47,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     template.add_template_parser(commands).set_defaults(run=lambda o: template.run_template(o, print, _on_terminal()))
     challenge.add_submit_parser(commands).set_defaults(run=lambda o: challenge.run_submit(o, print, _on_terminal()))
+    scoring.add_score_parser(commands).set_defaults(run=lambda o: scoring.run_score(o, print, _on_terminal()))
     challenge.add_verify_parser(commands).set_defaults(run=lambda o: challenge.run_verify(o, print, _on_terminal()))
     search.add_query_parser(commands).set_defaults(run=lambda o: search.run_query(o, print, _on_terminal()))
     return parser

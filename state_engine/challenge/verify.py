@@ -210,3 +210,13 @@ def _hash(path: Path) -> tuple[int, str]:
         while piece := file.read(COPY_BYTES):
             digest.update(piece)
     return path.stat().st_size, digest.hexdigest()
+
+
+def unpack_prediction(archive: Path, h5ad: Path, spec: ChallengeSpec) -> Path:
+    """The prediction inside an archive, as a file.
+
+    Raises:
+        ChallengeError: it cannot be read.
+    """
+    _unpack(archive, h5ad, spec, [], silent)
+    return h5ad

@@ -1,0 +1,173 @@
+"""Score a submission against held-out measured cells with the metrics of a challenge, beside the mean baseline.
+
+The metrics are cell-eval2's (MIT), on the CPU with pdex; for 2025 cell-eval itself can make them in its own environment.
+Known traps, and what is done: cell-eval takes control cells from the prediction (kept for 2025, and said beside the numbers);
+it changes the caller's matrices (it gets copies in a process of its own); failing metrics vanish (each is asked for by name).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+from state_engine.challenge.request import SubmissionRequest
+from state_engine.challenge.spec import Rules, load_rules
+from state_engine.data.dataset import Choices, open_dataset
+from state_engine.errors import ChallengeError
+from state_engine.evaluate.scored_cells import CONTEXT, TARGET, ScoredCells, compared, read_measured, read_submission
+from state_engine.evaluate.scorers import Fdr, Made, mean_of_perturbations, score_2025, score_2026
+from state_engine.evaluate.scores import SCORES, TABLE, ContextScores, Scores, mean_of
+from state_engine.files import write_json
+from state_engine.progress import OnProgress, Progress, silent
+from state_engine.values import to_plain
+
+_PACKAGES = ("cell-eval2", "pdex", "numpy", "scipy", "anndata", "polars")
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """What to score.
+
+    Args:
+        submission: the cells (an .h5ad, the result of a run, or a .vcc), with repairs and the counts step.
+        truth: path of the measured cells.
+        choices: what the user said about them.
+        training: path of the data whose mean is the baseline of 2025; "" for the measured cells themselves.
+        training_choices: what the user said about those.
+        fdr: 2025: p-values adjusted within each perturbation (cell-eval 0.8.2) or over all (cell-eval 0.6.6, the year's scorer).
+        cell_eval: 2025: Python of an environment with cell-eval, which then makes the metrics; "" for cell-eval2 here.
+    """
+
+    submission: SubmissionRequest
+    truth: str
+    choices: Choices = Choices()
+    training: str = ""
+    training_choices: Choices = Choices()
+    fdr: Fdr = "per perturbation"
+    cell_eval: str = ""
+
+
+def score(request: ScoreRequest, folder: Path, on_progress: OnProgress = silent) -> Scores:
+    """Scores a submission; `scores.json` and `scores.csv` (by perturbation) are kept in `folder`.
+
+    Raises:
+        ChallengeError, DataError: cells that cannot be read or compared.
+    """
+    rules = load_rules(request.submission.challenge)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".score-") as name:
+        predicted = read_submission(request.submission, rules, Path(name), on_progress)
+    dataset = open_dataset(Path(request.truth), request.choices)
+    contexts = request.submission.contexts
+    measured, there = read_measured(dataset, tuple(predicted.var_names), rules, contexts, on_progress)
+    cells = compared(predicted, measured, there, rules)
+    mean = None
+    if request.training and rules.values == "log1p":
+        on_progress(Progress("Reading training cells"))
+        training = open_dataset(Path(request.training), request.training_choices)
+        mean = mean_of_perturbations(read_measured(training, tuple(cells.predicted.var_names), rules)[0])
+    words = f"perturbation means of {Path(request.training).name}" if mean is not None else ""
+    return score_cells(
+        cells, rules, folder, source=request.submission.source, truth=request.truth, mean=mean, mean_words=words,
+        fdr=request.fdr, cell_eval=request.cell_eval, on_progress=on_progress,
+    )  # fmt: skip
+
+
+def score_cells(
+    cells: ScoredCells,
+    rules: Rules,
+    folder: Path,
+    *,
+    source: str,
+    truth: str,
+    mean: np.ndarray | None = None,
+    mean_words: str = "",
+    held_out: str = "",
+    fdr: Fdr = "per perturbation",
+    cell_eval: str = "",
+    on_progress: OnProgress = silent,
+) -> Scores:
+    """Scores cells that are already on common genes and labels, context by context.
+
+    Args:
+        cells: to compare.
+        rules: of the challenge; its scale of values decides whose metrics are used (counts: 2026, log1p: 2025).
+        folder: for `scores.json` and `scores.csv`.
+        source, truth: names of the files.
+        mean: (g,) mean expression that is the baseline of 2025; None: the mean of the measured perturbations themselves.
+        mean_words: what that mean is of.
+        held_out: what the perturbations are to the model, in words.
+        fdr, cell_eval: see `ScoreRequest`.
+    """
+    start = time.monotonic()
+    counts = rules.values == "counts"
+    contexts, tables, remarks = [], [], list(cells.remarks)
+    engine, versions = "cell-eval2", dict[str, str]()
+    pairs = list(_by_context(cells, rules))
+    for number, (context, predicted, measured) in enumerate(pairs):
+        on_progress(Progress("Scoring", number, len(pairs)))
+        if counts:
+            made = score_2026(predicted, measured, rules, remarks)
+        else:
+            made = score_2025(predicted, measured, rules, mean, fdr, cell_eval, remarks)
+            engine, versions = made.engine, made.versions or {}
+        contexts.append(_context(context, made, predicted, measured, rules))
+        tables.append(made.table.assign(context=context))
+    result = Scores(
+        challenge="vcc2026" if counts else "vcc2025",
+        source=source,
+        truth=truth,
+        contexts=tuple(contexts),
+        overall=mean_of([c.overall for c in contexts]),
+        n_genes=cells.predicted.n_vars,
+        engine=f"{engine} {versions.get(engine) or metadata.version(engine)}",
+        versions={**{name: metadata.version(name) for name in _PACKAGES}, **versions},
+        control_source="of the measurement" if counts else "of the submission for PDS and DES (as cell-eval does)",
+        de_engine=_de_words(counts, fdr, versions),
+        baseline=_baseline_words(counts, mean_words),
+        held_out=held_out,
+        remarks=tuple(dict.fromkeys(remarks)),
+        seconds=time.monotonic() - start,
+    )
+    write_json(folder / SCORES, to_plain(result))
+    pd.concat(tables).to_csv(folder / TABLE, index=False)
+    return result
+
+
+def _by_context(cells: ScoredCells, rules: Rules) -> Iterator[tuple[str, ad.AnnData, ad.AnnData]]:
+    if not rules.context_key or CONTEXT not in cells.predicted.obs:
+        yield "", cells.predicted, cells.measured
+        return
+    there = set(cells.measured.obs[CONTEXT])
+    contexts = [c for c in sorted(set(cells.predicted.obs[CONTEXT])) if c in there]
+    if not contexts:
+        raise ChallengeError("Predicted and measured cells share no context.", fix="Choose the context columns of both.")
+    for context in contexts:
+        parts = [side[(side.obs[CONTEXT] == context).to_numpy()].copy() for side in (cells.predicted, cells.measured)]
+        both = set(parts[0].obs[TARGET]) & set(parts[1].obs[TARGET]) | {rules.control}
+        yield context, *(part[np.isin(part.obs[TARGET].to_numpy(str), list(both))].copy() for part in parts)
+
+
+def _context(context: str, made: Made, predicted: ad.AnnData, measured: ad.AnnData, rules: Rules) -> ContextScores:
+    n_predicted, n_measured = (int((side.obs[TARGET] != rules.control).sum()) for side in (predicted, measured))
+    n = len(set(measured.obs[TARGET]) - {rules.control})
+    return ContextScores(context, made.metrics, made.overall, n, n_predicted, n_measured)
+
+
+def _de_words(counts: bool, fdr: Fdr, versions: dict[str, str]) -> str:
+    pdex = versions.get("pdex") or metadata.version("pdex")
+    scope = "within each perturbation" if counts or fdr == "per perturbation" else "over all perturbations together"
+    return f"Mann-Whitney U, pdex {pdex}; FDR {scope}"
+
+
+def _baseline_words(counts: bool, mean_words: str) -> str:
+    if counts:
+        return "mean response of the measured perturbations (cell-eval2's generic baseline)"
+    return f"mean of the {mean_words or 'measured perturbation means, which sees the answer and is hard to beat'}"
