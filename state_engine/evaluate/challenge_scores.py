@@ -21,7 +21,7 @@ import pandas as pd
 from state_engine.challenge.request import SubmissionRequest
 from state_engine.challenge.spec import Rules, load_rules
 from state_engine.data.dataset import Choices, open_dataset
-from state_engine.errors import ChallengeError
+from state_engine.errors import ChallengeError, listed
 from state_engine.evaluate.scored_cells import CONTEXT, TARGET, ScoredCells, compared, read_measured, read_submission
 from state_engine.evaluate.scorers import Fdr, Made, mean_of_perturbations, score_2025, score_2026
 from state_engine.evaluate.scores import SCORES, TABLE, ContextScores, Scores, mean_of
@@ -71,13 +71,25 @@ def score(request: ScoreRequest, folder: Path, on_progress: OnProgress = silent)
     mean = None
     if request.training and rules.values == "log1p":
         on_progress(Progress("Reading training cells"))
-        training = open_dataset(Path(request.training), request.training_choices)
-        mean = mean_of_perturbations(read_measured(training, tuple(cells.predicted.var_names), rules)[0])
+        mean = {"": _training_mean(request, tuple(cells.predicted.var_names), rules)}
     words = f"perturbation means of {Path(request.training).name}" if mean is not None else ""
     return score_cells(
         cells, rules, folder, source=request.submission.source, truth=request.truth, mean=mean, mean_words=words,
         fdr=request.fdr, cell_eval=request.cell_eval, on_progress=on_progress,
     )  # fmt: skip
+
+
+def _training_mean(request: ScoreRequest, genes: tuple[str, ...], rules: Rules) -> np.ndarray:
+    training = open_dataset(Path(request.training), request.training_choices)
+    cells, there = read_measured(training, genes, rules)
+    if not there.all():
+        lacking = [g for g, yes in zip(genes, there, strict=True) if not yes]
+        raise ChallengeError(
+            f"{training.path.name} lacks {len(lacking):,} of the {len(genes):,} scored genes: {listed(lacking)}.",
+            "The baseline is a mean over all of them.",
+            "Give training cells with the genes of the challenge.",
+        )
+    return mean_of_perturbations(cells)
 
 
 def score_cells(
@@ -87,7 +99,7 @@ def score_cells(
     *,
     source: str,
     truth: str,
-    mean: np.ndarray | None = None,
+    mean: dict[str, np.ndarray] | None = None,
     mean_words: str = "",
     held_out: str = "",
     fdr: Fdr = "per perturbation",
@@ -101,7 +113,8 @@ def score_cells(
         rules: of the challenge; its scale of values decides whose metrics are used (counts: 2026, log1p: 2025).
         folder: for `scores.json` and `scores.csv`.
         source, truth: names of the files.
-        mean: (g,) mean expression that is the baseline of 2025; None: the mean of the measured perturbations themselves.
+        mean: (g,) mean expression that is the baseline of 2025, by context ("" for any); None: the mean of the measured
+            perturbations themselves.
         mean_words: what that mean is of.
         held_out: what the perturbations are to the model, in words.
         fdr, cell_eval: see `ScoreRequest`.
@@ -116,7 +129,8 @@ def score_cells(
         if counts:
             made = score_2026(predicted, measured, rules, remarks)
         else:
-            made = score_2025(predicted, measured, rules, mean, fdr, cell_eval, remarks)
+            own = mean.get(context, mean.get("")) if mean else None
+            made = score_2025(predicted, measured, rules, own, fdr, cell_eval, remarks)
             engine, versions = made.engine, made.versions or {}
         contexts.append(_context(context, made, predicted, measured, rules))
         tables.append(made.table.assign(context=context))

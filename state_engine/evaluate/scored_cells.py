@@ -6,7 +6,7 @@ Both come as AnnData with CSR float32 X, obs `target_gene` (the control under th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anndata as ad
@@ -44,14 +44,16 @@ def read_submission(request: SubmissionRequest, rules: Rules, scratch: Path, on_
     Raises:
         ChallengeError: it cannot be read, or has no perturbation labels.
     """
-    spec = spec_of(request)
-    source = source_of(request, spec.rules)
+    spec = replace(spec_of(request), rules=rules)
+    source = source_of(request, rules)
     if source.path.suffix == ".vcc":
         source = SubmissionSource(unpack_prediction(source.path, scratch / "pred.h5ad", spec))
     plan = make_plan(source, spec, request.repairs, request.counts, scratch)
     fatal = [
         f for f in plan.findings if f.severity == "error" and (not plan.parts or f.code in ("perturbation-column", "no-cells"))
     ]
+    if request.counts and plan.change is None:
+        fatal += [f for f in plan.findings if f.severity == "error"]
     if fatal or plan.perturbations is None:
         why = fatal[0] if fatal else None
         raise ChallengeError(

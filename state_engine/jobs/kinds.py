@@ -37,6 +37,7 @@ KINDS: dict[str, str] = {
         "attention_check",
     )
 } | {name: f"{_EMBED_TASKS}:{name}" for name in ("embed", "similar", "genes_read", "convert_se")}
+KINDS |= {name: f"state_engine.jobs.challenge_tasks:{name}" for name in ("score", "rehearse")}
 
 # done one after the other by a worker that has nothing to do, most wanted first; a job that comes is taken up in between
 WARMUP: tuple[str, ...] = (

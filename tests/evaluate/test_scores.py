@@ -256,6 +256,7 @@ def test_2026_wants_counts_of_the_measurement(tmp_path: Path) -> None:
         score(request_2026(tmp_path, without_controls(screen(2)), log1p(screen(1))), tmp_path)
 
 
+@pytest.mark.slow
 def test_2026_scores_what_the_counts_step_makes(tmp_path: Path) -> None:
     predicted = without_controls(log1p(screen(2, 0.7)))
     made = score(request_2026(tmp_path, predicted, screen(1), counts=CountsOptions(library=500.0)), tmp_path)
