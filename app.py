@@ -10,6 +10,8 @@ page = st.navigation(pages(), expanded=True)
 st.set_page_config(page_title=f"{page.title} · STATE Explorer", page_icon="assets/icon.svg", layout="wide")
 st.logo("assets/logo.svg", size="large", icon_image="assets/icon.svg")
 keep_thread()
-start_worker()
 show_thread()
-page.run()
+try:
+    page.run()
+finally:  # also when a page stops early; last, so that the first page does not share the processor with the worker's start
+    start_worker()

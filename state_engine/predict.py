@@ -296,7 +296,7 @@ class _Work:
             parts.append(self._part(rows, context, label, keys.OBSERVED, None))
         obs = pd.concat(parts, ignore_index=True)
         obs[keys.BASAL_CELL] = names[obs.pop("row").to_numpy()]
-        for column in (keys.PERTURBATION, keys.CONTEXT, keys.BATCH):
+        for column in (keys.PERTURBATION, keys.CONTEXT, keys.BATCH, keys.BASAL_CELL):
             obs[column] = pd.Categorical(obs[column])
         obs[keys.KIND] = pd.Categorical(obs[keys.KIND], categories=list(keys.KINDS))
         obs.index = pd.Index([f"cell {i}" for i in range(len(obs))], dtype=object)

@@ -16,6 +16,7 @@ from state_engine.analysis.result import Result, open_result
 from state_engine.checkpoints.library import Entry
 from state_engine.datasets import DataEntry
 from state_engine.jobs import local
+from state_engine.jobs.store import JobStore
 from state_engine.request import PredictionRequest
 from state_engine.runs import RunFolder
 from state_engine.values import from_plain, to_plain
@@ -47,6 +48,21 @@ def open_run(run: RunFolder) -> Result:
         RunError: the file is missing or damaged.
     """
     return _opened(str(run.result), stamp(run.result))
+
+
+def map_ready(run: RunFolder) -> bool:
+    """The run's UMAP is there; otherwise the job that makes it is shown, or the button that starts it."""
+    if run.file("projection.npz").exists():
+        return True
+    store = JobStore(session.settings().database)
+    jobs = [job for job in store.list() if job.kind == "look" and job.request == {"run": run.id}]
+    latest = max(jobs, key=lambda job: job.created, default=None)
+    if latest is not None and not job_panel(latest.run_id, title="Making the map", key="look_map") and latest.active:
+        return False
+    if st.button("Make the map", key="make_map", type="primary", icon=":material/scatter_plot:"):
+        local.submit(session.settings(), "look", {"run": run.id}, f"Map and tables of {run.manifest.title}")
+        st.rerun()
+    return False
 
 
 def open_projection(run: RunFolder) -> projection.Projection:

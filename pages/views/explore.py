@@ -4,7 +4,7 @@ import streamlit as st
 
 from pages.ui.effecttable import effect_table
 from pages.ui.explorepage import cell_map
-from pages.ui.runview import finished_run, open_projection, open_run, result_area
+from pages.ui.runview import finished_run, map_ready, open_projection, open_run, result_area
 from pages.ui.widgets import errors_shown, page_head
 
 page_head(
@@ -17,5 +17,6 @@ if run is None:
     st.stop()
 with errors_shown(), result_area(run):
     result = open_run(run)
-    cell_map(run, result, open_projection(run))
+    if map_ready(run):
+        cell_map(run, result, open_projection(run))
     effect_table(run, result)

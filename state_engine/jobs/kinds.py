@@ -35,6 +35,7 @@ KINDS: dict[str, str] = {
         "demo",
         "prepare",
         "attention_check",
+        "look",
     )
 } | {name: f"{_EMBED_TASKS}:{name}" for name in ("embed", "similar", "genes_read", "convert_se")}
 KINDS |= {name: f"state_engine.jobs.challenge_tasks:{name}" for name in ("score", "rehearse")}
@@ -44,9 +45,11 @@ WARMUP: tuple[str, ...] = (
     "state_engine.jobs.warmup:import_torch",
     "state_engine.jobs.warmup:import_anndata",
     "state_engine.jobs.warmup:import_umap",
-    "state_engine.jobs.warmup:compile_umap_fit",
-    "state_engine.jobs.warmup:compile_pdex",
 )
+FIRST_WARMUP_SECONDS = 2.0  # the first page of a new server is drawn meanwhile
+# steps of many seconds that nobody should wait behind: only when nothing has come for LATE_SECONDS
+LATE_WARMUP: tuple[str, ...] = ("state_engine.jobs.warmup:compile_pdex", "state_engine.jobs.warmup:compile_umap_fit")
+LATE_SECONDS = 45.0
 
 
 class WarmCache:

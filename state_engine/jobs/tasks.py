@@ -25,6 +25,7 @@ from state_engine.datasets import get_dataset, register_made
 from state_engine.device import choose_device, dtype_of
 from state_engine.files import write_bytes, write_json
 from state_engine.jobs.kinds import WarmCache
+from state_engine.jobs.store import JobStore
 from state_engine.measured import measure
 from state_engine.predict import predict as predict_cells
 from state_engine.prepare import add_hvgs
@@ -47,7 +48,7 @@ def _model(request: PredictionRequest, warm: WarmCache) -> LoadedModel:
 
 
 def predict(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
-    """A `PredictionRequest`; then the measured means, the UMAP and the first DE tables, so that the pages are ready."""
+    """A `PredictionRequest`, then the measured means; queues what the pages need to look at it."""
     asked = from_plain(PredictionRequest, request)
     on_progress(Progress("Loading the model"))
     loaded = _model(asked, warm)
@@ -65,14 +66,24 @@ def predict(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, wa
     for remark in made.remarks:
         run.log(remark)
     measure(asked, loaded.card, run.file("observed_means.npz"), on_progress)
-    on_progress(Progress("Computing the UMAP"))
-    projection.fit(run.result, run.file("projection.npz"), asked.seed, on_progress)
-    if result.has_expression:
-        conditions = result.conditions()[:TABLES_AT_ONCE]
-        for number, (perturbation, context) in enumerate(conditions):
-            on_progress(Progress("Comparing genes", number, len(conditions)))
-            stored.answer(run.path, perturbation, context)
+    # the result can be looked at now; its map and tables follow as a job of their own
+    settings, title = load_settings(), f"Map and tables of {run.manifest.title}"
+    after = RunFolder.create(settings, "look", {"run": run.id}, title)
+    JobStore(settings.database).submit("look", {"run": run.id}, after.id, title)
     return {"cells": made.cells, "conditions": len(made.contexts) * len(made.perturbations), "device": made.device}
+
+
+def look(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
+    """The first DE tables and the UMAP of another run, so that the pages are ready: {"run"}."""
+    parent = RunFolder.open(load_settings(), request["run"])
+    result = open_result(parent.result)
+    conditions = result.conditions()[:TABLES_AT_ONCE] if result.has_expression else []
+    for number, (perturbation, context) in enumerate(conditions):
+        on_progress(Progress("Comparing genes", number, len(conditions)))
+        stored.answer(parent.path, perturbation, context)
+    on_progress(Progress("Computing the UMAP"))
+    projection.fit(parent.result, parent.file("projection.npz"), parent.manifest.seed or 0, on_progress)
+    return {"tables": len(conditions)}
 
 
 def differential(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:

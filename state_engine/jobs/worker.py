@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from state_engine.config import Settings, load_settings
 from state_engine.errors import JobCancelled, JobError, StateError
-from state_engine.jobs.kinds import WARMUP, WarmCache, check_kind, load_target
+from state_engine.jobs.kinds import FIRST_WARMUP_SECONDS, LATE_SECONDS, LATE_WARMUP, WARMUP, WarmCache, check_kind, load_target
 from state_engine.jobs.lock import WorkerLock
 from state_engine.jobs.store import Job, JobFailure, JobStore
 from state_engine.processes import identity_of
@@ -106,6 +106,8 @@ class Worker:
         self.identity = identity_of()
         self.warm = WarmCache()
         self._to_warm = list(WARMUP) if options.warm else []
+        self._warm_from = time.monotonic() + FIRST_WARMUP_SECONDS
+        self._to_warm_late = list(LATE_WARMUP) if options.warm else []
 
     def serve(self) -> None:
         """Do jobs until idle for too long or the home is gone."""
@@ -133,8 +135,10 @@ class Worker:
             job = self.store.claim(self.identity)
             if job is not None:
                 self._do(job)
-            elif self._to_warm:
+            elif self._to_warm and time.monotonic() > self._warm_from:
                 _warm_up(self._to_warm.pop(0))
+            elif self._to_warm_late and time.monotonic() - last_work > LATE_SECONDS:
+                _warm_up(self._to_warm_late.pop(0))
             else:
                 time.sleep(self.options.poll_seconds)
                 continue

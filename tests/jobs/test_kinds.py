@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from state_engine.errors import JobError
-from state_engine.jobs.kinds import WARMUP, WarmCache, check_kind, load_target
+from state_engine.jobs.kinds import LATE_WARMUP, WARMUP, WarmCache, check_kind, load_target
 
 
 def test_kinds_are_names_and_more_can_be_given() -> None:
@@ -20,7 +20,7 @@ def test_kinds_are_names_and_more_can_be_given() -> None:
 
 def test_a_target_is_loaded_when_asked_for() -> None:
     assert load_target("json:dumps")([1]) == "[1]"
-    assert all(callable(load_target(step)) for step in WARMUP)
+    assert all(callable(load_target(step)) for step in (*WARMUP, *LATE_WARMUP))
 
 
 def test_the_cache_forgets_the_least_recently_used_before_it_loads() -> None:
@@ -45,5 +45,5 @@ def test_a_failed_load_is_not_kept() -> None:
 @pytest.mark.slow
 def test_every_warm_up_step_works() -> None:
     code = "import sys; from state_engine.jobs.kinds import load_target; [load_target(step)() for step in sys.argv[1:]]"
-    done = subprocess.run([sys.executable, "-c", code, *WARMUP], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, *WARMUP, *LATE_WARMUP], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
