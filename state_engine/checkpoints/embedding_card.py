@@ -1,0 +1,121 @@
+"""What is known about a State Embedding model without loading its weights. Plain JSON; read by pages, so no torch.
+
+`embedding.json` in a folder of our store is an `EmbeddingCard` written by `state_engine.values.to_plain`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from state_engine.checkpoints.card import TrainingSummary
+from state_engine.errors import CheckpointError, ConfigError
+from state_engine.models.embedding_config import EmbeddingConfig
+from state_engine.values import from_plain
+
+FORMAT = 1
+CARD = "embedding.json"
+ANEW = "Download or convert the model again."
+
+
+@dataclass(frozen=True)
+class EmbeddingCard:
+    """A State Embedding model's card.
+
+    Args:
+        format: version of the store's layout (`FORMAT`).
+        id: first 12 hex digits of `weights_hash`.
+        name: for people.
+        config: the network.
+        vocabulary: names of the genes it knows, in the order of its table.
+        vocabulary_hash: sha256 of the names, hex.
+        weights_hash: sha256 of the weights and gene vectors in our store's order, hex. Two embeddings can be compared when it
+            is the same.
+        licence: name or identifier, "unknown" when not known.
+        source: where it came from.
+        limits: sentences from the model card, shown where they matter.
+        notes: what reading it decided, for people.
+        simulated: not trained on real cells (simulated ones, or not at all).
+        training: what is known of the training.
+    """
+
+    format: int
+    id: str
+    name: str
+    config: EmbeddingConfig
+    vocabulary: tuple[str, ...]
+    vocabulary_hash: str
+    weights_hash: str
+    licence: str = "unknown"
+    source: str = ""
+    limits: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    simulated: bool = False
+    training: TrainingSummary = TrainingSummary()
+
+    @property
+    def width(self) -> int:
+        """Columns of an embedding."""
+        return self.config.width
+
+    @property
+    def cell_width(self) -> int:
+        """The first columns, which describe the cell; what follows describes its data set."""
+        return self.config.output_dim
+
+
+def vocabulary_hash(names: Sequence[str]) -> str:
+    """sha256 (hex) of gene names in their order."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def is_embedding_store(folder: Path) -> bool:
+    """The folder holds a State Embedding model in our format."""
+    return (folder / CARD).is_file()
+
+
+def read_embedding_card(folder: Path) -> EmbeddingCard:
+    """The card of a State Embedding model in our format, without torch.
+
+    Raises:
+        CheckpointError: no card there, or one that is damaged, from another version, or contradicts itself.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        fix = f"Convert it first: python -m state_engine convert --model {folder} --output DIR."
+        raise CheckpointError(f"There is no {CARD} in {folder}.", "A State Embedding model of ours has one.", fix)
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged.", f"It is not JSON: {error}.", ANEW) from error
+    version = plain.get("format") if isinstance(plain, dict) else None
+    if version != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {version!r}.", f"This version reads format {FORMAT}.", "Update STATE Explorer, or convert again."
+        )
+    try:
+        card = from_plain(EmbeddingCard, plain)
+    except ConfigError as error:
+        raise CheckpointError(f"{path} is not a card of a State Embedding model.", str(error), ANEW) from error
+    check_embedding_card(card)
+    return card
+
+
+def check_embedding_card(card: EmbeddingCard) -> None:
+    """Vocabulary and network belong together.
+
+    Raises:
+        CheckpointError: they do not; all that is wrong, in one message.
+    """
+    wrong = []
+    if len(card.vocabulary) != card.config.genes:
+        wrong.append(f"{len(card.vocabulary):,} gene names for {card.config.genes:,} genes")
+    if len(set(card.vocabulary)) != len(card.vocabulary):
+        wrong.append("gene names repeat")
+    if vocabulary_hash(card.vocabulary) != card.vocabulary_hash:
+        wrong.append("the gene names are not those of its hash")
+    if wrong:
+        raise CheckpointError(f"The card of '{card.name}' contradicts itself.", f"{'; '.join(wrong)}.", ANEW)

@@ -1,0 +1,229 @@
+"""The State Embedding network: cell sentences in, cell embeddings out.
+
+Source: bioRxiv 2025.06.26.661135. Notation: b cells, p positions of a sentence (CLS and p - 1 genes), t positions of the
+transformer (p, one more for the data set token), d hidden width, h heads, e columns of the cell part, g genes.
+
+    gene vectors (g, token_dim) ── prepare, once ──> table (g + 2, d)
+    rows, counts (b, p) -> table[rows] + count embedding, data set token -> layers -> decoder -> cell (b, e), data set (b, 10)
+
+A gene's token is the same in every cell, so all of them are encoded once. Only the first and the last position are read, so the
+last layer computes no other; both are exact.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from state_engine.errors import ConfigError
+from state_engine.models.embedding_config import DATASET_WIDTH, EmbeddingConfig
+
+COUNT_BINS = 10
+COUNT_HIDDEN = 512
+SKIP_WIDENING = 2
+
+
+@dataclass(frozen=True)
+class EmbeddingOutput:
+    """What a forward pass gives.
+
+    Args:
+        cell: (b, e) float32 of length one.
+        dataset: (b, 10) float32, or None when the model has no data set token.
+        cls_attention: a (b, h, t) float32 a layer: what CLS attends to; rows sum to one. None when not asked for.
+    """
+
+    cell: Tensor
+    dataset: Tensor | None = None
+    cls_attention: tuple[Tensor, ...] | None = None
+
+    @property
+    def embedding(self) -> Tensor:
+        """(b, e + 10): the parts side by side, as they are written to files."""
+        return self.cell if self.dataset is None else torch.cat([self.cell, self.dataset], dim=1)
+
+
+class EmbeddingModel(nn.Module):
+    """The network of an `EmbeddingConfig`. `prepare` it with the gene vectors before embedding."""
+
+    def __init__(self, config: EmbeddingConfig) -> None:
+        super().__init__()
+        self.config = config
+        d = config.hidden
+        self.encoder = nn.Sequential(nn.Linear(config.token_dim, d), nn.LayerNorm(d), nn.SiLU())
+        self.cls_token = nn.Parameter(torch.randn(config.token_dim))
+        self.dataset_token = nn.Parameter(torch.randn(config.token_dim)) if config.dataset_token else None
+        self.count_embedding = CountEmbedding(d) if config.counts else None
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        self.decoder = nn.Sequential(SkipBlock(d), nn.Linear(d, config.output_dim))
+        self.dataset_embedder = nn.Linear(config.output_dim, DATASET_WIDTH) if config.dataset_token else None
+        wide = config.decoder_width
+        self.expression_decoder = nn.Sequential(SkipBlock(wide), SkipBlock(wide), nn.Linear(wide, 1))
+        self.register_buffer("table", torch.empty(0), persistent=False)
+
+    @property
+    def cls_row(self) -> int:
+        """The row of the table that is CLS."""
+        return self.config.genes
+
+    def gene_table(self, vectors: Tensor) -> Tensor:
+        """Encoded tokens: (g + 2, d), a row a gene, then CLS, then the data set token.
+
+        Args:
+            vectors: (g, token_dim) gene vectors as published, not normalised.
+
+        Raises:
+            ConfigError: another number or width of vectors than the configuration's.
+        """
+        wanted = (self.config.genes, self.config.token_dim)
+        if tuple(vectors.shape) != wanted:
+            raise ConfigError(f"The gene vectors have shape {tuple(vectors.shape)}.", f"The network was made for {wanted}.")
+        like = self.cls_token
+        parts = [self.encoder(functional.normalize(part.float(), dim=1).to(like)) for part in vectors.split(2048)]
+        special: list[Tensor] = [self.cls_token]
+        if self.dataset_token is not None:
+            special.append(self.dataset_token)
+        return torch.cat([*parts, self.encoder(torch.stack(special))]) * math.sqrt(self.config.hidden)
+
+    @torch.no_grad()
+    def prepare(self, vectors: Tensor) -> EmbeddingModel:
+        """Encode all gene vectors and keep them. Call it again when weights, device or precision have changed."""
+        self.table = self.gene_table(vectors)
+        return self
+
+    def forward(self, rows: Tensor, counts: Tensor, *, attention: bool = False, table: Tensor | None = None) -> EmbeddingOutput:
+        """Embed cells.
+
+        Args:
+            rows: (b, p) long, rows of the table; position 0 is CLS (`cls_row`).
+            counts: (b, p) float, amounts as a percentage of the cell.
+            attention: also return what CLS attends to.
+            table: (g + 2, d) tokens in place of those prepared (training).
+
+        Raises:
+            ConfigError: the network was not prepared.
+        """
+        table = self.table if table is None else table
+        if not len(table):
+            raise ConfigError("The gene vectors are missing.", "The network was not prepared.", "Call prepare(vectors).")
+        x = functional.embedding(rows, table)
+        if self.count_embedding is not None:
+            x = x + self.count_embedding(counts).to(x.dtype)
+        if self.dataset_token is not None:
+            x = torch.cat([x, table[-1].expand(len(x), 1, -1)], dim=1)
+        weights: list[Tensor] = []
+        for layer in self.layers[:-1]:
+            x, seen = layer(x, attention=attention)
+            weights += [seen] if seen is not None else []
+        ends = [0, x.shape[1] - 1] if self.dataset_token is not None else [0]
+        x, seen = self.layers[-1](x, only=ends, attention=attention)
+        weights += [seen] if seen is not None else []
+        decoded = self.decoder(x)
+        cell = functional.normalize(decoded[:, 0].float(), dim=1)
+        dataset = self.dataset_embedder(decoded[:, -1]).float() if self.dataset_embedder is not None else None
+        return EmbeddingOutput(cell, dataset, tuple(weights) if attention else None)
+
+    def decode(self, vectors: Tensor, cell: Tensor, dataset: Tensor | None = None, read_depth: Tensor | None = None) -> Tensor:
+        """Log expression of genes in cells: (b, k).
+
+        Args:
+            vectors: (k, token_dim) vectors of the genes, as published: here they are not normalised.
+            cell: (b, e) cell part of the embedding.
+            dataset: (b, 10) data set part, when the model has one.
+            read_depth: (b,) the cell's read depth, when the model is told it (`config.read_depth`).
+
+        Raises:
+            ConfigError: a part that the model needs is missing.
+        """
+        like = self.cls_token
+        parts = [cell.to(like)]
+        if self.config.read_depth:
+            if read_depth is None:
+                raise ConfigError("The expression decoder of this model is told the read depth.", "None was given.")
+            parts.append(read_depth.to(like)[:, None])
+        if self.config.dataset_token:
+            if dataset is None:
+                raise ConfigError("The expression decoder of this model reads the data set part.", "None was given.")
+            parts.append(dataset.to(like))
+        cells, genes = torch.cat(parts, dim=1), self.encoder(vectors.to(like))
+        b, k = len(cells), len(genes)
+        pairs = torch.cat([genes.expand(b, k, -1), cells[:, None].expand(b, k, -1)], dim=2)
+        return self.expression_decoder(pairs).squeeze(-1).float()
+
+
+class EncoderLayer(nn.Module):
+    """Full self-attention and a GELU feed-forward, each followed by its norm."""
+
+    def __init__(self, config: EmbeddingConfig) -> None:
+        super().__init__()
+        d = config.hidden
+        self.heads, self.dropout = config.heads, config.dropout
+        self.qkv = nn.Linear(d, 3 * d)
+        self.out = nn.Linear(d, d)
+        self.norm_attention = nn.LayerNorm(d)
+        self.up = nn.Linear(d, config.feed_forward)
+        self.down = nn.Linear(config.feed_forward, d)
+        self.norm_feed = nn.LayerNorm(d)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, only: list[int] | None = None, attention: bool = False) -> tuple[Tensor, Tensor | None]:
+        """(b, t, d) -> (b, t, d), or the positions `only`; and what position 0 attends to, (b, h, t), when asked for."""
+        queries, keys, values = self._project(x, only)
+        seen = self._seen_by_cls(queries, keys) if attention else None
+        drop = self.dropout if self.training else 0.0
+        mixed = functional.scaled_dot_product_attention(queries, keys, values, dropout_p=drop)
+        kept = x if only is None else x[:, only]
+        x = self.norm_attention(kept + self.drop(self.out(mixed.transpose(1, 2).flatten(2))))
+        fed = self.down(self.drop(functional.gelu(self.up(x))))
+        return self.norm_feed(x + self.drop(fed)), seen
+
+    def _project(self, x: Tensor, only: list[int] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (of `only` some positions), keys and values, each (b, h, positions, c)."""
+        if only is None:
+            queries, keys, values = self.qkv(x).chunk(3, dim=2)
+        else:
+            d = x.shape[2]
+            queries = functional.linear(x[:, only], self.qkv.weight[:d], self.qkv.bias[:d])
+            keys, values = functional.linear(x, self.qkv.weight[d:], self.qkv.bias[d:]).chunk(2, dim=2)
+        return self._heads(queries), self._heads(keys), self._heads(values)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+    def _seen_by_cls(self, queries: Tensor, keys: Tensor) -> Tensor:
+        first = queries[:, :, :1].float() / math.sqrt(queries.shape[-1])
+        return (first @ keys.float().transpose(2, 3)).squeeze(2).softmax(dim=-1)
+
+
+class CountEmbedding(nn.Module):
+    """An amount as a mixture of a few learned vectors, in float32 whatever the precision of the rest."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(1, COUNT_HIDDEN)
+        self.down = nn.Linear(COUNT_HIDDEN, COUNT_BINS)
+        self.bins = nn.Embedding(COUNT_BINS, hidden)
+
+    def forward(self, counts: Tensor) -> Tensor:
+        """(b, p) -> (b, p, d)."""
+        x = functional.linear(counts.float()[..., None], self.up.weight.float(), self.up.bias.float())
+        x = functional.linear(functional.leaky_relu(x), self.down.weight.float(), self.down.bias.float())
+        return x.softmax(dim=-1) @ self.bins.weight.float()
+
+
+class SkipBlock(nn.Module):
+    """x + a widened MLP of x, then a norm."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, SKIP_WIDENING * width)
+        self.down = nn.Linear(SKIP_WIDENING * width, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., width)."""
+        return self.norm(x + self.down(functional.relu(self.up(x))))
