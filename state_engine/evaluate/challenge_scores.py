@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -18,41 +17,18 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from state_engine.challenge.request import SubmissionRequest
 from state_engine.challenge.spec import Rules, load_rules
-from state_engine.data.dataset import Choices, open_dataset
+from state_engine.data.dataset import open_dataset
 from state_engine.errors import ChallengeError, listed
+from state_engine.evaluate.requests import Fdr, ScoreRequest
 from state_engine.evaluate.scored_cells import CONTEXT, TARGET, ScoredCells, compared, read_measured, read_submission
-from state_engine.evaluate.scorers import Fdr, Made, mean_of_perturbations, score_2025, score_2026
+from state_engine.evaluate.scorers import Made, mean_of_perturbations, score_2025, score_2026
 from state_engine.evaluate.scores import SCORES, TABLE, ContextScores, Scores, mean_of
 from state_engine.files import write_json
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.values import to_plain
 
 _PACKAGES = ("cell-eval2", "pdex", "numpy", "scipy", "anndata", "polars")
-
-
-@dataclass(frozen=True)
-class ScoreRequest:
-    """What to score.
-
-    Args:
-        submission: the cells (an .h5ad, the result of a run, or a .vcc), with repairs and the counts step.
-        truth: path of the measured cells.
-        choices: what the user said about them.
-        training: path of the data whose mean is the baseline of 2025; "" for the measured cells themselves.
-        training_choices: what the user said about those.
-        fdr: 2025: p-values adjusted within each perturbation (cell-eval 0.8.2) or over all (cell-eval 0.6.6, the year's scorer).
-        cell_eval: 2025: Python of an environment with cell-eval, which then makes the metrics; "" for cell-eval2 here.
-    """
-
-    submission: SubmissionRequest
-    truth: str
-    choices: Choices = Choices()
-    training: str = ""
-    training_choices: Choices = Choices()
-    fdr: Fdr = "per perturbation"
-    cell_eval: str = ""
 
 
 def score(request: ScoreRequest, folder: Path, on_progress: OnProgress = silent) -> Scores:

@@ -13,6 +13,7 @@ from state_engine.challenge.counts import ROUNDINGS, CountsOptions
 from state_engine.challenge.request import SubmissionRequest
 from state_engine.challenge.spec import PRESETS
 from state_engine.data.dataset import Choices
+from state_engine.evaluate.requests import ScoreRequest
 from state_engine.evaluate.scores import score_lines
 from state_engine.progress import OnProgress, silent
 from state_engine.values import to_plain
@@ -60,7 +61,7 @@ def run_score(options: argparse.Namespace, write: Write, on_progress: OnProgress
     Raises:
         StateError: files that cannot be read or compared.
     """
-    from state_engine.evaluate.challenge_scores import ScoreRequest, score
+    from state_engine.evaluate.challenge_scores import score
 
     request = ScoreRequest(
         submission=_submission(options),

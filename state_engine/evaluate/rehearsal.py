@@ -7,25 +7,25 @@ What it cannot do is make a model forget: conditions that the model was trained 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.request import SubmissionRequest
 from state_engine.challenge.spec import load_rules
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.either import card_of
 from state_engine.data.dataset import Dataset, open_dataset
-from state_engine.errors import ChallengeError, ConfigError, listed
+from state_engine.errors import ChallengeError, listed
 from state_engine.evaluate.challenge_scores import score_cells
+from state_engine.evaluate.requests import RehearsalRequest
 from state_engine.evaluate.scored_cells import CONTEXT, TARGET, compared, read_measured, read_submission
 from state_engine.evaluate.scorers import mean_of_perturbations
 from state_engine.evaluate.scores import Scores
 from state_engine.progress import OnProgress, silent
-from state_engine.request import PredictionRequest, contexts_of
+from state_engine.request import contexts_of
 
 if TYPE_CHECKING:
     from state_engine.checkpoints.store import LoadedModel
@@ -33,29 +33,6 @@ if TYPE_CHECKING:
 RESULT = "result.h5ad"
 # fewer cannot be told apart: PDS ranks a perturbation among the others
 FEWEST = 2
-
-
-@dataclass(frozen=True)
-class RehearsalRequest:
-    """What to rehearse.
-
-    Args:
-        challenge: name of a preset, or path of a TOML file.
-        prediction: data set, model, contexts, cells, device; its perturbations are ignored.
-        share: part of the perturbations that is set aside, more than 0 and less than 1.
-        seed: of that draw.
-        counts: the step to counts, where the challenge wants counts.
-    """
-
-    challenge: str
-    prediction: PredictionRequest
-    share: float = 0.25
-    seed: int = 0
-    counts: CountsOptions = CountsOptions()
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise ConfigError(f"The share is {self.share:g}.", "It must be between 0 and 1.", "A quarter will do.")
 
 
 def set_aside(dataset: Dataset, card: ModelCard, contexts: tuple[str, ...], share: float, seed: int) -> tuple[str, ...]:

@@ -17,13 +17,13 @@ import scipy.sparse as sp
 from state_engine.challenge.spec import Rules
 from state_engine.errors import ChallengeError
 from state_engine.evaluate.cell_eval_child import run_cell_eval
+from state_engine.evaluate.requests import Fdr
 from state_engine.evaluate.scored_cells import TARGET
 from state_engine.evaluate.scores import VCC2025, VCC2026, Metric, MetricScore, mean_of, overall_2025, scaled_2025
 
 if TYPE_CHECKING:
     from cell_eval2 import EvalConfig
 
-Fdr = Literal["per perturbation", "pooled"]
 # stored values of the 2025 baseline's cells, at most: they are all alike, and dense
 BASELINE_VALUES = 2e8
 DEPTH_RATIO = 1.25

@@ -7,6 +7,7 @@ from typing import Any
 
 from state_engine.evaluate import challenge_scores
 from state_engine.evaluate import rehearsal as rehearsals
+from state_engine.evaluate.requests import RehearsalRequest, ScoreRequest
 from state_engine.evaluate.scores import Scores
 from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.tasks import _model
@@ -17,14 +18,14 @@ from state_engine.values import from_plain
 
 def score(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
     """A `ScoreRequest`; the scores are in the run folder."""
-    asked = from_plain(challenge_scores.ScoreRequest, request)
+    asked = from_plain(ScoreRequest, request)
     on_progress(Progress("Reading labels"))
     return _summary(challenge_scores.score(asked, run.path, on_progress), run)
 
 
 def rehearse(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
     """A `RehearsalRequest`; the prediction and its scores are in the run folder."""
-    asked = from_plain(rehearsals.RehearsalRequest, request)
+    asked = from_plain(RehearsalRequest, request)
     on_progress(Progress("Loading the model"))
     loaded = _model(asked.prediction, warm)
     run.record(seed=asked.seed, model_hash=loaded.card.weights_hash, precision=asked.prediction.precision)

@@ -12,7 +12,8 @@ from state_engine.checkpoints.store import read_card
 from state_engine.data.dataset import open_dataset
 from state_engine.datasets import DEMO_PATH
 from state_engine.errors import ChallengeError, ConfigError
-from state_engine.evaluate.rehearsal import RehearsalRequest, held_out_words, rehearse, set_aside
+from state_engine.evaluate.rehearsal import held_out_words, rehearse, set_aside
+from state_engine.evaluate.requests import RehearsalRequest
 from state_engine.jobs.kinds import KINDS, load_target
 from state_engine.request import PredictionRequest
 from state_engine.values import from_plain, to_plain

@@ -18,7 +18,8 @@ from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.request import SubmissionRequest, submit
 from state_engine.cli import main
 from state_engine.errors import ChallengeError, ScaleError
-from state_engine.evaluate.challenge_scores import ScoreRequest, score
+from state_engine.evaluate.challenge_scores import score
+from state_engine.evaluate.requests import ScoreRequest
 from state_engine.evaluate.scorers import mean_of_perturbations
 from state_engine.evaluate.scores import (
     MetricScore,
