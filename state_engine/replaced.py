@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from state_engine.errors import UnreadableFileError
+from state_engine.npy import runs_of
 
 
 class ReplacedCopy:
@@ -34,7 +35,10 @@ class ReplacedCopy:
         with h5py.File(source, "r") as old, h5py.File(path, "w") as new:
             _copy_others(old, new, set(widths))
             offsets = {name: _allocate(new, name, (rows, width)) for name, width in widths.items()}
-            made = new.require_group("uns").create_dataset(note[0], data=json.dumps(note[1]))
+            uns = _group(new, "uns")
+            if note[0] in uns:  # of an earlier run on the same file
+                del uns[note[0]]
+            made = uns.create_dataset(note[0], data=json.dumps(note[1]))
             made.attrs["encoding-type"], made.attrs["encoding-version"] = "string", "0.2.0"
         self._offsets, self._widths = offsets, widths
         self._file = os.open(path, os.O_WRONLY)
@@ -49,8 +53,11 @@ class ReplacedCopy:
         """Rows of one matrix: (n,) row numbers and (n, width) values."""
         values = np.ascontiguousarray(values, dtype="<f4")
         start, bytes_a_row = self._offsets[name], 4 * self._widths[name]
-        for row, value in zip(rows.tolist(), values, strict=True):
-            os.pwrite(self._file, value.data, start + row * bytes_a_row)
+        for first, behind in runs_of(rows):
+            place, data = start + int(rows[first]) * bytes_a_row, values[first:behind].reshape(-1).view(np.uint8).data
+            while len(data):  # the system may write less than it is given
+                written = os.pwrite(self._file, data, place)
+                place, data = place + written, data[written:]
 
 
 def _copy_others(old: h5py.File, new: h5py.File, replaced: set[str]) -> None:
@@ -73,7 +80,7 @@ def _allocate(file: h5py.File, name: str, shape: tuple[int, int]) -> int:
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_layout(h5py.h5d.CONTIGUOUS)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    group = file.require_group(name.rpartition("/")[0] or "/")
+    group = _group(file, name.rpartition("/")[0] or "/")
     made = h5py.Dataset(
         h5py.h5d.create(group.id, name.rpartition("/")[2].encode(), h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple(shape), layout)
     )
@@ -82,3 +89,11 @@ def _allocate(file: h5py.File, name: str, shape: tuple[int, int]) -> int:
     if offset is None and min(shape) > 0:
         raise UnreadableFileError(f"The matrix {name} could not be laid out.", "HDF5 gave it no place in the file.")
     return int(offset or 0)
+
+
+def _group(file: h5py.File, name: str) -> h5py.Group:
+    """A group, made as AnnData makes its own when it is not there."""
+    if name not in file:
+        made = file.create_group(name)
+        made.attrs["encoding-type"], made.attrs["encoding-version"] = "dict", "0.1.0"
+    return file[name]

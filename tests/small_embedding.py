@@ -22,11 +22,16 @@ def embedding_config(**changes: object) -> EmbeddingConfig:
 
 
 def random_model(config: EmbeddingConfig, seed: int = 0) -> EmbeddingModel:
-    """Loud enough that a wrong wiring shows."""
+    """Loud enough that a wrong wiring shows, and that the amounts of genes count."""
     torch.manual_seed(seed)
     model = EmbeddingModel(config).eval().requires_grad_(False)
-    for weight in model.parameters():
-        torch.nn.init.normal_(weight, std=0.5)
+    for name, weight in model.named_parameters():
+        if name.startswith("count_embedding.down"):
+            weight.mul_(4)
+        elif weight.ndim == 2 and not name.startswith("count_embedding.up"):
+            torch.nn.init.normal_(weight, std=1.2 / weight.shape[1] ** 0.5)
+        elif weight.ndim == 1:
+            weight.add_(0.1 * torch.randn(weight.shape))
     return model
 
 

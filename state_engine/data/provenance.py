@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+import h5py
+
 from state_engine.data.hdf5 import open_h5, text
 
 EMBEDDINGS: Final = "state_explorer_embeddings"
@@ -43,15 +45,23 @@ class EmbeddingFacts:
 
 def embeddings_of(path: Path) -> dict[str, EmbeddingFacts]:
     """The recorded embeddings of a file, by their key in obsm; a damaged record counts as none."""
+    try:
+        return {key: _facts(value) for key, value in stored_records(path).items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def stored_records(path: Path) -> dict[str, Any]:
+    """The records as they stand in the file, with whatever else they say; a damaged one counts as none."""
     with open_h5(path) as file:
         item = file.get(f"uns/{EMBEDDINGS}")
-        if item is None or item.shape != () or item.id.get_storage_size() > MOST_BYTES:
+        if not isinstance(item, h5py.Dataset) or item.shape != () or item.id.get_storage_size() > MOST_BYTES:
             return {}
         try:
             plain = json.loads(text(item[()]))
-            return {str(key): _facts(value) for key, value in plain.items()}
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError):
             return {}
+        return plain if isinstance(plain, dict) else {}
 
 
 def embedding_facts(path: Path, key: str) -> EmbeddingFacts | None:
