@@ -11,6 +11,7 @@ from pathlib import Path
 
 import state_engine.challenge.commands as challenge
 import state_engine.challenge.template_command as template
+import state_engine.embed_commands as embedding
 import state_engine.evaluate.command as scoring
 import state_engine.search_commands as search
 from state_engine import __version__
@@ -50,6 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
     challenge.add_submit_parser(commands).set_defaults(run=lambda o: challenge.run_submit(o, print, _on_terminal()))
     scoring.add_score_parser(commands).set_defaults(run=lambda o: scoring.run_score(o, print, _on_terminal()))
     challenge.add_verify_parser(commands).set_defaults(run=lambda o: challenge.run_verify(o, print, _on_terminal()))
+    embedding.add_embed_parser(commands).set_defaults(run=lambda o: embedding.run_embed(o, print, _on_terminal()))
+    embedding.add_decode_parser(commands).set_defaults(run=lambda o: embedding.run_decode(o, print, _on_terminal()))
     search.add_query_parser(commands).set_defaults(run=lambda o: search.run_query(o, print, _on_terminal()))
     return parser
 
@@ -209,7 +212,14 @@ def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _convert(options: argparse.Namespace) -> int:
     from state_engine.checkpoints.arc import convert
+    from state_engine.checkpoints.embedding import convert_embedding, is_embedding
 
+    if is_embedding(options.model):
+        made = convert_embedding(options.model, options.output, options.name)
+        print(
+            "\n  ".join((f"{options.output}: {made.name}, {len(made.vocabulary):,} genes, {made.width:,} columns", *made.notes))
+        )
+        return 0
     card = convert(options.model, options.output, options.name)
     print(f"{options.output}: {card.name}, {len(card.perturbations):,} perturbations, attention {card.attention}")
     for note in (card.attention_source, *card.notes):
