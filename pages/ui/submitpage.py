@@ -1,59 +1,44 @@
-"""Parts of the Submit page that make a challenge file: what is asked for, which cells, the findings with their repairs, the file."""
+"""Parts of the Submit page that make a challenge file: what is asked for, the findings with their repairs, the file."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import streamlit as st
 
 from pages.ui import session
 from pages.ui.exportpage import file_button
 from pages.ui.jobs import job_panel
-from pages.ui.widgets import errors_shown, finding
+from pages.ui.submitform import pick_challenge, rule_lines, submission_form
+from pages.ui.templatepage import template_section
+from pages.ui.widgets import finding
 from pages.ui.words import plural, size
 from state_engine.challenge import request as submission
 from state_engine.challenge.findings import REPAIRS, Finding, Report
 from state_engine.challenge.request import SubmissionRequest
-from state_engine.challenge.spec import Rules, load_rules, read_genes, read_targets
-from state_engine.config import Settings
-from state_engine.datasets import list_datasets
+from state_engine.challenge.spec import Rules, load_rules
 from state_engine.errors import StateError
-from state_engine.files import write_bytes
 from state_engine.jobs import local
 from state_engine.runs import RunFolder
 from state_engine.values import from_plain, to_plain
 
-CHALLENGE = "vcc2025"
-MOST_MB = 64
-"""Largest list taken."""
 _SEVERITY = {"error": "blocking", "warning": "warning", "note": "ok"}
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file that can be submitted. `columns` are those of obs that may hold the perturbation, the likeliest first."""
-
-    name: str
-    path: str
-    is_run: bool
-    columns: tuple[str, ...] = ()
-    contexts: tuple[str, ...] = ()
 
 
 def challenge_file(run: RunFolder | None) -> None:
     """The whole part: what is asked for, the form, and the report of the last check."""
-    rules = load_rules(CHALLENGE)
     earlier = _earlier()
+    before = _asked(earlier)
+    rules = pick_challenge(before.challenge if before else "", "submit_challenge")
+    if before is not None and before.challenge != rules.name:
+        before = None
     left, right = st.columns([3, 2], gap="large")
     with right, st.container(border=True, key="challenge_rules"):
         st.markdown(f"**What the {rules.title} asks for**")
         st.markdown("\n".join(f"- {line}" for line in rule_lines(rules)))
     with left:
-        wanted = _form(run, rules, earlier)
+        wanted = submission_form(run, rules, before)
         if st.button(
             "Check the cells",
             type="primary" if earlier is None else "secondary",
@@ -64,128 +49,15 @@ def challenge_file(run: RunFolder | None) -> None:
         ):
             assert wanted is not None
             _start(wanted)
+        template_section(rules)
     if earlier is not None:
         st.divider()
-        _report(earlier, wanted, rules)
-
-
-def rule_lines(rules: Rules) -> list[str]:
-    """The rules of a challenge as sentences."""
-    values = {
-        "log1p": "Expression: log1p of depth-normalised counts" + (f", below {rules.max_value:g}." if rules.max_value else "."),
-        "counts": "Expression: raw whole counts.",
-    }
-    controls = {
-        "required": f"Control cells must be in the file, labelled `{rules.control}`.",
-        "forbidden": "Control cells must not be in the file.",
-        "optional": f"Control cells may be in the file, labelled `{rules.control}`.",
-    }
-    lines = [values[rules.values], controls[rules.controls]]
-    lines.append(f"{rules.n_genes:,} genes in the order of the official list; the label in `{rules.perturbation_key}`.")
-    if rules.cells_per_perturbation:
-        lines.append(f"Exactly {rules.cells_per_perturbation:,} cells of each perturbation.")
-    if rules.usual_cells:
-        lines.append(f"At most {rules.usual_cells:,} cells by the rules (the packer stops at {rules.max_cells:,}).")
-    lines.append("Gene names and labels are put right here; nothing is changed without being said.")
-    return lines
-
-
-# ---- the form ----
-
-
-def _form(run: RunFolder | None, rules: Rules, earlier: RunFolder | None) -> SubmissionRequest | None:
-    before = _asked(earlier)
-    sources = _sources(run)
-    if not sources:
-        st.info(
-            "There is nothing to submit yet: predict something, or open a data set of predictions made elsewhere.",
-            icon=":material/info:",
-        )
-        return None
-    paths = [source.path for source in sources]
-    start = paths.index(before.source) if before and before.source in paths else 0
-    source = st.selectbox("Cells to submit", sources, index=start, format_func=lambda s: s.name, key="submit_source")
-    column = ""
-    if source.columns:
-        column = st.selectbox(
-            "Column with the perturbation", source.columns, key=f"submit_column_{source.path}", help="Of the cells' table (obs)."
-        )
-    if source.is_run and len(source.contexts) > 1 and not rules.context_key:
-        st.caption(
-            f":orange[:material/warning:] This challenge knows no contexts: cells of {', '.join(source.contexts)} would go in together."
-        )
-    genes = _list("genes", "Gene list (gene_names.csv)", before.genes if before else "", rules)
-    counts = _list("counts", "Perturbations and cells (pert_counts.csv), optional", before.pert_counts if before else "", rules)
-    repairs = st.session_state.get("submit_repairs")
-    if repairs is None or st.session_state.get("submit_repairs_of") != source.path:
-        repairs = before.repairs if before and before.source == source.path else ()
-        st.session_state["submit_repairs"], st.session_state["submit_repairs_of"] = repairs, source.path
-    return SubmissionRequest(CHALLENGE, source.path, source.is_run, column, genes, counts, tuple(repairs))
-
-
-def _sources(run: RunFolder | None) -> list[Source]:
-    found = []
-    if run is not None and run.manifest.kind == "predict" and run.result.exists():
-        contexts = tuple(run.request.get("contexts", ()))
-        found.append(Source(f"This run: {run.manifest.title}", str(run.result), True, contexts=contexts))
-    for entry in list_datasets(session.settings()):
-        if entry.origin == "demo" or not Path(entry.path).exists():
-            continue
-        with errors_shown():
-            labels = session.understand(entry).labels
-            names = [labels.perturbation_key or "", *(column.name for column in labels.columns)]
-            found.append(Source(f"Data set: {entry.name}", entry.path, False, tuple(dict.fromkeys(filter(None, names)))))
-    return found
-
-
-def _list(kind: str, label: str, before: str, rules: Rules) -> str:
-    """Path of an uploaded list, kept on disk; what is in it is said."""
-    key = f"submit_{kind}"
-    if key not in st.session_state:
-        st.session_state[key] = before if before and Path(before).exists() else ""
-    path = str(st.session_state[key])
-    if not path:
-        file = st.file_uploader(
-            label, type=["csv", "txt"], key=f"{key}_upload_{st.session_state.get(f'{key}_n', 0)}", max_upload_size=MOST_MB
-        )
-        if file is None:
-            return ""
-        st.session_state[key] = str(keep_list(session.settings(), file.name, file.getvalue()))
-        st.session_state[f"{key}_n"] = st.session_state.get(f"{key}_n", 0) + 1
-        st.rerun()
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f":green[:material/check_circle:] **{Path(path).name}** :gray[{list_words(Path(path), kind, rules)}]")
-        if st.button("Another", key=f"{key}_other", type="tertiary"):
-            st.session_state[key] = ""
-            st.rerun()
-    return path
-
-
-def list_words(path: Path, kind: str, rules: Rules) -> str:
-    """How much an uploaded list holds."""
-    if kind == "genes":
-        return plural(len(read_genes(path, rules)[0]), "gene")
-    targets = read_targets(path, rules)[0]
-    return plural(len(set(targets.names)), "perturbation") if targets else "no perturbation could be read"
-
-
-def keep_list(settings: Settings, name: str, data: bytes) -> Path:
-    """Writes an uploaded list to disk, under its own name in a folder named by its content, and returns its path."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(name).name).strip("._")[:80] or "list.csv"
-    folder = settings.home / "challenge" / hashlib.sha256(data).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / plain
-    if not path.exists():
-        write_bytes(path, data)
-    return path
-
-
-# ---- the job and its report ----
+        _report(earlier, wanted)
 
 
 def _start(request: SubmissionRequest) -> None:
     verb = "Challenge file" if request.write else "Check"
-    _, run_id = local.submit(session.settings(), "submit", to_plain(request), f"{verb}: {CHALLENGE}")
+    _, run_id = local.submit(session.settings(), "submit", to_plain(request), f"{verb}: {load_rules(request.challenge).title}")
     st.session_state["submit_repairs"] = request.repairs
     st.session_state["submission"] = run_id
     st.query_params["submission"] = run_id
@@ -212,8 +84,9 @@ def _asked(run: RunFolder | None) -> SubmissionRequest | None:
     return from_plain(SubmissionRequest, run.request) if run is not None else None
 
 
-def _report(run: RunFolder, wanted: SubmissionRequest | None, rules: Rules) -> None:
+def _report(run: RunFolder, wanted: SubmissionRequest | None) -> None:
     asked = from_plain(SubmissionRequest, run.request)
+    rules = load_rules(asked.challenge)
     title = "Writing and verifying the file" if asked.write else "Checking the cells"
     if not job_panel(run.id, title=title, key="submit_job"):
         return

@@ -1,19 +1,20 @@
-"""Submit: take a run home, and make a file for the Virtual Cell Challenge."""
+"""Submit: take a run home, make a file for the Virtual Cell Challenge, and score it."""
 
 import streamlit as st
 
 from pages.ui import session
 from pages.ui.exportpage import results
 from pages.ui.runview import finished_run
+from pages.ui.scorepage import score_tab
 from pages.ui.submitpage import challenge_file
 from pages.ui.widgets import errors_shown, page_head
 
 page_head(
     "What do you take home?",
-    "The cells, every table behind the figures, and a checked file for the Virtual Cell Challenge; each says how it was made.",
+    "The cells, every table behind the figures, and a checked and scored file for the Virtual Cell Challenge; each says how it was made.",
 )
 
-tabs = st.tabs(["Results", "Challenge file"], key="submit_tab", on_change="rerun", bind="query-params")
+tabs = st.tabs(["Results", "Challenge file", "Score"], key="submit_tab", on_change="rerun", bind="query-params")
 if tabs[0].open:
     with tabs[0], errors_shown():
         run = finished_run("what can be taken from a run")
@@ -22,3 +23,6 @@ if tabs[0].open:
 if tabs[1].open:
     with tabs[1], errors_shown():
         challenge_file(session.run_folder())
+if tabs[2].open:
+    with tabs[2], errors_shown():
+        score_tab(session.run_folder())

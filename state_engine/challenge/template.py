@@ -9,6 +9,7 @@ No torch here.
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,7 @@ from typing import Literal
 from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.findings import Finding, found
 from state_engine.challenge.request import SubmissionRequest
-from state_engine.challenge.spec import ChallengeSpec, Targets
+from state_engine.challenge.spec import ChallengeSpec
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.device import DeviceName
@@ -209,17 +210,18 @@ def _submission(
     )
 
 
-def write_targets(path: Path, plan: TemplatePlan, spec: ChallengeSpec) -> Path:
+def targets_text(plan: TemplatePlan, spec: ChallengeSpec) -> str:
     """The list of perturbations and cells that a template asks for, as a challenge gives it (CSV)."""
     key, context_key = spec.rules.perturbation_key, spec.rules.context_key
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([key, "n_cells", *([context_key] if context_key else [])])
-        for context, asked in plan.required.items():
-            writer.writerows([name, number, *([context] if context_key else [])] for name, number in asked.items())
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([key, "n_cells", *([context_key] if context_key else [])])
+    for context, asked in plan.required.items():
+        writer.writerows([name, number, *([context] if context_key else [])] for name, number in asked.items())
+    return text.getvalue()
+
+
+def write_targets(path: Path, plan: TemplatePlan, spec: ChallengeSpec) -> Path:
+    """`targets_text` as a file."""
+    path.write_text(targets_text(plan, spec), encoding="utf-8")
     return path
-
-
-def targets_of(plan: TemplatePlan) -> Targets:
-    """The same list for the checks."""
-    return Targets({context: dict(asked) for context, asked in plan.required.items()}, plan.perturbations)

@@ -11,7 +11,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from pages.ui import exportpage, submitpage
+from pages.ui import exportpage, submitform, submitpage
 from pages.ui.exportpage import contents
 from state_engine.analysis.result import open_result
 from state_engine.challenge import request as submission
@@ -148,18 +148,18 @@ def test_an_earlier_check_opens_from_its_address(page: AppTest, run: RunFolder, 
 
 def test_a_list_is_kept_under_its_own_name_and_nowhere_else(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
-    path = submitpage.keep_list(settings, "../../gene names.csv", b"A\n")
+    path = submitform.keep_list(settings, "../../gene names.csv", b"A\n")
     assert path.name == "gene_names.csv"
     assert path.resolve().is_relative_to(tmp_path / "challenge")
-    assert submitpage.keep_list(settings, "gene names.csv", b"A\n") == path
-    assert submitpage.keep_list(settings, "gene names.csv", b"B\n") != path
-    assert submitpage.keep_list(settings, "...", b"C\n").name == "list.csv"
+    assert submitform.keep_list(settings, "gene names.csv", b"A\n") == path
+    assert submitform.keep_list(settings, "gene names.csv", b"B\n") != path
+    assert submitform.keep_list(settings, "...", b"C\n").name == "list.csv"
 
 
 def test_the_rules_are_sentences_with_their_numbers() -> None:
-    lines = " ".join(submitpage.rule_lines(load_rules("vcc2025")))
+    lines = " ".join(submitform.rule_lines(load_rules("vcc2025")))
     assert "18,080 genes" in lines and "`non-targeting`" in lines and "At most 100,000 cells" in lines
-    other = " ".join(submitpage.rule_lines(load_rules("vcc2026")))
+    other = " ".join(submitform.rule_lines(load_rules("vcc2026")))
     assert "raw whole counts" in other and "must not be in the file" in other
 
 
@@ -176,7 +176,8 @@ def test_an_embedding_is_called_an_embedding(tmp_path: Path) -> None:
 
 
 def test_both_pages_import_nothing_heavy() -> None:
-    code = "import sys, pages.ui.submitpage, pages.ui.agreementpage, pages.ui.genespage; print(*sys.modules)"
+    names = ("submitpage", "scorepage", "templatepage", "agreementpage", "genespage")
+    code = f"import sys, {', '.join(f'pages.ui.{name}' for name in names)}; print(*sys.modules)"
     loaded = set(
         subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.split()
     )

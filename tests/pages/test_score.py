@@ -1,0 +1,206 @@
+"""The Submit page's forms of 2026, of templates and of scores, opened without a browser; jobs are done at once in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anndata
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from pages.ui import scorepage, submitpage, templatepage
+from state_engine import keys
+from state_engine.challenge import request as submission
+from state_engine.challenge.counts import CountsOptions
+from state_engine.challenge.request import SubmissionRequest
+from state_engine.config import Settings
+from state_engine.datasets import DEMO_PATH, receive_upload
+from state_engine.evaluate.challenge_scores import score
+from state_engine.evaluate.requests import RehearsalRequest, ScoreRequest
+from state_engine.evaluate.scores import SCORES, ContextScores, MetricScore, Scores
+from state_engine.files import write_json
+from state_engine.request import PredictionRequest
+from state_engine.runs import RunFolder
+from state_engine.values import from_plain, to_plain
+from tests.pages.finished_run import finished_run
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = str(ROOT / "pages" / "views" / "submit.py")
+CANNED = Scores(
+    "vcc2026", "p", "t",
+    (ContextScores("NK", (MetricScore("pds_cosine", 0.7, 0.5, 0.9, 0.5, 4), MetricScore("de_wilcoxon_lfc_nmae", 2.0, 1.0, 0.5, -2.0, 4)),
+                   -0.75, 4, 100, 90),),
+    -0.75, 40, "cell-eval2 0.20.0", {"pdex": "0.3.0"}, "of the measurement", "Mann-Whitney U", "mean response",
+    "4 perturbations set aside. It has seen the other 3, so these scores flatter.", ("A remark.",),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return finished_run(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def truth(run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The measured cells of the run, as a data set of their own. Returns its name."""
+    cells = anndata.read_h5ad(run.result)
+    kept = cells[cells.obs[keys.KIND].isin([keys.OBSERVED, keys.OBSERVED_CONTROL]).to_numpy()].copy()
+    del kept.layers[keys.RAW_LAYER]
+    path = tmp_path_factory.mktemp("truth") / "measured.h5ad"
+    anndata.AnnData(kept.X, obs=kept.obs[[keys.PERTURBATION, keys.CONTEXT]], var=kept.var).write_h5ad(path)
+    with path.open("rb") as file:
+        receive_upload(Settings(home=run.path.parents[1]), "measured.h5ad", file, path.stat().st_size)
+    return "measured.h5ad"
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> AppTest:
+    monkeypatch.setenv("STATE_EXPLORER_HOME", str(run.path.parents[1]))
+    for module in (submitpage, scorepage, templatepage):
+        monkeypatch.setattr(module.local, "submit", done_at_once)
+    st.cache_resource.clear()
+    opened = AppTest.from_file(PAGE, default_timeout=30)
+    opened.session_state["thread_run"] = run.id
+    return opened
+
+
+def done_at_once(settings: Settings, kind: str, request: dict[str, Any], title: str = "") -> tuple[str, str]:
+    run = RunFolder.create(settings, kind, request, title)
+    run.start()
+    if kind == "submit":
+        submission.submit(from_plain(SubmissionRequest, request), run.path)
+    elif kind == "score":
+        score(from_plain(ScoreRequest, request), run.path)
+    elif kind == "rehearse":
+        write_json(run.file(SCORES), to_plain(CANNED))
+        run.file("scores.csv").write_text("perturbation,metric,value\n")
+    run.finish("done")
+    return "", run.id
+
+
+def text(page: AppTest) -> str:
+    kinds = (page.markdown, page.caption, page.warning, page.info, page.success, page.error)
+    return " ".join(e.value for kind in kinds for e in kind)
+
+
+def last_request(page: AppTest, run: RunFolder, name: str) -> dict[str, Any]:
+    return RunFolder.open(Settings(home=run.path.parents[1]), page.session_state[name]).request
+
+
+def test_a_2026_check_asks_for_contexts_and_a_counts_step(page: AppTest, run: RunFolder, tmp_path: Path) -> None:
+    genes = tmp_path / "gene_names.csv"
+    genes.write_text("\n".join(["gene_name", *(f"G{i}" for i in range(40))]) + "\n")
+    page.session_state["submit_tab"] = "Challenge file"
+    page.session_state["submit_challenge"] = "vcc2026"
+    page.session_state["submit_genes"] = str(genes)
+    page.run()
+    assert not page.exception and "raw whole counts" in text(page)
+    page.selectbox(key="submit_rounding").set_value("stochastic").run()
+    page.button(key="check").click().run()
+    assert not page.exception
+    asked = from_plain(SubmissionRequest, last_request(page, run, "submission"))
+    assert asked.challenge == "vcc2026" and asked.contexts == ("B", "T") and asked.controls == ("cells.h5ad",)
+    assert asked.counts == CountsOptions("stochastic", 0, None)
+    assert "The control file cells.h5ad cannot be read" in text(page)
+    assert "Out of date" not in text(page)
+
+
+def test_one_context_can_be_taken_for_2025(page: AppTest, run: RunFolder, tmp_path: Path) -> None:
+    genes = tmp_path / "gene_names.csv"
+    genes.write_text("\n".join(f"G{i}" for i in range(40)) + "\n")
+    page.session_state["submit_tab"] = "Challenge file"
+    page.session_state["submit_genes"] = str(genes)
+    page.run()
+    assert "would go in together" in text(page)
+    key = next(m.key for m in page.multiselect if str(m.key).startswith("submit_contexts_"))
+    page.multiselect(key=key).set_value(["T"]).run()
+    assert "would go in together" not in text(page)
+    page.button(key="check").click().run()
+    assert from_plain(SubmissionRequest, last_request(page, run, "submission")).contexts == ("T",)
+
+
+def test_a_run_is_scored_against_measured_cells(page: AppTest, run: RunFolder, truth: str) -> None:
+    page.session_state["submit_tab"] = "Score"
+    page.run()
+    assert not page.exception
+    box = page.selectbox(key="score_truth")
+    box.select_index(box.options.index(truth)).run()
+    page.button(key="score").click().run()
+    assert not page.exception
+    said = text(page)
+    assert "#### Overall" in said and "of 100 for the run" in said
+    for words in (
+        "MAE ↓",
+        "PDS ↑",
+        "DES ↑",
+        "Mean baseline",
+        "cell-eval2 0.20",
+        "of the submission for PDS and DES",
+        "pdex 0.3.0",
+    ):
+        assert words in said, words
+    assert "Perturbation discrimination" in said  # the definitions
+    again = AppTest.from_file(PAGE, default_timeout=30)
+    again.query_params["submit_tab"] = "Score"
+    again.query_params["scoring"] = page.session_state["scoring"]
+    again.session_state["submit_tab"] = "Score"
+    assert "of 100 for the run" in text(again.run())
+
+
+def test_scores_of_2026_are_no_percentages_and_flattery_is_said(page: AppTest, run: RunFolder) -> None:
+    _, identity = done_at_once(Settings(home=run.path.parents[1]), "rehearse", {"challenge": "vcc2026"})
+    page.session_state["submit_tab"] = "Score"
+    page.session_state["scoring"] = identity
+    page.run()
+    assert not page.exception
+    said = text(page)
+    assert "Overall −0.750 of the rehearsal" in said and "Not a percentage" in said and "flatter" in said
+    assert "−2.000" in said and "Replicate" in said and "A remark." in said
+
+
+@pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
+def test_a_rehearsal_asks_for_what_it_says(page: AppTest, run: RunFolder) -> None:
+    page.session_state["submit_tab"] = "Score"
+    page.session_state["score_what"] = "A rehearsal"
+    page.run()
+    assert "needs a data set with measured perturbations" in text(page)
+    page.session_state["thread_data"] = "demo"
+    page.session_state["thread_model"] = demo_model(run)
+    page.run()
+    assert not page.exception and "cannot forget" in text(page)
+    page.slider(key="rehearse_share").set_value(40).run()
+    page.button(key="rehearse").click().run()
+    asked = from_plain(RehearsalRequest, last_request(page, run, "scoring"))
+    assert asked.share == 0.4 and asked.prediction.contexts == ("B",) and asked.prediction.cells == 51
+
+
+@pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
+def test_a_template_becomes_a_prediction_and_the_form_is_ready(
+    page: AppTest, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(templatepage, "go", lambda name: None)
+    wanted = tmp_path / "pert_counts.csv"
+    wanted.write_text("target_gene,n_cells\nTNF,30\nIFN-beta,50\nNEW,20\n")
+    page.session_state["submit_tab"] = "Challenge file"
+    page.session_state["submit_counts"] = str(wanted)
+    page.session_state["thread_data"], page.session_state["thread_model"] = "demo", demo_model(run)
+    page.run()
+    assert not page.exception
+    assert "does not know 1 of 3 perturbations" in text(page)
+    assert not [b for b in page.button if b.key == "template_predict"]
+    page.radio(key="template_unknown").set_value("mean").run()
+    page.button(key="template_predict").click().run()
+    made = RunFolder.open(Settings(home=run.path.parents[1]), page.session_state["thread_run"])
+    asked = from_plain(PredictionRequest, made.request)
+    assert asked.cells == 50 and asked.perturbations == ("TNF", "IFN-beta", "NEW") and asked.contexts == ("B",)
+    assert asked.unknown_effect == "mean"
+    assert page.session_state["submit_repairs"] == ("drop-extra-perturbations", "first-cells", "rename-control")
+    assert page.session_state["submit_repairs_of"] == str(made.result)
+
+
+def demo_model(run: RunFolder) -> str:
+    from state_engine.checkpoints.library import list_models
+
+    return next(e.card.id for e in list_models(Settings(home=run.path.parents[1])) if e.demo and e.card)
