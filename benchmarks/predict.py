@@ -76,7 +76,16 @@ def _make_inputs(work: Path, options: argparse.Namespace) -> None:
 def _commands(work: Path, options: argparse.Namespace) -> dict[str, list[str]]:
     cells, model = str(work / "cells.h5ad"), str(work / "model")
     ours = [sys.executable, "-m", "state_engine", "predict", "--replay", "--model", model, "--data", cells]
-    columns = ["--perturbation-key", "gene", "--control", "non-targeting", "--context-key", "cell_type", "--batch-key", "gem_group"]
+    columns = [
+        "--perturbation-key",
+        "gene",
+        "--control",
+        "non-targeting",
+        "--context-key",
+        "cell_type",
+        "--batch-key",
+        "gem_group",
+    ]
     infer = ["tx", "infer", "--model-dir", model, "--adata", cells, "--embed-key", "X_hvg", "--pert-col", "gene"]
     return {
         "state tx infer": [str(options.peer / "bin" / "state"), *infer, "--output", str(work / "state tx infer.h5ad")],
