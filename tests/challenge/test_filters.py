@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,12 @@ import numpy as np
 import pandas as pd
 
 from state_engine import keys
-from state_engine.challenge.commands import report_plain
+from state_engine.challenge.commands import add_submitbuild_parser, report_plain
 from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.request import SubmissionRequest, command_of, source_of, spec_of, submit
 from state_engine.challenge.review import check
 from state_engine.challenge.source import source_of_run
 from state_engine.challenge.spec import load_rules
-from state_engine.cli import _parser
 from state_engine.values import from_plain, to_plain
 
 from .conftest import Submission, log1p_values
@@ -108,7 +108,8 @@ def test_a_request_with_counts_and_contexts_survives_json_and_its_command_says_t
         "vcc2026", "p.h5ad", True, genes="g.csv", contexts=("A", "B", "C"), controls=("c.h5ad",), counts=counts, write=True
     )
     assert from_plain(SubmissionRequest, to_plain(request)) == request
-    options = _parser().parse_args(shlex.split(command_of(request))[3:])
+    parser = add_submitbuild_parser(argparse.ArgumentParser().add_subparsers())
+    options = parser.parse_args(shlex.split(command_of(request))[4:])
     assert options.take_context == ["A", "B", "C"] and options.contexts == "A,B,C" and options.controls == [Path("c.h5ad")]
     assert (options.to_counts, options.seed, options.library) == ("stochastic", 3, 20000.0)
     assert source_of(request, load_rules("vcc2026")).contexts == ("A", "B", "C")
