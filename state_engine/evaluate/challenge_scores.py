@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -17,8 +18,10 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
+from state_engine.challenge.request import SubmissionRequest, source_of
+from state_engine.challenge.source import open_source
 from state_engine.challenge.spec import Rules, load_rules
-from state_engine.data.dataset import open_dataset
+from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.errors import ChallengeError, listed
 from state_engine.evaluate.requests import Fdr, ScoreRequest
 from state_engine.evaluate.scored_cells import CONTEXT, TARGET, ScoredCells, compared, read_measured, read_submission
@@ -38,12 +41,14 @@ def score(request: ScoreRequest, folder: Path, on_progress: OnProgress = silent)
         ChallengeError, DataError: cells that cannot be read or compared.
     """
     rules = load_rules(request.submission.challenge)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".score-") as name:
-        predicted = read_submission(request.submission, rules, Path(name), on_progress)
     dataset = open_dataset(Path(request.truth), request.choices)
-    contexts = request.submission.contexts
+    contexts, remarks = contexts_to_compare(request.submission, dataset, rules)
+    asked = replace(request.submission, contexts=contexts) if contexts else request.submission
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".score-") as name:
+        predicted = read_submission(asked, rules, Path(name), on_progress)
     measured, there = read_measured(dataset, tuple(predicted.var_names), rules, contexts, on_progress)
     cells = compared(predicted, measured, there, rules)
+    cells = replace(cells, remarks=(*remarks, *cells.remarks))
     mean = None
     if request.training and rules.values == "log1p":
         on_progress(Progress("Reading training cells"))
@@ -53,6 +58,29 @@ def score(request: ScoreRequest, folder: Path, on_progress: OnProgress = silent)
         cells, rules, folder, source=request.submission.source, truth=request.truth, mean=mean, mean_words=words,
         fdr=request.fdr, cell_eval=request.cell_eval, on_progress=on_progress,
     )  # fmt: skip
+
+
+def contexts_to_compare(submission: SubmissionRequest, dataset: Dataset, rules: Rules) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Contexts that are both predicted and measured, and what is left out; () for all, where the cells name no contexts.
+
+    Raises:
+        ChallengeError: both name contexts, and have none in common.
+    """
+    wanted = submission.contexts
+    if not wanted and submission.is_run:
+        labels = open_source(source_of(submission, rules), replace(rules, context_key=CONTEXT)).contexts
+        wanted = labels.names if labels else ()
+    both = tuple(c for c in wanted if c in dataset.contexts)
+    if not wanted or (not both and len(dataset.contexts) == 1):
+        return submission.contexts, ()
+    if not both:
+        raise ChallengeError(
+            "Predicted and measured cells share no context.",
+            f"Predicted: {listed(wanted)}. Measured: {listed(dataset.contexts)}.",
+            "Choose the measurement of the same contexts.",
+        )
+    lacking = [c for c in wanted if c not in both]
+    return both, (f"Contexts that were not measured, so not scored: {listed(lacking)}.",) if lacking else ()
 
 
 def _training_mean(request: ScoreRequest, genes: tuple[str, ...], rules: Rules) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from state_engine import keys
 from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.request import SubmissionRequest, submit
 from state_engine.cli import main
@@ -193,6 +194,37 @@ def test_perturbations_that_are_no_genes(tmp_path: Path) -> None:
         cells.obs["target_gene"] = cells.obs["target_gene"].astype(str).map(lambda x: x if x == CONTROL else f"drug {x}")
     made = score(request_2025(tmp_path, predicted, measured), tmp_path)
     assert made.overall is not None and any("no perturbed gene is left out" in r for r in made.remarks)
+
+
+def run_of(cells: ad.AnnData, contexts: dict[str, str]) -> ad.AnnData:
+    """Cells as the result of a run: predicted and observed control, contexts renamed."""
+    out = cells.copy()
+    control = (out.obs["target_gene"] == CONTROL).to_numpy()
+    out.obs = pd.DataFrame(
+        {
+            keys.PERTURBATION: out.obs["target_gene"].astype(str),
+            keys.CONTEXT: out.obs["context"].astype(str).map(contexts),
+            keys.KIND: np.where(control, keys.OBSERVED_CONTROL, keys.PREDICTED),
+        },
+        index=out.obs.index,
+    )
+    return out
+
+
+def test_a_run_is_compared_with_the_contexts_that_it_predicts(tmp_path: Path) -> None:
+    measured = log1p(screen(1, contexts=("A", "B", "C")))
+    here = run_of(log1p(screen(2, 0.6, contexts=("A", "B"))), {"A": "A", "B": "Z"})
+    request = request_2025(tmp_path, here, measured)
+    request = replace(request, submission=replace(request.submission, is_run=True))
+    made = score(request, tmp_path)
+    assert made.contexts[0].n_predicted == made.contexts[0].n_measured == 6 * 40
+    assert "Contexts that were not measured, so not scored: Z." in made.remarks
+    alone = request_2025(tmp_path, log1p(screen(2, 0.6, contexts=("A", "B")))[:360].copy(), measured[:360].copy())
+    assert made.overall == pytest.approx(score(alone, tmp_path).overall)
+    other = run_of(log1p(screen(2, 0.6)), {"A": "Y"})
+    request = request_2025(tmp_path, other, measured)
+    with pytest.raises(ChallengeError, match="share no context"):
+        score(replace(request, submission=replace(request.submission, is_run=True)), tmp_path)
 
 
 @pytest.mark.parity
