@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from state_engine import keys
-from state_engine.challenge.commands import add_submitbuild_parser, report_plain
+from state_engine.challenge.commands import add_submit_parser, report_plain
 from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.request import SubmissionRequest, command_of, source_of, spec_of, submit
 from state_engine.challenge.review import check
@@ -108,7 +108,7 @@ def test_a_request_with_counts_and_contexts_survives_json_and_its_command_says_t
         "vcc2026", "p.h5ad", True, genes="g.csv", contexts=("A", "B", "C"), controls=("c.h5ad",), counts=counts, write=True
     )
     assert from_plain(SubmissionRequest, to_plain(request)) == request
-    parser = add_submitbuild_parser(argparse.ArgumentParser().add_subparsers())
+    parser = add_submit_parser(argparse.ArgumentParser().add_subparsers())
     options = parser.parse_args(shlex.split(command_of(request))[4:])
     assert options.take_context == ["A", "B", "C"] and options.contexts == "A,B,C" and options.controls == [Path("c.h5ad")]
     assert (options.to_counts, options.seed, options.library) == ("stochastic", 3, 20000.0)
