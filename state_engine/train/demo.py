@@ -2,6 +2,7 @@
 
     assets/demo/demo.h5ad   the data set (`state_engine.data.synthetic`)
     assets/demo/model       the model, in our store
+    assets/demo/embedding   a State Embedding model that is not trained (`demo_embedding`)
     assets/demo/README.md   what they are, and the model's scores as measured when they were made
 
 The same machine gives the same data, byte for byte, and the model within rounding of its arithmetic.
@@ -18,10 +19,12 @@ from state_engine.data.dataset import open_dataset
 from state_engine.data.synthetic import HELD_OUT, TITLE, Design, write_simulated
 from state_engine.files import write_bytes
 from state_engine.progress import OnProgress, Progress, silent
+from state_engine.train.demo_embedding import demo_genes, make_demo_embedding
 from state_engine.train.transition import HeldOut, TrainRequest, train_transition
 
 DATA = "demo.h5ad"
 MODEL = "model"
+EMBEDDING = "embedding"
 README = "README.md"
 
 # CPU and float32: anyone can repeat it
@@ -75,9 +78,11 @@ def rebuild(
         on_progress(Progress("Simulating cells"))
         dataset = open_dataset(write_simulated(beside / DATA, design))
         card = train_transition(dataset, training, beside / MODEL, on_progress)
+        make_demo_embedding(beside / EMBEDDING, demo_genes(dataset))
         write_bytes(beside / README, readme(dataset.n_cells, dataset.n_genes, card).encode())
-        shutil.rmtree(output / MODEL, ignore_errors=True)
-        for name in (DATA, MODEL, README):
+        for name in (MODEL, EMBEDDING):
+            shutil.rmtree(output / name, ignore_errors=True)
+        for name in (DATA, MODEL, EMBEDDING, README):
             (beside / name).replace(output / name)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -100,7 +105,10 @@ def readme(n_cells: int, n_genes: int, card: ModelCard) -> str:
         f"{config.set_size}, {card.training.steps:,} steps with the energy",
         f"distance, trained on all of it but {len(card.training.held_out)} blocks of (cell type x perturbation).",
         "",
-        "Both are made by `python -m state_engine demo --rebuild`.",
+        f"`{EMBEDDING}/` is a State Embedding model that is **not trained**: a random projection of genes that vary between these cells,",
+        "wired by hand (`state_engine/train/demo_embedding.py`). It shows the pages; its decoder means nothing.",
+        "",
+        "All are made by `python -m state_engine demo --rebuild`.",
         "",
         "## The held-out blocks, as measured on these files",
         "",
