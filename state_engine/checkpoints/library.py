@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from state_engine.checkpoints.card import ModelCard
+from state_engine.checkpoints.embedding_card import is_embedding_store
 from state_engine.checkpoints.recognise import REQUIRED, Found, candidates, what_is
 from state_engine.checkpoints.store import CARD, FEATURES, WEIGHTS, read_card
 from state_engine.config import Settings
@@ -51,8 +52,9 @@ class Entry:
 
 
 def list_models(settings: Settings) -> tuple[Entry, ...]:
-    """Every model of the library, the demo first, then by name. A damaged one is listed with its error; never raises for one."""
+    """Every State Transition model of the library, the demo first, then by name. A damaged one is listed with its error; never raises for one."""
     folders = sorted(p for p in settings.models.iterdir() if _is_visible(p)) if settings.models.is_dir() else []
+    folders = [p for p in folders if not is_embedding_store(p)]  # those are listed by `embedding_library`
     entries = sorted((_entry(p) for p in folders), key=lambda e: ((e.card.name if e.card else e.path.name).lower(), e.path))
     return ((_entry(DEMO, demo=True),) if (DEMO / CARD).is_file() else ()) + tuple(entries)
 
@@ -123,7 +125,7 @@ def import_directory(path: Path, settings: Settings) -> Entry:
     if found.kind != "store":
         fix = "Convert it." if found.kind == "arc" else "Choose the folder of one model."
         raise CheckpointError(f"{folder.name} is not a model in STATE Explorer's own format.", found.reason, fix)
-    with _incoming(settings) as incoming:
+    with incoming(settings) as beside:
         total = 0
         for name in STORE_FILES:
             source = folder / name
@@ -131,9 +133,9 @@ def import_directory(path: Path, settings: Settings) -> Entry:
                 # A link inside the folder must not lead out of what may be read.
                 real = allowed(source, settings)
                 total += real.stat().st_size
-                _check_size(total, settings)
-                shutil.copyfile(real, incoming / name)
-        return adopt(incoming, settings)
+                check_size(total, settings)
+                shutil.copyfile(real, beside / name)
+        return adopt(beside, settings)
 
 
 def import_zip(path: Path, settings: Settings) -> Entry:
@@ -143,11 +145,11 @@ def import_zip(path: Path, settings: Settings) -> Entry:
         CheckpointError: not a zip, other files than `STORE_FILES`, links, encryption, too large, damaged.
     """
     try:
-        with zipfile.ZipFile(path) as archive, _incoming(settings) as incoming:
+        with zipfile.ZipFile(path) as archive, incoming(settings) as beside:
             for name, member in _members(archive, settings).items():
-                with archive.open(member) as source, (incoming / name).open("wb") as target:
+                with archive.open(member) as source, (beside / name).open("wb") as target:
                     _copy(source, target, member.file_size, name)
-            return adopt(incoming, settings)
+            return adopt(beside, settings)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError) as error:
         raise CheckpointError(f"{path.name} is not a readable zip file.", str(error), "Export the model again.") from error
 
@@ -172,8 +174,13 @@ def export_zip(entry: Entry, out: Path) -> Path:
 
 
 def folder_name(card: ModelCard) -> str:
-    """Name of a model's folder: readable, and with the id so that two of one name can stand side by side."""
-    return f"{re.sub(r'[^A-Za-z0-9]+', '-', card.name).strip('-').lower()[:48] or 'model'}-{card.id}"
+    """Name of a model's folder."""
+    return named_folder(card.name, card.id)
+
+
+def named_folder(name: str, identity: str) -> str:
+    """Readable, and with the id so that two of one name can stand side by side."""
+    return f"{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-').lower()[:48] or 'model'}-{identity}"
 
 
 # Behind
@@ -208,12 +215,12 @@ def _checked_card(folder: Path) -> ModelCard:
     if missing:
         raise CheckpointError(f"{listed(missing)} is missing in {folder.name}.", "", ANEW)
     for name in names[1:]:
-        _check_safetensors(folder / name)
+        check_safetensors(folder / name)
     return card
 
 
-def _check_safetensors(path: Path) -> None:
-    """Layout: 8 bytes length, a JSON header with the offsets, the numbers."""
+def check_safetensors(path: Path) -> None:
+    """Raises CheckpointError when the file is not whole. Layout: 8 bytes length, a JSON header with the offsets, the numbers."""
     size = path.stat().st_size
     with path.open("rb") as source:
         length = int.from_bytes(source.read(8), "little")
@@ -230,7 +237,7 @@ def _check_safetensors(path: Path) -> None:
 
 
 @contextmanager
-def _incoming(settings: Settings) -> Iterator[Path]:
+def incoming(settings: Settings) -> Iterator[Path]:
     """A hidden folder in the library, removed unless `adopt` renamed it."""
     settings.models.mkdir(parents=True, exist_ok=True)
     folder = settings.models / f".incoming-{secrets.token_hex(6)}"
@@ -276,7 +283,7 @@ def _members(archive: zipfile.ZipFile, settings: Settings) -> dict[str, zipfile.
         raise CheckpointError(
             f"The zip lacks {listed(missing)}.", "It is no model of STATE Explorer.", "Export one from its library."
         )
-    _check_size(sum(m.file_size for m in members), settings)
+    check_size(sum(m.file_size for m in members), settings)
     return chosen
 
 
@@ -297,7 +304,8 @@ def _check_member(member: zipfile.ZipInfo, name: str, tops: set[str]) -> None:
         )
 
 
-def _check_size(total: int, settings: Settings) -> None:
+def check_size(total: int, settings: Settings) -> None:
+    """Raises CheckpointError when a model is larger than allowed, or than the free disk."""
     if total > settings.max_file_bytes:
         raise CheckpointError(
             f"The model has {total:,} bytes.", f"Allowed are {settings.max_file_bytes:,}.", "Raise STATE_EXPLORER_MAX_FILE_GB."
