@@ -84,12 +84,10 @@ def cls_attention(
     with tempfile.TemporaryFile() as file:
         sums = _Sums(list(rows), loaded.card.config, file)
         for at, cells in enumerate(rows.values()):
-            for block in stream(dataset, maker, Timing(), cells):
-                for part in runner.run(block, attention=True):
-                    _add(part, sums, at)
-                    done += len(part.sentences)
-                    on_progress(Progress("Averaging attention", done, total))
-                done += len(block.empty)
+            for part in runner.run(stream(dataset, maker, Timing(), cells), attention=True):
+                _add(part, sums, at)
+                on_progress(Progress("Averaging attention", done + int(sums.cells[at]), total))
+            done += len(cells)
         made = _together(sums, loaded.card.vocabulary, about)
     if output is not None:
         with replacing(output) as beside:

@@ -96,15 +96,20 @@ def _run(
     on_progress: OnProgress,
 ) -> None:
     finished = 0
-    for block in blocks:
-        done.empty += block.empty.tolist()
-        done.negative += block.negative
-        for part in runner.run(block):
-            writer.write(part.sentences.cells, part.embedding)
-            finished += len(part.sentences)
-            on_progress(Progress("Embedding cells", finished, dataset.n_cells))
-        finished += len(block.empty)
-        writer.write(block.empty, np.full((len(block.empty), runner.model.config.width), np.nan, np.float32))
+
+    def noted() -> Iterator[Sentences]:
+        nonlocal finished
+        for block in blocks:
+            done.empty += block.empty.tolist()
+            done.negative += block.negative
+            finished += len(block.empty)
+            writer.write(block.empty, np.full((len(block.empty), runner.model.config.width), np.nan, np.float32))
+            yield block
+
+    for part in runner.run(noted()):
+        writer.write(part.sentences.cells, part.embedding)
+        finished += len(part.sentences)
+        on_progress(Progress("Embedding cells", finished, dataset.n_cells))
 
 
 def _remark(done: _Done, on_progress: OnProgress, text: str) -> None:

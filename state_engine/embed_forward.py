@@ -8,7 +8,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,8 +22,9 @@ from state_engine.data.dataset import Dataset
 from state_engine.errors import DeviceError
 from state_engine.models.embedding import EmbeddingModel
 
-# tokens a forward pass: where a CPU's caches still help; a GPU wants many more
-TOKENS_A_PASS = {"cpu": 8192, "cuda": 131072, "mps": 16384}
+# tokens a forward pass: what stays in the caches of one core; a GPU wants many more
+TOKENS_A_PASS = {"cpu": 4096, "cuda": 131072, "mps": 16384}
+MOST_WORKERS = 32
 VALUES_A_BLOCK = 4_000_000
 AHEAD = 2  # blocks that wait for the model
 TURN = 0.1  # seconds after which a full queue is tried again
@@ -47,6 +50,9 @@ class Timing:
 class EmbeddingRunner:
     """Runs sentences through a loaded model.
 
+    On a CPU every core embeds cells of its own (cores that share one pass wait for each other at every step); another device gets
+    one thread, so that results are written while it computes.
+
     Args:
         model: prepared, in eval mode, on its device, in its precision.
         batch_size: cells a forward pass; None for the device's usual number.
@@ -58,41 +64,74 @@ class EmbeddingRunner:
     ) -> None:
         self.model, self.on_remark = model.eval(), on_remark
         self.device = model.cls_token.device
-        usual = TOKENS_A_PASS.get(self.device.type, 8192) // model.config.tokens
+        usual = TOKENS_A_PASS.get(self.device.type, 4096) // model.config.tokens
         self.batch_size = batch_size or max(1, usual)
+        self.workers = min(torch.get_num_threads(), MOST_WORKERS) if self.device.type == "cpu" else 1
 
-    def run(self, sentences: Sentences, attention: bool = False) -> Iterator[Embedded]:
+    def run(self, blocks: Iterable[Sentences], attention: bool = False) -> Iterator[Embedded]:
         """Embeds cells in their order, a forward pass at a time.
 
         Raises:
             DeviceError: not even one cell fits into memory.
         """
-        start = 0
-        while start < len(sentences):
-            part = sentences[start : start + self.batch_size]
-            made = self._try(part, attention)
-            if made is not None:
-                start += len(part)
-                yield made
-
-    def _try(self, part: Sentences, attention: bool) -> Embedded | None:
-        """The cells, or None after the pass was made smaller for lack of memory."""
+        threads = torch.get_num_threads()
+        pending: deque[tuple[Sentences, Future[Embedded]]] = deque()
+        pool = ThreadPoolExecutor(self.workers, "embedding", self._start_worker, (max(1, threads // self.workers),))
         try:
-            return self._forward(part, attention)
+            for part in self._parts(blocks):
+                pending.append((part, pool.submit(self._forward, part, attention)))
+                if len(pending) > self.workers:
+                    yield from self._result(*pending.popleft(), attention)
+            while pending:
+                yield from self._result(*pending.popleft(), attention)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)  # a worker's number becomes that of threads to come
+
+    def _start_worker(self, threads: int) -> None:
+        if self.device.type == "cpu":
+            torch.set_num_threads(threads)
+
+    def _parts(self, blocks: Iterable[Sentences]) -> Iterator[Sentences]:
+        for block in blocks:
+            start = 0
+            while start < len(block):
+                size = self.batch_size  # may shrink meanwhile
+                yield block[start : start + size]
+                start += size
+
+    def _result(self, part: Sentences, future: Future[Embedded], attention: bool) -> Iterator[Embedded]:
+        try:
+            yield future.result()
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_lack_of_memory(error):
                 raise
-            if len(part) == 1:
-                raise DeviceError(
-                    f"One cell does not fit into the memory of the {self.device.type.upper()}.",
-                    str(error).splitlines()[0],
-                    "Choose bf16, or another device.",
-                ) from error
+            yield from self._in_halves(part, attention, error)
+
+    def _in_halves(self, part: Sentences, attention: bool, error: BaseException) -> Iterator[Embedded]:
+        """The cells in passes half as large, and those to come as well."""
+        if len(part) == 1:
+            raise DeviceError(
+                f"One cell does not fit into the memory of the {self.device.type.upper()}.",
+                str(error).splitlines()[0],
+                "Choose bf16, or another device.",
+            ) from error
+        half = len(part) // 2
+        if half < self.batch_size:
+            self.batch_size = half
+            self.on_remark(f"Out of memory: going on with {half:,} cells a pass, half as many as before.")
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.batch_size = max(1, len(part) // 2)
-        self.on_remark(f"Out of memory: going on with {self.batch_size:,} cells a pass, half as many as before.")
-        return None
+        for start in range(0, len(part), half):
+            piece = part[start : start + half]
+            try:
+                made = self._forward(piece, attention)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as again:
+                if not _is_lack_of_memory(again):
+                    raise
+                yield from self._in_halves(piece, attention, again)
+            else:
+                yield made
 
     @torch.inference_mode()
     def _forward(self, part: Sentences, attention: bool) -> Embedded:

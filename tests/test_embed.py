@@ -102,12 +102,10 @@ def test_shards_are_the_whole(cells: Path, model: Path, tmp_path: Path, monkeypa
     for shards in ([np.arange(0, 90), np.arange(90, 160)], [np.arange(k, 160, 3) for k in range(3)]):
         got = np.empty_like(usual)
         for shard in shards:
-            for block in stream(dataset, maker, Timing(), shard):
-                assert np.array_equal(block.rows, whole.rows[block.cells]) and np.array_equal(
-                    block.counts, whole.counts[block.cells]
-                )
-                for part in runner.run(block):
-                    got[part.sentences.cells] = part.embedding
+            for part in runner.run(stream(dataset, maker, Timing(), shard)):
+                made = part.sentences
+                assert np.array_equal(made.rows, whole.rows[made.cells]) and np.array_equal(made.counts, whole.counts[made.cells])
+                got[made.cells] = part.embedding
         assert np.abs(got - usual).max() < 1e-5
 
 
@@ -207,7 +205,7 @@ def test_out_of_memory_halves_the_pass(error: type[Exception], cells: Path, mode
     small = Small(loaded.module, 20, error)
     loaded.module.forward = small
     made = embed(EmbedRequest(str(cells), str(model), device="cpu", batch_size=64), tmp_path / "out.npy", loaded=loaded)
-    assert small.sizes[:3] == [64, 32, 16] and made.batch_size == 16
+    assert small.sizes[0] == 64 and {32, 16} <= set(small.sizes) and made.batch_size == 16
     assert made.remarks == (
         "Out of memory: going on with 32 cells a pass, half as many as before.",
         "Out of memory: going on with 16 cells a pass, half as many as before.",

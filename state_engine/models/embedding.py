@@ -25,6 +25,7 @@ from state_engine.models.embedding_config import DATASET_WIDTH, EmbeddingConfig
 COUNT_BINS = 10
 COUNT_HIDDEN = 512
 SKIP_WIDENING = 2
+LEAK = 0.01
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,10 @@ class EmbeddingModel(nn.Module):
 
     @torch.no_grad()
     def prepare(self, vectors: Tensor) -> EmbeddingModel:
-        """Encode all gene vectors and keep them. Call it again when weights, device or precision have changed."""
+        """Encode all gene vectors and keep them. Call it again when weights or device have changed; precision may change after."""
         self.table = self.gene_table(vectors)
+        if self.count_embedding is not None:
+            self.count_embedding.tabulate()
         return self
 
     def forward(self, rows: Tensor, counts: Tensor, *, attention: bool = False, table: Tensor | None = None) -> EmbeddingOutput:
@@ -120,8 +123,10 @@ class EmbeddingModel(nn.Module):
             x, seen = layer(x, attention=attention)
             weights += [seen] if seen is not None else []
         ends = [0, x.shape[1] - 1] if self.dataset_token is not None else [0]
-        x, seen = self.layers[-1](x, only=ends, attention=attention)
-        weights += [seen] if seen is not None else []
+        last = self.layers[-1]
+        assert isinstance(last, EncoderLayer)
+        x, seen = last.at(x, ends)
+        weights.append(seen)
         decoded = self.decoder(x)
         cell = functional.normalize(decoded[:, 0].float(), dim=1)
         dataset = self.dataset_embedder(decoded[:, -1]).float() if self.dataset_embedder is not None else None
@@ -170,26 +175,35 @@ class EncoderLayer(nn.Module):
         self.norm_feed = nn.LayerNorm(d)
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, only: list[int] | None = None, attention: bool = False) -> tuple[Tensor, Tensor | None]:
-        """(b, t, d) -> (b, t, d), or the positions `only`; and what position 0 attends to, (b, h, t), when asked for."""
-        queries, keys, values = self._project(x, only)
+    def forward(self, x: Tensor, attention: bool = False) -> tuple[Tensor, Tensor | None]:
+        """(b, t, d) -> (b, t, d); and what position 0 attends to, (b, h, t), when asked for."""
+        queries, keys, values = (self._heads(part) for part in self.qkv(x).chunk(3, dim=2))
         seen = self._seen_by_cls(queries, keys) if attention else None
         drop = self.dropout if self.training else 0.0
         mixed = functional.scaled_dot_product_attention(queries, keys, values, dropout_p=drop)
-        kept = x if only is None else x[:, only]
-        x = self.norm_attention(kept + self.drop(self.out(mixed.transpose(1, 2).flatten(2))))
-        fed = self.down(self.drop(functional.gelu(self.up(x))))
-        return self.norm_feed(x + self.drop(fed)), seen
+        return self._feed(x, mixed.transpose(1, 2).flatten(2)), seen
 
-    def _project(self, x: Tensor, only: list[int] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (of `only` some positions), keys and values, each (b, h, positions, c)."""
-        if only is None:
-            queries, keys, values = self.qkv(x).chunk(3, dim=2)
-        else:
-            d = x.shape[2]
-            queries = functional.linear(x[:, only], self.qkv.weight[:d], self.qkv.bias[:d])
-            keys, values = functional.linear(x, self.qkv.weight[d:], self.qkv.bias[d:]).chunk(2, dim=2)
-        return self._heads(queries), self._heads(keys), self._heads(values)
+    def at(self, x: Tensor, places: list[int]) -> tuple[Tensor, Tensor]:
+        """The same for n of the positions only: (b, t, d) -> (b, n, d), and what the first of them attends to, (b, h, t).
+
+        For so few queries keys and values are not made: a query is brought to the space of x instead (what the keys' bias adds is
+        the same for all positions, so the softmax does not see it), and what is mixed is x itself, which then becomes a value.
+        """
+        d = x.shape[2]
+        kept = x[:, places]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        queries = self._heads(functional.linear(kept, weight[:d], bias[:d]))
+        to_keys, to_values = (part.unflatten(0, (self.heads, -1)) for part in weight[d:].chunk(2))  # (h, c, d)
+        asked = (queries / math.sqrt(queries.shape[-1])) @ to_keys  # (b, h, n, d)
+        weights = (asked.flatten(1, 2) @ x.transpose(1, 2)).float().softmax(dim=-1)  # (b, h n, t)
+        mixed = functional.dropout(weights, self.dropout, self.training).to(x.dtype) @ x
+        values = mixed.unflatten(1, (self.heads, -1)) @ to_values.transpose(1, 2)
+        mixed = values.transpose(1, 2).flatten(2) + bias[2 * d :]
+        return self._feed(kept, mixed), weights.unflatten(1, (self.heads, -1))[:, :, 0]
+
+    def _feed(self, x: Tensor, mixed: Tensor) -> Tensor:
+        x = self.norm_attention(x + self.drop(self.out(mixed)))
+        return self.norm_feed(x + self.drop(self.down(self.drop(functional.gelu(self.up(x))))))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -200,19 +214,48 @@ class EncoderLayer(nn.Module):
 
 
 class CountEmbedding(nn.Module):
-    """An amount as a mixture of a few learned vectors, in float32 whatever the precision of the rest."""
+    """An amount as a mixture of a few learned vectors, in float32 whatever the precision of the rest.
+
+    The MLP's input is one number, so each of its outputs is a broken line with one break a hidden unit. `tabulate` writes the lines
+    down once; an amount is then a look-up of slope and offset in place of 512 hidden units, and the same up to rounding.
+    """
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.up = nn.Linear(1, COUNT_HIDDEN)
         self.down = nn.Linear(COUNT_HIDDEN, COUNT_BINS)
         self.bins = nn.Embedding(COUNT_BINS, hidden)
+        self.lines: tuple[Tensor, Tensor] | None = None  # no buffer: `to(bfloat16)` must not round it
 
     def forward(self, counts: Tensor) -> Tensor:
         """(b, p) -> (b, p, d)."""
-        x = functional.linear(counts.float()[..., None], self.up.weight.float(), self.up.bias.float())
-        x = functional.linear(functional.leaky_relu(x), self.down.weight.float(), self.down.bias.float())
-        return x.softmax(dim=-1) @ self.bins.weight.float()
+        mixture = self._mlp(counts.float()) if self.lines is None or self.training else self._look_up(counts.float(), *self.lines)
+        # along the first dimension the softmax of so few numbers is several times as fast
+        mixed = mixture.flatten(0, -2).t().contiguous().softmax(dim=0).t()
+        return (mixed @ self.bins.weight.float()).view(*counts.shape, -1)
+
+    def _mlp(self, counts: Tensor) -> Tensor:
+        x = functional.linear(counts[..., None], self.up.weight.float(), self.up.bias.float())
+        return functional.linear(functional.leaky_relu(x, LEAK), self.down.weight.float(), self.down.bias.float())
+
+    @staticmethod
+    def _look_up(counts: Tensor, breaks: Tensor, lines: Tensor) -> Tensor:
+        slope, offset = functional.embedding(torch.bucketize(counts, breaks), lines).chunk(2, dim=-1)
+        return torch.addcmul(offset, slope, counts[..., None])
+
+    @torch.no_grad()
+    def tabulate(self) -> None:
+        """Write the broken lines down, from the weights as they are now."""
+        weight, bias = self.up.weight[:, 0].double().cpu(), self.up.bias.double().cpu()
+        breaks = (-bias / weight)[weight != 0].float().unique()  # sorted; a unit without weight has no break
+        breaks = breaks[breaks.isfinite()]
+        ends = torch.cat([breaks[:1] - 1, breaks, breaks[-1:] + 1]).double()
+        middles = (ends[1:] + ends[:-1]) / 2 if len(breaks) else torch.zeros(1, dtype=torch.float64)
+        active = torch.where(middles[:, None] * weight + bias > 0, 1.0, LEAK)  # (pieces, 512)
+        out = self.down.weight.double().cpu()
+        slopes, offsets = (active * weight) @ out.T, (active * bias) @ out.T + self.down.bias.double().cpu()
+        device = self.up.weight.device
+        self.lines = (breaks.to(device), torch.cat([slopes, offsets], dim=1).float().to(device))
 
 
 class SkipBlock(nn.Module):

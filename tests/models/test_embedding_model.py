@@ -74,8 +74,9 @@ def test_cells_do_not_see_each_other() -> None:
 def test_bf16_keeps_amounts_in_full() -> None:
     """99.9 and 100 % are one number in bf16; their count embedding is not."""
     config = embedding_config()
-    right = random_model(config).prepare(random_vectors(config))
+    right = random_model(config)
     right.count_embedding.down.weight.data.mul_(0.01)  # else one bin is all of the mixture
+    right.prepare(random_vectors(config))
     model = copy.deepcopy(right).to(torch.bfloat16)
     one, other = (model.count_embedding(torch.tensor([[c]])) for c in (99.9, 100.0))
     assert one.dtype == torch.float32 and not torch.equal(one, other)
@@ -83,6 +84,20 @@ def test_bf16_keeps_amounts_in_full() -> None:
     out = model(rows, counts)
     assert out.cell.dtype == torch.float32
     assert functional.cosine_similarity(out.cell, right(rows, counts).cell).min() > 0.98
+
+
+def test_amounts_looked_up_are_those_of_the_mlp() -> None:
+    """At, between and beyond all breaks of the line; with a unit that has no weight."""
+    part = random_model(embedding_config()).count_embedding
+    part.up.weight.data[3] = 0
+    breaks = (-part.up.bias / part.up.weight[:, 0])[part.up.weight[:, 0] != 0]
+    counts = torch.cat([breaks, breaks + 1e-3, torch.linspace(-300, 300, 2001), torch.zeros(1)])[None]
+    mlp = part._mlp(counts)
+    part.tabulate()
+    torch.testing.assert_close(part._look_up(counts, *part.lines), mlp, atol=2e-4, rtol=1e-5)
+    part.up.weight.data.zero_()
+    part.tabulate()
+    torch.testing.assert_close(part._look_up(counts, *part.lines), part._mlp(counts), atol=2e-4, rtol=1e-5)
 
 
 def test_the_table_follows_the_weights_only_when_prepared_again() -> None:
