@@ -1,7 +1,7 @@
 """The data sets of this installation: an id for each, where its file lies, and what the user said about it.
 
 An upload is copied to disk at once, a server's file is only pointed to, the demo is always there. Pages hold ids.
-Layout: HOME/datasets/ID.json (a `DataEntry`), HOME/uploads/ID.h5ad.
+Layout: HOME/datasets/ID.json (a `DataEntry`), HOME/uploads/ID.h5ad (uploads, and what was made here).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ID = re.compile(r"[a-z0-9]{4,24}")
 
 @dataclass(frozen=True)
 class DataEntry:
-    """A data set that was opened once. `origin` is upload, server or demo; `created` is an ISO time (UTC)."""
+    """A data set that was opened once. `origin` is upload, server, made (here, such as an embedding) or demo; `created` is an ISO time (UTC)."""
 
     id: str
     name: str
@@ -100,6 +100,15 @@ def register_made(settings: Settings, name: str, path: Path, choices: Choices) -
     return _save(settings, DataEntry(identity, name, str(target), "upload", _now(), choices))
 
 
+def keep_made(settings: Settings, path: Path, name: str, choices: Choices) -> DataEntry:
+    """Moves a file that was made here to the data sets and gives it an id; it is deleted when it is forgotten."""
+    settings.uploads.mkdir(parents=True, exist_ok=True)
+    identity = secrets.token_hex(6)
+    target = settings.uploads / f"{identity}.h5ad"
+    shutil.move(path, target)
+    return _save(settings, DataEntry(identity, name, str(target), "made", _now(), choices))
+
+
 def server_files(settings: Settings) -> tuple[Path, ...]:
     """The .h5ad files below the allow-listed folders, sorted."""
     found = {p for folder in settings.data_folders if folder.is_dir() for p in folder.rglob("*.h5ad") if p.is_file()}
@@ -144,9 +153,9 @@ def set_choices(settings: Settings, identity: str, choices: Choices) -> DataEntr
 
 
 def remove_dataset(settings: Settings, identity: str) -> None:
-    """Forgets a data set; an uploaded file is deleted, a server's file stays."""
+    """Forgets a data set; an uploaded or made file is deleted, a server's file stays."""
     entry = get_dataset(settings, identity)
-    if entry.origin == "upload":
+    if entry.origin in ("upload", "made"):
         Path(entry.path).unlink(missing_ok=True)
     (settings.home / "datasets" / f"{identity}.json").unlink(missing_ok=True)
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from state_engine.errors import RequestError, listed
+from state_engine.errors import RequestError, RunError, listed
+from state_engine.files import replacing, write_json
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.search_tables import (
     Added,
@@ -29,7 +30,7 @@ from state_engine.search_tables import (
     open_embedded,
     tables,
     unique_names,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from state_engine.config import Settings
     from state_engine.data.dataset import Choices
 
-__all__ = ["Added", "Embedded", "Neighbours", "StoredData", "TableFacts", "add_embeddings", "forget", "open_embedded", "query",
-           "tables", "transfer"]  # fmt: skip
+__all__ = ["Added", "Embedded", "Neighbours", "StoredData", "TableFacts", "add_embeddings", "forget", "load", "open_embedded",
+           "query", "save", "tables", "transfer"]  # fmt: skip
 
 PROBES, REFINE = 40, 4  # parts of the index looked at; candidates a result that are compared exactly
 QUERIES = 256
@@ -112,6 +113,30 @@ def query(
             asked += names[part[there]].tolist()
     on_progress(Progress("Finding similar cells", len(rows), len(rows)))
     return Neighbours(_with_labels(parts, k), tuple(asked), len(rows) - len(asked), k, stored)
+
+
+def save(neighbours: Neighbours, path: Path) -> None:
+    """Writes the pairs as CSV and the rest beside it as JSON, for `load`."""
+    with replacing(path) as beside:
+        neighbours.table.to_csv(beside, index=False)
+    rest = {"asked": list(neighbours.asked), "left_out": neighbours.left_out, "k": neighbours.k, "stored": neighbours.stored}
+    write_json(path.with_suffix(".json"), rest)
+
+
+def load(path: Path) -> Neighbours:
+    """What `save` wrote.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    import pandas as pd
+
+    try:
+        rest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).astype({"rank": int, "similarity": float})
+        return Neighbours(table, tuple(rest["asked"]), int(rest["left_out"]), int(rest["k"]), int(rest["stored"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{path.name} cannot be read.", "It is missing or damaged.", "Ask again.") from error
 
 
 def transfer(neighbours: Neighbours, label: str) -> pd.DataFrame:

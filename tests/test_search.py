@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from state_engine import search, search_tables
 from state_engine.cli import main
 from state_engine.data.provenance import EMBEDDINGS, embedding_facts
-from state_engine.errors import JobCancelled, RepresentationError, RequestError, UnreadableFileError
+from state_engine.errors import JobCancelled, RepresentationError, RequestError, RunError, UnreadableFileError
 from state_engine.progress import Progress
 from state_engine.search import add_embeddings, forget, query, tables, transfer
 
@@ -235,3 +235,14 @@ def test_the_command_writes_similar_cells_and_labels(place: Path, tmp_path: Path
     assert (voted["label"] == np.array(["B", "T", "NK"])[np.arange(33) % 3]).mean() > 0.95
     assert main([*words, "--output", str(out), "--transfer", "kind"]) == 1
     assert "belong together" in capsys.readouterr().err
+
+
+def test_an_answer_is_read_back_as_it_was_written(place: Path, tmp_path: Path) -> None:
+    found = query(place / "db", place / "two.h5ad", "X_state", k=2)
+    search.save(found, tmp_path / "similar.csv")
+    again = search.load(tmp_path / "similar.csv")
+    assert (again.asked, again.k, again.stored, again.left_out) == (found.asked, 2, 60, 0)
+    pd.testing.assert_frame_equal(transfer(again, "kind"), transfer(found, "kind"), check_dtype=False)
+    (tmp_path / "similar.json").unlink()
+    with pytest.raises(RunError, match="Ask again"):
+        search.load(tmp_path / "similar.csv")

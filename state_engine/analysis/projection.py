@@ -148,6 +148,19 @@ def fit(result_path: Path, out: Path, seed: int = 0, on_progress: OnProgress = s
     return projection
 
 
+def place(features: NDArray[np.float32], seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
+    """(n, 2) UMAP of any features (n, w), the variance of each principal component, and the neighbours used.
+
+    Raises:
+        RequestError: fewer than 10 cells.
+    """
+    if len(features) < MIN_CELLS:
+        raise RequestError(f"There are {len(features)} cells to show.", f"A UMAP needs at least {MIN_CELLS}.", "Take more cells.")
+    components, variance = _principal_components(features, seed)
+    n = min(NEIGHBOURS, len(features) - 1)
+    return _umap(components, _neighbours(components, np.arange(len(features)), n), seed), variance, n
+
+
 def choose_cells(result: Result, rows: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """At most about `most` of the rows, sorted: the same share of each kind x context x perturbation, at least one cell of each.
 
