@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,8 +73,10 @@ def score_2025(
         user, base, versions = run_cell_eval(Path(cell_eval), predicted, baseline, measured, rules.control, TARGET)
         engine = "cell-eval"
     else:
-        config = _config_2025(measured, rules, fdr, remarks)
-        user, base = (_by_metric(_metrics(side, measured, config)) for side in (predicted, baseline))
+        # the tests on the measured cells are the same for both: the second reads them from the folder
+        with tempfile.TemporaryDirectory(prefix="scores-") as kept:
+            config = replace(_config_2025(measured, rules, fdr, remarks), cache_real=kept, cache_strict=True)
+            user, base = (_by_metric(_metrics(side, measured, config)) for side in (predicted, baseline))
     metrics = tuple(_metric_2025(m, user.get(m.name, {}), base.get(m.name, {})) for m in VCC2025)
     overall = overall_2025([m.scaled for m in metrics])
     return Made(metrics, _table(user, base), overall, engine, versions)
