@@ -15,10 +15,12 @@ import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from state_engine.checkpoints import store
 from state_engine.checkpoints.embedding_arc import is_arc_embedding, read_arc_embedding
@@ -195,8 +197,19 @@ def _hashed(card: EmbeddingCard, state_dict: dict[str, Tensor], vectors: Tensor)
 
 def _empty(card: EmbeddingCard) -> EmbeddingModel:
     """The network without memory for its weights: costs nothing, whatever its size."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return EmbeddingModel(card.config)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves weights undrawn: drawing some that have no memory makes torch import its compiler, which takes a second."""
+
+    SKIPPED = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, Tensor.normal_, Tensor.uniform_)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.SKIPPED:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _read_store(folder: Path) -> tuple[EmbeddingCard, dict[str, Tensor], Tensor]:

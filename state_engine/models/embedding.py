@@ -56,8 +56,8 @@ class EmbeddingModel(nn.Module):
         self.config = config
         d = config.hidden
         self.encoder = nn.Sequential(nn.Linear(config.token_dim, d), nn.LayerNorm(d), nn.SiLU())
-        self.cls_token = nn.Parameter(torch.randn(config.token_dim))
-        self.dataset_token = nn.Parameter(torch.randn(config.token_dim)) if config.dataset_token else None
+        self.cls_token = nn.Parameter(nn.init.normal_(torch.empty(config.token_dim)))
+        self.dataset_token = nn.Parameter(nn.init.normal_(torch.empty(config.token_dim))) if config.dataset_token else None
         self.count_embedding = CountEmbedding(d) if config.counts else None
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.decoder = nn.Sequential(SkipBlock(d), nn.Linear(d, config.output_dim))

@@ -51,6 +51,16 @@ def test_the_card_needs_no_torch(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_loading_does_not_wake_the_compiler_of_torch(tmp_path: Path) -> None:
+    """It takes a second to import, and drawing weights that have no memory would import it."""
+    write_embedding_model(tmp_path / "model")
+    code = (
+        "import sys; from pathlib import Path; from state_engine.checkpoints.embedding import load_embedding;"
+        f"load_embedding(Path({str(tmp_path / 'model')!r})); assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def damaged(tmp_path: Path, change: dict) -> Path:
     folder = tmp_path / "model"
     write_embedding_model(folder)
