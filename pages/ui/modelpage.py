@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.ui import session
+from pages.ui.embeddingmodels import import_embedding
 from pages.ui.jobs import job_of, job_panel
 from pages.ui.widgets import errors_shown, finding
 from pages.ui.words import plural, size
@@ -134,11 +135,16 @@ def add_models(settings: Settings) -> None:
 
 
 def _from_folder(settings: Settings) -> None:
-    st.caption("An arc-state run directory (config.yaml, checkpoints/…) or a model in our own format, below an allowed folder.")
+    st.caption(
+        "An arc-state run directory (config.yaml, checkpoints/…), a State Embedding checkpoint, or a model in our own format, below an "
+        "allowed folder."
+    )
     text = st.text_input("Folder on this server", key="model_folder", placeholder="/models/ST-HVG-Replogle")
     if not (st.button("Import", key="import_folder", disabled=not text) and text):
         return
     path = allowed(Path(text), settings)
+    if import_embedding(path, settings):
+        st.rerun()
     found = what_is(path)
     if found.kind == "store":
         session.choose("model", _id(import_directory(path, settings)))

@@ -15,6 +15,7 @@ _MENU: Mapping[str, Sequence[tuple[str, str, str]]] = {
     ),
     "Predict": (
         ("predict", "Predict", ":material/play_circle:"),
+        ("embed", "Embed", ":material/hub:"),
         ("runs", "Runs", ":material/history:"),
     ),
     "Look": (

@@ -69,6 +69,18 @@ def add_names(chosen: list[str], options: list[str], text: str) -> tuple[list[st
     return list(dict.fromkeys(found)), tuple(dict.fromkeys(unknown))
 
 
+def allow_other_embedding(card: ModelCard, data: Dataset) -> bool:
+    """Asks, only where the embedding is of another model than the one this model was trained on, whether to go on all the same."""
+    made = data.embeddings.get(card.input_key)
+    if not card.embedding_model or made is None or made.model in ("", card.embedding_model):
+        return False
+    return st.checkbox(
+        "Predict from the embedding of another model all the same",
+        key=f"allow_other_embedding_{card.id}",
+        help="The features mean something else to this model than they did in training; the result is marked so.",
+    )
+
+
 def request_form(entry: DataEntry, data: Dataset, model: Entry, perturbations: tuple[str, ...]) -> PredictionRequest | None:
     """The rest of the request; None while something is missing."""
     card = model.card

@@ -54,6 +54,9 @@ def run_card(info: RunInfo) -> None:
                 if st.button(label, key=f"open_{info.id}"):
                     session.choose("run", info.id)
                     go("explore" if info.state == "done" else "predict")
+            if manifest is not None and manifest.kind == "embed" and st.button("Open", key=f"open_{info.id}"):
+                session.choose("embedding", info.id)
+                go("embed")
             if manifest is not None and manifest.kind == "submit" and st.button("Open", key=f"open_{info.id}"):
                 st.session_state["submission"], st.session_state["submit_tab"] = info.id, "Challenge file"
                 go("submit")

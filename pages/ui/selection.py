@@ -111,8 +111,9 @@ def show(run: RunFolder, labels: pd.DataFrame, chosen: NDArray[np.bool_], cells:
             icon=":material/download:",
             on_click="ignore",
         )
-        st.button("Clear selection", key="clear_selection", icon=":material/close:", on_click=_forget, args=(run,))
+        st.button("Clear selection", key="clear_selection", icon=":material/close:", on_click=forget, args=(run,))
 
 
-def _forget(run: RunFolder) -> None:
+def forget(run: RunFolder) -> None:
+    """Takes the selection back."""
     st.session_state.pop(f"map_polygon_{run.id}", None)

@@ -48,7 +48,7 @@ def errors_shown() -> Iterator[None]:
         )
 
 
-def empty_state(title: str, why: str, page: str, button: str) -> None:
+def empty_state(title: str, why: str, page: str, button: str, demo_page: str = "predict") -> None:
     """Teaches what belongs here, why it is empty, and has the one button that fills it; the demo is one click away."""
     with st.container(border=True, key="empty_state"):
         st.markdown(f"#### {title}")
@@ -57,15 +57,15 @@ def empty_state(title: str, why: str, page: str, button: str) -> None:
             if st.button(button, type="primary", key="empty_go"):
                 st.switch_page(script(page), query_params=session.thread_params())
             if st.button("Use the demo", key="empty_demo", icon=":material/science:"):
-                start_demo()
+                start_demo(demo_page)
 
 
-def start_demo() -> None:
-    """Chooses the simulated data set and its model, and leads to Predict."""
+def start_demo(page: str = "predict") -> None:
+    """Chooses the simulated data set and its model, and leads to Predict or another page."""
     session.choose("data", DEMO_ID)
     session.choose("model", session.demo_model_id())
     session.choose("run", "")
-    st.switch_page(script("predict"), query_params=session.thread_params())
+    st.switch_page(script(page), query_params=session.thread_params())
 
 
 def go(page: str) -> None:

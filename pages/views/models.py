@@ -3,6 +3,7 @@
 import streamlit as st
 
 from pages.ui import session
+from pages.ui.embeddingmodels import embedding_card, embedding_models
 from pages.ui.modelpage import add_models, attention_question, card_view, fit_report
 from pages.ui.widgets import errors_shown, go, page_head
 from pages.ui.words import plural
@@ -35,13 +36,17 @@ with left:
             )
             if not chosen and st.button("Choose", key=f"choose_{identity}"):
                 session.choose("model", identity)
+                st.session_state.pop("se_shown", None)
                 st.rerun()
     for entry in (e for e in entries if e.card is None):
         with st.container(border=True):
             st.markdown(f"**{entry.path.name}**  \n:red[{entry.error}]")
+    embedding_models(settings)
     add_models(settings)
 
 with right:
+    if embedding_card(settings):
+        st.stop()
     chosen_entry = session.model_entry()
     if chosen_entry is None or chosen_entry.card is None:
         st.info("Choose a model on the left to see its card.", icon=":material/arrow_back:")

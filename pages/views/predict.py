@@ -1,11 +1,14 @@
 """Predict: choose perturbations and contexts, see the cost, run it, come back to it."""
 
+from dataclasses import replace
+
 import streamlit as st
 
 from pages.ui import session
-from pages.ui.predictpage import cost, pick_perturbations, request_form, show_run, submit
+from pages.ui.predictpage import allow_other_embedding, cost, pick_perturbations, request_form, show_run, submit
 from pages.ui.widgets import empty_state, errors_shown, finding, go, page_head
 from state_engine.compatibility import check_compatibility
+from state_engine.inputs import MAKER, TO_BE_MADE
 
 page_head(
     "What should happen to which cells?",
@@ -28,13 +31,17 @@ if model is None or model.card is None:
 
 with errors_shown():
     data = session.understand(entry)
-    report = check_compatibility(data, model.card)
+    other = allow_other_embedding(model.card, data)
+    report = check_compatibility(data, model.card, allow_other_embedding=other)
     if report.blocking:
         st.markdown("#### This model cannot read this data set")
         for item in report.blocking:
             finding(item.severity, item.title, item.detail, item.fix)
         with st.container(horizontal=True):
-            if st.button("Choose another model", key="other_model", type="primary"):
+            to_be_made = any(item.code in (TO_BE_MADE, MAKER) for item in report.blocking)
+            if to_be_made and st.button("Make the embedding", key="make_embedding", type="primary", icon=":material/hub:"):
+                go("embed")
+            if st.button("Choose another model", key="other_model", type="secondary" if to_be_made else "primary"):
                 go("models")
             if st.button("Correct the data set", key="other_data"):
                 go("data")
@@ -42,6 +49,7 @@ with errors_shown():
     perturbations = pick_perturbations(data, model.card)
     request = request_form(entry, data, model, perturbations)
     if request is not None:
+        request = replace(request, allow_other_embedding=other)
         cost(request, data, model.card)
         conditions = len(request.perturbations) * len(request.contexts)
         if st.button(

@@ -17,7 +17,8 @@ queue()
 infos = [
     i
     for i in list_runs(session.settings())
-    if i.manifest is None or i.manifest.kind not in ("attention", "differential", "tables", "look", "attention_check")
+    if i.manifest is None
+    or i.manifest.kind not in ("attention", "differential", "tables", "similar", "genes_read", "look", "attention_check")
 ]
 if not infos:
     empty_state("No runs yet", "A run appears here when you predict something.", "predict", "Predict something")

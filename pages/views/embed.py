@@ -1,0 +1,41 @@
+"""Embed: give every cell a place with a State Embedding model; see the map, find similar cells, see which genes are read."""
+
+import streamlit as st
+
+from pages.ui import session
+from pages.ui.embedform import embed_form
+from pages.ui.embedpage import another_run, cell_map, chosen_run, embedding_of, files, open_made, over, summary
+from pages.ui.genesreadpage import genes_read
+from pages.ui.similarpage import similar_cells
+from pages.ui.widgets import empty_state, errors_shown, page_head
+
+page_head(
+    "Where do my cells lie?",
+    "A State Embedding (SE) model reads the genes a cell expresses and gives it a place: cells that it reads alike lie close together.",
+)
+
+entry = session.data_entry()
+run = chosen_run(entry)
+if entry is None and run is None:
+    empty_state(
+        "No data set is open", "Cells are embedded one by one, so the page needs a data set.", "data", "Open a data set", "embed"
+    )
+    st.stop()
+
+with errors_shown():
+    if entry is not None:
+        with st.expander(f"Embed {entry.name}", expanded=run is None, icon=":material/hub:"):
+            embed_form(entry, session.understand(entry))
+    if run is None:
+        st.stop()
+    another_run(run)
+    if not over(run, "embed_job"):
+        st.stop()
+    made = embedding_of(run)
+    data = open_made(made, run) if made else None
+    if made is None or data is None:
+        st.stop()
+    summary(run, made)
+    views = {"Map": cell_map, "Similar cells": similar_cells, "Genes it reads": genes_read, "Files": files}
+    view = st.segmented_control("View", list(views), default="Map", key="embed_view", required=True, label_visibility="collapsed")
+    views[view or "Map"](run, made, data)
