@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 
-from state_engine import cls_attention as module
 from state_engine.checkpoints.embedding import load_embedding
 from state_engine.cls_attention import cls_attention
 from state_engine.cls_attention_table import load_cls_attention
@@ -21,6 +21,8 @@ from state_engine.errors import JobCancelled, LabelError, RequestError
 from state_engine.progress import Progress
 from tests.small import GENES, write_cells
 from tests.small_embedding import write_embedding_model
+
+module = import_module("state_engine.cls_attention")  # the package has a function of that name
 
 
 @pytest.fixture(scope="module")
