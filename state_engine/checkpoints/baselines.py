@@ -1,0 +1,107 @@
+"""The effects that baselines are made of, saved beside a model: numbers in safetensors, labels as JSON in its metadata.
+
+    baselines.safetensors   "effects" (n, g) float32, "cells" (n,) int64, "controls" (c, g) float32
+
+Read strictly: another layout, a label too many, or a number that is not finite is an error, never repaired. No torch.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from state_engine.errors import CheckpointError, listed
+from state_engine.files import replacing
+
+if TYPE_CHECKING:
+    from state_engine.models.baselines import EffectTable
+
+EFFECTS = "baselines.safetensors"
+LAYOUT = "effects 1"
+LABELS = ("perturbations", "contexts", "controls", "features")
+TENSORS = {"effects": np.dtype(np.float32), "cells": np.dtype(np.int64), "controls": np.dtype(np.float32)}
+AGAIN = "Remove the file, or make it again by training."
+
+
+def save_effects(folder: Path, table: EffectTable) -> Path:
+    """Write the table into a model's folder, whole or not at all. Returns the file."""
+    from safetensors.numpy import save_file
+
+    controls = list(table.controls)
+    rows = [table.controls[name] for name in controls]
+    tensors = {
+        "effects": np.ascontiguousarray(table.effects, dtype=np.float32),
+        "cells": np.ascontiguousarray(table.cells, dtype=np.int64),
+        "controls": np.array(rows, dtype=np.float32).reshape(len(rows), table.width),
+    }
+    labels = {
+        "perturbations": table.perturbations,
+        "contexts": table.contexts,
+        "controls": controls,
+        "features": table.features,
+    }
+    metadata = {"layout": LAYOUT, **{name: json.dumps(list(values), ensure_ascii=False) for name, values in labels.items()}}
+    with replacing(folder / EFFECTS) as beside:
+        save_file(tensors, beside, metadata=metadata)
+    return folder / EFFECTS
+
+
+def load_effects(folder: Path) -> EffectTable | None:
+    """The table of a model's folder; None when it has none.
+
+    Raises:
+        CheckpointError: the file is damaged, has another layout, or contradicts itself.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from state_engine.models.baselines import EffectTable
+
+    path = folder / EFFECTS
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged or truncated.", f"{error}.", AGAIN) from error
+    labels = _labels(path, metadata)
+    _check_tensors(path, tensors, len(labels["controls"]))
+    controls = dict(zip(labels["controls"], tensors["controls"], strict=True))
+    try:
+        return EffectTable(
+            labels["perturbations"], labels["contexts"], tensors["cells"], tensors["effects"], controls, labels["features"]
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} contradicts itself.", error.why, AGAIN) from error
+
+
+def _labels(path: Path, metadata: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    if metadata.get("layout") != LAYOUT or set(metadata) != {"layout", *LABELS}:
+        why = f"Its metadata are {listed(sorted(metadata)) or 'empty'}, layout {metadata.get('layout')!r}; known is '{LAYOUT}'."
+        raise CheckpointError(f"{path} is not a table of effects.", why, AGAIN)
+    found = {}
+    for name in LABELS:
+        values: Any
+        try:
+            values = json.loads(metadata[name])
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path} is damaged.", f"Its {name} are not JSON: {error}.", AGAIN) from error
+        if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
+            raise CheckpointError(f"{path} is damaged.", f"Its {name} are not a list of labels.", AGAIN)
+        found[name] = tuple(values)
+    if len(set(found["controls"])) != len(found["controls"]):
+        raise CheckpointError(f"{path} contradicts itself.", "A context has two controls.", AGAIN)
+    return found
+
+
+def _check_tensors(path: Path, tensors: dict[str, np.ndarray], controls: int) -> None:
+    if set(tensors) != set(TENSORS):
+        raise CheckpointError(f"{path} holds {listed(sorted(tensors))}.", f"It must hold {listed(list(TENSORS))}.", AGAIN)
+    types = [f"{name} is {tensors[name].dtype}" for name, wanted in TENSORS.items() if tensors[name].dtype != wanted]
+    if types or tensors["controls"].ndim != 2 or len(tensors["controls"]) != controls:
+        why = "; ".join(types) or f"{controls} controls by name, an array of shape {tensors['controls'].shape}"
+        raise CheckpointError(f"{path} contradicts itself.", f"{why}.", AGAIN)

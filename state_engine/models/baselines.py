@@ -1,0 +1,198 @@
+"""Baselines as models of their own: what anyone could say about a perturbation's effect without a network.
+
+no change                the effect is zero
+mean of other contexts   the perturbation's mean effect over the contexts it was measured in, the asked one left out
+mean of the context      the mean effect of the context's other perturbations
+ridge                    a linear map from a perturbation's features to its effect, the penalty chosen by leaving perturbations out
+
+Why these: published re-evaluations find that large models often do not beat them (Ahlmann-Eltze et al., Nature Methods 2025).
+Boundary: numpy only. Where the effects come from is decided elsewhere (`train.effects`: training cells alone).
+
+Notation: n effects (a perturbation in a context each), g features, p width of a perturbation's features, k perturbations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+
+from state_engine.errors import CheckpointError, ConfigError, listed
+
+Baseline = Literal["no change", "mean of other contexts", "mean of the context", "ridge"]
+BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+# in units of the features' total variance, so that their scale does not matter
+PENALTIES = tuple(float(v) for v in 10.0 ** np.arange(-3, 7))
+
+
+@dataclass(frozen=True, eq=False)
+class EffectTable:
+    """Mean effects (mean perturbed cell minus mean control cell of the same context) of the cells of a training.
+
+    Args:
+        perturbations, contexts: of each row, (n,); a pair occurs once.
+        cells: (n,) perturbed cells behind each row.
+        effects: (n, g) float32.
+        controls: context -> (g,) mean control cell; every context of a row has one.
+        features: names of the g features; empty when they have none.
+
+    Raises:
+        CheckpointError: the parts do not belong together.
+    """
+
+    perturbations: tuple[str, ...]
+    contexts: tuple[str, ...]
+    cells: np.ndarray
+    effects: np.ndarray
+    controls: dict[str, np.ndarray]
+    features: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n, g = self.effects.shape if self.effects.ndim == 2 else (-1, -1)
+        wrong = []
+        if n != len(self.perturbations) or n != len(self.contexts) or self.cells.shape != (n,):
+            wrong.append(f"{len(self.perturbations)} labels for effects of shape {self.effects.shape}")
+        if len(set(zip(self.perturbations, self.contexts, strict=False))) != len(self.perturbations):
+            wrong.append("a perturbation occurs twice in a context")
+        if missing := sorted(set(self.contexts) - set(self.controls)):
+            wrong.append(f"no control for {listed(missing)}")
+        if any(c.shape != (g,) for c in self.controls.values()):
+            wrong.append("controls and effects differ in width")
+        if self.features and len(self.features) != g:
+            wrong.append(f"{len(self.features)} names for {g} features")
+        if not np.isfinite(self.effects).all() or not all(np.isfinite(c).all() for c in self.controls.values()):
+            wrong.append("values that are not finite")
+        if wrong:
+            raise CheckpointError("A table of effects contradicts itself.", f"{'; '.join(wrong)}.")
+
+    @property
+    def width(self) -> int:
+        """g."""
+        return int(self.effects.shape[1])
+
+    @cached_property
+    def _rows(self) -> dict[str, dict[str, int]]:
+        """perturbation -> context -> row."""
+        found: dict[str, dict[str, int]] = {}
+        for row, (perturbation, context) in enumerate(zip(self.perturbations, self.contexts, strict=True)):
+            found.setdefault(perturbation, {})[context] = row
+        return found
+
+    @cached_property
+    def _sums(self) -> dict[str, tuple[np.ndarray, int]]:
+        """context -> sum of its effects (g,) float64, and how many: means without one row cost one subtraction."""
+        contexts = np.array(self.contexts, dtype=object)
+        return {
+            str(c): (self.effects[contexts == c].sum(axis=0, dtype=np.float64), int((contexts == c).sum()))
+            for c in dict.fromkeys(self.contexts)
+        }
+
+    def effect(self, perturbation: str, context: str) -> np.ndarray | None:
+        """(g,) of exactly this pair; None when it was not trained on."""
+        row = self._rows.get(perturbation, {}).get(context)
+        return None if row is None else self.effects[row]
+
+    def other_contexts(self, perturbation: str, context: str) -> tuple[str, ...]:
+        """The other contexts in which the perturbation was trained on."""
+        return tuple(c for c in self._rows.get(perturbation, {}) if c != context)
+
+    def mean_of_perturbation(self, perturbation: str, context: str) -> np.ndarray | None:
+        """(g,) float32: mean effect over the other contexts, each counting once; None when there is no other."""
+        rows = [row for other, row in self._rows.get(perturbation, {}).items() if other != context]
+        return self.effects[rows].mean(axis=0, dtype=np.float64).astype(np.float32) if rows else None
+
+    def mean_of_context(self, context: str, leave_out: str | None = None) -> np.ndarray | None:
+        """(g,) float32: mean effect of the context's perturbations, one left out; None when none is left."""
+        total, n = self._sums.get(context, (np.zeros(self.width), 0))
+        own = self.effect(leave_out, context) if leave_out is not None else None
+        if own is not None:
+            total, n = total - own, n - 1
+        return (total / n).astype(np.float32) if n else None
+
+    def by_perturbation(self) -> tuple[tuple[str, ...], np.ndarray]:
+        """Labels (k,) and their mean effects over all contexts, (k, g) float32."""
+        means = [self.effects[list(rows.values())].mean(axis=0, dtype=np.float64) for rows in self._rows.values()]
+        return tuple(self._rows), np.array(means, dtype=np.float32).reshape(len(means), self.width)
+
+
+@dataclass(frozen=True, eq=False)
+class Ridge:
+    """Ridge regression of effects on perturbation features, with an intercept: see `fit_ridge`.
+
+    Args:
+        perturbations: it was fitted on, (k,).
+        weights: (p, g) float32, for centred features.
+        feature_mean: (p,). effect_mean: (g,).
+        left_out: (k, g) float32: the effect of each when it is left out of the fit, exactly.
+        penalty: chosen among `PENALTIES`.
+        errors: mean squared error of the left-out effects for each penalty.
+    """
+
+    perturbations: tuple[str, ...]
+    weights: np.ndarray
+    feature_mean: np.ndarray
+    effect_mean: np.ndarray
+    left_out: np.ndarray
+    penalty: float
+    errors: dict[float, float] = field(default_factory=dict)
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Effects (m, g) of feature rows (m, p)."""
+        return (features - self.feature_mean) @ self.weights + self.effect_mean
+
+    def effect(self, perturbation: str, features: np.ndarray) -> np.ndarray:
+        """(g,) of a perturbation with features (p,); its own measured effect plays no part in it."""
+        if perturbation in self.perturbations:
+            return self.left_out[self.perturbations.index(perturbation)]
+        return self.predict(features[None])[0]
+
+
+def fit_ridge(perturbations: tuple[str, ...], features: np.ndarray, effects: np.ndarray) -> Ridge:
+    """Fit by singular values; the penalty with the smallest leave-one-out error over perturbations (closed form, exact).
+
+    Args:
+        perturbations: (k,) labels, each once.
+        features: (k, p). effects: (k, g).
+
+    Raises:
+        ConfigError: fewer than three perturbations, or shapes that do not belong together.
+    """
+    k = len(perturbations)
+    if k < 3 or features.shape[0] != k or effects.shape[0] != k or len(set(perturbations)) != k:
+        raise ConfigError(
+            f"A ridge regression cannot be fitted on {k} perturbations, {len(features)} features and {len(effects)} effects.",
+            "It needs three different perturbations or more, with features and an effect each.",
+        )
+    x, y = features.astype(np.float64), effects.astype(np.float64)
+    x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
+    u, s, vt = np.linalg.svd(x - x_mean, full_matrices=False)
+    unit = float((s**2).sum()) / k or 1.0
+    target = u.T @ (y - y_mean)
+    best: tuple[float, float, np.ndarray] | None = None
+    errors: dict[float, float] = {}
+    for penalty in PENALTIES:
+        shrink = s**2 / (s**2 + penalty * unit)
+        left_out = _left_out(u, shrink, target, y, y_mean)
+        errors[penalty] = float(np.square(left_out - y).mean())
+        if best is None or errors[penalty] < best[0]:
+            best = errors[penalty], penalty, left_out
+    assert best is not None
+    weights = vt.T @ ((s / (s**2 + best[1] * unit))[:, None] * target)
+    return Ridge(
+        perturbations,
+        weights.astype(np.float32),
+        x_mean.astype(np.float32),
+        y_mean.astype(np.float32),
+        best[2].astype(np.float32),
+        best[1],
+        errors,
+    )
+
+
+def _left_out(u: np.ndarray, shrink: np.ndarray, target: np.ndarray, y: np.ndarray, y_mean: np.ndarray) -> np.ndarray:
+    """Each row's prediction from a fit without it: y - (y - fitted) / (1 - leverage), the intercept's 1 / k included."""
+    fitted = (u * shrink) @ target + y_mean
+    leverage = np.square(u) @ shrink + 1 / len(y)
+    return y - (y - fitted) / np.maximum(1 - leverage, 1e-12)[:, None]
