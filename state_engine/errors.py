@@ -8,6 +8,7 @@
     │   ├── LabelError             a column or a label that is not there; no control
     │   ├── ScaleError             neither counts nor log1p, or not the one needed
     │   ├── GeneError              gene names that do not match or repeat
+    │   ├── SplitError             a split that selects nothing, contradicts itself, or leaks
     │   └── RepresentationError    a matrix (X, layer, obsm) that is not there or has another width
     ├── ModelError           the model
     │   ├── CheckpointError        missing files, missing or unexpected weights
@@ -74,6 +75,10 @@ class ScaleError(DataError):
 
 class GeneError(DataError):
     """Gene names do not match, or repeat."""
+
+
+class SplitError(DataError):
+    """A split into training, validation and test selects nothing, contradicts itself, or leaks."""
 
 
 class RepresentationError(DataError):

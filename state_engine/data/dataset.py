@@ -123,7 +123,7 @@ class Dataset:
         return self._labels(self.labels.batch_key)
 
     def _labels(self, key: str | None) -> np.ndarray:
-        names, places = self._coded(key)
+        names, places = self.coded(key)
         return np.array(names)[places]
 
     @cached_property
@@ -141,9 +141,9 @@ class Dataset:
     @cached_property
     def batches(self) -> tuple[str, ...]:
         """Batches present, by name; none without a batch column."""
-        return tuple(self._coded(self.labels.batch_key)[0][1:]) if self.labels.batch_key else ()
+        return tuple(self.coded(self.labels.batch_key)[0][1:]) if self.labels.batch_key else ()
 
-    def _coded(self, key: str | None) -> tuple[list[str], np.ndarray]:
+    def coded(self, key: str | None) -> tuple[list[str], np.ndarray]:
         """Labels by name, "" (missing) in front, and each cell's place among them, (n,) int64."""
         if not key:
             everywhere = self.labels.control if key == "" else keys.ALL
@@ -154,8 +154,8 @@ class Dataset:
     @cached_property
     def _groups(self) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
         """Names of perturbations and contexts, cells ordered by (perturbation, context) then file, and where each pair starts."""
-        names_p, p = self._coded(self.labels.perturbation_key)
-        names_c, c = self._coded(self.labels.context_key)
+        names_p, p = self.coded(self.labels.perturbation_key)
+        names_c, c = self.coded(self.labels.context_key)
         pair = p * len(names_c) + c
         order = np.argsort(pair, kind="stable")
         starts = np.searchsorted(pair[order], np.arange(len(names_p) * len(names_c) + 1))
