@@ -32,7 +32,7 @@ def save_effects(folder: Path, table: EffectTable) -> Path:
 
     controls = list(table.controls)
     rows = [table.controls[name] for name in controls]
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         "effects": np.ascontiguousarray(table.effects, dtype=np.float32),
         "cells": np.ascontiguousarray(table.cells, dtype=np.int64),
         "controls": np.array(rows, dtype=np.float32).reshape(len(rows), table.width),

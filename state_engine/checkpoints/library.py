@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from state_engine.checkpoints.baselines import EFFECTS
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.embedding_card import is_embedding_store
 from state_engine.checkpoints.recognise import REQUIRED, Found, candidates, what_is
@@ -32,7 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo" / "model"
-STORE_FILES = (CARD, WEIGHTS, FEATURES, "README.md", "LICENSE", "download.json")
+STORE_FILES = (CARD, WEIGHTS, FEATURES, EFFECTS, "README.md", "LICENSE", "download.json")
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 MOST_MEMBERS = 32
 ANEW = "Import the model again."
@@ -214,8 +215,9 @@ def _checked_card(folder: Path) -> ModelCard:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(f"{listed(missing)} is missing in {folder.name}.", "", ANEW)
-    for name in names[1:]:
-        check_safetensors(folder / name)
+    for name in (*names[1:], EFFECTS):
+        if name != EFFECTS or (folder / name).is_file():
+            check_safetensors(folder / name)
     return card
 
 

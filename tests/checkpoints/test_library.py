@@ -18,6 +18,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from state_engine.checkpoints import library
+from state_engine.checkpoints.baselines import EFFECTS
 from state_engine.checkpoints.card import FORMAT, ModelCard
 from state_engine.config import Settings
 from state_engine.errors import CheckpointError, RequestError
@@ -156,6 +157,18 @@ def test_a_damaged_model_is_replaced_by_importing_it_again(settings: Settings, t
     damage(entry.path, "cut")
     assert library.import_directory(source, settings) == entry
     assert library.list_models(settings) == (entry,)
+
+
+def test_the_effects_of_baselines_travel_with_a_model(settings: Settings, tmp_path: Path) -> None:
+    folder = write_store(settings.models / "it", a_card())
+    save_file({"effects": np.ones((2, 4), np.float32)}, folder / EFFECTS)
+    (entry,) = library.list_models(settings)
+    other = dataclasses.replace(settings, home=tmp_path / "elsewhere")
+    imported = library.import_zip(library.export_zip(entry, tmp_path / "a.zip"), other)
+    assert (imported.path / EFFECTS).read_bytes() == (folder / EFFECTS).read_bytes()
+    (folder / EFFECTS).write_bytes(b"cut")
+    (damaged,) = library.list_models(settings)
+    assert damaged.card is None and EFFECTS in damaged.error
 
 
 def zip_of(path: Path, files: dict[str, bytes], **details: Any) -> Path:
