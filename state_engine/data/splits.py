@@ -2,7 +2,8 @@
 
 Source: the semantics of cell-load 0.10 (MIT). A context of [zeroshot] goes whole to its part, its controls too, which are the
 basal cells there. Of a context of [fewshot] the listed perturbations go to their part; the rest of it and all its controls are
-trained on, and the controls are the basal cells of every part. What cell-load lets pass in silence is an error here: a clause
+trained on, and the controls are the basal cells of every part. cell-load trains on the controls of [zeroshot] contexts as well
+(`SplitSource.held_out_controls`): that is for a training to decide, and to say. What cell-load lets pass in silence is an error here: a clause
 that selects nothing leaks what it should hold out.
 
 Boundary: labels only; no expression value is read.
@@ -47,6 +48,11 @@ class SplitSource:
     def rows(self, part: Part) -> np.ndarray:
         """The cells of a part, controls included, (m,) in file order."""
         return np.flatnonzero(self.parts == CODES[part])
+
+    def held_out_controls(self) -> np.ndarray:
+        """Controls of the contexts that are held out whole, (m,) in file order."""
+        rows = self.dataset.control_rows()
+        return rows[self.parts[rows] > TRAIN]
 
 
 @dataclass(frozen=True, eq=False)

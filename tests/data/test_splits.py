@@ -182,6 +182,7 @@ def test_every_cell_has_its_part(cells: Dataset) -> None:
     expected[(c == "B") & (p == "TNF")] = 2
     expected[(c == "B") & np.isin(p, ["IL6", "A+B"])] = 3
     assert source.parts.dtype == np.uint8 and source.parts.tolist() == expected.tolist()
+    assert source.held_out_controls().tolist() == np.flatnonzero((p == "ctrl") & (c == "NK 2.1")).tolist()
     assert split.cells() == {"train": 23, "val": 9, "test": 5}
     assert source.rows("test").tolist() == np.flatnonzero(expected == 3).tolist()
     assert split.warnings == ("3 cells lack a perturbation or a context and are not used.",)
