@@ -14,6 +14,7 @@ BackboneKind = Literal["llama", "gpt2"]
 AttentionMode = Literal["full", "causal", "causal-rotary"]
 OutputSpace = Literal["hvg", "genes", "embedding"]
 Activation = Literal["gelu", "relu", "silu"]
+LossName = Literal["energy", "sinkhorn", "combined", "mse"]
 
 
 @dataclass(frozen=True)
