@@ -17,7 +17,7 @@ LAYERS = (
     {"errors", "progress", "keys", "values", "files", "npy", "processes"},
     {"config", "device"},
     {"data", "models"},
-    {"checkpoints", "runs", "datasets"},
+    {"checkpoints", "runs", "datasets", "public_data"},
     {
         "inputs",
         "compatibility",
@@ -52,7 +52,7 @@ LAYERS = (
     },
     {"jobs", "cli", "__main__"},
 )
-HEAVY = {"torch", "umap", "scanpy", "pdex", "numba", "sklearn", "anndata"}
+HEAVY = {"lancedb", "torch", "umap", "scanpy", "pdex", "numba", "sklearn", "anndata"}
 
 
 def imports_of(path: Path, top_only: bool = False) -> set[str]:
@@ -136,7 +136,7 @@ def test_the_modules_that_pages_use_load_no_torch() -> None:
         }
     assert "state_engine.compatibility" in wanted  # the list is not empty by mistake
     loaded = loaded_after("\n".join(f"import {name}" for name in sorted(wanted)))
-    assert not loaded & {"torch", "umap", "scanpy", "pdex", "numba", "sklearn"}
+    assert not loaded & {"lancedb", "torch", "umap", "scanpy", "pdex", "numba", "sklearn"}
 
 
 def test_public_names_are_a_list_that_resolves() -> None:

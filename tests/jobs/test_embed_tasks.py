@@ -145,3 +145,18 @@ def test_the_library_knows_the_demo_and_keeps_what_is_added(settings: Settings, 
     demo = list_embedding_models(settings)[0]
     assert demo.demo and demo.card is not None
     assert find_embedding_model(settings, demo.card.id) == demo
+
+
+def test_a_checkpoint_of_the_reference_program_comes_into_the_library(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(__file__).resolve().parents[1] / "parity" / "fixtures" / "embedding" / "one_layer"
+    monkeypatch.setenv("STATE_EXPLORER_DATA", str(folder))
+    run = RunFolder.create(settings, "convert_se", {"path": str(folder / "se.ckpt"), "name": "theirs"}, "convert")
+    run.start()
+    made = embed_tasks.convert_se(run.request, run, silent, WARM)
+    entry = find_embedding_model(settings, made["model"])
+    assert entry.path.parent == settings.models and entry.card is not None and entry.card.name == "theirs" and not entry.demo
+    assert entry in list_embedding_models(settings)
+    with pytest.raises(RequestError, match="not in a folder that may be read"):
+        embed_tasks.convert_se({"path": str(DEMO_PATH)}, run, silent, WARM)

@@ -1,0 +1,108 @@
+"""Real cells through the Embed page: two data sets embedded, mapped, compared with each other, their genes read, and taken home."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from playwright.sync_api import Page
+
+from tests.browser.conftest import Server, keep_picture, no_errors, press, settle
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def test_real_cells_are_embedded_and_compared(server: Server, page: Page, real_data: Path) -> None:
+    for name, cells in (("pbmc3k", "2,700"), ("kang_ifnb", "1,975")):
+        _embed(server, page, real_data / f"{name}.h5ad", cells)
+    _lasso(page)
+    _similar(page)
+    _genes(page)
+    _files(page)
+
+
+def _embed(server: Server, page: Page, file: Path, cells: str) -> None:
+    page.goto(f"{server.address}/data")
+    settle(page)
+    page.set_input_files("input[type=file]", file)
+    page.get_by_text(file.name, exact=True).first.wait_for()
+    settle(page)
+    page.click("[data-testid=stSidebarNavLink]:has-text('Embed')")
+    page.wait_for_selector(".st-key-embed button")
+    settle(page)
+    assert f"Embed {cells} cells" in page.inner_text("body") and "genes of the model are in the data set" in page.inner_text(
+        "body"
+    )
+    page.click(".st-key-embed button")
+    page.get_by_text(f"{file.name} with Demo SE").first.wait_for()
+    page.wait_for_selector(".st-key-figure_embedding .js-plotly-plot", timeout=300_000)
+    settle(page)
+    no_errors(page)
+    assert f"{cells} cells, coloured by cell_type" in page.inner_text("body")
+    assert "embedding=" in page.url  # this address brings the result back
+    keep_picture(page, f"embed-{file.stem}")
+
+
+def _lasso(page: Page) -> None:
+    page.wait_for_timeout(1000)
+    box = page.locator(".st-key-figure_embedding .nsewdrag").first.bounding_box()
+    assert box is not None
+    corners = [(0.05, 0.05), (0.95, 0.05), (0.95, 0.95), (0.05, 0.95), (0.05, 0.06)]
+    at = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in corners]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    for point in at[1:]:
+        page.mouse.move(*point, steps=6)
+    page.mouse.up()
+    page.get_by_text("of 1,975 shown").wait_for()
+    settle(page)
+
+
+def _similar(page: Page) -> None:
+    _view(page, "Similar cells")
+    assert "4,675 reference cells of 2 data sets" in page.inner_text("body")
+    assert "Find cells like these" in page.inner_text(".st-key-find_similar")  # those of the lasso
+    page.locator(".st-key-pick_way button", has_text="By label").click()
+    settle(page)
+    assert "Find cells like these 222 cells" in page.inner_text("body")  # B cells
+    page.click(".st-key-find_similar button")
+    page.get_by_text("What are these cells like").wait_for()
+    settle(page)
+    no_errors(page)
+    with page.expect_download() as download:
+        page.click("[class*='st-key-download_labels'] button")
+    labels = pd.read_csv(io.BytesIO(Path(download.value.path()).read_bytes()), keep_default_na=False)
+    assert len(labels) == 222 and (labels["label"] == "B").mean() > 0.6
+    keep_picture(page, "embed-similar")
+
+
+def _genes(page: Page) -> None:
+    _view(page, "Genes it reads")
+    page.click(".st-key-genes_read_go button")
+    page.wait_for_selector(".st-key-figure_genes_read .js-plotly-plot", timeout=120_000)
+    settle(page)
+    no_errors(page)
+    assert "Genes that CLS attends to in B" in page.inner_text("body")
+    keep_picture(page, "embed-genes")
+
+
+def _files(page: Page) -> None:
+    _view(page, "Files")
+    with page.expect_download() as download:
+        page.click(".st-key-embed_h5ad button")
+    cells = anndata.read_h5ad(download.value.path())
+    assert cells.obsm["X_state"].shape == (1975, 74)
+    with page.expect_download() as download:
+        page.click(".st-key-embed_npy button")
+    assert np.array_equal(np.load(download.value.path()), cells.obsm["X_state"], equal_nan=True)
+    press(page, "embed_use")
+    assert "kang_ifnb · X_state" in page.inner_text(".st-key-thread")
+
+
+def _view(page: Page, name: str) -> None:
+    page.locator(".st-key-embed_view button", has_text=name).click()
+    settle(page)
