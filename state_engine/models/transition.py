@@ -37,11 +37,13 @@ class TransitionOutput:
         confidence: (b,) the model's own estimate of its loss on the set (10 x the loss, as trained), or None.
         attention: a (b, heads, t, t) a layer, rows sum to one, or None when not asked for. Tokens are positions too:
             cells are `tokens_before : tokens_before + s`.
+        token: (b, d) the batch token behind the backbone, from which its batch is learnt in training, or None.
     """
 
     predicted: Tensor
     confidence: Tensor | None = None
     attention: tuple[Tensor, ...] | None = None
+    token: Tensor | None = None
 
 
 class TransitionModel(nn.Module):
@@ -139,7 +141,8 @@ class TransitionModel(nn.Module):
         x, weights = self.backbone(self._with_tokens(x), attention, self.config.mask_attention, maps)
         hidden = x[:, self.tokens_before : self.tokens_before + s]
         confidence = self.confidence_head(x[:, -1]) if self.confidence_head is not None else None
-        return TransitionOutput(self._project(hidden, encoded_basal, basal), confidence, weights if maps else None)
+        token = x[:, 0] if self.batch_token is not None else None
+        return TransitionOutput(self._project(hidden, encoded_basal, basal), confidence, weights if maps else None, token)
 
     def transform_packed(
         self,
