@@ -13,6 +13,7 @@ import state_engine.challenge.commands as challenge
 import state_engine.challenge.template_command as template
 import state_engine.embed_commands as embedding
 import state_engine.evaluate.command as scoring
+import state_engine.public_data.commands as public
 import state_engine.search_commands as search
 from state_engine import __version__
 from state_engine.data.dataset import Choices
@@ -53,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     challenge.add_verify_parser(commands).set_defaults(run=lambda o: challenge.run_verify(o, print, _on_terminal()))
     embedding.add_embed_parser(commands).set_defaults(run=lambda o: embedding.run_embed(o, print, _on_terminal()))
     embedding.add_decode_parser(commands).set_defaults(run=lambda o: embedding.run_decode(o, print, _on_terminal()))
+    public.add_fetch_parser(commands).set_defaults(run=lambda o: public.run_fetch(o, print, _on_terminal()))
     search.add_query_parser(commands).set_defaults(run=lambda o: search.run_query(o, print, _on_terminal()))
     return parser
 
