@@ -167,7 +167,7 @@ class _Work:
         self.done = 0
         self.runner = SetRunner(loaded.module, loaded.perturbation_features, self.attention, on_remark=self._remark)
         self.rows_of_labels = {label: i for i, label in enumerate(loaded.card.perturbations)}
-        self.batches = _batch_indices(dataset, loaded.card, request.allow_unknown)
+        self.batches = batch_indices(dataset, loaded.card, request.allow_unknown)
         self.expression = expression_source(dataset, loaded.card, source)
         self.genes = gene_names(dataset, loaded.card, source)
 
@@ -367,7 +367,7 @@ def _expression_of(result: SetResult) -> np.ndarray:
     return result.decoded if result.decoded is not None else result.predicted
 
 
-def _batch_indices(dataset: Dataset, card: ModelCard, allow_unknown: bool) -> np.ndarray | None:
+def batch_indices(dataset: Dataset, card: ModelCard, allow_unknown: bool) -> np.ndarray | None:
     """The model's batch index of every cell (n,), or None when it has no batch encoder.
 
     Raises:

@@ -25,6 +25,42 @@ class TrainingSummary:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """How much of the paired effect and of the mean effect over other contexts to believe, fitted on validation cells only.
+
+    Args:
+        paired, mean: the weights.
+        lowest, highest: bounds they were fitted within.
+        prior: (paired, mean) the fit was pulled towards.
+        contexts, perturbations: it was fitted on, by name.
+        conditions: pairs of them.
+        cells: measured perturbed cells of these.
+        crossed: what was left out in turn to score it: "contexts", "perturbations", or "" when one condition was all there was.
+        folds: how often.
+        paired_range, mean_range: (smallest, largest) weight over the folds; empty without any.
+        scores: means over conditions, on the mean cell: "mae_none", "mae_corrected", "mae_mean", "mae_calibrated", and the same
+            with "mse_". The calibrated ones are of conditions left out of the fit, and missing where none could be.
+        seed: of the basal cells.
+    """
+
+    paired: float
+    mean: float
+    lowest: float
+    highest: float
+    prior: tuple[float, ...]
+    contexts: tuple[str, ...]
+    perturbations: tuple[str, ...]
+    conditions: int
+    cells: int
+    crossed: Literal["contexts", "perturbations", ""]
+    folds: int
+    paired_range: tuple[float, ...] = ()
+    mean_range: tuple[float, ...] = ()
+    scores: dict[str, float] = field(default_factory=dict)
+    seed: int = 42
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """A State Transition model's card.
 
@@ -53,6 +89,7 @@ class ModelCard:
         simulated: trained on simulated data.
         training: what is known of the training.
         embedding_model: hash of the SE model whose embeddings it reads, when known.
+        calibration: how far to trust it beside its baselines, when that was fitted.
     """
 
     format: int
@@ -81,6 +118,7 @@ class ModelCard:
     simulated: bool = False
     training: TrainingSummary = TrainingSummary()
     embedding_model: str | None = None
+    calibration: Calibration | None = None
 
     @property
     def set_size(self) -> int:

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from state_engine.checkpoints.card import FORMAT, ModelCard
+from state_engine.checkpoints.card import FORMAT, Calibration, ModelCard
 from state_engine.errors import CheckpointError, ConfigError, listed
+from state_engine.files import write_bytes
 from state_engine.models.config import AttentionMode
 from state_engine.values import from_plain, to_plain
 
@@ -164,10 +165,21 @@ def save_model(
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}, beside / WEIGHTS)
         if features is not None:
             save_file({"features": features.detach().cpu().contiguous()}, beside / FEATURES)
-        (beside / CARD).write_text(json.dumps(to_plain(card), indent=1, ensure_ascii=False), encoding="utf-8")
+        (beside / CARD).write_text(_card_text(card), encoding="utf-8")
         _put(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+    return card
+
+
+def set_calibration(folder: Path, calibration: Calibration | None) -> ModelCard:
+    """Replace the calibration of a saved model; its weights and its id stay. Returns the card.
+
+    Raises:
+        CheckpointError: no model of ours is there.
+    """
+    card = dataclasses.replace(read_card(folder), calibration=calibration)
+    write_bytes(folder / CARD, _card_text(card).encode("utf-8"))
     return card
 
 
@@ -239,6 +251,12 @@ def check_features(card: ModelCard, features: Tensor | None) -> None:
     given = None if features is None else tuple(features.shape)
     if wanted != given:
         raise CheckpointError(f"The perturbation features of '{card.name}' have shape {given}.", f"Its card says {wanted}.", ANEW)
+
+
+def _card_text(card: ModelCard) -> str:
+    """A card without a calibration is written as before there were any, so that earlier versions read it."""
+    plain = {name: value for name, value in to_plain(card).items() if name != "calibration" or value is not None}
+    return json.dumps(plain, indent=1, ensure_ascii=False)
 
 
 def _empty(card: ModelCard) -> TransitionModel:

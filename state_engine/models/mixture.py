@@ -1,0 +1,135 @@
+"""How much of one effect and how much of another to believe: two weights by bounded least squares, and cells moved accordingly.
+
+    calibrated effect = paired x (the network's paired effect) + mean x (the perturbation's mean effect over other contexts)
+
+The weights minimise the mean squared error of effects over conditions, plus a pull towards a prior that is worth a fraction of a
+condition: with many conditions the data decide, with one the prior has its say. Two variables in a box: the minimum is found
+exactly, by looking at the inside, the four edges and the four corners.
+Boundary: numpy only.
+
+Notation: k conditions, g features, n cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from state_engine.errors import ConfigError
+
+PRIOR = (0.5, 0.5)
+PRIOR_CONDITIONS = 0.1
+BOUNDS = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The weights of the paired effect and of the mean effect."""
+
+    paired: float
+    mean: float
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """One perturbation in one context: effects (g,) as the network pairs them, as other contexts had them, as measured.
+
+    Args:
+        context, perturbation: its labels.
+        paired, mean, observed: effects on the mean cell.
+        control: (g,) mean control cell; to score what the cells become.
+        cells: measured perturbed cells.
+    """
+
+    context: str
+    perturbation: str
+    paired: np.ndarray
+    mean: np.ndarray
+    observed: np.ndarray
+    control: np.ndarray
+    cells: int
+
+
+def fit_mixture(
+    conditions: Sequence[Condition],
+    prior: tuple[float, float] = PRIOR,
+    worth: float = PRIOR_CONDITIONS,
+    bounds: tuple[float, float] = BOUNDS,
+) -> Mixture:
+    """The weights that fit the measured effects best; each condition counts once, its features alike.
+
+    Args:
+        conditions: to fit on.
+        prior: weights towards which the fit is pulled.
+        worth: how many conditions the prior weighs as.
+        bounds: of both weights.
+
+    Raises:
+        ConfigError: no conditions, or nothing in them that moves.
+    """
+    if not conditions:
+        raise ConfigError("Weights cannot be fitted.", "There is no condition to fit them on.")
+    gram, target = np.zeros((2, 2)), np.zeros(2)
+    for condition in conditions:
+        x = np.stack([condition.paired, condition.mean]).astype(np.float64)
+        gram += x @ x.T
+        target += x @ condition.observed.astype(np.float64)
+    sizes = np.diag(gram)
+    if not sizes.any():
+        raise ConfigError("Weights cannot be fitted.", "Neither the model nor the other contexts show any effect.")
+    pull = worth * sizes / len(conditions)  # each in its own size, as if effects were standardised
+    gram, target = gram + np.diag(pull), target + pull * np.array(prior)
+    best = min(_candidates(gram, target, bounds), key=lambda w: float(w @ gram @ w / 2 - target @ w))
+    return Mixture(float(best[0]), float(best[1]))
+
+
+def _candidates(gram: np.ndarray, target: np.ndarray, bounds: tuple[float, float]) -> list[np.ndarray]:
+    """Where the minimum in the box may be: inside, or on an edge (its corners included)."""
+    low, high = bounds
+    found = []
+    inside = np.linalg.lstsq(gram, target, rcond=None)[0]
+    if (inside >= low).all() and (inside <= high).all():
+        found.append(inside)
+    for fixed in (0, 1):
+        free = 1 - fixed
+        for value in bounds:
+            point = np.empty(2)
+            point[fixed] = value
+            along = (target[free] - gram[free, fixed] * value) / gram[free, free] if gram[free, free] > 0 else low
+            point[free] = np.clip(along, low, high)
+            found.append(point)
+    return found
+
+
+def mixed_mean(condition: Condition, mixture: Mixture, lowest: float | None) -> np.ndarray:
+    """The mean cell (g,) that the weights give; not below `lowest` (None: no bound, for embeddings)."""
+    cell = condition.control + mixture.paired * condition.paired + mixture.mean * condition.mean
+    return cell if lowest is None else np.maximum(cell, lowest)
+
+
+def shift_cells(cells: np.ndarray, mean: np.ndarray, effect: np.ndarray, *, nonnegative: bool) -> np.ndarray:
+    """Move cells so that their mean moves by an effect.
+
+    Expression cannot be negative: adding a negative effect and cutting at 0 would move the mean by less, for genes that most
+    cells lack by much less. So genes that go down are scaled, which keeps a 0 a 0 and moves the mean exactly; a mean that would
+    fall below 0 becomes 0. Genes that go up are added to.
+
+    Args:
+        cells: (n, g), changed in place.
+        mean: (g,) mean of all the cells of the condition, of which these are a part.
+        effect: (g,).
+        nonnegative: the values are expression.
+
+    Returns:
+        `cells`.
+    """
+    if not nonnegative:
+        cells += effect
+        return cells
+    cells += np.maximum(effect, 0)
+    cells *= np.where((effect < 0) & (mean > 0), np.maximum(mean + effect, 0) / np.where(mean > 0, mean, 1), 1).astype(
+        cells.dtype
+    )
+    return cells

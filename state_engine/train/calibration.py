@@ -1,0 +1,293 @@
+"""How much of the network's paired effect and of the mean effect over other contexts to believe, fitted on validation cells.
+
+For every validation condition (a perturbation in a context) the model predicts control cells of the context, paired; its effect
+on the mean cell, and the mean effect of the other contexts' training cells, are set beside the effect that was measured. The
+weights are those of `models.mixture`. Test cells are never read; a test holds that. A condition whose perturbation no other
+context was trained on has no mean effect, and takes no part.
+
+Notation: s cells in a set, g features.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from state_engine.checkpoints.baselines import save_effects
+from state_engine.checkpoints.card import Calibration, ModelCard
+from state_engine.checkpoints.store import LoadedModel, load_model, set_calibration
+from state_engine.compatibility import check_compatibility, require_compatible
+from state_engine.data.cell_sets import draw_basal
+from state_engine.data.expression import FeatureSource, iter_features, read_features
+from state_engine.data.splits import TRAIN, VAL
+from state_engine.errors import IncompatibleError
+from state_engine.forward import SetRunner, SetTask
+from state_engine.models.baselines import EffectTable
+from state_engine.models.mixture import BOUNDS, PRIOR, Condition, Mixture, fit_mixture, mixed_mean
+from state_engine.predict import batch_indices, expression_source
+from state_engine.progress import OnProgress, Progress, silent
+from state_engine.train.effects import effect_table
+
+if TYPE_CHECKING:
+    from state_engine.data.splits import Split, SplitSource
+
+STAGE = "Calibrating on validation cells"
+MIN_CELLS = 10  # measured cells of a condition; fewer say little about an effect
+MOST_CELLS = 512  # control cells that are predicted in each context
+MOST_CONDITIONS = 400
+MOST_FOLDS = 10
+CELLS_HELD = 4096
+
+
+def add_baselines(folder: Path, split: Split, seed: int = 42, device: str = "cpu", on_progress: OnProgress = silent) -> ModelCard:
+    """Give a trained model its effect table, and its calibration where validation cells allow one.
+
+    Args:
+        folder: a model of our store.
+        split: that it was trained on.
+        seed: of basal cells and folds.
+        device: where to predict.
+
+    Returns:
+        The card as it is now.
+    """
+    loaded = load_model(folder, device)
+    sources = output_sources(split, loaded.card)
+    names = loaded.card.output_genes or () if predicts_expression(loaded.card) else ()
+    effects = effect_table(split, sources, names, on_progress)
+    save_effects(folder, effects)
+    return set_calibration(folder, calibrate(loaded, effects, split, seed, on_progress))
+
+
+def calibrate(
+    loaded: LoadedModel, effects: EffectTable, split: Split, seed: int = 42, on_progress: OnProgress = silent
+) -> Calibration | None:
+    """Fit the weights on validation cells.
+
+    Args:
+        loaded: the model.
+        effects: of the training cells, in the features that the model predicts (`output_sources`).
+        split: says which cells are for validation; those for testing are not touched.
+        seed: of basal cells, of the choice among more than `MOST_CONDITIONS` conditions, and of folds.
+        on_progress: told once a condition.
+
+    Returns:
+        The calibration, or None when no validation condition has both a measured effect and a mean effect of other contexts.
+
+    Raises:
+        IncompatibleError: a file of the split that the model cannot read.
+    """
+    conditions = list(_conditions(loaded, effects, split, seed, on_progress))
+    if not any(np.any(c.paired) or np.any(c.mean) for c in conditions):
+        return None
+    lowest = 0.0 if predicts_expression(loaded.card) else None
+    whole = fit_mixture(conditions)
+    crossed, folds = _folds(conditions, seed)
+    fits = [(fit_mixture([c for c in conditions if c not in fold]), fold) for fold in folds]
+    return Calibration(
+        paired=whole.paired,
+        mean=whole.mean,
+        lowest=BOUNDS[0],
+        highest=BOUNDS[1],
+        prior=PRIOR,
+        contexts=tuple(sorted({c.context for c in conditions})),
+        perturbations=tuple(sorted({c.perturbation for c in conditions})),
+        conditions=len(conditions),
+        cells=sum(c.cells for c in conditions),
+        crossed=crossed,
+        folds=len(folds),
+        paired_range=_range([fit.paired for fit, _ in fits]),
+        mean_range=_range([fit.mean for fit, _ in fits]),
+        scores=_scores(conditions, fits, lowest),
+        seed=seed,
+    )
+
+
+def predicts_expression(card: ModelCard) -> bool:
+    """What comes out is expression of genes, not an embedding alone."""
+    return not card.reads_embedding or card.config.decoder is not None
+
+
+def output_sources(split: Split, card: ModelCard) -> tuple[FeatureSource, ...]:
+    """How the features that a model predicts are measured in each file of a split: expression, or its embedding.
+
+    Raises:
+        IncompatibleError: a file that the model cannot read, or that lacks the expression it predicts.
+    """
+    return tuple(_sources(at, card)[1] for at in split.sources)
+
+
+def _sources(at: SplitSource, card: ModelCard) -> tuple[FeatureSource, FeatureSource]:
+    """What the model reads of a file, and where what it predicts is measured."""
+    source = require_compatible(check_compatibility(at.dataset, card, allow_unknown=True, allow_other_embedding=True))
+    if not predicts_expression(card):
+        return source, source
+    measured = expression_source(at.dataset, card, source)
+    if measured is None:
+        raise IncompatibleError(
+            f"{at.dataset.path.name} has no expression of the genes that the model predicts.",
+            "Without it there is no measured effect to compare with.",
+            "Choose the column of gene names that the model was trained with.",
+        )
+    return source, measured
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Validation conditions of one context in one file: perturbation -> its measured cells."""
+
+    at: SplitSource
+    context: str
+    rows: dict[str, np.ndarray]
+
+
+def _conditions(
+    loaded: LoadedModel, effects: EffectTable, split: Split, seed: int, on_progress: OnProgress
+) -> Iterator[Condition]:
+    places = _chosen(list(_places(loaded.card, effects, split)), seed)
+    total, done = sum(len(place.rows) for place in places), 0
+    for place in places:
+        control, paired = paired_effects(loaded, place.at, place.context, tuple(place.rows), seed)
+        _, measured = _sources(place.at, loaded.card)
+        for label, rows in place.rows.items():
+            mean = effects.mean_of_perturbation(label, place.context)
+            assert mean is not None
+            # a gene that this file does not have was not measured, and tells nothing
+            there = np.asarray(measured.columns) >= 0 if measured.columns is not None else np.ones(len(mean), dtype=bool)
+            observed = mean_cell(place.at, measured, rows) - control
+            done += 1
+            on_progress(Progress(STAGE, done, total))
+            yield Condition(
+                place.context,
+                label,
+                paired=paired[label] * there,
+                mean=mean * there,
+                observed=observed * there,
+                control=control * there,
+                cells=len(rows),
+            )
+
+
+def _places(card: ModelCard, effects: EffectTable, split: Split) -> Iterator[_Place]:
+    """Contexts with validation conditions that can be used, and controls that are not test cells."""
+    known = set(card.perturbations) - {card.control, split.control}
+    for at in split.sources:
+        held = at.parts == VAL
+        p, c = at.dataset.perturbation_labels(), at.dataset.context_labels()
+        for context in sorted(set(c[held].tolist()) - {""}):
+            here = held & (c == context)
+            rows = {}
+            for label in sorted(set(p[here].tolist()) & known):
+                cells = np.flatnonzero(here & (p == label))
+                if len(cells) >= MIN_CELLS and effects.mean_of_perturbation(label, context) is not None:
+                    rows[label] = cells
+            if rows and len(control_rows(at, context)):
+                yield _Place(at, context, rows)
+
+
+def _chosen(places: list[_Place], seed: int) -> list[_Place]:
+    """At most `MOST_CONDITIONS` conditions, drawn by the seed."""
+    every = [(i, label) for i, place in enumerate(places) for label in place.rows]
+    if len(every) <= MOST_CONDITIONS:
+        return places
+    picked = np.random.default_rng(seed).choice(len(every), MOST_CONDITIONS, replace=False)
+    kept = {every[i] for i in picked.tolist()}
+    found = [
+        _Place(place.at, place.context, {label: rows for label, rows in place.rows.items() if (i, label) in kept})
+        for i, place in enumerate(places)
+    ]
+    return [place for place in found if place.rows]
+
+
+def control_rows(at: SplitSource, context: str) -> np.ndarray:
+    """Control cells of a context that are for training or validation, (m,): never test cells."""
+    rows = at.dataset.control_rows(context)
+    return rows[np.isin(at.parts[rows], (TRAIN, VAL))]
+
+
+def mean_cell(at: SplitSource, source: FeatureSource, rows: np.ndarray) -> np.ndarray:
+    """(g,) float64 mean of cells, block by block."""
+    return sum(values.sum(axis=0, dtype=np.float64) for _, values in iter_features(at.dataset, source, rows)) / len(rows)
+
+
+def paired_effects(
+    loaded: LoadedModel, at: SplitSource, context: str, labels: tuple[str, ...], seed: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The mean control cell of a context (g,), and what the model makes of it: label -> effect on the mean cell (g,).
+
+    As in a prediction: a cell plus its own effect (under the label minus under the control), expression not below 0.
+    """
+    card, size = loaded.card, loaded.card.set_size
+    source, measured = _sources(at, card)
+    pool = control_rows(at, context)
+    rng = np.random.default_rng([seed, zlib.crc32(context.encode())])
+    n = min(len(pool), MOST_CELLS)
+    rows = draw_basal(pool, math.ceil(n / size) * size, rng)  # whole sets; the surplus is predicted and not counted
+    runner = SetRunner(loaded.module, loaded.perturbation_features, card.attention)
+    batches = batch_indices(at.dataset, card, allow_unknown=True)
+    expression = predicts_expression(card)
+    sums = {label: np.zeros(1) for label in labels}
+    step = max(1, CELLS_HELD // size) * size
+    for start in range(0, len(rows), step):
+        unique, positions = np.unique(rows[start : start + step], return_inverse=True)
+        cells = positions.reshape(-1, size)
+        read = read_features(at.dataset, source, unique)
+        basal = read if measured is source else read_features(at.dataset, measured, unique)
+        flat = basal[cells.ravel()]
+        runner.load_cells([read])
+        of = batches[unique[cells]] if batches is not None else None
+        reference = _predicted(runner, card, card.control, cells, of)
+        for label in labels:
+            moved = flat + (_predicted(runner, card, label, cells, of) - reference)
+            if expression:
+                np.maximum(moved, 0.0, out=moved)
+            sums[label] = sums[label] + (moved - flat)[: n - start].sum(axis=0, dtype=np.float64)
+    return mean_cell(at, measured, pool), {label: total / n for label, total in sums.items()}
+
+
+def _predicted(runner: SetRunner, card: ModelCard, label: str, cells: np.ndarray, batches: np.ndarray | None) -> np.ndarray:
+    """Sets (k, s) of loaded cells under a label, cell by cell: (k * s, g) expression where the model predicts it."""
+    row = card.perturbations.index(label)
+    tasks = [SetTask(one, row, batches[i] if batches is not None else None, i) for i, one in enumerate(cells)]
+    found = sorted(runner.run(tasks), key=lambda result: result.tag)
+    return np.concatenate([r.decoded if r.decoded is not None else r.predicted for r in found])
+
+
+def _folds(conditions: Sequence[Condition], seed: int) -> tuple[Literal["contexts", "perturbations", ""], list[list[Condition]]]:
+    """Conditions left out together: a context at a time, else perturbations; none when there is one of each."""
+    kinds: tuple[Literal["contexts", "perturbations"], ...] = ("contexts", "perturbations")
+    for kind in kinds:
+        label_of = {id(c): c.context if kind == "contexts" else c.perturbation for c in conditions}
+        labels = sorted(set(label_of.values()))
+        if len(labels) > 1:
+            order = np.random.default_rng(seed).permutation(len(labels))
+            number = {labels[i]: place % MOST_FOLDS for place, i in enumerate(order.tolist())}
+            n = min(MOST_FOLDS, len(labels))
+            return kind, [[c for c in conditions if number[label_of[id(c)]] == fold] for fold in range(n)]
+    return "", []
+
+
+def _scores(
+    conditions: Sequence[Condition], fits: list[tuple[Mixture, list[Condition]]], lowest: float | None
+) -> dict[str, float]:
+    given = {"none": Mixture(0, 0), "corrected": Mixture(1, 0), "mean": Mixture(0, 1)}
+    errors = {name: [_error(c, mixture, lowest) for c in conditions] for name, mixture in given.items()}
+    if fits:
+        errors["calibrated"] = [_error(c, mixture, lowest) for mixture, fold in fits for c in fold]
+    scores = {f"mae_{name}": float(np.mean([np.abs(e).mean() for e in found])) for name, found in errors.items()}
+    scores |= {f"mse_{name}": float(np.mean([np.square(e).mean() for e in found])) for name, found in errors.items()}
+    return {name: round(value, 6) for name, value in scores.items()}
+
+
+def _error(condition: Condition, mixture: Mixture, lowest: float | None) -> np.ndarray:
+    return mixed_mean(condition, mixture, lowest) - (condition.control + condition.observed)
+
+
+def _range(values: list[float]) -> tuple[float, ...]:
+    return (min(values), max(values)) if values else ()
