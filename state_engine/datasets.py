@@ -30,7 +30,12 @@ _ID = re.compile(r"[a-z0-9]{4,24}")
 
 @dataclass(frozen=True)
 class DataEntry:
-    """A data set that was opened once. `origin` is upload, server, made (here, such as an embedding) or demo; `created` is an ISO time (UTC)."""
+    """A data set that was opened once.
+
+    Args:
+        origin: upload, server, public (fetched), made (here, such as an embedding) or demo.
+        created: ISO time (UTC).
+    """
 
     id: str
     name: str
@@ -89,6 +94,20 @@ def register_file(settings: Settings, path: Path) -> DataEntry:
         raise UnsafeFileError(f"{path.name} is outside the data folders.", "", "Add its folder to STATE_EXPLORER_DATA.")
     known = next((e for e in list_datasets(settings) if e.path == str(real)), None)
     return known or _save(settings, DataEntry(secrets.token_hex(6), real.name, str(real), "server", _now()))
+
+
+def register_public(settings: Settings, path: Path, name: str) -> DataEntry:
+    """Gives a file of a public data set an id; the same file gets the same entry again, and stays when it is forgotten."""
+    real = path.resolve()
+    known = next((e for e in list_datasets(settings) if e.path == str(real)), None)
+    return known or _save(settings, DataEntry(secrets.token_hex(6), name, str(real), "public", _now()))
+
+
+def forget_below(settings: Settings, folder: Path) -> None:
+    """Forgets the data sets whose files lie below a folder; the files stay."""
+    for entry in list_datasets(settings):
+        if entry.id != DEMO_ID and Path(entry.path).is_relative_to(folder.resolve()):
+            (settings.home / "datasets" / f"{entry.id}.json").unlink(missing_ok=True)
 
 
 def register_made(settings: Settings, name: str, path: Path, choices: Choices) -> DataEntry:

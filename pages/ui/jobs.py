@@ -8,7 +8,7 @@ import streamlit as st
 
 from pages.ui import session
 from pages.ui.widgets import show_error
-from pages.ui.words import duration
+from pages.ui.words import duration, size
 from state_engine.errors import JobError
 from state_engine.jobs import local
 from state_engine.jobs.store import Job, JobFailure, JobStore
@@ -67,7 +67,9 @@ def _state(job: Job) -> str:
 
 
 def _stage(job: Job) -> str:
-    counts = f" {job.done:,} of {job.total:,}" if job.total else ""
+    in_bytes = job.stage.split(" ")[0] in ("Downloading", "Unpacking", "Verifying")
+    done, total = (size(job.done), size(job.total)) if in_bytes else (f"{job.done:,}", f"{job.total:,}")
+    counts = f" {done} of {total}" if job.total else f" {done}" if in_bytes and job.done else ""
     return f"{job.stage or 'Starting'}{counts}"
 
 

@@ -6,6 +6,7 @@ import streamlit as st
 
 from pages.ui import session
 from pages.ui.datapage import choices_form, understood, variable_genes
+from pages.ui.publicdata import public_data
 from pages.ui.widgets import errors_shown, go, page_head, start_demo
 from state_engine.datasets import list_datasets, receive_upload, register_file, remove_dataset, server_files
 
@@ -16,7 +17,7 @@ page_head(
 
 settings = session.settings()
 with st.container(border=True, key="open_data"):
-    tabs = st.tabs(["Upload", "On this server", "Opened before", "Demo"])
+    tabs = st.tabs(["Upload", "On this server", "Opened before", "Public data", "Demo"])
     with tabs[0]:
         upload = st.file_uploader(
             "An .h5ad file", type=["h5ad"], key=f"upload_{st.session_state.get('uploads', 0)}", help="AnnData, up to a few GB."
@@ -58,7 +59,9 @@ with st.container(border=True, key="open_data"):
                     if session.chosen("data") == old.id:
                         session.choose("data", "")
                     st.rerun()
-    with tabs[3]:
+    with tabs[3], errors_shown():
+        public_data(settings)
+    with tabs[4]:
         st.markdown("A simulated screen of about 6,000 immune cells, 5 cell types and 13 perturbations, with real gene names.")
         if st.button("Use the demo", key="use_demo", icon=":material/science:"):
             start_demo()

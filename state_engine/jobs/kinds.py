@@ -39,6 +39,8 @@ KINDS: dict[str, str] = {
     )
 } | {name: f"{_EMBED_TASKS}:{name}" for name in ("embed", "similar", "genes_read", "convert_se")}
 KINDS |= {name: f"state_engine.jobs.challenge_tasks:{name}" for name in ("score", "rehearse")}
+KINDS["fetch"] = "state_engine.jobs.public_data_tasks:fetch"
+KINDS["train"] = "state_engine.jobs.train_tasks:train"
 
 # done one after the other by a worker that has nothing to do, most wanted first; a job that comes is taken up in between
 WARMUP: tuple[str, ...] = (

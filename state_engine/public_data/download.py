@@ -321,7 +321,7 @@ def _checked(file: PublicFile, path: Path, url: str, on_progress: OnProgress) ->
             sha256.update(block)
             md5.update(block)
             done += len(block)
-            on_progress(Progress(f"Checking {file.name}", done, size))
+            on_progress(Progress(f"Verifying {file.name}", done, size))
     problems = [
         f"{what} is {got}, not {known}"
         for what, known, got in (

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from state_engine.config import Settings, load_settings
+from state_engine.datasets import forget_below
 from state_engine.errors import ConfigError, DataError
 from state_engine.files import PART_PREFIX, size_on_disk, write_json
 from state_engine.progress import OnProgress, Progress, silent
@@ -79,7 +80,9 @@ def fetch(data: PublicData | str, folder: Path, on_progress: OnProgress = silent
     try:
         for file in entry.files:
             got = download(file, folder, settings, on_progress)
-            on_progress(Progress(f"Checking {file.name}", got.size, got.size, f"{file.name}: sha256 {got.sha256}. {got.checked}"))
+            on_progress(
+                Progress(f"Verifying {file.name}", got.size, got.size, f"{file.name}: sha256 {got.sha256}. {got.checked}")
+            )
             arrived.append(got)
             if file.is_archive:
                 came += _unpacked(folder / file.name, made_folders, settings, on_progress)
@@ -129,6 +132,7 @@ def remove_fetched(name: str, settings: Settings) -> int:
     """Deletes a public data set from the app's own folders, parts of it too, and returns the bytes that became free."""
     folder = home_of(find(name).name, settings)
     freed = size_on_disk(folder) if folder.is_dir() else 0
+    forget_below(settings, folder)
     shutil.rmtree(folder, ignore_errors=True)
     return freed
 

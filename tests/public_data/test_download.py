@@ -56,7 +56,7 @@ def test_a_file_comes_whole_with_bytes_reported(server: FileServer, tmp_path: Pa
     loading = [p for p in seen if p.stage == "Downloading cells.h5ad"]
     assert loading[0].done == 0 and loading[-1].done == loading[-1].total == len(CONTENT)
     assert [p.done for p in loading] == sorted(p.done for p in loading)
-    assert seen[-1].stage == "Checking cells.h5ad" and seen[-1].done == len(CONTENT)
+    assert seen[-1].stage == "Verifying cells.h5ad" and seen[-1].done == len(CONTENT)
 
 
 def test_what_is_there_is_checked_and_not_asked_for_again(server: FileServer, tmp_path: Path) -> None:

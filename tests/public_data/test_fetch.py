@@ -45,7 +45,7 @@ def test_a_support_set_comes_with_a_plan_that_opens(server: FileServer, content:
     assert made.data == ("competition_support_set/competition_train.h5", "competition_support_set/hepg2.h5")
     assert made.plans == ("competition_support_set/starter.toml",) and made.others == ("competition_support_set/gene_names.csv",)
     assert made.licence == "CC0 1.0" and "as known (the test)" in made.arrived[0].checked
-    assert {p.stage.split()[0] for p in seen} == {"Downloading", "Checking", "Unpacking"}
+    assert {p.stage.split()[0] for p in seen} == {"Downloading", "Verifying", "Unpacking"}
     assert not (tmp_path / "vcc" / ZIP).exists() and read_record(tmp_path / "vcc") == made
     split = open_split(tmp_path / "vcc" / made.plans[0], Choices(context_key="cell_type"))
     table = split.table()
