@@ -1,0 +1,124 @@
+"""What a training will take, before it runs: parameters of the network, time, memory. No torch: pages show it.
+
+The number of parameters is exact; the time is rough, from the multiplications of a step and rates as measured on common machines.
+
+Notation: b sets a step, s cells in a set, d hidden width, g features, o output features, t positions of a set.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from state_engine.models.config import BackboneConfig, DecoderConfig, TransitionConfig
+from state_engine.train.request import TrainRequest
+
+# multiplications and additions a second, of a step's mixture of small and large products; the CPU's are for one core
+_RATE = {("cpu", "fp32"): 2.5e10, ("cpu", "bf16"): 5e10, ("cuda", "fp32"): 1e13, ("cuda", "bf16"): 5e13, ("mps", "fp32"): 1e12}
+_STEP_SECONDS = {"cpu": 0.012, "cuda": 0.012, "mps": 0.02}  # of a step that multiplies nothing
+_START_SECONDS = 8.0  # imports, reading labels, saving
+_BOTTLENECK = 8  # the width of the space `genes` is divided by it
+
+
+@dataclass(frozen=True)
+class TrainEstimate:
+    """Parameters of the network; seconds of the training on `device`; bytes of memory for weights, optimiser and features."""
+
+    parameters: int
+    seconds: float
+    memory_bytes: int
+    device: str
+
+
+def network_sketch(
+    request: TrainRequest, features: int, perturbation: int, batches: int = 0, decoded: int = 0
+) -> TransitionConfig:
+    """The network that a request asks for, by its sizes.
+
+    Args:
+        features: g, of a cell.
+        perturbation: width of a perturbation's vector; with one-hot vectors the number of labels, the control included.
+        batches: labels of batches, when the request has a batch encoder.
+        decoded: genes of the gene decoder.
+    """
+    d = request.hidden
+    kv, width = request.kv_heads or request.heads, request.head_dim or d // request.heads
+    backbone = BackboneConfig(request.backbone, d, request.layers, request.heads, kv, width, request.intermediate or 4 * d)
+    decoder = DecoderConfig(features, decoded, request.decoder_hidden) if request.gene_decoder and decoded else None
+    return TransitionConfig(
+        input_dim=features,
+        output_dim=features,
+        perturbation_dim=perturbation,
+        backbone=backbone,
+        output_space=request.output_space or ("hvg" if request.reads_genes else "embedding"),
+        set_size=request.set_size,
+        batch_dim=batches if request.batch_encoder else 0,
+        encoder_layers=request.encoder_layers,
+        decoder_layers=request.decoder_layers,
+        basal_mlp=request.basal_mlp,
+        predict_residual=request.predict_residual,
+        batch_encoder=request.batch_encoder,
+        batch_token=request.batch_token,
+        confidence_token=request.confidence_token,
+        decoder=decoder,
+    )
+
+
+def count_parameters(config: TransitionConfig) -> int:
+    """All numbers of the network's weights."""
+    d, o = config.backbone.hidden, config.output_dim
+    total = _mlp(config.perturbation_dim, d, d, config.encoder_layers)
+    total += _mlp(config.input_dim, d, d, config.encoder_layers if config.basal_mlp else 1)
+    total += _backbone(config.backbone) + _mlp(d, d, o, config.decoder_layers)
+    total += config.batch_dim * d if config.batch_encoder else 0
+    total += d * (config.batch_token + config.confidence_token)
+    if config.confidence_token:
+        total += _normed(d, d // 2) + _normed(d // 2, d // 4) + d // 4 + 1
+    if config.output_space == "genes" and config.predict_residual:
+        total += _mlp(o, o // _BOTTLENECK, o, 2)
+    if config.decoder is not None:
+        widths = (config.decoder.latent, *config.decoder.hidden)
+        total += sum(_normed(a, b) for a, b in pairwise(widths)) + (widths[-1] + 1) * config.decoder.genes
+    return total
+
+
+def estimate_training(
+    request: TrainRequest, config: TransitionConfig, cells: int, device: Literal["cpu", "cuda", "mps"] = "cpu"
+) -> TrainEstimate:
+    """Time and memory of a training.
+
+    Args:
+        request: what is trained.
+        config: its network, see `network_sketch`.
+        cells: that are trained on.
+        device: where it will run.
+    """
+    parameters, rows = count_parameters(config), request.sets_a_step * request.set_size
+    once_a_set = _mlp(config.perturbation_dim, config.backbone.hidden, config.backbone.hidden, config.encoder_layers)
+    forward = 2.0 * ((parameters - once_a_set) * rows + once_a_set * request.sets_a_step)
+    attention = 4.0 * config.backbone.layers * rows * request.set_size * config.backbone.heads * config.backbone.head_dim
+    distances = 6.0 * rows * request.set_size * config.output_dim
+    rate = _RATE.get((device, request.precision), 1e12) * ((os.cpu_count() or 1) if device == "cpu" else 1)
+    step = _STEP_SECONDS[device] + 3 * (forward + attention + distances) / rate
+    features = min(4 * cells * config.input_dim, int(request.cache_gb * 1024**3))
+    return TrainEstimate(parameters, _START_SECONDS + request.steps * step, 16 * parameters + features + 800_000_000, device)
+
+
+def _mlp(wide_in: int, hidden: int, wide_out: int, layers: int) -> int:
+    widths = (wide_in, *[hidden] * (layers - 1), wide_out)
+    return sum((a + 1) * b for a, b in pairwise(widths))
+
+
+def _normed(wide_in: int, wide_out: int) -> int:
+    return (wide_in + 1) * wide_out + 2 * wide_out
+
+
+def _backbone(config: BackboneConfig) -> int:
+    d, inner = config.hidden, config.heads * config.head_dim
+    attention = d * (inner + 2 * config.kv_heads * config.head_dim) + inner * d
+    if config.kind == "llama":
+        return config.layers * (attention + 3 * d * config.intermediate + 2 * d) + d
+    biases = inner + 2 * config.kv_heads * config.head_dim + d + config.intermediate + d
+    return config.layers * (attention + 2 * d * config.intermediate + biases + 4 * d) + 2 * d
