@@ -22,6 +22,7 @@ OBSERVED: Final = "observed"
 KINDS: Final = (PREDICTED, PREDICTED_CONTROL, OBSERVED_CONTROL, OBSERVED)
 
 RAW_LAYER: Final = "raw"
+CALIBRATED_LAYER: Final = "calibrated"
 MANIFEST: Final = "state_explorer"
 X: Final = "X"
 

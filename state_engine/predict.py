@@ -21,6 +21,8 @@ import numpy as np
 import pandas as pd
 
 from state_engine import keys
+from state_engine.calibrated import add_calibrated, calibrated_of
+from state_engine.checkpoints.baselines import load_effects
 from state_engine.checkpoints.store import LoadedModel, load_model
 from state_engine.compatibility import check_compatibility, require_compatible
 from state_engine.data.cell_sets import draw_basal
@@ -120,6 +122,8 @@ def predict(
         work.write(beside, str(device.name))
         if filled:
             fill_mean_effects(beside, filled, on_progress)
+        if work.calibrated is not None:
+            add_calibrated(beside, work.calibrated, None if work.genes else loaded.card.input_key, on_progress)
     remarks = tuple(work.remarks)
     labels = plan.perturbations
     return PredictionSummary(len(contexts) * len(labels) * plan.cells, contexts, labels, work.done, device.name, remarks)
@@ -170,6 +174,15 @@ class _Work:
         self.batches = batch_indices(dataset, loaded.card, request.allow_unknown)
         self.expression = expression_source(dataset, loaded.card, source)
         self.genes = gene_names(dataset, loaded.card, source)
+        self.calibrated = calibrated_of(
+            self.card,
+            load_effects(Path(request.model)) if self.card.calibration is not None else None,
+            tuple((p, c) for c in plan.contexts for p in plan.perturbations),
+            tuple(self.genes) or None,
+            len(self.genes) or self.card.config.output_dim,
+        )
+        if self.calibrated is not None:
+            self.remarks.append(self.calibrated.remark())
 
     def write(self, path: Path, device: str) -> None:
         embedding = (self.card.input_key, self.card.config.output_dim) if self.card.reads_embedding else None
@@ -334,6 +347,7 @@ class _Work:
             "scale": "log1p" if self.genes else "embedding",
             "embedding_key": self.card.input_key if self.card.reads_embedding else None,
             "embedding_models": self._embedding_models(),
+            "calibration": self.calibrated.facts() if self.calibrated is not None else None,
             "set_size": self.plan.set_size,
             "device": device,
             "versions": package_versions(),

@@ -1,7 +1,8 @@
 """Writing a prediction's result file: an .h5ad that grows row block by row block, so that memory does not grow with it.
 
 Layout: rows are [predicted | predicted control | observed control | observed]; X is the corrected expression (log1p), dense float32;
-layers["raw"] what the model said; `uns["state_explorer"]` a JSON manifest. See `state_engine.analysis.result` for the reader.
+layers["raw"] what the model said; layers["calibrated"] where the model has a calibration (`state_engine.calibrated`);
+`uns["state_explorer"]` a JSON manifest. See `state_engine.analysis.result` for the reader.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ class ResultWriter:
         _write_frame(path, obs, genes)
         self._file = h5py.File(path, "r+")
         n = len(obs)
-        self._x = _array(self._file, "X", (n, len(genes)))
-        self._raw = _array(self._file["layers"], keys.RAW_LAYER, (n, len(genes))) if keep_raw and genes else None
+        self._x = new_array(self._file, "X", (n, len(genes)))
+        self._raw = new_array(self._file["layers"], keys.RAW_LAYER, (n, len(genes))) if keep_raw and genes else None
         self._embedding = self._embedding_raw = None
         if embedding is not None:
             key, width = embedding
-            self._embedding = _array(self._file["obsm"], key, (n, width))
-            self._embedding_raw = _array(self._file["obsm"], f"{key}_raw", (n, width)) if keep_raw else None
+            self._embedding = new_array(self._file["obsm"], key, (n, width))
+            self._embedding_raw = new_array(self._file["obsm"], f"{key}_raw", (n, width)) if keep_raw else None
 
     def write(self, start: int, corrected: np.ndarray, raw: np.ndarray) -> None:
         """Expression of rows start.. (n, g), log1p."""
@@ -88,7 +89,8 @@ def _write_frame(path: Path, obs: pd.DataFrame, genes: list[str]) -> None:
     ad.AnnData(obs=frame, var=pd.DataFrame(index=pd.Index(genes, dtype=object))).write_h5ad(path)
 
 
-def _array(group: h5py.Group, name: str, shape: tuple[int, int]) -> h5py.Dataset:
+def new_array(group: h5py.Group, name: str, shape: tuple[int, int]) -> h5py.Dataset:
+    """A dense float32 matrix as AnnData reads it, in the place of one that is there."""
     if name in group:
         del group[name]
     if min(shape) == 0:

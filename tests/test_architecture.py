@@ -24,6 +24,7 @@ LAYERS = (
         "forward",
         "results",
         "mean_effect",
+        "calibrated",
         "replaced",
         "request",
         "attention_maps",

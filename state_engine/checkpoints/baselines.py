@@ -50,7 +50,7 @@ def save_effects(folder: Path, table: EffectTable) -> Path:
 
 
 def load_effects(folder: Path) -> EffectTable | None:
-    """The table of a model's folder; None when it has none.
+    """The table of a model's folder, or of a training's run folder; None when there is none.
 
     Raises:
         CheckpointError: the file is damaged, has another layout, or contradicts itself.
@@ -59,8 +59,8 @@ def load_effects(folder: Path) -> EffectTable | None:
 
     from state_engine.models.baselines import EffectTable
 
-    path = folder / EFFECTS
-    if not path.is_file():
+    path = next((p for p in (folder / EFFECTS, folder / "model" / EFFECTS) if p.is_file()), None)
+    if path is None:
         return None
     try:
         with safe_open(path, framework="numpy") as file:
