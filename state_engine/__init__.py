@@ -5,7 +5,9 @@ Public names are resolved on first use, so importing the package is quick and lo
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -52,6 +54,17 @@ _PUBLIC: dict[str, str] = {
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])
+
+
+class _Package(ModuleType):
+    """A verb's name stands for the verb, also when something has imported the module of the same name before."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _PUBLIC and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

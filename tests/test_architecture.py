@@ -140,6 +140,15 @@ def test_the_modules_that_pages_use_load_no_torch() -> None:
     assert not loaded & {"lancedb", "torch", "umap", "scanpy", "pdex", "numba", "sklearn"}
 
 
+def test_a_verb_is_a_verb_whatever_was_imported_before() -> None:
+    code = (
+        "import state_engine.predict, state_engine.embed, state_engine.decode, state_engine.public_data.fetch\n"
+        "from state_engine import decode, embed, fetch, predict\n"
+        "assert all(map(callable, (decode, embed, fetch, predict)))"
+    )
+    loaded_after(code)
+
+
 def test_public_names_are_a_list_that_resolves() -> None:
     import state_engine
 
