@@ -13,6 +13,7 @@ import state_engine.challenge.commands as challenge
 import state_engine.challenge.template_command as template
 import state_engine.embed_commands as embedding
 import state_engine.evaluate.command as scoring
+import state_engine.evaluate.evaluate_command as evaluation
 import state_engine.public_data.commands as public
 import state_engine.search_commands as search
 from state_engine import __version__
@@ -51,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     template.add_template_parser(commands).set_defaults(run=lambda o: template.run_template(o, print, _on_terminal()))
     challenge.add_submit_parser(commands).set_defaults(run=lambda o: challenge.run_submit(o, print, _on_terminal()))
     scoring.add_score_parser(commands).set_defaults(run=lambda o: scoring.run_score(o, print, _on_terminal()))
+    evaluation.add_evaluate_parser(commands).set_defaults(run=lambda o: evaluation.run_evaluate(o, print, _on_terminal()))
     challenge.add_verify_parser(commands).set_defaults(run=lambda o: challenge.run_verify(o, print, _on_terminal()))
     embedding.add_embed_parser(commands).set_defaults(run=lambda o: embedding.run_embed(o, print, _on_terminal()))
     embedding.add_decode_parser(commands).set_defaults(run=lambda o: embedding.run_decode(o, print, _on_terminal()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import anndata as ad
@@ -24,34 +25,35 @@ from cell_eval import MetricsEvaluator
 
 folder, control, column = sys.argv[1:4]
 out = {"versions": {name: version(name) for name in ("cell-eval", "pdex")}}
-for side in ("predicted", "baseline"):
+out["values"] = {}
+for side in sys.argv[4:]:
     evaluator = MetricsEvaluator(
         ad.read_h5ad(f"{folder}/{side}.h5ad"), ad.read_h5ad(f"{folder}/measured.h5ad"),
         control_pert=control, pert_col=column, outdir=f"{folder}/{side}",
     )
     frame, _ = evaluator.compute(profile="vcc", write_csv=False)
     names = frame["perturbation"].to_list()
-    out[side] = {m: dict(zip(names, frame[m].to_list())) for m in frame.columns if m != "perturbation"}
+    out["values"][side] = {m: dict(zip(names, frame[m].to_list())) for m in frame.columns if m != "perturbation"}
 with open(f"{folder}/out.json", "w") as file:
     json.dump(out, file)
 """
 
 
 def run_cell_eval(
-    python: Path, predicted: ad.AnnData, baseline: ad.AnnData, measured: ad.AnnData, control: str, column: str
-) -> tuple[Values, Values, dict[str, str]]:
-    """The 2025 metrics by perturbation, of the submission and of the baseline, and the versions that made them.
+    python: Path, sides: Mapping[str, ad.AnnData], measured: ad.AnnData, control: str, column: str
+) -> tuple[dict[str, Values], dict[str, str]]:
+    """The 2025 metrics by perturbation of each side (a name that can be a file's, and its cells), and the versions that made them.
 
     Raises:
         ChallengeError: no such interpreter, or cell-eval failed there.
     """
     with tempfile.TemporaryDirectory(prefix="cell-eval-") as name:
         folder = Path(name)
-        for side, cells in (("predicted", predicted), ("baseline", baseline), ("measured", measured)):
+        for side, cells in (*sides.items(), ("measured", measured)):
             cells.write_h5ad(folder / f"{side}.h5ad")
         try:
             done = subprocess.run(
-                [python, "-c", _SCRIPT, folder, control, column], cwd=folder, capture_output=True, text=True, check=False
+                [python, "-c", _SCRIPT, folder, control, column, *sides], cwd=folder, capture_output=True, text=True, check=False
             )
         except OSError as error:
             raise ChallengeError(f"{python} cannot be started.", f"{error.strerror}.", "Give the Python of cell-eval.") from error
@@ -59,4 +61,4 @@ def run_cell_eval(
             last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise ChallengeError("cell-eval failed.", f"It says: {last[:400]}", "Score without it.")
         out = json.loads((folder / "out.json").read_text())
-    return out["predicted"], out["baseline"], out["versions"]
+    return out["values"], out["versions"]

@@ -70,7 +70,9 @@ def score_2025(
     baseline = _mean_cells(measured, mean_of_perturbations(measured) if mean is None else mean, rules)
     engine, versions = "cell-eval2", None
     if cell_eval:
-        user, base, versions = run_cell_eval(Path(cell_eval), predicted, baseline, measured, rules.control, TARGET)
+        sides = {"predicted": predicted, "baseline": baseline}
+        values, versions = run_cell_eval(Path(cell_eval), sides, measured, rules.control, TARGET)
+        user, base = values["predicted"], values["baseline"]
         engine = "cell-eval"
     else:
         # the tests on the measured cells are the same for both: the second reads them from the folder
@@ -122,7 +124,7 @@ def _depth_remark(predicted: ad.AnnData, measured: ad.AnnData, rules: Rules, rem
 def score_2026(predicted: ad.AnnData, measured: ad.AnnData, rules: Rules, remarks: list[str]) -> Made:
     from cell_eval2 import aggregate_metrics, build_generic_baseline
 
-    config = _config_2026(measured, rules, remarks)
+    config = config_2026(measured, rules, remarks)
     own = (predicted.obs[TARGET] != rules.control).to_numpy()
     controls = measured[(measured.obs[TARGET] == rules.control).to_numpy()]
     with_controls = ad.concat([predicted[own], controls], index_unique="-", keys=["predicted", "control"])
@@ -184,7 +186,8 @@ def _config_2025(measured: ad.AnnData, rules: Rules, fdr: Fdr, remarks: list[str
     return _with_targets(config, measured, rules, remarks)
 
 
-def _config_2026(measured: ad.AnnData, rules: Rules, remarks: list[str]) -> EvalConfig:
+def config_2026(measured: ad.AnnData, rules: Rules, remarks: list[str]) -> EvalConfig:
+    """The scorer's settings of 2026 for measured cells under the labels of the rules."""
     from cell_eval2 import EvalConfig
 
     config = replace(EvalConfig.from_preset("vcc2026"), pert_col=TARGET, control=rules.control, device="cpu")

@@ -1,0 +1,55 @@
+"""Where the baselines' effects and the perturbations' features come from: a run or model, a file, or the measured cells themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from state_engine.errors import RunError
+from state_engine.evaluate.compared_files import ComparedFiles
+from state_engine.evaluate.evaluation_request import EvaluationRequest
+from state_engine.evaluate.guesses import EffectSource, on_genes
+from state_engine.evaluate.pseudobulks import Pseudobulks, effects_of
+
+OWN_WORDS: Final = (
+    "the measured cells themselves, each scored condition left out: they see other held-out cells, which flatters them"
+)
+NO_FEATURES: Final = "No features of the perturbations were given (--features)."
+
+
+def effect_source(request: EvaluationRequest, files: ComparedFiles, real: Pseudobulks) -> EffectSource:
+    """The effects of a run or model when the request names one, else those of the measured file.
+
+    Raises:
+        RunError: the run or model has none. GeneError: it lacks compared genes.
+    """
+    if not request.effects:
+        return EffectSource(effects_of(real, files.control, files.genes), OWN_WORDS, own=True)
+    from state_engine.checkpoints.baselines import load_effects
+
+    folder = Path(request.effects)
+    table = next((t for t in map(load_effects, (folder, folder / "model")) if t is not None), None)
+    if table is None:
+        raise RunError(
+            f"{folder.name} has no effects of training cells.",
+            "There is no baselines.safetensors in it or in its folder 'model'.",
+            "Leave it out (--effects): the baselines are then made of the measured cells themselves.",
+        )
+    n = len(table.perturbations)
+    words = f"{n:,} conditions in the training cells of {folder.name}; no cell scored here is among them"
+    if set(zip(table.perturbations, table.contexts, strict=True)) & set(files.conditions):
+        seen = len(set(zip(table.perturbations, table.contexts, strict=True)) & set(files.conditions))
+        words = f"{n:,} conditions in the training cells of {folder.name}, {seen:,} of the scored ones among them, each left out for itself"
+    return EffectSource(on_genes(table, files.genes, folder.name), words, own=False)
+
+
+def perturbation_features(request: EvaluationRequest) -> tuple[tuple[tuple[str, ...], np.ndarray] | None, str]:
+    """Labels (k,) and features (k, p) of the file that the request names, or None and why."""
+    if not request.features:
+        return None, NO_FEATURES
+    from state_engine.checkpoints.perturbation_features import read_features_file
+
+    found = read_features_file(Path(request.features))
+    return (found.labels, found.vectors), ""
