@@ -17,6 +17,7 @@ from pages.ui.runview import open_run, stamp
 from pages.ui.words import plural
 from state_engine.analysis import stored
 from state_engine.analysis.effects import (
+    CALIBRATED,
     CORRECTED,
     NO_CHANGE,
     OTHER_CONTEXTS,
@@ -31,6 +32,7 @@ from state_engine.runs import RunFolder
 
 NAMES = {
     CORRECTED: "**Prediction**",
+    CALIBRATED: "Calibrated prediction",
     RAW: "Raw prediction",
     NO_CHANGE: "No change",
     OTHER_CONTEXTS: "Mean of other contexts",

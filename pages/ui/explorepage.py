@@ -16,8 +16,8 @@ from pages.ui.figures import show_figure
 from pages.ui.runview import stamp
 from state_engine import keys
 from state_engine.analysis.projection import Projection, arrows, grid_arrows
-from state_engine.analysis.result import Layer, Result
-from state_engine.errors import RequestError
+from state_engine.analysis.result import LAYERS, Layer, Result
+from state_engine.errors import RequestError, listed
 from state_engine.runs import RunFolder
 
 COLOURS = ("Kind", "Perturbation", "Context", "Batch", "Gene")
@@ -123,6 +123,12 @@ def _several(labels: pd.DataFrame, colour: str) -> bool:
     return column is not None and column in labels and labels[column].nunique() > 1
 
 
+_LAYER_HELP = (
+    "Corrected: the basal cell plus its own predicted effect. Calibrated: as much of that, and of the mean effect in other contexts of "
+    "the training, as held-out cells said to believe. Raw: the model's output as it is. Measured cells are the same."
+)
+
+
 def _pick_gene(run: RunFolder, result: Result) -> tuple[str, Layer]:
     if st.session_state.get(f"map_gene_{run.id}") not in result.genes:
         st.session_state[f"map_gene_{run.id}"] = _top_gene(run, result)
@@ -134,15 +140,13 @@ def _pick_gene(run: RunFolder, result: Result) -> tuple[str, Layer]:
     )
     layer: Layer = "corrected"
     if keys.PREDICTED in result.obs[keys.KIND].cat.categories:
-        picked = st.segmented_control(
-            "Prediction",
-            ["corrected", "raw"],
-            default="corrected",
-            key="map_layer",
-            required=True,
-            help="Corrected: the basal cell plus its own predicted effect. Raw: the model's output as it is. Measured cells are the same.",
-        )
-        layer = "raw" if picked == "raw" else "corrected"
+        layers = [layer for layer in LAYERS if layer in result.layers()]
+        if st.session_state.get("map_layer") not in layers:
+            st.session_state["map_layer"] = CORRECTED
+        layer = st.segmented_control("Prediction", layers, key="map_layer", required=True, help=_LAYER_HELP) or CORRECTED
+        if layer == "calibrated" and (missing := (result.manifest.get("calibration") or {}).get("without")):
+            names = listed([" in ".join(pair) for pair in missing], 4)
+            st.caption(f"Without a calibrated prediction, so in grey: {names}. No other context was trained on there.")
     return str(gene), layer
 
 

@@ -73,7 +73,9 @@ def contents(result: Result) -> str:
     """What is in a result file, in words."""
     kinds = ", ".join(f"{int(result.mask(kind).sum()):,} {kind}" for kind in keys.KINDS if result.mask(kind).any())
     if result.has_expression:
-        values = f"{result.n_genes:,} genes. `X`: expression (log1p), corrected; layer `raw`: the model's output as it is."
+        raw = "; layer `raw`: the model's output as it is" if result.has_raw else ""
+        calibrated = "; layer `calibrated`: the calibrated prediction, NaN where there is none" if result.has_calibrated else ""
+        values = f"{result.n_genes:,} genes. `X`: expression (log1p), corrected{raw}{calibrated}."
     else:
         values = f"No genes: embedding `{result.embedding}` of {result.embedding_width:,} dimensions."
     return f"{plural(result.n_cells, 'cell')} ({kinds}), {values}"
@@ -125,7 +127,8 @@ def _python(result: Result) -> str:
         f'control = cells[cells.obs["kind"] == "{keys.PREDICTED_CONTROL}"]   # the same basal cells under the control label',
     ]
     if result.has_expression:
-        lines.append(f'raw = predicted.layers["{keys.RAW_LAYER}"]')
+        kept = ((result.has_raw, keys.RAW_LAYER), (result.has_calibrated, keys.CALIBRATED_LAYER))
+        lines += [f'{layer} = predicted.layers["{layer}"]' for there, layer in kept if there]
     else:
         lines.append(f'embedding = predicted.obsm["{result.embedding}"]')
     return "\n".join(lines)

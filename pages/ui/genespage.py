@@ -31,7 +31,12 @@ from state_engine.jobs import local
 from state_engine.jobs.store import JobStore
 from state_engine.runs import RunFolder
 
-CELLS = {"corrected": "Predicted", "raw": "Predicted, raw", "observed": "Measured"}
+CELLS = {
+    "corrected": "Predicted",
+    "calibrated": "Predicted, calibrated",
+    "raw": "Predicted, raw",
+    "observed": "Measured",
+}
 PATIENCE = 3.0
 """Seconds that a page waits for a table before it shows the job instead."""
 _COLUMNS = {
@@ -61,7 +66,7 @@ class Question:
 
     @property
     def layer(self) -> Layer:
-        return "raw" if self.expression == "raw" else "corrected"
+        return de.layer_of(self.expression)
 
 
 def ask(result: Result) -> Question:
@@ -75,7 +80,8 @@ def ask(result: Result) -> Question:
     measured = [c for c in contexts if stored.is_measured(result, perturbation, c)]
     with second:
         context = _choose("Context", contexts, "context", lambda c: f"{c} · measured" if c in measured else c)
-    kinds = [kind for kind in CELLS if kind != "observed" or context in measured]
+    there = {*result.layers(perturbation, context), *(["observed"] if context in measured else [])}
+    kinds = [kind for kind in CELLS if kind in there]
     with st.container(horizontal=True, gap="medium"):
         expression = _choose_one("Cells", kinds, "de_cells", CELLS.__getitem__, _CELLS_HELP)
         references: list[str] = [keys.PREDICTED_CONTROL, keys.OBSERVED_CONTROL]
@@ -86,8 +92,9 @@ def ask(result: Result) -> Question:
 
 
 _CELLS_HELP = (
-    "Predicted: each basal cell plus the effect predicted for it. Raw: the model's output as it is. Measured: perturbed cells of "
-    "your data set."
+    "Predicted: each basal cell plus the effect predicted for it. Calibrated: as much of that effect, and of the mean effect that the "
+    "model's training cells of other contexts show, as held-out cells said to believe; only where other contexts tell. Raw: the model's "
+    "output as it is. Measured: perturbed cells of your data set."
 )
 _REFERENCE_HELP = (
     "Predicted control: the same basal cells, predicted under the control label, so only the perturbation differs. Observed control: "
@@ -281,7 +288,7 @@ def show_gene(run: RunFolder, result: Result, question: Question, gene: str) -> 
     """One gene in control, predicted and measured cells."""
     layer = question.layer
     groups = cell_groups(run, result, question, gene)
-    raw = " Raw model output." if layer == "raw" else ""
+    raw = {"raw": " Raw model output.", "calibrated": " Calibrated prediction."}.get(layer, "")
     show_figure(
         genechart.violins(gene, groups),
         key="gene_cells",

@@ -1,8 +1,8 @@
 """Which genes change: a full table of all genes for one perturbation in one context, by the Mann-Whitney U test of pdex.
 
 What is compared with what:
-- expression "corrected" or "raw": predicted cells against the predicted control (the same basal cells under the control label; in
-  corrected expression these are the basal cells as observed) or against all observed control cells of the context.
+- expression "corrected", "raw" or "calibrated": predicted cells against the predicted control (the same basal cells under the
+  control label; in corrected and calibrated expression these are the basal cells as observed) or against all observed control cells of the context.
 - expression "observed": measured cells of the perturbation against the observed control cells of the context.
 
 Two things to know about predictions. The test treats the two groups as independent although predictions are paired with their
@@ -39,7 +39,7 @@ from state_engine.analysis.result import Layer, Result, open_result
 from state_engine.errors import RequestError, RunError, listed
 
 Reference = Literal["predicted control", "observed control"]
-Expression = Literal["corrected", "raw", "observed"]
+Expression = Literal["corrected", "raw", "calibrated", "observed"]
 
 PSEUDOCOUNT: Final = 0.1
 """Added to both natural means (counts per 10,000) before the ratio."""
@@ -77,9 +77,14 @@ def differential(
         RequestError: the result has no genes, the two groups do not belong together, or one has fewer than 3 cells.
     """
     perturbed, control = groups(result, perturbation, context, reference, expression)
-    table = compare_groups(result, perturbed, control, "raw" if expression == "raw" else "corrected", floor)
+    table = compare_groups(result, perturbed, control, layer_of(expression), floor)
     table.attrs |= {"perturbation": perturbation, "context": context, "reference": reference, "expression": expression}
     return table
+
+
+def layer_of(expression: Expression) -> Layer:
+    """Where the values of a question lie; measured cells are the same everywhere."""
+    return "corrected" if expression == "observed" else expression
 
 
 def groups(
@@ -98,6 +103,12 @@ def groups(
     kind = keys.OBSERVED if expression == "observed" else keys.PREDICTED
     perturbed = result.rows(kind, context, perturbation)
     _enough(perturbed, f"{kind} cells of '{perturbation}' in '{context}'")
+    if expression == "calibrated" and not result.is_calibrated(perturbation, context):
+        raise RequestError(
+            f"There is no calibrated prediction of '{perturbation}' in '{context}'.",
+            "The model has no calibration, or was trained on this perturbation in no other context.",
+            "Look at the corrected prediction.",
+        )
     paired = reference == keys.PREDICTED_CONTROL
     control = result.paired_controls(perturbed) if paired else result.rows(keys.OBSERVED_CONTROL, context)
     _enough(control, f"{reference} cells in '{context}'")

@@ -4,6 +4,8 @@ An effect is a difference of pseudobulks, (g,) means of log1p expression: pertur
 
 - "corrected": predicted minus paired predicted control (the same basal cells); its pseudobulk is observed control + effect, not under 0,
   the same footing as the baselines.
+- "calibrated": as much of the paired effect and of the mean over other training contexts as validation cells said to believe; on the
+  same footing. Only where other contexts tell the effect (`state_engine.calibrated`).
 - "raw": the model's output as it is; its pseudobulk is the mean of the raw predictions, its effect that minus the observed control.
 
 Baselines: "no change" (the observed control); "mean of other contexts" (mean of the measured effects of this perturbation in
@@ -34,10 +36,11 @@ from state_engine.errors import RequestError
 
 CORRECTED: Final = "corrected"
 RAW: Final = "raw"
+CALIBRATED: Final = "calibrated"
 NO_CHANGE: Final = "no change"
 OTHER_CONTEXTS: Final = "mean of other contexts"
 OTHER_PERTURBATIONS: Final = "mean of other perturbations"
-METHODS: Final = (CORRECTED, RAW, NO_CHANGE, OTHER_CONTEXTS, OTHER_PERTURBATIONS)
+METHODS: Final = (CORRECTED, CALIBRATED, RAW, NO_CHANGE, OTHER_CONTEXTS, OTHER_PERTURBATIONS)
 TOP: Final = 50
 
 Vector = NDArray[np.float64]
@@ -75,9 +78,10 @@ class EffectComparison:
         n_predicted, n_observed, n_control: cells (predicted, measured under the perturbation, measured control).
         n_significant: genes with FDR < 0.05 in the measured data (against the observed control).
         top: number of genes that `overlap` looks at.
-        scores: a `Score` a method, in the order of `METHODS`.
-        genes: a row a gene: gene; observed_log2_fold_change, corrected_log2_fold_change, raw_log2_fold_change (natural means, see
-            `differential`); observed_fdr; and effects in log1p units: observed, and a column a method, missing values where it has none.
+        scores: a `Score` a method, in the order of `METHODS`; calibrated only where the result has any.
+        genes: a row a gene: gene; observed_log2_fold_change, corrected_log2_fold_change, raw_log2_fold_change and, where there is
+            one, calibrated_log2_fold_change (natural means, see `differential`); observed_fdr; and effects in log1p units: observed,
+            and a column a method, missing values where it has none.
     """
 
     perturbation: str
@@ -98,7 +102,7 @@ class EffectComparison:
 def compare(
     result: Result, perturbation: str, context: str, reference_means: ObservedMeans | None = None, top: int = TOP
 ) -> EffectComparison:
-    """Predicted against measured effects, for the prediction (corrected and raw) and the baselines.
+    """Predicted against measured effects, for the prediction (corrected, calibrated and raw) and the baselines.
 
     Args:
         reference_means: the run's `observed_means.npz`; without it the two mean baselines are missing.
@@ -116,15 +120,20 @@ def compare(
         CORRECTED: result.mean(predicted) - result.mean(paired),
         NO_CHANGE: np.zeros(result.n_genes),
     }
-    if result.has_raw:
+    kept = result.layers(perturbation, context)
+    if "calibrated" in kept:
+        effects[CALIBRATED] = result.mean(predicted, "calibrated") - result.mean(paired)
+    if "raw" in kept:
         effects[RAW] = result.mean(predicted, "raw") - base
     baselines, reasons = _mean_baselines(result, perturbation, context, reference_means)
     reasons[RAW] = "The run did not keep the raw prediction."
+    reasons[CALIBRATED] = f"The model was trained on '{perturbation}' in no other context."
     effects |= {method: _applied(result, paired, np.mean(found, axis=0)) for method, found in baselines.items()}
     significant = (observed["fdr"] < de.SIGNIFICANT).to_numpy()
     top = min(top, result.n_genes)
     scores = []
-    for method in METHODS:
+    methods = [m for m in METHODS if m != CALIBRATED or result.has_calibrated]  # few models are: no empty row for the others
+    for method in methods:
         if method in effects:
             n = len(baselines[method]) if method in baselines else None
             scores.append(_score(method, effects[method], base, truth, significant, top, n))
@@ -133,10 +142,12 @@ def compare(
     genes = observed[["gene", "log2_fold_change", "fdr"]].set_axis(["gene", "observed_log2_fold_change", "observed_fdr"], axis=1)
     genes = genes.assign(
         corrected_log2_fold_change=_fold(result, predicted, paired, "corrected"),
-        raw_log2_fold_change=_fold(result, predicted, control, "raw") if result.has_raw else np.nan,
+        raw_log2_fold_change=_fold(result, predicted, control, "raw") if "raw" in kept else np.nan,
         observed=truth - base,
-        **{method.replace(" ", "_"): effects.get(method, np.full(result.n_genes, np.nan)) for method in METHODS},
+        **{method.replace(" ", "_"): effects.get(method, np.full(result.n_genes, np.nan)) for method in methods},
     )
+    if CALIBRATED in effects:
+        genes.insert(4, "calibrated_log2_fold_change", _fold(result, predicted, paired, "calibrated"))
     counts = len(predicted), len(measured), len(control), int(significant.sum())
     return EffectComparison(perturbation, context, *counts, top, tuple(scores), genes)
 
@@ -157,7 +168,7 @@ def effect_sizes(result: Result, layer: Layer = "corrected", run_dir: Path | Non
     _needs_genes(result)
     seen: dict[bytes, Vector] = {}
     rows = []
-    for perturbation, context, predicted, paired in _pairs(result):
+    for perturbation, context, predicted, paired in _pairs(result, layer):
         key = paired.tobytes()  # the same basal cells serve every perturbation of a context
         if key not in seen:
             seen[key] = result.mean(paired, layer)
@@ -183,7 +194,7 @@ def gene_ranking(result: Result, gene: str, layer: Layer = "corrected") -> pd.Da
     """
     values = result.gene(gene, layer).astype(np.float64)
     rows = []
-    for perturbation, context, predicted, paired in _pairs(result):
+    for perturbation, context, predicted, paired in _pairs(result, layer):
         x, y = values[predicted], values[paired]
         fold = np.log2((np.expm1(x).mean() + de.PSEUDOCOUNT) / (np.expm1(y).mean() + de.PSEUDOCOUNT))
         rows.append((perturbation, context, len(x), x.mean(), y.mean(), x.mean() - y.mean(), fold))
@@ -191,13 +202,15 @@ def gene_ranking(result: Result, gene: str, layer: Layer = "corrected") -> pd.Da
     return pd.DataFrame(rows, columns=names).sort_values("effect", key=np.abs, ascending=False, kind="stable", ignore_index=True)
 
 
-def _pairs(result: Result) -> Iterator[tuple[str, str, NDArray[np.int64], NDArray[np.int64]]]:
-    """perturbation, context, predicted rows, their paired control rows, of every predicted condition."""
+def _pairs(result: Result, layer: Layer) -> Iterator[tuple[str, str, NDArray[np.int64], NDArray[np.int64]]]:
+    """perturbation, context, predicted rows, their paired control rows, of every predicted condition that has this layer."""
     everything = result.rows(keys.PREDICTED)
     paired = np.full(result.n_cells, -1, np.int64)
     paired[everything] = result.paired_controls(everything)
     for perturbation, context in result.conditions():
         predicted = result.rows(keys.PREDICTED, context, perturbation)
+        if layer == "calibrated" and not result.is_calibrated(perturbation, context):
+            continue
         yield perturbation, context, predicted, paired[predicted]
 
 

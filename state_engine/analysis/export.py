@@ -43,7 +43,7 @@ genes/            one table a condition, all genes: predicted cells against the 
                   per 10,000 when the data were normalised to that depth), fractions from 0 to 1; the method is below.
                   The number of predicted cells is a choice, so p-values order genes and are no evidence about nature.
 measured/         where the data set measured the perturbation: log2 fold changes and effects (log1p) of the measured cells, the prediction
-                  (corrected and raw) and simple baselines; scores.csv says how well each agrees.
+                  (corrected, raw, and calibrated where there is one) and simple baselines; scores.csv says how well each agrees.
 
 Method of the tables in genes/: {method}
 """

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from state_engine import keys
 from state_engine.errors import GeneError, RequestError, RunError, listed
 
-Layer = Literal["corrected", "raw"]
-LAYERS: Final = ("corrected", "raw")
+Layer = Literal["corrected", "raw", "calibrated"]
+LAYERS: Final = ("corrected", "raw", "calibrated")
 BLOCK: Final = 2048
 """Rows held in memory at a time when a mean is taken."""
 _REQUIRED: Final = (keys.PERTURBATION, keys.CONTEXT, keys.KIND)
@@ -69,6 +69,28 @@ class Result:
         """The raw prediction was kept beside the corrected one."""
         with _opened(self.path) as file:
             return _dataset("raw") in file
+
+    @property
+    def has_calibrated(self) -> bool:
+        """A calibrated prediction of expression is there, for some conditions at least."""
+        with _opened(self.path) as file:
+            return _dataset("calibrated") in file
+
+    def is_calibrated(self, perturbation: str, context: str) -> bool:
+        """A calibrated prediction of this condition's expression is there; where other contexts tell nothing it is not."""
+        rows = self.rows(keys.PREDICTED, context, perturbation)
+        if not len(rows) or not self.has_expression or not self.has_calibrated:
+            return False
+        return bool(np.isfinite(self.read(rows[:1], layer="calibrated")).all())
+
+    def layers(self, perturbation: str | None = None, context: str | None = None) -> tuple[Layer, ...]:
+        """The kinds of predicted expression that are kept: of one condition, or (None) of any."""
+        found: list[Layer] = ["corrected"]
+        if self.has_raw:
+            found.append("raw")
+        if self.has_calibrated and (perturbation is None or context is None or self.is_calibrated(perturbation, context)):
+            found.append("calibrated")
+        return tuple(found)
 
     def mask(self, kind: str | None = None, context: str | None = None, perturbation: str | None = None) -> NDArray[np.bool_]:
         """(n,) True for the cells with all the given labels; None admits every label."""
@@ -149,7 +171,7 @@ class Result:
         """What was predicted: (len(rows), width) of the embedding when the model predicts one, else expression (log1p)."""
         if self.embedding is None:
             return self.read(rows, layer=layer)
-        name = f"obsm/{self.embedding}" + ("" if layer == "corrected" else "_raw")
+        name = f"obsm/{self.embedding}" + ("" if layer == "corrected" else f"_{layer}")
         with _opened(self.path) as file:
             return _read_rows(file[name], np.asarray(rows, np.int64))
 
@@ -175,8 +197,9 @@ class Result:
 def open_result(path: Path) -> Result:
     """A result file, ready to be asked.
 
-    Layout: X "corrected" expression, float32, dense; layers/raw the same shape; obs with perturbation, context, kind, basal_cell;
-    obsm/NAME and obsm/NAME_raw when the model predicts an embedding; uns/state_explorer the manifest as JSON.
+    Layout: X "corrected" expression, float32, dense; layers/raw and layers/calibrated of the same shape, each where it was kept (NaN
+    in rows without a calibrated prediction); obs with perturbation, context, kind, basal_cell; obsm/NAME and obsm/NAME_raw when the
+    model predicts an embedding; uns/state_explorer the manifest as JSON.
 
     Raises:
         RunError: the file is missing, truncated, or not such a file.
@@ -233,7 +256,7 @@ def _no_gene(gene: str, result: Result) -> GeneError:
 def _dataset(layer: Layer) -> str:
     if layer not in LAYERS:
         raise RequestError(f"There is no layer '{layer}'.", f"Known: {', '.join(LAYERS)}.")
-    return "X" if layer == "corrected" else f"layers/{keys.RAW_LAYER}"
+    return "X" if layer == "corrected" else f"layers/{layer}"
 
 
 def _read_rows(data: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -24,7 +24,7 @@ from state_engine.errors import RunError
 from state_engine.files import replacing, write_json
 from state_engine.values import from_plain, to_plain
 
-_VERSION: Final = 1  # of the numbers: change it, and stored comparisons are made again
+_VERSION: Final = 2  # of the numbers: change it, and stored comparisons are made again
 _FIELDS: Final = ("perturbation", "context", "n_predicted", "n_observed", "n_control", "n_significant", "top")
 
 

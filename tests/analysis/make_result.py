@@ -28,8 +28,13 @@ def make_result(
     embedding: str | None = None,
     decoder: bool = True,
     observed: bool = True,
+    calibrated: bool = False,
 ) -> Path:
-    """Perturbation i raises genes 2i and 2i+1 by 1.5 and lowers gene 10 everywhere; the raw layer is off by +0.2."""
+    """Perturbation i raises genes 2i and 2i+1 by 1.5 and lowers gene 10 everywhere; the raw layer is off by +0.2.
+
+    With `calibrated` a third layer: halfway between a predicted cell and its basal cell, and nothing for the last perturbation in the
+    last context.
+    """
     rng = np.random.default_rng(seed)
     base = {c: rng.uniform(0.2, 2.0, n_genes) for c in contexts}
     blocks: list[np.ndarray] = []
@@ -63,7 +68,11 @@ def make_result(
         for p in perturbations:
             x = np.maximum(_cells(rng, base[c], n) + effect(perturbations.index(p), n_genes), 0)
             add(x, x, keys.OBSERVED, p, c, [f"{c}-{p}-{i}" for i in range(n)], [""] * n)
-    return write_result(path, np.vstack(blocks), np.vstack(raws), pd.DataFrame(obs).set_index("name"), embedding, decoder)
+    table = pd.DataFrame(obs).set_index("name")
+    path = write_result(path, np.vstack(blocks), np.vstack(raws), table, embedding, decoder)
+    if calibrated:
+        _add_calibrated(path, table, np.vstack(blocks), pools, (perturbations[-1], contexts[-1]))
+    return path
 
 
 def effect(i: int, n_genes: int) -> np.ndarray:
@@ -91,6 +100,19 @@ def write_result(
     if len(genes):
         _chunk(path, x)
     return path
+
+
+def _add_calibrated(path: Path, obs: pd.DataFrame, x: np.ndarray, pools: dict[str, np.ndarray], missing: tuple[str, str]) -> None:
+    values = x.copy()
+    for i, row in enumerate(obs.itertuples()):
+        if row.kind == keys.PREDICTED:
+            basal = pools[row.context][int(row.basal_cell.rpartition("-")[2])]
+            values[i] = np.nan if (row.perturbation, row.context) == missing else (x[i] + basal) / 2
+    with h5py.File(path, "r+") as file:
+        layer = file["layers"].create_dataset(keys.CALIBRATED_LAYER, data=values.astype(np.float32))
+        layer.attrs.update(dict(file["X"].attrs))
+        manifest = {"seed": 7, "calibration": {"paired": 0.5, "mean": 0.0, "without": [list(missing)]}}
+        file["uns"][keys.MANIFEST][()] = json.dumps(manifest)
 
 
 def _chunk(path: Path, x: np.ndarray) -> None:

@@ -61,6 +61,16 @@ def test_the_perturbed_genes_are_found_and_the_numbers_described(result: Result)
     assert "Mann-Whitney" in table.attrs["method"] and "counts per 10,000" in table.attrs["scale"]
 
 
+def test_calibrated_cells_are_compared_where_they_are(tmp_path: Path) -> None:
+    result = open_result(make_result(tmp_path / "r.h5ad", calibrated=True))
+    table = de.differential(result, "drugA", "B", expression="calibrated")
+    rows = result.rows("predicted", "B", "drugA")
+    np.testing.assert_allclose(table["mean_perturbed"], np.expm1(result.read(rows, layer="calibrated")).mean(axis=0), rtol=1e-5)
+    assert table.attrs["expression"] == "calibrated" and de.count_significant(table)[0] == 2
+    with pytest.raises(RequestError, match="no calibrated prediction of 'drugB' in 'T'"):
+        de.differential(result, "drugB", "T", expression="calibrated")
+
+
 def two_groups(tmp_path: Path, x: np.ndarray, y: np.ndarray) -> Result:
     kinds = ["observed"] * len(x) + ["observed control"] * len(y)
     obs = pd.DataFrame({"perturbation": ["p"] * len(x) + ["c"] * len(y), "context": "k", "kind": kinds, "basal_cell": ""})

@@ -61,7 +61,7 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     comparison = ef.compare(constant_cells(tmp_path), "p", "T", measured, top=2)
     assert (comparison.n_predicted, comparison.n_observed, comparison.n_control, comparison.n_significant) == (6, 6, 6, 3)
     scores = by_method(comparison)
-    assert tuple(scores) == ef.METHODS
+    assert tuple(scores) == tuple(m for m in ef.METHODS if m != "calibrated")  # this result has none
     truth = np.array(TRUTH) - CONTROL
 
     corrected = scores["corrected"]
@@ -95,6 +95,31 @@ def test_a_mean_effect_is_clipped_in_each_cell_as_the_model_is(tmp_path: Path) -
     expected = (np.maximum(result.read(rows) - 0.5, 0) - result.read(rows)).mean(axis=0)
     np.testing.assert_allclose(ef._applied(result, rows, effect), expected, atol=1e-6)
     assert (expected > -0.5).all()
+
+
+def test_a_calibrated_prediction_is_scored_beside_the_others(tmp_path: Path) -> None:
+    result = open_result(make_result(tmp_path / "r.h5ad", calibrated=True))
+    found = ef.compare(result, "drugA", "B")
+    scores = by_method(found)
+    assert tuple(scores) == ef.METHODS
+    np.testing.assert_allclose(found.genes["calibrated"], found.genes["corrected"] / 2, atol=1e-5)  # it is halfway
+    truth, base = found.genes["observed"], result.mean(result.rows("observed control", "B"))
+    expected = np.abs(np.maximum(base + found.genes["calibrated"], 0) - (base + truth)).mean()
+    assert scores["calibrated"].mae == pytest.approx(expected, abs=1e-5)
+    assert found.genes["calibrated_log2_fold_change"].notna().all()
+    # where it does not exist there is a reason and no number
+    missing = ef.compare(result, "drugB", "T")
+    assert by_method(missing)["calibrated"].mae is None
+    assert "'drugB' in no other context" in by_method(missing)["calibrated"].reason
+    assert "calibrated_log2_fold_change" not in missing.genes
+
+
+def test_conditions_without_a_calibrated_prediction_are_not_ranked(tmp_path: Path) -> None:
+    result = open_result(make_result(tmp_path / "r.h5ad", calibrated=True))
+    assert len(ef.effect_sizes(result)) == 4
+    for table in (ef.effect_sizes(result, "calibrated"), ef.gene_ranking(result, "G0", "calibrated")):
+        assert {*zip(table["perturbation"], table["context"], strict=True)} == {("drugA", "B"), ("drugA", "T"), ("drugB", "B")}
+        assert table.notna().all(axis=None) or table["n_up"].isna().all()
 
 
 def test_gene_table_by_hand(tmp_path: Path) -> None:

@@ -46,6 +46,17 @@ def test_labels_and_values_are_those_that_anndata_reads(result: Result, path: Pa
     np.testing.assert_array_equal(result.gene("G5", "raw"), adata.layers["raw"][:, 5])
 
 
+def test_a_calibrated_prediction_is_there_or_it_is_not(tmp_path: Path, result: Result) -> None:
+    assert not result.has_calibrated and not result.is_calibrated("drugA", "B") and result.layers() == ("corrected", "raw")
+    made = open_result(make_result(tmp_path / "c.h5ad", calibrated=True))
+    assert made.layers() == made.layers("drugA", "B") == ("corrected", "raw", "calibrated")
+    assert not made.is_calibrated("drugB", "T") and made.layers("drugB", "T") == ("corrected", "raw")
+    assert not made.is_calibrated("drugC", "B")
+    rows = made.rows(keys.PREDICTED, "B", "drugA")
+    halfway = (made.mean(rows) + made.mean(made.paired_controls(rows))) / 2
+    np.testing.assert_allclose(made.mean(rows, "calibrated"), halfway, atol=1e-5)
+
+
 def test_masks_combine_labels(result: Result) -> None:
     assert len(result.rows(keys.PREDICTED, "B", "drugA")) == 30
     assert len(result.rows(keys.OBSERVED_CONTROL, "T")) == 50

@@ -24,7 +24,9 @@ from tests.analysis.make_result import make_result
 VIEWS = Path(__file__).resolve().parents[2] / "pages" / "views"
 
 
-def make_run(settings: Settings, data: Path | None = None, embedding: str | None = None, decoder: bool = True) -> RunFolder:
+def make_run(
+    settings: Settings, data: Path | None = None, embedding: str | None = None, decoder: bool = True, calibrated: bool = False
+) -> RunFolder:
     """A run of two perturbations in two contexts, 30 cells each, in sets of 16."""
     request = PredictionRequest(
         data=str(data or settings.home / "cells.h5ad"),
@@ -35,7 +37,7 @@ def make_run(settings: Settings, data: Path | None = None, embedding: str | None
     )
     run = RunFolder.create(settings, "predict", to_plain(request), "drugA, drugB in B, T")
     run.record(seed=42, settings={"set_size": 16, "attention": "full"})
-    make_result(run.result, embedding=embedding, decoder=decoder)
+    make_result(run.result, embedding=embedding, decoder=decoder, calibrated=calibrated)
     _fill_names(run.result)
     result = open_result(run.result)
     rows = np.flatnonzero(result.obs[keys.KIND].isin(pr.KINDS).to_numpy())

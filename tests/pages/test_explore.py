@@ -66,6 +66,20 @@ def test_a_gene_colours_the_map_raw_or_corrected(monkeypatch: pytest.MonkeyPatch
     assert "Raw expression" in text(page) and figures(page)[0]["data"][0]["marker"]["color"] != corrected
 
 
+def test_a_calibrated_prediction_is_offered_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path, tmp_path: Path
+) -> None:
+    plain = opened(monkeypatch, "explore", run, home)
+    plain.pills(key="map_colour").set_value("Gene").run()
+    assert plain.segmented_control(key="map_layer").options == ["corrected", "raw"]
+    page = opened(monkeypatch, "explore", make_run(Settings(tmp_path), calibrated=True), tmp_path)
+    page.pills(key="map_colour").set_value("Gene").run()
+    page.segmented_control(key="map_layer").set_value("calibrated").run()
+    assert not page.exception and "Calibrated expression (log1p)" in text(page)
+    assert "Without a calibrated prediction, so in grey: drugB in T" in text(page)
+    assert figures(page)[0]["data"][0]["name"] == "no value (30)"
+
+
 def test_filters_leave_the_chosen_cells(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
     page = opened(monkeypatch, "explore", run, home)
     page.multiselect(key="map_contexts").set_value(["B"]).run()

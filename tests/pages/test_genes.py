@@ -14,6 +14,7 @@ from pages.ui import genechart
 from pages.ui.agreementpage import missing_scores, score_table, verdict
 from pages.ui.genesets import find_genes, match_names, split_names
 from pages.ui.genespage import Question, summary
+from state_engine.analysis import stored
 from state_engine.analysis.effects import (
     CORRECTED,
     NO_CHANGE,
@@ -79,6 +80,20 @@ def test_the_address_opens_a_condition_and_a_gene(monkeypatch: pytest.MonkeyPatc
     page = opened(monkeypatch, run.path.parents[1], run=run.id, perturbation="drugB", context="T", gene="G3")
     assert (page.selectbox(key="perturbation").value, page.selectbox(key="context").value) == ("drugB", "T")
     assert "**G3 in T**" in text(page)
+
+
+def test_a_calibrated_prediction_can_be_looked_at_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made = finished_run(tmp_path, calibrated=True)
+    stored.answer(made.path, "drugA", "B", expression="calibrated")
+    page = opened(monkeypatch, tmp_path, run=made.id)
+    assert page.segmented_control(key="de_cells").options == ["Predicted", "Predicted, calibrated", "Predicted, raw", "Measured"]
+    page.segmented_control(key="de_cells").set_value("calibrated").run()
+    assert not page.exception and "Calibrated prediction." in text(page)
+    page.session_state["gene_tabs"] = "Against the measurement"
+    page.run()
+    assert "| Calibrated prediction |" in text(page) and not page.exception
+    other = opened(monkeypatch, tmp_path, run=made.id, perturbation="drugB", context="T")
+    assert "Predicted, calibrated" not in other.segmented_control(key="de_cells").options
 
 
 def test_an_address_that_means_nothing_opens_the_default(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
