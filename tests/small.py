@@ -56,6 +56,19 @@ def config(**changes: object) -> TransitionConfig:
     return TransitionConfig(**(fields | changes))
 
 
+def card_of(made: TransitionConfig) -> ModelCard:
+    """A card for a network: labels and columns of `write_cells`."""
+    embedding = made.output_space == "embedding" or made.decoder is not None
+    genes = None if embedding else GENES
+    return ModelCard(
+        format=FORMAT, id="", name="Tiny", config=made, input_key="X_state" if embedding else "X_hvg", input_genes=genes,
+        output_genes=GENES if made.decoder or genes else None, scale=None if embedding else "log1p", control="control",
+        perturbations=PERTURBATIONS, perturbation_encoding="one-hot", batches=BATCHES, contexts=CONTEXTS,
+        perturbation_key="perturbation", context_key="cell_type", batch_key="batch", attention="full",
+        attention_source="Set by the test.", weights_hash="",
+    )  # fmt: skip
+
+
 def write_model(folder: Path, seed: int = 0, **changes: object) -> ModelCard:
     """A model of our own format with random weights; `changes` go to its configuration."""
     made = config(**changes)
@@ -63,15 +76,7 @@ def write_model(folder: Path, seed: int = 0, **changes: object) -> ModelCard:
     model = TransitionModel(made)
     for weight in model.parameters():  # loud enough that a perturbation and a wrong wiring show
         torch.nn.init.normal_(weight, std=0.5)
-    embedding = made.output_space == "embedding"
-    genes = None if embedding else GENES
-    card = ModelCard(
-        format=FORMAT, id="", name="Tiny", config=made, input_key="X_state" if embedding else "X_hvg", input_genes=genes,
-        output_genes=GENES if made.decoder or genes else None, scale=None if embedding else "log1p", control="control",
-        perturbations=PERTURBATIONS, perturbation_encoding="one-hot", batches=BATCHES, contexts=CONTEXTS,
-        perturbation_key="perturbation", context_key="cell_type", batch_key="batch", attention="full",
-        attention_source="Set by the test.", weights_hash="",
-    )  # fmt: skip
+    card = card_of(made)
     return save_model(folder, card, model.state_dict())
 
 

@@ -27,6 +27,10 @@ def _names(text: str) -> frozenset[str]:
 
 
 GENE_KEYS = (None, "X_hvg")
+# set by our writer: the gene decoder of the checkpoint is there only to keep a ReLU away, and decodes nothing
+FILLER_DECODER = "filler_decoder"
+# set by our writer: the output space of the model, where arc-state needs another word to build the same network
+OWN_SPACE = "own_output_space"
 SPACES: dict[str, OutputSpace] = {"gene": "hvg", "all": "genes", "embedding": "embedding"}
 ACTIVATIONS: dict[str, Activation] = {"gelu": "gelu", "relu": "relu", "silu": "silu", "swish": "silu"}
 
@@ -59,7 +63,7 @@ READ = _names(
     input_dim hidden_dim output_dim pert_dim batch_dim dropout embed_key output_space gene_names gene_dim hvg_dim decoder_cfg
     cell_set_len confidence_token n_encoder_layers n_decoder_layers batch_encoder use_batch_token mask_attn use_basal_projection
     gene_decoder_bool predict_residual transformer_backbone_key transformer_backbone_kwargs lora activation control_pert loss
-    distributional_loss basal_mapping_strategy
+    distributional_loss basal_mapping_strategy filler_decoder own_output_space
     """
 )
 TRAINING_ONLY = _names(
@@ -67,7 +71,7 @@ TRAINING_ONLY = _names(
     lr loss_fn batch_size blur residual_decoder freeze_pert_backbone freeze_pert finetune_vci_decoder init_from mmd_num_chunks
     randomize_mmd_chunks decoder_loss_weight regularization extra_tokens decoder_hidden_dims llm_name softplus transformer_decoder
     confidence_head use_effect_gating_token weight_decay max_lr min_lr warmup_steps scheduler optimizer confidence_target_scale
-    confidence_weight wandb name seed
+    confidence_weight wandb name seed detach_decoder max_steps train_seed gradient_clip_val
     """
 )
 
@@ -116,7 +120,7 @@ def read_architecture(hyper: Mapping[str, Any], names: Sequence[str]) -> ArcArch
 
 def _architecture(hyper: Mapping[str, Any], names: Sequence[str]) -> ArcArchitecture:
     key = hyper["embed_key"]
-    space = _choice(SPACES, hyper["output_space"], "output_space")
+    space = _choice(SPACES, hyper.get(OWN_SPACE) or hyper["output_space"], "output_space")
     backbone = _backbone(hyper)
     decoder = _decoder(hyper, names, key)
     batch_encoder = bool(hyper.get("batch_encoder", False))
@@ -133,7 +137,7 @@ def _architecture(hyper: Mapping[str, Any], names: Sequence[str]) -> ArcArchitec
         decoder_layers=int(hyper.get("n_decoder_layers") or _count_linears(names, "project_out.")),
         basal_mlp=bool(hyper.get("use_basal_projection", True)),
         predict_residual=bool(hyper.get("predict_residual", True)),
-        final_relu=key in GENE_KEYS or decoder is None,
+        final_relu=key in GENE_KEYS or (decoder is None and not hyper.get(FILLER_DECODER)),
         batch_encoder=batch_encoder,
         batch_token=bool(hyper.get("use_batch_token", False)) and not batch_encoder and not random_mapping,
         confidence_token=bool(hyper.get("confidence_token", False)),
@@ -203,7 +207,7 @@ def _gpt2(kwargs: Mapping[str, Any], hidden: int) -> BackboneConfig:
 def _decoder(hyper: Mapping[str, Any], names: Sequence[str], key: str | None) -> DecoderConfig | None:
     """Gene decoders are used on embeddings only; in gene space they lie unused in the checkpoint."""
     cfg = hyper.get("decoder_cfg")
-    if key in GENE_KEYS or not cfg or not hyper.get("gene_decoder_bool", True):
+    if key in GENE_KEYS or not cfg or not hyper.get("gene_decoder_bool", True) or hyper.get(FILLER_DECODER):
         return None
     return DecoderConfig(
         latent=int(cfg["latent_dim"]),
