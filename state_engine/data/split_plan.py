@@ -150,7 +150,7 @@ def read_plan(path: Path | str) -> SplitPlan:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise SplitError(f"The split {path.name} cannot be read.", f"{path}: {error}", "Give a TOML file.") from error
     return parse_plan(text)

@@ -29,7 +29,7 @@ def point_to_files(plan: Path, folder: Path) -> tuple[Path, ...]:
 
     before = plan.read_bytes()
     try:
-        document = tomlkit.parse(before.decode("utf-8"))
+        document = tomlkit.parse(before.decode("utf-8-sig"))
         datasets = document["datasets"]
         given = {str(name): datasets[name].unwrap() for name in datasets}
     except (TOMLKitError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
