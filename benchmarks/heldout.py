@@ -17,12 +17,16 @@ from pathlib import Path
 
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Choices, Dataset, open_dataset
-from state_engine.train.transition import HeldOut, TrainRequest, train_transition
+from state_engine.data.split_plan import FewShot, SplitPlan, ZeroShot
+from state_engine.data.splits import apply_plan
+from state_engine.train.request import TrainRequest
+from state_engine.train.transition import train_transition
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {"kang": "kang_ifnb.h5ad", "norman": "norman_mcfaline.h5ad"}
 # labels that more than one cell line has; the screens differ (activation in k562, interference in the others)
-NORMAN = (HeldOut("U87MG", "MAPK1"), HeldOut("A172", "MAP2K3"), HeldOut("T98G", "TGFBR2"), HeldOut("k562", "SGK1"))
+NORMAN = (("U87MG", "MAPK1"), ("A172", "MAP2K3"), ("T98G", "TGFBR2"), ("k562", "SGK1"))
+NAME = "data"
 COLUMNS = ("r_raw", "r_paired", "r_mean", "mae_raw", "mae_corrected", "mae_mean", "mae_none")
 CHOICES = Choices(perturbation_key="condition", control="control", context_key="cell_type")
 
@@ -36,6 +40,7 @@ def main() -> None:
         set_size=options.set_size,
         sets_a_step=options.sets_a_step,
         hidden=options.hidden,
+        intermediate=2 * options.hidden,
         layers=options.layers,
         learning_rate=options.learning_rate,
         dropout=options.dropout,
@@ -43,22 +48,23 @@ def main() -> None:
         device=options.device,
     )
     print("| held out | " + " | ".join(COLUMNS) + " | seconds |\n|" + "---|" * (len(COLUMNS) + 2), flush=True)
-    for blocks in _splits(options, dataset):
+    for plan in _plans(options, dataset):
         start = time.perf_counter()
-        card = _train(dataset, replace(request, hold_out=blocks))
+        card = _train(dataset, plan, request)
         _print(card, time.perf_counter() - start)
 
 
-def _splits(options: argparse.Namespace, dataset: Dataset) -> list[tuple[HeldOut, ...]]:
+def _plans(options: argparse.Namespace, dataset: Dataset) -> list[SplitPlan]:
+    whole = SplitPlan(((NAME, str(dataset.path)),), (NAME,))
     if options.dataset == "norman":
-        return [NORMAN]
+        return [replace(whole, fewshot=tuple(FewShot(NAME, context, test=(label,)) for context, label in NORMAN))]
     contexts = dataset.contexts if "all" in options.context else options.context
-    return [(HeldOut(context),) for context in contexts]
+    return [replace(whole, zeroshot=(ZeroShot(NAME, context, "test"),)) for context in contexts]
 
 
-def _train(dataset: Dataset, request: TrainRequest) -> ModelCard:
+def _train(dataset: Dataset, plan: SplitPlan, request: TrainRequest) -> ModelCard:
     with tempfile.TemporaryDirectory() as folder:
-        return train_transition(dataset, request, Path(folder) / "model")
+        return train_transition(apply_plan(plan, [(NAME, dataset)]), request, Path(folder) / "run")
 
 
 def _print(card: ModelCard, seconds: float) -> None:

@@ -25,7 +25,8 @@ _PUBLIC: dict[str, str] = {
     "ReplayRequest": "state_engine.replay",
     "Settings": "state_engine.config",
     "StateError": "state_engine.errors",
-    "TrainRequest": "state_engine.train.transition",
+    "TemplateRequest": "state_engine.challenge.template",
+    "TrainRequest": "state_engine.train.request",
     "attention_of_set": "state_engine.attention",
     "card_of": "state_engine.checkpoints.either",
     "check_compatibility": "state_engine.compatibility",
@@ -38,6 +39,7 @@ _PUBLIC: dict[str, str] = {
     "embedding_card_of": "state_engine.checkpoints.embedding",
     "estimate": "state_engine.request",
     "fetch": "state_engine.public_data.fetch",
+    "load_challenge": "state_engine.challenge.spec",
     "load_cls_attention": "state_engine.cls_attention_table",
     "load_embedding": "state_engine.checkpoints.embedding",
     "load_maps": "state_engine.attention_maps",
@@ -46,11 +48,14 @@ _PUBLIC: dict[str, str] = {
     "open_dataset": "state_engine.data.dataset",
     "open_result": "state_engine.analysis.result",
     "open_split": "state_engine.data.splits",
+    "plan_from_template": "state_engine.challenge.template",
     "predict": "state_engine.predict",
     "read_plan": "state_engine.data.split_plan",
     "replay": "state_engine.replay",
     "save_model": "state_engine.checkpoints.store",
+    "submit": "state_engine.challenge.request",
     "train_transition": "state_engine.train.transition",
+    "write_targets": "state_engine.challenge.template",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])

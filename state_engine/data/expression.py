@@ -115,10 +115,19 @@ def choose_hvgs(dataset: Dataset, n: int) -> tuple[str, ...]:
     return hvg_choice(dataset, n).names
 
 
-def hvg_choice(dataset: Dataset, n: int, seed: int = 0) -> HvgChoice:
+def hvg_choice(
+    dataset: Dataset, n: int, seed: int = 0, cells: np.ndarray | None = None, among: tuple[str, ...] | None = None
+) -> HvgChoice:
     """Choose the n most variable genes with scanpy (flavor "seurat", on log1p of depth 1e4 when the data are counts).
 
     Beyond `HVG_CELLS` cells a random sample of that many is used. A gene name that repeats counts once, at its first place.
+
+    Args:
+        dataset: the data.
+        n: how many.
+        seed: of the sample.
+        cells: rows to look at, sorted; None for all.
+        among: names to choose from; None for all.
 
     Raises:
         ScaleError: the scale of the data set is not known.
@@ -132,12 +141,14 @@ def hvg_choice(dataset: Dataset, n: int, seed: int = 0) -> HvgChoice:
     if dataset.expression is None:
         raise RepresentationError(f"{dataset.path.name} has no expression.", "It has no X and no layers.")
     names, first = np.unique(np.array(dataset.genes.names, dtype=object), return_index=True)
+    if among is not None:
+        first = first[np.isin(names.astype(str), np.array(among, dtype=str))]
     first = np.sort(first)
-    if not 0 < n <= len(names):
-        raise GeneError(f"{n:,} genes cannot be chosen.", f"The data set has {len(names):,} different genes.", "Ask for fewer.")
-    rows = np.arange(dataset.n_cells)
-    if dataset.n_cells > HVG_CELLS:
-        rows = np.sort(np.random.default_rng(seed).choice(dataset.n_cells, HVG_CELLS, replace=False))
+    if not 0 < n <= len(first):
+        raise GeneError(f"{n:,} genes cannot be chosen.", f"The data set has {len(first):,} different genes.", "Ask for fewer.")
+    rows = everywhere = np.arange(dataset.n_cells) if cells is None else cells
+    if len(everywhere) > HVG_CELLS:
+        rows = np.sort(np.random.default_rng(seed).choice(everywhere, HVG_CELLS, replace=False))
     blocks = (normalise(v) if scale == "counts" else v for _, v in dataset.iter_blocks(dataset.expression, rows))
     values = sp.vstack([sp.csr_matrix(b) for b in blocks], format="csr")
     with warnings.catch_warnings():
@@ -148,7 +159,7 @@ def hvg_choice(dataset: Dataset, n: int, seed: int = 0) -> HvgChoice:
     chosen = np.sort(first[order])
     made = "log1p of counts at depth 10,000" if scale == "counts" else "log1p values as they are"
     method = (
-        f"{n:,} of {len(names):,} genes by scanpy {_version('scanpy')} highly_variable_genes, flavor seurat, "
+        f"{n:,} of {len(first):,} genes by scanpy {_version('scanpy')} highly_variable_genes, flavor seurat, "
         f"on {made}, {len(rows):,} of {dataset.n_cells:,} cells (seed {seed})."
     )
     return HvgChoice(tuple(dataset.genes.names[i] for i in chosen), method)

@@ -1,39 +1,33 @@
-"""What a training reads from a data set: features of its cells, in groups of one perturbation and one context.
+"""What a training reads from its files: features of cells, in groups of one perturbation and one context, by part of the split.
 
-Boundary: numpy only; all cells are in memory, (n, g) float32. What is held out is in groups of its own, to be scored.
+Boundary: a split and a request in, row numbers and features out; numpy only. What is held out is in groups of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from state_engine.data.dataset import Dataset
-from state_engine.data.expression import FeatureSource, match_genes, read_features
-from state_engine.errors import GeneError, LabelError, RepresentationError, UnknownLabelError, listed
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Cells that training never sees: one perturbation in a context, or (None) the whole context, its controls included."""
-
-    context: str
-    perturbation: str | None = None
-
-    def __str__(self) -> str:
-        return self.context if self.perturbation is None else f"{self.context} x {self.perturbation}"
+from state_engine.data.expression import FeatureSource, hvg_choice, match_genes
+from state_engine.data.splits import CODES, Part, Split, SplitSource
+from state_engine.errors import GeneError, LabelError, RepresentationError, listed
+from state_engine.progress import OnProgress, silent
+from state_engine.train.cell_features import CellFeatures, read_cell_features
+from state_engine.train.request import TrainRequest
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Cells of one perturbation in one context (and batch, when matched), and the controls they are compared with.
+    """Cells of one perturbation in one context (and batch, when mapped so), and the controls they are compared with.
 
     Args:
         perturbation: index into `TrainingCells.perturbations`.
         context: of all its cells.
-        cells, controls: rows of `TrainingCells.values`.
+        cells, controls: rows of `TrainingCells.features`.
     """
 
     perturbation: int
@@ -42,152 +36,252 @@ class Group:
     controls: np.ndarray
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """How the features are made from each file.
+
+    Args:
+        sources: one for each of `Split.sources`.
+        targets: expression for a gene decoder, or None.
+        genes: names of the features (of `targets`, when there are), or None when they have none.
+        notes: how they were chosen, sentences.
+    """
+
+    sources: tuple[FeatureSource, ...]
+    targets: tuple[FeatureSource, ...] | None
+    genes: tuple[str, ...] | None
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingCells:
     """All cells of a training.
 
     Args:
-        values: (n, g) features.
-        perturbations: labels that are trained, the control first.
-        contexts, batches: labels that are trained.
-        groups: to train on, the control's own groups among them.
-        tests: held-out groups to be scored; their controls are given to the model, but were not trained on where the whole
-            context is held out.
+        features: of the cells.
+        targets: their expression, for a gene decoder.
+        perturbations: labels the model knows, the control first.
+        trained: those of them that are trained.
+        contexts: labels that are trained.
+        batches: labels of all parts.
+        batch: (n,) the batch of each row, an index; -1 where it has none.
+        groups: of each part; the control's own groups are in "train" only.
         notes: what was left out, sentences.
     """
 
-    values: np.ndarray
+    features: CellFeatures
+    targets: CellFeatures | None
     perturbations: tuple[str, ...]
+    trained: tuple[str, ...]
     contexts: tuple[str, ...]
     batches: tuple[str, ...]
-    groups: tuple[Group, ...]
-    tests: tuple[Group, ...]
-    notes: tuple[str, ...]
+    batch: np.ndarray
+    groups: dict[Part, tuple[Group, ...]]
+    notes: tuple[str, ...] = ()
 
 
-def feature_source(dataset: Dataset, genes: tuple[str, ...] | None, embedding: str | None = None) -> FeatureSource:
-    """How features are made: log1p expression of the genes, or (genes None) the embedding as it is.
+def choose_inputs(split: Split, request: TrainRequest) -> Inputs:
+    """The features that a request asks for.
 
     Raises:
-        GeneError: genes that the data set does not have.
-        RepresentationError: it has no expression.
-        ScaleError: the scale of its expression is not known.
+        GeneError: genes that a file does not have.
+        RepresentationError: a file has no expression, or not the embedding.
+        ScaleError: the scale of an expression is not known.
     """
-    if genes is None:
-        return FeatureSource(f"obsm/{embedding}")
+    embedding = None if request.embedding is None else f"obsm/{request.embedding}"
+    if embedding and not request.gene_decoder:
+        for source in split.sources:
+            source.dataset.representation(embedding)
+        return Inputs(tuple(FeatureSource(embedding) for _ in split.sources), None, request.genes or None)
+    genes, notes = _genes(split, request)
+    expression = tuple(expression_source(source.dataset, genes) for source in split.sources)
+    if embedding:
+        return Inputs(tuple(FeatureSource(embedding) for _ in split.sources), expression, genes, notes)
+    return Inputs(expression, None, genes, notes)
+
+
+def expression_source(dataset: Dataset, genes: tuple[str, ...]) -> FeatureSource:
+    """log1p expression of the genes.
+
+    Raises:
+        GeneError, RepresentationError, ScaleError: see `choose_inputs`.
+    """
     if dataset.expression is None:
         raise RepresentationError(
             f"{dataset.path.name} has no expression.", "It has no X and no layers.", "Train on an embedding."
         )
     match = match_genes(dataset, genes)
     if match.missing:
-        raise GeneError(f"The data set has no gene {listed(match.missing)}.", match.how, "Leave them out.")
+        raise GeneError(f"{dataset.path.name} has no gene {listed(match.missing)}.", match.how, "Leave them out.")
     counts = dataset.scale.require() == "counts"
     return FeatureSource(dataset.expression, tuple(match.columns.tolist()), normalise=counts and dataset.choices.normalise)
 
 
+def _genes(split: Split, request: TrainRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the genes, and how they were chosen: of the training cells of the largest file, among the genes of all files."""
+    if request.genes:
+        return request.genes, ()
+    shared = tuple(dict.fromkeys(split.genes))
+    if not request.hvgs or request.hvgs >= len(shared):
+        return shared, (f"All {len(shared):,} genes are read.",)
+    largest = max(split.sources, key=lambda s: len(s.rows("train")))
+    chosen = hvg_choice(largest.dataset, request.hvgs, cells=largest.rows("train"), among=shared)
+    of = f"{largest.dataset.path.name}: " if len(split.sources) > 1 else ""
+    return chosen.names, (f"{of}{chosen.method}",)
+
+
 def read_training_cells(
-    dataset: Dataset, source: FeatureSource, hold_out: tuple[HeldOut, ...] = (), match_batches: bool = False
+    split: Split,
+    inputs: Inputs,
+    request: TrainRequest,
+    folder: Path,
+    on_progress: OnProgress = silent,
+    featured: tuple[str, ...] | None = None,
 ) -> TrainingCells:
-    """Read and group the cells of a data set.
+    """Read and group the cells of a split.
 
     Args:
-        dataset: the data.
-        source: how the features are made.
-        hold_out: blocks that are not trained on.
-        match_batches: groups have cells of one batch, compared with controls of that batch (of the context, if it has none).
+        split: which cells are trained on, validated on and tested.
+        inputs: how the features are made.
+        request: how sets are to be drawn, and how much memory may be used.
+        folder: for features that do not fit in memory.
+        on_progress: told once a block; may raise `JobCancelled`.
+        featured: labels that have feature vectors; None when vectors are one-hot.
 
     Raises:
-        UnknownLabelError: a held-out block matches no cell, is the control, or its perturbation is trained nowhere.
-        LabelError: nothing is left to train on: no cells with controls in their context.
+        LabelError: nothing is left to train on, or no batch column where batches are asked for.
     """
-    control = dataset.require_control()
-    p, c = dataset.perturbation_labels(), dataset.context_labels()
-    b = dataset.batch_labels() if match_batches else np.full(len(p), "")
-    held = held_out_cells(dataset, hold_out)
-    trained = ~held & (p != "") & (c != "")
-    groups, bare = [], set()
-    for context in np.unique(c[trained]).tolist():
-        pool = np.flatnonzero(trained & (c == context) & (p == control))
-        if not len(pool):
-            bare.add(context)
-            continue
-        here = trained & (c == context)
-        for label, batch in sorted(set(zip(p[here].tolist(), b[here].tolist(), strict=True))):
-            cells = np.flatnonzero(here & (p == label) & (b == batch))
-            matched = pool[b[pool] == batch]
-            groups.append((label, context, cells, matched if len(matched) else pool))
-    labels = {label for label, *_ in groups}
-    if not labels - {control}:
+    labelled = _Labelled.of(split)
+    by_batch = request.control_mapping == "batch"
+    if (by_batch or request.batch_encoder) and not labelled.batches:
+        raise LabelError("There are no batches.", "No batch column is known.", "Choose it, or map controls at random.")
+    known = None if featured is None else {split.control, *featured}
+    groups, notes = _groups(labelled, split.control, by_batch, request.train_control, known)
+    trained_labels = {label for label, _ in groups["train"]}
+    if not trained_labels - {split.control}:
         raise LabelError("Nothing is left to train on.", "No context has both perturbed cells and controls.", "Hold out less.")
-    perturbations = (control, *sorted(labels - {control}))
-    tests = list(_tests(hold_out, held, p, c, control))
-    _check_trained(hold_out, perturbations)
-    tests = [t for t in tests if t[0] in perturbations and len(t[3])]
-    rows, compact = _compact([*groups, *tests], perturbations)
+    trained = (split.control, *sorted(trained_labels - {split.control}))
+    perturbations = (*trained, *sorted(set(featured or ()) - set(trained)))
+    place = {label: i for i, label in enumerate(perturbations)}
+    made: dict[Part, tuple[Group, ...]] = {
+        part: tuple(Group(place[label], *rest) for label, rest in found if label in place) for part, found in groups.items()
+    }
+    memory = request.cache_gb * 1024**3 / (1 if inputs.targets is None else 2)
+    datasets = [source.dataset for source in split.sources]
+    parts = list(zip(datasets, inputs.sources, labelled.rows, strict=True))
+    features = read_cell_features(parts, folder, memory, on_progress)
+    targets = None
+    if inputs.targets is not None:
+        parts = list(zip(datasets, inputs.targets, labelled.rows, strict=True))
+        targets = read_cell_features(parts, folder, memory, on_progress, "Reading expression")
     return TrainingCells(
-        values=read_features(dataset, source, rows),
-        perturbations=perturbations,
-        contexts=tuple(sorted({context for _, context, _, _ in groups})),
-        batches=tuple(sorted(set(dataset.batch_labels()[trained].tolist()) - {""})) if dataset.labels.batch_key else (),
-        groups=tuple(compact[: len(groups)]),
-        tests=tuple(compact[len(groups) :]),
-        notes=(f"Left out, since they have no controls: {listed(sorted(bare))}.",) if bare else (),
-    )
+        features, targets, perturbations, trained, tuple(sorted({g.context for g in made["train"]})), labelled.batches,
+        labelled.batch, made, (*inputs.notes, *notes, *_batch_notes(labelled, request)),
+    )  # fmt: skip
 
 
-def held_out_cells(dataset: Dataset, blocks: tuple[HeldOut, ...]) -> np.ndarray:
-    """True for the cells of the blocks: (n_cells,).
+@dataclass(frozen=True, eq=False)
+class _Labelled:
+    """The used cells of all files, one after the other, as numbers.
 
-    Raises:
-        UnknownLabelError: a block matches no cell (a split that selects nothing would leak in silence), or is the control.
+    Args:
+        rows: of each file.
+        part, label, place, batch: (n,) code of the part; indices of label, of (data set, context), of batch (-1 for none).
+        labels, places, batches: what the indices stand for.
     """
-    p, c = dataset.perturbation_labels(), dataset.context_labels()
-    chosen = np.zeros(len(p), dtype=bool)
-    for block in blocks:
-        cells = (c == block.context) & ((p == block.perturbation) if block.perturbation is not None else True)
-        if not cells.any():
-            raise UnknownLabelError(
-                f"The held-out block '{block}' matches no cell.",
-                f"Contexts: {listed(dataset.contexts)}. Perturbations: {listed(dataset.perturbations)}.",
-                "Write the labels as they are in the data set.",
-            )
-        if block.perturbation == dataset.labels.control:
-            raise UnknownLabelError(f"The held-out block '{block}' is the control.", "It has no effect to score.")
-        chosen |= cells
-    return chosen
 
+    rows: tuple[np.ndarray, ...]
+    part: np.ndarray
+    label: np.ndarray
+    place: np.ndarray
+    batch: np.ndarray
+    labels: tuple[str, ...]
+    places: tuple[tuple[str, str], ...]
+    batches: tuple[str, ...]
 
-_Rows = tuple[str, str, np.ndarray, np.ndarray]
-
-
-def _tests(blocks: tuple[HeldOut, ...], held: np.ndarray, p: np.ndarray, c: np.ndarray, control: str) -> Iterator[_Rows]:
-    """Held-out groups, each once, in the order of the blocks."""
-    seen = set()
-    for block in blocks:
-        here = held & (c == block.context)
-        labels = sorted(set(p[here].tolist()) - {control, ""}) if block.perturbation is None else [block.perturbation]
-        for label in labels:
-            if (label, block.context) not in seen:
-                seen.add((label, block.context))
-                pool = np.flatnonzero((c == block.context) & (p == control))
-                yield label, block.context, np.flatnonzero(here & (p == label)), pool
-
-
-def _check_trained(blocks: tuple[HeldOut, ...], perturbations: tuple[str, ...]) -> None:
-    unknown = [str(b) for b in blocks if b.perturbation is not None and b.perturbation not in perturbations]
-    if unknown:
-        raise UnknownLabelError(
-            f"No other context teaches the perturbation of {listed(unknown)}.",
-            "A perturbation that training never sees cannot be predicted or scored.",
-            "Hold it out in some contexts only.",
+    @classmethod
+    def of(cls, split: Split) -> _Labelled:
+        rows = tuple(np.flatnonzero(s.parts > 0) for s in split.sources)
+        label, labels = _numbered([_names(s, "perturbation", r) for s, r in zip(split.sources, rows, strict=True)])
+        context, contexts = _numbered([_names(s, "context", r) for s, r in zip(split.sources, rows, strict=True)])
+        batched = all(s.dataset.labels.batch_key for s in split.sources)
+        batch, batches = _numbered([_names(s, "batch", r) for s, r in zip(split.sources, rows, strict=True)])
+        names = list(dict.fromkeys(s.name for s in split.sources))
+        file = np.concatenate([np.full(len(r), names.index(s.name)) for s, r in zip(split.sources, rows, strict=True)])
+        return cls(
+            rows=rows,
+            part=np.concatenate([s.parts[r] for s, r in zip(split.sources, rows, strict=True)]),
+            label=label,
+            place=(file * len(contexts) + context).astype(np.int32),
+            batch=batch if batched else np.full(len(batch), -1, dtype=np.int32),
+            labels=labels,
+            places=tuple((name, context) for name in names for context in contexts),
+            batches=batches if batched else (),
         )
 
 
-def _compact(groups: list[_Rows], perturbations: tuple[str, ...]) -> tuple[np.ndarray, list[Group]]:
-    """The rows of the file that are needed, sorted, and the groups with indices into them."""
-    rows = np.unique(np.concatenate([part for _, _, cells, controls in groups for part in (cells, controls)]))
-    return rows, [
-        Group(perturbations.index(label), context, np.searchsorted(rows, cells), np.searchsorted(rows, controls))
-        for label, context, cells, controls in groups
-    ]
+def _names(source: SplitSource, role: str, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
+    names, codes = source.dataset.coded(getattr(source.dataset.labels, f"{role}_key"))
+    return names, codes[rows]
+
+
+def _numbered(found: list[tuple[list[str], np.ndarray]]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Codes of several files as codes of one list of names, sorted; -1 for a missing label."""
+    used = sorted({names[i] for names, codes in found for i in np.unique(codes).tolist()} - {""})
+    place = {name: i for i, name in enumerate(used)}
+    parts = [np.array([place.get(n, -1) for n in names], dtype=np.int32)[codes] for names, codes in found]
+    return np.concatenate(parts), tuple(used)
+
+
+_Found = tuple[str, tuple[str, np.ndarray, np.ndarray]]
+
+
+def _groups(
+    cells: _Labelled, control: str, by_batch: bool, train_control: bool, known: set[str] | None
+) -> tuple[dict[Part, list[_Found]], tuple[str, ...]]:
+    """(label, (context, cells, controls)) of each part, and what was left out in words."""
+    groups: dict[Part, list[_Found]] = {part: [] for part in CODES}
+    bare, unknown = set(), set()
+    n_batches = len(cells.batches) + 1
+    for place, here in _runs(cells.place):
+        context = cells.places[place][1]
+        is_control = cells.label[here] == cells.labels.index(control) if control in cells.labels else np.zeros(len(here), bool)
+        pool = here[is_control]
+        if not len(pool):
+            bare.add(context)
+            continue
+        keys = cells.part[here].astype(np.int64) * len(cells.labels) + cells.label[here]
+        if by_batch:
+            keys = keys * n_batches + cells.batch[here] + 1
+        for _, inner in _runs(keys):
+            rows = here[inner]
+            part, label = _PARTS[int(cells.part[rows[0]])], cells.labels[cells.label[rows[0]]]
+            if label == control and (part != "train" or not train_control):
+                continue
+            if known is not None and label not in known:
+                unknown.add(label)
+                continue
+            same = pool[cells.batch[pool] == cells.batch[rows[0]]] if by_batch else pool
+            groups[part].append((label, (context, rows, same if len(same) else pool)))
+    notes = [f"Left out, since they have no controls: {listed(sorted(bare))}."] if bare else []
+    if unknown:
+        notes.append(f"Left out, since they have no feature vector: {listed(sorted(unknown))}.")
+    return groups, tuple(notes)
+
+
+_PARTS: dict[int, Part] = {code: part for part, code in CODES.items()}
+
+
+def _runs(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Each value and where it is, sorted by value; positions in their order."""
+    order = np.argsort(keys, kind="stable")
+    values, starts = np.unique(keys[order], return_index=True)
+    yield from zip(values.tolist(), np.split(order, starts[1:]), strict=True)
+
+
+def _batch_notes(cells: _Labelled, request: TrainRequest) -> Iterator[str]:
+    if request.batch_encoder or request.batch_token:
+        trained = set(np.unique(cells.batch[cells.part == CODES["train"]]).tolist())
+        never = [name for i, name in enumerate(cells.batches) if i not in trained]
+        if never:
+            yield f"Batches without training cells, whose vectors stay as they were drawn: {listed(never)}."

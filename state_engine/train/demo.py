@@ -15,27 +15,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from state_engine.checkpoints.card import ModelCard
-from state_engine.data.dataset import open_dataset
+from state_engine.data.dataset import Dataset, open_dataset
+from state_engine.data.split_plan import FewShot, SplitPlan
+from state_engine.data.splits import Split, apply_plan
 from state_engine.data.synthetic import HELD_OUT, TITLE, Design, write_simulated
 from state_engine.files import write_bytes
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.demo_embedding import demo_genes, make_demo_embedding
-from state_engine.train.transition import HeldOut, TrainRequest, train_transition
+from state_engine.train.request import TrainRequest
+from state_engine.train.run_folder import MODEL as TRAINED
+from state_engine.train.transition import train_transition
 
 DATA = "demo.h5ad"
 MODEL = "model"
 EMBEDDING = "embedding"
+RUN = "training"
 README = "README.md"
 
 # CPU and float32: anyone can repeat it
 TRAINING = TrainRequest(
     name="Demo ST (simulated PBMC)",
     hvgs=0,
-    hold_out=tuple(HeldOut(context, perturbation) for context, perturbation in HELD_OUT),
     steps=2000,
     sets_a_step=8,
     set_size=32,
     hidden=128,
+    intermediate=256,
     layers=4,
     heads=4,
     learning_rate=1e-3,
@@ -68,7 +73,7 @@ def rebuild(
         training: of the model; the demo's by default.
 
     Raises:
-        UnknownLabelError: a held-out block of `training` is not in the data set of `design`.
+        SplitError: a held-out block is not in the data set of `design`.
     """
     output.mkdir(parents=True, exist_ok=True)
     beside = output / ".rebuild"
@@ -77,7 +82,8 @@ def rebuild(
     try:
         on_progress(Progress("Simulating cells"))
         dataset = open_dataset(write_simulated(beside / DATA, design))
-        card = train_transition(dataset, training, beside / MODEL, on_progress)
+        card = train_transition(demo_split(dataset), training, beside / RUN, on_progress)
+        (beside / RUN / TRAINED).replace(beside / MODEL)
         make_demo_embedding(beside / EMBEDDING, demo_genes(dataset))
         write_bytes(beside / README, readme(dataset.n_cells, dataset.n_genes, card).encode())
         for name in (MODEL, EMBEDDING):
@@ -87,6 +93,13 @@ def rebuild(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return Demo(output / DATA, output / MODEL, card)
+
+
+def demo_split(dataset: Dataset) -> Split:
+    """Everything is trained on but the held-out blocks, which are tested."""
+    name = "demo"
+    blocks = tuple(FewShot(name, context, test=(perturbation,)) for context, perturbation in HELD_OUT)
+    return apply_plan(SplitPlan(((name, str(dataset.path)),), (name,), fewshot=blocks), [(name, dataset)])
 
 
 def readme(n_cells: int, n_genes: int, card: ModelCard) -> str:

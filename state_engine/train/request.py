@@ -15,10 +15,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from state_engine.device import DeviceName, Precision
 from state_engine.errors import ConfigError
-from state_engine.models.config import Activation, BackboneKind, OutputSpace
+from state_engine.models.config import Activation, BackboneKind, LossName, OutputSpace
 from state_engine.values import from_plain
 
-LossName = Literal["energy", "sinkhorn", "combined", "mse"]
 ControlMapping = Literal["random", "batch"]
 Schedule = Literal["constant", "cosine"]
 
@@ -52,7 +51,7 @@ class TrainRequest:
         loss: between predicted and observed cells of a set.
         blur: of the Sinkhorn divergence, in units of the features.
         energy_weight, sinkhorn_weight: in `combined`.
-        loss_chunks: the features are cut into as many parts whose losses are added; 1: all together.
+        loss_chunks: the features are cut into as many parts, whose mean loss counts; 1: all together.
         shuffle_chunks: which features are together is drawn anew every step.
         effect_weight: of the squared error between mean predicted and mean observed cell of a set, mean over the features.
         l1: weight of the mean absolute difference between predicted and basal cells.
@@ -67,8 +66,8 @@ class TrainRequest:
         basal_noise: standard deviation of noise added to basal cells in training, in units of the features.
         sets_a_step: sets in a mini-batch, over all devices (b).
         steps: optimiser steps.
-        control_mapping: basal cells are controls of the cell's context: any (random), or of its batch (any, where it has none).
-        sets_by_batch: the cells of a set are of one batch.
+        control_mapping: basal cells are controls of the same context: any of them (random), or, with the cells of a set all of one
+            batch, those of that batch (any, where it has none).
         train_control: the control label is trained too, so that a prediction can be paired.
         validate_every, checkpoint_every: steps; 0 for at the end only.
         validation_sets: most sets the validation loss is measured on.
@@ -116,12 +115,12 @@ class TrainRequest:
     loss: LossName = "energy"
     blur: float = 0.05
     energy_weight: float = 1.0
-    sinkhorn_weight: float = 0.001
+    sinkhorn_weight: float = 0.01
     loss_chunks: int = 1
     shuffle_chunks: bool = False
     effect_weight: float = 0.0
     l1: float = 0.0
-    confidence_weight: float = 0.1
+    confidence_weight: float = 0.01
     confidence_scale: float = 10.0
     batch_token_weight: float = 0.1
     learning_rate: float = 1e-3
@@ -135,7 +134,6 @@ class TrainRequest:
     sets_a_step: int = 8
     steps: int = 1500
     control_mapping: ControlMapping = "random"
-    sets_by_batch: bool = False
     train_control: bool = True
     validate_every: int = 250
     checkpoint_every: int = 500
@@ -164,6 +162,10 @@ class TrainRequest:
             )
         if self.batch_encoder and self.batch_token:
             raise ConfigError("A model has a batch encoder or a batch token, not both.", fix="Turn one of them off.")
+        if self.batch_token and self.control_mapping != "batch":
+            raise ConfigError(
+                "A batch token needs sets of one batch.", "Controls are mapped at random.", "Set control_mapping=batch."
+            )
         if self.sets_a_step % (self.devices * self.nodes):
             raise ConfigError(
                 f"{self.sets_a_step} sets a step cannot be shared by {self.devices * self.nodes} devices.",

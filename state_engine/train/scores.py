@@ -11,21 +11,26 @@ correlation of the mean paired effect.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from state_engine.data.cell_sets import draw_basal
 from state_engine.models.transition import TransitionModel
+from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.cells import Group, TrainingCells
 
 CELLS_A_PASS = 2048
+MOST_CELLS = 4096  # controls that are predicted for a block; more change the mean cell by less than anyone would see
 
 
 @dataclass(frozen=True)
 class HeldOutScore:
-    """Scores of one held-out block; `n_cells` were observed. r is NaN when an effect does not vary."""
+    """Scores of one held-out block; `n_cells` were observed. r is NaN when an effect does not vary, and so is what needs a mean
+    effect of other contexts where there is none."""
 
     context: str
     perturbation: str
@@ -42,38 +47,62 @@ class HeldOutScore:
 METRICS = tuple(f.name for f in fields(HeldOutScore) if f.name.startswith(("mae_", "r_")))
 
 
-def score_held_out(model: TransitionModel, cells: TrainingCells, set_size: int, seed: int) -> tuple[HeldOutScore, ...]:
-    """Score every held-out group.
+def score_groups(
+    model: TransitionModel,
+    vectors: Tensor,
+    cells: TrainingCells,
+    groups: Sequence[Group],
+    seed: int,
+    on_progress: OnProgress = silent,
+) -> tuple[HeldOutScore, ...]:
+    """Score held-out groups.
 
     Args:
         model: in eval mode.
+        vectors: (labels, p) of the perturbations.
         cells: what it was trained with.
-        set_size: cells in a set; controls are predicted in whole sets.
+        groups: which ones; groups of one perturbation and context (of several batches) are scored together.
         seed: of the order of the controls.
+        on_progress: told once a block.
     """
-    return tuple(_score(model, cells, group, set_size, seed) for group in cells.tests)
+    blocks: dict[tuple[str, int], list[Group]] = {}
+    for group in groups:
+        blocks.setdefault((group.context, group.perturbation), []).append(group)
+    scores = []
+    for number, same in enumerate(blocks.values()):
+        on_progress(Progress("Scoring held-out cells", number, len(blocks)))
+        whole = Group(
+            same[0].perturbation, same[0].context, _together(g.cells for g in same), _together(g.controls for g in same)
+        )
+        scores.append(_score(model, vectors, cells, whole, seed))
+    return tuple(scores)
 
 
-def summarise(scores: tuple[HeldOutScore, ...]) -> dict[str, float]:
+def summarise(scores: tuple[HeldOutScore, ...], prefix: str = "", blocks: bool = True) -> dict[str, float]:
     """Flat, for a card: each metric's mean over the blocks ("mae_corrected"), then a block's own ("NK x TNF: mae_corrected").
 
-    A correlation that is not defined is left out.
+    A number that is not defined is left out, of a mean too.
     """
-    if not scores:
-        return {}
-    flat = {m: float(np.mean([getattr(s, m) for s in scores])) for m in METRICS}
-    flat |= {f"{s.context} x {s.perturbation}: {m}": getattr(s, m) for s in scores for m in METRICS}
+    flat: dict[str, float] = {}
+    for metric in METRICS:
+        values = [v for s in scores if np.isfinite(v := getattr(s, metric))]
+        if values:
+            flat[prefix + metric] = float(np.mean(values))
+    if blocks:
+        flat |= {f"{prefix}{s.context} x {s.perturbation}: {m}": getattr(s, m) for s in scores for m in METRICS}
     return {name: round(value, 6) for name, value in flat.items() if np.isfinite(value)}
 
 
-def _score(model: TransitionModel, cells: TrainingCells, group: Group, set_size: int, seed: int) -> HeldOutScore:
-    pool = group.controls
-    basal = draw_basal(pool, -(-len(pool) // set_size) * set_size, np.random.default_rng(seed))
-    perturbed = _predict(model, cells.values[basal], group.perturbation, set_size)[: len(pool)]
-    effect = perturbed - _predict(model, cells.values[basal], 0, set_size)[: len(pool)]
+def _score(model: TransitionModel, vectors: Tensor, cells: TrainingCells, group: Group, seed: int) -> HeldOutScore:
+    pool, size = group.controls, model.config.set_size
+    n = min(len(pool), MOST_CELLS)
+    rows = draw_basal(pool, -(-n // size) * size, np.random.default_rng(seed))
+    basal, batches = cells.features.gather(rows), np.maximum(cells.batch[rows], 0)
+    perturbed = _predict(model, basal, batches, vectors[group.perturbation])[:n]
+    effect = perturbed - _predict(model, basal, batches, vectors[0])[:n]
     lowest = 0.0 if model.config.final_relu else -np.inf  # expression is not negative, embeddings may be
-    corrected = np.maximum(cells.values[basal[: len(pool)]] + effect, lowest).mean(axis=0)
-    control, truth = cells.values[pool].mean(axis=0), cells.values[group.cells].mean(axis=0)
+    corrected = np.maximum(basal[:n] + effect, lowest).mean(axis=0)
+    control, truth = mean_cell(cells, pool), mean_cell(cells, group.cells)
     raw, usual = perturbed.mean(axis=0), mean_effect(cells, group)
     return HeldOutScore(
         context=group.context,
@@ -81,36 +110,48 @@ def _score(model: TransitionModel, cells: TrainingCells, group: Group, set_size:
         n_cells=len(group.cells),
         mae_raw=_mae(raw, truth),
         mae_corrected=_mae(corrected, truth),
-        mae_mean=_mae(np.maximum(control + usual, lowest), truth),
+        mae_mean=float("nan") if usual is None else _mae(np.maximum(control + usual, lowest), truth),
         mae_none=_mae(control, truth),
         r_raw=_pearson(raw - control, truth - control),
         r_paired=_pearson(effect.mean(axis=0), truth - control),
-        r_mean=_pearson(usual, truth - control),
+        r_mean=float("nan") if usual is None else _pearson(usual, truth - control),
     )
 
 
-def mean_effect(cells: TrainingCells, group: Group) -> np.ndarray:
-    """Mean over the trained contexts other than the group's own of the effect of its perturbation: (g,)."""
-    others = [g for g in cells.groups if g.perturbation == group.perturbation and g.context != group.context]
+def mean_effect(cells: TrainingCells, group: Group) -> np.ndarray | None:
+    """Mean over the trained contexts other than the group's own of the effect of its perturbation: (g,); None without any."""
+    others = [g for g in cells.groups["train"] if g.perturbation == group.perturbation and g.context != group.context]
     effects = []
     for context in sorted({g.context for g in others}):
         same = [g for g in others if g.context == context]
-        perturbed = cells.values[np.concatenate([g.cells for g in same])].mean(axis=0)
-        controls = cells.values[np.unique(np.concatenate([g.controls for g in same]))].mean(axis=0)
-        effects.append(perturbed - controls)
-    return np.mean(effects, axis=0)
+        perturbed, controls = _together(g.cells for g in same), _together(g.controls for g in same)
+        effects.append(mean_cell(cells, perturbed) - mean_cell(cells, controls))
+    return np.mean(effects, axis=0) if effects else None
+
+
+def mean_cell(cells: TrainingCells, rows: np.ndarray) -> np.ndarray:
+    """(g,) float32, in blocks."""
+    total = np.zeros(cells.features.width)
+    for start in range(0, len(rows), CELLS_A_PASS):
+        total += cells.features.gather(rows[start : start + CELLS_A_PASS]).sum(axis=0, dtype=np.float64)
+    return (total / len(rows)).astype(np.float32)
+
+
+def _together(parts: Iterable[np.ndarray]) -> np.ndarray:
+    return np.unique(np.concatenate(list(parts)))
 
 
 @torch.inference_mode()
-def _predict(model: TransitionModel, basal: np.ndarray, perturbation: int, set_size: int) -> np.ndarray:
-    """Cells (n, g), n a multiple of the set size, under one perturbation: (n, o)."""
-    device = next(model.parameters()).device
-    sets = torch.from_numpy(basal).unflatten(0, (-1, set_size))
-    one_hot = torch.zeros(1, model.config.perturbation_dim, device=device)
-    one_hot[0, perturbation] = 1
+def _predict(model: TransitionModel, basal: np.ndarray, batches: np.ndarray, vector: Tensor) -> np.ndarray:
+    """Cells (n, g), n a multiple of the set size, under one perturbation's vector (p,): (n, o)."""
+    device, size = vector.device, model.config.set_size
+    sets = torch.from_numpy(basal).unflatten(0, (-1, size))
+    indices = torch.from_numpy(batches.astype(np.int64)).unflatten(0, (-1, size))
     parts = []
-    for part in sets.split(max(1, CELLS_A_PASS // set_size)):
-        output = model(part.to(device), one_hot.expand(len(part), -1), attention="full")
+    step = max(1, CELLS_A_PASS // size)
+    for part, batch in zip(sets.split(step), indices.split(step), strict=True):
+        given = batch.to(device) if model.batch_encoder is not None else None
+        output = model(part.to(device), vector.expand(len(part), -1), given, attention="full")
         parts.append(output.predicted.flatten(0, 1).float().cpu().numpy())
     return np.concatenate(parts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from playwright.sync_api import Page
 
 from state_engine import keys
 from state_engine.data.dataset import open_dataset
-from state_engine.train.cells import HeldOut
-from state_engine.train.transition import TrainRequest, train_transition
+from state_engine.data.split_plan import SplitPlan, ZeroShot
+from state_engine.data.splits import apply_plan
+from state_engine.train.request import TrainRequest
+from state_engine.train.transition import train_transition
 from tests.browser.conftest import Server, keep_picture, no_errors, pick, press, settle
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -21,13 +24,17 @@ HELD_OUT = "CD14+Mono"
 
 
 @pytest.fixture(scope="module")
-def model(server: Server, real_data: Path) -> str:
+def model(server: Server, real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A small model of the library, trained on the same cells but one cell type; the test asks for its flow, not for its skill."""
     request = TrainRequest(
-        name="Kang, CD14+Mono held out", hvgs=500, hold_out=(HeldOut(HELD_OUT),), steps=60, sets_a_step=8, set_size=16,
-        hidden=64, layers=2, heads=4, device="cpu", data_name="kang_ifnb.h5ad",
+        name="Kang, CD14+Mono held out", hvgs=500, steps=60, sets_a_step=8, set_size=16, hidden=64, layers=2, heads=4, device="cpu",
+        data_name="kang_ifnb.h5ad",
     )  # fmt: skip
-    card = train_transition(open_dataset(real_data / "kang_ifnb.h5ad"), request, server.settings.models / "kang")
+    path = real_data / "kang_ifnb.h5ad"
+    plan = SplitPlan((("kang", str(path)),), ("kang",), (ZeroShot("kang", HELD_OUT, "test"),))
+    folder = tmp_path_factory.mktemp("training") / "run"
+    card = train_transition(apply_plan(plan, [("kang", open_dataset(path))]), request, folder)
+    shutil.move(folder / "model", server.settings.models / "kang")
     return card.id
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import torch
 
 from state_engine.models.config import BackboneConfig, TransitionConfig
 from state_engine.models.transition import TransitionModel, TransitionOutput
+from state_engine.train.cell_features import DenseFeatures
 from state_engine.train.cells import Group, TrainingCells
-from state_engine.train.scores import METRICS, HeldOutScore, mean_effect, score_held_out, summarise
+from state_engine.train.scores import METRICS, HeldOutScore, mean_effect, score_groups, summarise
 
 CONFIG = TransitionConfig(
     input_dim=4,
@@ -38,43 +40,60 @@ def cells() -> TrainingCells:
     values = np.concatenate([control, control[:7] + TRUE, control[7:] + 0.5 * TRUE])
     at = np.arange(28)
     return TrainingCells(
-        values=values,
+        features=DenseFeatures(values),
+        targets=None,
         perturbations=("control", "TNF"),
+        trained=("control", "TNF"),
         contexts=("A", "B"),
         batches=(),
-        groups=(Group(0, "A", at[:7], at[:7]), Group(0, "B", at[7:14], at[7:14]), Group(1, "B", at[21:], at[7:14])),
-        tests=(Group(1, "A", at[14:21], at[:7]),),
-        notes=(),
+        batch=np.full(28, -1),
+        groups={
+            "train": (Group(0, "A", at[:7], at[:7]), Group(0, "B", at[7:14], at[7:14]), Group(1, "B", at[21:], at[7:14])),
+            "val": (),
+            "test": (Group(1, "A", at[14:18], at[:4]), Group(1, "A", at[18:21], at[4:7])),  # of two batches
+        },
     )
 
 
+def score(cells: TrainingCells) -> tuple[HeldOutScore, ...]:
+    return score_groups(Shifter(CONFIG).eval(), torch.eye(2), cells, cells.groups["test"], 0)
+
+
 def test_the_pair_takes_away_what_the_reconstruction_gets_wrong(cells):
-    (score,) = score_held_out(Shifter(CONFIG).eval(), cells, 3, 0)
-    assert (score.context, score.perturbation, score.n_cells) == ("A", "TNF", 7)
-    assert score.mae_raw == pytest.approx(1, abs=1e-5)
-    assert score.mae_corrected == pytest.approx(0, abs=1e-5)
-    assert score.mae_none == pytest.approx(np.abs(TRUE).mean(), abs=1e-5)
-    assert score.mae_mean == pytest.approx(np.abs(TRUE).mean() / 2, abs=1e-5)  # the other context answers half as strongly
-    assert score.r_paired == pytest.approx(1, abs=1e-5) and score.r_mean == pytest.approx(1, abs=1e-5)
+    (found,) = score(cells)
+    assert (found.context, found.perturbation, found.n_cells) == ("A", "TNF", 7)
+    assert found.mae_raw == pytest.approx(1, abs=1e-5)
+    assert found.mae_corrected == pytest.approx(0, abs=1e-5)
+    assert found.mae_none == pytest.approx(np.abs(TRUE).mean(), abs=1e-5)
+    assert found.mae_mean == pytest.approx(np.abs(TRUE).mean() / 2, abs=1e-5)  # the other context answers half as strongly
+    assert found.r_paired == pytest.approx(1, abs=1e-5) and found.r_mean == pytest.approx(1, abs=1e-5)
 
 
 def test_corrected_expression_is_never_negative(cells):
-    low = TrainingCells(**{**vars(cells), "values": cells.values - 2})
-    (score,) = score_held_out(Shifter(CONFIG).eval(), low, 3, 0)
-    assert score.mae_corrected > 0.05  # gene 2 falls below zero in some cells and is cut there
+    low = replace(cells, features=DenseFeatures(cells.features.values - 2))
+    (found,) = score(low)
+    assert found.mae_corrected > 0.05  # gene 2 falls below zero in some cells and is cut there
 
 
 def test_the_mean_effect_leaves_the_own_context_out(cells):
-    own = Group(1, "A", cells.tests[0].cells, cells.tests[0].controls)
-    more = TrainingCells(**{**vars(cells), "groups": (*cells.groups, own)})
+    own = cells.groups["test"][0]
+    more = replace(cells, groups={**cells.groups, "train": (*cells.groups["train"], own)})
     assert mean_effect(more, own) == pytest.approx(0.5 * TRUE, abs=1e-5)
 
 
+def test_without_other_contexts_there_is_no_mean_effect(cells):
+    alone = replace(cells, groups={**cells.groups, "train": cells.groups["train"][:2]})
+    (found,) = score(alone)
+    assert math.isnan(found.mae_mean) and math.isnan(found.r_mean) and found.mae_raw == pytest.approx(1, abs=1e-5)
+    assert "mae_mean" not in summarise((found,)) and "A x TNF: mae_raw" in summarise((found,))
+
+
 def test_a_summary_has_means_and_blocks_and_no_undefined_number():
-    def score(context: str, x: float, r: float) -> HeldOutScore:
+    def made(context: str, x: float, r: float) -> HeldOutScore:
         return HeldOutScore(context, "TNF", 9, **{m: (r if m.startswith("r_") else x) for m in METRICS})
 
-    flat = summarise((score("A", 1.0, math.nan), score("B", 3.0, 0.5)))
+    flat = summarise((made("A", 1.0, math.nan), made("B", 3.0, 0.5)))
     assert flat["mae_corrected"] == 2.0 and flat["A x TNF: mae_none"] == 1.0 and flat["B x TNF: r_paired"] == 0.5
     assert "A x TNF: r_raw" not in flat and all(math.isfinite(v) for v in flat.values())
+    assert set(summarise((made("A", 1.0, 0.1),), "validation ", blocks=False)) == {f"validation {m}" for m in METRICS}
     assert summarise(()) == {}

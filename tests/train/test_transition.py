@@ -1,8 +1,9 @@
-"""The small trainer: it learns, repeats itself, keeps held-out cells out, and says what is wrong with a request."""
+"""Training: it learns, repeats itself, goes on where it was stopped, and says what is wrong."""
 
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,178 +11,208 @@ import numpy as np
 import pytest
 
 from state_engine.checkpoints.store import load_model, read_card
-from state_engine.data.dataset import Choices, Dataset, open_dataset
-from state_engine.data.expression import FeatureSource
-from state_engine.data.synthetic import Design, write_simulated
-from state_engine.errors import CheckpointError, ConfigError, GeneError, JobCancelled, LabelError, UnknownLabelError
-from state_engine.train.cells import held_out_cells, read_training_cells
-from state_engine.train.transition import LOSSES_FILE, HeldOut, TrainRequest, train_transition
-from state_engine.values import from_plain, to_plain
-
-BLOCK = HeldOut("NK", "IFN-beta")
-SMALL = TrainRequest(
-    hvgs=60, hold_out=(BLOCK,), steps=4, sets_a_step=2, set_size=8, hidden=16, layers=1, heads=2, device="cpu", data_name="d"
-)
+from state_engine.data.dataset import Choices
+from state_engine.data.splits import Split
+from state_engine.errors import CheckpointError, ConfigError, GeneError, JobCancelled, RunError
+from state_engine.train.run_folder import open_training_split, read_record
+from state_engine.train.training_log import LOG, VALIDATION, read_curve
+from state_engine.train.transition import train_transition
+from tests.train.small import NAME, SMALL, make_data, opened
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> Dataset:
-    return open_dataset(write_simulated(tmp_path_factory.mktemp("data") / "pbmc.h5ad", Design(n_cells=500)))
+def path(tmp_path_factory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
 
 
-def losses_file(model: Path) -> list[list[str]]:
-    return list(csv.reader((model / LOSSES_FILE).read_text().splitlines()))
+@pytest.fixture(scope="module")
+def split(path) -> Split:
+    return opened(path)
 
 
-def test_it_saves_a_model_that_says_what_it_is(dataset, tmp_path: Path):
-    card = train_transition(dataset, SMALL, tmp_path / "model")
-    assert card == read_card(tmp_path / "model")
+@pytest.fixture(scope="module")
+def trained(split, tmp_path_factory) -> Path:
+    """A small training whose folder is looked at from several sides."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    train_transition(split, replace(SMALL, checkpoint_every=3, validate_every=2), folder)
+    return folder
+
+
+def test_it_saves_a_model_that_says_what_it_is(split, trained):
+    card = read_card(trained / "model")
     assert card.control == card.perturbations[0] == "control" and len(card.perturbations) == 15
-    assert len(card.input_genes) == 60 == len(card.output_genes) and set(card.input_genes) <= set(dataset.genes.names)
+    genes = split.sources[0].dataset.genes.names
+    assert len(card.input_genes) == 60 == len(card.output_genes) and set(card.input_genes) <= set(genes)
     assert (card.input_key, card.scale, card.attention, card.set_size) == ("X_hvg", "log1p", "full", 8)
-    assert card.contexts == dataset.contexts and card.batches == ("batch 1", "batch 2")
+    assert card.contexts == ("CD14 monocyte", "CD4 T", "CD8 T", "NK") and card.batches == ("batch 1", "batch 2")
     assert (card.perturbation_key, card.context_key, card.batch_key) == ("perturbation", "cell_type", "batch")
-    assert (card.training.data, card.training.steps, card.training.held_out) == ("d", 4, ("NK x IFN-beta",))
-    assert {"mae_raw", "mae_corrected", "mae_mean", "mae_none", "NK x IFN-beta: r_paired"} <= set(card.training.scores)
-    rows = losses_file(tmp_path / "model")
-    assert rows[0] == ["step", "loss"] and [r[0] for r in rows[1:]] == ["1", "2", "3", "4"]
-    assert load_model(tmp_path / "model").module.config == card.config
+    assert (card.training.data, card.training.steps) == ("d", 4)
+    assert card.training.held_out == ("B", "NK x IFN-beta", "NK x TNF")
+    assert {"mae_raw", "mae_corrected", "mae_mean", "mae_none", "NK x IFN-beta: r_paired", "B x TNF: mae_raw"} <= set(
+        card.training.scores
+    )
+    assert "validation mae_corrected" in card.training.scores and not any("NK x TNF" in s for s in card.training.scores)
+    assert load_model(trained / "model").module.config == card.config
 
 
-def test_the_seed_decides_the_weights(dataset, tmp_path: Path):
-    seeds = [3, 3, 4]
-    hashes = [train_transition(dataset, replace(SMALL, seed=s), tmp_path / str(i)).weights_hash for i, s in enumerate(seeds)]
-    assert hashes[0] == hashes[1] != hashes[2]
+def test_the_curves_have_every_step_and_what_was_measured(trained):
+    log, validation = read_curve(trained / LOG), read_curve(trained / VALIDATION)
+    assert log["step"] == [1, 2, 3, 4] and list(log) == ["step", "loss", "learning_rate", "gradient_norm", "seconds"]
+    assert log["seconds"] == sorted(log["seconds"]) and min(log["gradient_norm"]) > 0
+    assert log["learning_rate"] == pytest.approx([1e-3 * (1 + np.cos(np.pi * k / 4)) / 2 for k in range(4)], rel=1e-4)
+    assert validation["step"] == [2, 4] and {"loss", "mae_raw", "mae_corrected", "mae_none"} < set(validation)
 
 
-def test_the_loss_falls(dataset, tmp_path: Path):
+def test_the_folder_says_what_was_done(split, trained):
+    record = read_record(trained)
+    assert (record.state, record.steps, record.request.steps) == ("done", 4, 4)
+    assert record.parameters > 1000 and record.features == "memory, dense" and record.seconds >= record.waited >= 0
+    assert list(record.data.values()) == [split.sources[0].dataset.hash()] and record.versions["torch"]
+    assert sorted(p.name for p in (trained / "checkpoints").glob("*.ckpt")) == ["last.ckpt", "step=3.ckpt", "step=4.ckpt"]
+    again = open_training_split(trained)
+    assert (again.sources[0].parts == split.sources[0].parts).all()
+    rows = list(csv.DictReader((trained / "split.csv").read_text().splitlines()))
+    assert {(r["dataset"], r["context"]) for r in rows} == {(NAME, c) for c in split.sources[0].dataset.contexts}
+    assert not list(trained.glob("cache*"))
+
+
+def test_the_seed_decides_the_weights(split, trained, tmp_path: Path):
+    hashes = [train_transition(split, replace(SMALL, seed=s), tmp_path / str(s)).weights_hash for s in (42, 4)]
+    assert hashes[0] == read_card(trained / "model").weights_hash != hashes[1]
+
+
+def test_the_loss_falls(split, tmp_path: Path):
     told = []
-    request = replace(SMALL, steps=40, learning_rate=2e-2)
-    train_transition(dataset, request, tmp_path / "model", told.append)
-    losses = [float(loss) for _, loss in losses_file(tmp_path / "model")[1:]]
+    train_transition(split, replace(SMALL, steps=40, learning_rate=2e-2, validate_every=10), tmp_path / "run", told.append)
+    losses = read_curve(tmp_path / "run" / LOG)["loss"]
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+    curve = read_curve(tmp_path / "run" / VALIDATION)
+    assert curve["step"] == [10, 20, 30, 40] and curve["loss"][-1] < curve["loss"][0]
     steps = [p for p in told if p.stage == "Training"]
     assert [p.done for p in steps] == list(range(1, 41)) and sum(bool(p.message) for p in steps) == 10
 
 
-def source(dataset: Dataset) -> FeatureSource:
-    return FeatureSource("X", (0, 1), normalise=True)
-
-
-def test_a_held_out_block_is_in_no_training_group(dataset):
-    cells = read_training_cells(dataset, source(dataset), (BLOCK,))
-    label = cells.perturbations.index("IFN-beta")
-    assert not [g for g in cells.groups if g.context == "NK" and g.perturbation == label]
-    assert [g for g in cells.groups if g.context == "NK" and g.perturbation == 0]
-    (test,) = cells.tests
-    assert (test.context, test.perturbation, len(test.cells)) == ("NK", label, len(dataset.rows("IFN-beta", "NK")))
-    trained = np.concatenate([g.cells for g in cells.groups])
-    assert not set(test.cells) & set(trained) and len(set(trained)) == len(trained) == 500 - len(test.cells)
-
-
-def test_a_held_out_context_goes_with_its_controls(dataset):
-    cells = read_training_cells(dataset, source(dataset), (HeldOut("NK"),))
-    assert "NK" not in cells.contexts and len(cells.tests) == 14
-    used = np.concatenate([np.concatenate([g.cells, g.controls]) for g in cells.groups])
-    assert not set(cells.tests[0].controls) & set(used)
-
-
-def test_groups_have_one_perturbation_and_context_and_the_controls_of_it(dataset):
-    every = FeatureSource("X", None, normalise=True)
-    cells = read_training_cells(dataset, every, match_batches=True)
-    p, c, b = dataset.perturbation_labels(), dataset.context_labels(), dataset.batch_labels()
-    for group in cells.groups:  # all cells are read here, so rows are those of the file
-        assert set(p[group.cells]) == {cells.perturbations[group.perturbation]}
-        assert set(c[group.cells]) == set(c[group.controls]) == {group.context}
-        assert set(p[group.controls]) == {"control"} and set(b[group.cells]) == set(b[group.controls])
-    assert len({(g.perturbation, g.context) for g in cells.groups}) == 15 * 5 < len(cells.groups)
-
-
-@pytest.mark.parametrize(
-    ("block", "message"),
-    [
-        (HeldOut("NK cell"), "'NK cell' matches no cell"),
-        (HeldOut("NK", "IFNb"), "'NK x IFNb' matches no cell"),
-        (HeldOut("NK", "control"), "'NK x control' is the control"),
-    ],
-)
-def test_a_block_that_selects_nothing_is_an_error(dataset, block, message):
-    with pytest.raises(UnknownLabelError, match=message):
-        held_out_cells(dataset, (BLOCK, block))
-
-
-def test_a_perturbation_held_out_everywhere_is_an_error(dataset):
-    blocks = tuple(HeldOut(c, "TNF") for c in dataset.contexts)
-    with pytest.raises(UnknownLabelError, match="No other context teaches the perturbation of B x TNF"):
-        read_training_cells(dataset, source(dataset), blocks)
-
-
-def test_nothing_left_to_train_on_is_an_error(dataset):
-    with pytest.raises(LabelError, match="Nothing is left"):
-        read_training_cells(dataset, source(dataset), tuple(HeldOut(c) for c in dataset.contexts))
-
-
-def test_a_context_without_controls_is_left_out_and_said(dataset, tmp_path: Path):
-    import anndata
-
-    data = anndata.read_h5ad(dataset.path)
-    bare = (data.obs["perturbation"] == "control") & (data.obs["cell_type"] == "B")
-    data[~bare].write_h5ad(tmp_path / "bare.h5ad")
-    opened = open_dataset(tmp_path / "bare.h5ad")
-    cells = read_training_cells(opened, source(opened))
-    assert cells.notes == ("Left out, since they have no controls: B.",) and "B" not in cells.contexts
-
-
-def test_genes_can_be_named_and_must_be_there(dataset, tmp_path: Path):
-    named = replace(SMALL, genes=("ISG15", "MX1", "ACTB"))
-    card = train_transition(dataset, named, tmp_path / "model")
-    assert card.input_genes == ("ISG15", "MX1", "ACTB")
-    with pytest.raises(GeneError, match="no gene NOSUCHGENE"):
-        train_transition(dataset, replace(named, genes=("ISG15", "NOSUCHGENE")), tmp_path / "other")
-
-
-def test_counts_that_are_not_normalised_are_said_to_be_counts(dataset, tmp_path: Path):
-    raw = open_dataset(dataset.path, Choices(normalise=False))
-    assert train_transition(raw, SMALL, tmp_path / "model").scale == "counts"
-
-
-def test_a_cancelled_training_leaves_nothing(dataset, tmp_path: Path):
-    def cancel(progress):
-        if progress.done == 2:
+def stop_at(step: int):
+    def on_progress(progress):
+        if progress.stage == "Training" and progress.done == step:
             raise JobCancelled("Cancelled.")
 
+    return on_progress
+
+
+def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(split, tmp_path: Path):
+    request = replace(
+        SMALL, dropout=0.1, ema=0.5, gene_dropout=0.1, basal_noise=0.1, warmup=2, checkpoint_every=3, validate_every=2
+    )
+    whole = train_transition(split, request, tmp_path / "whole")
+    run = tmp_path / "run"
     with pytest.raises(JobCancelled):
-        train_transition(dataset, SMALL, tmp_path / "model", cancel)
-    assert list(tmp_path.iterdir()) == []
+        train_transition(split, request, run, stop_at(2))
+    assert read_record(run).state == "cancelled" and read_curve(run / LOG)["step"] == [1, 2]
+    log = run / LOG
+    log.write_text(log.read_text() + "3,99,99,99,99\n4,9")  # a process that was killed wrote further than its last checkpoint
+    card = train_transition(split, request, run, resume=True)
+    assert card.weights_hash == whole.weights_hash
+    for name in (LOG, VALIDATION):
+        one, other = read_curve(run / name), read_curve(tmp_path / "whole" / name)
+        seconds = one.pop("seconds")
+        assert seconds == sorted(seconds) and other.pop("seconds")
+        assert one == other
+    assert read_record(run).state == "done"
 
 
-def test_a_model_is_not_written_over(dataset, tmp_path: Path):
-    with pytest.raises(CheckpointError, match="is there already"):
-        train_transition(dataset, SMALL, tmp_path)
+def test_going_on_needs_a_beginning_and_the_same_settings(split, trained, tmp_path: Path):
+    with pytest.raises(RunError, match="No training was begun"):
+        train_transition(split, SMALL, tmp_path / "none", resume=True)
+    with pytest.raises(JobCancelled):
+        train_transition(split, SMALL, tmp_path / "run", stop_at(1))
+    with pytest.raises(ConfigError, match="layers was 1 and is 2"):
+        train_transition(split, replace(SMALL, layers=2), tmp_path / "run", resume=True)
+    with pytest.raises(ConfigError, match="the learning rate falls to 0"):
+        train_transition(split, replace(SMALL, steps=9), tmp_path / "run", resume=True)
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").unlink()
+    with pytest.raises(CheckpointError, match="no checkpoint to go on from"):
+        train_transition(split, SMALL, tmp_path / "run", resume=True)
 
 
-def test_an_embedding_can_be_trained(dataset, tmp_path: Path):
-    import anndata
-
-    data = anndata.read_h5ad(dataset.path)
-    data.obsm["X_pca"] = np.random.default_rng(0).normal(size=(data.n_obs, 12)).astype(np.float32)
-    data.write_h5ad(tmp_path / "e.h5ad")
-    card = train_transition(open_dataset(tmp_path / "e.h5ad"), replace(SMALL, embedding="X_pca"), tmp_path / "model")
-    assert card.reads_embedding and (card.input_key, card.input_genes, card.scale) == ("X_pca", None, None)
-    assert not card.config.final_relu and card.config.output_dim == 12
+def test_a_training_is_not_written_over(split, trained, tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"is there already. Go on with it \(resume\)"):
+        train_transition(split, SMALL, trained)
+    with pytest.raises(CheckpointError, match=r"is there already\. Choose another"):
+        train_transition(split, SMALL, tmp_path)
 
 
-def test_bf16_trains_in_float32_weights(dataset, tmp_path: Path):
-    train_transition(dataset, replace(SMALL, precision="bf16"), tmp_path / "model")
-    weights = load_model(tmp_path / "model").module.state_dict()
+def test_genes_can_be_named_and_must_be_there(split, tmp_path: Path):
+    named = replace(SMALL, steps=1, genes=("ISG15", "MX1", "ACTB"))
+    card = train_transition(split, named, tmp_path / "run")
+    assert card.input_genes == ("ISG15", "MX1", "ACTB")
+    with pytest.raises(GeneError, match="no gene NOSUCHGENE"):
+        train_transition(split, replace(named, genes=("ISG15", "NOSUCHGENE")), tmp_path / "other")
+    assert json.loads((tmp_path / "other" / "training.json").read_text())["state"] == "failed"
+
+
+def test_counts_that_are_not_normalised_are_said_to_be_counts(path, tmp_path: Path):
+    raw = opened(path, Choices(normalise=False))
+    assert train_transition(raw, replace(SMALL, steps=1), tmp_path / "run").scale == "counts"
+
+
+def test_bf16_trains_in_float32_weights(split, tmp_path: Path):
+    train_transition(split, replace(SMALL, steps=1, precision="bf16"), tmp_path / "run")
+    weights = load_model(tmp_path / "run" / "model").module.state_dict()
     assert {str(w.dtype) for w in weights.values()} == {"torch.float32"}
 
 
-def test_a_request_survives_json_and_refuses_nonsense():
-    assert from_plain(TrainRequest, to_plain(SMALL)) == SMALL
-    with pytest.raises(ConfigError, match="unknown fields: epochs"):
-        from_plain(TrainRequest, {"epochs": 3})
-    with pytest.raises(ConfigError, match="steps must be positive"):
-        TrainRequest(steps=0)
-    with pytest.raises(ConfigError, match="cannot be shared by 3 heads"):
-        TrainRequest(hidden=128, heads=3)
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory) -> Split:
+    import anndata
+
+    folder = tmp_path_factory.mktemp("embedded")
+    data = anndata.read_h5ad(make_data(folder))
+    data.obsm["X_pca"] = np.random.default_rng(0).normal(size=(data.n_obs, 12)).astype(np.float32)
+    data.write_h5ad(folder / "e.h5ad")
+    return opened(folder / "e.h5ad")
+
+
+def test_an_embedding_can_be_trained(embedded, tmp_path: Path):
+    card = train_transition(embedded, replace(SMALL, embedding="X_pca"), tmp_path / "run")
+    assert card.reads_embedding and (card.input_key, card.input_genes, card.scale) == ("X_pca", None, None)
+    assert not card.config.final_relu and card.config.output_dim == 12 and card.output_genes is None
+
+
+def test_a_gene_decoder_learns_expression_beside(embedded, tmp_path: Path):
+    request = replace(SMALL, embedding="X_pca", gene_decoder=True, decoder_hidden=(16, 16), decoder_detach=True)
+    card = train_transition(embedded, request, tmp_path / "run")
+    assert card.config.decoder.genes == 60 == len(card.output_genes) and card.input_genes is None
+    log = read_curve(tmp_path / "run" / LOG)
+    assert log["loss"] == pytest.approx([d + e for d, e in zip(log["distance"], log["decoder"], strict=True)], rel=1e-4)
+
+
+def test_every_part_of_the_loss_is_logged_and_added_with_its_weight(split, tmp_path: Path):
+    request = replace(
+        SMALL, control_mapping="batch", batch_token=True, confidence_token=True, l1=0.5, effect_weight=2.0, loss="combined",
+        loss_chunks=2, shuffle_chunks=True, steps=2,
+    )  # fmt: skip
+    card = train_transition(split, request, tmp_path / "run")
+    assert card.config.batch_token and card.config.confidence_token
+    log = read_curve(tmp_path / "run" / LOG)
+    weights = {"distance": 1, "effect": 2.0, "change": 0.5, "confidence": 0.01, "batch_token": 0.1}
+    assert [c for c in log if c in weights] == list(weights)
+    for step in range(2):
+        assert log["loss"][step] == pytest.approx(sum(w * log[n][step] for n, w in weights.items()), rel=1e-4)
+
+
+def test_a_batch_encoder_learns_the_batches_of_all_cells(split, tmp_path: Path):
+    card = train_transition(split, replace(SMALL, batch_encoder=True, steps=1), tmp_path / "run")
+    assert card.config.batch_dim == 2 == len(card.batches)
+
+
+def test_frozen_parts_stay_as_they_were(split, tmp_path: Path):
+    cards = [replace(SMALL, freeze=("backbone", "basal_encoder.0"), steps=s, checkpoint_every=0) for s in (1, 3)]
+    weights = []
+    for request in cards:
+        train_transition(split, request, tmp_path / str(request.steps))
+        weights.append(load_model(tmp_path / str(request.steps) / "model").module.state_dict())
+    same = {name for name in weights[0] if weights[0][name].equal(weights[1][name])}
+    assert same == {n for n in weights[0] if n.startswith(("backbone.", "basal_encoder.0."))}
+    with pytest.raises(ConfigError, match="No part of the network is called 'backbones'"):
+        train_transition(split, replace(SMALL, freeze=("backbones",)), tmp_path / "wrong")

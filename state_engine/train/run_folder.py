@@ -1,0 +1,135 @@
+"""The folder of a training: what was asked, what became of it, and how it goes on. No torch: pages read it.
+
+RUN/training.json    `TrainingRecord`
+RUN/split.toml       the split; places of files are absolute
+RUN/split.csv        cells of each data set x context x perturbation x part
+RUN/log.csv, validation.csv, checkpoints/, model/, and the files that arc-state reads
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from state_engine.data.dataset import Choices
+from state_engine.data.split_plan import plan_text
+from state_engine.data.splits import Split, open_split
+from state_engine.errors import ConfigError, RunError
+from state_engine.files import write_bytes, write_json
+from state_engine.train.request import TrainRequest
+from state_engine.values import from_plain, to_plain
+
+RECORD, SPLIT, TABLE, MODEL, CACHE = "training.json", "split.toml", "split.csv", "model", "cache"
+RECORD_FORMAT = 1
+State = Literal["running", "cancelled", "failed", "done"]
+# what may change when a training goes on: where it is computed, and what does not shape the numbers
+FREE = frozenset(
+    {
+        "name", "steps", "device", "precision", "devices", "nodes", "compile", "cache_gb", "validate_every", "checkpoint_every",
+        "validation_sets", "calibrate", "licence", "data_name", "simulated",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What is known of a training.
+
+    Args:
+        format: of this file.
+        request: the training, resolved.
+        choices: the user's word on the data, as for `open_dataset`.
+        data: name of each file -> sha256.
+        init_from: where its first weights came from; "" for none.
+        state: as last written; a process that was killed leaves "running".
+        versions: of packages.
+        device: where it was computed.
+        parameters: of the network.
+        features: where the cells' features were kept.
+        steps: that were done.
+        seconds: computing time of the steps.
+        waited: part of it that the device waited for cells.
+        notes: what a person should know.
+    """
+
+    format: int
+    request: TrainRequest
+    choices: Choices = Choices()
+    data: dict[str, str] = field(default_factory=dict)
+    init_from: str = ""
+    state: State = "running"
+    versions: dict[str, str] = field(default_factory=dict)
+    device: str = ""
+    parameters: int = 0
+    features: str = ""
+    steps: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+def is_training(folder: Path) -> bool:
+    """A training was begun there."""
+    return (folder / RECORD).is_file()
+
+
+def read_record(folder: Path) -> TrainingRecord:
+    """What is known of the training of a folder.
+
+    Raises:
+        RunError: there is none, or it cannot be read.
+    """
+    try:
+        plain = json.loads((folder / RECORD).read_bytes())
+        return from_plain(TrainingRecord, plain)
+    except FileNotFoundError as error:
+        raise RunError(f"No training was begun in {folder}.", f"It has no {RECORD}.", "Choose the output of `train`.") from error
+    except (OSError, ValueError, ConfigError) as error:
+        raise RunError(f"{folder / RECORD} cannot be read.", f"{error}", "Train again.") from error
+
+
+def write_record(folder: Path, record: TrainingRecord) -> None:
+    """Replace it."""
+    write_json(folder / RECORD, to_plain(record))
+
+
+def open_training_split(folder: Path) -> Split:
+    """The split of a training, its files opened as they were.
+
+    Raises:
+        RunError, SplitError, DataError: see `read_record` and `open_split`.
+    """
+    return open_split(folder / SPLIT, read_record(folder).choices)
+
+
+def write_split(folder: Path, split: Split) -> None:
+    """split.toml, with absolute places, and split.csv."""
+    places = []
+    for name, _ in split.plan.datasets:
+        files = [str(s.dataset.path) for s in split.sources if s.name == name]
+        places.append((name, files[0] if len(files) == 1 else "{" + ",".join(files) + "}"))
+    write_bytes(folder / SPLIT, plan_text(replace(split.plan, datasets=tuple(places))).encode())
+    write_bytes(folder / TABLE, split.table().to_csv(index=False).encode())
+
+
+def check_same(old: TrainRequest, new: TrainRequest) -> None:
+    """A training goes on as it was begun.
+
+    Raises:
+        ConfigError: a setting differs that shapes the numbers.
+    """
+    before, now = to_plain(old), to_plain(new)
+    differ: list[str] = [f"{n} was {before[n]!r} and is {now[n]!r}" for n in before if n not in FREE and before[n] != now[n]]
+    if old.schedule == "cosine" and old.steps != new.steps:
+        differ.append(f"steps was {old.steps} and is {new.steps}, and the learning rate falls to 0 at the last step")
+    if differ:
+        raise ConfigError(
+            "The training cannot go on with other settings.", f"{'; '.join(differ)}.", "Leave them out, or train in a new folder."
+        )
+
+
+def choices_of(split: Split) -> Choices:
+    """How the files of a split were opened."""
+    return split.sources[0].dataset.choices

@@ -1,0 +1,168 @@
+"""What happens between the steps of a training: curves are written, checkpoints saved, validation sets measured, a wish to stop heard.
+
+Boundary: a Lightning callback; it changes no weights. Only the first process of several writes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from state_engine.errors import JobCancelled
+from state_engine.files import replacing
+from state_engine.progress import OnProgress, Progress
+from state_engine.train.mini_batches import SetCells
+from state_engine.train.module import MiniBatch, TransitionTraining, added_parts, learning_rate
+from state_engine.train.training_log import LOG, VALIDATION, Curve
+
+STAGE = "Training"
+CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
+LOG_SECONDS = 0.5  # on a GPU reading a loss waits for the device, so losses are read together
+SETS_A_PASS = 8
+VALIDATION_COLUMNS = ("step", "loss", "mae_raw", "mae_corrected", "mae_none", "seconds")
+
+
+class Watch(pl.Callback):
+    """See the module.
+
+    Args:
+        folder: of the run.
+        on_progress: told every step; may raise `JobCancelled`, then a checkpoint is saved first.
+        validation: the validation sets, or None.
+        training: whose steps are watched.
+    """
+
+    def __init__(self, folder: Path, on_progress: OnProgress, validation: SetCells | None, training: TransitionTraining) -> None:
+        self.folder, self.on_progress, self.validation = folder, on_progress, validation
+        self._pending: list[tuple[int, dict[str, torch.Tensor], torch.Tensor, float]] = []
+        added = tuple(added_parts(training.request))
+        self._parts = ("distance", *added) if added else ()
+        self._log: Curve | None = None
+        self._curve: Curve | None = None
+        self._began = self._flushed = 0.0
+        self.seconds_before = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the curves at the step where the training goes on."""
+        start = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        (self.folder / CHECKPOINTS).mkdir(exist_ok=True)
+        columns = ("step", "loss", *self._parts, "learning_rate", "gradient_norm", "seconds")
+        self._log = Curve(self.folder / LOG, columns, start)
+        self.seconds_before = self._log.seconds
+        if self.validation is not None:
+            self._curve = Curve(self.folder / VALIDATION, VALIDATION_COLUMNS, start)
+        self._began = self._flushed = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """After every step."""
+        request, step = pl_module.request, trainer.global_step
+        pl_module.follow(step)
+        done = step >= request.steps
+        save = done or bool(request.checkpoint_every and step % request.checkpoint_every == 0)
+        measure = done or bool(request.validate_every and step % request.validate_every == 0)
+        if trainer.is_global_zero:
+            self._pending.append((step, pl_module.parts, pl_module.gradient_norm, self.seconds))
+            self._flush(pl_module, save or measure)
+            if measure:
+                self._validate(pl_module, step)
+        if save:
+            self._save(trainer, step)
+        if trainer.is_global_zero:
+            try:
+                self.on_progress(Progress(STAGE, step, request.steps, self._remark(pl_module, step, request.steps)))
+            except JobCancelled:
+                self._flush(pl_module, True)
+                if not save:
+                    self._save(trainer, step)
+                raise
+
+    @property
+    def seconds(self) -> float:
+        """Computing time since the start, over all resumptions."""
+        return self.seconds_before + time.perf_counter() - self._began
+
+    def _remark(self, training: TransitionTraining, step: int, steps: int) -> str:
+        # a message is kept in the log: ten of them say how it went
+        milestone = step % max(1, steps // 10) == 0
+        return f"Step {step:,}: loss {float(training.parts['loss']):.4f}" if milestone else ""
+
+    def _flush(self, training: TransitionTraining, now: bool) -> None:
+        cpu = training.device.type == "cpu"
+        if not self._pending or self._log is None or not (now or cpu or time.perf_counter() - self._flushed > LOG_SECONDS):
+            return
+        names = ("loss", *self._parts)
+        values = torch.stack(
+            [torch.stack([*(parts[n] for n in names), norm.to(parts["loss"])]) for _, parts, norm, _ in self._pending]
+        )
+        rows = []
+        for (step, _, _, seconds), numbers in zip(self._pending, values.tolist(), strict=True):
+            row = dict(zip((*names, "gradient_norm"), numbers, strict=True))
+            rows.append({"step": step, **row, "learning_rate": learning_rate(training.request, step - 1), "seconds": seconds})
+        self._log.add(rows)
+        self._pending.clear()
+        self._flushed = time.perf_counter()
+
+    def _validate(self, training: TransitionTraining, step: int) -> None:
+        if self.validation is None or self._curve is None:
+            return
+        scores = validation_scores(training, self.validation)
+        self._curve.add([{"step": step, **scores, "seconds": self.seconds}])
+
+    def _save(self, trainer: pl.Trainer, step: int) -> None:
+        """checkpoints/step=N.ckpt, and the same as last.ckpt."""
+        folder = self.folder / CHECKPOINTS
+        named = folder / f"step={step}.ckpt"
+        if trainer.is_global_zero:
+            with replacing(named) as beside:
+                trainer.save_checkpoint(beside)
+            with replacing(folder / LAST) as beside:
+                _same(named, beside)
+        else:
+            trainer.save_checkpoint(named)  # all take part, the first writes
+
+
+@torch.no_grad()
+def validation_scores(training: TransitionTraining, cells: SetCells) -> dict[str, float]:
+    """Means over the validation sets: the distance that is trained on, and MAE of the mean cell raw, corrected and for no change."""
+    device = training.device
+    total = torch.zeros(4, dtype=torch.float64)
+    n = len(cells.perturbations)
+    with training.final_weights():
+        for start in range(0, n, SETS_A_PASS):
+            take = slice(start, start + SETS_A_PASS)
+            basal, observed, labels, batches = (
+                torch.from_numpy(a[take]).to(device) for a in (cells.basal, cells.observed, cells.perturbations, cells.batches)
+            )
+            predicted = training.predict(basal, labels, batches).predicted.float()
+            control = training.predict(basal, torch.zeros_like(labels), batches).predicted.float()
+            corrected = basal + predicted - control
+            if training.network.config.final_relu:
+                corrected = corrected.clamp_min(0)
+            truth = observed.mean(1)
+            errors = [(x.mean(1) - truth).abs().mean(1) for x in (predicted, corrected, basal)]
+            total += torch.stack([training.distances(predicted, observed), *errors]).sum(1).double().cpu()
+    names = ("loss", "mae_raw", "mae_corrected", "mae_none")
+    return dict(zip(names, (total / n).tolist(), strict=True))
+
+
+def _same(existing: Path, new: Path) -> None:
+    try:
+        os.link(existing, new)
+    except OSError:  # no links here
+        shutil.copyfile(existing, new)
+
+
+def mini_batch(cells: SetCells, pin: bool) -> MiniBatch:
+    """Cells as tensors; pinned, so that they travel to a GPU while it computes."""
+    targets = cells.targets if cells.targets is not None else cells.perturbations[:0]
+    arrays = (cells.basal, cells.observed, cells.perturbations, cells.batches, targets)
+    tensors = [torch.from_numpy(a) for a in arrays]
+    return MiniBatch(*(t.pin_memory() if pin else t for t in tensors))

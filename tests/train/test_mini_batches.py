@@ -1,0 +1,101 @@
+"""Mini-batches depend on seed and step alone, pass over all groups, and are ready before they are asked for."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from state_engine.train.cells import Group
+from state_engine.train.mini_batches import Ahead, SetSchedule, draw, validation_rows
+
+GROUPS = (
+    Group(0, "A", np.arange(40), np.arange(40)),
+    Group(1, "A", np.arange(40, 43), np.arange(40)),
+    Group(2, "A", np.arange(43, 55), np.arange(40)),
+)
+
+
+def schedule(seed: int = 0) -> SetSchedule:
+    return SetSchedule(GROUPS, 10, 4, seed)
+
+
+def test_a_step_depends_on_the_seed_and_its_number_alone():
+    one, other = schedule(), schedule()
+    for step in (7, 0, 3):  # in any order
+        first = one.rows(step)
+        again = other.rows(step)
+        assert (first.basal == again.basal).all() and (first.observed == again.observed).all()
+    assert not (one.rows(3).basal == one.rows(4).basal).all() and not (one.rows(3).basal == schedule(1).rows(3).basal).all()
+
+
+def test_shares_are_the_parts_of_the_step():
+    whole, half = schedule().rows(2), schedule().rows(2, slice(2, 4))
+    assert (half.observed == whole.observed[2:]).all() and (half.perturbations == whole.perturbations[2:]).all()
+
+
+def test_a_pass_takes_every_group_as_often_as_it_fills_sets():
+    made = SetSchedule(GROUPS, 10, 1, 0)
+    assert made.steps_a_pass == 4 + 1 + 2
+    for number in range(3):
+        labels = [int(made.rows(number * 7 + k).perturbations[0]) for k in range(7)]
+        assert sorted(labels) == [0, 0, 0, 0, 1, 2, 2]
+
+
+def test_a_set_repeats_cells_only_when_the_group_is_too_small():
+    rng = np.random.default_rng(0)
+    assert len(set(draw(np.arange(40), 10, rng))) == 10
+    small = draw(np.arange(3), 10, rng)
+    assert set(small) == {0, 1, 2} and len(small) == 10
+
+
+def test_sets_have_cells_and_controls_of_one_group():
+    rows = schedule().rows(0)
+    for basal, observed, label in zip(rows.basal, rows.observed, rows.perturbations, strict=True):
+        assert set(observed) <= set(GROUPS[label].cells) and set(basal) <= set(GROUPS[label].controls)
+
+
+def test_validation_sets_are_fixed_and_take_turns():
+    rows = validation_rows(GROUPS, 10, 4, 0)
+    assert (validation_rows(GROUPS, 10, 4, 0).observed == rows.observed).all()
+    assert len(rows.perturbations) == 4 and set(rows.perturbations[:3]) == {0, 1, 2}
+    assert len(validation_rows(GROUPS, 10, 99, 0).perturbations) == 4 + 1 + 1
+    assert validation_rows((), 10, 4, 0) is None
+
+
+def test_items_come_in_order_and_are_made_ahead():
+    made = []
+
+    def make(k: int) -> int:
+        made.append(k)
+        return k
+
+    items = Ahead(make, 3, 9, ahead=2)
+    assert next(items) == 3
+    deadline = time.monotonic() + 5
+    while len(made) < 4 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert made[:4] == [3, 4, 5, 6]  # one taken, two wait, one is at the door
+    assert list(items) == [4, 5, 6, 7, 8] and items.waited >= 0
+
+
+def test_an_error_comes_out_where_the_item_is_asked_for():
+    def make(k: int) -> int:
+        if k == 1:
+            raise ValueError("broken")
+        return k
+
+    items = Ahead(make, 0, 5)
+    assert next(items) == 0
+    with pytest.raises(ValueError, match="broken"):
+        next(items)
+    assert list(items) == []
+
+
+def test_closing_stops_the_thread():
+    items = Ahead(lambda k: k, 0, 10**9)
+    assert next(items) == 0
+    items.close()
+    assert "mini-batches" not in {t.name for t in threading.enumerate()} and list(items) == []
