@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 
 from state_engine import keys
+from state_engine.checkpoints.baselines import check_features
 from state_engine.checkpoints.card import Calibration, ModelCard
-from state_engine.errors import CheckpointError
 from state_engine.models.baselines import EffectTable
 from state_engine.models.mixture import shift_cells
 from state_engine.progress import OnProgress, Progress, silent
@@ -78,7 +78,7 @@ def calibrated_of(
     card: ModelCard,
     table: EffectTable | None,
     conditions: tuple[tuple[str, str], ...],
-    features: tuple[str, ...] | None,
+    features: tuple[str, ...],
     width: int,
 ) -> Calibrated | None:
     """What can be calibrated of a prediction; None without a calibration, effects, or any condition that has a baseline.
@@ -87,7 +87,7 @@ def calibrated_of(
         card: of the model.
         table: the effects saved with it.
         conditions: (perturbation, context) that are predicted.
-        features: names of the predicted features, None for an embedding.
+        features: names of the predicted features, empty for an embedding.
         width: how many there are.
 
     Raises:
@@ -100,17 +100,6 @@ def calibrated_of(
     effects = {pair: mean for pair, mean in means.items() if mean is not None}
     missing = tuple(pair for pair, mean in means.items() if mean is None)
     return Calibrated(card.calibration, effects, missing) if effects else None
-
-
-def check_features(table: EffectTable, features: tuple[str, ...] | None, width: int) -> None:
-    """Raises CheckpointError when the effects are not of the features that are predicted."""
-    named = bool(table.features) and features is not None
-    if table.width != width or (named and table.features != features):
-        raise CheckpointError(
-            "The effects saved with the model are not of the features it predicts.",
-            f"They have {table.width:,} features, the prediction {width:,}, or their names differ.",
-            "Train the model again, or remove its baselines.safetensors.",
-        )
 
 
 def add_calibrated(path: Path, made: Calibrated, key: str | None = None, on_progress: OnProgress = silent) -> None:

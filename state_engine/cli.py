@@ -21,6 +21,7 @@ from state_engine.data.dataset import Choices
 from state_engine.device import DEVICE_NAMES, PRECISIONS
 from state_engine.errors import StateError
 from state_engine.progress import OnProgress, Progress
+from state_engine.request import METHODS
 
 ATTENTION = ("full", "causal", "causal-rotary")
 
@@ -139,6 +140,12 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--allow-other-embedding", action="store_true", help="read embeddings of another embedding model; recorded in the result")
     add("--unknown-effect", choices=("control", "mean"), default="control", help="with --allow-unknown: what stands in for them")
     add("--observed", type=int, default=512, metavar="N", help="most measured cells kept a condition, to compare with")
+    add(
+        "--method",
+        choices=METHODS,
+        default="model",
+        help="predict with a baseline instead, made of the effects saved with the model",
+    )
     add("--no-raw", action="store_true", help="leave the uncorrected prediction out of the file")
     command.set_defaults(run=_predict)
 
@@ -167,6 +174,7 @@ def _predict(options: argparse.Namespace) -> int:
         unknown_effect=options.unknown_effect,
         keep_raw=not options.no_raw,
         observed=options.observed,
+        method=options.method,
     )
     made = predict(request, options.output, _on_terminal())
     conditions = len(made.contexts) * len(made.perturbations)

@@ -5,6 +5,8 @@ perturbation; the difference is each cell's effect, and the default expression i
 0 ("corrected"). The same basal cells serve every perturbation, so that differences between perturbations are not differences
 between draws, and the control is predicted once a context.
 
+A baseline can predict in the model's place (`PredictionRequest.method`): the same basal cells plus its effect.
+
 Notation: s cells in a set, g expression features, e embedding width.
 """
 
@@ -21,18 +23,21 @@ import numpy as np
 import pandas as pd
 
 from state_engine import keys
+from state_engine.baseline_effects import WORDS, baseline_effects
 from state_engine.calibrated import add_calibrated, calibrated_of
-from state_engine.checkpoints.baselines import load_effects
+from state_engine.checkpoints.baselines import effects_hash, load_effects
+from state_engine.checkpoints.either import card_of
 from state_engine.checkpoints.store import LoadedModel, load_model
 from state_engine.compatibility import check_compatibility, require_compatible
 from state_engine.data.cell_sets import draw_basal
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.expression import FeatureSource, match_genes, read_features
 from state_engine.device import choose_device, dtype_of
-from state_engine.errors import UnknownLabelError, listed
+from state_engine.errors import RequestError, UnknownLabelError, listed
 from state_engine.files import replacing
 from state_engine.forward import SetResult, SetRunner, SetTask
 from state_engine.mean_effect import fill_mean_effects
+from state_engine.models.mixture import shift_cells
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.request import PredictionRequest, check_perturbations, contexts_of
 from state_engine.results import ResultWriter
@@ -100,21 +105,24 @@ def predict(
         DataError, ModelError, RequestError, DeviceError: what each says.
     """
     dataset = open_dataset(Path(request.data), request.choices)
-    device = choose_device(request.device)
-    if loaded is None:
+    device = choose_device(request.device if request.method == "model" else "cpu")
+    if request.method != "model":
+        loaded = None  # a baseline needs no weights
+    elif loaded is None:
         on_progress(Progress("Loading the model"))
         loaded = load_model(Path(request.model), device.kind, dtype_of(request.precision), request.attention)
-    check_perturbations(request, loaded.card)
+    card = loaded.card if loaded is not None else card_of(Path(request.model))
+    check_perturbations(request, card)
     contexts = contexts_of(request, dataset)
     report = check_compatibility(
-        dataset, loaded.card, request.perturbations, contexts, request.allow_unknown, request.allow_other_embedding
+        dataset, card, request.perturbations, contexts, request.allow_unknown, request.allow_other_embedding
     )
     source = require_compatible(report)
     on_progress(Progress("Drawing control cells"))
-    plan = _make_plan(request, dataset, loaded.card, contexts)
-    work = _Work(request, dataset, loaded, plan, source, on_progress)
-    stand_ins = tuple(p for p in plan.perturbations if p not in loaded.card.perturbations)
-    filled = stand_ins if request.unknown_effect == "mean" else ()
+    plan = _make_plan(request, dataset, card, contexts)
+    work = _Work(request, dataset, card, loaded, plan, source, on_progress)
+    stand_ins = tuple(p for p in plan.perturbations if p not in card.perturbations)
+    filled = stand_ins if request.unknown_effect == "mean" and loaded is not None else ()
     if filled:
         known = len(plan.perturbations) - len(filled)
         work.remarks.append(f"{listed(filled)}: not known to the model; they have the mean effect of the other {known:,} labels.")
@@ -123,7 +131,7 @@ def predict(
         if filled:
             fill_mean_effects(beside, filled, on_progress)
         if work.calibrated is not None:
-            add_calibrated(beside, work.calibrated, None if work.genes else loaded.card.input_key, on_progress)
+            add_calibrated(beside, work.calibrated, None if work.genes else card.input_key, on_progress)
     remarks = tuple(work.remarks)
     labels = plan.perturbations
     return PredictionSummary(len(contexts) * len(labels) * plan.cells, contexts, labels, work.done, device.name, remarks)
@@ -159,39 +167,59 @@ class _Work:
         self,
         request: PredictionRequest,
         dataset: Dataset,
-        loaded: LoadedModel,
+        card: ModelCard,
+        loaded: LoadedModel | None,
         plan: _Plan,
         source: FeatureSource,
         on_progress: OnProgress,
     ) -> None:
         self.request, self.dataset, self.plan, self.source = request, dataset, plan, source
-        self.card, self.on_progress = loaded.card, on_progress
-        self.attention = request.attention or loaded.card.attention
+        self.card, self.on_progress = card, on_progress
+        self.attention = request.attention or card.attention
         self.remarks: list[str] = []
         self.done = 0
-        self.runner = SetRunner(loaded.module, loaded.perturbation_features, self.attention, on_remark=self._remark)
-        self.rows_of_labels = {label: i for i, label in enumerate(loaded.card.perturbations)}
-        self.batches = batch_indices(dataset, loaded.card, request.allow_unknown)
-        self.expression = expression_source(dataset, loaded.card, source)
-        self.genes = gene_names(dataset, loaded.card, source)
-        self.calibrated = calibrated_of(
-            self.card,
-            load_effects(Path(request.model)) if self.card.calibration is not None else None,
-            tuple((p, c) for c in plan.contexts for p in plan.perturbations),
-            tuple(self.genes) or None,
-            len(self.genes) or self.card.config.output_dim,
-        )
+        self.rows_of_labels = {label: i for i, label in enumerate(card.perturbations)}
+        self.batches = batch_indices(dataset, card, request.allow_unknown)
+        self.expression = expression_source(dataset, card, source)
+        self.genes = gene_names(dataset, card, source)
+        if loaded is not None:
+            self.runner = SetRunner(loaded.module, loaded.perturbation_features, self.attention, on_remark=self._remark)
+        # a baseline's effects are of genes where there are any
+        self.writes_embedding = card.reads_embedding and (loaded is not None or not self.genes)
+        self._take_effects()
+
+    def _take_effects(self) -> None:
+        """What a baseline says, or what the model's prediction is calibrated with; refused or remarked on before any work."""
+        request, card = self.request, self.card
+        conditions = tuple((p, c) for c in self.plan.contexts for p in self.plan.perturbations)
+        width = len(self.genes) or card.config.output_dim
+        self.baseline: dict[tuple[str, str], np.ndarray] = {}
+        self.calibrated = None
+        if request.method != "model":
+            if self.genes and self.expression is None:
+                why = f"{self.dataset.path.name} has no expression of the genes that the model predicts."
+                raise RequestError(
+                    "A baseline starts from measured expression.", why, "Choose a data set with counts or log1p values."
+                )
+            self.baseline = baseline_effects(request.method, Path(request.model), card, conditions, tuple(self.genes), width)
+            self.remarks.append(f"Not predicted by the model but by a baseline, '{request.method}': {WORDS[request.method]}.")
+        elif card.calibration is not None:
+            self.calibrated = calibrated_of(card, load_effects(Path(request.model)), conditions, tuple(self.genes), width)
         if self.calibrated is not None:
             self.remarks.append(self.calibrated.remark())
 
     def write(self, path: Path, device: str) -> None:
-        embedding = (self.card.input_key, self.card.config.output_dim) if self.card.reads_embedding else None
+        embedding = (self.card.input_key, self.card.config.output_dim) if self.writes_embedding else None
         obs = self._obs()
-        writer = ResultWriter(path, obs, self.genes, embedding=embedding, keep_raw=self.request.keep_raw)
+        keep_raw = self.request.keep_raw and not (self.baseline and self.genes)  # a baseline is the same, raw or corrected
+        writer = ResultWriter(path, obs, self.genes, embedding=embedding, keep_raw=keep_raw)
         try:
             confidence = np.full(len(obs), np.nan, np.float32)
             for context in self.plan.contexts:
-                self._predict_context(context, writer, confidence)
+                if self.baseline:
+                    self._shift_context(context, writer)
+                else:
+                    self._predict_context(context, writer, confidence)
             self._write_observed(obs, writer)
             writer.finish(confidence, self._manifest(device))
         finally:
@@ -217,6 +245,31 @@ class _Work:
                 start = plan.predicted_start(context, label)
                 for result in self._run(context_block, unique, label):
                     self._write_pair(writer, confidence, context_block, result.tag, result, paired[result.tag], start)
+
+    def _shift_context(self, context: str, writer: ResultWriter) -> None:
+        """A baseline: the basal cells, moved by its effect, in the rows of a prediction."""
+        plan, n = self.plan, self.plan.cells
+        mean, total = np.zeros(0), len(plan.contexts) * (len(plan.perturbations) + 1)
+        for _, cells in self._basal_cells(context):
+            mean = cells.sum(axis=0, dtype=np.float64) / n + (mean if len(mean) else 0.0)
+        write = writer.write if self.genes else writer.write_embedding
+        for first, cells in self._basal_cells(context):
+            write(plan.control_start(context) + first, cells, cells)
+            for label in plan.perturbations:
+                moved = shift_cells(cells.copy(), mean, self.baseline[label, context], nonnegative=bool(self.genes))
+                write(plan.predicted_start(context, label) + first, moved, moved)
+        self.on_progress(Progress("Predicting cells", (plan.contexts.index(context) + 1) * (len(plan.perturbations) + 1), total))
+
+    def _basal_cells(self, context: str, block: int = 2048) -> Iterator[tuple[int, np.ndarray]]:
+        """(first, values): the measured basal cells of a context in the result's features, in blocks."""
+        rows = self.plan.basal[context][: self.plan.cells]
+        for first in range(0, len(rows), block):
+            unique, back = np.unique(rows[first : first + block], return_inverse=True)
+            values: np.ndarray | None = read_features(self.dataset, self.source, unique)
+            if self.genes and values is not None:
+                values = self._basal_expression(unique, values)
+            assert values is not None
+            yield first, np.nan_to_num(values)[back]
 
     def _run(self, block: _Block, unique: np.ndarray, label: str) -> Iterator[SetResult]:
         # an unknown label was admitted by the caller (allow_unknown) and takes the control's vector
@@ -273,7 +326,7 @@ class _Work:
             self.on_progress(Progress("Copying measured cells", first, len(flat)))
             unique, back = np.unique(part, return_inverse=True)
             values = read_features(self.dataset, self.source, unique)
-            if self.card.reads_embedding:
+            if self.writes_embedding:
                 writer.write_embedding(start + first, values[back], values[back])
             expression = self._basal_expression(unique, values)
             if self.genes and expression is not None:
@@ -339,6 +392,7 @@ class _Work:
             "request": to_plain(self.request),
             "model": {"id": self.card.id, "name": self.card.name, "weights_hash": self.card.weights_hash},
             "simulated": self.card.simulated,
+            "method": self.request.method,
             "attention": self.attention,
             "attention_source": self.card.attention_source if self.request.attention is None else "chosen in the request",
             "data_hash": self.dataset.hash(),
@@ -347,6 +401,7 @@ class _Work:
             "scale": "log1p" if self.genes else "embedding",
             "embedding_key": self.card.input_key if self.card.reads_embedding else None,
             "embedding_models": self._embedding_models(),
+            "effects_hash": effects_hash(Path(self.request.model)) if self.calibrated or self.baseline else None,
             "calibration": self.calibrated.facts() if self.calibrated is not None else None,
             "set_size": self.plan.set_size,
             "device": device,

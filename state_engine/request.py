@@ -16,6 +16,7 @@ from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.device import DeviceName, Precision
 from state_engine.errors import ConfigError, LabelError, UnknownLabelError, listed
+from state_engine.models.baselines import BASELINES, Baseline
 from state_engine.models.config import AttentionMode, TransitionConfig
 
 # multiply-adds a second that matrix products of a State Transition model reach, a CPU core or one GPU; for estimates only
@@ -26,6 +27,10 @@ _RATE = {
     ("cuda", "bf16"): 1.5e14,
     ("mps", "fp32"): 2e12,
 }
+
+
+Method = Literal["model"] | Baseline
+METHODS: tuple[Method, ...] = ("model", *BASELINES)
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class PredictionRequest:
         keep_raw: keep the raw prediction beside the corrected one.
         observed: most measured cells kept per condition for comparison.
         allow_other_embedding: the embedding may be of another model than the one this model was trained on.
+        method: what predicts: the model, or one of the baselines it is compared with, made of the effects saved with the model.
     """
 
     data: str
@@ -67,8 +73,11 @@ class PredictionRequest:
     keep_raw: bool = True
     observed: int = 512
     allow_other_embedding: bool = False
+    method: Method = "model"
 
     def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"method is {self.method!r}.", f"Known: {', '.join(METHODS)}.")
         for name, value, least in (("cells", self.cells, 1), ("set_size", self.set_size or 1, 1), ("observed", self.observed, 0)):
             if value < least:
                 raise ConfigError(f"{name} is {value}.", f"It must be at least {least}.")
@@ -161,7 +170,7 @@ def estimate(
     size = request.set_size or card.set_size
     labels = len(request.perturbations)
     sets = math.ceil(request.cells / size) * len(contexts)
-    computed = sets * size * (labels + 1)
+    computed = sets * size * (labels + 1) if request.method == "model" else 0
     cells = request.cells * len(contexts) * labels
     rate = _RATE.get((device, request.precision), 1e12) * ((os.cpu_count() or 1) if device == "cpu" else 1)
     seconds = 2.0 * computed * parameters(card.config) / rate / 2 + 1e-9 * computed * card.config.output_dim * 4
@@ -173,9 +182,14 @@ def estimate(
         cells=cells,
         seconds=seconds,
         memory_bytes=weights + 600_000_000,
-        disk_bytes=rows * width * 4 * (2 if request.keep_raw else 1),
+        disk_bytes=rows * width * 4 * _layers(request, card),
         device=device,
     )
+
+
+def _layers(request: PredictionRequest, card: ModelCard) -> int:
+    """Matrices of the result, each as large as the corrected one."""
+    return 1 if request.method != "model" else 1 + request.keep_raw + (card.calibration is not None)
 
 
 def command_of(request: PredictionRequest, output: str = "prediction.h5ad") -> str:
@@ -207,4 +221,5 @@ def command_of(request: PredictionRequest, output: str = "prediction.h5ad") -> s
     words += ["--unknown-effect", "mean"] if request.unknown_effect == "mean" else []
     words += ["--allow-other-embedding"] if request.allow_other_embedding else []
     words += [] if request.keep_raw else ["--no-raw"]
+    words += [] if request.method == "model" else ["--method", request.method]
     return shlex.join(words)

@@ -24,6 +24,7 @@ LAYERS = (
         "forward",
         "results",
         "mean_effect",
+        "baseline_effects",
         "calibrated",
         "replaced",
         "request",

@@ -7,6 +7,7 @@ Read strictly: another layout, a label too many, or a number that is not finite 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ def load_effects(folder: Path) -> EffectTable | None:
 
     from state_engine.models.baselines import EffectTable
 
-    path = next((p for p in (folder / EFFECTS, folder / "model" / EFFECTS) if p.is_file()), None)
+    path = _path(folder)
     if path is None:
         return None
     try:
@@ -77,6 +78,45 @@ def load_effects(folder: Path) -> EffectTable | None:
         )
     except CheckpointError as error:
         raise CheckpointError(f"{path} contradicts itself.", error.why, AGAIN) from error
+
+
+def has_effects(folder: Path) -> bool:
+    """The model has a table; it is not read."""
+    return _path(folder) is not None
+
+
+def effects_hash(folder: Path) -> str:
+    """sha256 of the table's file, hex; "" when there is none."""
+    path = _path(folder)
+    if path is None:
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _path(folder: Path) -> Path | None:
+    """In a model's folder, or in the model of a training's run folder."""
+    return next((p for p in (folder / EFFECTS, folder / "model" / EFFECTS) if p.is_file()), None)
+
+
+def check_features(table: EffectTable, features: tuple[str, ...], width: int) -> None:
+    """The effects are of the features that a model predicts.
+
+    Args:
+        table: the effects.
+        features: names of what is predicted, empty where they have none.
+        width: how many there are.
+
+    Raises:
+        CheckpointError: there are more or fewer, or their names differ.
+    """
+    named = bool(table.features) and bool(features)
+    if table.width != width or (named and table.features != features):
+        raise CheckpointError(
+            "The effects saved with the model are not of the features it predicts.",
+            f"They have {table.width:,} features, the prediction {width:,}, or their names differ.",
+            f"Train the model again, or remove its {EFFECTS}.",
+        )
 
 
 def _labels(path: Path, metadata: dict[str, str]) -> dict[str, tuple[str, ...]]:

@@ -16,6 +16,7 @@ from state_engine.attention_maps import maps_name
 from state_engine.challenge import request as challenge
 from state_engine.checkpoints import hub
 from state_engine.checkpoints.arc import convert as convert_arc
+from state_engine.checkpoints.either import card_of
 from state_engine.checkpoints.library import adopt, allowed, import_directory
 from state_engine.checkpoints.recognise import what_is
 from state_engine.checkpoints.store import LoadedModel, load_model
@@ -51,21 +52,22 @@ def predict(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, wa
     """A `PredictionRequest`, then the measured means; queues what the pages need to look at it."""
     asked = from_plain(PredictionRequest, request)
     on_progress(Progress("Loading the model"))
-    loaded = _model(asked, warm)
+    loaded = _model(asked, warm) if asked.method == "model" else None  # a baseline needs no weights
+    card = loaded.card if loaded is not None else card_of(Path(asked.model))
     made = predict_cells(asked, run.result, on_progress, loaded)
     result = open_result(run.result)
     run.record(
         seed=asked.seed,
         data_hash=str(result.manifest["data_hash"]),
-        model_hash=loaded.card.weights_hash,
+        model_hash=card.weights_hash,
         device=made.device,
         precision=asked.precision,
         command=command_of(asked),
-        settings={"set_size": result.manifest["set_size"], "attention": result.manifest["attention"]},
+        settings={name: result.manifest[name] for name in ("method", "set_size", "attention")},
     )
     for remark in made.remarks:
         run.log(remark)
-    measure(asked, loaded.card, run.file("observed_means.npz"), on_progress)
+    measure(asked, card, run.file("observed_means.npz"), on_progress)
     # the result can be looked at now; its map and tables follow as a job of their own
     settings, title = load_settings(), f"Map and tables of {run.manifest.title}"
     after = RunFolder.create(settings, "look", {"run": run.id}, title)
