@@ -21,6 +21,8 @@ from state_engine.errors import EmptyDataError, GeneError, LabelError, RequestEr
 from state_engine.evaluate.evaluation_request import EvaluationRequest, PredictedFile
 
 BLOCK_VALUES = 3e7
+_PREDICTED = (keys.PREDICTED, keys.PREDICTED_CONTROL)
+_MEASURED = (keys.OBSERVED, keys.OBSERVED_CONTROL)
 
 Condition = tuple[str, str]
 
@@ -34,12 +36,14 @@ class Side:
         source: how its expression is read (log1p of depth 10,000 when it holds counts).
         name: for messages.
         signed: values may be negative (a raw model output).
+        mask: (n,) cells that count; None for all.
     """
 
     dataset: Dataset
     source: FeatureSource
     name: str
     signed: bool = False
+    mask: np.ndarray | None = None
 
     @property
     def scale(self) -> str:
@@ -47,7 +51,8 @@ class Side:
 
     def rows(self, perturbation: str, context: str) -> np.ndarray:
         """Cells of a condition, (m,) in file order."""
-        return self.dataset.rows(perturbation, context)
+        rows = self.dataset.rows(perturbation, context)
+        return rows if self.mask is None else rows[self.mask[rows]]
 
     def blocks(self, rows: np.ndarray, counts: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(rows (b,), log1p expression (b, g)) of some cells; `counts`: as they are in the file.
@@ -86,7 +91,8 @@ class ComparedFiles:
         predicted: a file a seed, for each method.
         genes: (g,) names.
         control: label of the control cells, in both.
-        conditions: (perturbation, context) that are both measured and predicted by every method and seed, by context, then name.
+        conditions: (perturbation, context) that are measured and predicted by a method, by context, then name.
+        said: method -> conditions that all its seeds predict.
         remarks: what was left out, sentences.
     """
 
@@ -95,6 +101,7 @@ class ComparedFiles:
     genes: tuple[str, ...]
     control: str
     conditions: tuple[Condition, ...]
+    said: dict[str, frozenset[Condition]]
     remarks: tuple[str, ...]
 
     @property
@@ -115,34 +122,56 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
     """
     real = open_dataset(Path(request.real), _said(request.choices))
     control = real.require_control()
-    _require_controls(real, control)
     said = request.predicted_choices or request.choices
+    if said.control and said.control != control:
+        raise LabelError(f"The control is '{control}' in one file and '{said.control}' in the other.", fix="Rename one of them.")
     opened: dict[PredictedFile, Dataset] = {}
     for file in request.predicted:
         # the control is looked for below: predicted cells may come without
         choices = replace(_said(said), control=None, expression=None if file.representation == "X" else file.representation)
         opened[file] = open_dataset(Path(file.path), choices)
     genes, remarks = _common_genes(real, list(opened.values()), request.common_genes)
-    alias = said.control or control
+    measured = _side(real, genes, real.path.name, mask=_of_kind(real, _MEASURED) if request.by_kind else None)
     sides: dict[str, tuple[Side, ...]] = {}
     for file, dataset in opened.items():
         name = Path(file.path).name if file.representation == "X" else f"{file.representation} of {Path(file.path).name}"
-        if alias != control:
-            raise LabelError(f"The control is '{control}' in one file and '{alias}' in the other.", fix="Rename one of them.")
-        if request.control_source == "predicted" and not len(dataset.rows(control)):
-            raise LabelError(
-                f"{name} has no control cells.",
-                f"No cell of its column '{dataset.labels.perturbation_key}' is labelled '{control}', and this evaluation starts from the "
-                "control cells of the prediction.",
-                "Add them, or use those of the measurement (--controls real; not the rule of vcc2025).",
-            )
-        side = _side(dataset, genes, name, signed=file.representation != "X")
+        mask = _of_kind(dataset, _PREDICTED) if request.by_kind else None
+        side = _side(dataset, genes, name, file.representation != "X", mask)
+        if request.control_source == "predicted":
+            _require_own_control(side, control)
         sides[file.method] = (*sides.get(file.method, ()), side)
-    both, left_out = _conditions(real, list(opened.values()), control)
+    there = _measured(measured, control)
+    predicted = {method: [_predicted(side, control) for side in seeds] for method, seeds in sides.items()}
+    both, left_out = _conditions(there, predicted)
+    kept = {method: frozenset(set.intersection(*found) & set(both)) for method, found in predicted.items()}
+    silent = [method for method, found in kept.items() if not found]
+    if silent:
+        left_out.append(f"Says nothing about the measured conditions, so not scored: {listed(silent)}.")
+        sides = {method: seeds for method, seeds in sides.items() if kept[method]}
     hint = _context_hint(real)
-    return ComparedFiles(
-        _side(real, genes, real.path.name), sides, genes, control, both, (*remarks, *left_out, *([hint] if hint else []))
-    )
+    return ComparedFiles(measured, sides, genes, control, both, kept, (*remarks, *left_out, *([hint] if hint else [])))
+
+
+def _of_kind(dataset: Dataset, kinds: tuple[str, ...]) -> np.ndarray:
+    """(n,) rows of a result with one of these kinds.
+
+    Raises:
+        LabelError: it is no result of a prediction.
+    """
+    if keys.KIND not in dataset.columns:
+        raise LabelError(f"{dataset.path.name} is no result of a prediction.", f"Its cells have no column '{keys.KIND}'.")
+    return np.isin(np.asarray(dataset.columns[keys.KIND].astype(str)), kinds)
+
+
+def _require_own_control(side: Side, control: str) -> None:
+    names, codes = side.dataset.coded(side.dataset.labels.perturbation_key)
+    if control not in names or not (codes == names.index(control)).any():
+        raise LabelError(
+            f"{side.name} has no control cells.",
+            f"No cell of its column '{side.dataset.labels.perturbation_key}' is labelled '{control}', and this evaluation starts from the "
+            "control cells of the prediction.",
+            "Add them, or use those of the measurement (--controls real; not the rule of vcc2025).",
+        )
 
 
 def _said(choices: Choices) -> Choices:
@@ -150,14 +179,6 @@ def _said(choices: Choices) -> Choices:
     if not choices.perturbation_key:
         raise LabelError("The perturbation column is not named.", fix="Name it (--perturbation-key).")
     return replace(choices, context_key=choices.context_key or "")
-
-
-def _require_controls(real: Dataset, control: str) -> None:
-    lacking = [c for c in real.contexts if not len(real.rows(control, c))]
-    if len(lacking) == len(real.contexts):
-        raise LabelError(
-            "The measured cells have no control cells.", f"No cell is labelled '{control}'.", "Name the control (--control)."
-        )
 
 
 def _common_genes(real: Dataset, predicted: list[Dataset], common: bool) -> tuple[tuple[str, ...], list[str]]:
@@ -189,7 +210,7 @@ def _common_genes(real: Dataset, predicted: list[Dataset], common: bool) -> tupl
     return tuple(shared), [f"Scored on the genes in common. {why}"]
 
 
-def _side(dataset: Dataset, genes: tuple[str, ...], name: str, signed: bool = False) -> Side:
+def _side(dataset: Dataset, genes: tuple[str, ...], name: str, signed: bool = False, mask: np.ndarray | None = None) -> Side:
     if dataset.expression is None:
         raise ScaleError(f"{name} has no expression.", "It has no matrix of genes.", "Give a file with one in X.")
     if signed and dataset.scale.scale is None:
@@ -200,46 +221,65 @@ def _side(dataset: Dataset, genes: tuple[str, ...], name: str, signed: bool = Fa
         except ScaleError as error:
             raise ScaleError(f"{name} cannot be compared.", f"{error.what} {error.why}", error.fix) from error
     columns = tuple(int(c) for c in match_genes(dataset, genes).columns)
-    return Side(dataset, FeatureSource(dataset.expression, columns, scale == "counts"), name, signed)
+    return Side(dataset, FeatureSource(dataset.expression, columns, scale == "counts"), name, signed, mask)
 
 
-def _conditions(real: Dataset, predicted: list[Dataset], control: str) -> tuple[tuple[Condition, ...], list[str]]:
-    measured = _there(real, control)
-    everywhere = set.intersection(*(_there(d, control) for d in predicted))
-    anywhere = set.union(*(_there(d, control) for d in predicted))
-    both = measured & everywhere
+def _measured(side: Side, control: str) -> set[Condition]:
+    """Measured conditions whose context has control cells.
+
+    Raises:
+        LabelError: no cell is a control.
+    """
+    found = _there(side)
+    with_control = {c for p, c in found if p == control}
+    if not with_control:
+        raise LabelError(
+            "The measured cells have no control cells.", f"No cell is labelled '{control}'.", "Name the control (--control)."
+        )
+    return {(p, c) for p, c in found if p != control and c in with_control}
+
+
+def _predicted(side: Side, control: str) -> set[Condition]:
+    """Predicted conditions; those that a layer leaves empty (NaN) are not predicted by it."""
+    found = sorted((p, c) for p, c in _there(side) if p != control)
+    if not side.signed or not found:
+        return set(found)
+    values = side.dataset.read(side.source.representation, np.array([side.rows(p, c)[0] for p, c in found]))
+    return {pair for pair, row in zip(found, values, strict=True) if not np.isnan(row).all()}
+
+
+def _conditions(measured: set[Condition], predicted: dict[str, list[set[Condition]]]) -> tuple[tuple[Condition, ...], list[str]]:
+    anywhere = set.union(*(found for seeds in predicted.values() for found in seeds))
+    complete = set.union(*(set.intersection(*seeds) for seeds in predicted.values()))
+    both = measured & complete
     if not both:
         raise RequestError(
             "No perturbation is both predicted and measured.",
-            f"Predicted: {_words(anywhere)}. Measured: {_words(measured)}.",
+            f"Predicted: {_words(anywhere)}. Measured, in contexts with control cells: {_words(measured)}.",
             "Give cells of the same perturbations and contexts, or name the columns that say so.",
         )
-    without = sorted({c for _, c in both if not len(real.rows(control, c))})
-    both = {(p, c) for p, c in both if c not in without}
-    if not both:
-        raise LabelError(f"No compared context has measured control cells: {listed(without)}.", fix="Add their control cells.")
     remarks = []
-    if without:
-        remarks.append(f"Contexts without measured control cells, so not scored: {listed(without)}.")
     if measured - anywhere:
         remarks.append(f"Measured but not predicted, so not scored: {_words(measured - anywhere)}.")
     if anywhere - measured:
-        remarks.append(f"Predicted but not measured, so not scored: {_words(anywhere - measured)}.")
-    if (anywhere - everywhere) & measured:
-        remarks.append(f"Not in every predicted file, so not scored: {_words((anywhere - everywhere) & measured)}.")
+        remarks.append(f"Predicted but not measured with control cells, so not scored: {_words(anywhere - measured)}.")
+    if (anywhere - complete) & measured:
+        remarks.append(f"Not in the file of every seed, so not scored: {_words((anywhere - complete) & measured)}.")
     return tuple(sorted(both, key=lambda pair: (pair[1], pair[0]))), remarks
 
 
-def _there(dataset: Dataset, control: str) -> set[Condition]:
-    table = dataset.table()
-    if table.empty:
-        raise EmptyDataError(f"{dataset.path.name} has no labelled cells.", fix="Name the column of the perturbation.")
-    counts = table.to_numpy()
-    return {
-        (str(table.index[i]), str(table.columns[j]))
-        for i, j in zip(*np.nonzero(counts), strict=True)
-        if table.index[i] not in (control, keys.ALL)
-    }
+def _there(side: Side) -> set[Condition]:
+    """(perturbation, context) that have cells, the control's too."""
+    dataset = side.dataset
+    names_p, p = dataset.coded(dataset.labels.perturbation_key)
+    names_c, c = dataset.coded(dataset.labels.context_key or "")
+    if not dataset.labels.context_key:
+        names_c, c = ["", keys.ALL], np.ones(dataset.n_cells, np.int64)
+    chosen = (p > 0) & (c > 0) if side.mask is None else (p > 0) & (c > 0) & side.mask
+    pairs = np.unique(p[chosen] * len(names_c) + c[chosen])
+    if not len(pairs):
+        raise EmptyDataError(f"{side.name} has no labelled cells.", fix="Name the column of the perturbation.")
+    return {(names_p[i // len(names_c)], names_c[i % len(names_c)]) for i in pairs.tolist()}
 
 
 def _words(pairs: set[Condition]) -> str:

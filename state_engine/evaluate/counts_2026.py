@@ -50,8 +50,14 @@ def counts_of_context(
 
     def cells() -> Cells:
         for method, sides in files.predicted.items():
+            said = files.said[method]
+            if not any((p, context) in said for p in labels):
+                continue
             for seed, side in enumerate(sides, 1):
-                parts = {p: _predicted(side, side.rows(p, context), libraries, request, remarks) for p in labels}
+                parts = {
+                    p: _predicted(side, side.rows(p, context), libraries, request, remarks) if (p, context) in said else control
+                    for p in labels
+                }
                 yield method, seed, engine.stacked(parts, control, files.control, files.genes)
         for guess in guesses:
             if any((p, context) in guess.effects for p in labels):

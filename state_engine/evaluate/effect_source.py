@@ -7,11 +7,13 @@ from typing import Final
 
 import numpy as np
 
+from state_engine.analysis.observed_means import FILE_NAME, load_observed_means
 from state_engine.errors import RunError
 from state_engine.evaluate.compared_files import ComparedFiles
 from state_engine.evaluate.evaluation_request import EvaluationRequest
 from state_engine.evaluate.guesses import EffectSource, on_genes
 from state_engine.evaluate.pseudobulks import Pseudobulks, effects_of
+from state_engine.models.baselines import EffectTable
 
 OWN_WORDS: Final = (
     "the measured cells themselves, each scored condition left out: they see other held-out cells, which flatters them"
@@ -30,6 +32,8 @@ def effect_source(request: EvaluationRequest, files: ComparedFiles, real: Pseudo
     from state_engine.checkpoints.baselines import load_effects
 
     folder = Path(request.effects)
+    if (folder / FILE_NAME).exists():
+        return _of_prediction(folder, files)
     table = next((t for t in map(load_effects, (folder, folder / "model")) if t is not None), None)
     if table is None:
         raise RunError(
@@ -43,6 +47,24 @@ def effect_source(request: EvaluationRequest, files: ComparedFiles, real: Pseudo
         seen = len(set(zip(table.perturbations, table.contexts, strict=True)) & set(files.conditions))
         words = f"{n:,} conditions in the training cells of {folder.name}, {seen:,} of the scored ones among them, each left out for itself"
     return EffectSource(on_genes(table, files.genes, folder.name), words, own=False)
+
+
+def _of_prediction(folder: Path, files: ComparedFiles) -> EffectSource:
+    """The means of everything that the data set of a prediction measured."""
+    means = load_observed_means(folder / FILE_NAME).on_genes(files.genes)
+    effects = means.effects()
+    pairs = list(effects)
+    cells = dict(zip(zip(means.perturbations, means.contexts, strict=True), means.n_cells.tolist(), strict=True))
+    controls = {
+        c: means.means[i] for i, (p, c) in enumerate(zip(means.perturbations, means.contexts, strict=True)) if p == means.control
+    }
+    table = EffectTable(
+        tuple(p for p, _ in pairs), tuple(c for _, c in pairs), np.array([cells[pair] for pair in pairs], np.int64),
+        np.array([effects[pair] for pair in pairs], np.float32).reshape(len(pairs), len(files.genes)), controls, files.genes,
+    )  # fmt: skip
+    return EffectSource(
+        table, f"{len(pairs):,} measured conditions of the data set, each scored one left out for itself", own=True
+    )
 
 
 def perturbation_features(request: EvaluationRequest) -> tuple[tuple[tuple[str, ...], np.ndarray] | None, str]:

@@ -24,7 +24,7 @@ FORMAT: Final = 1
 
 @dataclass(frozen=True)
 class EvaluatedCondition:
-    """A condition and its cells: predicted (of the first seed of the first method), measured, and measured control."""
+    """A condition and its cells: predicted (of one seed), measured, and measured control."""
 
     perturbation: str
     context: str

@@ -91,7 +91,8 @@ def _means(
         made = []
         for number, side in enumerate(sides):
             words = f"Averaging cells of {method}" + (f", seed {number + 1} of {len(sides)}" if len(sides) > 1 else "")
-            made.append(pseudobulks(side, wanted, _counter(words, side.dataset.n_cells, on_progress)))
+            said = tuple(pair for pair in wanted if pair in files.said[method] or pair[0] == files.control)
+            made.append(pseudobulks(side, said, _counter(words, side.dataset.n_cells, on_progress)))
         predicted[method] = tuple(made)
     return real, predicted
 
@@ -162,8 +163,11 @@ def _kept(table: pd.DataFrame, scored: Scored, effects_words: str, held_out: str
 
 def _conditions(scored: Scored) -> tuple[EvaluatedCondition, ...]:
     files, real = scored.files, scored.real
-    first = next(iter(scored.predicted.values()))[0]
-    return tuple(EvaluatedCondition(p, c, first.n(p, c), real.n(p, c), real.n(files.control, c)) for p, c in files.conditions)
+    seeds = [seeds[0] for seeds in scored.predicted.values()]
+    return tuple(
+        EvaluatedCondition(p, c, max(own.n(p, c) for own in seeds), real.n(p, c), real.n(files.control, c))
+        for p, c in files.conditions
+    )
 
 
 def _methods(scored: Scored) -> tuple[EvaluatedMethod, ...]:
@@ -171,8 +175,14 @@ def _methods(scored: Scored) -> tuple[EvaluatedMethod, ...]:
     paths: dict[str, tuple[str, ...]] = {}
     for file in scored.request.predicted:
         paths[file.method] = (*paths.get(file.method, ()), file.path)
-    predictions = [EvaluatedMethod(m, "prediction", paths[m], n) for m in scored.files.predicted]
+    predictions = [_prediction(scored, method, paths[method], n) for method in scored.files.predicted]
     return (*predictions, *(_baseline(g) for g in scored.guesses))
+
+
+def _prediction(scored: Scored, method: str, files: tuple[str, ...], n: int) -> EvaluatedMethod:
+    said = len(scored.files.said[method])
+    reason = "" if said == n else f"{n - said:,} of {n:,} conditions are not predicted by it."
+    return EvaluatedMethod(method, "prediction", files, said, reason)
 
 
 def _baseline(guess: Guess) -> EvaluatedMethod:

@@ -47,6 +47,8 @@ class EvaluationRequest:
         effects: folder of a training run or a model with effects of its training cells, which then make the baselines; "": the measured
             file itself, leaving the scored condition out.
         features: file of perturbation features for the ridge regression (.pt or .csv); "": none.
+        by_kind: the files are results of predictions, which hold predicted and measured cells side by side (obs "kind"); of `real` the
+            measured ones are taken, of `predicted` the others.
         common_genes: score the genes that both sides have, where they differ; without it that is an error.
         to_counts: vcc2026: how predictions on the log1p scale are rounded to counts; None: that is an error.
         seed: of the control cells that baselines are drawn from, and of rounding.
@@ -61,6 +63,7 @@ class EvaluationRequest:
     controls: ControlSource | None = None
     effects: str = ""
     features: str = ""
+    by_kind: bool = False
     common_genes: bool = False
     to_counts: ToCounts | None = None
     seed: int = 0

@@ -67,6 +67,8 @@ class Scored:
     def effect(self, method: str, perturbation: str, context: str) -> np.ndarray | None:
         """(g,) the effect a method predicts, mean over seeds; None where it says nothing."""
         if method in self.predicted:
+            if (perturbation, context) not in self.files.said[method]:
+                return None
             seeds = self.predicted[method]
             return np.mean([s.mean(perturbation, context) - self.control(s, context) for s in seeds], axis=0)
         guess = next(g for g in self.guesses if g.name == method)
@@ -92,7 +94,9 @@ def score_on_means(scored: Scored, on_progress: OnProgress) -> list[Row]:
         real_control = scored.real.mean(files.control, context)
         for method, seeds in scored.predicted.items():
             for seed, own in enumerate(seeds, 1):
-                means = {p: own.mean(p, context) for p in real}
+                means = {p: own.mean(p, context) for p in real if (p, context) in files.said[method]}
+                if not means:
+                    continue
                 values = engine.metrics_on_means(
                     config, profile, means, scored.control(own, context), real, real_control, files.genes
                 )
@@ -141,8 +145,10 @@ def score_on_cells(scored: Scored, on_progress: OnProgress) -> list[Row]:
 
 
 def _says(scored: Scored, method: str, perturbation: str, context: str) -> bool:
-    guess = next((g for g in scored.guesses if g.name == method), None)
-    return guess is None or (perturbation, context) in guess.effects
+    said = scored.files.said.get(method)
+    if said is not None:
+        return (perturbation, context) in said
+    return (perturbation, context) in next(g for g in scored.guesses if g.name == method).effects
 
 
 def _chunks(scored: Scored, context: str) -> list[tuple[str, ...]]:
@@ -167,9 +173,12 @@ def _methods_cells(
     """method, seed, cells, for predictions and for the baselines that say something here."""
     files = scored.files
     for method, sides in files.predicted.items():
+        if not any(_says(scored, method, p, context) for p in labels):
+            continue
         for seed, side in enumerate(sides, 1):
             own = control if scored.request.control_source == "real" else _sparse(side, side.rows(files.control, context))
-            parts = {p: _sparse(side, side.rows(p, context)) for p in labels}
+            # the engine wants every perturbation on both sides: control cells stand in, and their numbers are dropped
+            parts = {p: _sparse(side, side.rows(p, context)) if _says(scored, method, p, context) else own for p in labels}
             yield method, seed, engine.stacked(parts, own, files.control, files.genes)
     for guess in scored.guesses:
         if any((p, context) in guess.effects for p in labels):

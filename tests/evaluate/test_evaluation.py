@@ -138,7 +138,7 @@ def test_the_summary_is_a_mean_of_conditions_and_says_n(tmp_path: Path) -> None:
     assert other.n_conditions == 2 and "1 of 3 conditions have none: y in T was not measured" in other.reason
     against = next(c for c in made.comparisons if c.baseline == "mean of other contexts" and c.metric == "expr_mae")
     assert against.n == 2 and against.value == pytest.approx((own[0] + own[2]) / 2)  # the same two conditions on both sides
-    assert any("Predicted but not measured, so not scored: B x y" in r for r in made.remarks)
+    assert any("Predicted but not measured with control cells, so not scored: B x y" in r for r in made.remarks)
     # x alone in B has nobody to be told apart from
     assert ("prediction", "x", "B", "pds_l1") not in found
 
@@ -229,6 +229,48 @@ def test_whose_controls(tmp_path: Path) -> None:
     )
 
 
+def test_a_layer_may_say_nothing_about_a_condition(tmp_path: Path) -> None:
+    """As a calibrated layer does where no other context tells the effect: NaN there, and no numbers."""
+    predicted = cells(PREDICTED)
+    layer = predicted.X.toarray()
+    layer[((predicted.obs["p"] == "y") & (predicted.obs["c"] == "B")).to_numpy()] = np.nan
+    predicted.layers["calibrated"] = layer
+    request = ask(tmp_path, predicted, cells(MEASURED))
+    more = PredictedFile(request.predicted[0].path, "calibrated", "layers/calibrated")
+    made = evaluate(replace(request, predicted=(*request.predicted, more)), tmp_path / "out")
+    found = values(tmp_path / "out")
+    assert len(made.conditions) == 4 and ("calibrated", "y", "B", "expr_mae") not in found
+    for p, c in (("x", "T"), ("y", "T"), ("x", "B")):
+        for metric in ("expr_mae", "pds_l1", "delta_pearson"):
+            assert found["calibrated", p, c, metric] == found["prediction", p, c, metric]
+    method = next(m for m in made.methods if m.name == "calibrated")
+    assert method.n_conditions == 3 and "1 of 4" in method.reason
+    against = next(c for c in made.comparisons if (c.method, c.baseline, c.metric) == ("calibrated", "no change", "expr_mae"))
+    assert against.n == 3
+
+
+def test_a_result_holds_both_sides(tmp_path: Path) -> None:
+    """Predicted and measured cells of a prediction's result are told apart by their kind."""
+    parts = []
+    for means, kind in ((PREDICTED, "predicted"), (MEASURED, "observed")):
+        part = cells(means)
+        part.obs["kind"] = [
+            k if p != CONTROL else "observed control" for p, k in zip(part.obs["p"], [kind] * part.n_obs, strict=True)
+        ]
+        parts.append(part)
+    pairs = cells({k: np.array(v) + 1 for k, v in MEASURED.items() if k[0] == CONTROL})
+    pairs.obs["kind"] = "predicted control"
+    both = ad.concat([*parts, pairs], index_unique="-")
+    both.write_h5ad(tmp_path / "result.h5ad")
+    path = str(tmp_path / "result.h5ad")
+    made = evaluate(EvaluationRequest((PredictedFile(path),), path, CHOICES, by_kind=True), tmp_path / "out")
+    evaluate(ask(tmp_path, cells(PREDICTED), cells(MEASURED)), tmp_path / "apart")
+    assert values(tmp_path / "out") == pytest.approx(values(tmp_path / "apart"))
+    assert made.control_source == "measured control cells (4, 'ctrl')"
+    with pytest.raises(LabelError, match="is no result of a prediction"):
+        evaluate(ask(tmp_path, cells(PREDICTED), cells(MEASURED), by_kind=True), tmp_path / "no")
+
+
 # ---- refusals ----
 
 
@@ -244,7 +286,9 @@ def test_refusals_are_sentences(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="has no control cells"):
         evaluate(replace(request, controls="predicted"), out)
     others = {(f"z{p}", c): v for (p, c), v in PREDICTED.items()}
-    with pytest.raises(RequestError, match=r"both predicted and measured.*B x zx.*Measured: B x x"):
+    with pytest.raises(
+        RequestError, match=r"both predicted and measured.*B x zx.*Measured, in contexts with control cells: B x x"
+    ):
         evaluate(ask(tmp_path / "l", cells(others), cells(MEASURED)), out)
     assert not out.exists()
     with pytest.raises(ConfigError):
