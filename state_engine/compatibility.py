@@ -158,6 +158,8 @@ def _data_perturbations(dataset: Dataset, card: ModelCard) -> Finding:
     detail = f"{len(known):,} of the {len(there):,} in the data set are among them, so there predictions can be compared."
     if unknown:
         detail += f" Not known: {listed(unknown)}."
+    if card.unseen:
+        detail += f" {len(card.unseen):,} of the model's labels were never trained and have a feature vector only."
     fix = _respelled(unknown, card.perturbations)
     return Finding("perturbations", "ok", title, detail, fix)
 
@@ -168,14 +170,28 @@ def _asked_perturbations(card: ModelCard, asked: tuple[str, ...] | None, allow_u
     known = set(card.perturbations)
     unknown = [p for p in asked if p not in known]
     if not unknown:
-        return [Finding("request", "ok", f"All {len(asked):,} chosen perturbations are known", "")]
+        title = f"All {len(asked):,} chosen perturbations are known"
+        return [Finding("request", "ok", title, ""), *_unseen_perturbations(card, asked)]
     title = f"{len(unknown):,} of {len(asked):,} chosen perturbations are not known"
     names = f"The model was not trained on {listed(unknown)}."
     if allow_unknown:
         detail = f"{names} They take the control's vector, so their predicted effect is zero; their cells are marked."
-        return [Finding("request", "warning", title, detail, _respelled(unknown, card.perturbations) or "Leave them out.")]
+        fix = _respelled(unknown, card.perturbations) or "Leave them out."
+        return [Finding("request", "warning", title, detail, fix), *_unseen_perturbations(card, asked)]
     fix = _respelled(unknown, card.perturbations) or "Choose labels from the model's list."
     return [Finding("request", "blocking", title, names, fix)]
+
+
+def _unseen_perturbations(card: ModelCard, asked: tuple[str, ...]) -> list[Finding]:
+    never = set(card.unseen)
+    unseen = [p for p in asked if p in never]
+    if not unseen:
+        return []
+    title = f"{len(unseen):,} of {len(asked):,} chosen perturbations were never trained"
+    detail = f"Predicted from their feature vectors alone: {listed(unseen)}."
+    return [
+        Finding("unseen", "warning", title, detail, "Read them beside perturbations that were trained, and beside the baselines.")
+    ]
 
 
 def _respelled(names: list[str], known: tuple[str, ...]) -> str:

@@ -126,6 +126,9 @@ def predict(
     if filled:
         known = len(plan.perturbations) - len(filled)
         work.remarks.append(f"{listed(filled)}: not known to the model; they have the mean effect of the other {known:,} labels.")
+    never = set(card.unseen) if loaded is not None else set()
+    if unseen := [p for p in plan.perturbations if p in never]:
+        work.remarks.append(f"{listed(unseen)}: never trained, predicted from feature vectors alone.")
     with replacing(output) as beside:
         work.write(beside, str(device.name))
         if filled:

@@ -283,6 +283,18 @@ def test_perturbations_asked_for(allow: bool, severity: str) -> None:
     assert not [f for f in check_compatibility(a_dataset(), a_card()).findings if f.code == "request"]
 
 
+def test_perturbations_never_trained_but_known_by_their_vectors() -> None:
+    known = ("ctrl", "STAT1", "IFNB", "TNF")
+    card = a_card(perturbations=known, perturbation_encoding="features", unseen=("TNF",))
+    never = the(check_compatibility(a_dataset(), card, ("IFNB", "TNF")), "unseen")
+    assert (never.severity, never.title) == ("warning", "1 of 2 chosen perturbations were never trained")
+    assert "feature vectors alone: TNF." in never.detail
+    beside_unknown = check_compatibility(a_dataset(), card, ("TNF", "NOBODY"), allow_unknown=True)
+    assert the(beside_unknown, "unseen").severity == the(beside_unknown, "request").severity == "warning"
+    assert "unseen" not in [f.code for f in check_compatibility(a_dataset(), card, ("IFNB",)).findings]
+    assert "1 of the model's labels were never trained" in the(check_compatibility(a_dataset(), card), "perturbations").detail
+
+
 @pytest.mark.parametrize(("allow", "severity"), [(False, "blocking"), (True, "warning")])
 def test_batches(allow: bool, severity: str) -> None:
     card = a_card(batch_dim=2)

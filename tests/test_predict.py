@@ -12,16 +12,17 @@ import pytest
 import torch
 
 from state_engine import keys
-from state_engine.checkpoints.store import load_model
+from state_engine.checkpoints.store import load_model, save_model
 from state_engine.data.dataset import Choices
 from state_engine.data.provenance import EMBEDDINGS
 from state_engine.errors import ConfigError, DeviceError, IncompatibleError, JobCancelled, LabelError, UnknownLabelError
 from state_engine.forward import SetRunner, SetTask
+from state_engine.models.transition import TransitionModel
 from state_engine.predict import predict
 from state_engine.progress import Progress
 from state_engine.request import PredictionRequest, command_of, contexts_of, estimate, parameters
 from state_engine.values import from_plain, to_plain
-from tests.small import GENES, embedding_changes, write_cells, write_model
+from tests.small import GENES, card_of, config, embedding_changes, write_cells, write_model
 
 
 @pytest.fixture
@@ -262,3 +263,25 @@ def test_command_repeats_the_request(request_: PredictionRequest, tmp_path: Path
     assert np.array_equal(first.X, again.X)
     plain = to_plain(asked)
     assert json.loads(again.uns[keys.MANIFEST])["request"] | {"contexts": []} == plain | {"contexts": []}
+
+
+def test_a_label_never_trained_is_predicted_from_its_vector(tmp_path: Path) -> None:
+    made = config(perturbation_dim=5)
+    labels = ("control", "IFNB1", "TNF", "NEW", "COPY")
+    card = replace(card_of(made), perturbations=labels, perturbation_encoding="features", unseen=("NEW", "COPY"))
+    torch.manual_seed(0)
+    model = TransitionModel(made)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    vectors = 3 * torch.randn(5, 5)
+    vectors[4] = vectors[1]
+    save_model(tmp_path / "model", card, model.state_dict(), vectors)
+    data = write_cells(tmp_path / "cells.h5ad")
+    request = PredictionRequest(str(data), str(tmp_path / "model"), labels[1:], ("B",), cells=16, device="cpu")
+    summary = predict(request, tmp_path / "result.h5ad")
+    assert "NEW, COPY: never trained, predicted from feature vectors alone." in summary.remarks
+    result = anndata.read_h5ad(tmp_path / "result.h5ad")
+    ifnb, new, copy = (of(result, keys.PREDICTED, label).to_df().to_numpy() for label in ("IFNB1", "NEW", "COPY"))
+    assert np.array_equal(ifnb, copy)  # it is its vector
+    assert np.abs(ifnb - new).max() > 0.01
+    assert not of(result, keys.PREDICTED, "NEW").obs[keys.FALLBACK].any()

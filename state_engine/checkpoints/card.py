@@ -90,6 +90,7 @@ class ModelCard:
         training: what is known of the training.
         embedding_model: hash of the SE model whose embeddings it reads, when known.
         calibration: how far to trust it beside its baselines, when that was fitted.
+        unseen: labels among `perturbations` that no training cell carried: known by their feature vector alone.
     """
 
     format: int
@@ -119,6 +120,7 @@ class ModelCard:
     training: TrainingSummary = TrainingSummary()
     embedding_model: str | None = None
     calibration: Calibration | None = None
+    unseen: tuple[str, ...] = ()
 
     @property
     def set_size(self) -> int:

@@ -103,6 +103,10 @@ def check_card(card: ModelCard) -> None:
     genes_out = config.decoder.genes if config.decoder else config.output_dim
     if card.output_genes is not None and len(card.output_genes) != genes_out:
         wrong.append(f"{len(card.output_genes)} output genes for {genes_out} output features")
+    if card.unseen and card.perturbation_encoding == "one-hot":
+        wrong.append(f"{len(card.unseen)} perturbations were never trained and have no feature vector")
+    if not set(card.unseen) <= set(card.perturbations):
+        wrong.append("perturbations that it says were never trained are not among its perturbations")
     if config.batch_encoder and len(card.batches) != config.batch_dim:
         wrong.append(f"{len(card.batches)} batches, but an encoder for {config.batch_dim}")
     if max(config.backbone.layers, config.encoder_layers, config.decoder_layers) > MOST_LAYERS:
@@ -254,8 +258,8 @@ def check_features(card: ModelCard, features: Tensor | None) -> None:
 
 
 def _card_text(card: ModelCard) -> str:
-    """A card without a calibration is written as before there were any, so that earlier versions read it."""
-    plain = {name: value for name, value in to_plain(card).items() if name != "calibration" or value is not None}
+    """A card without a calibration and unseen labels is written as before there were any, so that earlier versions read it."""
+    plain = {name: value for name, value in to_plain(card).items() if value or name not in ("calibration", "unseen")}
     return json.dumps(plain, indent=1, ensure_ascii=False)
 
 

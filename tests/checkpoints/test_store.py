@@ -222,3 +222,15 @@ def test_a_folder_that_is_no_model(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(CheckpointError, match="convert"):
         read_card(tmp_path)
+
+
+def test_labels_never_trained_need_vectors_and_stay_on_the_card(tmp_path, weights):
+    card = card_of(perturbation_encoding="features", unseen=("TNF",))
+    save_model(tmp_path / "model", card, weights, torch.rand(3, 3))
+    assert read_card(tmp_path / "model").unseen == ("TNF",)
+    with pytest.raises(CheckpointError, match="1 perturbations were never trained and have no feature vector"):
+        save_model(tmp_path / "one-hot", card_of(unseen=("TNF",)), weights)
+    with pytest.raises(CheckpointError, match="not among its perturbations"):
+        save_model(tmp_path / "other", dataclasses.replace(card, unseen=("X",)), weights, torch.rand(3, 3))
+    save_model(tmp_path / "seen", card_of(), weights)
+    assert "unseen" not in json.loads((tmp_path / "seen" / CARD).read_text())  # versions before it read such a card
