@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -204,6 +205,9 @@ _PARTS = ("dropout", "decoder_dropout", "ema", "gene_dropout", "lora_dropout")
 
 
 def _check_numbers(request: TrainRequest) -> None:
+    odd = [f.name for f in fields(request) if isinstance(v := getattr(request, f.name), float) and not math.isfinite(v)]
+    if odd:
+        raise ConfigError(f"{', '.join(odd)} must be finite.")
     small = [n for n in _POSITIVE if getattr(request, n) <= 0]
     small += [n for n in ("kv_heads", "head_dim", "intermediate") if (getattr(request, n) or 1) <= 0]
     if small:

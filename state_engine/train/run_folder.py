@@ -16,7 +16,7 @@ from typing import Literal
 from state_engine.data.dataset import Choices
 from state_engine.data.split_plan import plan_text
 from state_engine.data.splits import Split, open_split
-from state_engine.errors import ConfigError, RunError
+from state_engine.errors import ConfigError, RunError, listed
 from state_engine.files import write_bytes, write_json
 from state_engine.train.request import TrainRequest
 from state_engine.values import from_plain, to_plain
@@ -128,6 +128,24 @@ def check_same(old: TrainRequest, new: TrainRequest) -> None:
         raise ConfigError(
             "The training cannot go on with other settings.", f"{'; '.join(differ)}.", "Leave them out, or train in a new folder."
         )
+
+
+def check_same_cells(folder: Path, record: TrainingRecord, split: Split) -> None:
+    """A training goes on with the cells it was begun with, each in its part.
+
+    Raises:
+        ConfigError: a file has changed, or the split is another: what was held out may have been trained on.
+    """
+    hashes = {str(s.dataset.path): s.dataset.hash() for s in split.sources}
+    changed = [Path(p).name for p in {**record.data, **hashes} if record.data.get(p) != hashes.get(p)]
+    table = folder / TABLE
+    if not changed and table.is_file() and table.read_bytes() == split.table().to_csv(index=False).encode():
+        return
+    raise ConfigError(
+        "The training cannot go on with other cells.",
+        f"Not as they were: {listed(changed)}." if changed else f"The split is not the one in {table}.",
+        "Give the split that it was begun with, or train in a new folder.",
+    )
 
 
 def choices_of(split: Split) -> Choices:

@@ -5,6 +5,7 @@ Boundary: a Lightning callback; it changes no weights. Only the first process of
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from state_engine.errors import JobCancelled
+from state_engine.errors import ConfigError, JobCancelled
 from state_engine.files import replacing
 from state_engine.progress import OnProgress, Progress
 from state_engine.train.mini_batches import SetCells
@@ -109,6 +110,13 @@ class Watch(pl.Callback):
         self._log.add(rows)
         self._pending.clear()
         self._flushed = time.perf_counter()
+        lost = next((row for row in rows if not math.isfinite(row["loss"])), None)
+        if lost is not None:
+            raise ConfigError(
+                f"The training diverged: the loss of step {lost['step']:,} is not finite.",
+                f"The learning rate was {lost['learning_rate']:g}, the gradient's norm {lost['gradient_norm']:.3g}.",
+                f"Train again with a smaller learning rate; {LOG} shows how the loss went.",
+            )
 
     def _validate(self, training: TransitionTraining, step: int) -> None:
         if self.validation is None or self._curve is None:
