@@ -45,7 +45,9 @@ MOST_FOLDS = 10
 CELLS_HELD = 4096
 
 
-def add_baselines(folder: Path, split: Split, seed: int = 42, device: str = "cpu", on_progress: OnProgress = silent) -> ModelCard:
+def add_baselines(
+    folder: Path, split: Split, seed: int = 42, device: str = "cpu", on_progress: OnProgress = silent, fit: bool = True
+) -> ModelCard:
     """Give a trained model its effect table, and its calibration where validation cells allow one.
 
     Args:
@@ -53,6 +55,8 @@ def add_baselines(folder: Path, split: Split, seed: int = 42, device: str = "cpu
         split: that it was trained on.
         seed: of basal cells and folds.
         device: where to predict.
+        on_progress: told once a block of training cells and once a validation condition.
+        fit: also fit the calibration.
 
     Returns:
         The card as it is now.
@@ -62,7 +66,7 @@ def add_baselines(folder: Path, split: Split, seed: int = 42, device: str = "cpu
     names = loaded.card.output_genes or () if predicts_expression(loaded.card) else ()
     effects = effect_table(split, sources, names, on_progress)
     save_effects(folder, effects)
-    return set_calibration(folder, calibrate(loaded, effects, split, seed, on_progress))
+    return set_calibration(folder, calibrate(loaded, effects, split, seed, on_progress) if fit else None)
 
 
 def calibrate(

@@ -30,6 +30,7 @@ from state_engine.errors import CheckpointError, JobCancelled, RunError
 from state_engine.models.transition import TransitionModel
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.runs import package_versions
+from state_engine.train.calibration import add_baselines
 from state_engine.train.cells import Inputs, TrainingCells, choose_inputs, read_training_cells
 from state_engine.train.mini_batches import Ahead, SetCells, SetSchedule, gather, validation_rows
 from state_engine.train.network import network_config
@@ -40,7 +41,6 @@ from state_engine.train.run_folder import (
     RECORD_FORMAT,
     TrainingRecord,
     check_same,
-    check_same_cells,
     choices_of,
     is_training,
     read_record,
@@ -126,7 +126,6 @@ def _begin(
     if resume:
         record = read_record(output)
         check_same(record.request, request)
-        check_same_cells(output, record, split)
         if not (output / "checkpoints" / "last.ckpt").is_file():
             raise CheckpointError(
                 f"The training in {output} has no checkpoint to go on from.",
@@ -263,7 +262,8 @@ def _save(
     validations = score_groups(model, there, cells, cells.groups["val"], request.seed, on_progress)
     scores = summarise(tests) | summarise(validations, "validation ", blocks=False)
     weights = {name: value.cpu() for name, value in model.state_dict().items()}
-    return save_model(output / MODEL, _card(split, request, inputs, cells, scores), weights, replace=True)
+    save_model(output / MODEL, _card(split, request, inputs, cells, scores), weights, replace=True)
+    return add_baselines(output / MODEL, split, request.seed, device.type, on_progress, request.calibrate)
 
 
 def _card(split: Split, request: TrainRequest, inputs: Inputs, cells: TrainingCells, scores: dict[str, float]) -> ModelCard:

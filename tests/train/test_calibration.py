@@ -21,7 +21,9 @@ from state_engine.models.transition import TransitionOutput
 from state_engine.train import calibration as module
 from state_engine.train.calibration import add_baselines, calibrate, output_sources, paired_effects
 from state_engine.train.effects import effect_table
+from state_engine.train.transition import train_transition
 from tests.small import GENES, PERTURBATIONS, embedding_changes, write_cells, write_model
+from tests.train.small import SMALL, make_data, opened
 
 # IFNB1 in B is for validation, TNF and the pair in B for the test; NK teaches
 FEWSHOT = SplitPlan((("d", "x"),), ("d",), fewshot=(FewShot("d", "B", val=("IFNB1",), test=("JUN,FOS",)),))
@@ -196,6 +198,20 @@ def test_a_saved_model_gets_its_effects_and_calibration(dataset, tmp_path):
     assert card == read_card(tmp_path / "model") == load_model(tmp_path / "model").card
     assert card.calibration is not None and dataclasses.replace(card, calibration=None) == first
     assert load_effects(tmp_path / "model").features == GENES
+
+
+@pytest.mark.slow
+def test_a_training_leaves_effects_and_a_calibration_beside_its_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MIN_CELLS", 2)
+    split = opened(make_data(tmp_path))
+    card = train_transition(split, dataclasses.replace(SMALL, calibrate=True), tmp_path / "run")
+    assert card == read_card(tmp_path / "run" / "model") and card.calibration is not None
+    assert (card.calibration.contexts, card.calibration.perturbations) == (("NK",), ("TNF",))
+    table = load_effects(tmp_path / "run")  # of the run's folder too
+    assert table.features == card.output_genes and "B" not in table.contexts  # B is tested
+    assert table.effect("TNF", "NK") is None and table.effect("IFN-beta", "NK") is None  # held out
+    without = add_baselines(tmp_path / "run" / "model", split, fit=False)
+    assert without == dataclasses.replace(card, calibration=None)
 
 
 def test_an_embedding_with_a_decoder_is_calibrated_on_genes(tmp_path):
