@@ -41,6 +41,7 @@ from state_engine.train.run_folder import (
     RECORD_FORMAT,
     TrainingRecord,
     check_same,
+    check_same_cells,
     choices_of,
     is_training,
     read_record,
@@ -126,6 +127,7 @@ def _begin(
     if resume:
         record = read_record(output)
         check_same(record.request, request)
+        check_same_cells(output, record, split)
         if not (output / "checkpoints" / "last.ckpt").is_file():
             raise CheckpointError(
                 f"The training in {output} has no checkpoint to go on from.",
