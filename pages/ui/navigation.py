@@ -24,6 +24,7 @@ _MENU: Mapping[str, Sequence[tuple[str, str, str]]] = {
         ("attention", "Attention", ":material/grid_on:"),
     ),
     "Challenge": (("submit", "Submit", ":material/package_2:"),),
+    "Train": (("train", "Train", ":material/model_training:"),),
 }
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from state_engine.models.config import BackboneConfig, DecoderConfig, TransitionConfig
+from state_engine.models.config import BackboneConfig, TransitionConfig
 from state_engine.train.request import TrainRequest
 
 # multiplications and additions a second, of a step's mixture of small and large products; the CPU's are for one core
@@ -30,40 +30,6 @@ class TrainEstimate:
     seconds: float
     memory_bytes: int
     device: str
-
-
-def network_sketch(
-    request: TrainRequest, features: int, perturbation: int, batches: int = 0, decoded: int = 0
-) -> TransitionConfig:
-    """The network that a request asks for, by its sizes.
-
-    Args:
-        features: g, of a cell.
-        perturbation: width of a perturbation's vector; with one-hot vectors the number of labels, the control included.
-        batches: labels of batches, when the request has a batch encoder.
-        decoded: genes of the gene decoder.
-    """
-    d = request.hidden
-    kv, width = request.kv_heads or request.heads, request.head_dim or d // request.heads
-    backbone = BackboneConfig(request.backbone, d, request.layers, request.heads, kv, width, request.intermediate or 4 * d)
-    decoder = DecoderConfig(features, decoded, request.decoder_hidden) if request.gene_decoder and decoded else None
-    return TransitionConfig(
-        input_dim=features,
-        output_dim=features,
-        perturbation_dim=perturbation,
-        backbone=backbone,
-        output_space=request.output_space or ("hvg" if request.reads_genes else "embedding"),
-        set_size=request.set_size,
-        batch_dim=batches if request.batch_encoder else 0,
-        encoder_layers=request.encoder_layers,
-        decoder_layers=request.decoder_layers,
-        basal_mlp=request.basal_mlp,
-        predict_residual=request.predict_residual,
-        batch_encoder=request.batch_encoder,
-        batch_token=request.batch_token,
-        confidence_token=request.confidence_token,
-        decoder=decoder,
-    )
 
 
 def count_parameters(config: TransitionConfig) -> int:
@@ -91,7 +57,7 @@ def estimate_training(
 
     Args:
         request: what is trained.
-        config: its network, see `network_sketch`.
+        config: its network, see `network_config`.
         cells: that are trained on.
         device: where it will run.
     """

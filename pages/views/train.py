@@ -1,0 +1,37 @@
+"""Train: a model on part of one's own screen, followed live, and tested on cells it has never seen."""
+
+import streamlit as st
+
+from pages.ui import session
+from pages.ui.trainform import train_form
+from pages.ui.trainpage import CHOICE, another_training, chosen_training, show_training
+from pages.ui.widgets import empty_state, errors_shown, page_head
+
+page_head(
+    "What can a model learn from my screen?",
+    "A State Transition model is trained on part of your data, and tested on cells it has never seen beside simple means of the rest.",
+)
+
+run = chosen_training()
+another_training(run)
+if run is not None:
+    with errors_shown():
+        show_training(run)
+    if st.button("Train another model", key="training_new", icon=":material/add:"):
+        session.choose(CHOICE, "")
+        st.rerun()
+    st.stop()
+
+entry = session.data_entry()
+if entry is None:
+    empty_state(
+        "No data set is open",
+        "A model learns from measured cells, so the page needs a data set.",
+        "data",
+        "Open a data set",
+        "train",
+    )
+    st.stop()
+
+with errors_shown():
+    train_form(entry, session.understand(entry))
