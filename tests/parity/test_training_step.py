@@ -15,6 +15,7 @@ import torch
 from state_engine.checkpoints.arc_config import read_architecture
 from state_engine.checkpoints.arc_weights import translate
 from state_engine.checkpoints.pickles import load_torch
+from state_engine.models.lora import add_adapters
 from state_engine.models.losses import build_loss
 from state_engine.models.objectives import (
     BATCH_TOKEN_WEIGHT,
@@ -28,6 +29,7 @@ from state_engine.models.objectives import (
     l1_change,
 )
 from state_engine.models.transition import TransitionModel
+from tests.models.test_lora import take_adapters
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
 
@@ -41,6 +43,7 @@ COMMON = {
     "blur": 0.05, "n_encoder_layers": 2, "n_decoder_layers": 2, "predict_residual": True, "distributional_loss": "energy",
     "embed_key": "X_hvg", "output_space": "gene", "gene_decoder_bool": False,
 }  # fmt: skip
+LORA = {"enable": True, "r": 4, "alpha": 6, "dropout": 0.0, "bias": "none", "target": "auto", "adapt_mlp": False}
 DECODED = {"embed_key": "X_state", "gene_decoder_bool": True}
 CASES: dict[str, dict] = {
     "energy": {"loss": "energy"},
@@ -54,6 +57,8 @@ CASES: dict[str, dict] = {
     "decoder": {"loss": "energy", **DECODED},
     "decoder_alone": {"loss": "energy", "detach_decoder": True, **DECODED},
     "decoder_se": {"loss": "se", **DECODED},
+    "lora": {"loss": "energy", "lora": LORA},
+    "lora_mlp": {"loss": "energy", "lora": LORA | {"adapt_mlp": True}},
 }
 NAMES = {"se": "combined"}
 # relative; the reference computes the distance of a cell to itself, in float32, where we know it
@@ -87,8 +92,11 @@ def test_parts_sum_and_gradient(steps, name):
     config = architecture.config
     model = TransitionModel(config)
     depth = len(config.decoder.hidden) if config.decoder else None
-    model.load_state_dict(translate(weights, None, depth)[0])
     keywords = CASES[name]
+    model.load_state_dict(translate({n: t for n, t in weights.items() if ".lora_" not in n}, None, depth)[0])
+    if "lora" in keywords:
+        add_adapters(model, LORA["r"], LORA["alpha"], feed=keywords["lora"]["adapt_mlp"])
+        take_adapters(model, weights)
     loss = build_loss(NAMES.get(keywords["loss"], keywords["loss"]), chunks=keywords.get("mmd_num_chunks", 1))
     basal, observed = sets_of(batch["ctrl_cell_emb"]), sets_of(batch["pert_cell_emb"])
     out = model(basal, sets_of(batch["pert_emb"])[:, 0], attention=architecture.attention)

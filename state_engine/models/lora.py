@@ -1,0 +1,133 @@
+"""Low-rank adapters for training: the backbone's linears stay as they are, and W x becomes W x + alpha / r B A x.
+
+Source: LoRA (arXiv:2106.09685), with the initial values and the scale of PEFT. Our fused linears (queries, keys and values; gate and
+up) get adapters of their own for each part, so that the numbers are those of adapters on separate projections, as arc-state
+has them. Merging adds the adapters into the weights; a model is saved merged, so no one who loads it needs to know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from state_engine.errors import ConfigError
+from state_engine.models.backbones import Backbone
+from state_engine.models.transition import TransitionModel
+
+
+class AdaptedLinear(nn.Module):
+    """A linear with low-rank adapters on the parts of its output.
+
+    Args:
+        base: the linear; it is not trained.
+        sizes: features of each part of its output, in order; their sum is its whole output.
+        rank, alpha: r, and the scale alpha / r.
+        dropout: of what the adapters see, in training.
+    """
+
+    def __init__(self, base: nn.Linear, sizes: tuple[int, ...], rank: int, alpha: float, dropout: float) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.sizes, self.scale = sizes, alpha / rank
+        self.a = nn.ParameterList(nn.Parameter(base.weight.new_empty(rank, base.in_features)) for _ in sizes)
+        self.b = nn.ParameterList(nn.Parameter(base.weight.new_zeros(size, rank)) for size in sizes)
+        self.dropout = nn.Dropout(dropout)
+        for down in self.a:
+            nn.init.kaiming_uniform_(down, a=math.sqrt(5))
+        self.train(base.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        seen = self.dropout(x)
+        low = functional.linear(seen, torch.cat([*self.a])).chunk(len(self.sizes), dim=-1)  # r features each
+        change = torch.cat([functional.linear(part, up) for part, up in zip(low, self.b, strict=True)], dim=-1)
+        return self.base(x) + self.scale * change
+
+    @torch.no_grad()
+    def merged_weight(self) -> Tensor:
+        """Weight of the one linear that does the same: (out, in)."""
+        change = torch.cat([up.float() @ down.float() for up, down in zip(self.b, self.a, strict=True)])
+        return (self.base.weight.float() + self.scale * change).to(self.base.weight.dtype)
+
+
+def add_adapters(network: TransitionModel, rank: int, alpha: float, dropout: float = 0.0, feed: bool = False) -> int:
+    """Give the backbone's attention adapters, in place, and train them instead of it; the other parts are trained as before.
+
+    Args:
+        network: has none yet.
+        rank, alpha, dropout: see `AdaptedLinear`.
+        feed: the feed-forward linears get adapters too.
+
+    Returns:
+        How many linears were adapted.
+
+    Raises:
+        ConfigError: a rank below 1, or adapters that are there already.
+    """
+    if rank < 1:
+        raise ConfigError(f"Adapters of rank {rank} change nothing.", "The rank must be 1 or more.")
+    if adapters(network):
+        raise ConfigError("The network has adapters already.", fix="Merge them first.")
+    backbone = network.backbone.requires_grad_(False)
+    count = 0
+    for owner, name, sizes in _linears(backbone, network, feed):
+        setattr(owner, name, AdaptedLinear(getattr(owner, name), sizes, rank, alpha, dropout))
+        count += 1
+    return count
+
+
+def adapters(network: nn.Module) -> tuple[str, ...]:
+    """Names of the linears that have adapters."""
+    return tuple(name for name, module in network.named_modules() if isinstance(module, AdaptedLinear))
+
+
+def merge(network: TransitionModel) -> int:
+    """Add the adapters into the weights, in place; everything can be trained again. Returns how many linears had some."""
+    names = adapters(network)
+    for name in names:
+        owner_name, _, last = name.rpartition(".")
+        adapted = network.get_submodule(name)
+        assert isinstance(adapted, AdaptedLinear)
+        adapted.base.weight.data.copy_(adapted.merged_weight())
+        setattr(network.get_submodule(owner_name), last, adapted.base)
+    if names:
+        network.backbone.requires_grad_(True)
+    return len(names)
+
+
+def merged_state_dict(network: nn.Module) -> dict[str, Tensor]:
+    """The weights as they would be after merging, under plain names; the network keeps its adapters."""
+    names = adapters(network)
+    plain = {
+        name.replace(".base.", ".") if _of(name, names) else name: tensor
+        for name, tensor in network.state_dict().items()
+        if not (_of(name, names) and ".base." not in name)
+    }
+    for name in names:
+        adapted = network.get_submodule(name)
+        assert isinstance(adapted, AdaptedLinear)
+        plain[f"{name}.weight"] = adapted.merged_weight()
+    return plain
+
+
+def _of(name: str, adapted: tuple[str, ...]) -> bool:
+    return any(name.startswith(f"{linear}.") for linear in adapted)
+
+
+def _linears(backbone: Backbone, network: TransitionModel, feed: bool) -> Iterator[tuple[nn.Module, str, tuple[int, ...]]]:
+    """Owner, attribute and the sizes of the output's parts of each linear to adapt."""
+    config = network.config.backbone
+    heads, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    # gpt2 is one projection there too; llama is three
+    projections = (heads + 2 * keys,) if config.kind == "gpt2" else (heads, keys, keys)
+    for layer in backbone.layers:
+        yield layer.get_submodule("attention"), "qkv", projections
+        yield layer.get_submodule("attention"), "out", (config.hidden,)
+        if feed:
+            up = ("up", (config.intermediate,)) if config.kind == "gpt2" else ("gate_up", (config.intermediate,) * 2)
+            yield layer.get_submodule("feed"), *up
+            yield layer.get_submodule("feed"), "down", (config.hidden,)
