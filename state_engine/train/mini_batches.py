@@ -1,8 +1,9 @@
 """Which cells a step sees, and having them ready in time.
 
 Mini-batch k depends on the seed and k alone, so that a training that was cut off goes on as if it had not been. A pass takes
-every group as often as its cells fill sets (at least once), in an order drawn anew for each pass. Cells of a set are drawn
-without repeats; a group smaller than the set gives each of its cells once, then some again.
+every group as often as its cells fill sets (at least once), in an order drawn anew for each pass; or each set's context is drawn,
+all alike, and then the group. Cells of a set are drawn without repeats; a group smaller than the set gives each of its cells once,
+then some again.
 
 Boundary: row numbers and numpy arrays; a thread of its own gathers mini-batches ahead of the one who asks.
 
@@ -21,7 +22,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from state_engine.train.cell_features import CellFeatures
 from state_engine.train.cells import Group, TrainingCells
+from state_engine.train.request import Balance
 
 AHEAD = 4
 T = TypeVar("T")
@@ -29,11 +32,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class SetRows:
-    """Rows of some sets: basal and observed cells (b, s), and the perturbation of each set (b,)."""
+    """Rows of some sets.
+
+    Args:
+        basal, observed: (b, s).
+        perturbations: (b,).
+        share: (b,) part of other cells that is mixed in, 0 to 1; None where nothing is mixed.
+        other_basal, other_observed: (b, s) these cells.
+    """
 
     basal: np.ndarray
     observed: np.ndarray
     perturbations: np.ndarray
+    share: np.ndarray | None = None
+    other_basal: np.ndarray | None = None
+    other_observed: np.ndarray | None = None
+
+    def part(self, which: slice) -> SetRows:
+        """Some of the sets."""
+        return SetRows(*(None if v is None else v[which] for v in vars(self).values()))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,32 +79,76 @@ class SetSchedule:
         set_size: s.
         sets_a_step: b.
         seed: of everything.
+        paired: each set is followed by one with the same basal cells and controls as observed cells; control groups are not drawn.
+        balance: see `TrainRequest`.
+        mix: part of the sets (or pairs) that are mixed with cells of the same perturbation, of a context drawn anew.
     """
 
-    def __init__(self, groups: tuple[Group, ...], set_size: int, sets_a_step: int, seed: int) -> None:
-        self.groups, self.set_size, self.sets_a_step, self.seed = groups, set_size, sets_a_step, seed
-        self.turns = np.repeat(np.arange(len(groups)), [-(-len(g.cells) // set_size) for g in groups])
+    def __init__(
+        self, groups: tuple[Group, ...], set_size: int, sets_a_step: int, seed: int, paired: bool = False,
+        balance: Balance = "cells", mix: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.groups = tuple(g for g in groups if g.perturbation) if paired else groups
+        self.set_size, self.seed, self.paired, self.mix = set_size, seed, paired, mix
+        self.drawn = sets_a_step // 2 if paired else sets_a_step
+        counts = [-(-len(g.cells) // set_size) for g in self.groups]
+        self.turns = np.repeat(np.arange(len(self.groups)), counts)
         self._order = lru_cache(maxsize=2)(self._order_of_pass)
+        self._contexts = _by_context(self.groups) if balance == "contexts" else None
+        self._counts = np.array(counts, dtype=float)
+        self._alike = {p: _by_context(self.groups, p) for p in {g.perturbation for g in self.groups}} if mix else {}
 
     @property
     def steps_a_pass(self) -> float:
         """Steps in which every group has had its turns."""
-        return len(self.turns) / self.sets_a_step
+        return len(self.turns) / self.drawn
 
     def rows(self, step: int, share: slice = slice(None)) -> SetRows:
         """The sets of a step, counted from 0; `share` takes some of them."""
         rng = np.random.default_rng([self.seed, 0, step])
-        first = step * self.sets_a_step
-        turns = [
-            self.turns[self._order(at // len(self.turns))[at % len(self.turns)]] for at in range(first, first + self.sets_a_step)
-        ]
-        chosen = [self.groups[turn] for turn in turns]
-        drawn = [(draw(g.controls, self.set_size, rng), draw(g.cells, self.set_size, rng)) for g in chosen]
-        labels = np.array([g.perturbation for g in chosen], dtype=np.int64)
-        return SetRows(np.stack([b for b, _ in drawn])[share], np.stack([o for _, o in drawn])[share], labels[share])
+        chosen = [self.groups[i] for i in self._chosen(step, rng)]
+        made = self._drawn_from(chosen, rng)
+        if self.mix:
+            others = [self.groups[_one_of(self._alike[g.perturbation], self._counts, rng)] for g in chosen]
+            parts = rng.random(self.drawn) * (rng.random(self.drawn) < self.mix)
+            second = self._drawn_from(others, rng)
+            repeated = np.repeat(parts, 2 if self.paired else 1).astype(np.float32)
+            made = SetRows(made.basal, made.observed, made.perturbations, repeated, second.basal, second.observed)
+        return made.part(share)
+
+    def _chosen(self, step: int, rng: np.random.Generator) -> list[int]:
+        if self._contexts is not None:
+            return [_one_of(self._contexts, self._counts, rng) for _ in range(self.drawn)]
+        n, first = len(self.turns), step * self.drawn
+        return [int(self.turns[self._order(at // n)[at % n]]) for at in range(first, first + self.drawn)]
+
+    def _drawn_from(self, groups: list[Group], rng: np.random.Generator) -> SetRows:
+        basal = np.stack([draw(g.controls, self.set_size, rng) for g in groups])
+        observed = np.stack([draw(g.cells, self.set_size, rng) for g in groups])
+        labels = np.array([g.perturbation for g in groups], dtype=np.int64)
+        if not self.paired:
+            return SetRows(basal, observed, labels)
+        controls = np.stack([draw(g.controls, self.set_size, rng) for g in groups])
+        between = np.stack([observed, controls], axis=1).reshape(-1, self.set_size)
+        return SetRows(np.repeat(basal, 2, axis=0), between, np.stack([labels, np.zeros_like(labels)], axis=1).ravel())
 
     def _order_of_pass(self, number: int) -> np.ndarray:
         return np.random.default_rng([self.seed, 1, number]).permutation(len(self.turns))
+
+
+def _by_context(groups: tuple[Group, ...], perturbation: int | None = None) -> list[np.ndarray]:
+    """Positions of the groups (of one perturbation) in each context."""
+    found: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        if perturbation is None or group.perturbation == perturbation:
+            found.setdefault(group.context, []).append(i)
+    return [np.array(found[name]) for name in sorted(found)]
+
+
+def _one_of(contexts: list[np.ndarray], counts: np.ndarray, rng: np.random.Generator) -> int:
+    """A group of a context drawn first, contexts all alike, groups by the sets they fill."""
+    here = contexts[rng.integers(len(contexts))]
+    return int(here[0] if len(here) == 1 else rng.choice(here, p=counts[here] / counts[here].sum()))
 
 
 def draw(pool: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -120,11 +181,26 @@ def validation_rows(groups: tuple[Group, ...], set_size: int, most: int, seed: i
 
 def gather(cells: TrainingCells, rows: SetRows) -> SetCells:
     """The cells of some sets."""
-    shape = rows.basal.shape
-    basal, observed = (cells.features.gather(r.ravel()).reshape(*shape, -1) for r in (rows.basal, rows.observed))
-    targets = None if cells.targets is None else cells.targets.gather(rows.observed.ravel()).reshape(*shape, -1)
     batches = np.maximum(cells.batch[rows.observed], 0).astype(np.int64)
-    return SetCells(basal, observed, rows.perturbations, batches, targets)
+    targets = None
+    if cells.targets is not None:
+        targets = _mixed(cells.targets, rows.observed, rows.other_observed, rows.share)
+    return SetCells(
+        _mixed(cells.features, rows.basal, rows.other_basal, rows.share),
+        _mixed(cells.features, rows.observed, rows.other_observed, rows.share),
+        rows.perturbations,
+        batches,
+        targets,
+    )
+
+
+def _mixed(features: CellFeatures, rows: np.ndarray, others: np.ndarray | None, share: np.ndarray | None) -> np.ndarray:
+    values = features.gather(rows.ravel()).reshape(*rows.shape, -1)
+    if others is None or share is None:
+        return values
+    for i in np.flatnonzero(share).tolist():
+        values[i] += share[i] * (features.gather(others[i]) - values[i])
+    return values
 
 
 class Ahead(Iterator[T]):

@@ -113,11 +113,15 @@ class TransitionTraining(pl.LightningModule):
         return found
 
     def _disturbed(self, basal: Tensor) -> Tensor:
-        if self.request.gene_dropout:
-            keep = torch.rand(basal.shape[0], 1, basal.shape[2], device=basal.device) >= self.request.gene_dropout
-            basal = basal * keep
-        if self.request.basal_noise:
-            basal = basal + self.request.basal_noise * torch.randn_like(basal)
+        """Noise on the basal cells; the two sets of a pair get the same."""
+        r, each = self.request, 2 if self.request.paired else 1
+        b, s, g = basal.shape
+        if r.gene_dropout:
+            keep = torch.rand(b // each, 1, g, device=basal.device) >= r.gene_dropout
+            basal = basal * keep.repeat_interleave(each, dim=0)
+        if r.basal_noise:
+            noise = torch.randn(b // each, s, g, device=basal.device)
+            basal = basal + r.basal_noise * noise.repeat_interleave(each, dim=0)
         return basal
 
     def _seed(self) -> None:
@@ -144,14 +148,16 @@ class TransitionTraining(pl.LightningModule):
         most = self.request.gradient_clip or math.inf
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(trained, most).detach()
 
+    def on_train_start(self) -> None:
+        """The running mean starts at the first weights."""
+        if self.request.ema and not self.mean:
+            self.mean = {name: p.detach().clone() for name, p in self.network.named_parameters()}
+
     def follow(self, step: int) -> None:
         """Move the running mean of the weights after a step; young means forget faster."""
-        if not self.request.ema:
-            return
         if not self.mean:
-            self.mean = {name: p.detach().clone() for name, p in self.network.named_parameters()}
             return
-        decay = min(self.request.ema, (1 + step) / (10 + step))
+        decay = min(self.request.ema, step / (9 + step))
         names = list(self.mean)
         now = dict(self.network.named_parameters())
         torch._foreach_lerp_([self.mean[n] for n in names], [now[n].detach() for n in names], 1 - decay)

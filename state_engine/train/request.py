@@ -21,6 +21,7 @@ from state_engine.values import from_plain
 
 ControlMapping = Literal["random", "batch"]
 Schedule = Literal["constant", "cosine"]
+Balance = Literal["cells", "contexts"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ class TrainRequest:
         control_mapping: basal cells are controls of the same context: any of them (random), or, with the cells of a set all of one
             batch, those of that batch (any, where it has none).
         train_control: the control label is trained too, so that a prediction can be paired.
+        paired: sets come in pairs with the same basal cells, one trained towards a perturbation and one towards the control; the
+            control is then trained in no other sets.
+        balance: how often a set is of a context: by its cells, or all contexts alike.
+        mix: part of the sets (or pairs) that are mixed cell by cell with cells of the same perturbation in a context drawn anew, in
+            a proportion drawn anew; 0 for none.
         validate_every, checkpoint_every: steps; 0 for at the end only.
         validation_sets: most sets the validation loss is measured on.
         freeze: parts of the network that are not trained: the beginnings of names of its weights.
@@ -136,6 +142,9 @@ class TrainRequest:
     steps: int = 1500
     control_mapping: ControlMapping = "random"
     train_control: bool = True
+    paired: bool = False
+    balance: Balance = "cells"
+    mix: float = 0.0
     validate_every: int = 250
     checkpoint_every: int = 500
     validation_sets: int = 64
@@ -173,6 +182,10 @@ class TrainRequest:
                 "Each takes the same number of sets.",
                 "Make sets_a_step a multiple of devices x nodes.",
             )
+        if self.paired and (self.sets_a_step // (self.devices * self.nodes)) % 2:
+            raise ConfigError("Sets come in pairs.", f"sets_a_step is {self.sets_a_step}.", "Make it even for each device.")
+        if self.mix > 1 or (self.mix and self.batch_token):
+            raise ConfigError("mix is a part of the sets, 0 to 1, and mixed sets have no one batch for a batch token.")
         if self.gene_decoder and (self.embedding is None or self.reads_genes):
             raise ConfigError(
                 "A gene decoder needs an embedding to decode.", "This model reads expression.", "Set gene_decoder=false."
@@ -198,7 +211,7 @@ _POSITIVE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "hvgs", "decoder_weight", "energy_weight", "sinkhorn_weight", "effect_weight", "l1", "confidence_weight", "batch_token_weight",
-    "warmup", "weight_decay", "gradient_clip", "basal_noise", "validate_every", "checkpoint_every", "lora_rank", "lora_alpha",
+    "warmup", "weight_decay", "gradient_clip", "basal_noise", "mix", "validate_every", "checkpoint_every", "lora_rank", "lora_alpha",
     "cache_gb", "seed",
 )  # fmt: skip
 _PARTS = ("dropout", "decoder_dropout", "ema", "gene_dropout", "lora_dropout")

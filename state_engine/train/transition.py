@@ -174,22 +174,31 @@ class _Loader:
     def __init__(self, cells: TrainingCells, request: TrainRequest, pin: bool) -> None:
         from state_engine.train.watch import mini_batch
 
-        self.schedule = SetSchedule(cells.groups["train"], request.set_size, request.sets_a_step, request.seed)
+        self.schedule = SetSchedule(
+            cells.groups["train"],
+            request.set_size,
+            request.sets_a_step,
+            request.seed,
+            request.paired,
+            request.balance,
+            request.mix,
+        )
         self.trainer: Any = None
-        self.steps, self.cells = request.steps, cells
+        self.request, self.cells = request, cells
         self.ahead: Ahead[Any] | None = None
         self._made = mini_batch
         self._pin = pin
 
     def __iter__(self) -> Iterator[Any]:
         world, rank = self.trainer.world_size, self.trainer.global_rank
-        each = self.schedule.sets_a_step // world
+        each = self.request.sets_a_step // world
         share = slice(rank * each, (rank + 1) * each)
 
         def make(step: int) -> Any:
             return self._made(gather(self.cells, self.schedule.rows(step, share)), self._pin)
 
-        self.ahead = Ahead(make, self.trainer.global_step, self.steps)
+        self.close()
+        self.ahead = Ahead(make, self.trainer.global_step, self.request.steps)
         return self.ahead
 
     def close(self) -> None:

@@ -8,8 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from state_engine.train.cells import Group
-from state_engine.train.mini_batches import Ahead, SetSchedule, draw, validation_rows
+from state_engine.train.cell_features import DenseFeatures
+from state_engine.train.cells import Group, TrainingCells
+from state_engine.train.mini_batches import Ahead, SetSchedule, draw, gather, validation_rows
 
 GROUPS = (
     Group(0, "A", np.arange(40), np.arange(40)),
@@ -55,6 +56,50 @@ def test_sets_have_cells_and_controls_of_one_group():
     rows = schedule().rows(0)
     for basal, observed, label in zip(rows.basal, rows.observed, rows.perturbations, strict=True):
         assert set(observed) <= set(GROUPS[label].cells) and set(basal) <= set(GROUPS[label].controls)
+
+
+def test_paired_sets_have_the_same_basal_cells_under_both_labels():
+    made = SetSchedule(GROUPS, 10, 4, 0, paired=True)
+    rows = made.rows(3)
+    assert (rows.basal[0::2] == rows.basal[1::2]).all() and (rows.perturbations[1::2] == 0).all()
+    assert (rows.perturbations[0::2] > 0).all() and (rows.observed[1::2] < 40).all() and (rows.observed[0::2] >= 40).all()
+    assert made.steps_a_pass == 1.5
+
+
+TWO = (
+    Group(1, "A", np.arange(100, 900), np.arange(50)),
+    Group(1, "B", np.arange(900, 920), np.arange(50, 90)),
+    Group(2, "B", np.arange(920, 940), np.arange(50, 90)),
+)
+
+
+def test_contexts_can_be_drawn_alike():
+    made = SetSchedule(TWO, 10, 4, 0, balance="contexts")
+    firsts = np.concatenate([made.rows(k).basal[:, 0] for k in range(100)])
+    assert 0.4 < (firsts < 50).mean() < 0.6
+    cells = SetSchedule(TWO, 10, 4, 0)
+    assert np.mean([cells.rows(k).basal[:, 0] < 50 for k in range(100)]) > 0.9
+
+
+def test_sets_are_mixed_with_cells_of_the_same_perturbation():
+    rows = [SetSchedule(TWO, 10, 4, 0, mix=0.5).rows(k) for k in range(50)]
+    shares = np.concatenate([r.share for r in rows])
+    assert 0.3 < (shares == 0).mean() < 0.7 and 0 < shares.max() <= 1
+    other = np.concatenate([r.other_observed for r in rows])
+    labels = np.concatenate([r.perturbations for r in rows])
+    assert set(np.unique(other[labels == 2])) <= set(range(920, 940))
+    assert {int(x >= 900) for x in other[labels == 1][:, 0]} == {0, 1}
+
+
+def test_mixed_cells_are_weighted_sums():
+    values = np.random.default_rng(0).random((940, 3)).astype(np.float32)
+    cells = TrainingCells(DenseFeatures(values), None, ("c", "p", "q"), (), (), (), np.full(940, -1), {})
+    rows = SetSchedule(TWO, 10, 4, 0, paired=True, mix=1.0).rows(0)
+    made = gather(cells, rows)
+    share = rows.share[:, None, None]
+    assert made.basal == pytest.approx((1 - share) * values[rows.basal] + share * values[rows.other_basal], abs=1e-6)
+    assert made.observed == pytest.approx((1 - share) * values[rows.observed] + share * values[rows.other_observed], abs=1e-6)
+    assert (made.basal[0::2] == made.basal[1::2]).all()
 
 
 def test_validation_sets_are_fixed_and_take_turns():
