@@ -18,6 +18,7 @@ from typing import Final
 
 import pandas as pd
 
+from state_engine.errors import RequestError
 from state_engine.evaluate.compared_files import ComparedFiles, open_files
 from state_engine.evaluate.comparison import comparisons, summarise, verdict
 from state_engine.evaluate.effect_source import effect_source, perturbation_features
@@ -57,6 +58,8 @@ def evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress =
         DataError, RequestError, ChallengeError: files that cannot be read or compared; each says what and why.
     """
     start = time.monotonic()
+    if output.exists() and not output.is_dir():
+        raise RequestError(f"{output} is a file.", "The tables of an evaluation go into a folder.", "Give another name.")
     on_progress(Progress("Reading labels"))
     files = open_files(request)
     remarks = list(files.remarks)
