@@ -10,6 +10,7 @@ from pages.ui import session
 from pages.ui.jobs import job_panel
 from pages.ui.widgets import go, show_error
 from pages.ui.words import duration, plural, size
+from state_engine.checkpoints.baselines import has_effects
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.library import Entry
 from state_engine.data.dataset import Dataset
@@ -17,7 +18,7 @@ from state_engine.datasets import DataEntry
 from state_engine.device import DEVICE_NAMES, PRECISIONS
 from state_engine.errors import StateError, listed
 from state_engine.jobs import local
-from state_engine.request import PredictionRequest, estimate
+from state_engine.request import Method, PredictionRequest, estimate
 from state_engine.runs import RunFolder
 from state_engine.values import from_plain, to_plain
 
@@ -81,6 +82,25 @@ def allow_other_embedding(card: ModelCard, data: Dataset) -> bool:
     )
 
 
+METHOD_WORDS: dict[Method, str] = {
+    "model": "The model",
+    "no change": "Baseline: no change",
+    "mean of other contexts": "Baseline: mean of other contexts",
+    "mean of the context": "Baseline: mean of the context",
+    "ridge": "Baseline: ridge on perturbation features",
+}
+
+
+def methods(model: Entry) -> list[Method]:
+    """What can predict here: the model, and the baselines that its folder has what they need for."""
+    found: list[Method] = ["model", "no change"]
+    if has_effects(model.path):
+        found += ["mean of other contexts", "mean of the context"]
+        if model.card is not None and model.card.perturbation_encoding == "features":
+            found.append("ridge")
+    return found
+
+
 def request_form(entry: DataEntry, data: Dataset, model: Entry, perturbations: tuple[str, ...]) -> PredictionRequest | None:
     """The rest of the request; None while something is missing."""
     card = model.card
@@ -110,6 +130,14 @@ def request_form(entry: DataEntry, data: Dataset, model: Entry, perturbations: t
         )
         device = st.selectbox("Device", DEVICE_NAMES, key="device", help="auto takes a GPU when there is one.")
         precision = st.selectbox("Precision", PRECISIONS, key="precision", help="bf16 is faster and slightly less exact.")
+        method = st.selectbox(
+            "Predicted by",
+            methods(model),
+            format_func=METHOD_WORDS.__getitem__,
+            key=f"method_{card.id}",
+            help="A baseline takes the model's place: the same control cells, moved by what its training cells say without a network. "
+            "What a model is worth is what it adds to them.",
+        )
         modes = ("as the model's card says", "full", "causal", "causal-rotary")
         attention = st.selectbox("Attention", modes, key="attention", help="Which cells of a set see which.")
         unknown = st.checkbox(
@@ -130,22 +158,35 @@ def request_form(entry: DataEntry, data: Dataset, model: Entry, perturbations: t
         precision=precision,  # type: ignore[arg-type]
         attention=None if attention == modes[0] else attention,  # type: ignore[arg-type]
         allow_unknown=unknown,
+        method=method,
     )
 
 
 def cost(request: PredictionRequest, data: Dataset, card: ModelCard) -> None:
     """What it will take, before it runs."""
     guess = estimate(request, data, card)
+    kinds = calibrated_words(request, card)
     st.caption(
         f"{plural(guess.conditions, 'condition')}, {plural(guess.cells, 'predicted cell')}. About {duration(guess.seconds + 3)} on this "
-        f"machine's CPU (rough), {size(guess.memory_bytes)} of memory, {size(guess.disk_bytes)} on disk."
+        f"machine's CPU (rough), {size(guess.memory_bytes)} of memory, {size(guess.disk_bytes)} on disk.{kinds}"
+    )
+
+
+def calibrated_words(request: PredictionRequest, card: ModelCard) -> str:
+    """What is said of the calibrated prediction before it is made; nothing where there is none."""
+    fitted = card.calibration
+    if fitted is None or request.method != "model":
+        return ""
+    return (
+        f" Beside the prediction there will be a calibrated one: {fitted.paired:.2f} of the model's effect and {fitted.mean:.2f} of the mean "
+        "effect of the other contexts it was trained on."
     )
 
 
 def submit(request: PredictionRequest, entry: DataEntry, model: Entry) -> None:
     """Starts the job and puts its run into the address."""
     name = listed(list(request.perturbations), 2)
-    title = f"{name} in {listed(list(request.contexts), 2)}"
+    title = f"{name} in {listed(list(request.contexts), 2)}" + (f" · {request.method}" if request.method != "model" else "")
     _, run_id = local.submit(session.settings(), "predict", to_plain(request), title)
     session.choose("run", run_id)
     st.rerun()

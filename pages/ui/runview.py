@@ -13,6 +13,7 @@ from pages.ui.jobs import job_panel
 from pages.ui.widgets import empty_state, go
 from state_engine.analysis import projection
 from state_engine.analysis.result import Result, open_result
+from state_engine.baseline_effects import WORDS
 from state_engine.checkpoints.library import Entry
 from state_engine.datasets import DataEntry
 from state_engine.jobs import local
@@ -120,6 +121,9 @@ def out_of_date(run: RunFolder) -> tuple[str, ...]:
 @contextmanager
 def result_area(run: RunFolder) -> Iterator[None]:
     """Where a run's answer is drawn: when the run is out of date, below a banner that says why, and greyed."""
+    request = from_plain(PredictionRequest, run.request)
+    if request.method != "model":
+        st.info(f"**Predicted by a baseline, not by the model:** {WORDS[request.method]}.", icon=":material/balance:")
     found = out_of_date(run)
     if not found:
         with st.container(key="fresh"):

@@ -15,6 +15,8 @@ run = finished_run("which cells the model looked at")
 if run is None:
     st.stop()
 with errors_shown(), result_area(run):
+    if run.request.get("method", "model") != "model":
+        st.stop()  # a baseline looks at no cell; the note above says what it is
     result = open_run(run)
     chosen = cell_sets(run, result)
     maps = maps_of(run, chosen)
