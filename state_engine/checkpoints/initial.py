@@ -1,0 +1,235 @@
+"""Weights to start a training from: those of another model, its labels matched by name.
+
+What a label owns moves with it: the column of the perturbation encoder (one-hot models) and the row of the batch encoder. Labels
+that are new start from the values of a fresh network, labels that are gone are dropped; both are named. Other weights are taken
+as they are. A part that one of the two networks does not have is said; a part of another size, or other genes, is an error.
+
+Boundary: dictionaries of tensors and labels; nothing is read from disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from state_engine.errors import CheckpointError, listed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from state_engine.checkpoints.store import LoadedModel
+
+FIRST_LINEAR = "perturbation_encoder.0.weight"  # (d, p): a column a label, when one-hot
+BATCHES = "batch_encoder.weight"  # (batches, d)
+# parts that a network can have or not; all else must be in both
+OPTIONAL = ("batch_encoder", "batch_token", "confidence_token", "confidence_head", "gene_decoder", "bottleneck")
+
+
+@dataclass(frozen=True, eq=False)
+class NewLabels:
+    """What the training has labels of.
+
+    Args:
+        perturbations: in the order of the new model's vectors, the control included.
+        control: which of them it is.
+        vectors: (labels, p) feature vectors, or None when one-hot.
+        batches: in the order of the new batch encoder; empty without one.
+        genes: names of the input features in order, or None when they have none.
+        input_key: representation that is read.
+    """
+
+    perturbations: tuple[str, ...]
+    control: str
+    vectors: Tensor | None = None
+    batches: tuple[str, ...] = ()
+    genes: tuple[str, ...] | None = None
+    input_key: str = "X_hvg"
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Labels of one kind: in both, new here, only in the model that was the start."""
+
+    matched: tuple[str, ...]
+    new: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class InitialReport:
+    """What became of the weights of the start.
+
+    Args:
+        source: name of the model that was the start.
+        perturbations, batches: what was matched by name; batches only when both have a batch encoder.
+        new_parts, dropped_parts: parts of the network that only the new, or only the old one has.
+        notes: what else was decided, sentences.
+    """
+
+    source: str
+    perturbations: Matched
+    batches: Matched | None
+    new_parts: tuple[str, ...]
+    dropped_parts: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def sentences(self) -> tuple[str, ...]:
+        """The report for people."""
+        said = [f"The weights start from '{self.source}'.", *_said(self.perturbations, "perturbations")]
+        if self.batches is not None:
+            said += _said(self.batches, "batches")
+        if self.new_parts:
+            said.append(f"Parts that start anew: {', '.join(self.new_parts)}.")
+        if self.dropped_parts:
+            said.append(f"Parts that were left behind: {', '.join(self.dropped_parts)}.")
+        return (*said, *self.notes)
+
+
+def initial_weights(
+    fresh: Mapping[str, Tensor], labels: NewLabels, start: LoadedModel
+) -> tuple[dict[str, Tensor], InitialReport]:
+    """Weights of a new network from those of a trained one.
+
+    Args:
+        fresh: `state_dict` of the new network as it was made; it gives the shapes, and the values of all that is new.
+        labels: of the new training.
+        start: the model to start from.
+
+    Returns:
+        A `state_dict` for the new network (float32 copies), and what was done.
+
+    Raises:
+        CheckpointError: the networks differ in size, read other genes or another representation, or a label that both know
+            has another feature vector; everything that differs is named.
+    """
+    old = start.module.state_dict()
+    notes: list[str] = []
+    _check_input(labels, start)
+    perturbations = _match(labels.perturbations, start.card.perturbations)
+    both = BATCHES in fresh and BATCHES in old
+    batches = _match(labels.batches, start.card.batches) if both else None
+    by_label = {FIRST_LINEAR} if _one_hot(labels, start) else set()
+    by_label |= {BATCHES} if both else set()
+    if (labels.vectors is None) != (start.card.perturbation_encoding == "one-hot"):
+        by_label.add(FIRST_LINEAR)
+        notes.append("The vectors of perturbations are of another kind: the first layer of their encoder starts anew.")
+    elif labels.vectors is not None:
+        _check_vectors(labels, labels.vectors, start, perturbations)
+    new_parts, dropped_parts = _compare(fresh, old, by_label)
+    weights = {name: (old.get(name, tensor) if name not in by_label else tensor) for name, tensor in fresh.items()}
+    weights = {name: tensor.detach().cpu().float().clone() for name, tensor in weights.items()}
+    if _one_hot(labels, start):
+        twins = _with_control(labels, start, perturbations, notes)
+        _move(weights[FIRST_LINEAR].T, old[FIRST_LINEAR].T, labels.perturbations, start.card.perturbations, twins)
+    if batches is not None:
+        _move(weights[BATCHES], old[BATCHES], labels.batches, start.card.batches, {n: n for n in batches.matched})
+    if start.card.attention != "full":
+        notes.append(f"It was trained with {start.card.attention} attention; training goes on with full attention.")
+    return weights, InitialReport(start.card.name, perturbations, batches, new_parts, dropped_parts, tuple(notes))
+
+
+def _one_hot(labels: NewLabels, start: LoadedModel) -> bool:
+    return labels.vectors is None and start.card.perturbation_encoding == "one-hot"
+
+
+def _match(new: tuple[str, ...], old: tuple[str, ...]) -> Matched:
+    ours, theirs = set(new), set(old)
+    return Matched(
+        tuple(n for n in new if n in theirs), tuple(n for n in new if n not in theirs), tuple(n for n in old if n not in ours)
+    )
+
+
+def _with_control(labels: NewLabels, start: LoadedModel, found: Matched, notes: list[str]) -> dict[str, str]:
+    """New label -> old label whose column it takes: its own, and for a control of another name the old control's."""
+    twins = {name: name for name in found.matched}
+    if labels.control not in twins and start.card.control not in twins:
+        twins[labels.control] = start.card.control
+        notes.append(f"The control '{labels.control}' takes the place of the control '{start.card.control}'.")
+    return twins
+
+
+def _move(into: Tensor, out_of: Tensor, new: tuple[str, ...], old: tuple[str, ...], twins: Mapping[str, str]) -> None:
+    """Copy rows by label: `into` (new labels, d) in place, `out_of` (old labels, d)."""
+    here, there = ({name: row for row, name in enumerate(names)} for names in (new, old))
+    for name, twin in twins.items():
+        into[here[name]] = out_of[there[twin]].to(into)
+
+
+def _check_input(labels: NewLabels, start: LoadedModel) -> None:
+    card = start.card
+    fix = "Train on what it reads, or start from another model."
+    if labels.input_key != card.input_key and (card.reads_embedding or labels.input_key not in ("X", "X_hvg")):
+        raise CheckpointError(f"'{card.name}' reads {card.input_key}.", f"This training reads {labels.input_key}.", fix)
+    if labels.genes is None or card.input_genes is None or labels.genes == card.input_genes:
+        return
+    other = [gene for gene in labels.genes if gene not in set(card.input_genes)]
+    why = (
+        f"{len(other):,} of {len(labels.genes):,} are not among its genes: {listed(other)}." if other else "They differ in order."
+    )
+    raise CheckpointError(f"'{card.name}' reads other genes.", why, "Train on its genes (setting `genes`), in their order.")
+
+
+def _check_vectors(labels: NewLabels, vectors: Tensor, start: LoadedModel, found: Matched) -> None:
+    import torch
+
+    theirs = start.perturbation_features.detach().cpu().float()
+    if vectors.shape[1] != theirs.shape[1]:
+        raise CheckpointError(
+            f"'{start.card.name}' knows perturbations by vectors of {theirs.shape[1]:,} numbers.",
+            f"These have {vectors.shape[1]:,}.",
+            "Use the same features.",
+        )
+    here, there = ({n: i for i, n in enumerate(names)} for names in (labels.perturbations, start.card.perturbations))
+    other = [n for n in found.matched if not torch.allclose(vectors[here[n]].cpu().float(), theirs[there[n]], atol=1e-5)]
+    if other:
+        raise CheckpointError(
+            f"The vectors of {len(other):,} perturbations differ from those of '{start.card.name}'.",
+            f"{listed(other)}.",
+            "Use the same features.",
+        )
+
+
+def _compare(
+    fresh: Mapping[str, Tensor], old: Mapping[str, Tensor], by_label: set[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Parts only in the new network, and only in the old one.
+
+    Raises:
+        CheckpointError: a part that both have differs, or one is missing that both must have.
+    """
+    new_parts = {name.split(".")[0] for name in fresh} - {name.split(".")[0] for name in old}
+    dropped = {name.split(".")[0] for name in old} - {name.split(".")[0] for name in fresh}
+    shared = [name for name in fresh.keys() & old.keys() if name not in by_label]
+    wrong = [
+        f"{name} is {tuple(old[name].shape)} there and {tuple(fresh[name].shape)} here"
+        for name in sorted(shared)
+        if old[name].shape != fresh[name].shape
+    ]
+    wrong += [
+        f"{name} is {'only here' if name in fresh else 'only there'}"
+        for name in sorted(fresh.keys() ^ old.keys())
+        if name.split(".")[0] not in (new_parts | dropped) & set(OPTIONAL)
+    ]
+    # a column or row a label: only the width has to be the same
+    widths = [(FIRST_LINEAR, 0), (BATCHES, 1)]
+    wrong += [
+        f"{name} has width {old[name].shape[axis]} there and {fresh[name].shape[axis]} here"
+        for name, axis in widths
+        if name in by_label and name in old and old[name].shape[axis] != fresh[name].shape[axis]
+    ]
+    if wrong:
+        raise CheckpointError(
+            "The network of the start is another one.", f"{listed(wrong, 4)}.", "Use its sizes: its card shows them."
+        )
+    return tuple(sorted(new_parts)), tuple(sorted(dropped))
+
+
+def _said(found: Matched, kind: str) -> list[str]:
+    total = len(found.matched) + len(found.new)
+    said = [f"{len(found.matched):,} of {total:,} {kind} are known to it."]
+    if found.new:
+        said.append(f"New {kind}, {len(found.new):,}: {listed(found.new, 8)}.")
+    if found.dropped:
+        said.append(f"Dropped {kind}, {len(found.dropped):,}: {listed(found.dropped, 8)}.")
+    return said
