@@ -12,14 +12,15 @@ from pathlib import Path
 import state_engine.challenge.commands as challenge
 import state_engine.challenge.template_command as template
 import state_engine.embed_commands as embedding
-import state_engine.evaluate.command as scoring
-import state_engine.evaluate.evaluate_command as evaluation
 import state_engine.public_data.commands as public
 import state_engine.search_commands as search
 from state_engine import __version__
 from state_engine.data.dataset import Choices
 from state_engine.device import DEVICE_NAMES, PRECISIONS
 from state_engine.errors import StateError
+from state_engine.evaluate import command as scoring
+from state_engine.evaluate import evaluate_command as evaluation
+from state_engine.evaluate import held_out_command as held_out
 from state_engine.progress import OnProgress, Progress
 from state_engine.request import METHODS
 
@@ -54,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     challenge.add_submit_parser(commands).set_defaults(run=lambda o: challenge.run_submit(o, print, _on_terminal()))
     scoring.add_score_parser(commands).set_defaults(run=lambda o: scoring.run_score(o, print, _on_terminal()))
     evaluation.add_evaluate_parser(commands).set_defaults(run=lambda o: evaluation.run_evaluate(o, print, _on_terminal()))
+    held_out.add_test_parser(commands).set_defaults(run=lambda o: held_out.run_test(o, print, _on_terminal()))
     challenge.add_verify_parser(commands).set_defaults(run=lambda o: challenge.run_verify(o, print, _on_terminal()))
     embedding.add_embed_parser(commands).set_defaults(run=lambda o: embedding.run_embed(o, print, _on_terminal()))
     embedding.add_decode_parser(commands).set_defaults(run=lambda o: embedding.run_decode(o, print, _on_terminal()))

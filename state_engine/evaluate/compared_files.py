@@ -128,7 +128,9 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
     opened: dict[PredictedFile, Dataset] = {}
     for file in request.predicted:
         # the control is looked for below: predicted cells may come without
-        choices = replace(_said(said), control=None, expression=None if file.representation == "X" else file.representation)
+        choices = replace(_said(said), control=None)
+        if file.representation != "X":  # a layer may be negative or empty in parts, so its scale is looked at, not said
+            choices = replace(choices, expression=file.representation, scale=None)
         opened[file] = open_dataset(Path(file.path), choices)
     genes, remarks = _common_genes(real, list(opened.values()), request.common_genes)
     measured = _side(real, genes, real.path.name, mask=_of_kind(real, _MEASURED) if request.by_kind else None)

@@ -41,6 +41,7 @@ KINDS: dict[str, str] = {
 KINDS |= {name: f"state_engine.jobs.challenge_tasks:{name}" for name in ("score", "rehearse")}
 KINDS["fetch"] = "state_engine.jobs.public_data_tasks:fetch"
 KINDS["train"] = "state_engine.jobs.train_tasks:train"
+KINDS |= {name: f"state_engine.jobs.evaluate_tasks:{name}" for name in ("evaluate", "test")}
 
 # done one after the other by a worker that has nothing to do, most wanted first; a job that comes is taken up in between
 WARMUP: tuple[str, ...] = (
