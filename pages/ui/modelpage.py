@@ -13,6 +13,7 @@ from pages.ui.embeddingmodels import import_embedding
 from pages.ui.jobs import job_of, job_panel
 from pages.ui.widgets import errors_shown, finding
 from pages.ui.words import plural, size
+from pages.ui.worth import worth
 from state_engine.attention_modes import measurable
 from state_engine.checkpoints import hub
 from state_engine.checkpoints.card import ModelCard
@@ -23,6 +24,7 @@ from state_engine.compatibility import check_compatibility
 from state_engine.config import Settings
 from state_engine.data.dataset import Dataset
 from state_engine.datasets import DataEntry
+from state_engine.errors import listed
 from state_engine.jobs import local
 from state_engine.request import PredictionRequest
 from state_engine.values import to_plain
@@ -68,7 +70,8 @@ def card_view(entry: Entry, settings: Settings) -> None:
         "Trained on contexts": ", ".join(card.contexts) or "not recorded",
         "Batches": f"{len(card.batches):,}" + ("" if card.config.batch_encoder else ", not used by the model"),
         "Data": (card.training.data or "not recorded") + (" (simulated)" if card.simulated else ""),
-        "Held out in training": ", ".join(card.training.held_out) or "not recorded",
+        "Training": f"{card.training.steps:,} steps, loss {card.training.loss}" if card.training.steps else "not recorded",
+        "Held out in training": listed(card.training.held_out, 12) or "not recorded",
         "Licence": card.licence,
         "Source": card.source or "not recorded",
         "Weights": f"sha256 {card.weights_hash[:16]}…, {size(entry.nbytes)}",
@@ -80,9 +83,8 @@ def card_view(entry: Entry, settings: Settings) -> None:
             right.markdown(value.replace("$", "\\$"))
     for text in (*card.limits, *card.notes):
         st.caption(f":material/info: {text}")
-    if card.training.scores:
-        with st.expander("Scores on what was held out of its training"):
-            st.dataframe(_scores(card), hide_index=True, key="card_scores")
+    if card.source.startswith("trained by STATE Explorer") or card.training.scores:
+        worth(card)
     with st.expander(f"Its {len(card.perturbations):,} perturbations"):
         st.dataframe(pd.DataFrame({"Perturbation": card.perturbations}), hide_index=True, key="card_perturbations", height=300)
     with st.container(horizontal=True):
@@ -106,10 +108,6 @@ def _predicts(card: ModelCard) -> str:
     if card.reads_embedding:
         return f"an embedding ({card.config.output_dim:,} wide), no expression"
     return f"expression (log1p) of {card.config.output_dim:,} genes"
-
-
-def _scores(card: ModelCard) -> pd.DataFrame:
-    return pd.DataFrame({"Score": list(card.training.scores), "Value": [f"{v:.4f}" for v in card.training.scores.values()]})
 
 
 def _zipped(entry: Entry) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import streamlit as st
 
 from pages.ui import session
@@ -10,11 +9,12 @@ from pages.ui.jobs import job_of
 from pages.ui.navigation import names
 from pages.ui.traincurves import curves
 from pages.ui.widgets import go, show_error
-from pages.ui.words import duration, plural
+from pages.ui.words import duration
+from pages.ui.worth import worth
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.library import list_models
 from state_engine.checkpoints.store import read_card
-from state_engine.errors import ConfigError, JobError, StateError, listed
+from state_engine.errors import ConfigError, JobError, StateError
 from state_engine.jobs import local
 from state_engine.jobs.store import Job, JobFailure
 from state_engine.jobs.train_requests import KIND, TrainJob, command_of, job_request, resume, training_folder
@@ -22,8 +22,6 @@ from state_engine.runs import RunFolder, list_runs
 
 CHOICE = "training"
 MODEL = "model"
-_METHODS = {"corrected": "Model, corrected", "raw": "Model, raw", "mean": "Mean of other contexts", "none": "No change"}
-_R = {"corrected": "r_paired", "raw": "r_raw", "mean": "r_mean"}
 
 
 def training_runs() -> dict[str, str]:
@@ -75,7 +73,7 @@ def show_training(run: RunFolder) -> None:
         if job is not None and job.active:
             _live(run.id)
             return
-        st.markdown(f"### {run.manifest.title}")
+        st.subheader(run.manifest.title, anchor=False)
         if run.state == "done":
             _done(run)
         else:
@@ -147,9 +145,7 @@ def _done(run: RunFolder) -> None:
         if st.button("See its card", key="training_card", icon=":material/deployed_code:"):
             _use(card, job)
             go("models")
-    verdict(card)
-    _conditions(card)
-    _calibration(card)
+    worth(card)
     for text in (*card.limits, *card.notes):
         st.caption(f":material/info: {text}")
 
@@ -158,102 +154,6 @@ def _use(card: ModelCard, job: TrainJob) -> None:
     session.choose("model", card.id if any(e.card and e.card.id == card.id for e in list_models(session.settings())) else "")
     if job.data:
         session.choose("data", job.data)
-
-
-# What it is worth
-
-
-def verdict(card: ModelCard) -> None:
-    """Scores on cells it has never seen, beside what needs no model, and in words where the model is worse."""
-    scores = card.training.scores
-    if "mae_corrected" not in scores:
-        st.info("No cells were kept for testing, so nothing shows how good this model is.", icon=":material/info:")
-        return
-    st.markdown("#### How good is it on cells it has never seen?")
-    st.markdown(verdict_words(scores))
-    table = pd.DataFrame(
-        [
-            (words, scores[f"mae_{name}"], scores.get(_R.get(name, ""), None))
-            for name, words in _METHODS.items()
-            if f"mae_{name}" in scores
-        ],
-        columns=["Prediction", "MAE", "r of effects"],
-    )
-    numbers = {
-        "MAE": st.column_config.NumberColumn(format="%.4f", help="Mean absolute error of the mean cell, log1p; lower is better."),
-        "r of effects": st.column_config.NumberColumn(
-            format="%.3f",
-            help="Pearson correlation of predicted and measured effect (perturbed minus control); higher is better.",
-        ),
-    }
-    st.dataframe(table, hide_index=True, key="training_scores", column_config=numbers)
-    st.caption(
-        f"Means over {plural(len(blocks(scores)), 'held-out condition')}. Corrected: each control cell plus its own predicted effect, "
-        "the default of Predict. Raw: cells as they come out of the network."
-    )
-
-
-def verdict_words(scores: dict[str, float]) -> str:
-    """Whether the model is worth more than no model, a few sentences with numbers."""
-    ours = scores["mae_corrected"]
-    found = []
-    for name, words in (("mean", "the mean effect of the other contexts"), ("none", "predicting no change")):
-        other = scores.get(f"mae_{name}")
-        if other is None:
-            continue
-        worse = [b for b, s in blocks(scores).items() if s.get("mae_corrected", 0.0) > s.get(f"mae_{name}", float("inf"))]
-        counted = len([b for b in blocks(scores).values() if f"mae_{name}" in b])
-        if ours > other:
-            text = f":red[**Worse than {words}**]: MAE {ours:.4f} against {other:.4f}"
-        else:
-            text = f":green[**Better than {words}**]: MAE {ours:.4f} against {other:.4f}"
-        if counted > 1:
-            text += f"; worse in {len(worse)} of {counted:,} conditions" if worse else f"; in all {counted:,} conditions"
-            text += f" ({listed(worse, 3)})" if worse else ""
-        found.append(text + ".")
-    if scores.get("mae_mean", float("inf")) < ours:
-        found.append("Where a simple mean is closer, use the mean: Predict offers it beside the model.")
-    return "  \n".join(found)
-
-
-def blocks(scores: dict[str, float]) -> dict[str, dict[str, float]]:
-    """Scores of each held-out condition: "NK x TNF" -> metric -> value."""
-    found: dict[str, dict[str, float]] = {}
-    for name, value in scores.items():
-        block, colon, metric = name.rpartition(": ")
-        if colon and metric.startswith(("mae_", "r_")):
-            found.setdefault(block, {})[metric] = value
-    return found
-
-
-def _conditions(card: ModelCard) -> None:
-    by_block = blocks(card.training.scores)
-    if len(by_block) < 2:
-        return
-    with st.expander(f"Each of the {len(by_block):,} held-out conditions"):
-        table = pd.DataFrame.from_dict(by_block, orient="index")
-        table = table[[c for c in ("mae_corrected", "mae_mean", "mae_none", "mae_raw", "r_paired", "r_mean") if c in table]]
-        table.insert(0, "Condition", table.index)
-        heads = {"mae_corrected": "MAE corrected", "mae_mean": "MAE mean", "mae_none": "MAE no change", "mae_raw": "MAE raw"}
-        table = table.rename(columns=heads | {"r_paired": "r model", "r_mean": "r mean"})
-        formats = {c: st.column_config.NumberColumn(format="%.3f" if c.startswith("r ") else "%.4f") for c in table.columns[1:]}
-        st.dataframe(table, hide_index=True, key="training_conditions", column_config=formats)
-
-
-def _calibration(card: ModelCard) -> None:
-    found = card.calibration
-    if found is None:
-        return
-    st.markdown(
-        f"**How far to believe it.** Fitted on {plural(found.conditions, 'validation condition')} "
-        f"({plural(found.cells, 'cell')}, never test cells): {found.paired:.2f} of the model's effect and {found.mean:.2f} of the mean "
-        "effect of the other contexts. Predict offers this mixture as the calibrated prediction."
-    )
-    words = {"calibrated": "calibrated", "corrected": "model", "mean": "mean of other contexts", "none": "no change"}
-    known = [f"{text} {found.scores[f'mae_{name}']:.4f}" for name, text in words.items() if f"mae_{name}" in found.scores]
-    if known:
-        left_out = f", each scored without its own {found.crossed[:-1]}" if found.crossed else ""
-        st.caption(f"MAE on validation conditions{left_out}: {', '.join(known)}.")
 
 
 def _again(run: RunFolder) -> None:

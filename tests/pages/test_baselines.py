@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from pages.ui.predictpage import METHOD_WORDS, calibrated_words
+from pages.ui.worth import calibration_words, fit_words
 from state_engine.checkpoints.baselines import save_effects
+from state_engine.checkpoints.card import TrainingSummary
 from state_engine.checkpoints.store import read_card, set_calibration
 from state_engine.config import Settings
 from state_engine.datasets import receive_upload
@@ -17,7 +19,7 @@ from state_engine.files import write_json
 from state_engine.jobs import local
 from state_engine.request import METHODS, PredictionRequest
 from state_engine.runs import RunFolder
-from state_engine.values import from_plain
+from state_engine.values import from_plain, to_plain
 from tests.pages.make_run import make_run, opened, text
 from tests.small import write_cells, write_model
 from tests.test_calibrated import WEIGHTS, effects_of
@@ -83,6 +85,39 @@ def test_nothing_is_said_of_a_calibration_that_is_not_there(tmp_path: Path) -> N
     assert calibrated_words(request, read_card(tmp_path / "model")) == ""
     card = set_calibration(tmp_path / "model", WEIGHTS)
     assert "0.25" in calibrated_words(request, card) and calibrated_words(replace(request, method="no change"), card) == ""
+
+
+SCORED = replace(
+    WEIGHTS, crossed="contexts", folds=2, conditions=2, contexts=("B", "NK"), paired_range=(0.2, 0.3), mean_range=(0.4, 0.6),
+    scores={"mae_none": 0.08, "mae_corrected": 0.05, "mae_mean": 0.06, "mae_calibrated": 0.04, "mse_calibrated": 0.01},
+)  # fmt: skip
+
+
+def test_the_card_says_how_far_to_believe_the_model(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = thread(home)
+    folder = home / "models" / "tiny"
+    trained = TrainingSummary("my cells", 300, "energy", ("NK",), {"mae_corrected": 0.07, "mae_mean": 0.05, "mae_none": 0.09})
+    write_json(folder / "model.json", to_plain(replace(read_card(folder), calibration=SCORED, training=trained)))
+    page = opened(monkeypatch, "models", None, home, **where)
+    assert not page.exception
+    assert "300 steps, loss energy" in text(page)
+    assert "Worse than the mean effect of the other contexts**]: MAE 0.0700 against 0.0500" in text(page)
+    assert "**0.25** of the model's own effect and **0.50**" in text(page)
+    assert "closer than either alone**]: MAE 0.0400 against 0.0500" in text(page)
+    assert "2 validation conditions (40 measured cells; never test cells): IFNB1 in B, NK" in text(page)
+    assert "Leaving contexts out in turn (2 times), the weights were 0.20 to 0.30 and 0.40 to 0.60" in text(page)
+
+
+def test_where_mixing_did_not_help_or_was_not_measured_the_card_says_so() -> None:
+    worse = replace(SCORED, scores=SCORED.scores | {"mae_calibrated": 0.055})
+    assert "one alone is closer**]: MAE 0.0500 against 0.0550" in calibration_words(worse)
+    assert "on one condition, so whether that helps elsewhere was not measured" in calibration_words(WEIGHTS)
+    assert "Leaving" not in fit_words(WEIGHTS)
+
+
+def test_a_model_from_elsewhere_has_no_such_section(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = opened(monkeypatch, "models", None, home, **thread(home, effects=False))
+    assert "How far to believe it" not in text(page) and "never seen" not in text(page)
 
 
 @pytest.mark.parametrize("view", ["explore", "attention"])

@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from pages.ui.traincurves import MOST_POINTS, error_columns, loss_figure, thinned
 from pages.ui.trainform import setting_words
-from pages.ui.trainpage import blocks, verdict_words
+from pages.ui.worth import blocks, verdict_words
 from state_engine.checkpoints.card import Calibration, TrainingSummary
 from state_engine.checkpoints.store import CARD
 from state_engine.config import Settings
@@ -231,7 +231,7 @@ def test_a_running_training_shows_its_curves_and_can_be_stopped(monkeypatch: pyt
     loss, error = figures(page)
     assert [t["name"] for t in loss["data"] if "name" in t] == ["training", "validation"]
     assert [t["name"] for t in error["data"]] == ["raw", "corrected", "no change"]
-    assert "200 steps: mean of 4 steps and every step (pale)" in text(page)
+    assert "200 steps: mean of 4 steps, and every step (pale)" in text(page)
     stopped: list[str] = []
     monkeypatch.setattr(local, "cancel", lambda settings, job: stopped.append(job))
     page.button(key="training_stop").click().run()
@@ -264,9 +264,7 @@ def test_a_finished_training_is_honest(monkeypatch: pytest.MonkeyPatch, home: Pa
     )
     assert "Better than predicting no change**]: MAE 0.0500 against 0.0600; worse in 1 of 2" in said
     assert "Where a simple mean is closer, use the mean" in said
-    assert (
-        "0.80 of the model's effect and 0.30 of the mean" in said and "calibrated 0.0310" in said and "own perturbation" in said
-    )
+    assert "**0.80** of the model's own effect and **0.30**" in said and "0.0310" in said and "Fitted by least squares" in said
     assert page.dataframe[0].value["Prediction"].tolist() == [
         "Model, corrected",
         "Model, raw",
