@@ -36,8 +36,7 @@ def curves(folder: Path, key: str) -> bool:
             loss_figure(log, validation, window),
             key=f"{key}_loss",
             title="Loss",
-            caption=f"{int(log['step'].iloc[-1]):,} steps: mean of {window:,} {'step' if window == 1 else 'steps'} and every step (pale). "
-            + _validated(validation),
+            caption=f"{int(log['step'].iloc[-1]):,} steps{_smoothed(window)}. {_validated(validation)}",
             table=lambda: log,
             height=320,
         )
@@ -99,7 +98,7 @@ def error_figure(validation: pd.DataFrame, columns: list[str]) -> go.Figure:
     for name in columns:
         words, colour, dash = ERROR_WORDS.get(name, (name.removeprefix("mae_").replace("_", " "), "#6b6b6b", "solid"))
         figure.add_scatter(
-            x=validation["step"], y=validation[name], mode="lines+markers" if dash == "solid" else "lines", name=words,
+            x=validation["step"], y=validation[name], mode="lines" if dash == "dot" and len(validation) > 1 else "lines+markers", name=words,
             line={"color": colour, "width": 2, "dash": dash}, marker={"size": 6},
         )  # fmt: skip
     figure.update_yaxes(title="MAE")
@@ -117,6 +116,10 @@ def thinned(table: pd.DataFrame) -> pd.DataFrame:
 def _framed(figure: go.Figure) -> go.Figure:
     figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "title": {"text": ""}})
     return figure
+
+
+def _smoothed(window: int) -> str:
+    return f": mean of {window:,} steps, and every step (pale)" if window > 1 else ""
 
 
 def _validated(validation: pd.DataFrame) -> str:
