@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from state_engine.errors import ConfigError
 from state_engine.models.config import LossName
@@ -76,8 +80,7 @@ def energy_distance(predicted: Tensor, observed: Tensor) -> Tensor:
     Returns:
         (b,) in the units of the features.
     """
-    x, y = _near_origin(predicted, observed)
-    return _distances(x, y).mean((1, 2)) - _within(x).mean((1, 2)) / 2 - _within(y).mean((1, 2)) / 2
+    return _Between.apply(predicted, observed, _energy)
 
 
 def sinkhorn_divergence(predicted: Tensor, observed: Tensor, blur: float = BLUR) -> Tensor:
@@ -96,14 +99,8 @@ def sinkhorn_divergence(predicted: Tensor, observed: Tensor, blur: float = BLUR)
     Returns:
         (b,) in the units of the features, squared.
     """
-    x, y = _near_origin(predicted, observed)
     schedule = temperatures(_diameter(predicted.detach(), observed.detach()), blur)
-    # each set gets its gradient from its own potential, so the other counts as fixed there
-    across = _cost(x, y.detach())
-    back = _cost(y, x.detach()) if y.requires_grad else across.detach().transpose(1, 2)
-    f, g = _cross_potentials(across, back, schedule)
-    own = _own_potential(_cost_within(x), schedule), _own_potential(_cost_within(y), schedule)
-    return (f - own[0]).mean(1) + (g - own[1]).mean(1)
+    return _Between.apply(predicted, observed, partial(_sinkhorn, schedule=schedule))
 
 
 def combined(
@@ -162,33 +159,112 @@ def temperatures(diameter: float, blur: float) -> list[float]:
     return [diameter**2, *((diameter * SCALING**i) ** 2 for i in range(falling)), blur**2]
 
 
-def _cross_potentials(across: Tensor, back: Tensor, schedule: list[float]) -> tuple[Tensor, Tensor]:
-    """Potentials of the plan between two sets: costs (b, s, t) and (b, t, s) -> (b, s), (b, t)."""
-    with torch.no_grad():
-        there, here = across.detach(), back.detach()
-        f = _soft_minimum(schedule[0], there, torch.zeros_like(there[:, 0]))
-        g = _soft_minimum(schedule[0], here, torch.zeros_like(here[:, 0]))
-        for temperature in schedule:
-            next_f, next_g = _soft_minimum(temperature, there, g), _soft_minimum(temperature, here, f)
-            f, g = (f + next_f) / 2, (g + next_g) / 2
-    return _soft_minimum(schedule[-1], across, g), _soft_minimum(schedule[-1], back, f)
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """Something about every pair of cells: across the sets (b, s, t), within the first (b, s, s), within the second (b, t, t)."""
+
+    across: Tensor
+    within_x: Tensor
+    within_y: Tensor
 
 
-def _own_potential(among: Tensor, schedule: list[float]) -> Tensor:
-    """Potential of the plan from a set to itself: costs (b, s, s) -> (b, s)."""
-    with torch.no_grad():
-        fixed = among.detach()
-        f = _soft_minimum(schedule[0], fixed, torch.zeros_like(fixed[:, 0]))
-        for temperature in schedule:
-            f = (f + _soft_minimum(temperature, fixed, f)) / 2
-    return _soft_minimum(schedule[-1], among, f)
+@dataclass(frozen=True, eq=False)
+class _Evaluated:
+    """A loss (b,), and the weights of its gradient, see `_Between`; `back` (b, t, s) is `across` as the second set sees it."""
+
+    value: Tensor
+    across: Tensor
+    within_x: Tensor
+    back: Tensor
+    within_y: Tensor
 
 
-def _soft_minimum(temperature: float, cost: Tensor, potential: Tensor) -> Tensor:
+class _Between(torch.autograd.Function):
+    """A loss that depends on squared distances only, with its gradient written out: matrix products, and no pass over the features.
+
+    dL/dx_i = sum_j across_ij (x_i - y_j) - sum_j within_ij (x_i - x_j), for the second set alike. What autograd would do passes
+    over (b, s, g) a dozen times; on a processor that costs several times the products.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, predicted: Tensor, observed: Tensor, evaluate: Callable[[_Pairs], _Evaluated]) -> Tensor:
+        # Distances do not change with the origin; near it, the products below lose the fewest digits.
+        origin = observed.mean(dim=1, keepdim=True)
+        x, y = predicted - origin, observed - origin
+        found = evaluate(_squares(x, y))
+        ctx.save_for_backward(x, y, found.across, found.within_x, found.back, found.within_y)
+        return found.value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, y, across, within_x, back, within_y = ctx.saved_tensors
+        of_x = _pull(x, y, across, within_x, slope) if ctx.needs_input_grad[0] else None
+        of_y = _pull(y, x, back, within_y, slope) if ctx.needs_input_grad[1] else None
+        return of_x, of_y, None
+
+
+def _pull(x: Tensor, y: Tensor, across: Tensor, within: Tensor, slope: Tensor) -> Tensor:
+    """The gradient for one set: (b, s, g)."""
+    across, within = across * slope[:, None, None], within * slope[:, None, None]
+    own = within + torch.diag_embed(across.sum(2) - within.sum(2))
+    return torch.baddbmm(torch.bmm(own, x), across, y, alpha=-1)
+
+
+def _squares(x: Tensor, y: Tensor) -> _Pairs:
+    """Squared distances of all pairs; that of a cell to itself is exactly 0."""
+    xx, yy = torch.bmm(x, x.transpose(1, 2)), torch.bmm(y, y.transpose(1, 2))
+    of_x, of_y = xx.diagonal(dim1=1, dim2=2).clone(), yy.diagonal(dim1=1, dim2=2).clone()
+    xy = torch.bmm(x, y.transpose(1, 2))
+    for products, one, other in ((xy, of_x, of_y), (xx, of_x, of_x), (yy, of_y, of_y)):
+        products.mul_(-2).add_(one[:, :, None]).add_(other[:, None, :])
+    for products in (xx, yy):
+        products.diagonal(dim1=1, dim2=2).zero_()
+    return _Pairs(xy, xx, yy)
+
+
+def _energy(squares: _Pairs) -> _Evaluated:
+    across, of_across = _roots(squares.across)
+    within_x, of_x = _roots(squares.within_x)
+    within_y, of_y = _roots(squares.within_y)
+    value = across.mean((1, 2)) - within_x.mean((1, 2)) / 2 - within_y.mean((1, 2)) / 2
+    return _Evaluated(value, of_across, of_x, of_across.transpose(1, 2), of_y)
+
+
+def _roots(squares: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances, and the slope of their mean for each pair, divided by the difference of its cells."""
+    distances = squares.clamp_min(SMALLEST_SQUARE).sqrt()
+    slopes = torch.where(squares > SMALLEST_SQUARE, distances.reciprocal(), 0.0) / (squares.shape[1] * squares.shape[2])
+    return distances, slopes
+
+
+def _sinkhorn(squares: _Pairs, schedule: list[float]) -> _Evaluated:
+    across, within_x, within_y = squares.across / 2, squares.within_x / 2, squares.within_y / 2
+    back = across.transpose(1, 2).contiguous()
+    f, g = _soft_minimum(schedule[0], across, None), _soft_minimum(schedule[0], back, None)
+    own_f, own_g = _soft_minimum(schedule[0], within_x, None), _soft_minimum(schedule[0], within_y, None)
+    for temperature in schedule:
+        next_f, next_g = _soft_minimum(temperature, across, g), _soft_minimum(temperature, back, f)
+        f, g = (f + next_f) / 2, (g + next_g) / 2
+        own_f = (own_f + _soft_minimum(temperature, within_x, own_f)) / 2
+        own_g = (own_g + _soft_minimum(temperature, within_y, own_g)) / 2
+    last = schedule[-1]
+    (f, of_f), (g, of_g) = _plan(last, across, g), _plan(last, back, f)
+    (own_f, of_own_f), (own_g, of_own_g) = _plan(last, within_x, own_f), _plan(last, within_y, own_g)
+    return _Evaluated((f - own_f).mean(1) + (g - own_g).mean(1), of_f, of_own_f, of_g, of_own_g)
+
+
+def _soft_minimum(temperature: float, cost: Tensor, potential: Tensor | None) -> Tensor:
     """Soft minimum of cost - potential over the other set, all of whose cells weigh the same: (b, s, t), (b, t) -> (b, s)."""
     # the difference first: potentials are as large as costs, and only their difference is small enough for float32
-    scaled = (potential[:, None] - cost) / temperature
-    return -temperature * (scaled.logsumexp(-1) - math.log(cost.shape[-1]))
+    scaled = -cost if potential is None else potential[:, None] - cost
+    return -temperature * (scaled.div_(temperature).logsumexp(-1) - math.log(cost.shape[-1]))
+
+
+def _plan(temperature: float, cost: Tensor, potential: Tensor) -> tuple[Tensor, Tensor]:
+    """The soft minimum, and the plan that is its gradient for each pair: where each cell goes, over the cells of its set."""
+    scaled = (potential[:, None] - cost).div_(temperature)
+    return _soft_minimum(temperature, cost, potential), scaled.softmax(-1).div_(cost.shape[1])
 
 
 def _diameter(x: Tensor, y: Tensor) -> float:
@@ -197,41 +273,5 @@ def _diameter(x: Tensor, y: Tensor) -> float:
     return float((torch.maximum(x.amax((0, 1)), y.amax((0, 1))) - low).norm())
 
 
-def _near_origin(predicted: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-    # Distances do not change with the origin; near it, the products below lose the fewest digits.
-    origin = observed.detach().mean(dim=1, keepdim=True)
-    return predicted - origin, observed - origin
-
-
 def _at_least_single(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-
-
-def _within(x: Tensor) -> Tensor:
-    """Distances between the cells of one set: (b, s, g) -> (b, s, s)."""
-    # A cell's distance to itself is known: computed, its rounding error would be the largest error of all.
-    return _distances(x, x).masked_fill(_itself(x), SMALLEST_SQUARE**0.5)
-
-
-def _distances(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean distances between the cells of two sets: (b, s, g), (b, t, g) -> (b, s, t)."""
-    return _squares(x, y).clamp_min(SMALLEST_SQUARE).sqrt()
-
-
-def _cost(x: Tensor, y: Tensor) -> Tensor:
-    """Half squared distances: (b, s, g), (b, t, g) -> (b, s, t)."""
-    return _squares(x, y) / 2
-
-
-def _cost_within(x: Tensor) -> Tensor:
-    """Half squared distances between the cells of one set, the second of each pair counted as fixed: (b, s, g) -> (b, s, s)."""
-    return _cost(x, x.detach()).masked_fill(_itself(x), 0.0)
-
-
-def _squares(x: Tensor, y: Tensor) -> Tensor:
-    squares = x.square().sum(-1)[:, :, None] + y.square().sum(-1)[:, None, :]
-    return torch.baddbmm(squares, x, y.transpose(1, 2), alpha=-2)
-
-
-def _itself(x: Tensor) -> Tensor:
-    return torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
