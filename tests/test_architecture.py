@@ -143,9 +143,10 @@ def test_the_modules_that_pages_use_load_no_torch() -> None:
 
 def test_a_verb_is_a_verb_whatever_was_imported_before() -> None:
     code = (
-        "import state_engine.predict, state_engine.embed, state_engine.decode, state_engine.public_data.fetch\n"
-        "from state_engine import decode, embed, fetch, predict\n"
-        "assert all(map(callable, (decode, embed, fetch, predict)))"
+        "import state_engine.predict, state_engine.embed, state_engine.decode, state_engine.cli\n"
+        "from state_engine import decode, embed, evaluate, fetch, predict\n"
+        "assert all(map(callable, (decode, embed, evaluate, fetch, predict)))\n"
+        "from state_engine.evaluate import evaluation; import state_engine.evaluate.scores"
     )
     loaded_after(code)
 

@@ -80,9 +80,9 @@ def _size(data: PublicData) -> str:
 
 def _terms(data: PublicData) -> None:
     licence = f"[{data.licence}]({data.licence_url})" if data.licence_url else data.licence
-    lines = [f"**Licence**: {licence}"]
+    lines = [data.what, f"**Licence**: {licence}"] if data.what else [f"**Licence**: {licence}"]
     if data.licence == "not stated":
-        lines[0] += f". Its publisher states none with the file: read [its page]({data.source}) before you use it."
+        lines[-1] += f". Its publisher states none with the file: read [its page]({data.source}) before you use it."
     if data.citation:
         lines.append(f"**Please cite**: {data.citation}")
     hashes = [f for f in data.files if f.sha256 or f.md5]

@@ -60,7 +60,7 @@ class SubmissionRequest:
 
 
 def submit(request: SubmissionRequest, folder: Path, on_progress: OnProgress = silent) -> Report:
-    """Check, or check and write and verify; the reports are kept in `folder`.
+    """Check, or check and write and verify; the reports are kept in `folder`, which is made when it is not there.
 
     Raises:
         ChallengeError, ConfigError: no such challenge or repair. What is wrong with files or data is in the report.
@@ -72,6 +72,7 @@ def submit(request: SubmissionRequest, folder: Path, on_progress: OnProgress = s
 
     spec = spec_of(request)
     source = source_of(request, spec.rules)
+    folder.mkdir(parents=True, exist_ok=True)
     if not request.write:
         report = check(source, spec, repairs=request.repairs, counts=request.counts, on_progress=on_progress)
     else:
