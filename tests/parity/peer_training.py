@@ -23,6 +23,7 @@ SETS, SIZE, BATCHES, PERTURBATIONS = 3, 6, 4, 5
 def step(job: dict, output: Path) -> None:
     """Make a model, run one training step, keep what went in and came out."""
     torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)  # in float32, the distance of a cell to itself is rounding, another one in every run
     width, genes = job["width"], job["genes"]
     decoder = {"latent_dim": width, "gene_dim": genes, "hidden_dims": [8, 8], "dropout": 0.0, "residual_decoder": False}
     with contextlib.redirect_stdout(io.StringIO()):
