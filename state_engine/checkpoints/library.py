@@ -22,7 +22,7 @@ from state_engine.checkpoints.baselines import EFFECTS
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.embedding_card import is_embedding_store
 from state_engine.checkpoints.recognise import REQUIRED, Found, candidates, what_is
-from state_engine.checkpoints.store import CARD, FEATURES, WEIGHTS, read_card
+from state_engine.checkpoints.store import CARD, FEATURES, WEIGHTS, model_folder, read_card
 from state_engine.config import Settings
 from state_engine.errors import CheckpointError, ModelError, RequestError, listed
 from state_engine.files import replacing, size_on_disk
@@ -126,10 +126,11 @@ def import_directory(path: Path, settings: Settings) -> Entry:
     if found.kind != "store":
         fix = "Convert it." if found.kind == "arc" else "Choose the folder of one model."
         raise CheckpointError(f"{folder.name} is not a model in STATE Explorer's own format.", found.reason, fix)
+    inner = model_folder(folder)
     with incoming(settings) as beside:
         total = 0
         for name in STORE_FILES:
-            source = folder / name
+            source = inner / name
             if source.is_file():
                 # A link inside the folder must not lead out of what may be read.
                 real = allowed(source, settings)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from state_engine.checkpoints.store import CARD, WEIGHTS
+from state_engine.checkpoints.store import CARD, WEIGHTS, model_folder
 from state_engine.errors import listed
 
 REQUIRED = (CARD, WEIGHTS)
@@ -42,6 +42,7 @@ def what_is(path: Path) -> Found:
     """What kind of model a folder holds, from file names alone; nothing is opened."""
     if not path.is_dir():
         return Found("unknown", f"{path.name} is not a folder.")
+    path = model_folder(path)  # a training's folder means the model it made
     if (path / CARD).is_file():
         missing = [name for name in REQUIRED if not (path / name).is_file()]
         return Found("unknown", f"It has {CARD}, but not {listed(missing)}.") if missing else Found("store", "Our own format.")

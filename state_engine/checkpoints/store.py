@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from state_engine.models.transition import TransitionModel
 
 CARD = "model.json"
+TRAINED = "model"  # the folder of a training has its model here, beside the files for arc-state
 WEIGHTS = "model.safetensors"
 FEATURES = "perturbations.safetensors"
 MOST_LAYERS = 512
@@ -52,8 +53,14 @@ class LoadedModel:
 
 
 def is_store(folder: Path) -> bool:
-    """The folder holds a model in our format."""
-    return (folder / CARD).is_file()
+    """The folder holds a model in our format, or is the folder of a training that made one."""
+    return (model_folder(folder) / CARD).is_file()
+
+
+def model_folder(folder: Path) -> Path:
+    """Where the model lies: the folder itself, or its `model` when it is the folder of a training."""
+    inner = folder / TRAINED
+    return inner if not (folder / CARD).is_file() and (inner / CARD).is_file() else folder
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -62,7 +69,7 @@ def read_card(folder: Path) -> ModelCard:
     Raises:
         CheckpointError: no card there, or one that is damaged, from another version, or contradicts itself.
     """
-    path = folder / CARD
+    path = model_folder(folder) / CARD
     if not path.is_file():
         fix = f"Convert it first: python -m state_engine convert --model {folder} --output DIR."
         is_theirs = (folder / "checkpoints").is_dir() or (folder / "var_dims.pkl").is_file()
@@ -183,7 +190,7 @@ def set_calibration(folder: Path, calibration: Calibration | None) -> ModelCard:
         CheckpointError: no model of ours is there.
     """
     card = dataclasses.replace(read_card(folder), calibration=calibration)
-    write_bytes(folder / CARD, _card_text(card).encode("utf-8"))
+    write_bytes(model_folder(folder) / CARD, _card_text(card).encode("utf-8"))
     return card
 
 
@@ -196,7 +203,7 @@ def load_model(
     """Load a model of our format, or an arc-state run directory.
 
     Args:
-        folder: the model's folder.
+        folder: the model's folder, or that of a training.
         device: where the weights go.
         dtype: precision of the weights; None is float32.
         attention: which cells of a set see which; None obeys the card.
@@ -274,6 +281,7 @@ def _empty(card: ModelCard) -> TransitionModel:
 
 
 def _read(folder: Path) -> tuple[ModelCard, dict[str, Any], Tensor | None]:
+    folder = model_folder(folder)
     card = read_card(folder)
     state_dict = _read_tensors(folder / WEIGHTS)
     if card.perturbation_encoding == "one-hot":

@@ -79,7 +79,8 @@ class TrainRequest:
         validate_every, checkpoint_every: steps; 0 for at the end only.
         validation_sets: most sets the validation loss is measured on.
         freeze: parts of the network that are not trained: the beginnings of names of its weights.
-        lora_rank, lora_alpha, lora_dropout: adapters of the backbone's linears are trained instead of it; rank 0 for none.
+        lora_rank, lora_alpha, lora_dropout: adapters of the backbone's attention are trained instead of it; rank 0 for none.
+        lora_feed: its feed-forward parts get adapters too.
         seed: of weights, dropout and the order of the data. Mini-batch k depends on the seed and k only.
         device, precision, devices, nodes: where it is computed; `devices` a node.
         compile: let torch compile the network (minutes before the first step).
@@ -150,8 +151,9 @@ class TrainRequest:
     validation_sets: int = 64
     freeze: tuple[str, ...] = ()
     lora_rank: int = 0
-    lora_alpha: float = 16.0
+    lora_alpha: float = 32.0
     lora_dropout: float = 0.0
+    lora_feed: bool = False
     seed: int = 42
     device: DeviceName = "auto"
     precision: Precision = "fp32"

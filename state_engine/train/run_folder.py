@@ -50,7 +50,7 @@ class TrainingRecord:
         features: where the cells' features were kept.
         steps: that were done.
         seconds: computing time of the steps.
-        waited: part of it that the device waited for cells.
+        waited: part of it, 0 to 1, that the device waited for cells, since the training was begun or last went on.
         notes: what a person should know.
     """
 

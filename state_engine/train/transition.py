@@ -21,23 +21,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from state_engine import __version__
-from state_engine.checkpoints.card import FORMAT, ModelCard, TrainingSummary
-from state_engine.checkpoints.store import save_model
+from state_engine.checkpoints.card import ModelCard
 from state_engine.data.splits import Split
 from state_engine.device import Device, choose_device
 from state_engine.errors import CheckpointError, JobCancelled, RunError
+from state_engine.models.lora import add_adapters, merged_state_dict
 from state_engine.models.transition import TransitionModel
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.runs import package_versions
-from state_engine.train.calibration import add_baselines
-from state_engine.train.cells import Inputs, TrainingCells, choose_inputs, read_training_cells
+from state_engine.train.cells import TrainingCells, choose_inputs, read_training_cells
+from state_engine.train.finish import card_of_training, read_vectors, save_training, vectors_of
 from state_engine.train.mini_batches import Ahead, SetCells, SetSchedule, gather, validation_rows
-from state_engine.train.network import network_config
 from state_engine.train.request import TrainRequest
 from state_engine.train.run_folder import (
     CACHE,
-    MODEL,
     RECORD_FORMAT,
     TrainingRecord,
     check_same,
@@ -48,9 +45,6 @@ from state_engine.train.run_folder import (
     write_record,
     write_split,
 )
-from state_engine.train.scores import score_groups, summarise
-
-LIMITS = ("Trained on one data set: other tissues, doses and time points are not tested.",)
 
 
 def train_transition(
@@ -101,23 +95,26 @@ def _train(
     init_from: Path | None, device: Device,
 ) -> ModelCard:  # fmt: skip
     on_progress(Progress("Choosing features"))
+    features = read_vectors(request, split.control)
     inputs = choose_inputs(split, request)
-    cells = read_training_cells(split, inputs, request, _cache(output), on_progress)
+    labels = None if features is None else features.labels
+    cells = read_training_cells(split, inputs, request, _cache(output), on_progress, labels)
     on_progress(Progress("Loading the network"))
     with torch.random.fork_rng():
         torch.manual_seed(request.seed)
-        vectors = torch.eye(len(cells.perturbations))
-        model = TransitionModel(_network(request, cells, vectors))
-        fitted = _fit(model, vectors, cells, request, output, on_progress, resume, device)
+        vectors = vectors_of(cells, features)
+        card = card_of_training(split, request, inputs, cells, vectors)
+        model = TransitionModel(card.config)
+        fitted = _fit(model, vectors.values, cells, request, output, on_progress, resume, device)
         if not _is_first():
             raise SystemExit(0)  # further processes are there for their share of the steps only
-        record = replace(
-            record, steps=request.steps, seconds=round(fitted.seconds, 3), waited=round(fitted.waited, 3),
-            parameters=sum(p.numel() for p in model.parameters()), features=cells.features.where, notes=cells.notes,
-        )  # fmt: skip
-        card = _save(split, request, output, inputs, cells, fitted, vectors, on_progress)
-    write_record(output, replace(record, state="done"))
-    return card
+        made = save_training(split, request, output, inputs, cells, vectors, fitted.model, on_progress)
+    record = replace(
+        record, steps=request.steps, seconds=round(fitted.seconds, 3), waited=round(fitted.waited, 4), state="done",
+        parameters=sum(p.numel() for p in model.parameters()), features=cells.features.where, notes=made.notes,
+    )  # fmt: skip
+    write_record(output, record)
+    return made
 
 
 def _begin(
@@ -161,7 +158,7 @@ def _close(output: Path, state: Literal["cancelled", "failed"], first: bool) -> 
 
 @dataclass(frozen=True, eq=False)
 class _Fitted:
-    """The trained network in eval mode; seconds of its steps, and part of them that it waited for cells."""
+    """The trained network in eval mode; seconds of its steps, and part of them (0 to 1) that it waited for cells."""
 
     model: TransitionModel
     seconds: float
@@ -216,6 +213,9 @@ def _fit(
     from state_engine.train.module import TransitionTraining
     from state_engine.train.watch import CHECKPOINTS, LAST, Watch
 
+    config = model.config
+    if request.lora_rank:
+        add_adapters(model, request.lora_rank, request.lora_alpha, request.lora_dropout, request.lora_feed)
     training = TransitionTraining(request, model, vectors, len(cells.batches))
     watch = Watch(output, on_progress, _validation(cells, request), training)
     loader = _Loader(cells, request, device.kind == "cuda")
@@ -242,84 +242,17 @@ def _fit(
             trainer.fit(training, train_dataloaders=loader, ckpt_path=last, weights_only=True if resume else None)
         finally:
             loader.close()
-    training.to("cpu" if device.kind == "cpu" else device.torch_device)
     with training.final_weights() as final:
-        weights = {name: value.detach().clone() for name, value in final.state_dict().items()}
-    model.load_state_dict(weights)
-    waited = loader.ahead.waited if loader.ahead is not None else 0.0
-    return _Fitted(model.eval().requires_grad_(False), watch.seconds, waited)
+        weights = {name: value.detach().clone() for name, value in merged_state_dict(final).items()}
+    made = TransitionModel(config)
+    made.load_state_dict(weights)
+    waited = loader.ahead.waited / max(watch.seconds - watch.seconds_before, 1e-9) if loader.ahead is not None else 0.0
+    return _Fitted(made.to(device.torch_device).eval().requires_grad_(False), watch.seconds, waited)
 
 
 def _validation(cells: TrainingCells, request: TrainRequest) -> SetCells | None:
     rows = validation_rows(cells.groups["val"], request.set_size, request.validation_sets, request.seed)
     return None if rows is None else gather(cells, rows)
-
-
-def _network(request: TrainRequest, cells: TrainingCells, vectors: Tensor) -> Any:
-    decoded = cells.targets.width if cells.targets is not None else 0
-    return network_config(request, cells.features.width, vectors.shape[1], len(cells.batches), decoded)
-
-
-def _save(
-    split: Split, request: TrainRequest, output: Path, inputs: Inputs, cells: TrainingCells, fitted: _Fitted, vectors: Tensor,
-    on_progress: OnProgress,
-) -> ModelCard:  # fmt: skip
-    """Scores, card, weights, baselines, and the files that arc-state reads."""
-    model = fitted.model
-    device = next(model.parameters()).device
-    on_progress(Progress("Scoring held-out cells"))
-    there = vectors.to(device)
-    tests = score_groups(model, there, cells, cells.groups["test"], request.seed, on_progress)
-    validations = score_groups(model, there, cells, cells.groups["val"], request.seed, on_progress)
-    scores = summarise(tests) | summarise(validations, "validation ", blocks=False)
-    weights = {name: value.cpu() for name, value in model.state_dict().items()}
-    save_model(output / MODEL, _card(split, request, inputs, cells, scores), weights, replace=True)
-    return add_baselines(output / MODEL, split, request.seed, device.type, on_progress, request.calibrate)
-
-
-def _card(split: Split, request: TrainRequest, inputs: Inputs, cells: TrainingCells, scores: dict[str, float]) -> ModelCard:
-    dataset = split.sources[0].dataset
-    all_genes = inputs.genes is not None and len(inputs.genes) == len(set(split.genes))
-    scale: Literal["log1p", "counts"] = "counts" if dataset.scale.scale == "counts" and not dataset.choices.normalise else "log1p"
-    made = dataset.embeddings.get(request.embedding) if request.embedding else None
-    vectors_width = len(cells.perturbations)
-    config = network_config(
-        request, cells.features.width, vectors_width, len(cells.batches), cells.targets.width if cells.targets else 0
-    )
-    return ModelCard(
-        format=FORMAT,
-        id="",
-        name=request.name,
-        config=config,
-        input_key=request.embedding or ("X" if all_genes else "X_hvg"),
-        input_genes=inputs.genes if request.reads_genes else None,
-        output_genes=inputs.genes if request.reads_genes or request.gene_decoder else None,
-        scale=scale if request.reads_genes else None,
-        control=split.control,
-        perturbations=cells.perturbations,
-        perturbation_encoding="one-hot",
-        batches=cells.batches,
-        contexts=cells.contexts,
-        perturbation_key=dataset.labels.perturbation_key,
-        context_key=dataset.labels.context_key,
-        batch_key=dataset.labels.batch_key,
-        attention="full",
-        attention_source="Trained with full attention: the cells of a set have no order.",
-        weights_hash="",
-        licence=request.licence,
-        source=f"trained by STATE Explorer {__version__}",
-        limits=LIMITS,
-        notes=cells.notes,
-        simulated=request.simulated,
-        embedding_model=made.model or None if made else None,
-        training=TrainingSummary(
-            data=request.data_name or ", ".join(dict.fromkeys(s.dataset.path.name for s in split.sources)),
-            steps=request.steps,
-            loss=request.loss,
-            held_out=split.plan.held_out(),
-            scores=scores,
-        ),
-    )
 
 
 def _hashes(split: Split) -> dict[str, str]:

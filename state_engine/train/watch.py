@@ -48,6 +48,7 @@ class Watch(pl.Callback):
         self._curve: Curve | None = None
         self._began = self._flushed = 0.0
         self.seconds_before = 0.0
+        self._ended: float | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the curves at the step where the training goes on."""
@@ -85,10 +86,14 @@ class Watch(pl.Callback):
                     self._save(trainer, step)
                 raise
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The clock stops."""
+        self._ended = time.perf_counter()
+
     @property
     def seconds(self) -> float:
         """Computing time since the start, over all resumptions."""
-        return self.seconds_before + time.perf_counter() - self._began
+        return self.seconds_before + (self._ended or time.perf_counter()) - self._began
 
     def _remark(self, training: TransitionTraining, step: int, steps: int) -> str:
         # a message is kept in the log: ten of them say how it went

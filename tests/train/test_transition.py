@@ -10,6 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from state_engine.checkpoints.arc import read_arc
+from state_engine.checkpoints.baselines import load_effects
+from state_engine.checkpoints.either import card_of
+from state_engine.checkpoints.recognise import what_is
 from state_engine.checkpoints.store import load_model, read_card
 from state_engine.data.dataset import Choices
 from state_engine.data.splits import Split
@@ -55,6 +59,18 @@ def test_it_saves_a_model_that_says_what_it_is(split, trained):
     assert load_model(trained / "model").module.config == card.config
 
 
+def test_the_folder_of_the_training_is_a_model_too(trained):
+    card = read_card(trained / "model")
+    assert read_card(trained) == card == card_of(trained) == load_model(trained).card
+    assert what_is(trained).kind == "store"
+    effects = load_effects(trained)
+    assert ("IFN-beta", "NK") not in zip(effects.perturbations, effects.contexts, strict=True) and "B" not in effects.controls
+    theirs, weights, _ = read_arc(trained)  # what arc-state reads
+    ours = load_model(trained).module.state_dict()
+    assert theirs.input_genes == card.input_genes and theirs.perturbations == card.perturbations
+    assert all(weights[name].equal(value) for name, value in ours.items())
+
+
 def test_the_curves_have_every_step_and_what_was_measured(trained):
     log, validation = read_curve(trained / LOG), read_curve(trained / VALIDATION)
     assert log["step"] == [1, 2, 3, 4] and list(log) == ["step", "loss", "learning_rate", "gradient_norm", "seconds"]
@@ -66,9 +82,11 @@ def test_the_curves_have_every_step_and_what_was_measured(trained):
 def test_the_folder_says_what_was_done(split, trained):
     record = read_record(trained)
     assert (record.state, record.steps, record.request.steps) == ("done", 4, 4)
-    assert record.parameters > 1000 and record.features == "memory, dense" and record.seconds >= record.waited >= 0
+    assert record.parameters > 1000 and record.features == "memory, dense" and record.seconds > 0 and 0 <= record.waited < 1
     assert list(record.data.values()) == [split.sources[0].dataset.hash()] and record.versions["torch"]
-    assert sorted(p.name for p in (trained / "checkpoints").glob("*.ckpt")) == ["last.ckpt", "step=3.ckpt", "step=4.ckpt"]
+    assert sorted(p.name for p in (trained / "checkpoints").glob("*.ckpt")) == [
+        "final.ckpt", "last.ckpt", "step=3.ckpt", "step=4.ckpt",
+    ]  # fmt: skip
     again = open_training_split(trained)
     assert (again.sources[0].parts == split.sources[0].parts).all()
     rows = list(csv.DictReader((trained / "split.csv").read_text().splitlines()))
@@ -216,3 +234,36 @@ def test_frozen_parts_stay_as_they_were(split, tmp_path: Path):
     assert same == {n for n in weights[0] if n.startswith(("backbone.", "basal_encoder.0."))}
     with pytest.raises(ConfigError, match="No part of the network is called 'backbones'"):
         train_transition(split, replace(SMALL, freeze=("backbones",)), tmp_path / "wrong")
+
+
+def test_adapters_are_trained_and_merged(split, tmp_path: Path):
+    request = replace(
+        SMALL, lora_rank=2, lora_feed=True, freeze=("basal_encoder",), ema=0.5, learning_rate=0.05, checkpoint_every=3
+    )
+    card = train_transition(split, request, tmp_path / "run")
+    assert "Adapters of rank 2 were trained and merged." in card.notes
+    plain = train_transition(split, replace(SMALL, steps=1, freeze=("backbone", "basal_encoder")), tmp_path / "plain")
+    one, other = (load_model(tmp_path / name).module.state_dict() for name in ("run", "plain"))
+    assert one.keys() == other.keys() and plain.config == card.config
+    changed = {name for name in one if not one[name].equal(other[name])}
+    linears = {n for n in one if n.startswith("backbone.layers.") and "norm" not in n}
+    assert linears <= changed and not {n for n in changed if "norm" in n or n.startswith("basal_encoder")}
+
+
+@pytest.fixture(scope="module")
+def features(split, tmp_path_factory) -> Path:
+    rng = np.random.default_rng(0)
+    labels = [p for p in split.sources[0].dataset.perturbations if p not in ("control", "TNF")]
+    path = tmp_path_factory.mktemp("features") / "vectors.csv"
+    path.write_text("\n".join(",".join([label, *(f"{v:.4f}" for v in rng.normal(size=5))]) for label in [*labels, "NEW"]))
+    return path
+
+
+def test_with_feature_vectors_the_model_knows_labels_that_it_never_saw(split, features, tmp_path: Path):
+    card = train_transition(split, replace(SMALL, features=str(features)), tmp_path / "run")
+    assert card.perturbation_encoding == "features" and card.config.perturbation_dim == 5
+    assert card.perturbations[0] == "control" and card.perturbations[-1] == "NEW" and card.unseen == ("NEW",)
+    assert "TNF" not in card.perturbations and any("no feature vector: TNF" in note for note in card.notes)
+    vectors = load_model(tmp_path / "run").perturbation_features
+    assert vectors.shape == (len(card.perturbations), 5) and not vectors[0].any() and vectors[1:].any(dim=1).all()
+    assert not any("TNF" in name for name in card.training.scores)

@@ -1,0 +1,155 @@
+"""The end of a training: scores, the card, the model in our format with its baselines, and the files that arc-state reads.
+
+Boundary: a trained network in, files out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from state_engine import __version__
+from state_engine.checkpoints.arc_writer import TrainingFacts, write_arc
+from state_engine.checkpoints.card import FORMAT, ModelCard, TrainingSummary
+from state_engine.checkpoints.perturbation_files import read_features_file
+from state_engine.checkpoints.store import save_model
+from state_engine.data.perturbation_features import PerturbationFeatures
+from state_engine.data.splits import Split
+from state_engine.errors import CheckpointError
+from state_engine.models.transition import TransitionModel
+from state_engine.progress import OnProgress, Progress
+from state_engine.train.calibration import add_baselines
+from state_engine.train.cells import Inputs, TrainingCells
+from state_engine.train.network import network_config
+from state_engine.train.request import TrainRequest
+from state_engine.train.run_folder import MODEL, SPLIT
+from state_engine.train.scores import score_groups, summarise
+
+LIMITS = ("Trained on one data set: other tissues, doses and time points are not tested.",)
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """What the perturbations are known by.
+
+    Args:
+        values: (labels, p), a row for each of `TrainingCells.perturbations`.
+        features: the file they come from, or None when one-hot.
+    """
+
+    values: Tensor
+    features: PerturbationFeatures | None
+
+
+def read_vectors(request: TrainRequest, control: str) -> PerturbationFeatures | None:
+    """The file of perturbation features of a request, zeros for a control that has none; None for one-hot vectors.
+
+    Raises:
+        UnreadableFileError, UnsafePickleError, CheckpointError: see `read_features_file`.
+    """
+    return read_features_file(Path(request.features)).with_zeros((control,)) if request.features else None
+
+
+def vectors_of(cells: TrainingCells, features: PerturbationFeatures | None) -> Vectors:
+    """The vectors of the labels that a model will know."""
+    if features is None:
+        return Vectors(torch.eye(len(cells.perturbations)), None)
+    return Vectors(torch.from_numpy(features.of(cells.perturbations).copy()), features)
+
+
+def save_training(
+    split: Split, request: TrainRequest, output: Path, inputs: Inputs, cells: TrainingCells, vectors: Vectors,
+    model: TransitionModel, on_progress: OnProgress,
+) -> ModelCard:  # fmt: skip
+    """Score the network on what was held out and write everything.
+
+    Args:
+        model: in eval mode, on the device it shall be scored on.
+
+    Returns:
+        The card as written.
+    """
+    there = vectors.values.to(next(model.parameters()).device)
+    tests = score_groups(model, there, cells, cells.groups["test"], request.seed, on_progress)
+    validations = score_groups(model, there, cells, cells.groups["val"], request.seed, on_progress)
+    scores = summarise(tests) | summarise(validations, "validation ", blocks=False)
+    on_progress(Progress("Saving the model"))
+    weights = {name: value.cpu() for name, value in model.state_dict().items()}
+    card = card_of_training(split, request, inputs, cells, vectors)
+    card = replace(card, training=replace(card.training, scores=scores))
+    features = None if vectors.features is None else vectors.values
+    try:
+        write_arc(output, card, weights, features, _facts(request, output))
+    except CheckpointError as error:
+        card = replace(card, notes=(*card.notes, f"Not written for arc-state: {error}"))
+    save_model(output / MODEL, card, weights, features, replace=True)
+    return add_baselines(output / MODEL, split, request.seed, there.device.type, on_progress, request.calibrate)
+
+
+def card_of_training(split: Split, request: TrainRequest, inputs: Inputs, cells: TrainingCells, vectors: Vectors) -> ModelCard:
+    """The card of the model that is trained; without scores, hash and notes of what is yet to come."""
+    dataset = split.sources[0].dataset
+    all_genes = inputs.genes is not None and len(inputs.genes) == len(set(split.genes))
+    scale: Literal["log1p", "counts"] = "counts" if dataset.scale.scale == "counts" and not dataset.choices.normalise else "log1p"
+    made = dataset.embeddings.get(request.embedding) if request.embedding else None
+    decoded = cells.targets.width if cells.targets is not None else 0
+    trained = set(cells.trained)
+    return ModelCard(
+        format=FORMAT,
+        id="",
+        name=request.name,
+        config=network_config(request, cells.features.width, vectors.values.shape[1], len(cells.batches), decoded),
+        input_key=request.embedding or ("X" if all_genes else "X_hvg"),
+        input_genes=inputs.genes if request.reads_genes else None,
+        output_genes=inputs.genes if request.reads_genes or request.gene_decoder else None,
+        scale=scale if request.reads_genes else None,
+        control=split.control,
+        perturbations=cells.perturbations,
+        perturbation_encoding="one-hot" if vectors.features is None else "features",
+        batches=cells.batches,
+        contexts=cells.contexts,
+        perturbation_key=dataset.labels.perturbation_key,
+        context_key=dataset.labels.context_key,
+        batch_key=dataset.labels.batch_key,
+        attention="full",
+        attention_source="Trained with full attention: the cells of a set have no order.",
+        weights_hash="",
+        licence=request.licence,
+        source=f"trained by STATE Explorer {__version__}",
+        limits=LIMITS,
+        notes=(*cells.notes, *_notes(request, vectors)),
+        simulated=request.simulated,
+        embedding_model=made.model or None if made else None,
+        unseen=tuple(label for label in cells.perturbations if label not in trained),
+        training=TrainingSummary(
+            data=request.data_name or ", ".join(dict.fromkeys(s.dataset.path.name for s in split.sources)),
+            steps=request.steps,
+            loss=request.loss,
+            held_out=split.plan.held_out(),
+        ),
+    )
+
+
+def _notes(request: TrainRequest, vectors: Vectors) -> tuple[str, ...]:
+    notes = []
+    if vectors.features is not None:
+        notes.append(f"Perturbations are known by vectors of {vectors.features.source} (sha256 {vectors.features.hash[:12]}).")
+    if request.lora_rank:
+        notes.append(f"Adapters of rank {request.lora_rank} were trained and merged.")
+    if request.ema:
+        notes.append("The weights are a running mean over the last steps.")
+    return tuple(notes)
+
+
+def _facts(request: TrainRequest, output: Path) -> TrainingFacts:
+    return TrainingFacts(
+        loss=request.loss, blur=request.blur, loss_chunks=request.loss_chunks, shuffle_chunks=request.shuffle_chunks,
+        learning_rate=request.learning_rate, gradient_clip=request.gradient_clip, sets_a_step=request.sets_a_step,
+        steps=request.steps, step=request.steps, seed=request.seed, validate_every=request.validate_every,
+        checkpoint_every=request.checkpoint_every, control_mapping=request.control_mapping, l1=request.l1,
+        decoder_detach=request.decoder_detach, features=request.features, split=str(output / SPLIT),
+    )  # fmt: skip
