@@ -159,6 +159,7 @@ def read_training_cells(
     groups, notes = _groups(labelled, split.control, by_batch, request.train_control, known)
     trained_labels = {label for label, _ in groups["train"]}
     if not trained_labels - {split.control}:
+        _check_featured(labelled, split.control, known)
         raise LabelError("Nothing is left to train on.", "No context has both perturbed cells and controls.", "Hold out less.")
     trained = (split.control, *sorted(trained_labels - {split.control}))
     perturbations = (*trained, *sorted(set(featured or ()) - set(trained)))
@@ -178,6 +179,16 @@ def read_training_cells(
         features, targets, perturbations, trained, tuple(sorted({g.context for g in made["train"]})), labelled.batches,
         labelled.batch, made, (*inputs.notes, *notes, *_batch_notes(labelled, request)),
     )  # fmt: skip
+
+
+def _check_featured(cells: _Labelled, control: str, known: set[str] | None) -> None:
+    there = sorted(set(cells.labels) - {control})
+    if known is not None and not known & set(there):
+        raise LabelError(
+            "No perturbation of the cells has a feature vector.",
+            f"The cells have {listed(there)}; the vectors are of {listed(sorted(known - {control})) or 'no perturbation'}.",
+            "Give vectors of these perturbations, or train without features.",
+        )
 
 
 @dataclass(frozen=True, eq=False)
