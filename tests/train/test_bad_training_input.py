@@ -10,6 +10,7 @@ import anndata
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 
 from state_engine.checkpoints.store import read_card
 from state_engine.data.dataset import Choices, open_dataset
@@ -21,11 +22,13 @@ from state_engine.errors import (
     EmptyDataError,
     GeneError,
     JobCancelled,
+    LabelError,
     RepresentationError,
     ScaleError,
     SplitError,
     StateError,
     UnreadableFileError,
+    UnsafePickleError,
 )
 from state_engine.progress import Progress
 from state_engine.train.request import TrainRequest
@@ -251,6 +254,37 @@ def test_genes_and_matrices_that_are_not_there(tmp_path: Path) -> None:
         train(tmp_path, split, genes=("GENE1", "NOPE"))
     with pytest.raises(RepresentationError, match="X_state"):
         train_transition(split, replace(TINY, embedding="X_state"), tmp_path / "other")
+
+
+# ---- features of perturbations ----
+
+
+def features(folder: Path, lines: str) -> str:
+    (folder / "features.csv").write_text(f"label,a,b\n{lines}", encoding="utf-8")
+    return str(folder / "features.csv")
+
+
+def test_a_perturbation_without_a_vector_is_left_out_and_named(tmp_path: Path) -> None:
+    known = train(tmp_path, split_of(tmp_path), features=features(tmp_path, "IFNB1,1,0\nTNF,0,1\nNEW,1,1\n"))
+    assert known == ["control", "IFNB1", "TNF", "NEW"]
+    assert any("JUN,FOS" in note and "no feature vector" in note for note in read_card(tmp_path / "run" / "model").notes)
+
+
+def test_vectors_of_other_perturbations_are_told_from_a_bad_split(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match=r"IFNB1, JUN,FOS, TNF; the vectors are of tnf, x\.") as caught:
+        train(tmp_path, split_of(tmp_path), features=features(tmp_path, "x,1,0\ntnf,0,1\n"))
+    assert "has a feature vector" in caught.value.what
+
+
+def test_a_file_of_features_runs_no_program(tmp_path: Path) -> None:
+    class Program:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (tmp_path / "run-by-a-pickle",)  # type: ignore[return-value]
+
+    torch.save({"control": Program()}, tmp_path / "features.pt")
+    with pytest.raises(UnsafePickleError):
+        train(tmp_path, split_of(tmp_path), features=str(tmp_path / "features.pt"))
+    assert not (tmp_path / "run-by-a-pickle").exists() and not (tmp_path / "run" / "model").exists()
 
 
 # ---- the folder ----
