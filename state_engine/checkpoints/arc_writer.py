@@ -6,7 +6,8 @@
 Their formats are pickles. Writing one is harmless: what goes in is tensors, text, numbers and containers of our own making, and
 `read_arc` reads it back through the guarded reader. Notes, limits and scores of our card have no place there; a model that reads
 counts is written as it is, but nothing in the files says so. `state tx infer` cuts predicted embeddings to 0..14, as it does with its
-own models that have a gene decoder; of a model that has none, what it writes as decoded expression is NaN.
+own models that have a gene decoder; of a model that has none, what it writes as decoded expression is NaN. The data module of a training
+(`data_module.torch`, for `state tx predict`) is a pickle of arc-state's own classes and is not written.
 """
 
 from __future__ import annotations

@@ -33,6 +33,8 @@ OURS: dict[str, dict] = {
     "ours_embedding": EMBEDDING,
     "ours_decoder": {**EMBEDDING, "output_space": "hvg", "decoder": DecoderConfig(WIDTH, GENES, (8, 8), 0.0)},
     "ours_tokens": {"batch_token": True, "confidence_token": True, "dropout": 0.0},
+    "ours_expression": {"set_size": 5},
+    "ours_bare": {"confidence_token": True},
     "ours_batches": {"batch_encoder": True, "batch_dim": 4, "encoder_layers": 2, "basal_mlp": False},
 }
 
@@ -51,6 +53,10 @@ def make_ours(name: str, folder: Path) -> None:
         output_genes=card.output_genes if config.decoder or not reads_embedding else None,
         scale=None if reads_embedding else "log1p",
     )
+    if name == "ours_expression":
+        card = dataclasses.replace(card, input_key="X")
+    if name == "ours_bare":  # data without batches, of which nothing more is known
+        card = dataclasses.replace(card, batches=(), contexts=(), batch_key=None, input_genes=None, output_genes=None)
     torch.manual_seed(11)
     model = TransitionModel(config)
     for weight in model.parameters():
