@@ -71,7 +71,7 @@ def perturbation_features(request: EvaluationRequest) -> tuple[tuple[tuple[str, 
     """Labels (k,) and features (k, p) of the file that the request names, or None and why."""
     if not request.features:
         return None, NO_FEATURES
-    from state_engine.checkpoints.perturbation_features import read_features_file
+    from state_engine.checkpoints.perturbation_files import read_features_file
 
     found = read_features_file(Path(request.features))
     return (found.labels, found.vectors), ""

@@ -363,6 +363,24 @@ def test_effects_of_a_run_make_the_baselines(tmp_path: Path) -> None:
         evaluate(replace(renamed, effects=str(tmp_path / "run")), tmp_path / "out")
 
 
+def test_a_ridge_regression_on_features(tmp_path: Path) -> None:
+    """Four perturbations whose effects are a line in one feature: each is found from the other three, the one without features not."""
+    line = {"w": 0.0, "x": 1.0, "y": 2.0, "z": 3.0}
+    direction = np.array([0.25, -0.125, 0.5, 0.0])
+    measured = {(CONTROL, "T"): np.ones(4)} | {(p, "T"): np.ones(4) + f * direction for p, f in line.items()}
+    measured["other", "T"] = np.array([1.0, 2.0, 1.0, 1.0])
+    (tmp_path / "f.csv").write_text("label,a\n" + "".join(f"{p},{f}\n" for p, f in line.items()))
+    request = ask(tmp_path, cells({k: v for k, v in measured.items() if k[0] != CONTROL}), cells(measured))
+    made = evaluate(replace(request, features=str(tmp_path / "f.csv")), tmp_path / "out")
+    found = values(tmp_path / "out")
+    assert [found["ridge", p, "T", "expr_mae"] for p in line] == pytest.approx([0] * 4, abs=0.01)
+    ridge = next(m for m in made.methods if m.name == "ridge")
+    assert ridge.n_conditions == 4 and "other in T has no features" in ridge.reason
+    (tmp_path / "f.csv").write_text("label,a\nx,1\ny,2\n")
+    made = evaluate(replace(request, features=str(tmp_path / "f.csv")), tmp_path / "out")
+    assert "three different perturbations" in next(m for m in made.methods if m.name == "ridge").reason
+
+
 # ---- the command ----
 
 
