@@ -1,4 +1,5 @@
-"""What a session remembers: the ids of data set, model, run, embedding and training. They are in the address, so a reload or a shared link keeps them.
+"""What a session remembers: ids of data set, model, run, embedding and training. They are in the address, so a reload or a shared link
+keeps them.
 
 Pages hold ids, never matrices; what is opened from an id is cached for the whole server, with the file's change time in the key.
 """

@@ -87,6 +87,8 @@ def _live(run_id: str) -> None:
     job = job_of(run_id)
     if job is None or not job.active:
         st.rerun()
+    if job.state == "queued":  # a worker that was killed keeps its lock for a moment: none could be started then
+        local.ensure_worker(session.settings())
     run = RunFolder.open(session.settings(), run_id)
     with st.container(border=True, key="training_panel"):
         left, right = st.columns([5, 1], vertical_alignment="center")

@@ -44,7 +44,7 @@ def verdict(card: ModelCard) -> None:
             help="Pearson correlation of predicted and measured effect (perturbed minus control); higher is better.",
         ),
     }
-    st.dataframe(table, hide_index=True, key="training_scores", column_config=numbers)
+    st.dataframe(table, hide_index=True, key="training_scores", placeholder="n/a", column_config=numbers)
     st.caption(
         f"Means over {plural(len(blocks(scores)), 'held-out condition')}. Corrected: each control cell plus its own predicted effect, "
         "the default of Predict. Raw: cells as they come out of the network."
@@ -95,7 +95,7 @@ def _conditions(card: ModelCard) -> None:
         heads = {"mae_corrected": "MAE corrected", "mae_mean": "MAE mean", "mae_none": "MAE no change", "mae_raw": "MAE raw"}
         table = table.rename(columns=heads | {"r_paired": "r model", "r_mean": "r mean"})
         formats = {c: st.column_config.NumberColumn(format="%.3f" if c.startswith("r ") else "%.4f") for c in table.columns[1:]}
-        st.dataframe(table, hide_index=True, key="training_conditions", column_config=formats)
+        st.dataframe(table, hide_index=True, key="training_conditions", placeholder="n/a", column_config=formats)
 
 
 def _calibration(card: ModelCard) -> None:

@@ -38,6 +38,7 @@ from state_engine.jobs.train_requests import (
 from state_engine.progress import OnProgress, silent
 from state_engine.runs import RunFolder
 from state_engine.train.request import TrainRequest, parse_settings, resolve
+from state_engine.train.training_log import read_curve
 from state_engine.values import from_plain, to_plain
 from tests.small import write_model
 
@@ -210,26 +211,37 @@ def test_a_request_travels_as_json() -> None:
 
 
 @pytest.mark.slow
-def test_a_real_worker_trains_stops_and_goes_on(tmp_path: Path) -> None:
+def test_a_real_worker_trains_is_stopped_is_killed_and_goes_on(tmp_path: Path) -> None:
     settings = Settings(tmp_path / "home")
-    job = demo_job(
-        replace(TINY, steps=4000, hidden=16, checkpoint_every=20, validate_every=20, validation_sets=4, calibrate=False)
-    )
+    job = demo_job(replace(TINY, steps=40_000, hidden=16, checkpoint_every=20, validate_every=20, validation_sets=4))
     run_id = start(settings, job, "a training")
     run, store = RunFolder.open(settings, run_id), JobStore(settings.database)
+    log, until = training_folder(run) / "log.csv", time.monotonic() + 240
+
+    def reach(step: int) -> None:
+        while not (log.exists() and steps_of(log)[-1:] > [step]):
+            now = store.for_run(run_id)
+            assert now.active and time.monotonic() < until, now.error
+            if now.state == "queued":  # a killed worker keeps its lock until its last thread has ended
+                local.ensure_worker(settings)
+            time.sleep(0.1)
+
     try:
-        until = time.monotonic() + 120
-        while not any(training_folder(run).glob("checkpoints/*.ckpt")) and time.monotonic() < until:
-            time.sleep(0.1)
-        stopped = local.cancel(settings, store.for_run(run_id).id)
-        assert stopped.state == "cancelled" and run.state == "cancelled"
+        reach(25)
+        assert local.cancel(settings, store.for_run(run_id).id).state == "cancelled" and run.state == "cancelled"
         resume(settings, run)
-        log = training_folder(run) / "log.csv"
-        before = len(log.read_text().splitlines())
-        while len(log.read_text().splitlines()) <= before + 20 and time.monotonic() < until:
-            time.sleep(0.1)
+        reach(steps_of(log)[-1] + 30)
+        assert local.stop_worker(settings)
+        store.mark_lost()
+        assert store.for_run(run_id).state == run.state == "lost"
+        resume(settings, run)
+        reach(steps_of(log)[-1] + 30)
         local.cancel(settings, store.for_run(run_id).id)
-        steps = [int(line.split(",")[0]) for line in log.read_text().splitlines()[1:]]
-        assert len(steps) > before + 10 and steps == list(range(steps[0], steps[0] + len(steps)))
+        assert steps_of(log) == list(range(1, len(steps_of(log)) + 1))
     finally:
         local.stop_worker(settings)
+
+
+def steps_of(log: Path) -> list[int]:
+    """Steps in a curve's whole lines."""
+    return [int(step) for step in read_curve(log).get("step", [])]

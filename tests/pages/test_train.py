@@ -300,6 +300,14 @@ def test_a_training_of_another_kind_or_a_lost_one_is_forgotten(monkeypatch: pyte
     assert page.session_state["thread_training"] == "" and page.button(key="train")
 
 
+def test_runs_leads_back_to_a_training(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    run = finished(home)
+    page = opened(monkeypatch, "runs", None, home)
+    monkeypatch.setattr("pages.ui.runspage.go", lambda name: None)
+    page.button(key=f"open_{run.id}").click().run()
+    assert page.session_state["thread_training"] == run.id
+
+
 # Pieces
 
 
