@@ -177,7 +177,7 @@ def read_training_cells(
         targets = read_cell_features(parts, folder, memory, on_progress, "Reading expression")
     return TrainingCells(
         features, targets, perturbations, trained, tuple(sorted({g.context for g in made["train"]})), labelled.batches,
-        labelled.batch, made, (*inputs.notes, *notes, *_batch_notes(labelled, request)),
+        labelled.batch, made, (*notes, *_batch_notes(labelled, request)),
     )  # fmt: skip
 
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from state_engine import __version__
 from state_engine.checkpoints.arc_writer import TrainingFacts, write_arc
 from state_engine.checkpoints.card import FORMAT, ModelCard, TrainingSummary
+from state_engine.checkpoints.initial import NewLabels, initial_weights
 from state_engine.checkpoints.perturbation_files import read_features_file
-from state_engine.checkpoints.store import save_model
+from state_engine.checkpoints.store import load_model, save_model
 from state_engine.data.perturbation_features import PerturbationFeatures
 from state_engine.data.splits import Split
 from state_engine.errors import CheckpointError
@@ -62,12 +63,13 @@ def vectors_of(cells: TrainingCells, features: PerturbationFeatures | None) -> V
 
 
 def save_training(
-    split: Split, request: TrainRequest, output: Path, inputs: Inputs, cells: TrainingCells, vectors: Vectors,
+    card: ModelCard, split: Split, request: TrainRequest, output: Path, cells: TrainingCells, vectors: Vectors,
     model: TransitionModel, on_progress: OnProgress,
 ) -> ModelCard:  # fmt: skip
     """Score the network on what was held out and write everything.
 
     Args:
+        card: see `card_of_training`.
         model: in eval mode, on the device it shall be scored on.
 
     Returns:
@@ -79,7 +81,6 @@ def save_training(
     scores = summarise(tests) | summarise(validations, "validation ", blocks=False)
     on_progress(Progress("Saving the model"))
     weights = {name: value.cpu() for name, value in model.state_dict().items()}
-    card = card_of_training(split, request, inputs, cells, vectors)
     card = replace(card, training=replace(card.training, scores=scores))
     features = None if vectors.features is None else vectors.values
     try:
@@ -132,6 +133,21 @@ def card_of_training(split: Split, request: TrainRequest, inputs: Inputs, cells:
             held_out=split.plan.held_out(),
         ),
     )
+
+
+def start_from(start: Path, fresh: TransitionModel, card: ModelCard, vectors: Vectors) -> tuple[str, ...]:
+    """Give a new network the weights of another model, labels matched by name. Returns what was done, in sentences.
+
+    Raises:
+        CheckpointError: the networks or what they read differ; see `initial_weights`.
+    """
+    labels = NewLabels(
+        card.perturbations, card.control, None if vectors.features is None else vectors.values,
+        card.batches if card.config.batch_encoder else (), card.input_genes, card.input_key,
+    )  # fmt: skip
+    weights, report = initial_weights(fresh.state_dict(), labels, load_model(start))
+    fresh.load_state_dict(weights)
+    return report.sentences()
 
 
 def _notes(request: TrainRequest, vectors: Vectors) -> tuple[str, ...]:

@@ -12,11 +12,12 @@ import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
+from zipfile import is_zipfile
 
 from state_engine.data.dataset import Choices
 from state_engine.data.split_plan import plan_text
 from state_engine.data.splits import Split, open_split
-from state_engine.errors import ConfigError, RunError, listed
+from state_engine.errors import CheckpointError, ConfigError, RunError, listed
 from state_engine.files import write_bytes, write_json
 from state_engine.train.request import TrainRequest
 from state_engine.values import from_plain, to_plain
@@ -43,6 +44,7 @@ class TrainingRecord:
         choices: the user's word on the data, as for `open_dataset`.
         data: name of each file -> sha256.
         init_from: where its first weights came from; "" for none.
+        genes: that were chosen; empty for an embedding.
         state: as last written; a process that was killed leaves "running".
         versions: of packages.
         device: where it was computed.
@@ -59,6 +61,7 @@ class TrainingRecord:
     choices: Choices = Choices()
     data: dict[str, str] = field(default_factory=dict)
     init_from: str = ""
+    genes: tuple[str, ...] = ()
     state: State = "running"
     versions: dict[str, str] = field(default_factory=dict)
     device: str = ""
@@ -99,9 +102,12 @@ def open_training_split(folder: Path) -> Split:
     """The split of a training, its files opened as they were.
 
     Raises:
-        RunError, SplitError, DataError: see `read_record` and `open_split`.
+        RunError, SplitError, DataError, ConfigError: see `read_record`, `open_split` and `check_same_cells`.
     """
-    return open_split(folder / SPLIT, read_record(folder).choices)
+    record = read_record(folder)
+    split = open_split(folder / SPLIT, record.choices)
+    check_same_cells(folder, record, split)
+    return split
 
 
 def write_split(folder: Path, split: Split) -> None:
@@ -130,8 +136,21 @@ def check_same(old: TrainRequest, new: TrainRequest) -> None:
         )
 
 
+def check_checkpoint(path: Path) -> None:
+    """A checkpoint is all there.
+
+    Raises:
+        CheckpointError: it is cut off; those before it are named.
+    """
+    if is_zipfile(path):
+        return
+    others = sorted((p.name for p in path.parent.glob("step=*.ckpt") if is_zipfile(p)), key=lambda n: int(n[5:-5]))
+    fix = f"Copy {others[-1]} over it." if others else "Train anew."
+    raise CheckpointError(f"{path.name} is damaged.", f"{path} is cut off, or no checkpoint.", fix)
+
+
 def check_same_cells(folder: Path, record: TrainingRecord, split: Split) -> None:
-    """A training goes on with the cells it was begun with, each in its part.
+    """The cells are those that the training was begun with, each in its part.
 
     Raises:
         ConfigError: a file has changed, or the split is another: what was held out may have been trained on.
@@ -142,9 +161,9 @@ def check_same_cells(folder: Path, record: TrainingRecord, split: Split) -> None
     if not changed and table.is_file() and table.read_bytes() == split.table().to_csv(index=False).encode():
         return
     raise ConfigError(
-        "The training cannot go on with other cells.",
+        "These are not the cells of the training.",
         f"Not as they were: {listed(changed)}." if changed else f"The split is not the one in {table}.",
-        "Give the split that it was begun with, or train in a new folder.",
+        "Give the files and the split that it was begun with, or train in a new folder.",
     )
 
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from state_engine.checkpoints.card import ModelCard
+from state_engine.checkpoints.either import card_of
 from state_engine.data.splits import Split
 from state_engine.device import Device, choose_device
 from state_engine.errors import CheckpointError, JobCancelled, RunError
@@ -30,13 +31,14 @@ from state_engine.models.transition import TransitionModel
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.runs import package_versions
 from state_engine.train.cells import TrainingCells, choose_inputs, read_training_cells
-from state_engine.train.finish import card_of_training, read_vectors, save_training, vectors_of
+from state_engine.train.finish import card_of_training, read_vectors, save_training, start_from, vectors_of
 from state_engine.train.mini_batches import Ahead, SetCells, SetSchedule, gather, validation_rows
 from state_engine.train.request import TrainRequest
 from state_engine.train.run_folder import (
     CACHE,
     RECORD_FORMAT,
     TrainingRecord,
+    check_checkpoint,
     check_same,
     check_same_cells,
     choices_of,
@@ -75,16 +77,15 @@ def train_transition(
         GeneError, RepresentationError, ScaleError: the features cannot be made.
         DeviceError: no such device or precision.
     """
-    first = _is_first()
     device = choose_device(request.device)
-    record = _begin(split, request, output, resume, device, init_from, first)
+    record = _begin(split, request, output, resume, device, init_from)
     try:
         return _train(split, request, output, on_progress, record, resume, init_from, device)
     except JobCancelled:
-        _close(output, "cancelled", first)
+        _close(output, "cancelled")
         raise
     except BaseException:
-        _close(output, "failed", first)
+        _close(output, "failed")
         raise
     finally:
         shutil.rmtree(_cache(output), ignore_errors=True)
@@ -96,7 +97,7 @@ def _train(
 ) -> ModelCard:  # fmt: skip
     on_progress(Progress("Choosing features"))
     features = read_vectors(request, split.control)
-    inputs = choose_inputs(split, request)
+    inputs = choose_inputs(split, replace(request, genes=_known_genes(request, record, init_from)))
     labels = None if features is None else features.labels
     cells = read_training_cells(split, inputs, request, _cache(output), on_progress, labels)
     on_progress(Progress("Loading the network"))
@@ -105,22 +106,35 @@ def _train(
         vectors = vectors_of(cells, features)
         card = card_of_training(split, request, inputs, cells, vectors)
         model = TransitionModel(card.config)
+        if not resume:
+            started = start_from(init_from, model, card, vectors) if init_from is not None else ()
+            record = replace(record, genes=inputs.genes or (), notes=(*inputs.notes, *started))
+            _write(output, record)
         fitted = _fit(model, vectors.values, cells, request, output, on_progress, resume, device)
         if not _is_first():
             raise SystemExit(0)  # further processes are there for their share of the steps only
-        made = save_training(split, request, output, inputs, cells, vectors, fitted.model, on_progress)
+        card = replace(card, notes=(*record.notes, *card.notes))
+        made = save_training(card, split, request, output, cells, vectors, fitted.model, on_progress)
     record = replace(
         record, steps=request.steps, seconds=round(fitted.seconds, 3), waited=round(fitted.waited, 4), state="done",
-        parameters=sum(p.numel() for p in model.parameters()), features=cells.features.where, notes=made.notes,
+        parameters=sum(p.numel() for p in fitted.model.parameters()), features=cells.features.where, notes=made.notes,
     )  # fmt: skip
-    write_record(output, record)
+    _write(output, record)
     return made
 
 
+def _known_genes(request: TrainRequest, record: TrainingRecord, init_from: Path | None) -> tuple[str, ...]:
+    """Genes that need not be chosen: those asked for, those of a training that goes on, those that the start reads."""
+    if request.genes or record.genes or init_from is None or request.embedding is not None:
+        return request.genes or record.genes
+    return card_of(init_from).input_genes or ()
+
+
 def _begin(
-    split: Split, request: TrainRequest, output: Path, resume: bool, device: Device, init_from: Path | None, first: bool
+    split: Split, request: TrainRequest, output: Path, resume: bool, device: Device, init_from: Path | None
 ) -> TrainingRecord:
     """The record of a training that begins or goes on."""
+    first = _is_first()
     if resume:
         record = read_record(output)
         check_same(record.request, request)
@@ -131,6 +145,7 @@ def _begin(
                 "It was stopped before the first one.",
                 "Start anew.",
             )
+        check_checkpoint(output / "checkpoints" / "last.ckpt")
         record = replace(record, request=request, state="running", device=device.name)
     else:
         if output.exists() and first:
@@ -142,16 +157,20 @@ def _begin(
         )  # fmt: skip
     if first:
         output.mkdir(parents=True, exist_ok=True)
-        write_record(output, record)
         if not resume:
             write_split(output, split)
+    _write(output, record)
     return record
 
 
-def _close(output: Path, state: Literal["cancelled", "failed"], first: bool) -> None:
+def _write(output: Path, record: TrainingRecord) -> None:
+    if _is_first():
+        write_record(output, record)
+
+
+def _close(output: Path, state: Literal["cancelled", "failed"]) -> None:
     try:
-        if first:
-            write_record(output, replace(read_record(output), state=state))
+        _write(output, replace(read_record(output), state=state))
     except (RunError, OSError):
         return
 

@@ -16,6 +16,7 @@ from state_engine.checkpoints.either import card_of
 from state_engine.checkpoints.recognise import what_is
 from state_engine.checkpoints.store import load_model, read_card
 from state_engine.data.dataset import Choices
+from state_engine.data.split_plan import FewShot, SplitPlan
 from state_engine.data.splits import Split
 from state_engine.errors import CheckpointError, ConfigError, GeneError, JobCancelled, RunError
 from state_engine.train.run_folder import open_training_split, read_record
@@ -267,3 +268,29 @@ def test_with_feature_vectors_the_model_knows_labels_that_it_never_saw(split, fe
     vectors = load_model(tmp_path / "run").perturbation_features
     assert vectors.shape == (len(card.perturbations), 5) and not vectors[0].any() and vectors[1:].any(dim=1).all()
     assert not any("TNF" in name for name in card.training.scores)
+
+
+def test_a_training_starts_from_another_model_and_says_what_was_matched(path, split, trained, tmp_path: Path):
+    fewer = FewShot(NAME, "NK", test=("IFN-beta",))
+    contexts = tuple(FewShot(NAME, c, test=("TNF",)) for c in split.sources[0].dataset.contexts if c != "NK")
+    other = opened(path, plan=SplitPlan(((NAME, "x"),), (NAME,), fewshot=(replace(fewer, test=("IFN-beta", "TNF")), *contexts)))
+    frozen = replace(SMALL, steps=1, hvgs=30, freeze=("backbone", "perturbation_encoder"))
+    card = train_transition(other, frozen, tmp_path / "run", init_from=trained)
+    before, after = load_model(trained), load_model(tmp_path / "run")
+    assert card.input_genes == before.card.input_genes and "TNF" not in card.perturbations
+    assert {"Dropped perturbations, 1: TNF.", "14 of 14 perturbations are known to it."} <= set(card.notes)
+    one, two = before.module.state_dict(), after.module.state_dict()
+    kept = [before.card.perturbations.index(p) for p in card.perturbations]
+    name = "perturbation_encoder.0.weight"
+    assert two[name].equal(one[name][:, kept]) and two["backbone.norm.weight"].equal(one["backbone.norm.weight"])
+    with pytest.raises(CheckpointError, match="The network of the start is another one"):
+        train_transition(split, replace(SMALL, hidden=32), tmp_path / "wide", init_from=trained)
+
+
+def test_going_on_keeps_genes_and_notes_of_the_beginning(split, trained, tmp_path: Path):
+    with pytest.raises(JobCancelled):
+        train_transition(split, SMALL, tmp_path / "run", stop_at(2), init_from=trained)
+    begun = read_record(tmp_path / "run")
+    card = train_transition(split, SMALL, tmp_path / "run", resume=True)
+    assert card.input_genes == begun.genes == read_card(trained).input_genes
+    assert begun.notes and card.notes[: len(begun.notes)] == begun.notes
