@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 
 from state_engine.checkpoints.store import read_card
-from state_engine.data.dataset import Choices, open_dataset
+from state_engine.data.dataset import Choices
 from state_engine.data.splits import Split, open_split
 from state_engine.errors import (
     CheckpointError,
@@ -32,7 +32,7 @@ from state_engine.errors import (
 )
 from state_engine.progress import Progress
 from state_engine.train.request import TrainRequest
-from state_engine.train.run_folder import read_record
+from state_engine.train.run_folder import open_training_split, read_record
 from state_engine.train.training_log import LOG, read_curve
 from state_engine.train.transition import train_transition
 from tests.small import write_cells
@@ -315,6 +315,22 @@ def test_going_on_needs_the_same_cells_in_the_same_parts(tmp_path: Path) -> None
     changed = split_of(tmp_path, value(2.5))
     with pytest.raises(ConfigError, match=r"Not as they were: cells\.h5ad"):
         train_transition(changed, TINY, run, resume=True)
-    assert open_dataset(tmp_path / "cells.h5ad").n_cells == 160
+    last = run / "checkpoints" / "last.ckpt"
+    whole = last.read_bytes()
+    last.unlink()  # the same file as step=1.ckpt
+    last.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged") as caught:
+        train_transition(split_of(tmp_path), TINY, run, resume=True)
+    assert caught.value.fix == "Copy step=1.ckpt over it."
+    last.write_bytes((run / "checkpoints" / "step=1.ckpt").read_bytes())
     train_transition(split_of(tmp_path), TINY, run, resume=True)
     assert read_record(run).state == "done"
+
+
+def test_the_held_out_cells_of_another_file_are_not_tested(tmp_path: Path) -> None:
+    train(tmp_path, split_of(tmp_path))
+    run = tmp_path / "run"
+    assert open_training_split(run).cells()["test"] > 0
+    split_of(tmp_path, value(2.5))  # the file is written again, with another value
+    with pytest.raises(ConfigError, match=r"not the cells of the training\. Not as they were: cells\.h5ad"):
+        open_training_split(run)
