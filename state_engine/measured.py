@@ -16,7 +16,7 @@ from state_engine.compatibility import check_compatibility, require_compatible
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.expression import FeatureSource, iter_features
 from state_engine.files import replacing
-from state_engine.predict import expression_source, gene_names
+from state_engine.outputs import expression_source, gene_names
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.request import PredictionRequest
 

@@ -12,8 +12,6 @@ Notation: s cells in a set, g expression features, e embedding width.
 
 from __future__ import annotations
 
-import math
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +27,16 @@ from state_engine.checkpoints.baselines import effects_hash, load_effects
 from state_engine.checkpoints.either import card_of
 from state_engine.checkpoints.store import LoadedModel, load_model
 from state_engine.compatibility import check_compatibility, require_compatible
-from state_engine.data.cell_sets import draw_basal
 from state_engine.data.dataset import Dataset, open_dataset
-from state_engine.data.expression import FeatureSource, match_genes, read_features
+from state_engine.data.expression import FeatureSource, read_features
 from state_engine.device import choose_device, dtype_of
-from state_engine.errors import RequestError, UnknownLabelError, listed
+from state_engine.errors import RequestError, listed
 from state_engine.files import replacing
 from state_engine.forward import SetResult, SetRunner, SetTask
 from state_engine.mean_effect import fill_mean_effects
 from state_engine.models.mixture import shift_cells
+from state_engine.outputs import batch_indices, expression_source, gene_names
+from state_engine.prediction_plan import Plan, make_plan
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.request import PredictionRequest, check_perturbations, contexts_of
 from state_engine.results import ResultWriter
@@ -61,30 +60,6 @@ class PredictionSummary:
     sets: int
     device: str
     remarks: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Rows of the result and where they come from. `basal[context]` are dataset rows in whole sets, (sets x s,)."""
-
-    contexts: tuple[str, ...]
-    perturbations: tuple[str, ...]
-    cells: int
-    set_size: int
-    basal: dict[str, np.ndarray]
-    control: dict[str, np.ndarray]
-    observed: dict[tuple[str, str], np.ndarray]
-
-    @property
-    def sets(self) -> int:
-        return math.ceil(self.cells / self.set_size)
-
-    def predicted_start(self, context: str, perturbation: str) -> int:
-        block = self.contexts.index(context) * len(self.perturbations) + self.perturbations.index(perturbation)
-        return block * self.cells
-
-    def control_start(self, context: str) -> int:
-        return (len(self.contexts) * len(self.perturbations) + self.contexts.index(context)) * self.cells
 
 
 def predict(
@@ -119,7 +94,7 @@ def predict(
     )
     source = require_compatible(report)
     on_progress(Progress("Drawing control cells"))
-    plan = _make_plan(request, dataset, card, contexts)
+    plan = make_plan(request, dataset, card, contexts)
     work = _Work(request, dataset, card, loaded, plan, source, on_progress)
     stand_ins = tuple(p for p in plan.perturbations if p not in card.perturbations)
     filled = stand_ins if request.unknown_effect == "mean" and loaded is not None else ()
@@ -140,29 +115,6 @@ def predict(
     return PredictionSummary(len(contexts) * len(labels) * plan.cells, contexts, labels, work.done, device.name, remarks)
 
 
-def _make_plan(request: PredictionRequest, dataset: Dataset, card: ModelCard, contexts: tuple[str, ...]) -> _Plan:
-    labels = tuple(p for p in request.perturbations if p != card.control)
-    size = request.set_size or card.set_size
-    basal, control, observed = {}, {}, {}
-    for context in contexts:
-        pool = dataset.control_rows(context)
-        rng = np.random.default_rng([request.seed, zlib.crc32(context.encode())])
-        # whole sets: a last set of a few cells would be predicted unlike the others; the surplus is not written
-        basal[context] = draw_basal(pool, math.ceil(request.cells / size) * size, rng)
-        control[context] = _at_most(pool, request.observed, rng, basal[context][: request.cells])
-        for label in labels:
-            observed[context, label] = _at_most(dataset.rows(label, context), request.observed, rng)
-    return _Plan(contexts, labels, request.cells, size, basal, control, observed)
-
-
-def _at_most(rows: np.ndarray, most: int, rng: np.random.Generator, first: np.ndarray | None = None) -> np.ndarray:
-    """Up to `most` rows in file order; those of `first` are always among them."""
-    kept = np.unique(first) if first is not None else np.array([], dtype=np.int64)
-    rest = np.setdiff1d(rows, kept)
-    room = max(0, most - len(kept))
-    return np.sort(np.concatenate([kept, rng.permutation(rest)[:room]])).astype(np.int64)
-
-
 class _Work:
     """One prediction on its way to disk."""
 
@@ -172,7 +124,7 @@ class _Work:
         dataset: Dataset,
         card: ModelCard,
         loaded: LoadedModel | None,
-        plan: _Plan,
+        plan: Plan,
         source: FeatureSource,
         on_progress: OnProgress,
     ) -> None:
@@ -437,50 +389,3 @@ class _Block:
 
 def _expression_of(result: SetResult) -> np.ndarray:
     return result.decoded if result.decoded is not None else result.predicted
-
-
-def batch_indices(dataset: Dataset, card: ModelCard, allow_unknown: bool) -> np.ndarray | None:
-    """The model's batch index of every cell (n,), or None when it has no batch encoder.
-
-    Raises:
-        UnknownLabelError: batches that the model does not know; not with `allow_unknown`, which takes the first.
-    """
-    if not card.config.batch_encoder:
-        return None
-    known = {label: i for i, label in enumerate(card.batches)}
-    labels = dataset.batch_labels()
-    unknown = sorted({str(b) for b in np.unique(labels)} - set(known))
-    if unknown and not allow_unknown:
-        raise UnknownLabelError(
-            f"The model does not know the batches {listed(unknown)}.",
-            f"It knows {listed(card.batches)}.",
-            "Choose the batch column on the Data page, or allow the model's first batch for all.",
-        )
-    return np.array([known.get(str(b), 0) for b in labels], dtype=np.int64)
-
-
-def gene_names(dataset: Dataset, card: ModelCard, source: FeatureSource) -> list[str]:
-    """Names of the expression columns of the result; empty when the model predicts an embedding only."""
-    if card.reads_embedding and card.config.decoder is None:
-        return []
-    width = card.config.decoder.genes if card.config.decoder else card.config.output_dim
-    if card.output_genes is not None and len(card.output_genes) == width:
-        return list(card.output_genes)
-    if source.representation == dataset.expression and source.columns is None and width == dataset.n_genes:
-        return list(dataset.genes.names)
-    return [f"feature {i}" for i in range(width)]
-
-
-def expression_source(dataset: Dataset, card: ModelCard, source: FeatureSource) -> FeatureSource | None:
-    """Where the measured expression of the result's genes comes from; None when it cannot be found."""
-    if not card.reads_embedding:
-        return source
-    if card.config.decoder is None or card.output_genes is None or not (dataset.expression and dataset.scale.scale):
-        return None
-    match = match_genes(dataset, card.output_genes)
-    if not match.n_matched:
-        return None
-    normalise = dataset.scale.scale == "counts"
-    return FeatureSource(
-        dataset.expression, tuple(int(i) for i in match.columns), normalise, len(card.output_genes) - match.n_matched
-    )

@@ -25,6 +25,8 @@ LAYERS = (
         "results",
         "mean_effect",
         "baseline_effects",
+        "outputs",
+        "prediction_plan",
         "calibrated",
         "replaced",
         "request",

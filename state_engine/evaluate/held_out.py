@@ -39,7 +39,8 @@ from state_engine.evaluate.evaluation import evaluate
 from state_engine.evaluate.evaluation_request import EvaluationRequest, PredictedFile
 from state_engine.evaluate.held_out_request import PREDICTED, REAL, HeldOutRequest
 from state_engine.files import replacing
-from state_engine.predict import expression_source, gene_names, predict
+from state_engine.outputs import expression_source, gene_names
+from state_engine.predict import predict
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.request import PredictionRequest
 from state_engine.results import ResultWriter, new_array
@@ -103,9 +104,9 @@ def evaluate_held_out(
         profile=request.profile,
         effects=_effects(request, split, card, output, on_progress),
         features=features,
+        held_out=" ".join([_words(request, blocks, card), *remarks]),
     )
-    words = " ".join([_words(request, blocks, card), *remarks])
-    return evaluate(asked, output, on_progress, words)
+    return evaluate(asked, output, on_progress)
 
 
 def _split(request: HeldOutRequest) -> tuple[Split, str]:

@@ -30,7 +30,7 @@ from state_engine.errors import IncompatibleError
 from state_engine.forward import SetRunner, SetTask
 from state_engine.models.baselines import EffectTable
 from state_engine.models.mixture import BOUNDS, PRIOR, Condition, Mixture, fit_mixture, mixed_mean
-from state_engine.predict import batch_indices, expression_source
+from state_engine.outputs import batch_indices, expression_source
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.effects import effect_table
 
