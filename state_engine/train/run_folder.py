@@ -78,6 +78,13 @@ def is_training(folder: Path) -> bool:
     return (folder / RECORD).is_file()
 
 
+def only_begun(folder: Path) -> bool:
+    """A training ended there before its first step, of a wrong file or setting: nothing is lost when it begins anew."""
+    if not is_training(folder) or {p.name for p in folder.iterdir()} - {RECORD, SPLIT, TABLE}:
+        return False
+    return read_record(folder).state in ("failed", "cancelled")
+
+
 def read_record(folder: Path) -> TrainingRecord:
     """What is known of the training of a folder.
 

@@ -43,6 +43,7 @@ from state_engine.train.run_folder import (
     check_same_cells,
     choices_of,
     is_training,
+    only_begun,
     read_record,
     write_record,
     write_split,
@@ -148,7 +149,7 @@ def _begin(
         check_checkpoint(output / "checkpoints" / "last.ckpt")
         record = replace(record, request=request, state="running", device=device.name)
     else:
-        if output.exists() and first:
+        if output.exists() and first and not only_begun(output):
             fix = "Go on with it (resume), choose another folder, or remove it." if is_training(output) else ""
             raise CheckpointError(f"{output} is there already.", "", fix or "Choose another folder, or remove it first.")
         record = TrainingRecord(

@@ -301,6 +301,17 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "thesis.txt").read_text() == (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_training_that_failed_before_its_first_step_begins_anew_in_its_folder(tmp_path: Path) -> None:
+    split = split_of(tmp_path)
+    for changes in ({"embedding": "X_none"}, {"features": str(tmp_path / "none.pt")}, {"genes": ("NOPE",)}):
+        with pytest.raises(StateError):
+            train(tmp_path, split, **changes)
+        assert read_record(tmp_path / "run").state == "failed"
+    assert train(tmp_path, split) and read_record(tmp_path / "run").state == "done"
+    with pytest.raises(CheckpointError, match="is there already"):
+        train(tmp_path, split)
+
+
 def test_going_on_needs_the_same_cells_in_the_same_parts(tmp_path: Path) -> None:
     def stop(progress: Progress) -> None:
         if progress.stage == "Training" and progress.done == 1:
