@@ -124,8 +124,8 @@ def volcano(
     low, high = _sides(x)
     figure.update_xaxes(title_text="log2 fold change", range=[low, high], zeroline=True, zerolinecolor=FAINT, showgrid=False)
     figure.update_yaxes(title_text="−log10 p", range=[-0.03 * top, top], showgrid=False, zeroline=False)
-    labels = _labels(x[rows], y[rows], genes[rows], chosen, (high - low, top))
-    figure.update_layout(annotations=labels, legend=_LEGEND, dragmode="zoom")
+    labels = placed_labels(x[rows], y[rows], genes[rows], chosen, (high - low, top))
+    figure.update_layout(annotations=labels, legend=LEGEND, dragmode="zoom")
     return Volcano(figure, int((calls == "up").sum()), int((calls == "down").sum()), int(capped.sum()), named)
 
 
@@ -137,7 +137,7 @@ def _sides(x: NDArray[np.float32]) -> tuple[float, float]:
     return -max(left, right / 3, 0.5), max(right, left / 3, 0.5)
 
 
-_LEGEND: dict[str, Any] = {
+LEGEND: dict[str, Any] = {
     "orientation": "h", "y": -0.16, "yanchor": "top", "x": 0, "itemsizing": "constant", "title": {"text": ""},
 }  # fmt: skip
 
@@ -175,7 +175,7 @@ def _guides(figure: go.Figure, table: pd.DataFrame, fdr: float, fold: float) -> 
         figure.add_vline(x=edge, line={"dash": "dot", "width": 1, "color": LINE})
 
 
-def _labels(
+def placed_labels(
     x: NDArray[Any], y: NDArray[Any], genes: NDArray[np.str_], chosen: str, extent: tuple[float, float]
 ) -> list[dict[str, Any]]:
     """Names beside their points, outwards, moved up or down until they do not lie on one another.
@@ -286,8 +286,8 @@ def agreement(genes: pd.DataFrame, predicted: str, *, fdr: float = 0.05, chosen:
     axes: dict[str, Any] = {"range": [low, high], "showgrid": False, "zeroline": True, "zerolinecolor": FAINT}
     figure.update_xaxes(title_text="measured log2 fold change", **axes)
     figure.update_yaxes(title_text="predicted log2 fold change", scaleanchor="x", **axes)
-    annotations = _labels(x[rows], y[rows], labels[rows], chosen, (high - low, high - low))
-    figure.update_layout(annotations=annotations, legend=_LEGEND, dragmode="zoom")
+    annotations = placed_labels(x[rows], y[rows], labels[rows], chosen, (high - low, high - low))
+    figure.update_layout(annotations=annotations, legend=LEGEND, dragmode="zoom")
     return figure
 
 

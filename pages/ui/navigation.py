@@ -22,6 +22,7 @@ _MENU: Mapping[str, Sequence[tuple[str, str, str]]] = {
         ("explore", "Explore", ":material/scatter_plot:"),
         ("genes", "Genes", ":material/genetics:"),
         ("attention", "Attention", ":material/grid_on:"),
+        ("evaluate", "Evaluate", ":material/fact_check:"),
     ),
     "Challenge": (("submit", "Submit", ":material/package_2:"),),
     "Train": (("train", "Train", ":material/model_training:"),),

@@ -60,6 +60,9 @@ def run_card(info: RunInfo) -> None:
             if manifest is not None and manifest.kind == "train" and st.button("Open", key=f"open_{info.id}"):
                 session.choose("training", info.id)
                 go("train")
+            if manifest is not None and manifest.kind in ("evaluate", "test") and st.button("Open", key=f"open_{info.id}"):
+                session.choose("evaluation", info.id)
+                go("evaluate")
             if manifest is not None and manifest.kind == "submit" and st.button("Open", key=f"open_{info.id}"):
                 st.session_state["submission"], st.session_state["submit_tab"] = info.id, "Challenge file"
                 go("submit")

@@ -1,4 +1,4 @@
-"""What a session remembers: ids of data set, model, run, embedding and training. They are in the address, so a reload or a shared link
+"""What a session remembers: ids of data set, model, run, embedding, training and evaluation. They are in the address, so a reload or a shared link
 keeps them.
 
 Pages hold ids, never matrices; what is opened from an id is cached for the whole server, with the file's change time in the key.
@@ -18,7 +18,7 @@ from state_engine.errors import StateError
 from state_engine.jobs import local
 from state_engine.runs import RunFolder
 
-THREAD = ("data", "model", "run", "embedding", "training")
+THREAD = ("data", "model", "run", "embedding", "training", "evaluation")
 
 
 @st.cache_resource

@@ -8,6 +8,8 @@ from typing import Final
 import numpy as np
 
 from state_engine.analysis.observed_means import FILE_NAME, load_observed_means
+from state_engine.checkpoints.baselines import load_effects
+from state_engine.checkpoints.store import is_store, read_card
 from state_engine.errors import RunError
 from state_engine.evaluate.compared_files import ComparedFiles
 from state_engine.evaluate.evaluation_request import EvaluationRequest
@@ -18,7 +20,7 @@ from state_engine.models.baselines import EffectTable
 OWN_WORDS: Final = (
     "the measured cells themselves, each scored condition left out: they see other held-out cells, which flatters them"
 )
-NO_FEATURES: Final = "No features of the perturbations were given (--features)."
+NO_FEATURES: Final = "No features of the perturbations were given."
 
 
 def effect_source(request: EvaluationRequest, files: ComparedFiles, real: Pseudobulks) -> EffectSource:
@@ -29,8 +31,6 @@ def effect_source(request: EvaluationRequest, files: ComparedFiles, real: Pseudo
     """
     if not request.effects:
         return EffectSource(effects_of(real, files.control, files.genes), OWN_WORDS, own=True)
-    from state_engine.checkpoints.baselines import load_effects
-
     folder = Path(request.effects)
     if (folder / FILE_NAME).exists():
         return _of_prediction(folder, files)
@@ -41,12 +41,18 @@ def effect_source(request: EvaluationRequest, files: ComparedFiles, real: Pseudo
             "There is no baselines.safetensors in it or in its folder 'model'.",
             "Leave it out (--effects): the baselines are then made of the measured cells themselves.",
         )
-    n = len(table.perturbations)
-    words = f"{n:,} conditions in the training cells of {folder.name}; no cell scored here is among them"
-    if set(zip(table.perturbations, table.contexts, strict=True)) & set(files.conditions):
-        seen = len(set(zip(table.perturbations, table.contexts, strict=True)) & set(files.conditions))
-        words = f"{n:,} conditions in the training cells of {folder.name}, {seen:,} of the scored ones among them, each left out for itself"
+    n, name = len(table.perturbations), _name(folder)
+    seen = len(set(zip(table.perturbations, table.contexts, strict=True)) & set(files.conditions))
+    words = f"{n:,} conditions in the training cells{name}; no cell scored here is among them"
+    if seen:
+        words = f"{n:,} conditions in the training cells{name}, {seen:,} of the scored ones among them, each left out for itself"
     return EffectSource(on_genes(table, files.genes, folder.name), words, own=False)
+
+
+def _name(folder: Path) -> str:
+    """ " of MODEL" where a model lies beside the effects."""
+    found = next((f for f in (folder, folder / "model") if is_store(f)), None)
+    return f" of {read_card(found).name}" if found else ""
 
 
 def _of_prediction(folder: Path, files: ComparedFiles) -> EffectSource:

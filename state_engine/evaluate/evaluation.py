@@ -45,14 +45,13 @@ from state_engine.values import to_plain
 _PACKAGES: Final = ("cell-eval2", "pdex", "numpy", "scipy", "anndata", "polars")
 
 
-def evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress = silent, held_out: str = "") -> Evaluation:
+def evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress = silent) -> Evaluation:
     """Score predictions and baselines; the tables are kept in `output`.
 
     Args:
         request: what to compare.
         output: a folder, made when missing; each file appears only when complete.
         on_progress: told block by block; may raise `JobCancelled`.
-        held_out: what the conditions are to the model, in words, where the caller knows.
 
     Raises:
         DataError, RequestError, ChallengeError: files that cannot be read or compared; each says what and why.
@@ -77,7 +76,7 @@ def evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress =
         rows += score_on_cells(scored, on_progress)
     on_progress(Progress("Writing the tables"))
     table = _table(rows, scored)
-    return _kept(table, scored, source.words, held_out, start, output)
+    return _kept(table, scored, source.words, start, output)
 
 
 def _means(
@@ -129,7 +128,7 @@ def _table(rows: list[Row], scored: Scored) -> pd.DataFrame:
     return table
 
 
-def _kept(table: pd.DataFrame, scored: Scored, effects_words: str, held_out: str, start: float, output: Path) -> Evaluation:
+def _kept(table: pd.DataFrame, scored: Scored, effects_words: str, start: float, output: Path) -> Evaluation:
     files, request = scored.files, scored.request
     output.mkdir(parents=True, exist_ok=True)
     summary = summarise(table)
@@ -157,7 +156,7 @@ def _kept(table: pd.DataFrame, scored: Scored, effects_words: str, held_out: str
         versions={**{name: metadata.version(name) for name in _PACKAGES}, **scored.versions},
         seed=request.seed,
         remarks=tuple(dict.fromkeys(remarks)),
-        held_out=held_out,
+        held_out=request.held_out,
         seconds=round(time.monotonic() - start, 3),
     )
     write_json(output / EVALUATION, to_plain(evaluation))

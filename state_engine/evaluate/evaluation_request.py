@@ -53,6 +53,7 @@ class EvaluationRequest:
         to_counts: vcc2026: how predictions on the log1p scale are rounded to counts; None: that is an error.
         seed: of the control cells that baselines are drawn from, and of rounding.
         cell_eval: vcc2025: Python of an environment with cell-eval, which then makes the metrics; "": cell-eval2 here.
+        held_out: what the conditions are to the model, in words that are kept beside the numbers; "" when not known.
     """
 
     predicted: tuple[PredictedFile, ...]
@@ -68,6 +69,7 @@ class EvaluationRequest:
     to_counts: ToCounts | None = None
     seed: int = 0
     cell_eval: str = ""
+    held_out: str = ""
 
     def __post_init__(self) -> None:
         if not self.predicted:

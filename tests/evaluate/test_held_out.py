@@ -102,7 +102,7 @@ def test_the_corrected_prediction_by_hand(tested: tuple[Path, Evaluation]) -> No
 
 def test_baselines_know_training_cells_only(run: Path, tested: tuple[Path, Evaluation], tmp_path: Path) -> None:
     folder, made = tested
-    assert "in the training cells of model; no cell scored here is among them" in made.effects_source
+    assert "in the training cells of Tiny; no cell scored here is among them" in made.effects_source
     found = {m.name: m for m in made.methods}
     assert found["no change"].n_conditions == 2 and found["mean of other contexts"].n_conditions == 1
     assert "TNF in B was not in the training cells in any other context" in found["mean of other contexts"].reason
@@ -114,9 +114,11 @@ def test_baselines_know_training_cells_only(run: Path, tested: tuple[Path, Evalu
     values[held] = np.random.default_rng(1).permutation(values[held], axis=1)
     cells.X = values
     cells.write_h5ad(tmp_path / "cells.h5ad")
-    for name in ("training.json", "model/model.json", "model/model.safetensors"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "model").mkdir()
+    for name in ("model/model.json", "model/model.safetensors"):
         (tmp_path / name).write_bytes((run / name).read_bytes())
+    other_cells = tmp_path / "cells.h5ad"
+    write_record(tmp_path, TrainingRecord(1, SMALL, data={str(other_cells): open_dataset(other_cells).hash()}))
     (tmp_path / "split.toml").write_text((run / "split.toml").read_text().replace(str(run), str(tmp_path)))
     # this model has no effects saved with it: they are made from the training part of its split
     other = evaluate_held_out(HeldOutRequest(str(tmp_path), seeds=(1,), device="cpu"), tmp_path / "out")

@@ -1,0 +1,20 @@
+"""Evaluate: predicted against measured cells, beside simple guesses, with a verdict in words."""
+
+import streamlit as st
+
+from pages.ui.evaluateform import evaluate_form
+from pages.ui.evaluatepage import another_evaluation, chosen_evaluation, show_evaluation
+from pages.ui.widgets import errors_shown, page_head
+
+page_head(
+    "How good is it?",
+    "Predicted cells are compared with measured ones, and with what anyone could guess without a model, by the same metrics.",
+)
+
+with errors_shown():
+    run = chosen_evaluation()
+    with st.expander("Evaluate something", expanded=run is None, icon=":material/fact_check:"):
+        evaluate_form()
+    another_evaluation(run)
+    if run is not None:
+        show_evaluation(run)

@@ -1,0 +1,223 @@
+"""The Evaluate page without a browser: what is asked of the worker, and what a finished evaluation says. Jobs are done at once here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from pages.ui import evaluatechart
+from pages.ui.evaluatepage import metric_table, split_verdict
+from pages.ui.evaluateviews import paired, title
+from state_engine.config import Settings
+from state_engine.data.dataset import Choices
+from state_engine.datasets import DEMO_PATH, receive_upload
+from state_engine.errors import RequestError
+from state_engine.evaluate.comparison import Comparison, SummaryRow, verdict
+from state_engine.evaluate.evaluated import EvaluatedCondition, EvaluatedMethod, Evaluation, read_evaluation
+from state_engine.evaluate.evaluation import evaluate
+from state_engine.evaluate.evaluation_request import EvaluationRequest
+from state_engine.evaluate.held_out_request import HeldOutRequest
+from state_engine.evaluate.metrics import PROFILE_METRICS
+from state_engine.jobs import local
+from state_engine.jobs.evaluate_requests import check_evaluation, check_held_out
+from state_engine.runs import RunFolder
+from state_engine.values import from_plain, to_plain
+from tests.evaluate.test_evaluation import CONTROL, MEASURED, PREDICTED, cells
+from tests.pages.make_run import figures, make_run, opened, text
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("POLARS_MAX_THREADS", "1")
+    monkeypatch.setattr(local, "ensure_worker", lambda *arguments: False)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """What the page submits; evaluations of files are done at once, tests of models are not."""
+    jobs: list[tuple[str, dict[str, Any]]] = []
+
+    def submit(settings: Settings, kind: str, request: dict[str, Any], title: str) -> tuple[str, str]:
+        jobs.append((kind, request))
+        run = RunFolder.create(settings, kind, request, title)
+        run.start()
+        if kind == "evaluate":
+            made = from_plain(EvaluationRequest, request)
+            check_evaluation(made, settings)
+            evaluate(made, run.path)
+        run.finish("done")
+        return "job", run.id
+
+    monkeypatch.setattr(local, "submit", submit)
+    return jobs
+
+
+def page_of(monkeypatch: pytest.MonkeyPatch, home: Path, **thread: str) -> AppTest:
+    page = opened(monkeypatch, "evaluate", None, home, **thread)
+    assert not page.exception
+    return page
+
+
+def way(page: AppTest, name: str) -> AppTest:
+    page.segmented_control(key="evaluate_what").set_value(name).run()
+    assert not page.exception
+    return page
+
+
+# ---- asking ----
+
+
+def test_an_empty_page_teaches_and_has_the_demo(
+    monkeypatch: pytest.MonkeyPatch, home: Path, asked: list[tuple[str, dict[str, Any]]]
+) -> None:
+    page = page_of(monkeypatch, home)
+    assert page.title[0].value == "How good is it?" and "No model was trained here yet" in text(page)
+    page.button(key="evaluate_demo").click().run()
+    ((kind, plain),) = asked
+    request = from_plain(HeldOutRequest, plain)
+    assert kind == "test" and Path(request.model) == DEMO_PATH.parent / "model" and "IFN-beta" in request.split
+    check_held_out(request, Settings(home))
+    assert RunFolder.open(Settings(home), page.session_state["thread_evaluation"]).manifest.title.startswith("Demo model")
+    assert "left no numbers" in text(page)
+    assert "No finished prediction has measured cells" in text(way(page_of(monkeypatch, home), "A prediction"))
+
+
+def test_a_prediction_is_compared_with_the_measured_cells_of_its_data_set(
+    monkeypatch: pytest.MonkeyPatch, home: Path, asked: list[tuple[str, dict[str, Any]]]
+) -> None:
+    run = make_run(Settings(home), calibrated=True)
+    page = way(page_of(monkeypatch, home, data=""), "A prediction")
+    assert "4 measured conditions" in page.selectbox(key="evaluate_run").options[0]
+    page.button(key="evaluate_start_run").click().run()
+    assert not page.exception
+    ((kind, plain),) = asked
+    request = from_plain(EvaluationRequest, plain)
+    assert kind == "evaluate" and request.by_kind and request.real == str(run.result)
+    assert request.methods == ("corrected", "raw", "calibrated")
+    said = text(page)
+    # the raw prediction is off by 0.2 in every gene, the corrected one finds the measured effect
+    assert "Better than no change" in said and "4 conditions in 2 contexts" in said and "Metrics: cell-eval2" in said
+    assert "1 of 4 conditions are not predicted by it" in said
+    assert len(figures(page)) == 2
+    table = next(m.value for m in page.markdown if "| MAE ↓ |" in m.value)
+    assert "Calibrated (n 3)" in table and "**" in table
+    page.selectbox(key="evaluation_context").set_value("T").run()
+    other = next(m.value for m in page.markdown if "| MAE ↓ |" in m.value)
+    assert other != table and not page.exception
+    again = page_of(monkeypatch, home, evaluation=page.session_state["thread_evaluation"])
+    assert "Better than no change" in text(again)
+
+
+def test_two_files(monkeypatch: pytest.MonkeyPatch, home: Path, tmp_path: Path, asked: list[tuple[str, dict[str, Any]]]) -> None:
+    for name, made in (("predicted.h5ad", cells(PREDICTED)), ("measured.h5ad", cells(MEASURED))):
+        made.write_h5ad(tmp_path / name)
+        with (tmp_path / name).open("rb") as file:
+            receive_upload(Settings(home), name, file, (tmp_path / name).stat().st_size)
+    page = way(page_of(monkeypatch, home), "Two files")
+    for key, name in (("predicted", "predicted.h5ad"), ("real", "measured.h5ad")):
+        box = page.selectbox(key=f"evaluate_{key}")
+        box.set_value(next(o for o in box.options if o == name)).run()
+    for key in ("predicted", "real"):
+        page.selectbox(key=f"evaluate_{key}_perturbation").set_value("p").run()
+        page.selectbox(key=f"evaluate_{key}_context").set_value("c").run()
+    page.selectbox(key="evaluate_control").set_value(CONTROL).run()
+    page.button(key="evaluate_start_files").click().run()
+    assert not page.exception
+    request = from_plain(EvaluationRequest, asked[0][1])
+    assert request.choices == Choices(perturbation_key="p", control=CONTROL, context_key="c") == request.predicted_choices
+    assert "Worse than the mean of other contexts" in text(page)
+    page.selectbox(key="evaluation_metric").set_value(PROFILE_METRICS["minimal"][2]).run()
+    assert not page.exception and "no change" not in page.selectbox(key="evaluation_guess").options
+    page.selectbox(key="evaluation_method").set_value("mean of other contexts").run()
+    assert "r = " in text(page)
+
+
+def test_a_server_reads_what_is_its_own(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.h5ad").write_bytes(b"")
+    settings = Settings(home)
+    foreign = str(tmp_path / "x.h5ad")
+    with pytest.raises(RequestError, match="outside what may be read"):
+        check_held_out(HeldOutRequest(run=str(tmp_path)), settings)
+    from state_engine.evaluate.evaluation_request import PredictedFile
+
+    request = EvaluationRequest((PredictedFile(str(DEMO_PATH)),), str(DEMO_PATH), Choices(perturbation_key="perturbation"))
+    check_evaluation(request, settings)
+    for changed in (
+        replace(request, real=foreign),
+        replace(request, predicted=(PredictedFile(foreign),)),
+        replace(request, effects=str(tmp_path)),
+        replace(request, features=foreign),
+        replace(request, profile="vcc2025", cell_eval="/usr/bin/python3"),
+    ):
+        with pytest.raises(RequestError):
+            check_evaluation(changed, settings)
+    check_evaluation(replace(request, real=foreign), replace(settings, data_folders=(tmp_path,)))
+
+
+# ---- answers ----
+
+METRICS = PROFILE_METRICS["minimal"]
+COMPARED = (
+    Comparison("corrected", "no change", "expr_mae", 0.12, 0.11, 4, 1),
+    Comparison("corrected", "mean of other contexts", "expr_mae", 0.12, 0.13, 4, 3),
+    Comparison("corrected", "mean of other contexts", "delta_pearson", -0.1, 0.5, 4, 0),
+)
+MADE = Evaluation(
+    1, "minimal", "r.h5ad", 10, tuple(EvaluatedCondition(p, c, 5, 6, 7) for p in "xy" for c in "AB"),
+    (EvaluatedMethod("corrected", "prediction", ("p",), 4), EvaluatedMethod("no change", "baseline", (), 4),
+     EvaluatedMethod("mean of other contexts", "baseline", (), 2, "2 of 4 conditions have none.")),
+    (SummaryRow("corrected", "expr_mae", "", 0.12, 0.01, 4), SummaryRow("no change", "expr_mae", "", 0.11, None, 4),
+     SummaryRow("mean of other contexts", "expr_mae", "", 0.13, None, 2), SummaryRow("corrected", "delta_pearson", "", -0.1, None, 4),
+     SummaryRow("mean of other contexts", "delta_pearson", "", 0.5, None, 2)),
+    COMPARED, verdict(COMPARED, METRICS), "measured", "training", "cell-eval2", "", "cpu",
+)  # fmt: skip
+
+
+def test_the_best_of_each_row_is_bold_and_what_is_missing_a_dash() -> None:
+    made, _ = metric_table(MADE)
+    lines = made.splitlines()
+    assert lines[0].startswith("| | Prediction | No change | Mean of other contexts (n 2) |")
+    assert lines[2] == "| MAE ↓ | 0.1200 ±0.0100 | **0.1100** | 0.1300 |"
+    assert lines[3] == "| Pearson ↑ | −0.1000 | – | **0.5000** |" and len(lines) == 4
+
+
+def test_worse_is_said_first_with_numbers() -> None:
+    worse, better = split_verdict(MADE, "corrected")
+    assert worse == [
+        "Worse than no change: MAE 0.120 against 0.110, better in 1 of 4 conditions.",
+        "Worse than the mean of other contexts: Pearson -0.100 against 0.500, better in 0 of 4 conditions.",
+    ]
+    assert better == ["Better than the mean of other contexts: MAE 0.120 against 0.130, better in 3 of 4 conditions."]
+    assert split_verdict(MADE, "raw") == ([], []) and title("raw") == "Raw prediction" and title("mine") == "Mine"
+
+
+def test_conditions_are_paired_and_counted() -> None:
+    table = pd.DataFrame(
+        [("corrected", s, p, "A", "expr_mae", v) for s, p, v in ((1, "x", 0.1), (2, "x", 0.3), (1, "y", 0.5))]
+        + [("no change", 0, "x", "A", "expr_mae", 0.4), ("no change", 0, "z", "A", "expr_mae", 0.4)],
+        columns=["method", "seed", "perturbation", "context", "metric", "value"],
+    )
+    rows = paired(table, "expr_mae", "corrected", "no change")
+    assert rows.to_dict("records") == [{"perturbation": "x", "context": "A", "own": 0.2, "other": 0.4}]
+    figure = evaluatechart.conditions(rows, "Prediction", "No change", "MAE", False, ("x", "A"))
+    assert [t.name for t in figure.data] == ["prediction better (1)", "not better (0)", None]
+    assert paired(table, "expr_mae", "corrected", "ridge").empty
+
+
+def test_effects_are_drawn_and_correlated() -> None:
+    measured, predicted = np.array([1, -1, 0, 0.1], np.float32), np.array([0.5, -0.5, 0, 0.05], np.float32)
+    figure = evaluatechart.effects(("a", "b", "c", "d"), measured, predicted, "prediction", names=2)
+    assert sorted(a.text for a in figure.layout.annotations) == ["a", "b"]
+    assert evaluatechart.agreement(measured, predicted) == pytest.approx(1)
+    assert evaluatechart.agreement(measured, np.zeros(4, np.float32)) is None
+
+
+def test_a_kept_evaluation_reads_back(tmp_path: Path) -> None:
+    assert from_plain(Evaluation, to_plain(MADE)) == MADE and read_evaluation(tmp_path) is None
