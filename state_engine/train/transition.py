@@ -98,9 +98,11 @@ def _train(
 ) -> ModelCard:  # fmt: skip
     on_progress(Progress("Choosing features"))
     features = read_vectors(request, split.control)
+    threads = torch.get_num_threads()
     inputs = choose_inputs(split, replace(request, genes=_known_genes(request, record, init_from)))
     labels = None if features is None else features.labels
     cells = read_training_cells(split, inputs, request, _cache(output), on_progress, labels)
+    torch.set_num_threads(threads)  # compiled loops that choose genes set their own number, and with it everybody's
     on_progress(Progress("Loading the network"))
     with torch.random.fork_rng():
         torch.manual_seed(request.seed)
