@@ -10,11 +10,13 @@ import pytest
 
 from state_engine.config import Settings
 from state_engine.data.dataset import open_dataset
+from state_engine.data.split_plan import plan_files, read_plan
 from state_engine.datasets import get_dataset, list_datasets, remove_dataset
 from state_engine.errors import DownloadError, JobCancelled, RequestError
 from state_engine.jobs import local, public_data_tasks
 from state_engine.jobs.kinds import WarmCache, check_kind, load_target
 from state_engine.jobs.store import JobStore
+from state_engine.jobs.train_requests import check_places
 from state_engine.jobs.worker import WorkerOptions
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.public_data.fetch import remove_fetched
@@ -107,3 +109,15 @@ def test_a_cancelled_download_continues_in_the_next_job(server: FileServer, tmp_
         assert (settings.home / "public" / "big" / "big.bin").read_bytes() == content
     finally:
         local.stop_worker(settings)
+
+
+def test_the_plan_that_came_can_be_trained_on_here(server: FileServer, tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "home")
+    _, made = fetched(tmp_path)
+    plan = read_plan(Path(made["plans"][0]))
+    check_places(plan, settings)
+    assert {file.name for _, file in plan_files(plan, tmp_path)} == {"competition_train.h5", "hepg2.h5"}
+    for identity in made["data"]:
+        remove_dataset(settings, identity)
+    with pytest.raises(RequestError, match="outside what may be read"):
+        check_places(plan, settings)
