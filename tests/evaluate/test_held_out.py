@@ -14,7 +14,7 @@ from state_engine.checkpoints.store import read_card
 from state_engine.cli import main
 from state_engine.data.dataset import open_dataset
 from state_engine.data.split_plan import FewShot, SplitPlan, plan_text
-from state_engine.data.splits import apply_plan
+from state_engine.data.splits import Split, apply_plan
 from state_engine.datasets import DEMO_PATH
 from state_engine.errors import ConfigError, RunError, SplitError
 from state_engine.evaluate.evaluated import Evaluation, read_evaluation
@@ -34,15 +34,21 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLARS_MAX_THREADS", "1")
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training, by hand: in B, IFNB1 validates, TNF and the pair are tested; NK (without TNF) trains."""
-    folder = tmp_path_factory.mktemp("run")
-    dataset = open_dataset(write_cells(folder / "cells.h5ad", 480))
+def begin(folder: Path) -> Split:
+    """The folder of a training of folder/cells.h5ad: in B, IFNB1 validates, TNF and the pair are tested; NK (without TNF) trains."""
+    dataset = open_dataset(folder / "cells.h5ad")
     held = FewShot("d", "B", val=("IFNB1",), test=("JUN,FOS", "TNF"))
     split = apply_plan(SplitPlan((("d", str(dataset.path)),), ("d",), fewshot=(held,)), [("d", dataset)])
     write_record(folder, TrainingRecord(1, SMALL, data={str(dataset.path): dataset.hash()}))
     write_split(folder, split)
+    return split
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    write_cells(folder / "cells.h5ad", 480)
+    split = begin(folder)
     write_model(folder / "model")
     add_baselines(folder / "model", split)
     return folder
@@ -114,12 +120,10 @@ def test_baselines_know_training_cells_only(run: Path, tested: tuple[Path, Evalu
     values[held] = np.random.default_rng(1).permutation(values[held], axis=1)
     cells.X = values
     cells.write_h5ad(tmp_path / "cells.h5ad")
+    begin(tmp_path)
     (tmp_path / "model").mkdir()
-    for name in ("model/model.json", "model/model.safetensors"):
-        (tmp_path / name).write_bytes((run / name).read_bytes())
-    other_cells = tmp_path / "cells.h5ad"
-    write_record(tmp_path, TrainingRecord(1, SMALL, data={str(other_cells): open_dataset(other_cells).hash()}))
-    (tmp_path / "split.toml").write_text((run / "split.toml").read_text().replace(str(run), str(tmp_path)))
+    for name in ("model.json", "model.safetensors"):
+        (tmp_path / "model" / name).write_bytes((run / "model" / name).read_bytes())
     # this model has no effects saved with it: they are made from the training part of its split
     other = evaluate_held_out(HeldOutRequest(str(tmp_path), seeds=(1,), device="cpu"), tmp_path / "out")
     kept, again = (read_condition(f / "effects.npz", "JUN,FOS", "B") for f in (folder, tmp_path / "out"))
