@@ -62,7 +62,7 @@ class Calibrated:
         fitted = self.calibration
         text = (
             f"Calibrated: {fitted.paired:.2f} of the predicted effect and {fitted.mean:.2f} of the mean effect over other contexts, "
-            f"as fitted on {fitted.conditions:,} validation {'condition' if fitted.conditions == 1 else 'conditions'}."
+            f"as fitted on {fitted.conditions:,} held-out {'condition' if fitted.conditions == 1 else 'conditions'}."
         )
         return text + (f" {missing_words(self.missing)} have no calibrated values." if self.missing else "")
 

@@ -14,6 +14,7 @@ import state_engine.challenge.template_command as template
 import state_engine.embed_commands as embedding
 import state_engine.public_data.commands as public
 import state_engine.search_commands as search
+import state_engine.train.calibrate_command as calibrating
 import state_engine.train.command as training
 from state_engine import __version__
 from state_engine.data.dataset import Choices
@@ -56,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     challenge.add_submit_parser(commands).set_defaults(run=lambda o: challenge.run_submit(o, print, _on_terminal()))
     scoring.add_score_parser(commands).set_defaults(run=lambda o: scoring.run_score(o, print, _on_terminal()))
     evaluation.add_evaluate_parser(commands).set_defaults(run=lambda o: evaluation.run_evaluate(o, print, _on_terminal()))
+    calibrating.add_calibrate_parser(commands).set_defaults(run=lambda o: calibrating.run_calibrate(o, print, _on_terminal()))
     training.add_train_parser(commands).set_defaults(run=lambda o: training.run_train(o, print, _on_terminal()))
     held_out.add_test_parser(commands).set_defaults(run=lambda o: held_out.run_test(o, print, _on_terminal()))
     challenge.add_verify_parser(commands).set_defaults(run=lambda o: challenge.run_verify(o, print, _on_terminal()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from state_engine import keys
 from state_engine.baseline_effects import baseline_effects
 from state_engine.checkpoints.baselines import effects_hash, save_effects
 from state_engine.checkpoints.store import read_card
+from state_engine.cli import main
 from state_engine.errors import CheckpointError, ConfigError, RequestError
 from state_engine.models.baselines import BASELINES, EffectTable, fit_ridge
 from state_engine.predict import predict
@@ -107,6 +109,14 @@ def test_what_it_says_of_itself(request_: PredictionRequest) -> None:
     assert "--method" not in command_of(replace(request_, method="model"))
     with pytest.raises(ConfigError, match="Known: model, no change"):
         replace(request_, method="guess")
+
+
+def test_the_command_line_takes_a_baseline(
+    request_: PredictionRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = shlex.split(command_of(request_, str(tmp_path / "cli.h5ad")))[3:]
+    assert main(words) == 0 and "Not predicted by the model" in capsys.readouterr().out
+    np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "cli.h5ad").X, run(request_).X)
 
 
 def test_conditions_without_a_baseline_are_named_and_nothing_is_written(request_: PredictionRequest, tmp_path: Path) -> None:

@@ -79,7 +79,9 @@ def test_without_a_baseline_there_is_nothing_and_it_is_said(tmp_path: Path) -> N
     manifest = json.loads(result.uns[keys.MANIFEST])["calibration"]
     assert manifest["without"] == [["IFNB1", "B"]] and (manifest["paired"], manifest["mean"]) == (0.25, 0.5)
     assert (
-        "0.25 of the predicted effect and 0.50 of the mean" in remarks[0] and "IFNB1 in B: trained on in no other" in remarks[0]
+        "0.25 of the predicted effect and 0.50 of the mean effect over other contexts, as fitted on 1 held-out condition."
+        in remarks[0]
+        and "IFNB1 in B: trained on in no other" in remarks[0]
     )
 
 

@@ -12,6 +12,10 @@ from state_engine.errors import listed
 _METHODS = {"corrected": "Model, corrected", "raw": "Model, raw", "mean": "Mean of other contexts", "none": "No change"}
 _R = {"corrected": "r_paired", "raw": "r_raw", "mean": "r_mean"}
 _CALIBRATED = {"calibrated": "Calibrated", "corrected": "Model, corrected", "mean": "Mean of other contexts", "none": "No change"}
+_ORIGINS = {
+    "validation cells": "held out for validation and never test cells",
+    "left-out contexts": "contexts of the training, each predicted by a further model that was trained without it",
+}
 
 
 def worth(card: ModelCard) -> None:
@@ -110,7 +114,7 @@ def _calibration(card: ModelCard) -> None:
             for name, words in _CALIBRATED.items()
             if f"mae_{name}" in found.scores
         ],
-        columns=["On validation conditions", "MAE", "MSE"],
+        columns=["On these conditions", "MAE", "MSE"],
     )
     numbers = {name: st.column_config.NumberColumn(format="%.4f") for name in ("MAE", "MSE")}
     st.dataframe(table, hide_index=True, key="calibration_scores", column_config=numbers)
@@ -139,7 +143,7 @@ def calibration_words(found: Calibration) -> str:
 def fit_words(found: Calibration) -> str:
     """What a calibration was fitted on, in a sentence or three."""
     text = (
-        f"Fitted by least squares on {plural(found.conditions, 'validation condition')} ({plural(found.cells, 'measured cell')}; never test cells): "
+        f"Fitted by least squares on {plural(found.conditions, 'condition')} ({plural(found.cells, 'measured cell')}), {_ORIGINS[found.origin]}: "
         f"{listed(found.perturbations, 4)} in {listed(found.contexts, 4)}. Each weight lies between {found.lowest:g} and {found.highest:g} "
         f"and is pulled a little towards {found.prior[0]:g} and {found.prior[1]:g}."
     )

@@ -41,6 +41,7 @@ class Calibration:
         scores: means over conditions, on the mean cell: "mae_none", "mae_corrected", "mae_mean", "mae_calibrated", and the same
             with "mse_". The calibrated ones are of conditions left out of the fit, and missing where none could be.
         seed: of the basal cells.
+        origin: cells held out for validation, or contexts of the training that further models, trained without them, predicted.
     """
 
     paired: float
@@ -58,6 +59,7 @@ class Calibration:
     mean_range: tuple[float, ...] = ()
     scores: dict[str, float] = field(default_factory=dict)
     seed: int = 42
+    origin: Literal["validation cells", "left-out contexts"] = "validation cells"
 
 
 @dataclass(frozen=True)

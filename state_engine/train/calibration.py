@@ -37,6 +37,7 @@ from state_engine.train.effects import effect_table
 if TYPE_CHECKING:
     from state_engine.data.splits import Split, SplitSource
 
+Origin = Literal["validation cells", "left-out contexts"]
 STAGE = "Calibrating on validation cells"
 MIN_CELLS = 10  # measured cells of a condition; fewer say little about an effect
 MOST_CELLS = 512  # control cells that are predicted in each context
@@ -87,10 +88,23 @@ def calibrate(
     Raises:
         IncompatibleError: a file of the split that the model cannot read.
     """
-    conditions = list(_conditions(loaded, effects, split, seed, on_progress))
+    conditions = tuple(validation_conditions(loaded, effects, split, seed, on_progress))
+    return fit_calibration(conditions, predicts_expression(loaded.card), seed)
+
+
+def fit_calibration(
+    conditions: Sequence[Condition], expression: bool, seed: int = 42, origin: Origin = "validation cells"
+) -> Calibration | None:
+    """The weights that fit conditions, and how well they do on those left out of the fit; None without any effect to weigh.
+
+    Args:
+        conditions: that the models behind them never saw.
+        expression: what was predicted is not below 0.
+        seed: of the folds; noted on the calibration.
+        origin: where the conditions come from.
+    """
     if not any(np.any(c.paired) or np.any(c.mean) for c in conditions):
         return None
-    lowest = 0.0 if predicts_expression(loaded.card) else None
     whole = fit_mixture(conditions)
     crossed, folds = _folds(conditions, seed)
     fits = [(fit_mixture([c for c in conditions if c not in fold]), fold) for fold in folds]
@@ -108,8 +122,9 @@ def calibrate(
         folds=len(folds),
         paired_range=_range([fit.paired for fit, _ in fits]),
         mean_range=_range([fit.mean for fit, _ in fits]),
-        scores=_scores(conditions, fits, lowest),
+        scores=_scores(conditions, fits, 0.0 if expression else None),
         seed=seed,
+        origin=origin,
     )
 
 
@@ -151,9 +166,10 @@ class _Place:
     rows: dict[str, np.ndarray]
 
 
-def _conditions(
-    loaded: LoadedModel, effects: EffectTable, split: Split, seed: int, on_progress: OnProgress
+def validation_conditions(
+    loaded: LoadedModel, effects: EffectTable, split: Split, seed: int, on_progress: OnProgress = silent
 ) -> Iterator[Condition]:
+    """What the model says of each validation condition, beside the mean effect of other contexts and what was measured."""
     places = _chosen(list(_places(loaded.card, effects, split)), seed)
     total, done = sum(len(place.rows) for place in places), 0
     for place in places:

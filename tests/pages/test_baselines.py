@@ -104,7 +104,7 @@ def test_the_card_says_how_far_to_believe_the_model(home: Path, monkeypatch: pyt
     assert "Worse than the mean effect of the other contexts**]: MAE 0.0700 against 0.0500" in text(page)
     assert "**0.25** of the model's own effect and **0.50**" in text(page)
     assert "closer than either alone**]: MAE 0.0400 against 0.0500" in text(page)
-    assert "2 validation conditions (40 measured cells; never test cells): IFNB1 in B, NK" in text(page)
+    assert "2 conditions (40 measured cells), held out for validation and never test cells: IFNB1 in B, NK" in text(page)
     assert "Leaving contexts out in turn (2 times), the weights were 0.20 to 0.30 and 0.40 to 0.60" in text(page)
 
 
@@ -113,6 +113,7 @@ def test_where_mixing_did_not_help_or_was_not_measured_the_card_says_so() -> Non
     assert "one alone is closer**]: MAE 0.0500 against 0.0550" in calibration_words(worse)
     assert "on one condition, so whether that helps elsewhere was not measured" in calibration_words(WEIGHTS)
     assert "Leaving" not in fit_words(WEIGHTS)
+    assert "by a further model that was trained without it" in fit_words(replace(WEIGHTS, origin="left-out contexts"))
 
 
 def test_a_model_from_elsewhere_has_no_such_section(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
