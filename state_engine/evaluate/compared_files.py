@@ -20,7 +20,7 @@ from state_engine.data.expression import FeatureSource, iter_features, match_gen
 from state_engine.errors import EmptyDataError, GeneError, LabelError, RequestError, ScaleError, listed
 from state_engine.evaluate.evaluation_request import EvaluationRequest, PredictedFile
 
-BLOCK_VALUES = 3e7
+BLOCK_VALUES = 8e6
 _PREDICTED = (keys.PREDICTED, keys.PREDICTED_CONTROL)
 _MEASURED = (keys.OBSERVED, keys.OBSERVED_CONTROL)
 

@@ -13,6 +13,8 @@ from state_engine.evaluate.scores import Metric
 
 # metrics that decide the words: how far off, and whether the pattern is right
 SPOKEN: Final = ("expr_mae", "mae", "delta_pearson", "pds_l1", "discrimination_score_l1", "overlap_at_N", "de_wilcoxon_overlap")
+# a lead smaller than this part of the number is none; falling behind is always said
+TIE: Final = 1e-3
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def verdict(found: Sequence[Comparison], metrics: Sequence[Metric]) -> tuple[str
         for baseline in dict.fromkeys(c.baseline for c in found if c.method == method):
             spoken = [c for c in found if (c.method, c.baseline) == (method, baseline) and c.metric in SPOKEN]
             bad = [c for c in spoken if c.worse(by_name[c.metric].more_is_better)]
-            good = [c for c in spoken if c.value != c.other and c not in bad]
+            good = [c for c in spoken if c not in bad and abs(c.value - c.other) > TIE * abs(c.other)]
             if bad:
                 worse.append(f"Worse than {_the(baseline)}: {'; '.join(_numbers(c, by_name[c.metric]) for c in bad)}.")
             if good:

@@ -195,6 +195,11 @@ def test_worse_is_said_first_with_numbers() -> None:
         "Worse than the mean of other contexts: Pearson -0.100 against 0.500, better in 0 of 4 conditions.",
     ]
     assert better == ["Better than the mean of other contexts: MAE 0.120 against 0.130, better in 3 of 4 conditions."]
+    close = (
+        Comparison("a", "no change", "expr_mae", 0.12, 0.12001, 4, 2),
+        Comparison("b", "no change", "expr_mae", 0.12001, 0.12, 4, 2),
+    )
+    assert verdict(close, METRICS) == ("B. Worse than no change: MAE 0.12001 against 0.12000, better in 2 of 4 conditions.",)
     assert split_verdict(MADE, "raw") == ([], []) and title("raw") == "Raw prediction" and title("mine") == "Mine"
 
 
