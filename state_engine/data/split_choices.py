@@ -104,11 +104,12 @@ def _draw(plan: SplitPlan, dataset: Dataset, n: int, contexts: tuple[str, ...], 
 
 
 def suggest_plan(dataset: Dataset, name: str = "", seed: int = 42) -> SplitPlan:
-    """A sensible default with test and validation parts.
+    """A sensible default.
 
-    With three or more contexts that have controls and share perturbations: one of middle size is tested on, the next smaller one
-    validates. Otherwise perturbations are held out, in the smaller of two contexts (the larger one still teaches them), or in the
-    only one (to be predicted from features). Nothing is held out where there are too few for both.
+    With three or more contexts that have controls and share perturbations: one of middle size is tested on. None validates: a context
+    that does not teach costs more than its validation is worth, and a calibration can leave contexts out in turn. Otherwise
+    perturbations are held out to test and to validate on, in the smaller of two contexts (the larger one still teaches them), or in
+    the only one (to be predicted from features). Nothing is held out where there are too few for both.
     """
     plan, control = everything(dataset, name), dataset.require_control()
     cells = {c: len(dataset.control_rows(c)) for c in dataset.contexts}
@@ -120,9 +121,7 @@ def suggest_plan(dataset: Dataset, name: str = "", seed: int = 42) -> SplitPlan:
     order = [context for _, context in sorted(usable, key=lambda pair: (-pair[0], pair[1]))]
     shared = [c for c in order if candidates(dataset, (c,))[0]]
     if len(shared) >= 3:
-        middle = len(shared) // 2
-        plan = hold_out_contexts(plan, (shared[middle],), "test")
-        return hold_out_contexts(plan, (shared[min(middle + 1, len(shared) - 1)],), "val")
+        return hold_out_contexts(plan, (shared[len(shared) // 2],), "test")
     if not order:
         return plan
     where = (order[-1],)

@@ -292,7 +292,7 @@ def _plainly(label: str) -> tuple[str, ...]:
 
 def _warnings(split: Split, table: pd.DataFrame, control: str) -> Iterator[str]:
     for name, why in (
-        ("val", "there are no validation curves, and nothing to calibrate on"),
+        ("val", "there are no validation curves"),
         ("test", "nothing shows how good the model is"),
     ):
         if not (table[table["perturbation"] != control][name] > 0).any():

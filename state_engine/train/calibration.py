@@ -33,13 +33,13 @@ from state_engine.models.mixture import BOUNDS, PRIOR, Condition, Mixture, fit_m
 from state_engine.outputs import batch_indices, expression_source
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.effects import effect_table
+from state_engine.train.folds import MIN_CELLS
 
 if TYPE_CHECKING:
     from state_engine.data.splits import Split, SplitSource
 
 Origin = Literal["validation cells", "left-out contexts"]
 STAGE = "Calibrating on validation cells"
-MIN_CELLS = 10  # measured cells of a condition; fewer say little about an effect
 MOST_CELLS = 512  # control cells that are predicted in each context
 MOST_CONDITIONS = 400
 MOST_FOLDS = 10

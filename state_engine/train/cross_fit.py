@@ -12,21 +12,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from state_engine.checkpoints.baselines import load_effects
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.store import load_model, read_card, set_calibration
-from state_engine.data.splits import TRAIN, UNUSED, VAL, Split
+from state_engine.data.splits import Split
 from state_engine.errors import RunError
 from state_engine.models.mixture import Condition
-from state_engine.progress import OnProgress, Progress, silent
-from state_engine.train.calibration import MIN_CELLS, fit_calibration, predicts_expression, validation_conditions
+from state_engine.progress import OnProgress, silent
+from state_engine.train.calibration import fit_calibration, predicts_expression, validation_conditions
+from state_engine.train.folds import MOST_CONTEXTS, fold_split, fold_steps, left_out_places
 from state_engine.train.request import TrainRequest
 from state_engine.train.run_folder import MODEL, open_training_split, read_record
 from state_engine.train.transition import train_transition
 
-MOST_CONTEXTS = 6
 FOLD = ".fold"
 
 
@@ -52,54 +50,35 @@ def cross_fit(
     if record.state != "done":
         raise RunError(f"The training in {run} is not done.", f"It is {record.state}.", "Go on with it first: train --resume.")
     split = open_training_split(run)
-    places = left_out_places(split)
+    places = left_out_places(split, most, seed)
     if len(places) < 2:
         raise RunError(
             "There is nothing to leave out.",
             f"{len(places)} contexts have trained perturbations that another context has too.",
             "Calibrate on validation cells instead: hold some out when training.",
         )
-    if len(places) > most:
-        chosen = np.random.default_rng(seed).choice(len(places), most, replace=False)
-        places = [places[i] for i in sorted(chosen.tolist())]
     request = replace(
         record.request,
-        steps=steps or max(1, record.request.steps * 2 // 3),
+        steps=steps or fold_steps(record.request.steps),
         calibrate=False,
+        cross_fit=False,
         validate_every=0,
         checkpoint_every=0,
+        devices=1,
+        nodes=1,
     )
     init_from = Path(record.init_from) if record.init_from else None
     conditions: list[Condition] = []
     for number, place in enumerate(places, 1):
-        on_progress(Progress("Training without a context", message=f"{number} of {len(places)}: without {place[1]}"))
-        conditions += _fold(fold_split(split, place), request, run / FOLD, seed, init_from, on_progress)
+        words = f"Calibrating without {place[1]}, {number} of {len(places)}"
+        conditions += _fold(fold_split(split, place), request, run / FOLD, seed, init_from, _under(words, on_progress))
     fitted = fit_calibration(conditions, predicts_expression(read_card(run / MODEL)), seed, "left-out contexts")
     return set_calibration(run / MODEL, fitted)
 
 
-def left_out_places(split: Split) -> list[tuple[str, str]]:
-    """(data set, context) pairs that can be left out: with controls, and perturbations that are trained in another context too."""
-    table = split.table()
-    trained = table[(table["train"] >= MIN_CELLS)]
-    perturbed = trained[trained["perturbation"] != split.control]
-    contexts = perturbed.groupby("perturbation")["context"].nunique()
-    shared = perturbed[perturbed["perturbation"].map(contexts) > 1]
-    places = {*zip(shared["dataset"], shared["context"], strict=True)}
-    controls = trained[trained["perturbation"] == split.control]
-    return sorted(places & {*zip(controls["dataset"], controls["context"], strict=True)})
-
-
-def fold_split(split: Split, place: tuple[str, str]) -> Split:
-    """The split with one trained context for validation; what was held out before is not used at all."""
-    name, context = place
-    sources = []
-    for source in split.sources:
-        parts = np.where(source.parts == TRAIN, TRAIN, UNUSED).astype(np.uint8)
-        if source.name == name:
-            parts[(parts == TRAIN) & (source.dataset.context_labels() == context)] = VAL
-        sources.append(replace(source, parts=parts))
-    return replace(split, sources=tuple(sources))
+def _under(words: str, on_progress: OnProgress) -> OnProgress:
+    """Progress of a further training, named as such; its own remarks are left out."""
+    return lambda progress: on_progress(replace(progress, stage=f"{words}: {progress.stage.lower()}", message=""))
 
 
 def _fold(

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Literal
 
 from state_engine.models.config import BackboneConfig, TransitionConfig
+from state_engine.train.folds import fold_steps
 from state_engine.train.request import TrainRequest
 
 # multiplications and additions a second, of a step's mixture of small and large products; the CPU's are for one core
@@ -51,7 +52,11 @@ def count_parameters(config: TransitionConfig) -> int:
 
 
 def estimate_training(
-    request: TrainRequest, config: TransitionConfig, cells: int, device: Literal["cpu", "cuda", "mps"] = "cpu"
+    request: TrainRequest,
+    config: TransitionConfig,
+    cells: int,
+    device: Literal["cpu", "cuda", "mps"] = "cpu",
+    folds: int = 0,
 ) -> TrainEstimate:
     """Time and memory of a training.
 
@@ -60,6 +65,7 @@ def estimate_training(
         config: its network, see `network_config`.
         cells: that are trained on.
         device: where it will run.
+        folds: further trainings that calibrate it.
     """
     parameters, rows = count_parameters(config), request.sets_a_step * request.set_size
     once_a_set = _mlp(config.perturbation_dim, config.backbone.hidden, config.backbone.hidden, config.encoder_layers)
@@ -69,7 +75,8 @@ def estimate_training(
     rate = _RATE.get((device, request.precision), 1e12) * ((os.cpu_count() or 1) if device == "cpu" else 1)
     step = _STEP_SECONDS[device] + 3 * (forward + attention + distances) / rate
     features = min(4 * cells * config.input_dim, int(request.cache_gb * 1024**3))
-    return TrainEstimate(parameters, _START_SECONDS + request.steps * step, 16 * parameters + features + 800_000_000, device)
+    seconds = _START_SECONDS * (1 + folds / 2) + (request.steps + folds * fold_steps(request.steps)) * step
+    return TrainEstimate(parameters, seconds, 16 * parameters + features + 800_000_000, device)
 
 
 def _mlp(wide_in: int, hidden: int, wide_out: int, layers: int) -> int:

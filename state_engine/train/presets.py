@@ -77,7 +77,7 @@ _DEFAULT: dict[str, Any] = {
     "backbone": "llama", "hidden": 256, "layers": 2, "heads": 8, "intermediate": 512, "encoder_layers": 2, "decoder_layers": 2,
     "set_size": 32, "dropout": 0.4, "loss": "energy", "learning_rate": 1e-3, "schedule": "cosine", "gradient_clip": 10.0, "ema": 0.98,
     "basal_noise": 0.3, "paired": True, "balance": "contexts", "mix": 1.0, "sets_a_step": 8, "steps": 300, "validate_every": 50,
-    "checkpoint_every": 100,
+    "checkpoint_every": 100, "cross_fit": True,
 }  # fmt: skip
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(

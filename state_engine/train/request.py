@@ -86,6 +86,7 @@ class TrainRequest:
         compile: let torch compile the network (minutes before the first step).
         cache_gb: features beyond this are read from a file beside the run instead of memory.
         calibrate: fit the calibration on validation cells at the end.
+        cross_fit: where there are none, fit it on contexts of the training that are left out of further, shorter trainings in turn.
         licence, data_name, simulated: noted on the card.
     """
 
@@ -162,6 +163,7 @@ class TrainRequest:
     compile: bool = False
     cache_gb: float = 4.0
     calibrate: bool = True
+    cross_fit: bool = False
     licence: str = "unknown"
     data_name: str = ""
     simulated: bool = False

@@ -29,7 +29,7 @@ State = Literal["running", "cancelled", "failed", "done"]
 FREE = frozenset(
     {
         "name", "steps", "device", "precision", "devices", "nodes", "compile", "cache_gb", "validate_every", "checkpoint_every",
-        "validation_sets", "calibrate", "licence", "data_name", "simulated",
+        "validation_sets", "calibrate", "cross_fit", "licence", "data_name", "simulated",
     }
 )  # fmt: skip
 

@@ -123,7 +123,15 @@ def _train(
         parameters=sum(p.numel() for p in fitted.model.parameters()), features=cells.features.where, notes=made.notes,
     )  # fmt: skip
     _write(output, record)
+    if request.calibrate and request.cross_fit and made.calibration is None:
+        return _cross_fit(split, request, output, on_progress) or made
     return made
+
+
+def _cross_fit(split: Split, request: TrainRequest, output: Path, on_progress: OnProgress) -> ModelCard | None:
+    from state_engine.train.cross_fit import cross_fit, left_out_places  # trains itself
+
+    return cross_fit(output, seed=request.seed, on_progress=on_progress) if len(left_out_places(split)) > 1 else None
 
 
 def _known_genes(request: TrainRequest, record: TrainingRecord, init_from: Path | None) -> tuple[str, ...]:

@@ -11,11 +11,13 @@ import pytest
 from state_engine.checkpoints.baselines import load_effects
 from state_engine.checkpoints.store import read_card
 from state_engine.cli import main
-from state_engine.data.dataset import Choices
-from state_engine.data.splits import TEST, TRAIN, UNUSED, VAL, Split
+from state_engine.data.dataset import Choices, open_dataset
+from state_engine.data.split_plan import SplitPlan, ZeroShot
+from state_engine.data.splits import TEST, TRAIN, UNUSED, VAL, Split, apply_plan
 from state_engine.errors import JobCancelled, RunError
-from state_engine.train import calibration, cross_fit
-from state_engine.train.run_folder import TrainingRecord, open_training_split, write_record, write_split
+from state_engine.train import calibration, cross_fit, folds
+from state_engine.train.run_folder import TrainingRecord, open_training_split, read_record, write_record, write_split
+from state_engine.train.training_log import read_curve
 from state_engine.train.transition import train_transition
 from tests.train.small import NAME, SMALL, make_data, opened
 
@@ -27,17 +29,17 @@ def split(tmp_path_factory) -> Split:
 
 @pytest.fixture(autouse=True)
 def few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    for where in (calibration, cross_fit):
+    for where in (calibration, folds):
         monkeypatch.setattr(where, "MIN_CELLS", 2)
 
 
 def test_contexts_that_are_trained_can_be_left_out(split):
-    contexts = [context for name, context in cross_fit.left_out_places(split) if name == NAME]
+    contexts = [context for name, context in folds.left_out_places(split) if name == NAME]
     assert contexts == ["CD14 monocyte", "CD4 T", "CD8 T", "NK"]  # B is held out whole
 
 
 def test_a_fold_has_one_context_for_validation_and_nothing_that_was_held_out(split):
-    fold = cross_fit.fold_split(split, (NAME, "CD4 T"))
+    fold = folds.fold_split(split, (NAME, "CD4 T"))
     before, after = split.sources[0], fold.sources[0]
     here = before.dataset.context_labels() == "CD4 T"
     assert (after.parts[here & (before.parts == TRAIN)] == VAL).all() and (here & (before.parts == TRAIN)).any()
@@ -60,7 +62,7 @@ def test_a_training_must_be_done_and_have_two_contexts(split, tmp_path, monkeypa
         cross_fit.cross_fit(tmp_path)
     with pytest.raises(RunError, match="is not done"):
         cross_fit.cross_fit(record(tmp_path / "running", split, "running"))
-    monkeypatch.setattr(cross_fit, "MIN_CELLS", 10**6)
+    monkeypatch.setattr(folds, "MIN_CELLS", 10**6)
     with pytest.raises(RunError, match="nothing to leave out"):
         cross_fit.cross_fit(record(tmp_path / "few", split, "done"))
 
@@ -81,9 +83,30 @@ def test_a_run_is_calibrated_by_leaving_contexts_out(split, tmp_path, capsys):
     assert open_training_split(run).plan.held_out() == split.plan.held_out()
 
     def cancel(progress):
-        if progress.stage == "Training" and progress.done == 1:
+        if progress.stage.endswith("2 of 2: training") and progress.done == 1:
             raise JobCancelled("Cancelled.")
 
     with pytest.raises(JobCancelled):
         cross_fit.cross_fit(run, steps=2, most=2, seed=1, on_progress=cancel)
     assert read_card(run / "model") == card and not list(run.glob(".fold*"))
+
+
+@pytest.mark.slow
+def test_a_training_without_validation_cells_calibrates_itself_and_goes_on_after_a_stop(tmp_path):
+    data = open_dataset(make_data(tmp_path))
+    whole = apply_plan(SplitPlan(((NAME, "x"),), (NAME,), (ZeroShot(NAME, "B", "test"),)), [(NAME, data)])
+    request = replace(SMALL, calibrate=True, cross_fit=True)
+    stages = []
+
+    def cancel(progress):
+        stages.append(progress.stage)
+        if progress.stage.startswith("Calibrating without") and progress.done == 1:
+            raise JobCancelled("Cancelled.")
+
+    with pytest.raises(JobCancelled):
+        train_transition(whole, request, tmp_path / "run", cancel)
+    assert read_card(tmp_path / "run").calibration is None
+    card = train_transition(whole, request, tmp_path / "run", resume=True)
+    assert card.calibration is not None and card.calibration.origin == "left-out contexts"
+    assert read_card(tmp_path / "run") == card and read_record(tmp_path / "run").state == "done"
+    assert len(read_curve(tmp_path / "run" / "log.csv")["step"]) == request.steps

@@ -1,0 +1,54 @@
+"""Contexts of a training that are left out in turn to calibrate it: which ones, and what a further training then sees. No torch.
+
+Boundary: labels and parts of a split only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from state_engine.data.splits import TRAIN, UNUSED, VAL, Split
+
+MOST_CONTEXTS = 6
+MIN_CELLS = 10  # measured cells of a condition; fewer say little about an effect
+
+
+def left_out_places(split: Split, most: int = MOST_CONTEXTS, seed: int = 42) -> list[tuple[str, str]]:
+    """(data set, context) pairs that can be left out: with controls, and perturbations that are trained in another context too.
+
+    Args:
+        split: of the training.
+        most: that are wanted, drawn by the seed where there are more.
+        seed: of the draw.
+    """
+    table = split.table()
+    trained = table[(table["train"] >= MIN_CELLS)]
+    perturbed = trained[trained["perturbation"] != split.control]
+    contexts = perturbed.groupby("perturbation")["context"].nunique()
+    shared = perturbed[perturbed["perturbation"].map(contexts) > 1]
+    places = {*zip(shared["dataset"], shared["context"], strict=True)}
+    controls = trained[trained["perturbation"] == split.control]
+    usable = sorted(places & {*zip(controls["dataset"], controls["context"], strict=True)})
+    if len(usable) <= most:
+        return usable
+    chosen = np.random.default_rng(seed).choice(len(usable), most, replace=False)
+    return [usable[i] for i in sorted(chosen.tolist())]
+
+
+def fold_steps(steps: int) -> int:
+    """Steps of a further training, two thirds of the model's own: it learns from less, and only its effects are wanted."""
+    return max(1, steps * 2 // 3)
+
+
+def fold_split(split: Split, place: tuple[str, str]) -> Split:
+    """The split with one trained context for validation; what was held out before is not used at all."""
+    name, context = place
+    sources = []
+    for source in split.sources:
+        parts = np.where(source.parts == TRAIN, TRAIN, UNUSED).astype(np.uint8)
+        if source.name == name:
+            parts[(parts == TRAIN) & (source.dataset.context_labels() == context)] = VAL
+        sources.append(replace(source, parts=parts))
+    return replace(split, sources=tuple(sources))
