@@ -53,9 +53,8 @@ def curves(folder: Path, key: str) -> bool:
             )
         else:
             st.markdown("**Error on validation cells**")
-            st.caption(
-                "The first validation is still to come." if _ahead(log, validation) else "Nothing was kept for validation."
-            )
+            # the file begins with its column names when the training begins, and only where there is something to validate on
+            st.caption("The first validation is still to come." if len(validation.columns) else "Nothing is kept for validation.")
     return True
 
 
@@ -124,7 +123,3 @@ def _smoothed(window: int) -> str:
 
 def _validated(validation: pd.DataFrame) -> str:
     return "" if validation.empty else f"Validation at {len(validation):,} {'step' if len(validation) == 1 else 'steps'}."
-
-
-def _ahead(log: pd.DataFrame, validation: pd.DataFrame) -> bool:
-    return validation.empty and len(log) < 10_000

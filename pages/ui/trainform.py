@@ -44,7 +44,7 @@ _PRESET_WORDS = {
 
 def train_form(entry: DataEntry, data: Dataset) -> None:
     """The whole form: split, model, estimate, start."""
-    st.markdown(f"**{entry.name}**: {plural(data.n_cells, 'cell')}, {len(data.perturbations) - 1:,} perturbations, "
+    st.markdown(f"**{entry.name}**: {plural(data.n_cells, 'cell')}, {plural(len(data.perturbations) - 1, 'perturbation')}, "
                 f"{plural(len(data.contexts), 'context')}, control `{data.require_control()}`.")  # fmt: skip
     st.markdown("#### What is it tested on?")
     split, request = None, None
