@@ -150,7 +150,7 @@ def _data_perturbations(dataset: Dataset, card: ModelCard) -> Finding:
     key, control = dataset.labels.perturbation_key, dataset.labels.control
     there = [str(p) for p in dataset.columns[key].categories if p != control] if key else []
     offered = len(card.perturbations) - (card.control in card.perturbations)
-    title = f"The model knows {offered:,} perturbations"
+    title = f"The model knows {offered:,} perturbation{'s' * (offered != 1)}"
     if not there:
         return Finding("perturbations", "ok", title, "The data set has control cells only: nothing to compare predictions with.")
     model = set(card.perturbations)

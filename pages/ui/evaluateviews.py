@@ -148,6 +148,8 @@ def _agreement_words(kept: ConditionEffects, method: str) -> str:
     if not others:
         return f"r = {own:.3f}."
     best = max(others, key=lambda m: others[m])
+    if f"{own:.3f}" == f"{others[best]:.3f}":
+        return f"r = {own:.3f}; {title(best).lower()} has the same.".replace("= -", "= −")
     ours, theirs = apart(own, others[best])
     return f"r = {ours}; the best of the others is {title(best).lower()} with {theirs}.".replace("= -", "= −")
 

@@ -33,6 +33,8 @@ def pick_perturbations(data: Dataset, card: ModelCard) -> tuple[str, ...]:
     wanted = st.session_state.pop(f"{key}_wanted", None)
     if wanted is not None:
         st.session_state[key] = wanted
+    elif len(options) == 1 and key not in st.session_state:
+        st.session_state[key] = list(options)
     chosen = st.multiselect(
         f"Perturbations ({len(options):,} known to this model)",
         options,
@@ -111,7 +113,8 @@ def request_form(entry: DataEntry, data: Dataset, model: Entry, perturbations: t
     chosen = st.multiselect(
         "Contexts (cell types or lines) to start from",
         contexts,
-        default=contexts[:2],
+        default=[c for c in contexts if c in unseen][:2]
+        or contexts[:2],  # those that nobody told the model of are asked for first
         key=f"contexts_{entry.id}",
         format_func=lambda c: (
             f"{c} · {len(data.control_rows(c)):,} control cells" + (" · not in training" if c in unseen else "")

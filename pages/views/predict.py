@@ -7,6 +7,7 @@ import streamlit as st
 from pages.ui import session
 from pages.ui.predictpage import allow_other_embedding, cost, pick_perturbations, request_form, show_run, submit
 from pages.ui.widgets import empty_state, errors_shown, finding, go, page_head
+from pages.ui.words import plural
 from state_engine.compatibility import check_compatibility
 from state_engine.inputs import MAKER, TO_BE_MADE
 
@@ -63,6 +64,6 @@ with errors_shown():
         st.button("Predict", key="predict_disabled", disabled=True, help="Choose at least one perturbation and one context.")
     warnings = [f for f in report.findings if f.severity == "warning"]
     if warnings:
-        with st.expander(f"{len(warnings)} things to keep in mind"):
+        with st.expander(f"{plural(len(warnings), 'thing')} to keep in mind"):
             for item in warnings:
                 finding(item.severity, item.title, item.detail, item.fix)
