@@ -167,7 +167,7 @@ class TransitionModel(nn.Module):
             attention: as in `forward`.
 
         Returns:
-            predicted (n, o) and confidence (b,).
+            predicted (n, o), confidence (b,) and token (b, d).
         """
         repeats = torch.tensor(sizes, device=encoded_basal.device)
         x = encoded_basal + encoded_perturbation.repeat_interleave(repeats, dim=0)
@@ -181,7 +181,8 @@ class TransitionModel(nn.Module):
         cells = torch.cat([part[first : first + size] for part, size in zip(parts, sizes, strict=True)])
         last = torch.stack([part[-1] for part in parts])
         confidence = self.confidence_head(last) if self.confidence_head is not None else None
-        return TransitionOutput(self._project(cells, encoded_basal, basal), confidence)
+        token = torch.stack([part[0] for part in parts]) if self.batch_token is not None else None
+        return TransitionOutput(self._project(cells, encoded_basal, basal), confidence, token=token)
 
     def decode(self, embedding: Tensor) -> Tensor:
         """Decode predicted embeddings: (..., o) -> (..., genes), log1p expression.

@@ -2,12 +2,12 @@
 
 Mini-batch k depends on the seed and k alone, so that a training that was cut off goes on as if it had not been. A pass takes
 every group as often as its cells fill sets (at least once), in an order drawn anew for each pass; or each set's context is drawn,
-all alike, and then the group. Cells of a set are drawn without repeats; a group smaller than the set gives each of its cells once,
-then some again.
+all alike, and then the group. Cells of a set are drawn without repeats; a group smaller than the set gives a smaller set, or (`fill`)
+each of its cells once, then some again.
 
 Boundary: row numbers and numpy arrays; a thread of its own gathers mini-batches ahead of the one who asks.
 
-Notation: b sets, s cells in a set, g features.
+Notation: b sets, s cells in a full set, n cells of all sets of a mini-batch, set after set, g features.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
 
@@ -32,41 +32,53 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class SetRows:
-    """Rows of some sets.
+    """Rows of some sets, set after set.
 
     Args:
-        basal, observed: (b, s).
+        sizes: (b,) cells of each set.
         perturbations: (b,).
-        share: (b,) part of other cells that is mixed in, 0 to 1; None where nothing is mixed.
-        other_basal, other_observed: (b, s) these cells.
+        basal, observed: (n,).
+        share: (n,) part of other cells that is mixed in, 0 to 1; None where nothing is mixed.
+        other_basal, other_observed: (n,) these cells.
     """
 
+    sizes: np.ndarray
+    perturbations: np.ndarray
     basal: np.ndarray
     observed: np.ndarray
-    perturbations: np.ndarray
     share: np.ndarray | None = None
     other_basal: np.ndarray | None = None
     other_observed: np.ndarray | None = None
 
     def part(self, which: slice) -> SetRows:
-        """Some of the sets."""
-        return SetRows(*(None if v is None else v[which] for v in vars(self).values()))  # type: ignore[arg-type]
+        """Some of the sets, that lie together."""
+        first, behind, _ = which.indices(len(self.sizes))
+        edges = np.concatenate([[0], np.cumsum(self.sizes)])
+        cells = slice(int(edges[first]), int(edges[behind]))
+        of_cells = (self.basal, self.observed, self.share, self.other_basal, self.other_observed)
+        return SetRows(
+            self.sizes[which],
+            self.perturbations[which],
+            *(None if v is None else v[cells] for v in of_cells),  # type: ignore[arg-type]
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class SetCells:
-    """The cells of some sets.
+    """The cells of some sets, set after set.
 
     Args:
-        basal, observed: (b, s, g) float32.
+        sizes: (b,) cells of each set.
         perturbations: (b,) int64.
-        batches: (b, s) int64, of the observed cells; 0 where there are none.
-        targets: (b, s, genes) expression of the observed cells, or None.
+        basal, observed: (n, g) float32.
+        batches: (n,) int64, of the observed cells; 0 where there are none.
+        targets: (n, genes) expression of the observed cells, or None.
     """
 
+    sizes: np.ndarray
+    perturbations: np.ndarray
     basal: np.ndarray
     observed: np.ndarray
-    perturbations: np.ndarray
     batches: np.ndarray
     targets: np.ndarray | None
 
@@ -82,14 +94,15 @@ class SetSchedule:
         paired: each set is followed by one with the same basal cells and controls as observed cells; control groups are not drawn.
         balance: see `TrainRequest`.
         mix: part of the sets (or pairs) that are mixed with cells of the same perturbation, of a context drawn anew.
+        fill: see `TrainRequest`.
     """
 
     def __init__(
         self, groups: tuple[Group, ...], set_size: int, sets_a_step: int, seed: int, paired: bool = False,
-        balance: Balance = "cells", mix: float = 0.0,
+        balance: Balance = "cells", mix: float = 0.0, fill: bool = False,
     ) -> None:  # fmt: skip
         self.groups = tuple(g for g in groups if g.perturbation) if paired else groups
-        self.set_size, self.seed, self.paired, self.mix = set_size, seed, paired, mix
+        self.set_size, self.seed, self.paired, self.mix, self.fill = set_size, seed, paired, mix, fill
         self.drawn = sets_a_step // 2 if paired else sets_a_step
         counts = [-(-len(g.cells) // set_size) for g in self.groups]
         self.turns = np.repeat(np.arange(len(self.groups)), counts)
@@ -107,13 +120,14 @@ class SetSchedule:
         """The sets of a step, counted from 0; `share` takes some of them."""
         rng = np.random.default_rng([self.seed, 0, step])
         chosen = [self.groups[i] for i in self._chosen(step, rng)]
-        made = self._drawn_from(chosen, rng)
+        sizes = np.array([self.set_size if self.fill else min(self.set_size, len(g.cells)) for g in chosen])
+        made = self._drawn_from(chosen, sizes, rng)
         if self.mix:
             others = [self.groups[_one_of(self._alike[g.perturbation], self._counts, rng)] for g in chosen]
             parts = rng.random(self.drawn) * (rng.random(self.drawn) < self.mix)
-            second = self._drawn_from(others, rng)
-            repeated = np.repeat(parts, 2 if self.paired else 1).astype(np.float32)
-            made = SetRows(made.basal, made.observed, made.perturbations, repeated, second.basal, second.observed)
+            second = self._drawn_from(others, sizes, rng)
+            shares = np.repeat(np.repeat(parts, 2 if self.paired else 1), made.sizes).astype(np.float32)
+            made = replace(made, share=shares, other_basal=second.basal, other_observed=second.observed)
         return made.part(share)
 
     def _chosen(self, step: int, rng: np.random.Generator) -> list[int]:
@@ -122,15 +136,18 @@ class SetSchedule:
         n, first = len(self.turns), step * self.drawn
         return [int(self.turns[self._order(at // n)[at % n]]) for at in range(first, first + self.drawn)]
 
-    def _drawn_from(self, groups: list[Group], rng: np.random.Generator) -> SetRows:
-        basal = np.stack([draw(g.controls, self.set_size, rng) for g in groups])
-        observed = np.stack([draw(g.cells, self.set_size, rng) for g in groups])
+    def _drawn_from(self, groups: list[Group], sizes: np.ndarray, rng: np.random.Generator) -> SetRows:
+        of = list(zip(groups, sizes.tolist(), strict=True))
+        basal = [draw(g.controls, n, rng) for g, n in of]
+        observed = [draw(g.cells, n, rng) for g, n in of]
         labels = np.array([g.perturbation for g in groups], dtype=np.int64)
         if not self.paired:
-            return SetRows(basal, observed, labels)
-        controls = np.stack([draw(g.controls, self.set_size, rng) for g in groups])
-        between = np.stack([observed, controls], axis=1).reshape(-1, self.set_size)
-        return SetRows(np.repeat(basal, 2, axis=0), between, np.stack([labels, np.zeros_like(labels)], axis=1).ravel())
+            return SetRows(sizes, labels, np.concatenate(basal), np.concatenate(observed))
+        controls = [draw(g.controls, n, rng) for g, n in of]
+        between = [part for pair in zip(observed, controls, strict=True) for part in pair]
+        twice = [part for one in basal for part in (one, one)]
+        both = np.stack([labels, np.zeros_like(labels)], axis=1).ravel()
+        return SetRows(np.repeat(sizes, 2), both, np.concatenate(twice), np.concatenate(between))
 
     def _order_of_pass(self, number: int) -> np.ndarray:
         return np.random.default_rng([self.seed, 1, number]).permutation(len(self.turns))
@@ -158,7 +175,7 @@ def draw(pool: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([pool, rng.choice(pool, size - len(pool), replace=True)])
 
 
-def validation_rows(groups: tuple[Group, ...], set_size: int, most: int, seed: int) -> SetRows | None:
+def validation_rows(groups: tuple[Group, ...], set_size: int, most: int, seed: int, fill: bool = False) -> SetRows | None:
     """Sets that stay the same all through a training: of each group in turn, until there are `most` or cells run out.
 
     Groups come in an order drawn by the seed. None without groups.
@@ -174,32 +191,33 @@ def validation_rows(groups: tuple[Group, ...], set_size: int, most: int, seed: i
                 chosen.append(group)
     if not chosen:
         return None
-    basal = np.stack([draw(g.controls, set_size, rng) for g in chosen])
-    observed = np.stack([draw(g.cells, set_size, rng) for g in chosen])
-    return SetRows(basal, observed, np.array([g.perturbation for g in chosen], dtype=np.int64))
+    sizes = [set_size if fill else min(set_size, len(g.cells)) for g in chosen]
+    basal = [draw(g.controls, n, rng) for g, n in zip(chosen, sizes, strict=True)]
+    observed = [draw(g.cells, n, rng) for g, n in zip(chosen, sizes, strict=True)]
+    labels = np.array([g.perturbation for g in chosen], dtype=np.int64)
+    return SetRows(np.array(sizes), labels, np.concatenate(basal), np.concatenate(observed))
 
 
 def gather(cells: TrainingCells, rows: SetRows) -> SetCells:
     """The cells of some sets."""
-    batches = np.maximum(cells.batch[rows.observed], 0).astype(np.int64)
     targets = None
     if cells.targets is not None:
         targets = _mixed(cells.targets, rows.observed, rows.other_observed, rows.share)
     return SetCells(
+        rows.sizes,
+        rows.perturbations,
         _mixed(cells.features, rows.basal, rows.other_basal, rows.share),
         _mixed(cells.features, rows.observed, rows.other_observed, rows.share),
-        rows.perturbations,
-        batches,
+        np.maximum(cells.batch[rows.observed], 0).astype(np.int64),
         targets,
     )
 
 
 def _mixed(features: CellFeatures, rows: np.ndarray, others: np.ndarray | None, share: np.ndarray | None) -> np.ndarray:
-    values = features.gather(rows.ravel()).reshape(*rows.shape, -1)
-    if others is None or share is None:
-        return values
-    for i in np.flatnonzero(share).tolist():
-        values[i] += share[i] * (features.gather(others[i]) - values[i])
+    values = features.gather(rows)
+    if others is not None and share is not None:
+        at = np.flatnonzero(share)
+        values[at] += share[at, None] * (features.gather(others[at]) - values[at])
     return values
 
 

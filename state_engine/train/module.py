@@ -5,7 +5,7 @@ numbers of a step (dropout, noise) depend on the seed, the step and the device's
 
 Boundary: tensors; no files. Imported only where a training starts, since Lightning takes seconds to import.
 
-Notation: b sets, s cells in a set, g features, p width of a perturbation's vector, l perturbations.
+Notation: b sets, s cells in a set, n cells of all sets, set after set, g features, p width of a perturbation's vector, l perturbations.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -23,20 +25,26 @@ from state_engine.device import dtype_of
 from state_engine.errors import ConfigError
 from state_engine.models import objectives
 from state_engine.models.losses import build_loss
-from state_engine.models.transition import TransitionModel
+from state_engine.models.transition import TransitionModel, TransitionOutput
 from state_engine.train.request import TrainRequest
 
 EMA_KEY = "running_mean"
 
 
 class MiniBatch(NamedTuple):
-    """basal, observed (b, s, g); perturbations (b,); batches (b, s); targets (b, s, genes), empty without a decoder."""
+    """sizes: cells of each set; perturbations (b,); basal, observed (n, g); batches (n,); targets (n, genes), empty without a decoder."""
 
+    sizes: tuple[int, ...]
+    perturbations: Tensor
     basal: Tensor
     observed: Tensor
-    perturbations: Tensor
     batches: Tensor
     targets: Tensor
+
+    @property
+    def even(self) -> bool:
+        """All sets have one size."""
+        return len(set(self.sizes)) == 1
 
 
 class TransitionTraining(pl.LightningModule):
@@ -73,55 +81,67 @@ class TransitionTraining(pl.LightningModule):
     def training_step(self, batch: MiniBatch, index: int) -> Tensor:
         """The loss of a step; `parts` then holds its parts, detached."""
         self._seed()
-        basal = self._disturbed(batch.basal)
-        output = self.predict(basal, batch.perturbations, batch.batches)
+        output = self.predict(batch._replace(basal=self._disturbed(batch)))
         predicted = output.predicted.float()
-        distance = self._loss(predicted, batch.observed)
+        distance = self.distances(predicted, batch.observed, batch)
         terms = {"distance": distance.mean(), **self._added(batch, output, predicted, distance)}
         weights = {"distance": 1.0, **added_parts(self.request)}
         total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         self.parts = {"loss": total.detach(), **{name: value.detach() for name, value in terms.items()}}
         return total
 
-    def predict(self, basal: Tensor, perturbations: Tensor, batches: Tensor) -> Any:
-        """The network's output for sets, in the precision of the request."""
-        dtype = dtype_of(self.request.precision)
-        with torch.autocast(basal.device.type, dtype, enabled=dtype != torch.float32):
-            given = batches if self.network.batch_encoder is not None else None
-            return self._forward(basal, self.vectors[perturbations], given, attention="full")
+    def predict(self, batch: MiniBatch) -> TransitionOutput:
+        """The network's output for the basal cells, in the precision of the request; predicted (n, o)."""
+        dtype, network = dtype_of(self.request.precision), self.network
+        vectors = self.vectors[batch.perturbations]
+        given = batch.batches if network.batch_encoder is not None else None
+        with torch.autocast(batch.basal.device.type, dtype, enabled=dtype != torch.float32):
+            if batch.even:
+                shape = (len(batch.sizes), batch.sizes[0])
+                batches = None if given is None else given.unflatten(0, shape)
+                output = self._forward(batch.basal.unflatten(0, shape), vectors, batches, attention="full")
+                return replace(output, predicted=output.predicted.flatten(0, 1))
+            encoded = network.encode_basal(batch.basal), network.encode_perturbation(vectors)
+            return network.transform_packed(*encoded, batch.sizes, batch.basal, given, attention="full")
 
-    def distances(self, predicted: Tensor, observed: Tensor) -> Tensor:
-        """The distance that is trained on, of each set: (b,)."""
-        return self._loss(predicted.float(), observed)
+    def distances(self, predicted: Tensor, observed: Tensor, batch: MiniBatch) -> Tensor:
+        """The distance that is trained on, between the cells (n, o) of each set: (b,)."""
+        if batch.even:
+            shape = (len(batch.sizes), batch.sizes[0])
+            return self._loss(predicted.float().unflatten(0, shape), observed.unflatten(0, shape))
+        pairs = zip(predicted.float().split(batch.sizes), observed.split(batch.sizes), strict=True)
+        return torch.cat([self._loss(one[None], other[None]) for one, other in pairs])
 
-    def _added(self, batch: MiniBatch, output: Any, predicted: Tensor, distance: Tensor) -> dict[str, Tensor]:
+    def _added(self, batch: MiniBatch, output: TransitionOutput, predicted: Tensor, distance: Tensor) -> dict[str, Tensor]:
         """What is added to the distance, unweighted, in the order of `added_parts`."""
         r, found = self.request, {}
         wanted = added_parts(r)
         if "effect" in wanted:
-            found["effect"] = (predicted.mean(1) - batch.observed.mean(1)).square().mean()
+            found["effect"] = (set_means(predicted, batch.sizes) - set_means(batch.observed, batch.sizes)).square().mean()
         if "change" in wanted:
             found["change"] = objectives.l1_change(predicted, batch.basal)
         if "decoder" in wanted:
-            decoded = objectives.decoder_loss(self.network, predicted, batch.targets, self._loss, r.decoder_detach)
-            found["decoder"] = decoded.mean()
-        if "confidence" in wanted:
+            decoded = self.network.decode(predicted.detach() if r.decoder_detach else predicted)
+            found["decoder"] = self.distances(decoded, batch.targets, batch).mean()
+        if "confidence" in wanted and output.confidence is not None:
             found["confidence"] = objectives.confidence_loss(output.confidence, distance, r.confidence_scale)
-        if "batch_token" in wanted and self.classifier is not None:
-            sets = objectives.batch_of_sets(batch.batches)
-            found["batch_token"] = objectives.batch_token_loss(self.classifier(output.token), sets)
+        if "batch_token" in wanted and self.classifier is not None and output.token is not None:
+            firsts = torch.tensor([0, *accumulate(batch.sizes[:-1])], device=batch.batches.device)
+            found["batch_token"] = objectives.batch_token_loss(self.classifier(output.token), batch.batches[firsts])
         return found
 
-    def _disturbed(self, basal: Tensor) -> Tensor:
-        """Noise on the basal cells; the two sets of a pair get the same."""
-        r, each = self.request, 2 if self.request.paired else 1
-        b, s, g = basal.shape
+    def _disturbed(self, batch: MiniBatch) -> Tensor:
+        """Basal cells with noise; the two sets of a pair, which follow each other, get the same."""
+        r, basal = self.request, batch.basal
+        each = 2 if r.paired else 1
+        sizes = torch.tensor(batch.sizes, device=basal.device)
         if r.gene_dropout:
-            keep = torch.rand(b // each, 1, g, device=basal.device) >= r.gene_dropout
-            basal = basal * keep.repeat_interleave(each, dim=0)
+            keep = torch.rand(len(sizes) // each, basal.shape[1], device=basal.device) >= r.gene_dropout
+            basal = basal * keep.repeat_interleave(each, dim=0).repeat_interleave(sizes, dim=0)
         if r.basal_noise:
-            noise = torch.randn(b // each, s, g, device=basal.device)
-            basal = basal + r.basal_noise * noise.repeat_interleave(each, dim=0)
+            noise = torch.randn(int(sizes[::each].sum()), basal.shape[1], device=basal.device)
+            parts = noise.split(batch.sizes[::each])
+            basal = basal + r.basal_noise * torch.cat([part for part in parts for _ in range(each)])
         return basal
 
     def _seed(self) -> None:
@@ -190,6 +210,11 @@ def _put(network: nn.Module, weights: dict[str, Tensor]) -> None:
     parameters = dict(network.named_parameters())
     for name, value in weights.items():
         parameters[name].copy_(value)
+
+
+def set_means(cells: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Mean cell of each set: (n, g) -> (b, g)."""
+    return torch.stack([part.mean(0) for part in cells.split(sizes)])
 
 
 def added_parts(request: TrainRequest) -> dict[str, float]:

@@ -66,6 +66,8 @@ class TrainRequest:
         ema: decay of a running mean of the weights, which then is the model; 0 for none.
         gene_dropout: part of a basal cell's features that is set to 0 in training; 0 for none.
         basal_noise: standard deviation of noise added to basal cells in training, in units of the features.
+        fill: a group smaller than a set gives some of its cells again until the set is full, as the reference's do; else the set is
+            smaller, and no cell is computed twice.
         sets_a_step: sets in a mini-batch, over all devices (b).
         steps: optimiser steps.
         control_mapping: basal cells are controls of the same context: any of them (random), or, with the cells of a set all of one
@@ -140,6 +142,7 @@ class TrainRequest:
     ema: float = 0.0
     gene_dropout: float = 0.0
     basal_noise: float = 0.0
+    fill: bool = False
     sets_a_step: int = 8
     steps: int = 1500
     control_mapping: ControlMapping = "random"
@@ -186,6 +189,8 @@ class TrainRequest:
                 "Each takes the same number of sets.",
                 "Make sets_a_step a multiple of devices x nodes.",
             )
+        if self.compile and not self.fill:
+            raise ConfigError("A compiled network needs sets of one size.", "Small groups give small sets.", "Set fill=true.")
         if self.paired and (self.sets_a_step // (self.devices * self.nodes)) % 2:
             raise ConfigError("Sets come in pairs.", f"sets_a_step is {self.sets_a_step}.", "Make it even for each device.")
         if self.mix > 1 or (self.mix and self.batch_token):

@@ -49,6 +49,8 @@ from state_engine.train.run_folder import (
     write_split,
 )
 
+SETS_A_PASS = 8  # validation sets predicted together
+
 
 def train_transition(
     split: Split,
@@ -209,6 +211,7 @@ class _Loader:
             request.paired,
             request.balance,
             request.mix,
+            request.fill,
         )
         self.trainer: Any = None
         self.request, self.cells = request, cells
@@ -280,9 +283,12 @@ def _fit(
     return _Fitted(made.to(device.torch_device).eval().requires_grad_(False), watch.seconds, waited)
 
 
-def _validation(cells: TrainingCells, request: TrainRequest) -> SetCells | None:
-    rows = validation_rows(cells.groups["val"], request.set_size, request.validation_sets, request.seed)
-    return None if rows is None else gather(cells, rows)
+def _validation(cells: TrainingCells, request: TrainRequest) -> tuple[SetCells, ...]:
+    """The validation sets, `SETS_A_PASS` at a time."""
+    rows = validation_rows(cells.groups["val"], request.set_size, request.validation_sets, request.seed, request.fill)
+    if rows is None:
+        return ()
+    return tuple(gather(cells, rows.part(slice(i, i + SETS_A_PASS))) for i in range(0, len(rows.sizes), SETS_A_PASS))
 
 
 def _hashes(split: Split) -> dict[str, str]:

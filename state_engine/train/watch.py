@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,12 @@ from state_engine.errors import ConfigError, JobCancelled
 from state_engine.files import replacing
 from state_engine.progress import OnProgress, Progress
 from state_engine.train.mini_batches import SetCells
-from state_engine.train.module import MiniBatch, TransitionTraining, added_parts, learning_rate
+from state_engine.train.module import MiniBatch, TransitionTraining, added_parts, learning_rate, set_means
 from state_engine.train.training_log import LOG, VALIDATION, Curve
 
 STAGE = "Training"
 CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
 LOG_SECONDS = 0.5  # on a GPU reading a loss waits for the device, so losses are read together
-SETS_A_PASS = 8
 VALIDATION_COLUMNS = ("step", "loss", "mae_raw", "mae_corrected", "mae_none", "seconds")
 
 
@@ -35,11 +35,13 @@ class Watch(pl.Callback):
     Args:
         folder: of the run.
         on_progress: told every step; may raise `JobCancelled`, then a checkpoint is saved first.
-        validation: the validation sets, or None.
+        validation: the validation sets, some at a time; may be empty.
         training: whose steps are watched.
     """
 
-    def __init__(self, folder: Path, on_progress: OnProgress, validation: SetCells | None, training: TransitionTraining) -> None:
+    def __init__(
+        self, folder: Path, on_progress: OnProgress, validation: Sequence[SetCells], training: TransitionTraining
+    ) -> None:
         self.folder, self.on_progress, self.validation = folder, on_progress, validation
         self._pending: list[tuple[int, dict[str, torch.Tensor], torch.Tensor, float]] = []
         added = tuple(added_parts(training.request))
@@ -59,7 +61,7 @@ class Watch(pl.Callback):
         columns = ("step", "loss", *self._parts, "learning_rate", "gradient_norm", "seconds")
         self._log = Curve(self.folder / LOG, columns, start)
         self.seconds_before = self._log.seconds
-        if self.validation is not None:
+        if self.validation:
             self._curve = Curve(self.folder / VALIDATION, VALIDATION_COLUMNS, start)
         self._began = self._flushed = time.perf_counter()
 
@@ -124,7 +126,7 @@ class Watch(pl.Callback):
             )
 
     def _validate(self, training: TransitionTraining, step: int) -> None:
-        if self.validation is None or self._curve is None:
+        if self._curve is None:
             return
         scores = validation_scores(training, self.validation)
         self._curve.add([{"step": step, **scores, "seconds": self.seconds}])
@@ -143,25 +145,21 @@ class Watch(pl.Callback):
 
 
 @torch.no_grad()
-def validation_scores(training: TransitionTraining, cells: SetCells) -> dict[str, float]:
+def validation_scores(training: TransitionTraining, cells: Sequence[SetCells]) -> dict[str, float]:
     """Means over the validation sets: the distance that is trained on, and MAE of the mean cell raw, corrected and for no change."""
-    device = training.device
-    total = torch.zeros(4, dtype=torch.float64)
-    n = len(cells.perturbations)
+    total, n = torch.zeros(4, dtype=torch.float64), 0
     with training.final_weights():
-        for start in range(0, n, SETS_A_PASS):
-            take = slice(start, start + SETS_A_PASS)
-            basal, observed, labels, batches = (
-                torch.from_numpy(a[take]).to(device) for a in (cells.basal, cells.observed, cells.perturbations, cells.batches)
-            )
-            predicted = training.predict(basal, labels, batches).predicted.float()
-            control = training.predict(basal, torch.zeros_like(labels), batches).predicted.float()
-            corrected = basal + predicted - control
+        for part in cells:
+            batch = on_device(mini_batch(part, False), training.device)
+            predicted = training.predict(batch).predicted.float()
+            control = training.predict(batch._replace(perturbations=torch.zeros_like(batch.perturbations))).predicted.float()
+            corrected = batch.basal + predicted - control
             if training.network.config.final_relu:
                 corrected = corrected.clamp_min(0)
-            truth = observed.mean(1)
-            errors = [(x.mean(1) - truth).abs().mean(1) for x in (predicted, corrected, basal)]
-            total += torch.stack([training.distances(predicted, observed), *errors]).sum(1).double().cpu()
+            truth = set_means(batch.observed, batch.sizes)
+            errors = [(set_means(x, batch.sizes) - truth).abs().mean(1) for x in (predicted, corrected, batch.basal)]
+            total += torch.stack([training.distances(predicted, batch.observed, batch), *errors]).sum(1).double().cpu()
+            n += len(batch.sizes)
     names = ("loss", "mae_raw", "mae_corrected", "mae_none")
     return dict(zip(names, (total / n).tolist(), strict=True))
 
@@ -176,6 +174,11 @@ def _same(existing: Path, new: Path) -> None:
 def mini_batch(cells: SetCells, pin: bool) -> MiniBatch:
     """Cells as tensors; pinned, so that they travel to a GPU while it computes."""
     targets = cells.targets if cells.targets is not None else cells.perturbations[:0]
-    arrays = (cells.basal, cells.observed, cells.perturbations, cells.batches, targets)
+    arrays = (cells.perturbations, cells.basal, cells.observed, cells.batches, targets)
     tensors = [torch.from_numpy(a) for a in arrays]
-    return MiniBatch(*(t.pin_memory() if pin else t for t in tensors))
+    return MiniBatch(tuple(cells.sizes.tolist()), *(t.pin_memory() if pin else t for t in tensors))
+
+
+def on_device(batch: MiniBatch, device: torch.device) -> MiniBatch:
+    """The same there."""
+    return MiniBatch(batch.sizes, *(t.to(device) for t in batch[1:]))

@@ -209,7 +209,7 @@ def test_a_gene_decoder_learns_expression_beside(embedded, tmp_path: Path):
 def test_every_part_of_the_loss_is_logged_and_added_with_its_weight(split, tmp_path: Path):
     request = replace(
         SMALL, control_mapping="batch", batch_token=True, confidence_token=True, l1=0.5, effect_weight=2.0, loss="combined",
-        loss_chunks=2, shuffle_chunks=True, steps=2,
+        loss_chunks=2, shuffle_chunks=True, steps=2, set_size=20,
     )  # fmt: skip
     card = train_transition(split, request, tmp_path / "run")
     assert card.config.batch_token and card.config.confidence_token
@@ -218,6 +218,14 @@ def test_every_part_of_the_loss_is_logged_and_added_with_its_weight(split, tmp_p
     assert [c for c in log if c in weights] == list(weights)
     for step in range(2):
         assert log["loss"][step] == pytest.approx(sum(w * log[n][step] for n, w in weights.items()), rel=1e-4)
+
+
+def test_sets_of_all_sizes_and_filled_ones_can_be_trained(split, tmp_path: Path):
+    request = replace(
+        SMALL, set_size=50, batch_encoder=True, confidence_token=True, paired=True, gene_dropout=0.1, basal_noise=0.1
+    )
+    hashes = {train_transition(split, replace(request, fill=fill), tmp_path / str(fill)).weights_hash for fill in (True, False)}
+    assert len(hashes) == 2
 
 
 def test_a_batch_encoder_learns_the_batches_of_all_cells(split, tmp_path: Path):
