@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from state_engine.datasets import DEMO_PATH
-from tests.browser.conftest import Server, keep_picture, no_errors, press, settle
+from tests.browser.conftest import Server, keep_picture, no_errors, pick, press, settle
 
 pytestmark = [
     pytest.mark.browser,
@@ -34,12 +34,14 @@ def test_from_clicks_to_a_model(server: Server, page: Page) -> None:
     page.wait_for_selector("text=What is it tested on?")
     settle(page)
     keep_picture(page, "train-form")
-    assert "Tested on CD8 T (held out whole). Validated on B (held out whole)." in page.inner_text("body")
+    assert "Tested on CD8 T (held out whole). Nothing is kept for validation." in page.inner_text("body")
     page.get_by_text("Perturbations", exact=True).first.click()
     page.wait_for_selector("[class*='st-key-split_n_test_demo']")
     settle(page)
-    page.get_by_text("Suggested", exact=True).first.click()
-    page.wait_for_selector("text=Tested on CD8 T")
+    page.get_by_text("Contexts", exact=True).first.click()
+    page.wait_for_selector("[class*='st-key-split_val_demo']")
+    pick(page, "split_val_demo", ["B"])
+    assert "Tested on CD8 T (held out whole). Validated on B (held out whole)." in page.inner_text("body")
     page.get_by_text("More settings").click()
     fill(page, "train_steps_default", "400")
     fill(page, "train_settings", TINY)
