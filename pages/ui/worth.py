@@ -8,6 +8,7 @@ import streamlit as st
 from pages.ui.words import plural
 from state_engine.checkpoints.card import Calibration, ModelCard
 from state_engine.errors import listed
+from state_engine.evaluate.comparison import TIE
 
 _METHODS = {"corrected": "Model, corrected", "raw": "Model, raw", "mean": "Mean of other contexts", "none": "No change"}
 _R = {"corrected": "r_paired", "raw": "r_raw", "mean": "r_mean"}
@@ -65,10 +66,11 @@ def verdict_words(scores: dict[str, float]) -> str:
             continue
         worse = [b for b, s in blocks(scores).items() if s.get("mae_corrected", 0.0) > s.get(f"mae_{name}", float("inf"))]
         counted = len([b for b in blocks(scores).values() if f"mae_{name}" in b])
-        if ours > other:
-            text = f":red[**Worse than {words}**]: MAE {ours:.4f} against {other:.4f}"
+        if abs(ours - other) <= TIE * other:
+            said = f"**No better than {words}**"
         else:
-            text = f":green[**Better than {words}**]: MAE {ours:.4f} against {other:.4f}"
+            said = f":red[**Worse than {words}**]" if ours > other else f":green[**Better than {words}**]"
+        text = f"{said}: MAE {ours:.4f} against {other:.4f}"
         if counted > 1:
             text += f"; worse in {len(worse)} of {counted:,} conditions" if worse else f"; in all {counted:,} conditions"
             text += f" ({listed(worse, 3)})" if worse else ""

@@ -316,6 +316,8 @@ def test_the_verdict_counts_conditions() -> None:
     words = verdict_words(good | {"c x d: mae_corrected": 0.02, "c x d: mae_mean": 0.05})
     assert "Better than the mean effect" in words and "in all 2 conditions" in words and "no change" not in words
     assert "conditions" not in verdict_words(good)
+    assert "No better than the mean effect" in verdict_words({"mae_corrected": 0.05001, "mae_mean": 0.05})
+    assert ":red[**Worse than the mean effect" in verdict_words({"mae_corrected": 0.0502, "mae_mean": 0.05})
     assert blocks({"x: y: mae_raw": 1.0, "mae_raw": 2.0, "note: other": 3.0}) == {"x: y": {"mae_raw": 1.0}}
 
 
