@@ -26,6 +26,7 @@ from state_engine.files import write_bytes
 from state_engine.jobs.train_requests import TrainJob, start
 from state_engine.train.estimate import estimate_training
 from state_engine.train.folds import left_out_places
+from state_engine.train.length import settled
 from state_engine.train.network import network_config
 from state_engine.train.presets import PRESETS
 from state_engine.train.request import TrainRequest, parse_settings, resolve
@@ -56,11 +57,13 @@ def train_form(entry: DataEntry, data: Dataset) -> None:
     st.markdown("#### What is trained?")
     with errors_shown():
         request = request_form(entry, data)
+        if split is not None:
+            request = settled(request, split)
     start_from = _start_from()
     with errors_shown():
         if split is not None and request is not None:
             _estimate(request, split, data)
-    label = f"Train for {request.steps:,} steps" if request is not None else "Train"
+    label = f"Train for {request.steps:,} steps" if request is not None and request.steps else "Train"
     ready = split is not None and request is not None
     pressed = st.button(label, type="primary", key="train", icon=":material/model_training:", disabled=not ready)
     if pressed and split is not None and request is not None:
@@ -160,12 +163,17 @@ def _usual(preset: str, base: TrainRequest) -> dict[str, Any]:
     """The settings that are changed most, as widgets; new ones for each preset, with its values."""
 
     def whole(column: Any, name: str, label: str, lowest: int, highest: int, words: str = "") -> int:
-        value = getattr(base, name)
-        return int(column.number_input(label, lowest, highest, value, key=f"train_{name}_{preset}", help=words or None))
+        value = getattr(base, name) or None  # 0: it follows from the data
+        return int(
+            column.number_input(
+                label, lowest, highest, value, key=f"train_{name}_{preset}", help=words or None, placeholder="by the data"
+            )
+            or 0
+        )
 
     one, two, three, four = st.columns(4)
     given: dict[str, Any] = {
-        "steps": whole(one, "steps", "Steps", 1, 10_000_000, "Of the optimiser."),
+        "steps": whole(one, "steps", "Steps", 1, 10_000_000, "Of the optimiser; more perturbations need more."),
         "set_size": whole(two, "set_size", "Cells in a set", 1, 4096, "Cells that the model sees together."),
         "sets_a_step": whole(three, "sets_a_step", "Sets a step", 1, 4096),
         "seed": whole(four, "seed", "Seed", 0, 2**31 - 1, "Of weights and the order of the cells."),

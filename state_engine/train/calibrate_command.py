@@ -19,9 +19,17 @@ def add_calibrate_parser(subparsers: Any) -> argparse.ArgumentParser:
         "model's effect and of the mean effect of other contexts to believe. Cells held out for validation or test are not used.",
     )
     parser.add_argument("--run", dest="run_folder", type=Path, required=True, metavar="RUN", help="folder of a finished training")
-    parser.add_argument("--contexts", type=int, default=6, metavar="N", help="contexts left out in turn, at most (default 6)")
     parser.add_argument(
-        "--max-steps", type=int, metavar="N", help="optimiser steps of each; default: two thirds of the model's own"
+        "--contexts",
+        type=int,
+        metavar="N",
+        help="contexts left out in turn, at most; default: 2 to 6, fewer with many perturbations",
+    )
+    parser.add_argument(
+        "--max-steps",
+        type=int,
+        metavar="N",
+        help="optimiser steps of each; default: two thirds of the model's own, 2,000 at most",
     )
     parser.add_argument("--seed", type=int, default=42, metavar="S")
     return parser

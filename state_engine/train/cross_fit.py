@@ -20,7 +20,7 @@ from state_engine.errors import RunError
 from state_engine.models.mixture import Condition
 from state_engine.progress import OnProgress, silent
 from state_engine.train.calibration import fit_calibration, predicts_expression, validation_conditions
-from state_engine.train.folds import MOST_CONTEXTS, fold_split, fold_steps, left_out_places
+from state_engine.train.folds import fold_split, fold_steps, left_out_places
 from state_engine.train.request import TrainRequest
 from state_engine.train.run_folder import MODEL, open_training_split, read_record
 from state_engine.train.transition import train_transition
@@ -29,14 +29,14 @@ FOLD = ".fold"
 
 
 def cross_fit(
-    run: Path, steps: int | None = None, most: int = MOST_CONTEXTS, seed: int = 42, on_progress: OnProgress = silent
+    run: Path, steps: int | None = None, most: int | None = None, seed: int = 42, on_progress: OnProgress = silent
 ) -> ModelCard:
     """Calibrate a finished training by leaving its contexts out in turn.
 
     Args:
         run: the training's folder.
-        steps: of each further training; None: two thirds of the model's own.
-        most: contexts that are left out, chosen by the seed when there are more.
+        steps: of each further training; None: two thirds of the model's own, 2,000 at most.
+        most: contexts that are left out, chosen by the seed when there are more; None: two to six, fewer where each has many perturbations.
         seed: of that choice, and of basal cells.
         on_progress: told every step; may raise `JobCancelled`, then the model stays as it was.
 

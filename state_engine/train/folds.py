@@ -12,15 +12,17 @@ import numpy as np
 from state_engine.data.splits import TRAIN, UNUSED, VAL, Split
 
 MOST_CONTEXTS = 6
+MOST_STEPS = 2000
+ENOUGH = 12  # conditions to weigh; with many perturbations a context or two has them
 MIN_CELLS = 10  # measured cells of a condition; fewer say little about an effect
 
 
-def left_out_places(split: Split, most: int = MOST_CONTEXTS, seed: int = 42) -> list[tuple[str, str]]:
+def left_out_places(split: Split, most: int | None = None, seed: int = 42) -> list[tuple[str, str]]:
     """(data set, context) pairs that can be left out: with controls, and perturbations that are trained in another context too.
 
     Args:
         split: of the training.
-        most: that are wanted, drawn by the seed where there are more.
+        most: that are wanted, drawn by the seed where there are more; None: two to six, until there are conditions enough.
         seed: of the draw.
     """
     table = split.table()
@@ -31,15 +33,20 @@ def left_out_places(split: Split, most: int = MOST_CONTEXTS, seed: int = 42) -> 
     places = {*zip(shared["dataset"], shared["context"], strict=True)}
     controls = trained[trained["perturbation"] == split.control]
     usable = sorted(places & {*zip(controls["dataset"], controls["context"], strict=True)})
-    if len(usable) <= most:
+    if most is None and usable:
+        most = int(np.clip(np.ceil(ENOUGH * len(places) / len(shared)), 2, MOST_CONTEXTS))
+    if most is None or len(usable) <= most:
         return usable
     chosen = np.random.default_rng(seed).choice(len(usable), most, replace=False)
     return [usable[i] for i in sorted(chosen.tolist())]
 
 
 def fold_steps(steps: int) -> int:
-    """Steps of a further training, two thirds of the model's own: it learns from less, and only its effects are wanted."""
-    return max(1, steps * 2 // 3)
+    """Steps of a further training, two thirds of the model's own: it learns from less, and only its effects are wanted.
+
+    At most `MOST_STEPS`, so that a long training is not made twice as long by weighing it.
+    """
+    return max(1, min(MOST_STEPS, steps * 2 // 3))
 
 
 def fold_split(split: Split, place: tuple[str, str]) -> Split:

@@ -69,7 +69,7 @@ class TrainRequest:
         fill: a group smaller than a set gives some of its cells again until the set is full, as the reference's do; else the set is
             smaller, and no cell is computed twice.
         sets_a_step: sets in a mini-batch, over all devices (b).
-        steps: optimiser steps.
+        steps: optimiser steps; 0 for a number that suits how many perturbations are trained (`state_engine.train.length`).
         control_mapping: basal cells are controls of the same context: any of them (random), or, with the cells of a set all of one
             batch, those of that batch (any, where it has none).
         train_control: the control label is trained too, so that a prediction can be paired.
@@ -215,11 +215,11 @@ class TrainRequest:
 
 
 _POSITIVE = (
-    "steps", "sets_a_step", "set_size", "hidden", "layers", "heads", "encoder_layers", "decoder_layers", "loss_chunks", "devices",
+    "sets_a_step", "set_size", "hidden", "layers", "heads", "encoder_layers", "decoder_layers", "loss_chunks", "devices",
     "nodes", "learning_rate", "validation_sets", "blur", "confidence_scale",
 )  # fmt: skip
 _NOT_NEGATIVE = (
-    "hvgs", "decoder_weight", "energy_weight", "sinkhorn_weight", "effect_weight", "l1", "confidence_weight", "batch_token_weight",
+    "steps", "hvgs", "decoder_weight", "energy_weight", "sinkhorn_weight", "effect_weight", "l1", "confidence_weight", "batch_token_weight",
     "warmup", "weight_decay", "gradient_clip", "basal_noise", "mix", "validate_every", "checkpoint_every", "lora_rank", "lora_alpha",
     "cache_gb", "seed",
 )  # fmt: skip

@@ -32,6 +32,7 @@ from state_engine.progress import OnProgress, Progress, silent
 from state_engine.runs import package_versions
 from state_engine.train.cells import TrainingCells, choose_inputs, read_training_cells
 from state_engine.train.finish import card_of_training, read_vectors, save_training, start_from, vectors_of
+from state_engine.train.length import settled
 from state_engine.train.mini_batches import Ahead, SetCells, SetSchedule, gather, validation_rows
 from state_engine.train.request import TrainRequest
 from state_engine.train.run_folder import (
@@ -80,7 +81,7 @@ def train_transition(
         GeneError, RepresentationError, ScaleError: the features cannot be made.
         DeviceError: no such device or precision.
     """
-    device = choose_device(request.device)
+    device, request = choose_device(request.device), settled(request, split)
     record = _begin(split, request, output, resume, device, init_from)
     try:
         return _train(split, request, output, on_progress, record, resume, init_from, device)

@@ -115,14 +115,14 @@ def test_the_suggested_split_is_shown_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch, home: Path, asked: list[TrainJob]
 ) -> None:
     page = page_of(monkeypatch, home, data="demo")
-    assert "Tested on **CD8 T** (held out whole)." in text(page) and "Counted in: 4 shorter trainings" in text(page)
+    assert "Tested on **CD8 T** (held out whole)." in text(page) and "Counted in: 2 shorter trainings" in text(page)
     assert [m.label for m in page.metric] == ["Trained on", "Validated on", "Tested on"]
     table = page.dataframe[0].value
     assert list(table.columns) == ["Context", "Perturbation", "Trained", "Validated", "Tested"]
     counted = table[["Trained", "Validated", "Tested"]].sum().tolist()
     assert [m.value for m in page.metric] == [f"{n:,} cells" for n in counted] and sum(counted) == 6000
     assert parse_plan(page.code[0].value) == suggest_plan(open_dataset(DEMO_PATH), "data")
-    assert "parameters; 300 steps of 8 x 32 cells" in text(page)
+    assert "parameters; 2,900 steps of 8 x 32 cells" in text(page)
     page.button(key="train").click().run()
     (job,) = asked
     assert job.request.preset == "default" and job.request.simulated and job.request.hvgs == 1300 and job.data == "demo"
@@ -289,7 +289,7 @@ def test_several_trainings_are_a_choice_away(monkeypatch: pytest.MonkeyPatch, ho
     picker = page.selectbox(key=f"training_pick_{first.id}")
     assert len(picker.options) == 3
     page.button(key="training_new").click().run()
-    assert page.session_state["thread_training"] == "" and page.button(key="train").label == "Train for 300 steps"
+    assert page.session_state["thread_training"] == "" and page.button(key="train").label == "Train for 2,900 steps"
     page.selectbox(key="training_pick_").set_value(second.id).run()
     assert page.session_state["thread_training"] == second.id
     assert len(set(picker.options)) == 3  # the browser tells options apart by their words

@@ -51,7 +51,7 @@ def test_a_setting_that_is_not_one_is_refused(word, message):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"steps": 0, "loss_chunks": 0}, "steps, loss_chunks must be positive"),
+        ({"set_size": 0, "loss_chunks": 0}, "set_size, loss_chunks must be positive"),
         ({"l1": -1.0}, "l1 must not be negative"),
         ({"dropout": 1.0}, "dropout must be 0 or more"),
         ({"hidden": 128, "heads": 3}, "cannot be shared by 3 heads"),

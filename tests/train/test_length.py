@@ -1,0 +1,43 @@
+"""How long a training is when nobody says it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from state_engine.train.folds import fold_steps, left_out_places
+from state_engine.train.length import MOST, settled, suggested_steps
+from state_engine.train.request import resolve
+from tests.train.small import SMALL, make_data, opened
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return opened(make_data(tmp_path_factory.mktemp("data")))
+
+
+def test_each_perturbation_takes_steps_of_its_own():
+    assert [suggested_steps(n) for n in (0, 1, 2, 14)] == [300, 300, 500, 2900]
+    assert suggested_steps(10_000) == MOST
+
+
+def test_only_trained_perturbations_count_and_a_number_that_is_given_stays(split):
+    table = split.table()
+    trained = table[(table["train"] > 0) & (table["perturbation"] != "control")]["perturbation"].nunique()
+    assert trained == 14
+    assert settled(resolve("default"), split).steps == suggested_steps(trained)
+    assert settled(replace(SMALL, steps=7), split).steps == 7
+    assert all(resolve(name).steps > 0 for name in ("state", "state_sm", "tahoe"))
+
+
+def test_with_many_perturbations_two_contexts_are_enough_to_calibrate(split, monkeypatch):
+    monkeypatch.setattr("state_engine.train.folds.MIN_CELLS", 2)
+    assert len(left_out_places(split)) == 2
+    assert len(left_out_places(split, 6)) == 4
+    monkeypatch.setattr("state_engine.train.folds.ENOUGH", 30)
+    assert len(left_out_places(split)) == 3
+
+
+def test_a_further_training_is_shorter():
+    assert [fold_steps(n) for n in (1, 300, 6000, 400_000)] == [1, 200, 2000, 2000]
