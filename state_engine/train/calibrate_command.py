@@ -23,13 +23,13 @@ def add_calibrate_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--contexts",
         type=int,
         metavar="N",
-        help="contexts left out in turn, at most; default: 2 to 6, fewer with many perturbations",
+        help="contexts left out in turn, at most; default: 4 to 6, fewer with many perturbations",
     )
     parser.add_argument(
         "--max-steps",
         type=int,
         metavar="N",
-        help="optimiser steps of each; default: two thirds of the model's own, 2,000 at most",
+        help="optimiser steps of each; default: two thirds of the model's own, 1,500 at most",
     )
     parser.add_argument("--seed", type=int, default=42, metavar="S")
     return parser

@@ -35,8 +35,8 @@ def cross_fit(
 
     Args:
         run: the training's folder.
-        steps: of each further training; None: two thirds of the model's own, 2,000 at most.
-        most: contexts that are left out, chosen by the seed when there are more; None: two to six, fewer where each has many perturbations.
+        steps: of each further training; None: two thirds of the model's own, 1,500 at most.
+        most: contexts that are left out, chosen by the seed when there are more; None: four to six, fewer where each has many perturbations.
         seed: of that choice, and of basal cells.
         on_progress: told every step; may raise `JobCancelled`, then the model stays as it was.
 

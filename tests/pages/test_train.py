@@ -115,7 +115,7 @@ def test_the_suggested_split_is_shown_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch, home: Path, asked: list[TrainJob]
 ) -> None:
     page = page_of(monkeypatch, home, data="demo")
-    assert "Tested on **CD8 T** (held out whole)." in text(page) and "Counted in: 2 shorter trainings" in text(page)
+    assert "Tested on **CD8 T** (held out whole)." in text(page) and "Counted in: 4 shorter trainings" in text(page)
     assert [m.label for m in page.metric] == ["Trained on", "Validated on", "Tested on"]
     table = page.dataframe[0].value
     assert list(table.columns) == ["Context", "Perturbation", "Trained", "Validated", "Tested"]
