@@ -25,7 +25,7 @@ from state_engine.errors import ConfigError
 from state_engine.files import write_bytes
 from state_engine.jobs.train_requests import TrainJob, start
 from state_engine.train.estimate import estimate_training
-from state_engine.train.folds import left_out_places
+from state_engine.train.folds import calibrating_places
 from state_engine.train.length import settled
 from state_engine.train.network import network_config
 from state_engine.train.presets import PRESETS
@@ -237,14 +237,14 @@ def _estimate(request: TrainRequest, split: Split, data: Dataset) -> None:
     batches = {b for source in split.sources for b in source.dataset.batches}
     config = network_config(request, width, len(labels), max(1, len(batches)), data.n_genes if request.gene_decoder else 0)
     validated = (split.table()["val"] > 0).any()
-    folds = 0 if validated or not (request.calibrate and request.cross_fit) else len(left_out_places(split))
-    guess = estimate_training(request, config, split.cells()["train"], folds=folds if folds > 1 else 0)
+    folds = 0 if validated or not (request.calibrate and request.cross_fit) else len(calibrating_places(split))
+    guess = estimate_training(request, config, split.cells()["train"], folds=folds)
     note = "" if not request.features else " With perturbation features the network is a little wider."
     st.caption(
         f"{guess.parameters:,} parameters; {request.steps:,} steps of {request.sets_a_step} x {request.set_size} cells. About "
         f"{duration(guess.seconds)} on this machine's CPU (rough; a GPU is many times faster), {size(guess.memory_bytes)} of memory.{note}"
     )
-    if folds > 1:
+    if folds:
         st.caption(
             f"Counted in: {folds} shorter trainings, each without one context. What they say of it decides how far the model is "
             "believed beside the mean of the other contexts (calibration)."

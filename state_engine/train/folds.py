@@ -41,6 +41,19 @@ def left_out_places(split: Split, most: int | None = None, seed: int = 42) -> li
     return [usable[i] for i in sorted(chosen.tolist())]
 
 
+def calibrating_places(split: Split) -> list[tuple[str, str]]:
+    """What a training without validation cells leaves out in turn to calibrate itself; empty where that would mislead or cannot be.
+
+    It misleads where only perturbations of trained contexts are tested: a context that is left out whole is harder to predict, and
+    the model would be believed far too little (on four blocks of a real screen 0.15 of its effect, where all of it was right).
+    """
+    plan = split.plan
+    if any(c.test for c in plan.fewshot) and not any(c.part == "test" for c in plan.zeroshot):
+        return []
+    places = left_out_places(split)
+    return places if len(places) > 1 else []
+
+
 def fold_steps(steps: int) -> int:
     """Steps of a further training, two thirds of the model's own: it learns from less, and only its effects are wanted.
 

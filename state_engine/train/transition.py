@@ -32,6 +32,7 @@ from state_engine.progress import OnProgress, Progress, silent
 from state_engine.runs import package_versions
 from state_engine.train.cells import TrainingCells, choose_inputs, read_training_cells
 from state_engine.train.finish import card_of_training, read_vectors, save_training, start_from, vectors_of
+from state_engine.train.folds import calibrating_places
 from state_engine.train.length import settled
 from state_engine.train.mini_batches import Ahead, SetCells, SetSchedule, gather, validation_rows
 from state_engine.train.request import TrainRequest
@@ -132,9 +133,9 @@ def _train(
 
 
 def _cross_fit(split: Split, request: TrainRequest, output: Path, on_progress: OnProgress) -> ModelCard | None:
-    from state_engine.train.cross_fit import cross_fit, left_out_places  # trains itself
+    from state_engine.train.cross_fit import cross_fit  # trains itself
 
-    return cross_fit(output, seed=request.seed, on_progress=on_progress) if len(left_out_places(split)) > 1 else None
+    return cross_fit(output, seed=request.seed, on_progress=on_progress) if calibrating_places(split) else None
 
 
 def _known_genes(request: TrainRequest, record: TrainingRecord, init_from: Path | None) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from state_engine.train.folds import fold_steps, left_out_places
+from state_engine.train.folds import calibrating_places, fold_steps, left_out_places
 from state_engine.train.length import MOST, settled, suggested_steps
 from state_engine.train.request import resolve
 from tests.train.small import SMALL, make_data, opened
@@ -42,3 +42,11 @@ def test_with_many_perturbations_few_contexts_are_enough_to_calibrate(split, mon
 
 def test_a_further_training_is_shorter():
     assert [fold_steps(n) for n in (1, 300, 6000, 400_000)] == [1, 200, 1500, 1500]
+
+
+def test_left_out_contexts_say_nothing_of_blocks_in_trained_ones(split, monkeypatch):
+    monkeypatch.setattr("state_engine.train.folds.MIN_CELLS", 2)
+    assert calibrating_places(split) == left_out_places(split)  # B is tested whole
+    plan = split.plan
+    assert calibrating_places(replace(split, plan=replace(plan, zeroshot=()))) == []  # of NK one perturbation
+    assert len(calibrating_places(replace(split, plan=replace(plan, zeroshot=(), fewshot=())))) == 4
