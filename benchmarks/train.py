@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from state_engine.data.dataset import Choices
+from state_engine.train.mini_batches import SetCells
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = "state tx train"
@@ -162,12 +163,13 @@ def curve(work: Path, split: Path, options: argparse.Namespace) -> Iterator[dict
     """Validation loss of every final model, and whether ours are within the spread of the reference's."""
     losses: dict[str, list[float]] = {REFERENCE: [], "ours fp32": []}
     options.ours = ["fp32"]
+    sets = validation_sets(split, options)
     for seed in options.seeds:
         output = work / f"seed-{seed}"
         for name in losses:
             began = time.perf_counter()
             _timed(commands(split, output, options.curve_steps, seed, options)[name], options.threads)
-            loss = validation_loss(output / name.replace(" ", "-"), split, options)
+            loss = validation_loss(sets, output / name.replace(" ", "-"))
             losses[name].append(loss)
             yield {
                 "program": name,
@@ -184,17 +186,13 @@ def curve(work: Path, split: Path, options: argparse.Namespace) -> Iterator[dict
         "ours": [round(min(ours), 4), round(max(ours), 4)],
         "ours within the reference's spread": [low <= loss <= high for loss in ours],
         "ours at most the reference's largest": all(loss <= high for loss in ours),
-        "before training": round(validation_loss(None, split, options), 4),
+        "before training": round(validation_loss(sets), 4),
     }
 
 
-def validation_loss(run: Path | None, split: Path, options: argparse.Namespace) -> float:
-    """Mean energy distance of a model's predictions on fixed validation sets; None: of the basal cells themselves."""
-    import torch
-
-    from state_engine.checkpoints.store import load_model
+def validation_sets(split: Path, options: argparse.Namespace) -> list[tuple[str, SetCells]]:
+    """The cell sets that every model is scored on, each with its perturbation."""
     from state_engine.data.splits import open_split
-    from state_engine.models.losses import energy_distance
     from state_engine.train.cells import choose_inputs, read_training_cells
     from state_engine.train.mini_batches import gather, validation_rows
     from state_engine.train.request import resolve
@@ -205,13 +203,22 @@ def validation_loss(run: Path | None, split: Path, options: argparse.Namespace) 
     rows = validation_rows(cells.groups["val"], request.set_size, 64, 0)
     assert rows is not None
     sets = [gather(cells, rows.part(slice(i, i + 1))) for i in range(len(rows.sizes))]
+    return [(cells.perturbations[int(one.perturbations[0])], one) for one in sets]
+
+
+def validation_loss(sets: list[tuple[str, SetCells]], run: Path | None = None) -> float:
+    """Mean energy distance of a model's predictions on the sets; without a model, of the basal cells themselves."""
+    import torch
+
+    from state_engine.checkpoints.store import load_model
+    from state_engine.models.losses import energy_distance
+
     loaded = None if run is None else load_model(run)
     losses = []
     with torch.inference_mode():
-        for one in sets:
+        for label, one in sets:
             predicted = torch.from_numpy(one.basal)[None]
             if loaded is not None:
-                label = cells.perturbations[int(one.perturbations[0])]
                 vector = loaded.perturbation_features[loaded.card.perturbations.index(label)]
                 predicted = loaded.module(predicted, vector[None], attention=loaded.card.attention).predicted
             losses.append(float(energy_distance(predicted, torch.from_numpy(one.observed)[None])))
@@ -243,7 +250,7 @@ def _options() -> argparse.Namespace:
     add("--sets", type=int, default=18, help="cell sets in a mini-batch")
     add("--steps", type=int, nargs=2, default=[10, 40])
     add("--repeats", type=int, default=3)
-    add("--workers", type=int, default=0, help="processes that load cells for the reference; 0: its own")
+    add("--workers", type=int, default=0, help="processes that load cells for the reference; 0: none beside its own")
     add("--ours", nargs="+", choices=OURS, default=list(OURS))
     add("--threads", type=int, default=os.cpu_count() or 1, help="of both programs")
     add("--device", default="cpu")

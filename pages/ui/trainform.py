@@ -163,17 +163,21 @@ def _usual(preset: str, base: TrainRequest) -> dict[str, Any]:
     """The settings that are changed most, as widgets; new ones for each preset, with its values."""
 
     def whole(column: Any, name: str, label: str, lowest: int, highest: int, words: str = "") -> int:
-        value = getattr(base, name) or None  # 0: it follows from the data
-        return int(
-            column.number_input(
-                label, lowest, highest, value, key=f"train_{name}_{preset}", help=words or None, placeholder="by the data"
-            )
-            or 0
-        )
+        value = getattr(base, name)
+        return int(column.number_input(label, lowest, highest, value, key=f"train_{name}_{preset}", help=words or None))
 
     one, two, three, four = st.columns(4)
+    steps = one.number_input(
+        "Steps",
+        1,
+        10_000_000,
+        base.steps or None,
+        key=f"train_steps_{preset}",
+        help="Of the optimiser; more perturbations need more.",
+        placeholder="by the data",
+    )
     given: dict[str, Any] = {
-        "steps": whole(one, "steps", "Steps", 1, 10_000_000, "Of the optimiser; more perturbations need more."),
+        "steps": int(steps or 0),  # 0: it follows from the data
         "set_size": whole(two, "set_size", "Cells in a set", 1, 4096, "Cells that the model sees together."),
         "sets_a_step": whole(three, "sets_a_step", "Sets a step", 1, 4096),
         "seed": whole(four, "seed", "Seed", 0, 2**31 - 1, "Of weights and the order of the cells."),

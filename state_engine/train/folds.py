@@ -33,9 +33,9 @@ def left_out_places(split: Split, most: int | None = None, seed: int = 42) -> li
     places = {*zip(shared["dataset"], shared["context"], strict=True)}
     controls = trained[trained["perturbation"] == split.control]
     usable = sorted(places & {*zip(controls["dataset"], controls["context"], strict=True)})
-    if most is None and usable:
-        most = int(np.clip(np.ceil(ENOUGH * len(places) / len(shared)), FEWEST_CONTEXTS, MOST_CONTEXTS))
-    if most is None or len(usable) <= most:
+    if most is None:
+        most = int(np.clip(np.ceil(ENOUGH * len(places) / max(1, len(shared))), FEWEST_CONTEXTS, MOST_CONTEXTS))
+    if len(usable) <= most:
         return usable
     chosen = np.random.default_rng(seed).choice(len(usable), most, replace=False)
     return [usable[i] for i in sorted(chosen.tolist())]
