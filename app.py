@@ -2,9 +2,10 @@
 
 import streamlit as st
 
-from pages.ui.navigation import pages
-from pages.ui.session import keep_thread, start_worker
-from pages.ui.thread import show_thread
+from pages.parts.door import opened
+from pages.parts.navigation import pages
+from pages.parts.session import keep_thread, start_worker
+from pages.parts.sidebar import show_thread
 
 page = st.navigation(pages(), expanded=True)
 st.set_page_config(page_title=f"{page.title} · STATE Explorer", page_icon="assets/icon.svg", layout="wide")
@@ -12,6 +13,7 @@ st.logo("assets/logo.svg", size="large", icon_image="assets/icon.svg")
 keep_thread()
 show_thread()
 try:
-    page.run()
+    with opened():
+        page.run()
 finally:  # also when a page stops early; last, so that the first page does not share the processor with the worker's start
     start_worker()

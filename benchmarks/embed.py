@@ -204,9 +204,9 @@ def _products_a_second(size: int = 2048, seconds: float = 3.0) -> float:
 
 
 def _embed(model: Path, data: Path, output: Path, device: str, precision: str):
-    from state_engine.checkpoints.embedding import load_embedding
+    from state_engine.checkpoints.embedding_store import load_embedding
     from state_engine.device import dtype_of
-    from state_engine.embed import EmbedRequest, embed
+    from state_engine.embedding.embed import EmbedRequest, embed
 
     request = EmbedRequest(str(data), str(model), device=device, precision=precision)
     return embed(request, output, loaded=load_embedding(model, device, dtype_of(precision)))
@@ -215,8 +215,8 @@ def _embed(model: Path, data: Path, output: Path, device: str, precision: str):
 def _write_model(folder: Path, **sizes: int):
     import torch
 
-    from state_engine.checkpoints.embedding import save_embedding
     from state_engine.checkpoints.embedding_card import FORMAT, EmbeddingCard, vocabulary_hash
+    from state_engine.checkpoints.embedding_store import save_embedding
     from state_engine.models.embedding import EmbeddingModel
     from state_engine.models.embedding_config import EmbeddingConfig
 

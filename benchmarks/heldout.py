@@ -24,13 +24,13 @@ import numpy as np
 import pandas as pd
 
 from state_engine.data.dataset import Choices, open_dataset
-from state_engine.data.split_plan import FewShot, SplitPlan, ZeroShot
-from state_engine.data.splits import apply_plan
-from state_engine.evaluate.evaluated import METRICS
-from state_engine.evaluate.held_out import evaluate_held_out
-from state_engine.evaluate.held_out_request import HeldOutRequest
+from state_engine.data.splits.apply import apply_plan
+from state_engine.data.splits.plan import FewShot, SplitPlan, ZeroShot
+from state_engine.evaluation.held_out import evaluate_held_out
+from state_engine.evaluation.held_out_request import HeldOutRequest
+from state_engine.evaluation.report import METRICS
+from state_engine.train.fit import train_transition
 from state_engine.train.request import parse_settings, resolve
-from state_engine.train.transition import train_transition
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {"kang": "kang_ifnb.h5ad", "norman": "norman_mcfaline.h5ad"}

@@ -147,7 +147,7 @@ def speed(work: Path, split: Path, options: argparse.Namespace) -> Iterator[dict
 
 def sets_a_pass(split: Path, options: argparse.Namespace) -> int:
     """Sets that the training cells make: of each perturbation and context as many as its cells fill, the last one too."""
-    from state_engine.data.splits import open_split
+    from state_engine.data.splits.apply import open_split
     from state_engine.train.request import resolve
 
     size = resolve(options.preset).set_size
@@ -192,7 +192,7 @@ def curve(work: Path, split: Path, options: argparse.Namespace) -> Iterator[dict
 
 def validation_sets(split: Path, options: argparse.Namespace) -> list[tuple[str, SetCells]]:
     """The cell sets that every model is scored on, each with its perturbation."""
-    from state_engine.data.splits import open_split
+    from state_engine.data.splits.apply import open_split
     from state_engine.train.cells import choose_inputs, read_training_cells
     from state_engine.train.mini_batches import gather, validation_rows
     from state_engine.train.request import resolve

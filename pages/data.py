@@ -1,5 +1,85 @@
-"""For a link opened first on a fresh server; see `pages.ui.entry`."""
+"""Data: open a data set, see what was understood of it, correct it."""
 
-from pages.ui.entry import run_app
+from pathlib import Path
 
-run_app()
+import streamlit as st
+
+from pages.parts import session
+from pages.parts.data.form import choices_form, understood, variable_genes
+from pages.parts.data.public import public_data
+from pages.parts.door import through_app
+from pages.parts.widgets import errors_shown, go, page_head, start_demo
+from state_engine.library.datasets import list_datasets, receive_upload, register_file, remove_dataset, server_files
+
+through_app()
+
+page_head(
+    "Which cells?",
+    "Open an .h5ad file of single cells with their perturbations and cell types; it is checked before anything reads it.",
+)
+
+settings = session.settings()
+with st.container(border=True, key="open_data"):
+    tabs = st.tabs(["Upload", "On this server", "Opened before", "Public data", "Demo"])
+    with tabs[0]:
+        upload = st.file_uploader(
+            "An .h5ad file", type=["h5ad"], key=f"upload_{st.session_state.get('uploads', 0)}", help="AnnData, up to a few GB."
+        )
+        if upload is not None:
+            with errors_shown(), st.spinner("Copying to disk and checking"):
+                received = receive_upload(settings, upload.name, upload, upload.size)
+                # a new key lets go of the uploaded bytes, which the widget would keep in memory
+                st.session_state["uploads"] = st.session_state.get("uploads", 0) + 1
+                session.choose("data", received.id)
+                session.choose("run", "")
+                st.rerun()
+    with tabs[1]:
+        files = server_files(settings)
+        if files:
+            path = st.selectbox("File", files, format_func=lambda p: p.name, key="server_file", index=None)
+            if st.button("Open this file", key="open_server_file", disabled=path is None) and path is not None:
+                with errors_shown():
+                    session.choose("data", register_file(settings, Path(path)).id)
+                    session.choose("run", "")
+                    st.rerun()
+        else:
+            st.caption("No folder of this server is open for reading. Whoever runs it names folders in STATE_EXPLORER_DATA.")
+    with tabs[2]:
+        known = [entry for entry in list_datasets(settings) if entry.origin != "demo"]
+        if not known:
+            st.caption("Nothing yet.")
+        for old in known:
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.markdown(f"**{old.name}** :gray[{old.origin}, {old.created[:16].replace('T', ' ')}]")
+                if st.button("Open", key=f"reopen_{old.id}"):
+                    session.choose("data", old.id)
+                    session.choose("run", "")
+                    st.rerun()
+                if st.button(
+                    "Forget", key=f"forget_{old.id}", type="tertiary", help="An uploaded copy is deleted; your own file is not."
+                ):
+                    remove_dataset(settings, old.id)
+                    if session.chosen("data") == old.id:
+                        session.choose("data", "")
+                    st.rerun()
+    with tabs[3], errors_shown():
+        public_data(settings)
+    with tabs[4]:
+        st.markdown("A simulated screen of about 6,000 immune cells, 5 cell types and 13 perturbations, with real gene names.")
+        if st.button("Use the demo", key="use_demo", icon=":material/science:"):
+            start_demo()
+
+entry = session.data_entry()
+if entry is None:
+    st.info("Nothing is open. Upload a file, or take the demo: it shows every page at work.", icon=":material/table:")
+    st.stop()
+
+st.subheader(entry.name, anchor=False)
+with errors_shown():
+    data = session.understand(entry)
+    understood(data)
+    choices_form(entry, data)
+    if data.scale.scale is not None:
+        variable_genes(entry, data)
+    if st.button("Choose a model", type="primary", key="to_models", icon=":material/arrow_forward:"):
+        go("models")

@@ -1,5 +1,23 @@
-"""For a link opened first on a fresh server; see `pages.ui.entry`."""
+"""Evaluate: predicted against measured cells, beside simple guesses, with a verdict in words."""
 
-from pages.ui.entry import run_app
+import streamlit as st
 
-run_app()
+from pages.parts.door import through_app
+from pages.parts.evaluate.answer import another_evaluation, chosen_evaluation, show_evaluation
+from pages.parts.evaluate.form import evaluate_form
+from pages.parts.widgets import errors_shown, page_head
+
+through_app()
+
+page_head(
+    "How good is it?",
+    "Predicted cells are compared with measured ones, and with what anyone could guess without a model, by the same metrics.",
+)
+
+with errors_shown():
+    run = chosen_evaluation()
+    with st.expander("Evaluate something", expanded=run is None, icon=":material/fact_check:"):
+        evaluate_form()
+    another_evaluation(run)
+    if run is not None:
+        show_evaluation(run)

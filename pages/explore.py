@@ -1,5 +1,25 @@
-"""For a link opened first on a fresh server; see `pages.ui.entry`."""
+"""Explore: cells before and after on one map, and how large each effect is."""
 
-from pages.ui.entry import run_app
+import streamlit as st
 
-run_app()
+from pages.parts.door import through_app
+from pages.parts.explore.effects import effect_table
+from pages.parts.explore.map import cell_map
+from pages.parts.result import finished_run, map_ready, open_projection, open_run, result_area
+from pages.parts.widgets import errors_shown, page_head
+
+through_app()
+
+page_head(
+    "What changes?",
+    "Control cells, their predictions and, where they were measured, the perturbed cells, placed on one map of the run.",
+)
+
+run = finished_run("the cells before and after")
+if run is None:
+    st.stop()
+with errors_shown(), result_area(run):
+    result = open_run(run)
+    if map_ready(run):
+        cell_map(run, result, open_projection(run))
+    effect_table(run, result)

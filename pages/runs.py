@@ -1,5 +1,32 @@
-"""For a link opened first on a fresh server; see `pages.ui.entry`."""
+"""Runs: everything that was asked, with its state; open, compare the settings, delete."""
 
-from pages.ui.entry import run_app
+import streamlit as st
 
-run_app()
+from pages.parts import session
+from pages.parts.door import through_app
+from pages.parts.runs.list import queue, run_card
+from pages.parts.widgets import empty_state, page_head
+from state_engine.jobs.run_folder import list_runs
+
+through_app()
+
+page_head(
+    "What was done?",
+    "Every run keeps its request, versions, seed and result in a folder of its own, and can be made again from it.",
+)
+
+queue()
+# attention maps and extra DE tables are written into the run they belong to, so their own folders are not listed
+infos = [
+    i
+    for i in list_runs(session.settings())
+    if i.manifest is None
+    or i.manifest.kind not in ("attention", "differential", "tables", "similar", "genes_read", "look", "attention_check")
+]
+if not infos:
+    empty_state("No runs yet", "A run appears here when you predict something.", "predict", "Predict something")
+search = st.text_input("Search", key="run_search", placeholder="Perturbation, cell type or kind") if len(infos) > 8 else ""
+for info in infos[:100]:
+    text = f"{info.id} {info.manifest.title if info.manifest else ''} {info.manifest.kind if info.manifest else ''}"
+    if search.lower() in text.lower():
+        run_card(info)

@@ -2,6 +2,6 @@
 
 import sys
 
-from state_engine.cli import main
+from state_engine.cli.main import main
 
 sys.exit(main())

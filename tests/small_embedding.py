@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from state_engine.checkpoints.embedding import save_embedding
 from state_engine.checkpoints.embedding_card import FORMAT, EmbeddingCard, vocabulary_hash
+from state_engine.checkpoints.embedding_store import save_embedding
 from state_engine.models.embedding import EmbeddingModel
 from state_engine.models.embedding_config import EmbeddingConfig
 from tests.small import GENES

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from state_engine.datasets import DEMO_PATH
+from state_engine.library.datasets import DEMO_PATH
 from state_engine.public_data.catalogue import find
 from tests.public_data.challenge_set import challenge_set
 from tests.public_data.server import FileServer, serving

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from state_engine.cli import build_parser
-from state_engine.datasets import DEMO_PATH
+from state_engine.cli.main import build_parser
+from state_engine.library.datasets import DEMO_PATH
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

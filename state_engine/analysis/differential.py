@@ -35,8 +35,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from state_engine import keys
-from state_engine.analysis.result import Layer, Result, open_result
 from state_engine.errors import RequestError, RunError, listed
+from state_engine.prediction.result import Layer, Result, open_result
 
 Reference = Literal["predicted control", "observed control"]
 Expression = Literal["corrected", "raw", "calibrated", "observed"]

@@ -5,7 +5,7 @@ An effect is a difference of pseudobulks, (g,) means of log1p expression: pertur
 - "corrected": predicted minus paired predicted control (the same basal cells); its pseudobulk is observed control + effect, not under 0,
   the same footing as the baselines.
 - "calibrated": as much of the paired effect and of the mean over other training contexts as validation cells said to believe; on the
-  same footing. Only where other contexts tell the effect (`state_engine.calibrated`).
+  same footing. Only where other contexts tell the effect (`state_engine.prediction.calibrated`).
 - "raw": the model's output as it is; its pseudobulk is the mean of the raw predictions, its effect that minus the observed control.
 
 Baselines: "no change" (the observed control); "mean of other contexts" (mean of the measured effects of this perturbation in
@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 
 from state_engine import keys
 from state_engine.analysis import differential as de
-from state_engine.analysis.observed_means import ObservedMeans
-from state_engine.analysis.result import Layer, Result
+from state_engine.effects.observed_means import ObservedMeans
 from state_engine.errors import RequestError
+from state_engine.prediction.result import Layer, Result
 
 CORRECTED: Final = "corrected"
 RAW: Final = "raw"

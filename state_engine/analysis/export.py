@@ -25,9 +25,9 @@ from state_engine import keys
 from state_engine.analysis import differential as de
 from state_engine.analysis import projection, stored
 from state_engine.analysis.effects import effect_sizes
-from state_engine.analysis.result import Result, open_result
 from state_engine.errors import RequestError
 from state_engine.files import replacing
+from state_engine.prediction.result import Result, open_result
 from state_engine.progress import OnProgress, Progress, silent
 
 FILE_NAME: Final = "tables.zip"

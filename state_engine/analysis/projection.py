@@ -22,8 +22,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from state_engine import keys
-from state_engine.analysis.result import Result, open_result
 from state_engine.errors import RequestError, RunError
+from state_engine.prediction.result import Result, open_result
 from state_engine.progress import OnProgress, Progress, silent
 
 MAX_CELLS: Final = 20_000

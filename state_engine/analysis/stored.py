@@ -18,11 +18,11 @@ import pandas as pd
 from state_engine import keys
 from state_engine.analysis import differential as de
 from state_engine.analysis.effects import EffectComparison, Score, compare
-from state_engine.analysis.observed_means import FILE_NAME, load_observed_means
-from state_engine.analysis.result import Result, open_result
+from state_engine.effects.observed_means import FILE_NAME, load_observed_means
 from state_engine.errors import RunError
 from state_engine.files import replacing, write_json
-from state_engine.values import from_plain, to_plain
+from state_engine.plain import from_plain, to_plain
+from state_engine.prediction.result import Result, open_result
 
 _VERSION: Final = 2  # of the numbers: change it, and stored comparisons are made again
 _FIELDS: Final = ("perturbation", "context", "n_predicted", "n_observed", "n_control", "n_significant", "top")

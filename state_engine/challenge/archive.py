@@ -24,14 +24,14 @@ import zstandard
 from natsort import natsorted
 
 from state_engine import __version__
+from state_engine.challenge.check import PlanChecks, check, check_output, unwritable
+from state_engine.challenge.contents import Plan, make_plan
 from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.findings import Archive, Report, found, ordered
-from state_engine.challenge.h5ad import Spool, write_h5ad
-from state_engine.challenge.matrix import BLOCK_VALUES, read_blocks
-from state_engine.challenge.plan import Plan, make_plan
-from state_engine.challenge.review import PlanChecks, check, check_output, unwritable
 from state_engine.challenge.source import Labels, SubmissionSource
 from state_engine.challenge.spec import ChallengeSpec, fingerprint
+from state_engine.data.files.blocks import BLOCK_VALUES, read_blocks
+from state_engine.data.files.csr_writer import Spool, write_h5ad
 from state_engine.errors import ChallengeError
 from state_engine.progress import OnProgress, Progress, silent
 

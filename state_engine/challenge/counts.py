@@ -17,9 +17,9 @@ from scipy.sparse import csr_matrix
 
 from state_engine.challenge.checks import control_aliases
 from state_engine.challenge.findings import Finding, found
-from state_engine.challenge.matrix import read_blocks
 from state_engine.challenge.source import Opened, SubmissionSource, open_controls
 from state_engine.challenge.spec import Rules
+from state_engine.data.files.blocks import read_blocks
 from state_engine.errors import ChallengeError, StateError
 
 Rounding = Literal["poisson", "stochastic", "nearest"]

@@ -11,10 +11,10 @@ from natsort import natsorted
 from numpy.typing import NDArray
 
 from state_engine import keys
-from state_engine.challenge.matrix import Matrix, describe, node
 from state_engine.challenge.spec import Rules
-from state_engine.data.hdf5 import column_names, index_column
-from state_engine.data.safety import FileFacts, check_file
+from state_engine.data.files.blocks import Matrix, describe, node
+from state_engine.data.files.hdf5 import column_names, index_column
+from state_engine.data.files.safety import FileFacts, check_file
 from state_engine.errors import ChallengeError
 
 # labels that are no label

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from state_engine.challenge.findings import Finding, found
 from state_engine.errors import ChallengeError
-from state_engine.values import from_plain
+from state_engine.plain import from_plain
 
 PRESETS = ("vcc2025", "vcc2026")
 GENE_HEADERS = ("gene", "genes", "gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "feature_name")

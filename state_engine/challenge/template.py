@@ -16,12 +16,12 @@ from typing import Literal
 
 from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.findings import Finding, found
-from state_engine.challenge.request import SubmissionRequest
 from state_engine.challenge.spec import ChallengeSpec
+from state_engine.challenge.submit import SubmissionRequest
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.device import DeviceName
-from state_engine.request import PredictionRequest
+from state_engine.prediction.request import PredictionRequest
 
 Unknown = Literal["refuse", "mean"]
 # cells of a perturbation when neither list nor rules say it

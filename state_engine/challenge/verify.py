@@ -18,8 +18,8 @@ from typing import IO, Any
 import zstandard
 
 from state_engine.challenge.archive import COPY_BYTES, META, PREDICTION, WATERMARK, WATERMARK_BYTES
+from state_engine.challenge.check import check
 from state_engine.challenge.findings import Archive, Finding, Report, found, ordered
-from state_engine.challenge.review import check
 from state_engine.challenge.source import SubmissionSource
 from state_engine.challenge.spec import ChallengeSpec, fingerprint
 from state_engine.config import load_settings

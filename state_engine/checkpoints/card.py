@@ -1,6 +1,6 @@
 """What is known about a model without loading its weights. Plain JSON; read by pages, so no torch.
 
-`model.json` in a folder of our store is a `ModelCard` written by `state_engine.values.to_plain`.
+`model.json` in a folder of our store is a `ModelCard` written by `state_engine.plain.to_plain`.
 """
 
 from __future__ import annotations

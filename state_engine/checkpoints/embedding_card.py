@@ -1,6 +1,6 @@
 """What is known about a State Embedding model without loading its weights. Plain JSON; read by pages, so no torch.
 
-`embedding.json` in a folder of our store is an `EmbeddingCard` written by `state_engine.values.to_plain`.
+`embedding.json` in a folder of our store is an `EmbeddingCard` written by `state_engine.plain.to_plain`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from state_engine.checkpoints.card import TrainingSummary
 from state_engine.errors import CheckpointError, ConfigError
 from state_engine.models.embedding_config import EmbeddingConfig
-from state_engine.values import from_plain
+from state_engine.plain import from_plain
 
 FORMAT = 1
 CARD = "embedding.json"

@@ -21,7 +21,7 @@ from state_engine.checkpoints.card import FORMAT, Calibration, ModelCard
 from state_engine.errors import CheckpointError, ConfigError, listed
 from state_engine.files import write_bytes
 from state_engine.models.config import AttentionMode
-from state_engine.values import from_plain, to_plain
+from state_engine.plain import from_plain, to_plain
 
 if TYPE_CHECKING:
     import torch
@@ -215,7 +215,7 @@ def load_model(
     """
     import torch
 
-    from state_engine.checkpoints.arc import read_arc
+    from state_engine.checkpoints.arc.read import read_arc
 
     ours = is_store(folder)
     card, state_dict, features = _read(folder) if ours else read_arc(folder)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from state_engine.data.gene_map import GeneMap
+from state_engine.data.gene_vocabulary import GeneMap
 from state_engine.data.scale import Scale
 from state_engine.errors import ConfigError, ScaleError
 

@@ -19,15 +19,15 @@ import scipy.sparse as sp
 
 from state_engine import keys
 from state_engine.config import Settings
+from state_engine.data.embedding_record import EmbeddingFacts, embeddings_of
+from state_engine.data.files.columns import read_gene_columns, read_index, read_labels
+from state_engine.data.files.hdf5 import open_h5
+from state_engine.data.files.matrices import MatrixFacts, dense, read_rows
+from state_engine.data.files.safety import FileFacts, check_file
 from state_engine.data.genes import GeneNames, gene_names
-from state_engine.data.hdf5 import open_h5
 from state_engine.data.labels import Labels, decide_labels
-from state_engine.data.matrices import MatrixFacts, dense, read_rows
-from state_engine.data.provenance import EmbeddingFacts, embeddings_of
-from state_engine.data.safety import FileFacts, check_file
 from state_engine.data.sampling import scale_of_file
 from state_engine.data.scale import Scale, ScaleDecision
-from state_engine.data.tables import read_gene_columns, read_index, read_labels
 from state_engine.errors import LabelError, RepresentationError, UnreadableFileError, listed
 
 CSC_PASS = 50_000_000  # stored values kept in memory at once when cells of such a matrix are read one after the other

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from state_engine.errors import listed
-from state_engine.values import to_plain
+from state_engine.plain import to_plain
 
 if TYPE_CHECKING:
     from state_engine.data.dataset import Dataset

@@ -16,8 +16,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from state_engine.data.dataset import Dataset
+from state_engine.data.files.matrices import dense
 from state_engine.data.genes import GeneMatch, match_names
-from state_engine.data.matrices import dense
 from state_engine.data.scale import ScaleDecision, decide_scale
 from state_engine.errors import GeneError, RepresentationError
 

@@ -1,7 +1,7 @@
 """Vectors of perturbations: what a model knows a perturbation by. One-hot, or features that let it predict labels never trained.
 
 A table is labels and float32 vectors, of one width, all finite. `.csv` files are read here (label in the first column, numbers
-in the others); `.pt` files by `state_engine.checkpoints.perturbation_files`, which knows torch.
+in the others); `.pt` files by `state_engine.checkpoints.arc.perturbation_vectors`, which knows torch.
 
 Notation: n labels, p width of a vector.
 """

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from state_engine.data.hdf5 import open_h5
-from state_engine.data.matrices import BLOCK, read_rows
-from state_engine.data.safety import FileFacts
+from state_engine.data.files.hdf5 import open_h5
+from state_engine.data.files.matrices import BLOCK, read_rows
+from state_engine.data.files.safety import FileFacts
 from state_engine.data.scale import Scale, ScaleDecision, decide_scale
 
 SAMPLE_CELLS = 2_000  # most cells looked at to decide the scale

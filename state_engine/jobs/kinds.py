@@ -15,12 +15,12 @@ from importlib import import_module
 from typing import Any, TypeAlias, TypeVar, cast
 
 from state_engine.errors import JobError
+from state_engine.jobs.run_folder import RunFolder
 from state_engine.progress import OnProgress
-from state_engine.runs import RunFolder
 
 T = TypeVar("T")
-_TASKS = "state_engine.jobs.tasks"
-_EMBED_TASKS = "state_engine.jobs.embed_tasks"
+_TASKS = "state_engine.jobs.tasks.results"
+_EMBED_TASKS = "state_engine.jobs.tasks.embedding"
 
 KINDS: dict[str, str] = {
     name: f"{_TASKS}:{name}"
@@ -38,10 +38,10 @@ KINDS: dict[str, str] = {
         "look",
     )
 } | {name: f"{_EMBED_TASKS}:{name}" for name in ("embed", "similar", "genes_read", "convert_se")}
-KINDS |= {name: f"state_engine.jobs.challenge_tasks:{name}" for name in ("score", "rehearse")}
-KINDS["fetch"] = "state_engine.jobs.public_data_tasks:fetch"
-KINDS["train"] = "state_engine.jobs.train_tasks:train"
-KINDS |= {name: f"state_engine.jobs.evaluate_tasks:{name}" for name in ("evaluate", "test")}
+KINDS |= {name: f"state_engine.jobs.tasks.challenge:{name}" for name in ("score", "rehearse")}
+KINDS["fetch"] = "state_engine.jobs.tasks.library:fetch"
+KINDS["train"] = "state_engine.jobs.tasks.train:train"
+KINDS |= {name: f"state_engine.jobs.tasks.evaluation:{name}" for name in ("evaluate", "test")}
 
 # done one after the other by a worker that has nothing to do, most wanted first; a job that comes is taken up in between
 WARMUP: tuple[str, ...] = (

@@ -14,11 +14,11 @@ from state_engine.config import GB, Settings
 from state_engine.errors import JobError, RunError
 from state_engine.jobs.kinds import check_kind
 from state_engine.jobs.lock import WorkerLock, holder
+from state_engine.jobs.processes import identity_of, is_alive, kill_tree
+from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import Job, JobStore
 from state_engine.jobs.worker import WorkerOptions
-from state_engine.processes import identity_of, is_alive, kill_tree
 from state_engine.progress import OnProgress, Progress, silent
-from state_engine.runs import RunFolder
 
 DEFAULT = WorkerOptions()
 _ROOT = Path(__file__).resolve().parents[2]

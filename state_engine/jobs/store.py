@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 from state_engine.errors import JobError
-from state_engine.processes import is_alive
+from state_engine.jobs.processes import is_alive
 from state_engine.progress import Progress
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled", "lost"]

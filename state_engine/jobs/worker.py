@@ -28,10 +28,10 @@ from state_engine.config import Settings, load_settings
 from state_engine.errors import JobCancelled, JobError, StateError
 from state_engine.jobs.kinds import FIRST_WARMUP_SECONDS, LATE_SECONDS, LATE_WARMUP, WARMUP, WarmCache, check_kind, load_target
 from state_engine.jobs.lock import WorkerLock
+from state_engine.jobs.processes import identity_of
+from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import Job, JobFailure, JobStore
-from state_engine.processes import identity_of
 from state_engine.progress import Progress
-from state_engine.runs import RunFolder
 
 log = logging.getLogger("state_engine.worker")
 _PROGRESS_SECONDS = 0.2

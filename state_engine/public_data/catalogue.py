@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from state_engine.errors import ConfigError, RequestError, listed
-from state_engine.values import from_plain
+from state_engine.plain import from_plain
 
 CATALOGUE_VARIABLE = "STATE_EXPLORER_CATALOGUE"
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")

@@ -25,13 +25,13 @@ from typing import Any, BinaryIO
 from urllib.parse import urljoin
 
 from state_engine import __version__
-from state_engine.checkpoints.transfer import CONNECT_SECONDS, READ_SECONDS, RETRY_SECONDS, TRIES_WITHOUT_PROGRESS
 from state_engine.config import Settings
+from state_engine.download import CONNECT_SECONDS, READ_SECONDS, RETRY_SECONDS, TRIES_WITHOUT_PROGRESS
 from state_engine.errors import ConfigError, DownloadError
 from state_engine.files import write_json
+from state_engine.plain import from_plain, to_plain
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.public_data.catalogue import PublicFile, check_address
-from state_engine.values import from_plain, to_plain
 
 PIECE = 1 << 16  # small, so that little is lost when a connection breaks, and a wish to stop is noticed at once
 MOST_REDIRECTS = 5

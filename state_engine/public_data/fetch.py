@@ -14,15 +14,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from state_engine.config import Settings, load_settings
-from state_engine.datasets import forget_below
 from state_engine.errors import ConfigError, DataError
 from state_engine.files import PART_PREFIX, size_on_disk, write_json
+from state_engine.library.datasets import forget_below
+from state_engine.plain import from_plain, to_plain
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.public_data.catalogue import PublicData, find
 from state_engine.public_data.download import Arrived, download
-from state_engine.public_data.starter import point_to_files
+from state_engine.public_data.split_paths import point_to_files
 from state_engine.public_data.unpack import UnpackLimits, unpack
-from state_engine.values import from_plain, to_plain
 
 RECORD = "fetched.json"
 CELLS = (".h5ad", ".h5")

@@ -19,24 +19,24 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from state_engine.checkpoints.baselines import save_effects
 from state_engine.checkpoints.card import Calibration, ModelCard
 from state_engine.checkpoints.store import LoadedModel, load_model, set_calibration
-from state_engine.compatibility import check_compatibility, require_compatible
 from state_engine.data.cell_sets import draw_basal
 from state_engine.data.expression import FeatureSource, iter_features, read_features
-from state_engine.data.splits import TRAIN, VAL
+from state_engine.data.splits.apply import TRAIN, VAL
+from state_engine.effects.mixture import BOUNDS, PRIOR, Condition, Mixture, fit_mixture, mixed_mean
+from state_engine.effects.store import save_effects
+from state_engine.effects.table import EffectTable
+from state_engine.effects.train_effects import effect_table
 from state_engine.errors import IncompatibleError
-from state_engine.forward import SetRunner, SetTask
-from state_engine.models.baselines import EffectTable
-from state_engine.models.mixture import BOUNDS, PRIOR, Condition, Mixture, fit_mixture, mixed_mean
-from state_engine.outputs import batch_indices, expression_source
+from state_engine.prediction.compatibility import check_compatibility, require_compatible
+from state_engine.prediction.forward import SetRunner, SetTask
+from state_engine.prediction.outputs import batch_indices, expression_source
 from state_engine.progress import OnProgress, Progress, silent
-from state_engine.train.effects import effect_table
 from state_engine.train.folds import MIN_CELLS
 
 if TYPE_CHECKING:
-    from state_engine.data.splits import Split, SplitSource
+    from state_engine.data.splits.apply import Split, SplitSource
 
 Origin = Literal["validation cells", "left-out contexts"]
 STAGE = "Calibrating on validation cells"

@@ -19,7 +19,7 @@ import scipy.sparse as sp
 
 from state_engine.data.dataset import Dataset
 from state_engine.data.expression import FeatureSource, normalise
-from state_engine.data.matrices import dense
+from state_engine.data.files.matrices import dense
 from state_engine.errors import ConfigError, RepresentationError, listed
 from state_engine.progress import OnProgress, Progress, silent
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from state_engine.data.dataset import Dataset
 from state_engine.data.expression import FeatureSource, hvg_choice, match_genes
-from state_engine.data.splits import CODES, Part, Split, SplitSource
+from state_engine.data.splits.apply import CODES, Part, Split, SplitSource
 from state_engine.errors import GeneError, LabelError, RepresentationError, listed
 from state_engine.progress import OnProgress, silent
 from state_engine.train.cell_features import CellFeatures, read_cell_features

@@ -12,18 +12,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from state_engine.checkpoints.baselines import load_effects
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.store import load_model, read_card, set_calibration
-from state_engine.data.splits import Split
+from state_engine.data.splits.apply import Split
+from state_engine.effects.mixture import Condition
+from state_engine.effects.store import load_effects
 from state_engine.errors import RunError
-from state_engine.models.mixture import Condition
 from state_engine.progress import OnProgress, silent
 from state_engine.train.calibration import fit_calibration, predicts_expression, validation_conditions
+from state_engine.train.fit import train_transition
 from state_engine.train.folds import fold_split, fold_steps, left_out_places
 from state_engine.train.request import TrainRequest
 from state_engine.train.run_folder import MODEL, open_training_split, read_record
-from state_engine.train.transition import train_transition
 
 FOLD = ".fold"
 

@@ -13,22 +13,22 @@ import torch
 from torch import Tensor
 
 from state_engine import __version__
-from state_engine.checkpoints.arc_writer import TrainingFacts, write_arc
+from state_engine.checkpoints.arc.perturbation_vectors import read_features_file
+from state_engine.checkpoints.arc.write import TrainingFacts, write_arc
 from state_engine.checkpoints.card import FORMAT, ModelCard, TrainingSummary
-from state_engine.checkpoints.initial import NewLabels, initial_weights
-from state_engine.checkpoints.perturbation_files import read_features_file
 from state_engine.checkpoints.store import load_model, save_model
 from state_engine.data.perturbation_features import PerturbationFeatures
-from state_engine.data.splits import Split
+from state_engine.data.splits.apply import Split
 from state_engine.errors import CheckpointError
 from state_engine.models.transition import TransitionModel
 from state_engine.progress import OnProgress, Progress
 from state_engine.train.calibration import add_baselines
 from state_engine.train.cells import Inputs, TrainingCells
+from state_engine.train.held_out_scores import score_groups, summarise
 from state_engine.train.network import network_config
 from state_engine.train.request import TrainRequest
 from state_engine.train.run_folder import MODEL, SPLIT
-from state_engine.train.scores import score_groups, summarise
+from state_engine.train.start_weights import NewLabels, initial_weights
 
 LIMITS = ("Trained on one data set: other tissues, doses and time points are not tested.",)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from state_engine.data.splits import TRAIN, UNUSED, VAL, Split
+from state_engine.data.splits.apply import TRAIN, UNUSED, VAL, Split
 
 FEWEST_CONTEXTS, MOST_CONTEXTS = 4, 6  # two of a real screen gave weights of 0.14 or 0.64, as they were drawn
 MOST_STEPS = 1500

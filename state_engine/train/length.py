@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from state_engine.data.splits import Split
+from state_engine.data.splits.apply import Split
 from state_engine.train.request import TrainRequest
 
 FIRST, FURTHER, MOST = 300, 200, 6000  # steps of the first perturbation, of each further one, of all

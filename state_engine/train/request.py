@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin
 from state_engine.device import DeviceName, Precision
 from state_engine.errors import ConfigError
 from state_engine.models.config import Activation, BackboneKind, LossName, OutputSpace
-from state_engine.values import from_plain
+from state_engine.plain import from_plain
 
 ControlMapping = Literal["random", "batch"]
 Schedule = Literal["constant", "cosine"]

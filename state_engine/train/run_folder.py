@@ -15,12 +15,12 @@ from typing import Literal
 from zipfile import is_zipfile
 
 from state_engine.data.dataset import Choices
-from state_engine.data.split_plan import plan_text
-from state_engine.data.splits import Split, open_split
+from state_engine.data.splits.apply import Split, open_split
+from state_engine.data.splits.plan import plan_text
 from state_engine.errors import CheckpointError, ConfigError, RunError, listed
 from state_engine.files import write_bytes, write_json
+from state_engine.plain import from_plain, to_plain
 from state_engine.train.request import TrainRequest
-from state_engine.values import from_plain, to_plain
 
 RECORD, SPLIT, TABLE, MODEL, CACHE = "training.json", "split.toml", "split.csv", "model", "cache"
 RECORD_FORMAT = 1

@@ -19,9 +19,9 @@ import torch
 from state_engine.errors import ConfigError, JobCancelled
 from state_engine.files import replacing
 from state_engine.progress import OnProgress, Progress
+from state_engine.train.curves import LOG, VALIDATION, Curve
 from state_engine.train.mini_batches import SetCells
 from state_engine.train.module import MiniBatch, TransitionTraining, added_parts, learning_rate, set_means
-from state_engine.train.training_log import LOG, VALIDATION, Curve
 
 STAGE = "Training"
 CHECKPOINTS, LAST = "checkpoints", "last.ckpt"

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from make_result import make_result, write_result
 from scipy.stats import false_discovery_control, mannwhitneyu
 
 from state_engine.analysis import differential as de
-from state_engine.analysis.result import Result, open_result
 from state_engine.errors import RequestError, RunError
+from state_engine.prediction.result import Result, open_result
+from tests.prediction.make_result import make_result, write_result
 
 
 @pytest.fixture(scope="module")

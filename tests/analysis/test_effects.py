@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from make_result import make_result, write_result
 from scipy.stats import spearmanr
 
 from state_engine.analysis import differential as de
 from state_engine.analysis import effects as ef
-from state_engine.analysis.observed_means import ObservedMeans, load_observed_means, observed_means
-from state_engine.analysis.result import Result, open_result
+from state_engine.effects.observed_means import ObservedMeans, load_observed_means, observed_means
 from state_engine.errors import GeneError, RequestError, RunError
+from state_engine.prediction.result import Result, open_result
+from tests.prediction.make_result import make_result, write_result
 
 CONTROL = [1.0, 1.0, 1.0, 1.0]
 TRUTH = [3.0, 0.0, 1.0, 1.5]  # measured effect: +2, -1, 0, +0.5

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from state_engine.analysis.export import _file_names, pseudobulk, write_tables
-from state_engine.analysis.result import open_result
-from tests.analysis.make_result import make_result
+from state_engine.prediction.result import open_result
+from tests.prediction.make_result import make_result
 
 
 def written(folder: Path) -> zipfile.ZipFile:

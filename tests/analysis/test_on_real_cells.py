@@ -8,13 +8,13 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from make_result import write_result
 
 from state_engine import keys
 from state_engine.analysis import differential as de
 from state_engine.analysis import effects as ef
-from state_engine.analysis.observed_means import ObservedMeans, observed_means
-from state_engine.analysis.result import Result, open_result
+from state_engine.effects.observed_means import ObservedMeans, observed_means
+from state_engine.prediction.result import Result, open_result
+from tests.prediction.make_result import write_result
 
 CONTEXT, CONTROL, STIMULATED = "CD4T", "control", "stimulated"
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from make_result import make_result, write_result
 
 from state_engine import keys
 from state_engine.analysis import projection as pr
-from state_engine.analysis.result import Result, open_result
 from state_engine.errors import RequestError, RunError
+from state_engine.prediction.result import Result, open_result
 from state_engine.progress import Progress
+from tests.prediction.make_result import make_result, write_result
 
 
 @pytest.fixture(scope="module")

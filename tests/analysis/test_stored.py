@@ -11,9 +11,9 @@ import pytest
 from state_engine.analysis import differential as de
 from state_engine.analysis import stored
 from state_engine.analysis.effects import compare
-from state_engine.analysis.result import open_result
 from state_engine.errors import RunError
-from tests.analysis.make_result import make_result
+from state_engine.prediction.result import open_result
+from tests.prediction.make_result import make_result
 
 
 @pytest.fixture

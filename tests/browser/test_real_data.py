@@ -13,10 +13,10 @@ from playwright.sync_api import Page
 
 from state_engine import keys
 from state_engine.data.dataset import open_dataset
-from state_engine.data.split_plan import SplitPlan, ZeroShot
-from state_engine.data.splits import apply_plan
+from state_engine.data.splits.apply import apply_plan
+from state_engine.data.splits.plan import SplitPlan, ZeroShot
+from state_engine.train.fit import train_transition
 from state_engine.train.request import TrainRequest
-from state_engine.train.transition import train_transition
 from tests.browser.conftest import Server, keep_picture, no_errors, pick, press, settle
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

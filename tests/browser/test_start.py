@@ -8,8 +8,8 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Page
 
-from state_engine.datasets import DEMO_PATH
 from state_engine.jobs.store import JobStore
+from state_engine.library.datasets import DEMO_PATH
 from tests.browser.conftest import ROOT, Server, keep_picture, no_errors, pick, press, settle
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -29,7 +29,7 @@ def test_a_deep_link_opened_first_has_the_whole_app(start_server: Callable[[], S
 
 
 def test_every_page_of_the_menu_has_its_file_for_deep_links() -> None:
-    from pages.ui.navigation import names
+    from pages.parts.navigation import names
 
     files = {path.stem for path in (ROOT / "pages").glob("*.py")} - {"__init__"}
     assert files == set(names()) - {"home"}

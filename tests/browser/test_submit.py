@@ -8,7 +8,7 @@ import h5py
 import pytest
 from playwright.sync_api import Page
 
-from state_engine.datasets import DEMO_PATH
+from state_engine.library.datasets import DEMO_PATH
 from tests.browser.conftest import Server, keep_picture, no_errors, pick, press, settle
 
 pytestmark = [

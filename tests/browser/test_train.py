@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Browser, Page
 
-from state_engine.datasets import DEMO_PATH
+from state_engine.library.datasets import DEMO_PATH
 from tests.browser.conftest import Server, keep_picture, no_errors, pick, press, settle
 
 pytestmark = [

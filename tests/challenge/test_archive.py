@@ -16,15 +16,14 @@ import pytest
 import zstandard
 from scipy import sparse
 
-from state_engine.challenge import matrix
 from state_engine.challenge.archive import estimate, write_archive
 from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.findings import Report
 from state_engine.challenge.source import SubmissionSource, source_of_run
+from state_engine.data.files import blocks as matrix
 from state_engine.errors import JobCancelled
 from state_engine.progress import Progress
-
-from .conftest import Submission
+from tests.challenge.conftest import Submission
 
 
 def pack(submission: Submission, name: str = "s.vcc", **options: object) -> Report:
@@ -143,7 +142,7 @@ def test_nothing_is_compressed_inside_hdf5(vcc2025: Submission) -> None:
 
 def test_very_many_entries_get_wide_indices(vcc2025: Submission, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above 2**31 - 1 entries (here: 100) both index arrays are int64, as SciPy needs them."""
-    monkeypatch.setattr("state_engine.challenge.h5ad.MOST_INT32", 100)
+    monkeypatch.setattr("state_engine.data.files.csr_writer.MOST_INT32", 100)
     report = pack(vcc2025)
     assert report.archive is not None
     got = unpack(Path(report.archive.path)).X

@@ -11,13 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from state_engine.challenge.check import check
 from state_engine.challenge.findings import Report
-from state_engine.challenge.review import check
 from state_engine.challenge.source import SubmissionSource
 from state_engine.challenge.spec import load_challenge
 from state_engine.errors import ChallengeError
-
-from .conftest import Submission
+from tests.challenge.conftest import Submission
 
 Spoil = Callable[[Submission], None]
 

@@ -10,11 +10,10 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from state_engine.challenge.check import check
 from state_engine.challenge.counts import CountsOptions, ToCounts
-from state_engine.challenge.review import check
 from state_engine.errors import ChallengeError
-
-from .conftest import Submission, log1p_values
+from tests.challenge.conftest import Submission, log1p_values
 
 
 def step(options: CountsOptions, n: int, size: float, cap: int = 0) -> ToCounts:
@@ -80,7 +79,7 @@ def test_library_sizes_come_from_the_controls_of_the_context(vcc2026: Submission
     x = np.repeat([[30.0], [90], [270], [9999]], 4, 0).repeat(10, 1)
     labels = ["non-targeting"] * 12 + ["ADNP"] * 4
     s.control_files = (controls(s.folder, "c.h5ad", x, ["A"] * 4 + ["B"] * 4 + ["C"] * 4 + ["A"] * 4, labels),)
-    from state_engine.challenge.plan import make_plan
+    from state_engine.challenge.contents import make_plan
 
     plan = make_plan(s.source(), s.spec(), counts=CountsOptions(rounding="nearest"))
     assert isinstance(plan.change, ToCounts)

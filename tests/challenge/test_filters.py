@@ -11,15 +11,14 @@ import numpy as np
 import pandas as pd
 
 from state_engine import keys
-from state_engine.challenge.commands import add_submit_parser, report_plain
+from state_engine.challenge.check import check
 from state_engine.challenge.counts import CountsOptions
-from state_engine.challenge.request import SubmissionRequest, command_of, source_of, spec_of, submit
-from state_engine.challenge.review import check
 from state_engine.challenge.source import source_of_run
 from state_engine.challenge.spec import load_rules
-from state_engine.values import from_plain, to_plain
-
-from .conftest import Submission, log1p_values
+from state_engine.challenge.submit import SubmissionRequest, command_of, source_of, spec_of, submit
+from state_engine.cli.challenge import add_submit_parser, report_plain
+from state_engine.plain import from_plain, to_plain
+from tests.challenge.conftest import Submission, log1p_values
 
 
 def detail(report: object, code: str) -> str:
@@ -50,7 +49,7 @@ def test_surplus_cells_are_left_out_the_first_ones_stay(vcc2025: Submission) -> 
     report = check(source, spec, repairs=("first-cells",))
     assert report.n_cells == 12 + 5 * 5
     assert "cells-per-perturbation" not in report.codes("warning")
-    from state_engine.challenge.plan import make_plan
+    from state_engine.challenge.contents import make_plan
 
     kept = make_plan(source, spec, ("first-cells",)).parts[0].keep
     labels = vcc2025.obs["target_gene"].to_numpy()

@@ -49,5 +49,5 @@ def _measured(command: list[str]) -> tuple[int, int]:
 
 
 def test_no_torch() -> None:
-    script = "import sys; import state_engine.challenge.commands; sys.exit('torch' in sys.modules)"
+    script = "import sys; import state_engine.cli.challenge; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0

@@ -14,8 +14,7 @@ import zstandard
 
 from state_engine.challenge.archive import write_archive
 from state_engine.challenge.verify import verify
-
-from .conftest import Submission, log1p_values
+from tests.challenge.conftest import Submission, log1p_values
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
 

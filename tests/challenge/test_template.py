@@ -12,14 +12,14 @@ import pytest
 import scipy.sparse as sp
 
 from state_engine.challenge.counts import CountsOptions
-from state_engine.challenge.request import submit
 from state_engine.challenge.spec import ChallengeSpec, load_challenge
+from state_engine.challenge.submit import submit
 from state_engine.challenge.template import TemplatePlan, TemplateRequest, plan_from_template, write_targets
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.store import read_card
-from state_engine.cli import main
+from state_engine.cli.main import main
 from state_engine.data.dataset import open_dataset
-from state_engine.predict import predict
+from state_engine.prediction.predict import predict
 from tests.small import GENES, write_model
 
 

@@ -15,8 +15,7 @@ import zstandard
 
 from state_engine.challenge.archive import write_archive
 from state_engine.challenge.verify import verify
-
-from .conftest import Submission
+from tests.challenge.conftest import Submission
 
 Members = dict[str, bytes]
 

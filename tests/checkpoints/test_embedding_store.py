@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 
-from state_engine.checkpoints.embedding import is_embedding, load_embedding, read_embedding, save_embedding
+from state_engine.checkpoints.arc.pickles import load_torch
 from state_engine.checkpoints.embedding_card import read_embedding_card
-from state_engine.checkpoints.pickles import load_torch
+from state_engine.checkpoints.embedding_store import is_embedding, load_embedding, read_embedding, save_embedding
 from state_engine.errors import CheckpointError, ConfigError, UnsafePickleError
 from tests.small_embedding import embedding_card, embedding_config, random_model, random_vectors, write_embedding_model
 
@@ -46,7 +46,7 @@ def test_the_card_needs_no_torch(tmp_path: Path) -> None:
     write_embedding_model(tmp_path / "model")
     code = (
         "import sys; from pathlib import Path; from state_engine.checkpoints.embedding_card import read_embedding_card;"
-        f"read_embedding_card(Path({str(tmp_path / 'model')!r})); import state_engine.embed_request; assert 'torch' not in sys.modules"
+        f"read_embedding_card(Path({str(tmp_path / 'model')!r})); import state_engine.embedding.request; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -55,7 +55,7 @@ def test_loading_does_not_wake_the_compiler_of_torch(tmp_path: Path) -> None:
     """It takes a second to import, and drawing weights that have no memory would import it."""
     write_embedding_model(tmp_path / "model")
     code = (
-        "import sys; from pathlib import Path; from state_engine.checkpoints.embedding import load_embedding;"
+        "import sys; from pathlib import Path; from state_engine.checkpoints.embedding_store import load_embedding;"
         f"load_embedding(Path({str(tmp_path / 'model')!r})); assert 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

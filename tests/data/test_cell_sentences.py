@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from state_engine.data.cell_sentences import SentenceMaker, Sentences
-from state_engine.data.gene_map import GeneMap, map_genes
+from state_engine.data.gene_vocabulary import GeneMap, map_genes
 from state_engine.data.genes import gene_names
 from state_engine.errors import ScaleError
 

@@ -21,7 +21,7 @@ from state_engine.data.expression import (
     normalise,
     read_features,
 )
-from state_engine.data.matrices import dense
+from state_engine.data.files.matrices import dense
 from state_engine.errors import GeneError, RepresentationError, ScaleError
 from tests.data.good_files import cells, counts, write
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from state_engine.checkpoints.perturbation_files import read_features_file
+from state_engine.checkpoints.arc.perturbation_vectors import read_features_file
 from state_engine.data.perturbation_features import coverage, from_vectors, one_hot, read_features_csv
 from state_engine.errors import LabelError, UnreadableFileError, UnsafePickleError
 

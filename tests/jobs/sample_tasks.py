@@ -10,8 +10,8 @@ from typing import Any
 from state_engine.errors import LabelError
 from state_engine.files import replacing
 from state_engine.jobs.kinds import WarmCache
+from state_engine.jobs.run_folder import RunFolder
 from state_engine.progress import OnProgress, Progress
-from state_engine.runs import RunFolder
 
 
 def steps(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import pytest
 
 from state_engine.errors import JobError
 from state_engine.jobs import store as store_module
+from state_engine.jobs.processes import identity_of
 from state_engine.jobs.store import JobFailure, JobStore
-from state_engine.processes import identity_of
 from state_engine.progress import Progress
 
 ME = identity_of()

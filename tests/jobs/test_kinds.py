@@ -12,7 +12,7 @@ from state_engine.jobs.kinds import LATE_WARMUP, WARMUP, WarmCache, check_kind, 
 
 
 def test_kinds_are_names_and_more_can_be_given() -> None:
-    assert check_kind("predict", {}) == "state_engine.jobs.tasks:predict"
+    assert check_kind("predict", {}) == "state_engine.jobs.tasks.results:predict"
     assert check_kind("nap", {"nap": "time:sleep"}) == "time:sleep"
     with pytest.raises(JobError, match="Known: predict"):
         check_kind("nap", {})

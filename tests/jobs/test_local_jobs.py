@@ -18,10 +18,10 @@ import pytest
 from state_engine.config import Settings
 from state_engine.errors import JobError
 from state_engine.jobs import local
+from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import Job, JobStore
 from state_engine.jobs.worker import WorkerOptions
 from state_engine.progress import Progress
-from state_engine.runs import RunFolder
 
 TASKS = "tests.jobs.sample_tasks"
 NAMES = ("steps", "no_label", "crash", "unserialisable", "stuck", "cached")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from state_engine.checkpoints.arc import read_arc
-from state_engine.checkpoints.arc_weights import translate
-from state_engine.checkpoints.pickles import load_torch
+from state_engine.checkpoints.arc.names_in import translate
+from state_engine.checkpoints.arc.pickles import load_torch
+from state_engine.checkpoints.arc.read import read_arc
 from state_engine.errors import ConfigError
 from state_engine.models.config import BackboneConfig
 from state_engine.models.lora import AdaptedLinear, adapters, add_adapters, merge, merged_state_dict

@@ -7,10 +7,10 @@ from typing import Any
 
 from state_engine.analysis import stored
 from state_engine.config import Settings
-from state_engine.request import PredictionRequest
-from state_engine.runs import RunFolder
-from state_engine.values import to_plain
-from tests.analysis.make_result import make_result
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.plain import to_plain
+from state_engine.prediction.request import PredictionRequest
+from tests.prediction.make_result import make_result
 
 
 def finished_run(home: Path, **result: Any) -> RunFolder:

@@ -13,15 +13,15 @@ from streamlit.testing.v1 import AppTest
 
 from state_engine import keys
 from state_engine.analysis import projection as pr
-from state_engine.analysis.result import open_result
-from state_engine.attention_maps import maps_name
+from state_engine.attention.maps import maps_name
 from state_engine.config import Settings
-from state_engine.request import PredictionRequest
-from state_engine.runs import RunFolder
-from state_engine.values import to_plain
-from tests.analysis.make_result import make_result
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.plain import to_plain
+from state_engine.prediction.request import PredictionRequest
+from state_engine.prediction.result import open_result
+from tests.prediction.make_result import make_result
 
-VIEWS = Path(__file__).resolve().parents[2] / "pages" / "views"
+VIEWS = Path(__file__).resolve().parents[2] / "pages"
 
 
 def make_run(

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pages.ui import attentionchart as chart
-from pages.ui import attentionnumbers as numbers
-from pages.ui import attentionpage
-from pages.ui.attentionorder import sort_cells
-from pages.ui.attentionviews import cell_facts, head_of, places_of
-from state_engine.analysis.result import open_result
-from state_engine.attention_maps import load_maps, maps_name
+from pages.parts.attention import charts as chart
+from pages.parts.attention import numbers
+from pages.parts.attention import sets as attentionpage
+from pages.parts.attention.order import sort_cells
+from pages.parts.attention.views import cell_facts, head_of, places_of
+from state_engine.attention.maps import load_maps, maps_name
 from state_engine.config import Settings
-from state_engine.runs import RunFolder
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.prediction.result import open_result
 from tests.pages.make_run import figures, make_maps, make_run, opened, text
 
 

@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 
-from pages.ui.predictpage import METHOD_WORDS, calibrated_words
-from pages.ui.worth import calibration_words, fit_words
-from state_engine.checkpoints.baselines import save_effects
+from pages.parts.model_scores import calibration_words, fit_words
+from pages.parts.predict.form import METHOD_WORDS, calibrated_words
 from state_engine.checkpoints.card import TrainingSummary
 from state_engine.checkpoints.store import read_card, set_calibration
 from state_engine.config import Settings
-from state_engine.datasets import receive_upload
+from state_engine.effects.store import save_effects
 from state_engine.files import write_json
 from state_engine.jobs import local
-from state_engine.request import METHODS, PredictionRequest
-from state_engine.runs import RunFolder
-from state_engine.values import from_plain, to_plain
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.datasets import receive_upload
+from state_engine.plain import from_plain, to_plain
+from state_engine.prediction.request import METHODS, PredictionRequest
 from tests.pages.make_run import make_run, opened, text
+from tests.prediction.test_calibrated import WEIGHTS, effects_of
 from tests.small import write_cells, write_model
-from tests.test_calibrated import WEIGHTS, effects_of
 
 
 @pytest.fixture

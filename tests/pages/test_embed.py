@@ -12,20 +12,21 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.ui.embedpage import colours_of, gene_values, label_codes, matrix_bytes, most_variable
-from pages.ui.similarpage import agreement
-from state_engine.checkpoints.embedding_library import DEMO_EMBEDDING
+from pages.parts.embed.map import colours_of, gene_values, label_codes, matrix_bytes, most_variable
+from pages.parts.embed.similar import agreement
 from state_engine.checkpoints.store import CARD
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices, Dataset, open_dataset
-from state_engine.datasets import DEMO_PATH, register_file
-from state_engine.embed_request import EmbedRequest
-from state_engine.jobs import embed_tasks, local
-from state_engine.jobs.embed_requests import Embedding, EmbedJob, GenesReadJob, Pick, SimilarJob
+from state_engine.embedding.jobs import Embedding, EmbedJob, GenesReadJob, Pick, SimilarJob
+from state_engine.embedding.request import EmbedRequest
+from state_engine.jobs import local
 from state_engine.jobs.kinds import WarmCache
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.jobs.tasks import embedding as embed_tasks
+from state_engine.library.datasets import DEMO_PATH, register_file
+from state_engine.library.embedding_models import DEMO_EMBEDDING
+from state_engine.plain import from_plain, to_plain
 from state_engine.progress import silent
-from state_engine.runs import RunFolder
-from state_engine.values import from_plain, to_plain
 from tests.pages.make_run import figures, opened, text
 from tests.small import embedding_changes, write_model
 
@@ -145,7 +146,7 @@ def test_similar_cells_are_asked_for_and_shown_with_their_support(
 
 
 def test_without_reference_cells_the_tab_teaches(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
-    monkeypatch.setattr("state_engine.search.tables", lambda folder: ())
+    monkeypatch.setattr("state_engine.search.query.tables", lambda folder: ())
     assert "There are no reference cells yet" in text(page_of(monkeypatch, run, home, "Similar cells"))
 
 

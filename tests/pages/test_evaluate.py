@@ -11,24 +11,24 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.ui import evaluatechart
-from pages.ui.evaluatepage import metric_table, split_verdict
-from pages.ui.evaluateviews import paired, title
+from pages.parts.evaluate import charts as evaluatechart
+from pages.parts.evaluate.answer import metric_table, split_verdict
+from pages.parts.evaluate.conditions import paired, title
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices
-from state_engine.datasets import DEMO_PATH, receive_upload
 from state_engine.errors import RequestError
-from state_engine.evaluate.comparison import Comparison, SummaryRow, verdict
-from state_engine.evaluate.evaluated import EvaluatedCondition, EvaluatedMethod, Evaluation, read_evaluation
-from state_engine.evaluate.evaluation import evaluate
-from state_engine.evaluate.evaluation_request import EvaluationRequest
-from state_engine.evaluate.held_out_request import HeldOutRequest
-from state_engine.evaluate.metrics import PROFILE_METRICS
+from state_engine.evaluation.evaluate import evaluate
+from state_engine.evaluation.held_out_request import HeldOutRequest
+from state_engine.evaluation.report import EvaluatedCondition, EvaluatedMethod, Evaluation, read_evaluation
+from state_engine.evaluation.request import EvaluationRequest
+from state_engine.evaluation.verdict import Comparison, SummaryRow, verdict
 from state_engine.jobs import local
-from state_engine.jobs.evaluate_requests import check_evaluation, check_held_out
-from state_engine.runs import RunFolder
-from state_engine.values import from_plain, to_plain
-from tests.evaluate.test_evaluation import CONTROL, MEASURED, PREDICTED, cells
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.allowed import check_evaluation, check_held_out
+from state_engine.library.datasets import DEMO_PATH, receive_upload
+from state_engine.metrics.metrics import PROFILE_METRICS
+from state_engine.plain import from_plain, to_plain
+from tests.evaluation.test_evaluate import CONTROL, MEASURED, PREDICTED, cells
 from tests.pages.make_run import figures, make_run, opened, text
 
 
@@ -145,7 +145,7 @@ def test_a_server_reads_what_is_its_own(home: Path, tmp_path: Path) -> None:
     foreign = str(tmp_path / "x.h5ad")
     with pytest.raises(RequestError, match="outside what may be read"):
         check_held_out(HeldOutRequest(run=str(tmp_path)), settings)
-    from state_engine.evaluate.evaluation_request import PredictedFile
+    from state_engine.evaluation.request import PredictedFile
 
     request = EvaluationRequest((PredictedFile(str(DEMO_PATH)),), str(DEMO_PATH), Choices(perturbation_key="perturbation"))
     check_evaluation(request, settings)

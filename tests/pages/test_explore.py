@@ -12,15 +12,15 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from pages.ui import umapchart
-from pages.ui.runview import differences
-from pages.ui.selection import composition, outline
+from pages.parts import umap as umapchart
+from pages.parts.result import differences
+from pages.parts.selection import composition, outline
 from state_engine import keys
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices
-from state_engine.datasets import DataEntry
-from state_engine.request import PredictionRequest
-from state_engine.runs import RunFolder
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.datasets import DataEntry
+from state_engine.prediction.request import PredictionRequest
 from tests.pages.make_run import VIEWS, figures, make_run, opened, text
 
 LOOK = umapchart.Look(5, 0.8, "#000000")
@@ -135,7 +135,7 @@ def test_a_result_of_another_data_set_is_out_of_date(monkeypatch: pytest.MonkeyP
 
 def test_the_pages_process_stays_light(run: RunFolder, home: Path) -> None:
     code = (
-        "import sys; from streamlit.testing.v1 import AppTest\n"
+        "import sys; from streamlit.testing.v1 import AppTest; from pages.parts import door; door.is_open = lambda: True\n"
         f"for view in ('explore', 'attention'):\n    page = AppTest.from_file(r'{VIEWS}/' + view + '.py', default_timeout=30)\n"
         f"    page.session_state['thread_run'] = '{run.id}'; page.run(); assert not page.exception and not page.error\n"
         "print([m for m in ('torch', 'umap', 'scanpy', 'anndata', 'pdex', 'sklearn', 'numba') if m in sys.modules])"

@@ -10,10 +10,10 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from pages.ui import genechart
-from pages.ui.agreementpage import missing_scores, score_table, verdict
-from pages.ui.genesets import find_genes, match_names, split_names
-from pages.ui.genespage import Question, summary
+from pages.parts.genes import charts as genechart
+from pages.parts.genes.compare import missing_scores, score_table, verdict
+from pages.parts.genes.sets import find_genes, match_names, split_names
+from pages.parts.genes.table import Question, summary
 from state_engine.analysis import stored
 from state_engine.analysis.effects import (
     CORRECTED,
@@ -24,10 +24,10 @@ from state_engine.analysis.effects import (
     EffectComparison,
     Score,
 )
-from state_engine.runs import RunFolder
+from state_engine.jobs.run_folder import RunFolder
 from tests.pages.finished_run import finished_run
 
-PAGE = str(Path(__file__).resolve().parents[2] / "pages" / "views" / "genes.py")
+PAGE = str(Path(__file__).resolve().parents[2] / "pages" / "genes.py")
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,15 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from pages.ui import jobs
+from pages.parts import jobs
 from state_engine.config import Settings
-from state_engine.jobs import local, public_data_tasks
+from state_engine.jobs import local
 from state_engine.jobs.kinds import WarmCache
+from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import JobStore
+from state_engine.jobs.tasks import library as public_data_tasks
 from state_engine.progress import Progress, silent
 from state_engine.public_data.fetch import fetched_here
-from state_engine.runs import RunFolder
 from tests.public_data.server import FileServer, serving
 from tests.public_data.support_set import entry, own_catalogue, support_set
 
@@ -27,7 +28,7 @@ APP = Path(__file__).resolve().parents[2] / "app.py"
 def opened(view: str) -> AppTest:
     """The whole app on one page."""
     app = AppTest.from_file(str(APP), default_timeout=30).run()
-    app.switch_page(f"pages/views/{view}.py").run()
+    app.switch_page(f"pages/{view}.py").run()
     assert not app.exception
     return app
 

@@ -10,24 +10,26 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from pages.ui import scorepage, submitpage, templatepage
+from pages.parts.submit import check as submitpage
+from pages.parts.submit import score as scorepage
+from pages.parts.submit import template as templatepage
 from state_engine import keys
-from state_engine.challenge import request as submission
+from state_engine.challenge import submit as submission
 from state_engine.challenge.counts import CountsOptions
-from state_engine.challenge.request import SubmissionRequest
+from state_engine.challenge.score import score
+from state_engine.challenge.score_request import RehearsalRequest, ScoreRequest
+from state_engine.challenge.scores import SCORES, ContextScores, MetricScore, Scores
+from state_engine.challenge.submit import SubmissionRequest
 from state_engine.config import Settings
-from state_engine.datasets import DEMO_PATH, receive_upload
-from state_engine.evaluate.challenge_scores import score
-from state_engine.evaluate.requests import RehearsalRequest, ScoreRequest
-from state_engine.evaluate.scores import SCORES, ContextScores, MetricScore, Scores
 from state_engine.files import write_json
-from state_engine.request import PredictionRequest
-from state_engine.runs import RunFolder
-from state_engine.values import from_plain, to_plain
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.datasets import DEMO_PATH, receive_upload
+from state_engine.plain import from_plain, to_plain
+from state_engine.prediction.request import PredictionRequest
 from tests.pages.finished_run import finished_run
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = str(ROOT / "pages" / "views" / "submit.py")
+PAGE = str(ROOT / "pages" / "submit.py")
 CANNED = Scores(
     "vcc2026", "p", "t",
     (ContextScores("NK", (MetricScore("pds_cosine", 0.7, 0.5, 0.9, 0.5, 4), MetricScore("de_wilcoxon_lfc_nmae", 2.0, 1.0, 0.5, -2.0, 4)),
@@ -201,6 +203,6 @@ def test_a_template_becomes_a_prediction_and_the_form_is_ready(
 
 
 def demo_model(run: RunFolder) -> str:
-    from state_engine.checkpoints.library import list_models
+    from state_engine.library.models import list_models
 
     return next(e.card.id for e in list_models(Settings(home=run.path.parents[1])) if e.demo and e.card)

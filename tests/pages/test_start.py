@@ -9,14 +9,14 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from pages.ui.predictpage import add_names
-from pages.ui.words import age, duration, p_value, plural, size
+from pages.parts.format import age, duration, p_value, plural, size
+from pages.parts.predict.form import add_names
 from state_engine.config import Settings
-from state_engine.datasets import DEMO_ID, DEMO_PATH, get_dataset, receive_upload
 from state_engine.jobs import local
-from state_engine.request import PredictionRequest
-from state_engine.runs import RunFolder
-from state_engine.values import from_plain, to_plain
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.datasets import DEMO_ID, DEMO_PATH, get_dataset, receive_upload
+from state_engine.plain import from_plain, to_plain
+from state_engine.prediction.request import PredictionRequest
 from tests.data.bad_files import EMPTY, UNREADABLE, UNSAFE
 from tests.small import write_cells, write_model
 
@@ -42,7 +42,7 @@ def opened(view: str, **thread: str) -> AppTest:
         app.session_state[f"thread_{name}"] = value
     app.run()
     if view != "home":
-        app.switch_page(f"pages/views/{view}.py").run()
+        app.switch_page(f"pages/{view}.py").run()
     assert not app.exception
     return app
 
@@ -68,7 +68,7 @@ def test_the_demo_is_one_click_from_a_prediction(home: Path) -> None:
     app = opened("home")
     app.button(key="start_demo").click().run()
     assert app.session_state["thread_data"] == DEMO_ID and app.session_state["thread_model"]
-    app.switch_page("pages/views/predict.py").run()
+    app.switch_page("pages/predict.py").run()
     picker = next(m for m in app.multiselect if "known to this model" in m.label)
     assert len(picker.options) >= 12 and any("IFN-beta" in o for o in picker.options)
 

@@ -11,19 +11,21 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from pages.ui import exportpage, submitform, submitpage
-from pages.ui.exportpage import contents
-from state_engine.analysis.result import open_result
-from state_engine.challenge import request as submission
+from pages.parts.submit import check as submitpage
+from pages.parts.submit import export as exportpage
+from pages.parts.submit import form as submitform
+from pages.parts.submit.export import contents
+from state_engine.challenge import submit as submission
 from state_engine.challenge.spec import load_rules
 from state_engine.config import Settings
-from state_engine.runs import RunFolder
-from state_engine.values import from_plain
-from tests.analysis.make_result import make_result
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.plain import from_plain
+from state_engine.prediction.result import open_result
 from tests.pages.finished_run import finished_run
+from tests.prediction.make_result import make_result
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = str(ROOT / "pages" / "views" / "submit.py")
+PAGE = str(ROOT / "pages" / "submit.py")
 
 
 @pytest.fixture(scope="module")
@@ -176,10 +178,10 @@ def test_an_embedding_is_called_an_embedding(tmp_path: Path) -> None:
 
 
 def test_both_pages_import_nothing_heavy() -> None:
-    names = ("submitpage", "scorepage", "templatepage", "agreementpage", "genespage")
-    code = f"import sys, {', '.join(f'pages.ui.{name}' for name in names)}; print(*sys.modules)"
+    names = ("submit.check", "submit.score", "submit.template", "genes.compare", "genes.table")
+    code = f"import sys, {', '.join(f'pages.parts.{name}' for name in names)}; print(*sys.modules)"
     loaded = set(
         subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.split()
     )
-    assert "state_engine.challenge.request" in loaded
+    assert "state_engine.challenge.submit" in loaded
     assert not loaded & {"torch", "pdex", "scanpy", "umap", "sklearn", "numba", "anndata"}

@@ -11,24 +11,24 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.ui.traincurves import MOST_POINTS, error_columns, loss_figure, thinned
-from pages.ui.trainform import setting_words
-from pages.ui.worth import blocks, verdict_words
+from pages.parts.model_scores import blocks, verdict_words
+from pages.parts.train.curves import MOST_POINTS, error_columns, loss_figure, thinned
+from pages.parts.train.form import setting_words
 from state_engine.checkpoints.card import Calibration, TrainingSummary
 from state_engine.checkpoints.store import CARD
 from state_engine.config import Settings
 from state_engine.data.dataset import open_dataset
-from state_engine.data.split_choices import suggest_plan
-from state_engine.data.split_plan import parse_plan, plan_text
-from state_engine.datasets import DEMO_PATH
+from state_engine.data.splits.choices import suggest_plan
+from state_engine.data.splits.plan import parse_plan, plan_text
 from state_engine.jobs import local
+from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import JobStore
-from state_engine.jobs.train_requests import RESUME, TrainJob, training_folder
-from state_engine.jobs.train_tasks import into_library
+from state_engine.jobs.tasks.train import into_library
+from state_engine.jobs.train_job import RESUME, TrainJob, training_folder
+from state_engine.library.datasets import DEMO_PATH
+from state_engine.plain import from_plain, to_plain
 from state_engine.progress import Progress
-from state_engine.runs import RunFolder
 from state_engine.train.request import TrainRequest
-from state_engine.values import from_plain, to_plain
 from tests.pages.make_run import figures, opened, text
 from tests.small import write_model
 
@@ -207,7 +207,7 @@ def test_features_and_weights_to_start_from_are_passed_on(
 
 
 def test_embeddings_can_be_read(monkeypatch: pytest.MonkeyPatch, home: Path, asked: list[TrainJob], tmp_path: Path) -> None:
-    from state_engine.datasets import register_file
+    from state_engine.library.datasets import register_file
     from tests.small import write_cells
 
     entry = register_file(Settings(home, (tmp_path,)), write_cells(tmp_path / "cells.h5ad", embedding=6))
@@ -273,7 +273,7 @@ def test_a_finished_training_is_honest(monkeypatch: pytest.MonkeyPatch, home: Pa
     ]
     assert len(page.dataframe[1].value) == 2 and page.code[0].value.startswith("python -m state_engine train")
     page.button(key="training_predict").click()
-    monkeypatch.setattr("pages.ui.trainpage.go", lambda name: None)
+    monkeypatch.setattr("pages.parts.train.run.go", lambda name: None)
     page.run()
     assert page.session_state["thread_model"] and page.session_state["thread_data"] == "demo"
 
@@ -303,7 +303,7 @@ def test_a_training_of_another_kind_or_a_lost_one_is_forgotten(monkeypatch: pyte
 def test_runs_leads_back_to_a_training(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     run = finished(home)
     page = opened(monkeypatch, "runs", None, home)
-    monkeypatch.setattr("pages.ui.runspage.go", lambda name: None)
+    monkeypatch.setattr("pages.parts.runs.list.go", lambda name: None)
     page.button(key=f"open_{run.id}").click().run()
     assert page.session_state["thread_training"] == run.id
 

@@ -14,12 +14,12 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from state_engine.checkpoints.embedding import LoadedEmbedding, convert_embedding, load_embedding
-from state_engine.checkpoints.pickles import load_torch
+from state_engine.checkpoints.arc.pickles import load_torch
+from state_engine.checkpoints.embedding_store import LoadedEmbedding, convert_embedding, load_embedding
 from state_engine.data.cell_sentences import SentenceMaker
-from state_engine.data.gene_map import map_genes
+from state_engine.data.gene_vocabulary import map_genes
 from state_engine.data.genes import gene_names
-from state_engine.embed import EmbedRequest, embed
+from state_engine.embedding.embed import EmbedRequest, embed
 from tests.parity.embedding_variants import SMALL
 
 FIXTURES = Path(__file__).resolve().parent / "fixtures" / "embedding"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from state_engine.embed import EmbedRequest, embed
+from state_engine.embedding.embed import EmbedRequest, embed
 from tests.parity.embedding_variants import LARGER
 from tests.parity.make_embedding_fixtures import embedding_of, make_jobs, run_peer, transform_arguments
 from tests.parity.test_embedding_fixtures import TOLERANCE, as_safetensors

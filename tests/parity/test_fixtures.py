@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from state_engine.checkpoints.arc import convert
-from state_engine.checkpoints.arc_weights import translate
+from state_engine.checkpoints.arc.names_in import translate
+from state_engine.checkpoints.arc.read import convert
 from state_engine.checkpoints.store import LoadedModel, load_model
 from state_engine.data.cell_sets import replay_plan
 from state_engine.data.dataset import Choices
 from state_engine.models.backbones import Backbone
 from state_engine.models.config import AttentionMode, BackboneConfig
-from state_engine.replay import ReplayRequest, replay
+from state_engine.prediction.replay import ReplayRequest, replay
 from tests.parity.variants import VARIANTS, input_key
 
 FIXTURES = Path(__file__).resolve().parent / "fixtures"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from state_engine.checkpoints.store import load_model
-from state_engine.replay import ReplayRequest, replay
+from state_engine.prediction.replay import ReplayRequest, replay
 from tests.parity.make_fixtures import add_embedding, cells_job, expected_of, model_jobs, run_peer
 from tests.parity.test_fixtures import AS_THE_REFERENCE, CHOICES, TOLERANCE, worst
 from tests.parity.variants import LIVE, input_key

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from state_engine.data.splits import CODES, open_split
-from tests.data.test_splits import CHOICES, write
+from state_engine.data.splits.apply import CODES, open_split
+from tests.data.splits.test_apply import CHOICES, write
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
 

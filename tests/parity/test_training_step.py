@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from state_engine.checkpoints.arc_config import read_architecture
-from state_engine.checkpoints.arc_weights import translate
-from state_engine.checkpoints.pickles import load_torch
+from state_engine.checkpoints.arc.architecture import read_architecture
+from state_engine.checkpoints.arc.names_in import translate
+from state_engine.checkpoints.arc.pickles import load_torch
 from state_engine.models.lora import add_adapters
 from state_engine.models.losses import build_loss
 from state_engine.models.objectives import (

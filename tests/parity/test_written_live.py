@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from state_engine.checkpoints.arc import read_arc
-from state_engine.checkpoints.arc_writer import write_arc
+from state_engine.checkpoints.arc.read import read_arc
+from state_engine.checkpoints.arc.write import write_arc
 from state_engine.checkpoints.store import load_model
 from state_engine.models.config import BackboneConfig, DecoderConfig, TransitionConfig
 from state_engine.models.transition import TransitionModel
-from state_engine.replay import ReplayRequest, replay
+from state_engine.prediction.replay import ReplayRequest, replay
 from tests.parity.make_fixtures import SHAPE, expected_of, run_peer
 from tests.parity.test_fixtures import CHOICES, FIXTURES, TOLERANCE, worst
 from tests.parity.variants import VARIANTS, input_key

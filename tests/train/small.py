@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from state_engine.data.dataset import Choices, Dataset, open_dataset
-from state_engine.data.split_plan import FewShot, SplitPlan, ZeroShot
-from state_engine.data.splits import Split, apply_plan
-from state_engine.data.synthetic import Design, write_simulated
+from state_engine.data.splits.apply import Split, apply_plan
+from state_engine.data.splits.plan import FewShot, SplitPlan, ZeroShot
+from state_engine.demo.cells import Design, write_simulated
 from state_engine.train.request import TrainRequest
 
 NAME = "pbmc"

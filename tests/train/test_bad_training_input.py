@@ -14,7 +14,7 @@ import torch
 
 from state_engine.checkpoints.store import read_card
 from state_engine.data.dataset import Choices
-from state_engine.data.splits import Split, open_split
+from state_engine.data.splits.apply import Split, open_split
 from state_engine.errors import (
     CheckpointError,
     ConfigError,
@@ -31,10 +31,10 @@ from state_engine.errors import (
     UnsafePickleError,
 )
 from state_engine.progress import Progress
+from state_engine.train.curves import LOG, read_curve
+from state_engine.train.fit import train_transition
 from state_engine.train.request import TrainRequest
 from state_engine.train.run_folder import open_training_split, read_record
-from state_engine.train.training_log import LOG, read_curve
-from state_engine.train.transition import train_transition
 from tests.small import write_cells
 
 COLUMNS = Choices(perturbation_key="perturbation", control="control", context_key="cell_type", batch_key="batch")

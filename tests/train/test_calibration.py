@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from state_engine.checkpoints.baselines import load_effects
 from state_engine.checkpoints.store import LoadedModel, load_model, read_card
 from state_engine.data.dataset import Dataset, open_dataset
-from state_engine.data.split_plan import FewShot, SplitPlan, ZeroShot
-from state_engine.data.splits import TEST, TRAIN, VAL, Split, apply_plan
+from state_engine.data.splits.apply import TEST, TRAIN, VAL, Split, apply_plan
+from state_engine.data.splits.plan import FewShot, SplitPlan, ZeroShot
+from state_engine.effects.store import load_effects
+from state_engine.effects.table import EffectTable
+from state_engine.effects.train_effects import effect_table
 from state_engine.errors import IncompatibleError
-from state_engine.models.baselines import EffectTable
 from state_engine.models.transition import TransitionOutput
 from state_engine.train import calibration as module
 from state_engine.train.calibration import add_baselines, calibrate, output_sources, paired_effects
-from state_engine.train.effects import effect_table
-from state_engine.train.transition import train_transition
+from state_engine.train.fit import train_transition
 from tests.small import GENES, PERTURBATIONS, embedding_changes, write_cells, write_model
 from tests.train.small import SMALL, make_data, opened
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from state_engine.data.dataset import open_dataset
-from state_engine.data.split_plan import SplitPlan
-from state_engine.data.splits import Split, apply_plan
+from state_engine.data.splits.apply import Split, apply_plan
+from state_engine.data.splits.plan import SplitPlan
 from state_engine.errors import ConfigError, GeneError, LabelError, RepresentationError
 from state_engine.train.cells import Inputs, TrainingCells, choose_inputs, expression_source, read_training_cells
 from tests.train.small import NAME, SMALL, make_data, opened
@@ -123,7 +123,7 @@ def test_perturbations_without_vectors_are_left_out_and_those_without_cells_come
 
 
 def test_a_perturbation_trained_nowhere_is_not_scored_with_one_hot_vectors(path, tmp_path):
-    from state_engine.data.split_plan import FewShot
+    from state_engine.data.splits.plan import FewShot
 
     contexts = open_dataset(path).contexts
     plan = SplitPlan(((NAME, "x"),), (NAME,), fewshot=tuple(FewShot(NAME, c, test=("TNF",)) for c in contexts))

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from state_engine.checkpoints.baselines import load_effects
 from state_engine.checkpoints.store import read_card
-from state_engine.cli import main
+from state_engine.cli.main import main
 from state_engine.data.dataset import Choices, open_dataset
-from state_engine.data.split_plan import SplitPlan, ZeroShot
-from state_engine.data.splits import TEST, TRAIN, UNUSED, VAL, Split, apply_plan
+from state_engine.data.splits.apply import TEST, TRAIN, UNUSED, VAL, Split, apply_plan
+from state_engine.data.splits.plan import SplitPlan, ZeroShot
+from state_engine.effects.store import load_effects
 from state_engine.errors import JobCancelled, RunError
 from state_engine.train import calibration, cross_fit, folds
+from state_engine.train.curves import read_curve
+from state_engine.train.fit import train_transition
 from state_engine.train.run_folder import TrainingRecord, open_training_split, read_record, write_record, write_split
-from state_engine.train.training_log import read_curve
-from state_engine.train.transition import train_transition
 from tests.train.small import NAME, SMALL, make_data, opened
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from state_engine.errors import ConfigError
+from state_engine.plain import from_plain, to_plain
 from state_engine.train.request import TrainRequest, check_names, parse_settings
-from state_engine.values import from_plain, to_plain
 
 
 def test_a_request_survives_json():

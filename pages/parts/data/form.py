@@ -1,0 +1,143 @@
+"""Parts of the Data page: what was understood, and the form that corrects it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.parts import session
+from pages.parts.format import plural, size
+from pages.parts.jobs import job_of, job_panel
+from state_engine.data.dataset import Choices, Dataset
+from state_engine.jobs import local
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.datasets import DataEntry, set_choices
+
+SUGGESTED = "as suggested"
+NONE = "none"
+
+
+def understood(data: Dataset) -> None:
+    """The facts of a data set, then its notes, then how many cells each condition has."""
+    dense = data.n_cells * data.n_genes * 4
+    columns = st.columns(4)
+    columns[0].metric("Cells", f"{data.n_cells:,}", border=True)
+    columns[1].metric("Genes", f"{data.n_genes:,}", border=True, help=f"Names: {data.genes.chosen.words}")
+    columns[2].metric("Scale", data.scale.scale or "unclear", border=True, help=" ".join(data.scale.evidence))
+    columns[3].metric(
+        "On disk", size(data.file.nbytes), border=True, help=f"{size(dense)} if all values were held in memory; they are not."
+    )
+    labels = data.labels
+    lines = [
+        f"**Perturbation**: {_column(labels.perturbation_key)}, {plural(len(data.perturbations), 'label')}; "
+        f"control **{labels.control or 'not known'}**",
+        f"**Context** (cell type, line or donor): {_column(labels.context_key)}, {plural(len(data.contexts), 'label')}",
+        f"**Batch**: {_column(labels.batch_key)}" + (f", {plural(len(data.batches), 'label')}" if data.batches else ""),
+        f"**Genes**: {data.genes.chosen.words}, such as {', '.join(data.genes.names[:4])}",
+        "**Representations**: "
+        + (", ".join(f"{m.name} ({m.width:,} features, {m.layout})" for m in data.representations) or "none"),
+        f"**Scale**: {data.scale.scale or 'unclear'}. " + " ".join(data.scale.evidence),
+    ]
+    st.markdown("  \n".join(lines))
+    for note in data.notes:
+        st.warning(note, icon=":material/info:")
+    _table(data)
+
+
+def _column(key: str | None) -> str:
+    if key == "":
+        return "none, all cells are unperturbed"
+    return f"column `{key}`" if key else "no column"
+
+
+def _table(data: Dataset) -> None:
+    table = data.table()
+    frame = table.reset_index().rename(columns={table.index.name or "index": "Perturbation"})
+    frame["All"] = table.sum(axis=1).to_numpy()
+    st.markdown("**Cells per perturbation and context**")
+    st.dataframe(frame, hide_index=True, key="condition_table", height=min(38 + 35 * len(frame), 320))
+
+
+def choices_form(entry: DataEntry, data: Dataset) -> None:
+    """Lets the user correct columns, control, scale and gene names; remembered with the data set."""
+    said = entry.choices
+    with (
+        st.expander("Correct what was understood", icon=":material/edit:", expanded=data.labels.control is None),
+        st.form("choices"),
+    ):
+        columns = [c.name for c in data.labels.columns]
+        others = list(data.labels.other_columns)
+        left, right = st.columns(2)
+        perturbation = _pick(
+            left, "Perturbation column", [NONE, *columns, *others], said.perturbation_key, "What was done to a cell."
+        )
+        controls = list(dict.fromkeys([*data.labels.control_suggestions, *data.perturbations]))
+        control = _pick(right, "Control label", controls, said.control, "The label of unperturbed cells.")
+        context = _pick(left, "Context column", [NONE, *columns, *others], said.context_key, "Cell type, line or donor.")
+        batch = _pick(right, "Batch column", [NONE, *columns, *others], said.batch_key, "Plate, lane or replicate.")
+        scale = _pick(left, "Scale", ["counts", "log1p"], said.scale, "Raw counts, or log1p of depth-normalised counts.")
+        genes = _pick(
+            right,
+            "Gene names",
+            [c.column or "var index" for c in data.genes.alternatives],
+            said.gene_column,
+            "Where gene names are.",
+        )
+        layers = [m.name for m in data.representations if not m.name.startswith("obsm/")]
+        expression = _pick(left, "Expression", layers, said.expression, "Which matrix holds the expression.")
+        if st.form_submit_button("Apply", type="primary", key="apply_choices"):
+            chosen = Choices(
+                perturbation_key=perturbation,
+                control=control,
+                context_key=context,
+                batch_key=batch,
+                scale=scale,  # type: ignore[arg-type]
+                gene_column="" if genes == "var index" else genes,
+                expression=expression,
+            )
+            set_choices(session.settings(), entry.id, chosen)
+            st.rerun()
+
+
+def _pick(place: st.delta_generator.DeltaGenerator, label: str, options: list[str], said: str | None, text: str) -> str | None:
+    """A choice that starts with what the user said before; None stands for the suggestion, "" for none on purpose."""
+    known = [SUGGESTED, *options]
+    shown = SUGGESTED if said is None else (NONE if said == "" and NONE in known else said or "var index")
+    index = known.index(shown) if shown in known else 0
+    value = place.selectbox(label, known, index=index, help=text, key=f"choice_{label}")
+    if value == SUGGESTED:
+        return None
+    return "" if value == NONE else value
+
+
+def variable_genes(entry: DataEntry, data: Dataset) -> None:
+    """Chooses the most variable genes in a job; the copy of the data set that has them can be opened then."""
+    with st.expander("Choose highly variable genes", icon=":material/sort:"):
+        st.caption(
+            "Models trained here choose their own genes. Published models that read X_hvg do not name theirs, so bring the genes of "
+            "their training data where you have them."
+        )
+        left, right = st.columns([1, 2], vertical_alignment="bottom")
+        n = left.number_input("Genes", 10, max(10, data.n_genes), min(2000, data.n_genes), key="hvg_count")
+        if right.button(
+            "Choose them", key="make_hvgs", help="scanpy, flavor seurat; counts are normalised to 10,000 and log1p first."
+        ):
+            request = {"data": entry.id, "genes": int(n)}
+            st.session_state["hvg_run"] = local.submit(
+                session.settings(), "prepare", request, f"{n:,} variable genes of {entry.name}"
+            )[1]
+            st.rerun()
+        run_id = str(st.session_state.get("hvg_run", ""))
+        if run_id and job_panel(run_id, title="Choosing variable genes", key="hvg_job"):
+            job = job_of(run_id)
+            summary = job.summary if job else {}
+            st.success(str(summary.get("method", "")), icon=":material/check_circle:")
+            with st.container(horizontal=True):
+                if st.button("Open the data set with X_hvg", key="open_hvgs", type="primary"):
+                    session.choose("data", str(summary["data"]))
+                    session.choose("run", "")
+                    del st.session_state["hvg_run"]
+                    st.rerun()
+                names = RunFolder.open(session.settings(), run_id).file("genes.csv").read_bytes()
+                st.download_button(
+                    "Genes (CSV)", names, "highly-variable-genes.csv", "text/csv", key="hvg_csv", on_click="ignore"
+                )

@@ -1,0 +1,156 @@
+"""Part of the Embed page: the form that asks for an embedding, and what is known before it is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from pages.parts import session
+from pages.parts.embed.map import CHOICE
+from pages.parts.format import plural
+from pages.parts.result import stamp
+from pages.parts.widgets import finding, go
+from state_engine.checkpoints.card import ModelCard
+from state_engine.checkpoints.embedding_card import EmbeddingCard
+from state_engine.data.dataset import Choices, Dataset, open_dataset
+from state_engine.data.gene_vocabulary import LEAST_OVERLAP, GeneMap
+from state_engine.device import DEVICE_NAMES, PRECISIONS
+from state_engine.embedding.jobs import EmbedJob
+from state_engine.embedding.request import EmbedRequest, gene_map_of
+from state_engine.errors import StateError
+from state_engine.jobs import local
+from state_engine.library.datasets import DataEntry
+from state_engine.library.embedding_models import EmbeddingEntry, list_embedding_models
+from state_engine.plain import to_plain
+
+
+def embed_form(entry: DataEntry, data: Dataset) -> None:
+    """Model, what fits, and the button that starts the job."""
+    models = [m for m in list_embedding_models(session.settings()) if m.card is not None]
+    if not models:
+        st.info("No State Embedding model is in the library. Add one on the Models page.", icon=":material/deployed_code:")
+        if st.button("Add a model", key="to_models"):
+            go("models")
+        return
+    wanted = _wanted()
+    first = next((i for i, m in enumerate(models) if wanted and m.card and m.card.weights_hash == wanted.embedding_model), 0)
+    left, right = st.columns([3, 2], gap="medium")
+    model = left.selectbox(
+        "State Embedding (SE) model",
+        models,
+        index=first,
+        format_func=lambda m: m.card.name,
+        key=f"se_model_{wanted.id if wanted else ''}",
+        help="It turns a cell's expressed genes into a point in a space where cells that it reads alike lie close.",
+        persist_state="session",
+    )
+    key = right.text_input(
+        "Name of the embedding",
+        wanted.input_key if wanted else "X_state",
+        key=f"se_key_{wanted.id if wanted else ''}",
+        help="Where it is kept in the new data set (obsm).",
+    )
+    card = model.card
+    if card is None:
+        return
+    if wanted:
+        _for_the_model(wanted, card, key)
+    fits = _fit(data, card)
+    request, name, reference = _settings(entry, model, key, card)
+    label = f"Embed {plural(data.n_cells, 'cell')}"
+    if st.button(label, type="primary", key="embed", icon=":material/play_circle:", disabled=not fits or not request):
+        if request is None:
+            return
+        _, run_id = local.submit(
+            session.settings(), "embed", to_plain(EmbedJob(request, name, reference)), f"{entry.name} with {card.name}"
+        )
+        session.choose(CHOICE, run_id)
+        st.rerun()
+
+
+def _wanted() -> ModelCard | None:
+    """The chosen State Transition model, when it reads an embedding."""
+    entry = session.model_entry()
+    return entry.card if entry and entry.card and entry.card.reads_embedding else None
+
+
+def _for_the_model(wanted: ModelCard, card: EmbeddingCard, key: str) -> None:
+    """Says whether what is made here is what the chosen State Transition model reads."""
+    name, reads = wanted.name, f"'{wanted.input_key}' with {wanted.config.input_dim:,} features"
+    if card.width != wanted.config.input_dim or key.strip() != wanted.input_key:
+        made = f"'{key.strip()}' with {card.width:,}"
+        finding("blocking", f"Not for {name}", f"It reads {reads}; this would make {made}.", "Choose another SE model, or name.")
+    elif not wanted.embedding_model:
+        detail = (
+            f"It reads {reads}. Which SE model it was trained on is not recorded, and only embeddings of that one mean the same."
+        )
+        finding("warning", f"Fits {name} by its width only", detail, "")
+    elif wanted.embedding_model != card.weights_hash:
+        detail = f"It was trained on embeddings of {wanted.embedding_model[:12]}; features of another model mean something else."
+        finding("blocking", f"Not the SE model of {name}", detail, "Choose the one it was trained on.")
+    else:
+        finding("ok", f"Made for {name}", f"It was trained on embeddings of this SE model and reads {reads}.", "")
+
+
+def _fit(data: Dataset, card: EmbeddingCard) -> bool:
+    """Says which genes match and what the values are; True when the cells can be embedded."""
+    genes = genes_matched(str(data.path), stamp(data.path), data.choices, card.weights_hash, card)
+    scale, matched = (
+        data.scale.scale,
+        f"**{len(genes.rows):,} of {len(card.vocabulary):,}** genes of the model are in the data set",
+    )
+    if not len(genes.rows) or genes.overlap < LEAST_OVERLAP:
+        st.error(
+            f"**Too few genes match.** {matched}. {genes.how} At least {LEAST_OVERLAP:.0%} of those that could are needed: choose "
+            "another column of gene names on the Data page, or a model made for these genes.",
+            icon=":material/block:",
+        )
+        return False
+    if scale is None:
+        st.error("**The values are neither counts nor log1p.** Say on the Data page what they are.", icon=":material/block:")
+        return False
+    words = f"{matched}, {genes.overlap:.0%} of those that could be. Values are {scale}. Each cell is read as its {card.config.tokens - 1:,}"
+    words += " most expressed genes of these."
+    if genes.warning:
+        st.warning(f"**Few genes match.** {words}", icon=":material/warning:")
+    else:
+        st.caption(words)
+    for limit in card.limits:
+        st.caption(f":material/info: {limit}")
+    return True
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def genes_matched(path: str, written: int, choices: Choices, model: str, _card: EmbeddingCard) -> GeneMap:
+    """Which genes of a data set a model knows; computed once for both."""
+    return gene_map_of(open_dataset(Path(path), choices, session.settings()), _card)
+
+
+def _settings(entry: DataEntry, model: EmbeddingEntry, key: str, card: EmbeddingCard) -> tuple[EmbedRequest | None, str, bool]:
+    with st.expander("More settings"):
+        left, middle, right = st.columns(3)
+        name = left.text_input("Name of the new data set", f"{_stem(entry.name)} · {key}", key=f"se_name_{entry.id}")
+        device = middle.selectbox("Device", DEVICE_NAMES, key="se_device", help="auto takes a GPU when there is one.")
+        precision = right.selectbox("Precision", PRECISIONS, key="se_precision", help="bf16 is faster and slightly less exact.")
+        seed = left.number_input(
+            "Seed", 0, 2**31 - 1, 0, key="se_seed", help="Of the unexpressed genes that fill the sentence of a shallow cell."
+        )
+        reference = middle.checkbox(
+            "Keep as reference cells",
+            True,
+            key="se_reference",
+            help="Other cells can then be compared with these (Similar cells).",
+        )
+    try:
+        request = EmbedRequest(
+            entry.path, str(model.path), entry.choices, key.strip(), device, precision, None, int(seed)  # type: ignore[arg-type]
+        )  # fmt: skip
+    except StateError as error:
+        st.error(str(error), icon=":material/error:")
+        return None, name, reference
+    return request, name or entry.name, reference
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(".h5ad")

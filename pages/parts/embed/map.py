@@ -1,0 +1,327 @@
+"""Parts of the Embed page: what was made, the map of embedded cells, and the files."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from numpy.typing import NDArray
+
+from pages.parts import palette, selection, session
+from pages.parts import umap as umapchart
+from pages.parts.figures import show_figure
+from pages.parts.format import duration, plural, size
+from pages.parts.jobs import job_panel
+from pages.parts.result import stamp
+from pages.parts.widgets import go
+from state_engine.analysis.projection import Projection, load
+from state_engine.data.dataset import Choices, Dataset, open_dataset
+from state_engine.data.expression import normalise
+from state_engine.data.files.matrices import dense
+from state_engine.embedding.jobs import Embedding, EmbedJob
+from state_engine.errors import StateError
+from state_engine.jobs.run_folder import RunFolder, list_runs
+from state_engine.library.datasets import DataEntry, list_datasets
+from state_engine.plain import from_plain
+
+CHOICE = "embedding"
+MOST_IN_BROWSER = 400_000_000  # bytes of a file that is handed over by the page; larger ones are copied from the server
+SAMPLE = 500
+MOST_LABELS = 60  # a column with more labels has no legend anyone could read
+GENE = "A gene"
+
+
+# What was made
+
+
+def embed_runs() -> dict[str, str]:
+    """Ids and titles of embeddings that are done, newest first."""
+    infos = list_runs(session.settings())
+    return {i.id: i.manifest.title for i in infos if i.manifest and i.manifest.kind == "embed" and i.state == "done"}
+
+
+def chosen_run(entry: DataEntry | None) -> RunFolder | None:
+    """The run in the address; without one, the newest that is of the chosen data set or made it."""
+    if session.chosen(CHOICE):
+        try:
+            run = RunFolder.open(session.settings(), session.chosen(CHOICE))
+            return run if run.manifest.kind == "embed" else None
+        except StateError:
+            session.choose(CHOICE, "")
+    if entry is None:
+        return None
+    for identity in embed_runs():
+        run = RunFolder.open(session.settings(), identity)
+        made = embedding_of(run)
+        if made is not None and (made.data == entry.id or from_plain(EmbedJob, run.request).request.data == entry.path):
+            return run
+    return None
+
+
+def another_run(run: RunFolder) -> None:
+    """Where there are several embeddings: which one is shown."""
+    done = embed_runs()
+    if len(done) < 2 or run.id not in done:
+        return
+    ids = list(done)
+    picked = st.selectbox("Embedding", ids, index=ids.index(run.id), format_func=lambda i: done[i], key=f"embedding_{run.id}")
+    if picked != run.id:
+        session.choose(CHOICE, picked)
+        st.rerun()
+
+
+def embedding_of(run: RunFolder) -> Embedding | None:
+    """What a run made; None while it is not done."""
+    path = run.file("embedding.json")
+    return from_plain(Embedding, json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def over(run: RunFolder, key: str) -> bool:
+    """Shows the job of a run while it is not over, or how it failed; True when there is a result to show."""
+    return job_panel(run.id, title=run.manifest.title, key=key) and run.state == "done"
+
+
+def open_made(made: Embedding, run: RunFolder) -> Dataset | None:
+    """The embedded data set; None, with a word why, when it was deleted."""
+    if not Path(made.path).exists():
+        st.warning("**The embedded data set was deleted.** Embed the cells again to see them.", icon=":material/delete:")
+        return None
+    choices = from_plain(EmbedJob, run.request).request.choices
+    return _opened(made.path, stamp(Path(made.path)), choices)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Reading the data set")
+def _opened(path: str, written: int, choices: Choices) -> Dataset:
+    return open_dataset(Path(path), choices, session.settings())
+
+
+def summary(run: RunFolder, made: Embedding) -> None:
+    """The facts of an embedding in a line, and what to keep in mind."""
+    st.markdown(
+        f"**{run.manifest.title}**: {plural(made.cells - made.empty, 'cell')} in {made.width:,} dimensions "
+        f"({made.cell_width:,} describe the cell), from {made.scale}, {duration(made.seconds)} on {made.device}."
+    )
+    for remark in made.remarks:
+        st.caption(f":material/info: {remark}")
+    if made.simulated:
+        st.caption(
+            ":material/science: A demonstration: this model was not trained on real cells. Cells of like expression lie close; "
+            "nothing more is meant."
+        )
+
+
+# The map
+
+
+@st.fragment
+def cell_map(run: RunFolder, made: Embedding, data: Dataset) -> None:
+    """The map with its colours and what is selected on it. A fragment: a new colour does not run the page again."""
+    projection = _projected(str(run.file("projection.npz")))
+    left, right = st.columns([3, 2], gap="medium")
+    with right:
+        colour, gene = _colour(run, data)
+    polygon = selection.polygon_of(run)
+    chosen = None if polygon is None else umapchart.inside(projection.xy, polygon)
+    if chosen is not None and not chosen.any():
+        polygon, chosen = None, None
+    dark = st.context.theme.type == "dark"
+    with left:
+        figure = draw(data, projection, colour, gene, chosen, dark)
+        if polygon is not None:
+            umapchart.add_outline(figure, polygon, umapchart.look(1, dark).ink)
+        chart = f"{run.id}_{st.session_state.get(f'map_round_{run.id}', 0)}"
+        show_figure(
+            figure,
+            key="embedding",
+            title=f"{plural(len(projection.rows), 'cell')}, coloured by {gene or colour}",
+            caption=f"{projection.settings.note}. {made.model_name}. Distances on a UMAP are qualitative.",
+            table=lambda: cell_table(data, projection, gene),
+            height=560,
+            chart=chart,
+            on_select=lambda: selection.remember(run, f"embedding_{chart}_plot"),
+        )
+    with right:
+        _selected(run, data, projection, colour, chosen, gene)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _projected(path: str) -> Projection:
+    return load(Path(path))
+
+
+def colours_of(data: Dataset) -> list[str]:
+    """Columns of labels that can colour a map: the context first, then as they stand."""
+    fit = [name for name, column in data.columns.items() if 1 <= len(column.categories) <= MOST_LABELS]
+    first = [k for k in (data.labels.context_key, data.labels.perturbation_key, data.labels.batch_key) if k and k in fit]
+    return list(dict.fromkeys([*first, *fit]))
+
+
+def _colour(run: RunFolder, data: Dataset) -> tuple[str, str]:
+    options = [*colours_of(data), *([GENE] if data.expression else [])]
+    if not options:
+        st.caption("The data set has no labels and no expression to colour by.")
+        return "", ""
+    colour = st.pills("Colour by", options, default=options[0], key=f"embed_colour_{run.id}", required=True) or options[0]
+    if colour != GENE:
+        return colour, ""
+    first = most_variable(str(data.path), stamp(data.path), data.choices)
+    gene = st.selectbox(
+        "Gene",
+        data.genes.names,
+        index=first,
+        key=f"embed_gene_{run.id}",
+        help="Type to search. First shown is the gene that varies most between these cells.",
+    )
+    return colour, str(gene)
+
+
+def draw(
+    data: Dataset, projection: Projection, colour: str, gene: str, chosen: NDArray[np.bool_] | None, dark: bool
+) -> umapchart.go.Figure:
+    """The map in one colouring; `chosen` (n,) are the cells within the selection."""
+    style = umapchart.look(len(projection.rows), dark)
+    if gene:
+        values = gene_values(str(data.path), stamp(data.path), data.choices, gene, tuple(projection.rows.tolist()))
+        figure = umapchart.value_map(projection.xy, values, gene, "log1p", style, chosen)
+    else:
+        names, codes = label_codes(data, colour, projection.rows)
+        none = np.zeros(len(codes), np.int16)
+        colours = palette.categories([n for n in names if n]) | {"not labelled": palette.MISSING}
+        named = [n or "not labelled" for n in names]
+        figure = umapchart.category_map(projection.xy, named, codes, [""], none, colours, style, chosen)
+    umapchart.fix_ranges(figure, projection.xy)
+    return figure
+
+
+def label_codes(data: Dataset, column: str, rows: NDArray[np.int32]) -> tuple[list[str], NDArray[np.int16]]:
+    """Labels by name, "" (none) last, and the place of each row's label among them."""
+    if column not in data.columns:
+        return [""], np.zeros(len(rows), np.int16)
+    labels = pd.Series(data.columns[column]).iloc[rows].astype(object)
+    names = [*sorted(str(c) for c in data.columns[column].categories), ""]
+    found = pd.Categorical(labels.where(labels.notna(), "").astype(str), categories=names)
+    return names, found.codes.astype(np.int16)
+
+
+@st.cache_data(max_entries=32, show_spinner="Reading the gene")
+def gene_values(path: str, written: int, choices: Choices, gene: str, rows: tuple[int, ...]) -> NDArray[np.float32]:
+    """(n,) log1p expression of a gene in some cells."""
+    data = open_dataset(Path(path), choices, session.settings())
+    column, parts = data.genes.names.index(gene), []
+    for _, block in data.iter_blocks(str(data.expression), np.array(rows)):
+        values = normalise(block) if data.scale.scale == "counts" else block
+        parts.append(dense(values[:, [column]]).ravel())
+    return np.concatenate(parts).astype(np.float32)
+
+
+@st.cache_data(max_entries=32, show_spinner="Reading the genes")
+def most_variable(path: str, written: int, choices: Choices) -> int:
+    """Number of the gene whose log1p expression varies most in a sample of cells."""
+    data = open_dataset(Path(path), choices, session.settings())
+    rows = np.sort(np.random.default_rng(0).choice(data.n_cells, min(SAMPLE, data.n_cells), replace=False))
+    values = data.read_stored(str(data.expression), rows)
+    values = dense(normalise(values) if data.scale.scale == "counts" else values)
+    return int(values.var(axis=0).argmax())
+
+
+def _selected(
+    run: RunFolder, data: Dataset, projection: Projection, colour: str, chosen: NDArray[np.bool_] | None, gene: str
+) -> None:
+    st.markdown("**Selection**")
+    if chosen is None:
+        st.caption("Draw around cells with the lasso on the map to see what they are, and to find cells like them.")
+        return
+    st.markdown(f"{plural(int(chosen.sum()), 'cell')} of {len(chosen):,} shown")
+    columns = colours_of(data)
+    if columns:
+        by = colour if colour in columns else columns[0]
+        names, codes = label_codes(data, by, projection.rows)
+        counts = np.bincount(codes[chosen], minlength=len(names))
+        table = pd.DataFrame({by: [n or "not labelled" for n in names], "cells": counts, "share": 100 * counts / counts.sum()})
+        table = table[table["cells"] > 0].sort_values("cells", ascending=False)
+        st.dataframe(
+            table,
+            hide_index=True,
+            key="embed_composition",
+            height=min(38 + 35 * len(table), 260),
+            column_config={"share": st.column_config.NumberColumn("Share", format="%.1f%%", help="Of the selected cells.")},
+        )
+    with st.container(horizontal=True):
+        st.download_button(
+            "Cells (CSV)",
+            data=lambda: cell_table(data, projection, gene)[chosen].to_csv(index=False).encode(),
+            file_name="selected_cells.csv",
+            mime="text/csv",
+            key="embed_selection_csv",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        st.button("Clear selection", key="embed_clear", icon=":material/close:", on_click=selection.forget, args=(run,))
+
+
+def cell_table(data: Dataset, projection: Projection, gene: str = "") -> pd.DataFrame:
+    """The cells of the map: name, place, labels, and the gene's expression when one is shown."""
+    rows = projection.rows
+    table = pd.DataFrame({"cell": data.obs_names[rows], "umap_1": projection.xy[:, 0], "umap_2": projection.xy[:, 1]})
+    for column in data.columns:
+        names, codes = label_codes(data, column, rows)
+        table[column] = np.array(names, object)[codes]
+    if gene:
+        table[f"{gene} (log1p)"] = gene_values(str(data.path), stamp(data.path), data.choices, gene, tuple(rows.tolist()))
+    return table
+
+
+# Files
+
+
+def files(run: RunFolder, made: Embedding, data: Dataset) -> None:
+    """The embedding to take home, as a data set here, and the command that makes it again."""
+    path = Path(made.path)
+    st.markdown(f"The new data set **{_name(made)}** has all cells, labels and genes, and the embedding in `obsm['{made.key}']`.")
+    with st.container(horizontal=True):
+        model = session.model_entry()
+        reads = model is not None and model.card is not None and model.card.input_key == made.key
+        if made.data == session.chosen("data") and reads and st.button("Predict with it", key="embed_predict", type="primary"):
+            go("predict")
+        if made.data != session.chosen("data") and st.button("Use it as the data set", key="embed_use", type="primary"):
+            session.choose("data", made.data)
+            session.choose("run", "")
+            st.rerun()
+        if data.file.nbytes <= MOST_IN_BROWSER:
+            st.download_button(
+                f"Cells with embedding (.h5ad, {size(data.file.nbytes)})",
+                data=path.read_bytes,
+                file_name="embedded.h5ad",
+                key="embed_h5ad",
+                icon=":material/download:",
+                on_click="ignore",
+            )
+        if data.n_cells * made.width * 4 <= MOST_IN_BROWSER:
+            st.download_button(
+                f"Embedding (.npy, {size(data.n_cells * made.width * 4)})",
+                data=lambda: matrix_bytes(data, made.key),
+                file_name="embedding.npy",
+                key="embed_npy",
+                icon=":material/download:",
+                on_click="ignore",
+            )
+    if data.file.nbytes > MOST_IN_BROWSER:
+        st.caption(f"The file has {size(data.file.nbytes)}: copy it from the server, {path}")
+    st.caption(f"Model {made.model_name}, weights sha256 {made.model[:16]}…, recorded in the file. {made.genes}")
+    with st.expander("How to make this again"):
+        st.code(run.manifest.command, language="bash", wrap_lines=True)
+
+
+def matrix_bytes(data: Dataset, key: str) -> bytes:
+    """The embedding of all cells as a .npy file."""
+    out = io.BytesIO()
+    np.save(out, data.read(f"obsm/{key}", np.arange(data.n_cells)))
+    return out.getvalue()
+
+
+def _name(made: Embedding) -> str:
+    return next((e.name for e in list_datasets(session.settings()) if e.id == made.data), "(forgotten)")

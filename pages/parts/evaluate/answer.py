@@ -1,0 +1,235 @@
+"""Parts of the Evaluate page that answer: a verdict in words, metrics beside simple guesses, conditions, genes, and how it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from pages.parts import session
+from pages.parts.evaluate.conditions import arrow, conditions, genes, title
+from pages.parts.evaluate.form import CHOICE
+from pages.parts.format import plural
+from pages.parts.jobs import job_panel
+from pages.parts.result import stamp
+from pages.parts.train.run import distinct
+from state_engine import keys
+from state_engine.errors import StateError
+from state_engine.evaluation.report import EVALUATION, METRICS, SUMMARY, EvaluatedMethod, Evaluation, provenance, read_evaluation
+from state_engine.evaluation.verdict import is_worse
+from state_engine.jobs.run_folder import RunFolder, list_runs
+from state_engine.library.allowed import EVALUATE, TEST
+from state_engine.metrics.metrics import PROFILE_METRICS
+
+# ---- which evaluation ----
+
+
+def chosen_evaluation() -> RunFolder | None:
+    """The evaluation in the address."""
+    if not session.chosen(CHOICE):
+        return None
+    try:
+        run = RunFolder.open(session.settings(), session.chosen(CHOICE))
+    except StateError:
+        run = None
+    if run is None or run.manifest.kind not in (EVALUATE, TEST):
+        session.choose(CHOICE, "")
+        return None
+    return run
+
+
+def another_evaluation(run: RunFolder | None) -> None:
+    """Earlier evaluations, where there are some others."""
+    found = [i.manifest for i in list_runs(session.settings()) if i.manifest and i.manifest.kind in (EVALUATE, TEST)]
+    known = distinct({m.id: f"{m.title} · {m.created[:16].replace('T', ' ')}" for m in found})
+    if not known or (run is not None and set(known) == {run.id}):
+        return
+    ids = list(known)
+    picked = st.selectbox(
+        "Earlier evaluations",
+        ids,
+        index=ids.index(run.id) if run is not None and run.id in ids else None,
+        format_func=lambda i: known[i],
+        placeholder="Choose one to look at it again",
+        key=f"evaluation_pick_{run.id if run is not None else ''}",
+    )
+    if picked and picked != (run.id if run is not None else ""):
+        session.choose(CHOICE, picked)
+        st.rerun()
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _read(folder: str, written: int) -> Evaluation | None:
+    return read_evaluation(Path(folder))
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _table(path: str, written: int) -> pd.DataFrame:
+    return pd.read_csv(path, keep_default_na=False, na_values={"value": [""]})
+
+
+def show_evaluation(run: RunFolder) -> None:
+    """An evaluation: its job while it runs, then what it found."""
+    if not job_panel(run.id, title=run.manifest.title or "Evaluation", key="evaluate_job"):
+        return
+    found = _read(str(run.path), stamp(run.file(EVALUATION)))
+    if found is None:
+        st.info("This evaluation left no numbers. Evaluate again.", icon=":material/info:")
+        return
+    table = _table(str(run.file(METRICS)), stamp(run.file(METRICS)))
+    _head(run, found)
+    _verdict(found)
+    _metrics(found)
+    left, right = st.columns(2, gap="large")
+    with left:
+        conditions(found, table)
+    with right:
+        genes(run, found)
+    _take_home(run, found)
+
+
+# ---- words ----
+
+
+def _head(run: RunFolder, found: Evaluation) -> None:
+    st.subheader(run.manifest.title, anchor=False)
+    contexts = {c.context for c in found.conditions}
+    measured = sum(c.n_measured for c in found.conditions)
+    predicted = sum(c.n_predicted for c in found.conditions)
+    where = f" in {plural(len(contexts), 'context')}" if contexts != {keys.ALL} else ""
+    st.markdown(
+        f"{plural(len(found.conditions), 'condition')}{where}: {predicted:,} predicted and {measured:,} measured cells, "
+        f"{plural(found.n_genes, 'gene')}."
+    )
+    if found.held_out:
+        flatters = "flatter" in found.held_out
+        show = st.warning if flatters else st.info
+        show(found.held_out, icon=":material/visibility:" if flatters else ":material/visibility_off:")
+
+
+def split_verdict(found: Evaluation, method: str) -> tuple[list[str], list[str]]:
+    """The sentences about one prediction: where a simple guess is better, and where it is not; without its name."""
+    start = f"{method[:1].upper()}{method[1:]}. "
+    mine = [s for s in found.verdict if s.startswith(start)]
+    return [s.removeprefix(start) for s in mine if is_worse(s)], [s.removeprefix(start) for s in mine if not is_worse(s)]
+
+
+def _verdict(found: Evaluation) -> None:
+    predictions = [m.name for m in found.methods if m.kind == "prediction"]
+    worse, better = split_verdict(found, predictions[0])
+    if worse:
+        st.warning("  \n".join(_strong(s) for s in worse), icon=":material/balance:")
+    if better:
+        st.success("  \n".join(_strong(s) for s in better), icon=":material/check_circle:")
+    others = predictions[1:]
+    if others:
+        with st.expander(f"The same for {' and '.join(title(m).lower() for m in others)}"):
+            for name in others:
+                worse, better = split_verdict(found, name)
+                st.markdown(f"**{title(name)}**  \n" + "  \n".join([*worse, *better] or ["Nothing to compare it with."]))
+
+
+def _strong(sentence: str) -> str:
+    """The first part, up to the colon, in bold."""
+    head, colon, rest = sentence.partition(":")
+    return f"**{head}{colon}**{rest}".replace("-", "−") if colon else sentence
+
+
+# ---- metrics ----
+
+
+def metric_table(found: Evaluation, context: str = "") -> tuple[str, list[str]]:
+    """The means as a Markdown table, a row a metric, the best of each in bold; and the columns' methods.
+
+    What does not exist is a dash, never a zero. A method with fewer conditions than the others says how many.
+    """
+    methods = [m for m in found.methods if any(r.method == m.name and r.context == context for r in found.summary)]
+    heads = [_head_of(m, found, context) for m in methods]
+    lines = ["| | " + " | ".join(heads) + " |", "|:--|" + "--:|" * len(methods)]
+    for metric in PROFILE_METRICS[found.profile]:
+        rows = {r.method: r for r in found.summary if (r.metric, r.context) == (metric.name, context) and r.value is not None}
+        if not rows:
+            continue
+        values = [r.value for r in rows.values() if r.value is not None]
+        best = max(values) if metric.more_is_better else min(values)
+        cells = [_cell(rows[m.name], best, len(values)) if m.name in rows else "–" for m in methods]
+        lines.append(f"| {metric.title} {arrow(metric)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines), [m.name for m in methods]
+
+
+def _head_of(method: EvaluatedMethod, found: Evaluation, context: str) -> str:
+    n = max((r.n for r in found.summary if r.method == method.name and r.context == context), default=0)
+    whole = len([c for c in found.conditions if context in ("", c.context)])
+    return f"{title(method.name)} (n {n:,})" if n < whole else title(method.name)
+
+
+def _cell(row, best: float, n: int) -> str:  # type: ignore[no-untyped-def]  # a SummaryRow with a value
+    text = f"{row.value:.4f}" if abs(row.value) < 10 else f"{row.value:,.1f}"
+    text += f" ±{row.spread:.4f}" if row.spread is not None else ""
+    text = text.replace("-", "−")
+    return f"**{text}**" if row.value == best and n > 1 else text
+
+
+def _metrics(found: Evaluation) -> None:
+    st.markdown("#### How far off is it, beside simple guesses?")
+    contexts = list(dict.fromkeys(c.context for c in found.conditions))
+    context = ""
+    if len(contexts) > 1:
+        context = st.selectbox(
+            "Mean over", ["", *contexts], format_func=lambda c: c or f"all {len(contexts):,} contexts", key="evaluation_context"
+        )
+    text, _ = metric_table(found, context or "")
+    with st.container(key="evaluation_table"):
+        st.markdown(text)
+    spread = (
+        " ± is the standard deviation over draws of control cells." if any(r.spread is not None for r in found.summary) else ""
+    )
+    st.caption(
+        f"Means over conditions; the best of each row in bold. ↑: higher is better, ↓: lower is better. A dash: the number does not exist.{spread}"
+    )
+    for metric in PROFILE_METRICS[found.profile]:
+        if not any(r.metric == metric.name for r in found.summary):
+            why = (
+                "it compares the perturbations of a context, and none has two" if metric.title == "PDS" else "no condition has it"
+            )
+            st.caption(f"– {metric.title}: {why}.")
+    for method in found.methods:
+        if method.reason:
+            st.caption(f"– {title(method.name)}: {method.reason}")
+    with st.popover("What these numbers mean", icon=":material/help:"):
+        for metric in PROFILE_METRICS[found.profile]:
+            st.markdown(f"**{metric.title}** {arrow(metric)} `{metric.name}`  \n{metric.meaning}")
+        st.markdown(
+            "**Guesses**  \n*No change*: the control. *Mean of other contexts*: the mean effect of this perturbation elsewhere. *Mean of the "
+            "context*: the mean effect of the other perturbations here. *Ridge regression*: from features of the perturbations. Each effect is "
+            "added to measured control cells and clipped at 0."
+        )
+
+
+# ---- how it was made ----
+
+
+def _take_home(run: RunFolder, found: Evaluation) -> None:
+    st.divider()
+    for line in provenance(found):
+        st.caption(line)
+    for remark in found.remarks:
+        st.caption(f"– {remark}")
+    with st.container(horizontal=True):
+        for name, words in (
+            (METRICS, "Every condition (CSV)"),
+            (SUMMARY, "Means (CSV)"),
+            (EVALUATION, "What was compared (JSON)"),
+        ):
+            st.download_button(
+                words,
+                data=run.file(name).read_bytes,
+                file_name=name,
+                key=f"evaluation_{name.replace('.', '_')}",
+                icon=":material/download:",
+                on_click="ignore",
+            )
+    if run.manifest.command:
+        with st.expander("How to make this again"):
+            st.code(run.manifest.command, language="bash", wrap_lines=True)

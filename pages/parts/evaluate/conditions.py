@@ -1,0 +1,159 @@
+"""Parts of the Evaluate page that look closer: each condition against a simple guess, and each gene of a condition."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from pages.parts.evaluate import charts as evaluatechart
+from pages.parts.figures import show_figure
+from pages.parts.format import plural
+from pages.parts.result import stamp
+from state_engine import keys
+from state_engine.challenge.scores import Metric
+from state_engine.evaluation.effects_file import ConditionEffects, read_condition
+from state_engine.evaluation.report import EFFECTS, Evaluation
+from state_engine.evaluation.verdict import apart
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.metrics.metrics import PROFILE_METRICS
+
+TITLES = {
+    "corrected": "Prediction", "prediction": "Prediction", "raw": "Raw prediction", "calibrated": "Calibrated", "no change": "No change",
+    "mean of other contexts": "Mean of other contexts", "mean of the context": "Mean of the context", "ridge": "Ridge regression",
+}  # fmt: skip
+
+
+def title(method: str) -> str:
+    """A method as it is called on the page."""
+    return TITLES.get(method, method[:1].upper() + method[1:])
+
+
+def arrow(metric: Metric) -> str:
+    """Which way is better."""
+    return "↑" if metric.more_is_better else "↓"
+
+
+# ---- conditions ----
+
+
+def paired(table: pd.DataFrame, metric: str, method: str, other: str) -> pd.DataFrame:
+    """A row a condition with numbers of both: perturbation, context, own, other (means over draws)."""
+    part = table[(table["metric"] == metric) & (table["perturbation"] != "")]
+    means = part.groupby(["method", "perturbation", "context"], sort=False)["value"].mean()
+    own, guess = (means.get(name, pd.Series(dtype=float)) for name in (method, other))
+    both = pd.concat([own.rename("own"), guess.rename("other")], axis=1, join="inner").dropna()
+    return both.rename_axis(["perturbation", "context"]).reset_index()
+
+
+def conditions(found: Evaluation, table: pd.DataFrame) -> None:
+    """A point a condition: the prediction against a guess; a click shows its genes."""
+    predictions = [m.name for m in found.methods if m.kind == "prediction"]
+    baselines = [m.name for m in found.methods if m.kind == "baseline" and m.n_conditions]
+    metrics = [m for m in PROFILE_METRICS[found.profile] if ((table["metric"] == m.name) & (table["perturbation"] != "")).any()]
+    if not metrics:
+        return
+    st.markdown("#### Where is it better than a guess?")
+    first, second = st.columns(2)
+    metric = first.selectbox("Metric", metrics, format_func=lambda m: f"{m.title} {arrow(m)}", key="evaluation_metric")
+    ours = predictions[0]
+    with_numbers = [b for b in baselines if len(paired(table, metric.name, ours, b))]
+    if not with_numbers:
+        st.caption(f"No simple guess has a {metric.title}.")
+        return
+    usual = "mean of other contexts"
+    other = second.selectbox(
+        "Guess",
+        with_numbers,
+        index=with_numbers.index(usual) if usual in with_numbers else 0,
+        format_func=title,
+        key="evaluation_guess",
+    )
+    rows = paired(table, metric.name, ours, other)
+    better = int(((rows["own"] > rows["other"]) if metric.more_is_better else (rows["own"] < rows["other"])).sum())
+    show_figure(
+        evaluatechart.conditions(rows, title(ours), title(other), metric.title, metric.more_is_better, _condition(found)),
+        key="evaluation_conditions",
+        title=f"{metric.title} of each condition: {title(ours).lower()} against {title(other).lower()}",
+        caption=f"{plural(len(rows), 'condition')}; the prediction is better in {better:,}. Dashed: as good as the guess. Choose a point to see "
+        "its genes.",
+        table=lambda: rows,
+        height=420,
+        on_select=partial(_picked, rows),
+        modes=("points",),
+    )
+
+
+def _picked(rows: pd.DataFrame) -> None:
+    points = st.session_state["evaluation_conditions_plot"]["selection"]["points"]
+    if points and points[0].get("customdata") is not None:
+        data = points[0]["customdata"]
+        row = rows.iloc[int(data[0] if isinstance(data, list | tuple) else data)]
+        st.session_state["evaluation_condition"] = (str(row["perturbation"]), str(row["context"]))
+
+
+def _condition(found: Evaluation) -> tuple[str, str]:
+    known = [(c.perturbation, c.context) for c in found.conditions]
+    chosen = st.session_state.get("evaluation_condition")
+    return chosen if chosen in known else known[0]
+
+
+# ---- genes ----
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _effects(path: str, written: int, perturbation: str, context: str) -> ConditionEffects | None:
+    return read_condition(Path(path), perturbation, context)
+
+
+def genes(run: RunFolder, found: Evaluation) -> None:
+    """Predicted against measured effects of one condition."""
+    st.markdown("#### Does it find the genes?")
+    known = [(c.perturbation, c.context) for c in found.conditions]
+    st.session_state["evaluation_condition"] = _condition(found)
+    first, second = st.columns(2)
+    pair = first.selectbox(
+        "Condition", known, format_func=lambda c: c[0] if c[1] == keys.ALL else f"{c[0]} in {c[1]}", key="evaluation_condition"
+    )
+    path = run.file(EFFECTS)
+    kept = _effects(str(path), stamp(path), *pair)
+    if kept is None:
+        st.caption("The effects were not kept: there were too many genes and conditions.")
+        return
+    methods = [name for name, values in kept.methods.items() if not pd.isna(values).any()]
+    method = second.selectbox("By", methods, format_func=title, key="evaluation_method")
+    predicted = kept.methods[method]
+    cells = next(c for c in found.conditions if (c.perturbation, c.context) == pair)
+    show_figure(
+        evaluatechart.effects(kept.genes, kept.measured, predicted, title(method).lower()),
+        key="evaluation_effects",
+        title=f"Predicted against measured effect of each gene: {pair[0]}" + ("" if pair[1] == keys.ALL else f" in {pair[1]}"),
+        caption=f"{_agreement_words(kept, method)} Effect: mean expression minus the control's. {cells.n_measured:,} measured cells, "
+        f"{plural(len(kept.genes), 'gene')}. Dashed: perfect agreement.",
+        table=lambda: effects_table(kept),
+        height=420,
+    )
+
+
+def _agreement_words(kept: ConditionEffects, method: str) -> str:
+    """r of the method shown, beside that of the best other one."""
+    own = evaluatechart.agreement(kept.measured, kept.methods[method])
+    if own is None:
+        return "It has no correlation: the effect is the same for every gene."
+    others = {
+        m: r for m, v in kept.methods.items() if m != method and (r := evaluatechart.agreement(kept.measured, v)) is not None
+    }
+    if not others:
+        return f"r = {own:.3f}."
+    best = max(others, key=lambda m: others[m])
+    if f"{own:.3f}" == f"{others[best]:.3f}":
+        return f"r = {own:.3f}; {title(best).lower()} has the same.".replace("= -", "= −")
+    ours, theirs = apart(own, others[best])
+    return f"r = {ours}; the best of the others is {title(best).lower()} with {theirs}.".replace("= -", "= −")
+
+
+def effects_table(kept: ConditionEffects) -> pd.DataFrame:
+    """Every gene, the measured effect and that of each method."""
+    return pd.DataFrame({"gene": kept.genes, "measured": kept.measured, **kept.methods})

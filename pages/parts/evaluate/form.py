@@ -1,0 +1,346 @@
+"""Parts of the Evaluate page that ask: a training's held-out cells, a prediction that has measured cells, or two files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import streamlit as st
+
+from pages.parts import session
+from pages.parts.format import plural
+from pages.parts.result import open_run
+from pages.parts.train.run import training_runs
+from state_engine import keys
+from state_engine.analysis import stored
+from state_engine.challenge.seen import seen_words
+from state_engine.checkpoints.store import read_card
+from state_engine.data.dataset import Choices, Dataset
+from state_engine.errors import StateError
+from state_engine.evaluation.held_out_request import HeldOutRequest, split_of_card
+from state_engine.evaluation.request import EvaluationRequest, PredictedFile, Profile, ToCounts
+from state_engine.jobs import local
+from state_engine.jobs.run_folder import RunFolder, list_runs
+from state_engine.jobs.train_job import training_folder
+from state_engine.library.allowed import EVALUATE, TEST
+from state_engine.library.datasets import DEMO_ID, DataEntry, get_dataset, list_datasets, receive_upload
+from state_engine.plain import from_plain, to_plain
+from state_engine.prediction.request import PredictionRequest
+
+CHOICE = "evaluation"
+DEMO_TITLE = "Demo model on its held-out cells"
+_TRAINING, _PREDICTION, _FILES = "A training", "A prediction", "Two files"
+ROUNDINGS: tuple[ToCounts, ...] = ("poisson", "stochastic", "nearest")
+PARTS: dict[Literal["test", "val"], str] = {"test": "Test cells", "val": "Validation cells (they flatter)"}
+PROFILES: dict[Profile, str] = {
+    "minimal": "Mean expression (seconds)",
+    "full": "Mean expression and differential expression",
+    "vcc2025": "Virtual Cell Challenge 2025",
+    "vcc2026": "Virtual Cell Challenge 2026 (counts)",
+}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What both kinds of request share."""
+
+    profile: Profile
+    to_counts: ToCounts | None
+
+
+def evaluate_form() -> None:
+    """What to evaluate, and the button that starts it."""
+    options = [_TRAINING, _PREDICTION, _FILES]
+    start = _TRAINING if session.chosen("training") or _done_trainings() else _PREDICTION if session.chosen("run") else _TRAINING
+    what = st.segmented_control(
+        "What to evaluate", options, default=start, key="evaluate_what", label_visibility="collapsed", required=True
+    )
+    {_TRAINING: _training, _PREDICTION: _prediction, _FILES: _files}[what or start]()
+
+
+def evaluate_demo(key: str = "evaluate_demo", primary: bool = False) -> None:
+    """The demo model on the blocks that it was not trained on, one click away."""
+    model = session.demo_model_id()
+    if model and st.button("Evaluate the demo", key=key, icon=":material/science:", type="primary" if primary else "secondary"):
+        entry = get_dataset(session.settings(), DEMO_ID)
+        path = Path(entry.path).parent / "model"
+        split = split_of_card(read_card(path), session.understand(entry))
+        request = HeldOutRequest(model=str(path), split=split, choices=entry.choices)
+        _start(TEST, to_plain(request), DEMO_TITLE)
+
+
+def _start(kind: str, request: dict[str, object], title: str) -> None:
+    _, run_id = local.submit(session.settings(), kind, request, title)
+    session.choose(CHOICE, run_id)
+    st.rerun()
+
+
+def _metrics(key: str) -> _Asked:
+    """The choice of metrics; for the metrics of 2026 also how predictions become counts."""
+    profile = st.selectbox(
+        "Metrics",
+        list(PROFILES),
+        format_func=lambda p: PROFILES[p],
+        key=f"{key}_profile",
+        help="Mean expression: MAE, MSE, Pearson, cosine, discrimination of perturbations. Differential expression needs all cells and takes "
+        "minutes on large files. The challenge's metrics follow its rules.",
+    )
+    rounding: ToCounts | None = None
+    if profile == "vcc2026":
+        rounding = st.selectbox(
+            "Predictions on the log1p scale become counts by",
+            ROUNDINGS,
+            key=f"{key}_rounding",
+            help="The metrics of 2026 compare raw counts. The rounding changes them, so it is recorded.",
+        )
+        st.caption("The measured cells must be raw counts.")
+    return _Asked(profile, rounding)
+
+
+# ---- a training ----
+
+
+def _done_trainings() -> dict[str, str]:
+    done = {i.id for i in list_runs(session.settings()) if i.state == "done"}
+    return {i: words for i, words in training_runs().items() if i in done}
+
+
+def _training() -> None:
+    known = _done_trainings()
+    if not known:
+        st.info(
+            "No model was trained here yet. A training keeps its split, so that it can be tested on cells it has never seen. The demo model "
+            "comes with such cells.",
+            icon=":material/info:",
+        )
+        evaluate_demo(primary=True)
+        return
+    st.caption(
+        "The held-out cells of its split are predicted from the control cells of their own contexts, and compared with the measured ones."
+    )
+    ids = list(known)
+    current = session.chosen("training")
+    picked = st.selectbox(
+        "Training",
+        ids,
+        index=ids.index(current) if current in ids else 0,
+        format_func=lambda i: known[i],
+        key="evaluate_training",
+    )
+    left, right = st.columns(2)
+    with left:
+        profile = st.selectbox(
+            "Metrics",
+            [p for p in PROFILES if p != "vcc2026"],
+            format_func=lambda p: PROFILES[p],
+            key="training_profile",
+            help="Differential expression needs all cells and takes minutes on large data.",
+        )
+    seeds = int(
+        right.number_input(
+            "Draws of control cells", 1, 5, 1, key="evaluate_seeds",
+            help="Predictions start from control cells drawn at random. With several draws the table shows how much that matters.",
+        )
+    )  # fmt: skip
+    part = st.segmented_control(
+        "Held-out cells", tuple(PARTS), default="test", key="evaluate_part", required=True, format_func=lambda p: PARTS[p]
+    )
+    with st.container(horizontal=True):
+        if st.button("Test on held-out cells", type="primary", key="evaluate_start_training", icon=":material/fact_check:"):
+            run = RunFolder.open(session.settings(), picked)
+            request = HeldOutRequest(
+                run=str(training_folder(run)), part=part, seeds=tuple(range(42, 42 + seeds)), profile=profile
+            )
+            _start(TEST, to_plain(request), f"{run.manifest.title} on its held-out cells")
+        evaluate_demo()
+
+
+# ---- a prediction ----
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _measured(path: str, written: int) -> int:
+    """Conditions of a finished prediction that were measured too; 0 for an embedding alone."""
+    result = open_run(RunFolder(Path(path)))
+    if not result.has_expression:
+        return 0
+    return sum(stored.is_measured(result, p, c) for p, c in result.conditions())
+
+
+def predictions() -> dict[str, str]:
+    """Ids of finished predictions with measured cells, newest first, and what tells them apart."""
+    found = {}
+    for info in list_runs(session.settings())[:100]:
+        if info.manifest is None or info.manifest.kind != "predict" or info.state != "done":
+            continue
+        result = info.path / "result.h5ad"
+        try:
+            n = _measured(str(info.path), result.stat().st_mtime_ns) if result.exists() else 0
+        except StateError:
+            continue
+        if n:
+            found[info.id] = (
+                f"{info.manifest.title} · {info.manifest.created[:16].replace('T', ' ')} · {plural(n, 'measured condition')}"
+            )
+    return found
+
+
+def _prediction() -> None:
+    known = predictions()
+    if not known:
+        st.info(
+            "No finished prediction has measured cells of what it predicts, so there is nothing to compare with. Predict conditions that your "
+            "data set has measured, or evaluate the demo.",
+            icon=":material/info:",
+        )
+        evaluate_demo(primary=True)
+        return
+    st.caption(
+        "Predicted cells are compared with the measured cells of the same data set; baselines are made of everything that it measured."
+    )
+    ids = list(known)
+    current = session.chosen("run")
+    picked = st.selectbox(
+        "Prediction", ids, index=ids.index(current) if current in ids else 0, format_func=lambda i: known[i], key="evaluate_run"
+    )
+    profile = st.selectbox(
+        "Metrics",
+        [p for p in PROFILES if p != "vcc2026"],
+        format_func=lambda p: PROFILES[p],
+        key="prediction_profile",
+        help="Differential expression needs all cells and takes minutes on large data.",
+    )
+    with st.container(horizontal=True):
+        if st.button("Evaluate the prediction", type="primary", key="evaluate_start_run", icon=":material/fact_check:"):
+            run = RunFolder.open(session.settings(), picked)
+            _start(EVALUATE, to_plain(request_of(run, profile)), run.manifest.title)
+        evaluate_demo()
+
+
+def request_of(run: RunFolder, profile: Profile = "minimal") -> EvaluationRequest:
+    """The evaluation of a finished prediction against the measured cells that its result holds."""
+    result, path = open_run(run), str(run.result)
+    files = [PredictedFile(path, "corrected" if from_plain(PredictionRequest, run.request).method == "model" else "prediction")]
+    files += [PredictedFile(path, "raw", f"layers/{keys.RAW_LAYER}")] if result.has_raw else []
+    files += [PredictedFile(path, "calibrated", f"layers/{keys.CALIBRATED_LAYER}")] if result.has_calibrated else []
+    return EvaluationRequest(
+        predicted=tuple(files),
+        real=path,
+        choices=Choices(
+            perturbation_key=keys.PERTURBATION,
+            control=result.conditions(keys.OBSERVED_CONTROL)[0][0],
+            context_key=keys.CONTEXT,
+            scale="log1p",
+        ),
+        profile=profile,
+        effects=str(run.path) if run.file("observed_means.npz").exists() else "",
+        by_kind=True,
+        held_out=_seen(run, tuple(result.conditions())),
+    )
+
+
+def _seen(run: RunFolder, conditions: tuple[tuple[str, str], ...]) -> str:
+    """What the conditions are to the model, going by its card; "" when that is gone."""
+    asked = from_plain(PredictionRequest, run.request)
+    try:
+        card = read_card(Path(asked.model))
+    except StateError:
+        return ""
+    return seen_words(card, conditions) if asked.method == "model" else ""
+
+
+# ---- two files ----
+
+
+def _files() -> None:
+    entries = list_datasets(session.settings())
+    st.caption("Predicted and measured cells of the same perturbations, in two .h5ad files with the same genes.")
+    left, right = st.columns(2)
+    with left:
+        predicted = _file(entries, "Predicted cells", "predicted")
+    with right:
+        real = _file(entries, "Measured cells, with controls", "real")
+    if predicted is None or real is None:
+        return
+    data, own = session.understand(real), session.understand(predicted)
+    with left:
+        own_choices = _columns(own, "predicted")
+    with right:
+        choices = _columns(data, "real")
+    key = choices.perturbation_key or ""
+    labels = list(data.columns[key].categories) if key in data.columns else []
+    guess = (
+        data.labels.control
+        if data.labels.control in labels
+        else next((s for s in data.labels.control_suggestions if s in labels), None)
+    )
+    control = right.selectbox(
+        "Control label",
+        labels,
+        index=labels.index(guess) if guess in labels else None,
+        key="evaluate_control",
+        help="The same in both.",
+    )
+    asked = _metrics("files")
+    common = st.checkbox("Where genes differ, score those that both have", key="evaluate_common")
+    with st.container(horizontal=True):
+        if st.button(
+            "Evaluate the files",
+            type="primary",
+            key="evaluate_start_files",
+            icon=":material/fact_check:",
+            disabled=not control or not key,
+        ):
+            request = EvaluationRequest(
+                predicted=(PredictedFile(predicted.path),),
+                real=real.path,
+                choices=_with(choices, str(control)),
+                predicted_choices=_with(own_choices, str(control)),
+                profile=asked.profile,
+                common_genes=common,
+                to_counts=asked.to_counts,
+            )
+            _start(EVALUATE, to_plain(request), f"{predicted.name} against {real.name}")
+        evaluate_demo()
+
+
+def _with(choices: Choices, control: str) -> Choices:
+    return Choices(perturbation_key=choices.perturbation_key, control=control, context_key=choices.context_key)
+
+
+def _file(entries: tuple[DataEntry, ...], label: str, key: str) -> DataEntry | None:
+    """A data set of this installation, or an upload, which becomes one."""
+    entry = st.selectbox(
+        label, entries, format_func=lambda e: e.name, key=f"evaluate_{key}", index=None, placeholder="Choose a data set"
+    )
+    n = st.session_state.get(f"evaluate_{key}_n", 0)
+    upload = st.file_uploader("or upload them (.h5ad)", type=["h5ad"], key=f"evaluate_{key}_upload_{n}")
+    if upload is not None:
+        made = receive_upload(session.settings(), upload.name, upload, upload.size)
+        st.session_state[f"evaluate_{key}_n"] = n + 1
+        st.session_state[f"evaluate_{key}"] = get_dataset(session.settings(), made.id)
+        st.rerun()
+    return entry
+
+
+def _columns(data: Dataset, key: str) -> Choices:
+    """Columns of perturbation and context."""
+    names = list(data.columns)
+    guess = data.labels.perturbation_key
+    perturbation = st.selectbox(
+        "Column of the perturbation",
+        names,
+        index=names.index(guess) if guess in names else None,
+        key=f"evaluate_{key}_perturbation",
+    )
+    options = ["", *names]
+    here = data.labels.context_key or ""
+    context = st.selectbox(
+        "Column of the context",
+        options,
+        index=options.index(here) if here in options else 0,
+        format_func=lambda c: c or "none: all cells are one context",
+        key=f"evaluate_{key}_context",
+    )
+    return Choices(perturbation_key=perturbation, context_key=context)

@@ -1,0 +1,67 @@
+"""How large each predicted effect is: a table of a run's conditions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from pages.parts.result import open_run, stamp
+from pages.parts.widgets import go
+from state_engine.analysis.effects import effect_sizes
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.prediction.result import Result
+
+
+@st.cache_data(max_entries=32, show_spinner="Measuring effects")
+def effects_of(run_path: str, written: int) -> pd.DataFrame:
+    """`effect_sizes` of a run, computed once for its result file."""
+    run = RunFolder(Path(run_path))
+    return effect_sizes(open_run(run), run_dir=run.path)
+
+
+def effect_table(run: RunFolder, result: Result) -> None:
+    """How large each predicted effect is."""
+    st.markdown("#### How large is each effect?")
+    if not result.has_expression:
+        st.info(
+            "The model predicts an embedding and has no gene decoder, so effects on genes cannot be measured.",
+            icon=":material/info:",
+        )
+        return
+    table = effects_of(str(run.path), stamp(run.result))
+    st.dataframe(
+        table,
+        hide_index=True,
+        key="effect_table",
+        height=min(38 + 35 * len(table), 400),
+        column_config={
+            "perturbation": st.column_config.TextColumn("Perturbation", pinned=True),
+            "context": st.column_config.TextColumn("Context"),
+            "n_cells": st.column_config.NumberColumn("Predicted cells", format="%d"),
+            "effect_size": st.column_config.ProgressColumn(
+                "Effect size",
+                format="%.2f",
+                min_value=0.0,
+                max_value=float(table["effect_size"].max()) or 1.0,
+                help="Euclidean length of the mean effect over all genes, in log1p units. It grows with the number of genes, "
+                "so compare it within this run.",
+            ),
+            "n_up": st.column_config.NumberColumn(
+                "Genes up", format="%d", help="FDR < 0.05 against the paired predicted control."
+            ),
+            "n_down": st.column_config.NumberColumn(
+                "Genes down", format="%d", help="FDR < 0.05 against the paired predicted control."
+            ),
+            "top_genes": st.column_config.TextColumn(
+                "Largest effects", width="large", help="Largest mean change, with its direction."
+            ),
+        },
+    )
+    st.caption(
+        f"Mean corrected prediction minus mean paired predicted control over {result.n_genes:,} genes, log1p. Effects are predicted, "
+        "not measured; the Genes page compares them with measurements where there are any."
+    )
+    if st.button("See the genes", key="to_genes", icon=":material/genetics:"):
+        go("genes")

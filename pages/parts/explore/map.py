@@ -1,0 +1,272 @@
+"""Parts of the Explore page: the map of cells with its controls, the selection, and the table of effect sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+from numpy.typing import NDArray
+
+from pages.parts import palette, selection
+from pages.parts import umap as umapchart
+from pages.parts.explore.effects import effects_of
+from pages.parts.figures import show_figure
+from pages.parts.result import stamp
+from state_engine import keys
+from state_engine.analysis.projection import Projection, arrows, grid_arrows
+from state_engine.errors import RequestError, listed
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.prediction.result import LAYERS, Layer, Result
+
+COLOURS = ("Kind", "Perturbation", "Context", "Batch", "Gene")
+COLUMNS = {"Kind": keys.KIND, "Perturbation": keys.PERTURBATION, "Context": keys.CONTEXT, "Batch": keys.BATCH}
+ARROWS = ("None", "Averaged", "Each cell")
+MOST_ARROWS = 3000
+CORRECTED: Layer = "corrected"
+
+
+@dataclass(frozen=True)
+class View:
+    """What is shown of a projection.
+
+    Args:
+        colour: one of `COLOURS`.
+        gene: when the colour is a gene.
+        layer: whose expression, for a gene.
+        arrows: one of `ARROWS`.
+        shown: (n,) True for points of the projection that pass the filters.
+        rows: (m,) rows of the result that are shown.
+        xy: (m, 2) their places.
+    """
+
+    colour: str
+    gene: str
+    layer: Layer
+    arrows: str
+    shown: NDArray[np.bool_]
+    rows: NDArray[np.int32]
+    xy: NDArray[np.float32]
+
+
+@st.fragment
+def cell_map(run: RunFolder, result: Result, projection: Projection) -> None:
+    """The map with its controls and what is selected on it. A fragment: a new colour does not run the page again."""
+    left, right = st.columns([3, 2], gap="medium")
+    with right:
+        view = _controls(run, result, projection)
+    with left:
+        if not len(view.rows):
+            st.info(
+                "The filters leave no cell. Choose at least one kind, context and perturbation.", icon=":material/filter_alt:"
+            )
+            return
+        polygon = selection.polygon_of(run)
+        chosen = None if polygon is None else umapchart.inside(view.xy, polygon)
+        if chosen is not None and not chosen.any():
+            polygon, chosen = None, None
+        figure = draw(result, projection, view, chosen, st.context.theme.type == "dark")
+        if polygon is not None:
+            umapchart.add_outline(figure, polygon, umapchart.look(1, st.context.theme.type == "dark").ink)
+        round_ = st.session_state.get(f"map_round_{run.id}", 0)
+        chart = f"{run.id}_{round_}"
+        show_figure(
+            figure,
+            key="map",
+            title=map_title(result, view),
+            caption=_caption(result, projection, view),
+            table=lambda: cell_table(result, projection, view),
+            height=580,
+            chart=chart,
+            on_select=lambda: selection.remember(run, f"map_{chart}_plot"),
+        )
+    with right:
+        st.markdown("**Selection**")
+        if chosen is None:
+            st.caption("Draw around cells with the lasso on the map to see what they are.")
+        else:
+            selection.show(run, result.obs.iloc[view.rows], chosen, lambda: cell_table(result, projection, view, chosen))
+
+
+def _controls(run: RunFolder, result: Result, projection: Projection) -> View:
+    labels = result.obs.iloc[projection.rows]
+    choices = [c for c in COLOURS if c == "Kind" or (c == "Gene" and result.has_expression) or _several(labels, c)]
+    wanted = st.session_state.pop("explore_gene", "")  # the page Genes asks for a gene
+    if wanted in result.genes:
+        st.session_state["map_colour"], st.session_state[f"map_gene_{run.id}"] = "Gene", wanted
+    st.session_state.setdefault("map_colour", "Kind")
+    colour = st.pills("Colour by", choices, key="map_colour", required=True) or "Kind"
+    gene, layer = "", CORRECTED
+    if colour == "Gene":
+        gene, layer = _pick_gene(run, result)
+    elif not result.has_expression:
+        st.caption("The model predicts an embedding and has no gene decoder, so cells cannot be coloured by a gene.")
+    arrow = (
+        st.segmented_control(
+            "Arrows from basal cell to prediction",
+            ARROWS,
+            default="Averaged",
+            key="map_arrows",
+            required=True,
+            help="Averaged: one arrow for each place on the map with at least 3 of the cells shown. "
+            "Distances on a UMAP are qualitative: arrows show where cells go, not how far.",
+        )
+        or "None"
+    )
+    shown = _filters(labels, result)
+    return View(colour, gene, layer, arrow, shown, projection.rows[shown], projection.xy[shown])
+
+
+def _several(labels: pd.DataFrame, colour: str) -> bool:
+    column = COLUMNS.get(colour)
+    return column is not None and column in labels and labels[column].nunique() > 1
+
+
+_LAYER_HELP = (
+    "Corrected: the basal cell plus its own predicted effect. Calibrated: as much of that, and of the mean effect in other contexts of "
+    "the training, as held-out cells said to believe. Raw: the model's output as it is. Measured cells are the same."
+)
+
+
+def _pick_gene(run: RunFolder, result: Result) -> tuple[str, Layer]:
+    if st.session_state.get(f"map_gene_{run.id}") not in result.genes:
+        st.session_state[f"map_gene_{run.id}"] = _top_gene(run, result)
+    gene = st.selectbox(
+        "Gene",
+        result.genes,
+        key=f"map_gene_{run.id}",
+        help="Type to search. First shown is the gene with the largest predicted effect.",
+    )
+    layer: Layer = "corrected"
+    if keys.PREDICTED in result.obs[keys.KIND].cat.categories:
+        layers = [layer for layer in LAYERS if layer in result.layers()]
+        if st.session_state.get("map_layer") not in layers:
+            st.session_state["map_layer"] = CORRECTED
+        layer = st.segmented_control("Prediction", layers, key="map_layer", required=True, help=_LAYER_HELP) or CORRECTED
+        if layer == "calibrated" and (missing := (result.manifest.get("calibration") or {}).get("without")):
+            names = listed([" in ".join(pair) for pair in missing], 4)
+            st.caption(f"Without a calibrated prediction, so in grey: {names}. No other context was trained on there.")
+    return str(gene), layer
+
+
+def _top_gene(run: RunFolder, result: Result) -> str:
+    """The gene that the largest effect changes most; the first gene when there is no pairing."""
+    try:
+        top = str(effects_of(str(run.path), stamp(run.result))["top_genes"].iloc[0])
+    except (RequestError, IndexError):
+        return result.genes[0]
+    name = top.split(", ")[0].rpartition(" ")[0]
+    return name if name in result.genes else result.genes[0]
+
+
+def _filters(labels: pd.DataFrame, result: Result) -> NDArray[np.bool_]:
+    """(n,) points that pass; controls pass any choice of perturbations, as they are what perturbed cells are compared with."""
+    present = [k for k in keys.KINDS if (labels[keys.KIND] == k).any()]
+    kinds = st.pills("Show", present, selection_mode="multi", default=present, key="map_kinds")
+    shown = labels[keys.KIND].isin(kinds).to_numpy()
+    contexts = sorted(labels[keys.CONTEXT].astype(str).unique())
+    control = labels[keys.KIND].isin([keys.OBSERVED_CONTROL, keys.PREDICTED_CONTROL]).to_numpy()
+    perturbations = sorted(labels.loc[~control, keys.PERTURBATION].astype(str).unique())
+    if len(contexts) > 1:
+        wanted = st.multiselect("Contexts", contexts, key="map_contexts", placeholder=f"All {len(contexts)}")
+        shown &= labels[keys.CONTEXT].isin(wanted or contexts).to_numpy()
+    if len(perturbations) > 1:
+        wanted = st.multiselect("Perturbations", perturbations, key="map_perturbations", placeholder=f"All {len(perturbations)}")
+        shown &= control | labels[keys.PERTURBATION].isin(wanted or perturbations).to_numpy()
+    return shown
+
+
+def draw(result: Result, projection: Projection, view: View, chosen: NDArray[np.bool_] | None, dark: bool) -> go.Figure:
+    """The figure of a view; `chosen` (m,) are the points within the selection."""
+    style = umapchart.look(len(view.rows), dark)
+    if view.colour == "Gene":
+        values = result.gene(view.gene, view.layer)[view.rows]
+        figure = umapchart.value_map(view.xy, values, view.gene, "log1p", style, chosen)
+    else:
+        names, codes = _codes(result, COLUMNS[view.colour], view.rows)
+        colours = palette.KIND if view.colour == "Kind" else palette.categories(_all_names(result, COLUMNS[view.colour]))
+        if view.colour == "Perturbation":
+            colours = colours | dict.fromkeys(control_labels(result), palette.GREY)
+        second, second_codes = _codes(result, keys.CONTEXT if view.colour == "Kind" else keys.KIND, view.rows)
+        figure = umapchart.category_map(view.xy, names, codes, second, second_codes, colours, style, chosen)
+    if view.arrows != "None":
+        _draw_arrows(figure, result, projection, view, style.ink)
+    umapchart.fix_ranges(figure, projection.xy)
+    return figure
+
+
+def _draw_arrows(figure: go.Figure, result: Result, projection: Projection, view: View, ink: str) -> None:
+    table = shown_arrows(result, projection, view)
+    if view.arrows == "Averaged":
+        grid = grid_arrows(table, projection)
+        umapchart.add_arrows(figure, _ends(grid, 0), _ends(grid, 1), ink, grid["n"].to_numpy())
+    else:
+        some = table.sample(min(MOST_ARROWS, len(table)), random_state=0)
+        umapchart.add_arrows(figure, _ends(some, 0), _ends(some, 1), ink)
+
+
+def shown_arrows(result: Result, projection: Projection, view: View) -> pd.DataFrame:
+    """Arrows of the predicted cells that are shown."""
+    table = arrows(result, projection)
+    return table[table["row"].isin(view.rows)]
+
+
+def _ends(table: pd.DataFrame, end: int) -> NDArray[np.float32]:
+    return table[[f"x{end}", f"y{end}"]].to_numpy(np.float32)
+
+
+def _codes(result: Result, column: str, rows: NDArray[np.int32]) -> tuple[list[str], NDArray[np.int16]]:
+    """Names in a stable order (kinds in their own, others alphabetical) and the code of each row."""
+    names = list(keys.KINDS) if column == keys.KIND else _all_names(result, column)
+    found = pd.Categorical(result.obs[column].iloc[rows].astype(str), categories=names).codes
+    return names, found.astype(np.int16)
+
+
+def _all_names(result: Result, column: str) -> list[str]:
+    return sorted(result.obs[column].astype(str).unique())
+
+
+def control_labels(result: Result) -> list[str]:
+    """The labels that control cells carry."""
+    control = result.obs[keys.KIND].isin([keys.OBSERVED_CONTROL, keys.PREDICTED_CONTROL])
+    return sorted(result.obs.loc[control, keys.PERTURBATION].astype(str).unique())
+
+
+def map_title(result: Result, view: View) -> str:
+    """What a biologist calls the figure."""
+    kinds = set(result.obs[keys.KIND].iloc[view.rows].astype(str))
+    words = {keys.OBSERVED_CONTROL: "control", keys.PREDICTED: "predicted", keys.OBSERVED: "observed"}
+    named = [word for kind, word in words.items() if kind in kinds]
+    cells = f"{' and '.join([', '.join(named[:-1]), named[-1]] if len(named) > 1 else named)} cells".capitalize()
+    return f"{cells}, coloured by {view.gene if view.colour == 'Gene' else view.colour.lower()}"
+
+
+def _caption(result: Result, projection: Projection, view: View) -> str:
+    parts = [f"{projection.settings.note}."]
+    if projection.settings.subsampled:
+        parts.append("Subsampled: the same share of every kind, context and perturbation.")
+    if len(view.rows) < len(projection.rows):
+        parts.append(f"Filters show {len(view.rows):,}.")
+    if view.colour == "Gene":
+        parts.append(
+            f"{view.layer.capitalize()} expression (log1p); colours end at the 99.5th percentile, highest values on top."
+        )
+    if view.arrows == "Averaged":
+        parts.append("An arrow is the mean of at least 3 cells, from basal cell to prediction.")
+    elif view.arrows == "Each cell":
+        n = len(shown_arrows(result, projection, view))
+        parts.append(f"{min(n, MOST_ARROWS):,} of {n:,} arrows, from basal cell to prediction.")
+    return " ".join([*parts, "Distances on a UMAP are qualitative."])
+
+
+def cell_table(result: Result, projection: Projection, view: View, chosen: NDArray[np.bool_] | None = None) -> pd.DataFrame:
+    """The shown (or chosen) cells: name, place, labels, and the gene's expression when one is shown."""
+    keep = slice(None) if chosen is None else np.flatnonzero(chosen)
+    rows, xy = view.rows[keep], view.xy[keep]
+    columns = [c for c in (keys.KIND, keys.PERTURBATION, keys.CONTEXT, keys.BATCH, keys.BASAL_CELL) if c in result.obs]
+    table = result.obs.iloc[rows][columns].astype(str).reset_index(names="cell").assign(umap_1=xy[:, 0], umap_2=xy[:, 1])
+    if view.colour == "Gene":
+        table[f"{view.gene} ({view.layer}, log1p)"] = result.gene(view.gene, view.layer)[rows]
+    return table

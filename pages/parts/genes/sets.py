@@ -1,0 +1,71 @@
+"""Gene sets of the Genes page: names pasted in, searched and matched; top genes copied out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from pages.parts.genes import charts as genechart
+from state_engine.analysis import differential as de
+from state_engine.errors import listed
+from state_engine.prediction.result import Result
+
+FDR = de.SIGNIFICANT
+
+
+def find_genes(table: pd.DataFrame, search: str) -> pd.DataFrame:
+    """The genes that a search means: exact names when all are (upper or lower case), else names that contain any of the words."""
+    words = split_names(search)
+    if not words:
+        return table
+    names = table["gene"].str.upper()
+    exact = names.isin([word.upper() for word in words])
+    if exact.sum() >= len(words):
+        return table[exact]
+    return table[names.str.contains("|".join(re.escape(word.upper()) for word in words), regex=True)]
+
+
+def split_names(text: str) -> list[str]:
+    """Names in a pasted text, separated by commas, semicolons, tabs, spaces or lines; quotes are dropped, repeats too."""
+    return list(dict.fromkeys(name for name in (part.strip("\"'") for part in re.split(r"[\s,;]+", text)) if name))
+
+
+def match_names(names: Sequence[str], genes: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(found as the result writes them, not found). Upper and lower case are the same where that is unambiguous."""
+    by_upper: dict[str, str] = {}
+    for gene in genes:
+        by_upper.setdefault(gene.upper(), gene)
+    known = set(genes)
+    found = [name if name in known else by_upper.get(name.upper(), "") for name in names]
+    missing = [name for name, gene in zip(names, found, strict=True) if not gene]
+    return tuple(dict.fromkeys(filter(None, found))), tuple(missing)
+
+
+def gene_set(result: Result) -> tuple[str, ...]:
+    """Names pasted by the user, to be marked; those that the result does not have are said."""
+    with st.popover("Gene set", icon=":material/playlist_add:"):
+        text = st.text_area(
+            "Gene names, separated by commas, spaces or lines", key="gene_set", height=140, persist_state="session"
+        )
+        found, missing = match_names(split_names(text), result.genes)
+        if text.strip():
+            st.caption(f"{len(found):,} of {len(found) + len(missing):,} names are in the result.")
+        if missing:
+            st.warning(f"**Not in the result:** {listed(list(missing), 12)}", icon=":material/warning:")
+    return found
+
+
+def gene_lists(table: pd.DataFrame, fold: float) -> None:
+    """The top genes of each direction, ready to be copied into another tool."""
+    calls = genechart.directions(table, FDR, fold)
+    with st.popover("Top genes", icon=":material/content_copy:"):
+        n = int(st.number_input("Genes of each direction", 5, 500, 50, 5, key="list_length"))
+        for direction in ("up", "down"):
+            genes = genechart.top_genes(table, calls, direction, n)
+            st.markdown(f"**{direction.capitalize()}** · {len(genes):,} of {int((calls == direction).sum()):,}")
+            if genes:
+                st.code("\n".join(genes), language=None, height=150)
+        st.caption(f"FDR < {FDR:g}, ordered by |log2 fold change| x −log10 p.")

@@ -1,0 +1,360 @@
+"""Parts of the Genes page: the question, its table (or the job that makes it), the volcano, one gene, and gene sets in and out."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from numpy.typing import NDArray
+
+from pages.parts import session
+from pages.parts.figures import show_figure
+from pages.parts.format import plural
+from pages.parts.genes import charts as genechart
+from pages.parts.genes.charts import CellGroup
+from pages.parts.genes.sets import FDR, find_genes
+from pages.parts.jobs import job_panel
+from pages.parts.palette import KIND
+from pages.parts.result import open_run, stamp
+from pages.parts.widgets import go
+from state_engine import keys
+from state_engine.analysis import differential as de
+from state_engine.analysis import stored
+from state_engine.jobs import local
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.jobs.store import JobStore
+from state_engine.prediction.result import Layer, Result
+
+CELLS = {
+    "corrected": "Predicted",
+    "calibrated": "Predicted, calibrated",
+    "raw": "Predicted, raw",
+    "observed": "Measured",
+}
+PATIENCE = 3.0
+"""Seconds that a page waits for a table before it shows the job instead."""
+_COLUMNS = {
+    "gene": st.column_config.TextColumn("Gene", pinned=True),
+    "log2_fold_change": st.column_config.NumberColumn("log2 fold change", format="%.2f", help="Perturbed over reference."),
+    "p_value": st.column_config.NumberColumn("p", format="%.1e", help="Two-sided Mann-Whitney U test."),
+    "fdr": st.column_config.NumberColumn("FDR", format="%.1e", help="Benjamini-Hochberg over all genes of the table."),
+    "mean_perturbed": st.column_config.NumberColumn("Mean, perturbed", format="%.2f", help="Natural scale: counts per 10,000."),
+    "mean_reference": st.column_config.NumberColumn("Mean, reference", format="%.2f", help="Natural scale: counts per 10,000."),
+    "fraction_perturbed": st.column_config.NumberColumn(
+        "Detected, perturbed", format="%.0f %%", help="Share of the cells that express the gene."
+    ),
+    "fraction_reference": st.column_config.NumberColumn(
+        "Detected, reference", format="%.0f %%", help="Share of the cells that express the gene."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which cells are compared with which."""
+
+    perturbation: str
+    context: str
+    reference: de.Reference
+    expression: de.Expression
+
+    @property
+    def layer(self) -> Layer:
+        return de.layer_of(self.expression)
+
+
+def ask(result: Result) -> Question:
+    """Perturbation, context, cells and reference, as chosen by the user."""
+    conditions = result.conditions()
+    perturbations = list(dict.fromkeys(p for p, _ in conditions))
+    first, second = st.columns(2)
+    with first:
+        perturbation = _choose("Perturbation", perturbations, "perturbation")
+    contexts = [c for p, c in conditions if p == perturbation]
+    measured = [c for c in contexts if stored.is_measured(result, perturbation, c)]
+    with second:
+        context = _choose("Context", contexts, "context", lambda c: f"{c} · measured" if c in measured else c)
+    there = {*result.layers(perturbation, context), *(["observed"] if context in measured else [])}
+    kinds = [kind for kind in CELLS if kind in there]
+    with st.container(horizontal=True, gap="medium"):
+        expression = _choose_one("Cells", kinds, "de_cells", CELLS.__getitem__, _CELLS_HELP)
+        references: list[str] = [keys.PREDICTED_CONTROL, keys.OBSERVED_CONTROL]
+        if expression == "observed":
+            references = [keys.OBSERVED_CONTROL]
+        reference = _choose_one("Compared with", references, "de_reference", str.capitalize, _REFERENCE_HELP)
+    return Question(perturbation, context, reference, expression)  # type: ignore[arg-type]
+
+
+_CELLS_HELP = (
+    "Predicted: each basal cell plus the effect predicted for it. Calibrated: as much of that effect, and of the mean effect that the "
+    "model's training cells of other contexts show, as held-out cells said to believe; only where other contexts tell. Raw: the model's "
+    "output as it is. Measured: perturbed cells of your data set."
+)
+_REFERENCE_HELP = (
+    "Predicted control: the same basal cells, predicted under the control label, so only the perturbation differs. Observed control: "
+    "all measured control cells of this context that the run kept."
+)
+
+
+def _choose(label: str, options: Sequence[str], key: str, words: Callable[[str], str] = str) -> str:
+    remember(key, options, options[0])
+    value = str(st.selectbox(label, options, key=key, format_func=words, persist_state="session"))
+    st.query_params[key] = value
+    return value
+
+
+def remember(key: str, options: Sequence[str], default: str) -> None:
+    """Before a widget: what the address says when it opens, then the user's choice, and the default when neither fits.
+
+    Done by hand, since a widget bound to the address reads and writes the labels of its options, not the options.
+    """
+    if key not in st.session_state and st.query_params.get(key) in options:
+        st.session_state[key] = st.query_params[key]
+    if st.session_state.get(key) not in options:
+        st.session_state[key] = default
+
+
+def _choose_one(label: str, options: Sequence[str], key: str, words: Callable[[str], str], note: str) -> str:
+    if st.session_state.get(key) not in options:
+        st.session_state[key] = options[0]
+    return str(
+        st.segmented_control(label, options, key=key, format_func=words, help=note, required=True, persist_state="session")
+    )
+
+
+def table_of(run: RunFolder, question: Question) -> pd.DataFrame | None:
+    """The table of all genes; while it is not there, the job that makes it, and None."""
+    path = de.table_path(run.path, **asdict(question))
+    if not path.exists() or not _compared(run, question):
+        request = {"run": run.id} | asdict(question)
+        if not _made(request, f"Comparing genes: {question.perturbation} in {question.context}") or not path.exists():
+            return None
+    return read_table(str(path), stamp(path))
+
+
+def _compared(run: RunFolder, question: Question) -> bool:
+    condition = question.perturbation, question.context
+    return not stored.is_measured(open_run(run), *condition) or stored.comparison_path(run.path, *condition).exists()
+
+
+def _made(request: dict[str, str], title: str) -> bool:
+    """Starts the job for a question once, shows it, and says whether it ended well."""
+    started = st.session_state.setdefault("de_jobs", {})
+    name = "|".join(request.values())
+    if name not in started:
+        started[name] = _running(request) or local.submit(session.settings(), "differential", request, title)[1]
+        _wait_a_little(started[name])
+    if job_panel(started[name], title=title, key="de_job"):
+        return True
+    job = JobStore(session.settings().database).for_run(started[name])
+    if job is not None and not job.active and st.button("Try again", key="de_again"):
+        del started[name]
+        st.rerun()
+    return False
+
+
+def _wait_a_little(run_id: str) -> None:
+    """Most tables take a second or two: meanwhile the old page stays, greyed, instead of giving way to a panel and coming back."""
+    store, end = JobStore(session.settings().database), time.monotonic() + PATIENCE
+    with st.spinner("Comparing genes"):
+        while time.monotonic() < end:
+            job = store.for_run(run_id)
+            if job is None or not job.active:
+                return
+            time.sleep(0.1)
+
+
+def _running(request: dict[str, str]) -> str:
+    """The run of a job with the same question that waits or runs, as after a reload; empty when there is none."""
+    jobs = JobStore(session.settings().database).list(states=("queued", "running"))
+    return next((job.run_id for job in jobs if job.kind == "differential" and job.request == request), "")
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def read_table(path: str, written: int) -> pd.DataFrame:
+    """A stored table; its `attrs` come along."""
+    return de.read_table(Path(path))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def gene_values(path: str, written: int, gene: str, layer: Layer) -> NDArray[np.float32]:
+    """(n,) expression (log1p) of one gene in all cells of a result."""
+    return open_run(RunFolder(Path(path).parent)).gene(gene, layer)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def spread(path: str, written: int, perturbation: str, context: str) -> float:
+    """How much raw predicted cells differ from one another, as a share of how much control cells do: mean standard deviation over genes."""
+    result = open_run(RunFolder(Path(path).parent))
+    cells = result.read(result.rows(keys.PREDICTED, context, perturbation), layer="raw").std(axis=0).mean()
+    control = result.read(result.rows(keys.OBSERVED_CONTROL, context)).std(axis=0).mean()
+    return float(cells / control) if control else float("nan")
+
+
+def warn_of_raw(run: RunFolder, question: Question) -> None:
+    """Says, with the number, why p-values of raw predictions mean little."""
+    share = spread(str(run.result), stamp(run.result), question.perturbation, question.context)
+    st.warning(
+        f"**P-values of raw predictions mean little.** A model's cells tend to collapse onto one another (here their spread is {share:.0%} of "
+        "that of measured control cells, mean standard deviation over genes), and they differ from control cells by what the model "
+        "gets wrong as well as by the perturbation. Read the fold changes; take p-values from the corrected expression.",
+        icon=":material/warning:",
+    )
+
+
+def summary(question: Question, table: pd.DataFrame, fold: float) -> str:
+    """The answer in one sentence, with its numbers."""
+    calls = genechart.directions(table, FDR, fold)
+    up, down = int((calls == "up").sum()), int((calls == "down").sum())
+    what = "measured" if question.expression == "observed" else "predicted"
+    answer = f"{up:,} of {len(table):,} genes go up and {down:,} down" if up or down else f"None of {len(table):,} genes changes"
+    return (
+        f"**{answer}** in {what} cells of **{question.context}** under "
+        f"**{question.perturbation}** :gray[(FDR < {FDR:g}, |log2 fold change| ≥ {fold:g})]"
+    )
+
+
+def groups_text(question: Question, table: pd.DataFrame) -> str:
+    """n against n, in words."""
+    n, m = table.attrs["n_perturbed"], table.attrs["n_reference"]
+    kind = "measured" if question.expression == "observed" else "predicted"
+    return f"{plural(n, f'{kind} cell')} against {plural(m, f'{question.reference} cell')}"
+
+
+def pick(gene: str) -> None:
+    """Makes this the chosen gene, everywhere on the page."""
+    st.session_state["gene"] = gene
+
+
+def picked_point(event_key: str) -> None:
+    """The gene of a point that was clicked."""
+    points = st.session_state[event_key]["selection"]["points"]
+    if points and points[0].get("customdata"):
+        data = points[0]["customdata"]
+        pick(str(data if isinstance(data, str) else data[0]))
+
+
+def _picked_row(event_key: str, genes: Sequence[str]) -> None:
+    cells = st.session_state[event_key]["selection"]["cells"]
+    if cells:
+        pick(genes[cells[0][0]])
+
+
+def choose_gene(result: Result, table: pd.DataFrame) -> str:
+    """The gene that is looked at: the user's choice, at first the top one."""
+    remember("gene", result.genes, genechart.leading_gene(table))
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        gene = str(
+            st.selectbox(
+                "Gene",
+                result.genes,
+                key="gene",
+                help="Type to search, or click a gene in the volcano or in the table.",
+                persist_state="session",
+            )
+        )
+        st.query_params["gene"] = gene
+        if st.button("See it in the plot", key="to_explore", icon=":material/scatter_plot:", help=f"Cells coloured by {gene}."):
+            st.session_state["explore_gene"] = gene
+            go("explore")
+    return gene
+
+
+def show_volcano(question: Question, table: pd.DataFrame, gene: str, fold: float, marked: Sequence[str]) -> None:
+    """The volcano; a click chooses a gene."""
+    drawn = genechart.volcano(table, fdr=FDR, fold=fold, marked=marked, chosen=gene)
+    capped = f" {plural(drawn.n_capped, 'gene')} with p below 1e-308 at the upper edge." if drawn.n_capped else ""
+    threshold = f"FDR < {FDR:g}" + (f" and |log2 fold change| ≥ {fold:g}" if fold else "")
+    show_figure(
+        drawn.figure,
+        key="volcano",
+        title=f"Genes that change in {question.context} under {question.perturbation}",
+        caption=f"{groups_text(question, table)}, two-sided Mann-Whitney U test, {len(table):,} genes. Coloured: {threshold}."
+        f"{capped} Click a gene to see its cells.",
+        table=lambda: table,
+        height=460,
+        on_select=partial(picked_point, "volcano_plot"),
+        modes=("points",),
+    )
+
+
+def show_gene(run: RunFolder, result: Result, question: Question, gene: str) -> None:
+    """One gene in control, predicted and measured cells."""
+    layer = question.layer
+    groups = cell_groups(run, result, question, gene)
+    raw = {"raw": " Raw model output.", "calibrated": " Calibrated prediction."}.get(layer, "")
+    show_figure(
+        genechart.violins(gene, groups),
+        key="gene_cells",
+        title=f"{gene} in {question.context}",
+        caption=f"Expression (log1p) of single cells; the line is the mean. At most 400 cells of a group are drawn as points.{raw}",
+        table=lambda: pd.concat([pd.DataFrame({"cells": g.name, gene: g.values}) for g in groups]),
+        height=460,
+    )
+
+
+def cell_groups(run: RunFolder, result: Result, question: Question, gene: str) -> list[CellGroup]:
+    """The cells behind a gene's figure, in the order control, predicted control, predicted, measured; empty groups are left out."""
+    values = gene_values(str(run.result), stamp(run.result), gene, question.layer)
+    wanted = (
+        ("observed control", keys.OBSERVED_CONTROL, None),
+        ("predicted control", keys.PREDICTED_CONTROL, None),
+        ("predicted", keys.PREDICTED, question.perturbation),
+        ("measured", keys.OBSERVED, question.perturbation),
+    )
+    found = [(name, kind, result.rows(kind, question.context, label)) for name, kind, label in wanted]
+    return [CellGroup(name, values[rows], KIND[kind]) for name, kind, rows in found if len(rows)]
+
+
+def gene_table(table: pd.DataFrame, marked: Sequence[str]) -> None:
+    """All genes, searchable and sortable; a click on a row chooses the gene."""
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    search = left.text_input("Find genes", key="gene_search", placeholder="IFI6, or several separated by commas")
+    show = right.segmented_control(
+        "Show", ["All", "Up", "Down"] + (["Gene set"] if marked else []), default="All", key="gene_show", required=True
+    )
+    shown = find_genes(table, search)
+    if show in ("Up", "Down"):
+        calls = genechart.directions(shown, FDR, st.session_state.get("fold", 0.0))
+        shown = shown[calls == show.lower()]
+    elif show == "Gene set":
+        shown = shown[shown["gene"].isin(marked)]
+    shown = shown.sort_values(["p_value", "log2_fold_change"], key=_by_size, kind="stable")
+    genes = shown["gene"].tolist()
+    st.dataframe(
+        shown[list(_COLUMNS)].assign(**{name: 100 * shown[name] for name in ("fraction_perturbed", "fraction_reference")}),
+        hide_index=True,
+        key="gene_table",
+        height=420,
+        column_config=_COLUMNS,
+        on_select=partial(_picked_row, "gene_table", genes),
+        selection_mode="single-cell",
+        placeholder="n/a",
+    )
+    st.caption(f"{len(shown):,} of {len(table):,} genes. {table.attrs['method']}; {table.attrs['scale']}.")
+    st.download_button(
+        "All genes (CSV)",
+        data=lambda: table.to_csv(index=False).encode(),
+        file_name=f"{file_name(table)}.csv",
+        mime="text/csv",
+        key="genes_csv",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+
+
+def _by_size(column: pd.Series) -> pd.Series:
+    return -column.abs() if column.name == "log2_fold_change" else column
+
+
+def file_name(table: pd.DataFrame) -> str:
+    """A name for the file of a table."""
+    words = [str(table.attrs.get(name, "")) for name in ("perturbation", "context", "expression")]
+    return re.sub(r"[^A-Za-z0-9]+", "_", "_".join(["genes", *words])).strip("_")

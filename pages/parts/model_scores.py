@@ -1,0 +1,157 @@
+"""What a trained model is worth: its scores on cells it has never seen beside what needs no model, and how far to believe it."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from pages.parts.format import plural
+from state_engine.checkpoints.card import Calibration, ModelCard
+from state_engine.errors import listed
+from state_engine.evaluation.verdict import TIE
+
+_METHODS = {"corrected": "Model, corrected", "raw": "Model, raw", "mean": "Mean of other contexts", "none": "No change"}
+_R = {"corrected": "r_paired", "raw": "r_raw", "mean": "r_mean"}
+_CALIBRATED = {"calibrated": "Calibrated", "corrected": "Model, corrected", "mean": "Mean of other contexts", "none": "No change"}
+_ORIGINS = {
+    "validation cells": "held out for validation and never test cells",
+    "left-out contexts": "contexts of the training, each predicted by a further model that was trained without it",
+}
+
+
+def worth(card: ModelCard) -> None:
+    """Verdict, held-out conditions and calibration of a model that was trained here."""
+    verdict(card)
+    _conditions(card)
+    _calibration(card)
+
+
+def verdict(card: ModelCard) -> None:
+    """Scores on cells it has never seen, beside what needs no model, and in words where the model is worse."""
+    scores = card.training.scores
+    if "mae_corrected" not in scores:
+        st.info("No cells were kept for testing, so nothing shows how good this model is.", icon=":material/info:")
+        return
+    st.markdown("#### How good is it on cells it has never seen?")
+    st.markdown(verdict_words(scores))
+    table = pd.DataFrame(
+        [
+            (words, scores[f"mae_{name}"], scores.get(_R.get(name, ""), None))
+            for name, words in _METHODS.items()
+            if f"mae_{name}" in scores
+        ],
+        columns=["Prediction", "MAE", "r of effects"],
+    )
+    numbers = {
+        "MAE": st.column_config.NumberColumn(format="%.4f", help="Mean absolute error of the mean cell, log1p; lower is better."),
+        "r of effects": st.column_config.NumberColumn(
+            format="%.3f",
+            help="Pearson correlation of predicted and measured effect (perturbed minus control); higher is better.",
+        ),
+    }
+    st.dataframe(table, hide_index=True, key="training_scores", placeholder="n/a", column_config=numbers)
+    st.caption(
+        f"Means over {plural(len(blocks(scores)), 'held-out condition')}. Corrected: each control cell plus its own predicted effect, "
+        "the default of Predict. Raw: cells as they come out of the network."
+    )
+
+
+def verdict_words(scores: dict[str, float]) -> str:
+    """Whether the model is worth more than no model, a few sentences with numbers."""
+    ours = scores["mae_corrected"]
+    found = []
+    for name, words in (("mean", "the mean effect of the other contexts"), ("none", "predicting no change")):
+        other = scores.get(f"mae_{name}")
+        if other is None:
+            continue
+        worse = [b for b, s in blocks(scores).items() if s.get("mae_corrected", 0.0) > s.get(f"mae_{name}", float("inf"))]
+        counted = len([b for b in blocks(scores).values() if f"mae_{name}" in b])
+        if abs(ours - other) <= TIE * other:
+            said = f"**No better than {words}**"
+        else:
+            said = f":red[**Worse than {words}**]" if ours > other else f":green[**Better than {words}**]"
+        text = f"{said}: MAE {ours:.4f} against {other:.4f}"
+        if counted > 1:
+            text += f"; worse in {len(worse)} of {counted:,} conditions" if worse else f"; in all {counted:,} conditions"
+            text += f" ({listed(worse, 3)})" if worse else ""
+        found.append(text + ".")
+    if scores.get("mae_mean", float("inf")) < ours:
+        found.append("Where a simple mean is closer, use the mean: Predict offers it beside the model.")
+    return "  \n".join(found)
+
+
+def blocks(scores: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Scores of each held-out condition: "NK x TNF" -> metric -> value."""
+    found: dict[str, dict[str, float]] = {}
+    for name, value in scores.items():
+        block, colon, metric = name.rpartition(": ")
+        if colon and metric.startswith(("mae_", "r_")):
+            found.setdefault(block, {})[metric] = value
+    return found
+
+
+def _conditions(card: ModelCard) -> None:
+    by_block = blocks(card.training.scores)
+    if len(by_block) < 2:
+        return
+    with st.expander(f"Each of the {len(by_block):,} held-out conditions"):
+        table = pd.DataFrame.from_dict(by_block, orient="index")
+        table = table[[c for c in ("mae_corrected", "mae_mean", "mae_none", "mae_raw", "r_paired", "r_mean") if c in table]]
+        table.insert(0, "Condition", table.index)
+        heads = {"mae_corrected": "MAE corrected", "mae_mean": "MAE mean", "mae_none": "MAE no change", "mae_raw": "MAE raw"}
+        table = table.rename(columns=heads | {"r_paired": "r model", "r_mean": "r mean"})
+        formats = {c: st.column_config.NumberColumn(format="%.3f" if c.startswith("r ") else "%.4f") for c in table.columns[1:]}
+        st.dataframe(table, hide_index=True, key="training_conditions", placeholder="n/a", column_config=formats)
+
+
+def _calibration(card: ModelCard) -> None:
+    found = card.calibration
+    if found is None:
+        return
+    st.markdown("#### How far to believe it")
+    st.markdown(calibration_words(found))
+    table = pd.DataFrame(
+        [
+            (words, found.scores[f"mae_{name}"], found.scores.get(f"mse_{name}"))
+            for name, words in _CALIBRATED.items()
+            if f"mae_{name}" in found.scores
+        ],
+        columns=["On these conditions", "MAE", "MSE"],
+    )
+    numbers = {name: st.column_config.NumberColumn(format="%.4f") for name in ("MAE", "MSE")}
+    st.dataframe(table, hide_index=True, key="calibration_scores", column_config=numbers)
+    st.caption(fit_words(found))
+
+
+def calibration_words(found: Calibration) -> str:
+    """The weights in plain words, and whether mixing helped where it was measured."""
+    text = (
+        f"The calibrated prediction takes **{found.paired:.2f}** of the model's own effect and **{found.mean:.2f}** of the perturbation's mean "
+        "effect in the other contexts it was trained on. "
+    )
+    ours = found.scores.get("mae_calibrated")
+    others = [found.scores[f"mae_{name}"] for name in ("corrected", "mean") if f"mae_{name}" in found.scores]
+    if ours is None or not others:
+        return text + "It was fitted on one condition, so whether that helps elsewhere was not measured."
+    best = min(others)
+    if ours <= best:
+        return (
+            text
+            + f"On conditions left out of the fit that is :green[**closer than either alone**]: MAE {ours:.4f} against {best:.4f}."
+        )
+    return text + f"On conditions left out of the fit :red[**one alone is closer**]: MAE {best:.4f} against {ours:.4f}."
+
+
+def fit_words(found: Calibration) -> str:
+    """What a calibration was fitted on, in a sentence or three."""
+    text = (
+        f"Fitted by least squares on {plural(found.conditions, 'condition')} ({plural(found.cells, 'measured cell')}), {_ORIGINS[found.origin]}: "
+        f"{listed(found.perturbations, 4)} in {listed(found.contexts, 4)}. Each weight lies between {found.lowest:g} and {found.highest:g} "
+        f"and is pulled a little towards {found.prior[0]:g} and {found.prior[1]:g}."
+    )
+    if found.crossed and found.paired_range and found.mean_range:
+        text += (
+            f" Leaving {found.crossed} out in turn ({found.folds} times), the weights were {found.paired_range[0]:.2f} to "
+            f"{found.paired_range[1]:.2f} and {found.mean_range[0]:.2f} to {found.mean_range[1]:.2f}."
+        )
+    return text + " MAE and MSE are of the mean cell (log1p)."

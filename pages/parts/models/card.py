@@ -1,0 +1,248 @@
+"""Parts of the Models page: the card, the report on data set and model, and the ways to add a model."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from pages.parts import session
+from pages.parts.format import plural, size
+from pages.parts.jobs import job_of, job_panel
+from pages.parts.model_scores import worth
+from pages.parts.models.embedding import import_embedding
+from pages.parts.widgets import errors_shown, finding
+from state_engine.attention.modes import measurable
+from state_engine.checkpoints.card import ModelCard
+from state_engine.checkpoints.recognise import what_is
+from state_engine.config import Settings
+from state_engine.data.dataset import Dataset
+from state_engine.errors import listed
+from state_engine.jobs import local
+from state_engine.library import hub
+from state_engine.library.datasets import DataEntry
+from state_engine.library.models import Entry, allowed, export_zip, import_directory, import_zip, remove
+from state_engine.library.published import PUBLISHED
+from state_engine.plain import to_plain
+from state_engine.prediction.compatibility import check_compatibility
+from state_engine.prediction.request import PredictionRequest
+
+ATTENTION_WORDS = {
+    "full": "full: every cell of a set sees every other; a set has no order",
+    "causal": "causal: a cell sees those before it in the set",
+    "causal-rotary": "causal with rotary positions: a cell sees those before it, and how far before",
+}
+
+
+def fit_report(data: Dataset, card: ModelCard) -> bool:
+    """Shows all findings on data set and model; True when nothing stops a prediction."""
+    report = check_compatibility(data, card)
+    counts = {s: sum(f.severity == s for f in report.findings) for s in ("blocking", "warning", "ok")}
+    st.markdown("#### Does it fit your data?")
+    if counts["blocking"]:
+        st.markdown(f":red[**No: {counts['blocking']} of {len(report.findings)} checks stop a prediction.**]")
+    else:
+        st.markdown(f":green[**Yes.**] {counts['ok']} checks passed, {counts['warning']} to keep in mind.")
+    order = {"blocking": 0, "warning": 1, "ok": 2}
+    for item in sorted(report.findings, key=lambda f: order[f.severity]):
+        finding(item.severity, item.title, item.detail, item.fix)
+    return not report.blocking
+
+
+def card_view(entry: Entry, settings: Settings) -> None:
+    """The model's card: facts, its perturbations, and what to do with the files."""
+    card = entry.card
+    if card is None:
+        return
+    st.markdown(f"#### {card.name}")
+    backbone = card.config.backbone
+    reads = f"{card.input_key}, {card.config.input_dim:,} features" + (", named" if card.input_genes else ", names not recorded")
+    facts = {
+        "Reads": reads + ("" if card.reads_embedding else f", {card.scale or 'scale not recorded'}"),
+        "Predicts": _predicts(card),
+        "Network": f"{backbone.kind}, {backbone.layers} layers, width {backbone.hidden}, {backbone.heads} heads",
+        "Cells in a set": f"{card.set_size}",
+        "Attention": f"{ATTENTION_WORDS[card.attention]} ({card.attention_source})",
+        "Control label": card.control,
+        "Perturbations": f"{len(card.perturbations):,} labels, as {card.perturbation_encoding}",
+        "Trained on contexts": ", ".join(card.contexts) or "not recorded",
+        "Batches": f"{len(card.batches):,}" + ("" if card.config.batch_encoder else ", not used by the model"),
+        "Data": (card.training.data or "not recorded") + (" (simulated)" if card.simulated else ""),
+        "Training": f"{card.training.steps:,} steps, loss {card.training.loss}" if card.training.steps else "not recorded",
+        "Held out in training": listed(card.training.held_out, 12) or "not recorded",
+        "Licence": card.licence,
+        "Source": card.source or "not recorded",
+        "Weights": f"sha256 {card.weights_hash[:16]}…, {size(entry.nbytes)}",
+    }
+    with st.container(border=True, key="card_facts"):
+        for name, value in facts.items():
+            left, right = st.columns([2, 5], gap="small")
+            left.markdown(f":gray[{name}]")
+            right.markdown(value.replace("$", "\\$"))
+    for text in (*card.limits, *card.notes):
+        st.caption(f":material/info: {text}")
+    if card.source.startswith("trained by STATE Explorer") or card.training.scores:
+        worth(card)
+    with st.expander(f"Its {len(card.perturbations):,} perturbations"):
+        st.dataframe(pd.DataFrame({"Perturbation": card.perturbations}), hide_index=True, key="card_perturbations", height=300)
+    with st.container(horizontal=True):
+        st.download_button(
+            "Download (.zip)",
+            data=lambda: _zipped(entry),
+            file_name=f"{card.name.replace(' ', '-')}.zip",
+            key="export_model",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        if not entry.demo and st.button("Remove from the library", key="remove_model", type="tertiary"):
+            remove(entry, settings)
+            session.choose("model", "")
+            st.rerun()
+
+
+def _predicts(card: ModelCard) -> str:
+    if card.config.decoder is not None:
+        return f"an embedding ({card.config.output_dim:,} wide), decoded to expression (log1p) of {card.config.decoder.genes:,} genes"
+    if card.reads_embedding:
+        return f"an embedding ({card.config.output_dim:,} wide), no expression"
+    return f"expression (log1p) of {card.config.output_dim:,} genes"
+
+
+def _zipped(entry: Entry) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return export_zip(entry, Path(folder) / "model.zip").read_bytes()
+
+
+def add_models(settings: Settings) -> None:
+    """The ways to add a model: a folder on the server, a zip of our format, or the hub."""
+    st.markdown("#### Add a model")
+    tabs = st.tabs(["Folder", "Zip", "Hugging Face"])
+    with tabs[0], errors_shown():
+        _from_folder(settings)
+    with tabs[1], errors_shown():
+        _from_zip(settings)
+    with tabs[2], errors_shown():
+        _from_hub(settings)
+    job = st.session_state.get("model_job")
+    if job and job_panel(job, title="Adding a model", key="model_job_panel"):
+        st.success("The model is in your library.", icon=":material/check_circle:")
+        del st.session_state["model_job"]
+        st.rerun()
+
+
+def _from_folder(settings: Settings) -> None:
+    st.caption(
+        "An arc-state run directory (config.yaml, checkpoints/…), a State Embedding checkpoint, or a model in our own format, below an "
+        "allowed folder."
+    )
+    text = st.text_input("Folder on this server", key="model_folder", placeholder="/models/ST-HVG-Replogle")
+    if not (st.button("Import", key="import_folder", disabled=not text) and text):
+        return
+    path = allowed(Path(text), settings)
+    if import_embedding(path, settings):
+        st.rerun()
+    found = what_is(path)
+    if found.kind == "store":
+        session.choose("model", _id(import_directory(path, settings)))
+        st.rerun()
+    elif found.kind == "arc":
+        _, run = local.submit(settings, "convert", {"path": str(path), "name": path.name}, f"Convert {path.name}")
+        st.session_state["model_job"] = run
+        st.rerun()
+    else:
+        st.error(f"**{path.name} cannot be imported.**  \n{found.reason}", icon=":material/error:")
+        for below in found.models[:20]:
+            st.caption(f"A model is in {path / below}")
+
+
+def _from_zip(settings: Settings) -> None:
+    upload = st.file_uploader("A model exported from STATE Explorer", type=["zip"], key=f"zip_{st.session_state.get('zips', 0)}")
+    if upload is None:
+        return
+    with tempfile.NamedTemporaryFile(suffix=".zip") as file:
+        file.write(upload.getbuffer())
+        file.flush()
+        entry = import_zip(Path(file.name), settings)
+    st.session_state["zips"] = st.session_state.get("zips", 0) + 1
+    session.choose("model", _id(entry))
+    st.rerun()
+
+
+def _id(entry: Entry) -> str:
+    return entry.card.id if entry.card else ""
+
+
+def _from_hub(settings: Settings) -> None:
+    known = [p.repo for p in PUBLISHED if p.kind == "transition"]
+    repo = st.selectbox("Repository", known, index=None, accept_new_options=True, key="hub_repo", placeholder="owner/name")
+    revision = st.text_input(
+        "Revision", value="main", key="hub_revision", help="Branch, tag or commit; it is pinned to a commit."
+    )
+    if st.button("Look it up", key="hub_info", disabled=not repo) and repo:
+        with st.spinner("Asking the hub"):
+            st.session_state["hub_facts"] = (repo, revision, hub.info(repo, revision, settings))
+    if "hub_facts" not in st.session_state:
+        return
+    repo, revision, facts = st.session_state["hub_facts"]
+    st.markdown(f"**{repo}** at commit `{facts.commit[:12]}`")
+    if not facts.models:
+        st.error(
+            "**There is no model in this repository.**  \nIt has no folder with a config.yaml and a checkpoint.",
+            icon=":material/error:",
+        )
+        return
+    folder = st.selectbox("Model", facts.models, format_func=lambda m: m or "top folder", key="hub_folder")
+    st.markdown(
+        f"Download: {size(facts.size(folder))}. Licence: **{facts.licence}**"
+        + (f", [read it]({facts.licence_url})" if facts.licence_url else "")
+    )
+    if facts.limits:
+        with st.expander("What its authors say about limits"):
+            st.markdown(facts.limits)
+    accepted = st.checkbox("I accept this licence. Arc Institute's weights may not be used commercially.", key="hub_accept")
+    if st.button("Download", key="hub_download", type="primary", disabled=not accepted):
+        request = {"repo": repo, "revision": facts.commit, "subfolder": folder, "accept_licence": accepted}
+        _, run = local.submit(settings, "download", request, f"Download {repo}")
+        st.session_state["model_job"] = run
+        del st.session_state["hub_facts"]
+        st.rerun()
+
+
+def attention_question(data: Dataset, entry: DataEntry, model: Entry) -> None:
+    """Offers to measure which attention mode agrees with the data set's perturbed cells, and shows the answer."""
+    card = model.card
+    if card is None or card.attention_source.startswith("Trained"):
+        return
+    perturbations, contexts = measurable(data, card)
+    if not perturbations or not contexts:
+        return
+    with st.expander("Which attention mode fits the measured cells?", icon=":material/quiz:"):
+        st.caption(
+            f"This model uses {card.attention}. The same small prediction can be made in each mode and compared with "
+            f"what your data set measured ({plural(len(perturbations), 'perturbation')}, {plural(len(contexts), 'context')})."
+        )
+        key = f"modes_{card.id}_{entry.id}"
+        if st.button("Measure it", key="measure_modes"):
+            asked = PredictionRequest(entry.path, str(model.path), perturbations, contexts, choices=entry.choices)
+            st.session_state[key] = local.submit(
+                session.settings(), "attention_check", to_plain(asked), f"Attention modes of {card.name}"
+            )[1]
+            st.rerun()
+        run_id = str(st.session_state.get(key, ""))
+        if run_id and job_panel(run_id, title="Comparing attention modes", key="modes_job"):
+            job = job_of(run_id)
+            scores = job.summary.get("modes", []) if job else []
+            frame = pd.DataFrame(
+                {
+                    "Attention": [s["mode"] for s in scores],
+                    "Pearson r of effects": [f"{s['pearson']:.3f}" for s in scores],
+                    "MAE (log1p)": [f"{s['mae']:.4f}" for s in scores],
+                    "Conditions": [s["conditions"] for s in scores],
+                }
+            )
+            st.dataframe(frame, hide_index=True, key="modes_table")
+            st.caption(
+                "Smallest error first. Nearly equal scores mean that these cells cannot tell. Choose another mode under More settings on Predict."
+            )

@@ -1,0 +1,50 @@
+"""The menu: every page once, with its address. Scripts lie in `pages/` and pass through `door.through_app`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import streamlit as st
+from streamlit.navigation.page import Page
+
+_MENU: Mapping[str, Sequence[tuple[str, str, str]]] = {
+    "Start": (
+        ("home", "Home", ":material/home:"),
+        ("data", "Data", ":material/table:"),
+        ("models", "Models", ":material/deployed_code:"),
+    ),
+    "Predict": (
+        ("predict", "Predict", ":material/play_circle:"),
+        ("embed", "Embed", ":material/hub:"),
+        ("runs", "Runs", ":material/history:"),
+    ),
+    "Look": (
+        ("explore", "Explore", ":material/scatter_plot:"),
+        ("genes", "Genes", ":material/genetics:"),
+        ("attention", "Attention", ":material/grid_on:"),
+        ("evaluate", "Evaluate", ":material/fact_check:"),
+    ),
+    "Challenge": (("submit", "Submit", ":material/package_2:"),),
+    "Train": (("train", "Train", ":material/model_training:"),),
+}
+
+
+def names() -> list[str]:
+    """Names of all pages, in the order of the menu."""
+    return [name for entries in _MENU.values() for name, _, _ in entries]
+
+
+def script(name: str) -> str:
+    """Path of a page's script, as `st.page_link` and `st.switch_page` want it."""
+    return f"pages/{name}.py"
+
+
+def pages() -> dict[str, list[Page]]:
+    """What `st.navigation` takes: sections with their pages, Home first and default."""
+    return {
+        section: [
+            st.Page(script(name), title=title, icon=icon, url_path=None if name == "home" else name, default=name == "home")
+            for name, title, icon in entries
+        ]
+        for section, entries in _MENU.items()
+    }

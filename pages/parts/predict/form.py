@@ -1,0 +1,230 @@
+"""Parts of the Predict page: picking perturbations, the request, its cost, and a run's state."""
+
+from __future__ import annotations
+
+import re
+
+import streamlit as st
+
+from pages.parts import session
+from pages.parts.format import duration, plural, size
+from pages.parts.jobs import job_panel
+from pages.parts.widgets import go, show_error
+from state_engine.checkpoints.card import ModelCard
+from state_engine.data.dataset import Dataset
+from state_engine.device import DEVICE_NAMES, PRECISIONS
+from state_engine.effects.store import has_effects
+from state_engine.errors import StateError, listed
+from state_engine.jobs import local
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.datasets import DataEntry
+from state_engine.library.models import Entry
+from state_engine.plain import from_plain, to_plain
+from state_engine.prediction.request import Method, PredictionRequest, estimate
+
+MOST_SHOWN = 5000
+
+
+def pick_perturbations(data: Dataset, card: ModelCard) -> tuple[str, ...]:
+    """A searchable list of what the model knows, and a pasted or uploaded list whose unknown names are said and left out."""
+    options = [p for p in card.perturbations if p != card.control]
+    measured = data.table().sum(axis=1)
+    key = f"perturbations_{card.id}"
+    wanted = st.session_state.pop(f"{key}_wanted", None)
+    if wanted is not None:
+        st.session_state[key] = wanted
+    elif len(options) == 1 and key not in st.session_state:
+        st.session_state[key] = list(options)
+    chosen = st.multiselect(
+        f"Perturbations ({len(options):,} known to this model)",
+        options,
+        key=key,
+        format_func=lambda p: f"{p} · measured, {measured[p]:,} cells" if p in measured.index else p,
+        placeholder="Type to search",
+        help="Those that your data set measured can be compared with the measurement afterwards.",
+        persist_state="session",
+    )
+    with st.popover("Paste or upload a list", icon=":material/playlist_add:"):
+        text = st.text_area("Names, one a line or separated by commas", key=f"{key}_text")
+        file = st.file_uploader("Or a text file", type=["txt", "csv", "tsv"], key=f"{key}_file")
+        if st.button("Add these", key=f"{key}_add"):
+            pasted = text + "\n" + (file.read().decode("utf-8", "replace") if file else "")
+            found, left_out = add_names(chosen, options, pasted)
+            st.session_state[f"{key}_wanted"], st.session_state[f"{key}_unknown"] = found, left_out
+            st.rerun()
+    unknown = st.session_state.get(f"{key}_unknown", ())
+    if unknown:
+        st.warning(
+            f"**{plural(len(unknown), 'name')} not known to this model, left out:** {listed(list(unknown), 12)}",
+            icon=":material/warning:",
+        )
+    return tuple(chosen)
+
+
+def add_names(chosen: list[str], options: list[str], text: str) -> tuple[list[str], tuple[str, ...]]:
+    """What is chosen with the known names of a text added, and the unknown names. A name may hold commas: a whole line is tried first."""
+    known, found = set(options), list(chosen)
+    unknown: list[str] = []
+    for line in filter(None, (raw.strip() for raw in text.splitlines())):
+        parts = [line] if line in known else [part.strip().strip('"') for part in re.split(r"[,;\t]", line)]
+        for name in filter(None, parts):
+            (found if name in known else unknown).append(name)
+    return list(dict.fromkeys(found)), tuple(dict.fromkeys(unknown))
+
+
+def allow_other_embedding(card: ModelCard, data: Dataset) -> bool:
+    """Asks, only where the embedding is of another model than the one this model was trained on, whether to go on all the same."""
+    made = data.embeddings.get(card.input_key)
+    if not card.embedding_model or made is None or made.model in ("", card.embedding_model):
+        return False
+    return st.checkbox(
+        "Predict from the embedding of another model all the same",
+        key=f"allow_other_embedding_{card.id}",
+        help="The features mean something else to this model than they did in training; the result is marked so.",
+    )
+
+
+METHOD_WORDS: dict[Method, str] = {
+    "model": "The model",
+    "no change": "Baseline: no change",
+    "mean of other contexts": "Baseline: mean of other contexts",
+    "mean of the context": "Baseline: mean of the context",
+    "ridge": "Baseline: ridge on perturbation features",
+}
+
+
+def methods(model: Entry) -> list[Method]:
+    """What can predict here: the model, and the baselines that its folder has what they need for."""
+    found: list[Method] = ["model", "no change"]
+    if has_effects(model.path):
+        found += ["mean of other contexts", "mean of the context"]
+        if model.card is not None and model.card.perturbation_encoding == "features":
+            found.append("ridge")
+    return found
+
+
+def request_form(entry: DataEntry, data: Dataset, model: Entry, perturbations: tuple[str, ...]) -> PredictionRequest | None:
+    """The rest of the request; None while something is missing."""
+    card = model.card
+    if card is None:
+        return None
+    contexts = [c for c in data.contexts if len(data.control_rows(c))]
+    unseen = set(contexts) - set(card.contexts) if card.contexts else set()
+    chosen = st.multiselect(
+        "Contexts (cell types or lines) to start from",
+        contexts,
+        default=[c for c in contexts if c in unseen][:2]
+        or contexts[:2],  # those that nobody told the model of are asked for first
+        key=f"contexts_{entry.id}",
+        format_func=lambda c: (
+            f"{c} · {len(data.control_rows(c)):,} control cells" + (" · not in training" if c in unseen else "")
+        ),
+        help="Only contexts with control cells are listed.",
+        persist_state="session",
+    )
+    left, middle, right = st.columns(3)
+    cells = left.number_input("Cells per perturbation and context", 1, 100_000, 256, key="cells", persist_state="session")
+    seed = middle.number_input(
+        "Seed", 0, 2**31 - 1, 42, key="seed", help="The same seed draws the same control cells.", persist_state="session"
+    )
+    with right.container(), st.expander("More settings"):
+        set_size = st.number_input(
+            "Cells in a set", 1, 4096, card.set_size, key=f"set_size_{card.id}", help="The model was trained with this many."
+        )
+        device = st.selectbox("Device", DEVICE_NAMES, key="device", help="auto takes a GPU when there is one.")
+        precision = st.selectbox("Precision", PRECISIONS, key="precision", help="bf16 is faster and slightly less exact.")
+        method = st.selectbox(
+            "Predicted by",
+            methods(model),
+            format_func=METHOD_WORDS.__getitem__,
+            key=f"method_{card.id}",
+            help="A baseline takes the model's place: the same control cells, moved by what its training cells say without a network. "
+            "What a model is worth is what it adds to them.",
+        )
+        modes = ("as the model's card says", "full", "causal", "causal-rotary")
+        attention = st.selectbox("Attention", modes, key="attention", help="Which cells of a set see which.")
+        unknown = st.checkbox(
+            "Allow batches the model does not know", key="allow_unknown", help="The first batch is used; rows are marked."
+        )
+    if not perturbations or not chosen:
+        return None
+    return PredictionRequest(
+        data=entry.path,
+        model=str(model.path),
+        perturbations=perturbations,
+        contexts=tuple(chosen),
+        cells=int(cells),
+        seed=int(seed),
+        choices=entry.choices,
+        set_size=None if set_size == card.set_size else int(set_size),
+        device=device,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        attention=None if attention == modes[0] else attention,  # type: ignore[arg-type]
+        allow_unknown=unknown,
+        method=method,
+    )
+
+
+def cost(request: PredictionRequest, data: Dataset, card: ModelCard) -> None:
+    """What it will take, before it runs."""
+    guess = estimate(request, data, card)
+    kinds = calibrated_words(request, card)
+    st.caption(
+        f"{plural(guess.conditions, 'condition')}, {plural(guess.cells, 'predicted cell')}. About {duration(guess.seconds + 3)} on this "
+        f"machine's CPU (rough), {size(guess.memory_bytes)} of memory, {size(guess.disk_bytes)} on disk.{kinds}"
+    )
+
+
+def calibrated_words(request: PredictionRequest, card: ModelCard) -> str:
+    """What is said of the calibrated prediction before it is made; nothing where there is none."""
+    fitted = card.calibration
+    if fitted is None or request.method != "model":
+        return ""
+    return (
+        f" Beside the prediction there will be a calibrated one: {fitted.paired:.2f} of the model's effect and {fitted.mean:.2f} of the mean "
+        "effect of the other contexts it was trained on."
+    )
+
+
+def submit(request: PredictionRequest, entry: DataEntry, model: Entry) -> None:
+    """Starts the job and puts its run into the address."""
+    name = listed(list(request.perturbations), 2)
+    title = f"{name} in {listed(list(request.contexts), 2)}" + (f" · {request.method}" if request.method != "model" else "")
+    _, run_id = local.submit(session.settings(), "predict", to_plain(request), title)
+    session.choose("run", run_id)
+    st.rerun()
+
+
+def show_run(run: RunFolder) -> None:
+    """A run's state; when it is done, the ways on."""
+    with st.container(key="run_state"):
+        done = job_panel(run.id, title=run.manifest.title, key="predict_job")
+        if not done or run.state != "done":
+            return
+        request = from_plain(PredictionRequest, run.request)
+        st.success(
+            f"**{run.manifest.title}** is done: {plural(len(request.perturbations) * len(request.contexts), 'condition')}, "
+            f"{request.cells:,} cells each, in {duration(run.manifest.elapsed or 0)} on {run.manifest.device}.",
+            icon=":material/check_circle:",
+        )
+        with st.container(horizontal=True):
+            for page, label, icon in (
+                ("explore", "See the cells", ":material/scatter_plot:"),
+                ("genes", "See the genes", ":material/genetics:"),
+                ("attention", "See the attention", ":material/grid_on:"),
+                ("submit", "Take it home", ":material/download:"),
+            ):
+                if st.button(label, key=f"go_{page}", icon=icon, type="primary" if page == "explore" else "secondary"):
+                    go(page)
+        with st.expander("How to make this again"):
+            st.code(run.manifest.command, language="bash", wrap_lines=True)
+    st.divider()
+
+
+def run_request(run: RunFolder) -> PredictionRequest | None:
+    """What a run asked for; None when it is not a prediction, or cannot be read any more."""
+    try:
+        return from_plain(PredictionRequest, run.request)
+    except StateError as error:
+        show_error(error)
+        return None

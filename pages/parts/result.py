@@ -1,0 +1,157 @@
+"""What the Look pages share: a finished run with its result opened once, and the banner that says when it is out of date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import streamlit as st
+
+from pages.parts import session
+from pages.parts.jobs import job_panel
+from pages.parts.widgets import empty_state, go
+from state_engine.analysis import projection
+from state_engine.effects.baselines import WORDS
+from state_engine.jobs import local
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.jobs.store import JobStore
+from state_engine.library.datasets import DataEntry
+from state_engine.library.models import Entry
+from state_engine.plain import from_plain, to_plain
+from state_engine.prediction.request import PredictionRequest
+from state_engine.prediction.result import Result, open_result
+
+
+def finished_run(answer: str) -> RunFolder | None:
+    """The chosen prediction when it is done; otherwise what is shown instead, and None.
+
+    Args:
+        answer: what the page would show of a run ("the cells before and after"), for the empty state.
+    """
+    run = session.run_folder()
+    if run is None or run.manifest.kind != "predict":
+        empty_state("No prediction is chosen", f"This page shows {answer}, so it needs a run.", "predict", "Predict something")
+        return None
+    if not job_panel(run.id, title=run.manifest.title or "Prediction", key="look_job"):
+        return None
+    if run.state != "done" or not run.result.exists():
+        why = run.manifest.error or f"This run is {run.state}, and its folder holds no result."
+        empty_state("This run has no result", why, "predict", "Predict again")
+        return None
+    return run
+
+
+def open_run(run: RunFolder) -> Result:
+    """The run's result, its labels read once for all sessions; values are read when asked for.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    return _opened(str(run.result), stamp(run.result))
+
+
+def map_ready(run: RunFolder) -> bool:
+    """The run's UMAP is there; otherwise the job that makes it is shown, or the button that starts it."""
+    if run.file("projection.npz").exists():
+        return True
+    store = JobStore(session.settings().database)
+    jobs = [job for job in store.list() if job.kind == "look" and job.request == {"run": run.id}]
+    latest = max(jobs, key=lambda job: job.created, default=None)
+    if latest is not None and not job_panel(latest.run_id, title="Making the map", key="look_map") and latest.active:
+        return False
+    if st.button("Make the map", key="make_map", type="primary", icon=":material/scatter_plot:"):
+        local.submit(session.settings(), "look", {"run": run.id}, f"Map and tables of {run.manifest.title}")
+        st.rerun()
+    return False
+
+
+def open_projection(run: RunFolder) -> projection.Projection:
+    """The run's UMAP.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    path = run.file("projection.npz")
+    return _projected(str(path), stamp(path))
+
+
+def stamp(path: Path) -> int:
+    """When a file was last written, for the keys of caches; 0 when it is not there."""
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _opened(path: str, written: int) -> Result:
+    return open_result(Path(path))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _projected(path: str, written: int) -> projection.Projection:
+    return projection.load(Path(path))
+
+
+def differences(request: PredictionRequest, data: DataEntry | None, model: Entry | None) -> tuple[str, ...]:
+    """How the data set and the model that are chosen now differ from those of a request; what is not chosen is not compared."""
+    found = []
+    if data is not None and not _same(data.path, request.data):
+        found.append(f"it used the data set {Path(request.data).name}, chosen now is {data.name}")
+    elif data is not None and data.choices != request.choices:
+        found.append("what is said about the data set (columns, control, scale or genes) was changed afterwards")
+    if model is not None and not _same(str(model.path), request.model):
+        name = model.card.name if model.card else model.path.name
+        found.append(f"it used the model in {Path(request.model).name}, chosen now is {name}")
+    return tuple(found)
+
+
+def _same(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
+
+
+def out_of_date(run: RunFolder) -> tuple[str, ...]:
+    """Why a run is out of date; empty when it is not."""
+    request = from_plain(PredictionRequest, run.request)
+    found = differences(request, session.data_entry(), session.model_entry())
+    written = Path(request.data).stat().st_mtime if Path(request.data).exists() else 0.0
+    if not found and written > run.path.joinpath("request.json").stat().st_mtime:
+        found = ("the data set's file was changed afterwards",)
+    return found
+
+
+@contextmanager
+def result_area(run: RunFolder) -> Iterator[None]:
+    """Where a run's answer is drawn: when the run is out of date, below a banner that says why, and greyed."""
+    request = from_plain(PredictionRequest, run.request)
+    if request.method != "model":
+        st.info(f"**Predicted by a baseline, not by the model:** {WORDS[request.method]}.", icon=":material/balance:")
+    found = out_of_date(run)
+    if not found:
+        with st.container(key="fresh"):
+            yield
+        return
+    _banner(run, found)
+    with st.container(key="stale"):
+        yield
+
+
+def _banner(run: RunFolder, found: tuple[str, ...]) -> None:
+    with st.container(key="out_of_date"):
+        st.warning(f"**Out of date: recalculate.** This is an older run: {'; '.join(found)}.", icon=":material/update:")
+        with st.container(horizontal=True):
+            if st.button("Recalculate", type="primary", key="recalculate", icon=":material/refresh:"):
+                _recalculate(run)
+            if st.button("Choose other settings", key="other_settings"):
+                go("predict")
+
+
+def _recalculate(run: RunFolder) -> None:
+    """The same question to the data set and model that are chosen now, as a new run."""
+    request = to_plain(from_plain(PredictionRequest, run.request))
+    data, model = session.data_entry(), session.model_entry()
+    if data is not None:
+        request |= {"data": data.path, "choices": to_plain(data.choices)}
+    if model is not None:
+        request |= {"model": str(model.path)}
+    _, run_id = local.submit(session.settings(), "predict", request, run.manifest.title)
+    session.choose("run", run_id)
+    st.rerun()

@@ -1,0 +1,123 @@
+"""What a session remembers: ids of data set, model, run, embedding, training and evaluation. They are in the address, so a reload or a shared link
+keeps them.
+
+Pages hold ids, never matrices; what is opened from an id is cached for the whole server, with the file's change time in the key.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from state_engine.config import Settings, load_settings
+from state_engine.data.dataset import Choices, Dataset, open_dataset
+from state_engine.errors import StateError
+from state_engine.jobs import local
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.datasets import DataEntry, get_dataset
+from state_engine.library.models import Entry, find, list_models
+
+THREAD = ("data", "model", "run", "embedding", "training", "evaluation")
+
+
+@st.cache_resource
+def settings() -> Settings:
+    """Settings of this installation, read once."""
+    return load_settings()
+
+
+def start_worker() -> None:
+    """Makes sure that a worker waits for jobs; once a session."""
+    if "worker_started" not in st.session_state:
+        local.ensure_worker(settings())
+        st.session_state["worker_started"] = True
+
+
+def keep_thread() -> None:
+    """Address -> session after a reload, session -> address after a change of page."""
+    for name in THREAD:
+        given = st.query_params.get(name, "")
+        if given:
+            st.session_state[f"thread_{name}"] = given
+        elif chosen(name):
+            st.query_params[name] = chosen(name)
+
+
+def chosen(name: str) -> str:
+    """Id of the chosen data set, model or run; empty when none is."""
+    return str(st.session_state.get(f"thread_{name}", ""))
+
+
+def choose(name: str, identity: str) -> None:
+    """Chooses a data set, model or run; an empty id takes the choice back."""
+    st.session_state[f"thread_{name}"] = identity
+    if identity:
+        st.query_params[name] = identity
+    elif name in st.query_params:
+        del st.query_params[name]
+
+
+def data_entry() -> DataEntry | None:
+    """The chosen data set's entry, or None when none is chosen or it is gone."""
+    if not chosen("data"):
+        return None
+    try:
+        return get_dataset(settings(), chosen("data"))
+    except StateError:
+        choose("data", "")
+        return None
+
+
+def dataset() -> Dataset | None:
+    """The chosen data set, understood as its user said.
+
+    Raises:
+        DataError: the file cannot be read; pages show its text.
+    """
+    entry = data_entry()
+    return understand(entry) if entry else None
+
+
+def understand(entry: DataEntry) -> Dataset:
+    """What is in the file of an entry, cached until the file or the choices change."""
+    path = Path(entry.path)
+    stamp = path.stat().st_mtime_ns if path.exists() else 0
+    return _understand(entry.path, stamp, entry.choices)
+
+
+@st.cache_resource(max_entries=16, show_spinner="Reading the data set")
+def _understand(path: str, stamp: int, choices: Choices) -> Dataset:
+    return open_dataset(Path(path), choices, settings())
+
+
+def model_entry() -> Entry | None:
+    """The chosen model's entry in the library, or None."""
+    if not chosen("model"):
+        return None
+    try:
+        return find(settings(), chosen("model"))
+    except StateError:
+        choose("model", "")
+        return None
+
+
+def demo_model_id() -> str:
+    """Id of the bundled demo model; empty when the installation came without it."""
+    return next((e.card.id for e in list_models(settings()) if e.demo and e.card), "")
+
+
+def thread_params() -> dict[str, str]:
+    """The thread as address parameters, for links to other pages."""
+    return {name: chosen(name) for name in THREAD if chosen(name)}
+
+
+def run_folder() -> RunFolder | None:
+    """The chosen run's folder, or None when none is chosen or it is gone."""
+    if not chosen("run"):
+        return None
+    try:
+        return RunFolder.open(settings(), chosen("run"))
+    except StateError:
+        choose("run", "")
+        return None

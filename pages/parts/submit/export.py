@@ -1,0 +1,134 @@
+"""Parts of the Submit page that hand out a run: its cells, its tables, and how it was made."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import streamlit as st
+
+from pages.parts import session
+from pages.parts.format import duration, plural, size
+from pages.parts.jobs import job_panel
+from pages.parts.result import open_run
+from state_engine import keys
+from state_engine.analysis import export
+from state_engine.jobs import local
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.jobs.store import JobStore
+from state_engine.prediction.result import Result
+
+MOST_BYTES = 500_000_000
+"""Larger files are not sent through the browser: Streamlit would hold them in memory."""
+_TABLES = (
+    "All genes of every condition, agreement with the measurement beside simple guesses, effect sizes, pseudobulks, and every cell with "
+    "its place on the map. CSV, with a README."
+)
+
+
+def results(run: RunFolder) -> None:
+    """Three things to take: cells, tables, and the record of how they were made."""
+    result = open_run(run)
+    cells, tables, record = st.columns(3, gap="medium")
+    with cells, st.container(border=True, key="take_cells", height="stretch"):
+        _cells(run, result)
+    with tables, st.container(border=True, key="take_tables", height="stretch"):
+        _tables(run)
+    with record, st.container(border=True, key="take_record", height="stretch"):
+        _record(run)
+    with st.expander("How to open the cells", icon=":material/code:"):
+        st.code(_python(result), language="python")
+        st.caption('In R: `zellkonverter::readH5AD("result.h5ad")`.')
+    with st.expander("Where it lies on the server", icon=":material/folder:"):
+        st.code(str(run.path), language=None, wrap_lines=True)
+        st.caption("The folder stands alone: copy it, and nothing is missing.")
+
+
+def file_button(path: Path, label: str, name: str, key: str, mime: str, primary: bool = False) -> None:
+    """A download that is read from disk when it is asked for; of a file too large for the browser, its path."""
+    n_bytes = path.stat().st_size
+    if n_bytes > MOST_BYTES:
+        st.caption(f"{size(n_bytes)} is too large to send through the browser. Copy it from the server:")
+        st.code(str(path), language=None, wrap_lines=True)
+        return
+    st.download_button(
+        f"{label} ({size(n_bytes)})",
+        data=partial(path.open, "rb"),
+        file_name=name,
+        mime=mime,
+        key=key,
+        icon=":material/download:",
+        on_click="ignore",
+        type="primary" if primary else "secondary",
+    )
+
+
+def _cells(run: RunFolder, result: Result) -> None:
+    st.markdown("**The cells** · .h5ad")
+    st.markdown(contents(result))
+    file_button(run.result, "Cells", f"{run.id}.h5ad", "result_h5ad", "application/x-hdf5", primary=True)
+
+
+def contents(result: Result) -> str:
+    """What is in a result file, in words."""
+    kinds = ", ".join(f"{int(result.mask(kind).sum()):,} {kind}" for kind in keys.KINDS if result.mask(kind).any())
+    if result.has_expression:
+        raw = "; layer `raw`: the model's output as it is" if result.has_raw else ""
+        calibrated = "; layer `calibrated`: the calibrated prediction, NaN where there is none" if result.has_calibrated else ""
+        values = f"{result.n_genes:,} genes. `X`: expression (log1p), corrected{raw}{calibrated}."
+    else:
+        values = f"No genes: embedding `{result.embedding}` of {result.embedding_width:,} dimensions."
+    return f"{plural(result.n_cells, 'cell')} ({kinds}), {values}"
+
+
+def _tables(run: RunFolder) -> None:
+    st.markdown("**The tables** · .zip")
+    st.markdown(_TABLES)
+    path = run.file(export.FILE_NAME)
+    if path.exists():
+        file_button(path, "Tables", f"{run.id}-tables.zip", "tables_zip", "application/zip")
+        return
+    job_run = st.session_state.get(f"tables_{run.id}") or _running(run)
+    if job_run:
+        if not job_panel(job_run, title="Making the tables", key="tables_job"):
+            return
+        if path.exists():
+            st.rerun()
+    if st.button("Make the tables", key="make_tables", icon=":material/table_view:"):
+        _, started = local.submit(session.settings(), "tables", {"run": run.id}, f"Tables of {run.manifest.title}")
+        st.session_state[f"tables_{run.id}"] = started
+        st.rerun()
+
+
+def _running(run: RunFolder) -> str:
+    jobs = JobStore(session.settings().database).list(states=("queued", "running"))
+    return next((job.run_id for job in jobs if job.kind == "tables" and job.request == {"run": run.id}), "")
+
+
+def _record(run: RunFolder) -> None:
+    manifest = run.manifest
+    st.markdown("**How it was made** · .json")
+    st.markdown(
+        f"Request, versions, seed {manifest.seed}, hashes of data and model, device {manifest.device or 'unknown'}, "
+        f"{duration(manifest.elapsed or 0)}. The same is inside the .h5ad, in `uns`."
+    )
+    file_button(run.file("manifest.json"), "Manifest", f"{run.id}-manifest.json", "manifest_json", "application/json")
+    if manifest.command:
+        with st.popover("The command that makes it again", icon=":material/terminal:"):
+            st.code(manifest.command, language="bash", wrap_lines=True)
+
+
+def _python(result: Result) -> str:
+    lines = [
+        "import anndata",
+        "",
+        'cells = anndata.read_h5ad("result.h5ad")',
+        f'predicted = cells[cells.obs["kind"] == "{keys.PREDICTED}"]',
+        f'control = cells[cells.obs["kind"] == "{keys.PREDICTED_CONTROL}"]   # the same basal cells under the control label',
+    ]
+    if result.has_expression:
+        kept = ((result.has_raw, keys.RAW_LAYER), (result.has_calibrated, keys.CALIBRATED_LAYER))
+        lines += [f'{layer} = predicted.layers["{layer}"]' for there, layer in kept if there]
+    else:
+        lines.append(f'embedding = predicted.obsm["{result.embedding}"]')
+    return "\n".join(lines)

@@ -1,0 +1,92 @@
+"""Part of the Submit page: predict all that a challenge asks for, from its template or its controls and list."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import streamlit as st
+
+from pages.parts import session
+from pages.parts.format import plural
+from pages.parts.predict.form import cost
+from pages.parts.submit.form import keep_list
+from pages.parts.widgets import errors_shown, finding, go
+from state_engine.challenge.spec import ChallengeSpec, Rules, load_challenge
+from state_engine.challenge.template import TemplatePlan, TemplateRequest, Unknown, plan_from_template, targets_text
+from state_engine.data.dataset import Dataset
+from state_engine.jobs import local
+from state_engine.library.datasets import DataEntry
+from state_engine.library.models import Entry
+from state_engine.plain import to_plain
+
+_SEVERITY = {"error": "blocking", "warning": "warning", "note": "ok"}
+_UNKNOWN: dict[Unknown, str] = {
+    "refuse": "Refuse",
+    "mean": "The mean effect of the others stands in for them, marked",
+}
+
+
+def template_section(rules: Rules) -> None:
+    """What the chosen data set, taken as a template, asks for, and the button that predicts it."""
+    with st.expander("Predict all that the challenge asks for", icon=":material/checklist:"), errors_shown():
+        st.caption(
+            "Open the challenge's template, or its control cells, on the Data page, and choose a model. Which perturbations, and how "
+            "many cells of each, comes from the list above (pert_counts.csv), or from the labels of the template."
+        )
+        entry, model = session.data_entry(), session.model_entry()
+        if entry is None or model is None or model.card is None:
+            with st.container(horizontal=True):
+                if entry is None and st.button("Open the template", key="template_data"):
+                    go("data")
+                if (model is None or model.card is None) and st.button("Choose a model", key="template_model"):
+                    go("models")
+            return
+        st.markdown(f"**{entry.name}** with **{model.card.name}**")
+        _plan(rules, entry, model)
+
+
+def _plan(rules: Rules, entry: DataEntry, model: Entry) -> None:
+    assert model.card is not None
+    dataset = session.understand(entry)
+    there = [c for c in dataset.contexts if len(dataset.control_rows(c))]
+    contexts: list[str] = []
+    if len(there) > 1:
+        contexts = st.multiselect(
+            "Contexts to predict", there, default=there if rules.context_key else there[:1], key="template_contexts"
+        )
+    unknown = st.radio(
+        "Perturbations that the model does not know", get_args(Unknown), format_func=lambda u: _UNKNOWN[u], key="template_unknown"
+    )
+    genes, counts = (str(st.session_state.get(f"submit_{kind}", "")) for kind in ("genes", "counts"))
+    spec = load_challenge(rules.name, pert_counts=Path(counts) if counts else None)
+    request = TemplateRequest(
+        rules.name, entry.path, str(model.path), genes, counts, tuple(contexts), unknown, choices=entry.choices
+    )
+    plan = plan_from_template(request, dataset, model.card, spec)
+    st.markdown(
+        f"**{plural(len(plan.perturbations), 'perturbation')}, {plural(plan.cells, 'cell')}** to submit, controls not counted."
+    )
+    for item in plan.findings:
+        finding(_SEVERITY[item.severity], item.title, item.detail, "")
+    if plan.prediction is None:
+        return
+    cost(plan.prediction, dataset, model.card)
+    conditions = len(plan.prediction.perturbations) * len(plan.prediction.contexts)
+    if st.button(f"Predict {plural(conditions, 'condition')}", key="template_predict", icon=":material/play_circle:"):
+        _predict(plan, spec, dataset, counts)
+
+
+def _predict(plan: TemplatePlan, spec: ChallengeSpec, dataset: Dataset, counts: str) -> None:
+    assert plan.prediction is not None
+    title = f"{spec.rules.title}: {plural(len(plan.perturbations), 'perturbation')}"
+    _, run_id = local.submit(session.settings(), "predict", to_plain(plan.prediction), title)
+    if not counts:
+        text = targets_text(plan, spec)
+        counts = str(keep_list(session.settings(), "pert_counts.csv", text.encode()))
+    asked = replace(plan.submission, source=str(session.settings().runs / run_id / "result.h5ad"))
+    st.session_state["submit_counts"] = counts
+    st.session_state["submit_repairs"], st.session_state["submit_repairs_of"] = asked.repairs, asked.source
+    session.choose("run", run_id)
+    go("predict")

@@ -1,0 +1,255 @@
+"""Part of the Train page: what model is trained, every setting of it, what it will take, and the start."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from pages.parts import session
+from pages.parts.format import duration, plural, size
+from pages.parts.train.run import CHOICE, distinct
+from pages.parts.train.split import applied, pick_plan, show_split
+from pages.parts.widgets import errors_shown
+from state_engine.data.dataset import Dataset
+from state_engine.data.splits.apply import Split
+from state_engine.data.splits.plan import plan_text
+from state_engine.device import DEVICE_NAMES, PRECISIONS
+from state_engine.errors import ConfigError
+from state_engine.files import write_bytes
+from state_engine.jobs.train_job import TrainJob, start
+from state_engine.library.datasets import DataEntry
+from state_engine.library.models import Entry, list_models
+from state_engine.train.cost import estimate_training
+from state_engine.train.folds import calibrating_places
+from state_engine.train.length import settled
+from state_engine.train.network import network_config
+from state_engine.train.presets import PRESETS
+from state_engine.train.request import TrainRequest, parse_settings, resolve
+
+HVGS, GENES = "Most variable genes", "All genes"
+MOST_FEATURES = 512 << 20  # bytes of an uploaded table of perturbation vectors
+_PRESET_WORDS = {
+    "default": "for data sets of some thousand cells; minutes on a processor",
+    "state": "Arc's State model; needs a GPU",
+    "state_sm": "Arc's small State model; hours on a processor",
+    "state_lg": "Arc's large State model; needs a GPU",
+    "tahoe": "as the published Tahoe model; needs a GPU",
+    "replogle": "as the published Replogle model; needs a GPU",
+}
+
+
+def train_form(entry: DataEntry, data: Dataset) -> None:
+    """The whole form: split, model, estimate, start."""
+    st.markdown(f"**{entry.name}**: {plural(data.n_cells, 'cell')}, {plural(len(data.perturbations) - 1, 'perturbation')}, "
+                f"{plural(len(data.contexts), 'context')}, control `{data.require_control()}`.")  # fmt: skip
+    st.markdown("#### What is it tested on?")
+    split, request = None, None
+    with errors_shown():  # what is wrong is said where it was chosen; the rest of the form stays as it is
+        plan = pick_plan(entry, data)
+        if plan is not None:
+            split = applied(plan, entry)
+            show_split(split)
+    st.markdown("#### What is trained?")
+    with errors_shown():
+        request = request_form(entry, data)
+        if split is not None:
+            request = settled(request, split)
+    start_from = _start_from()
+    with errors_shown():
+        if split is not None and request is not None:
+            _estimate(request, split, data)
+    label = f"Train for {request.steps:,} steps" if request is not None and request.steps else "Train"
+    ready = split is not None and request is not None
+    pressed = st.button(label, type="primary", key="train", icon=":material/model_training:", disabled=not ready)
+    if pressed and split is not None and request is not None:
+        job = TrainJob(plan_text(split.plan), request, entry.choices, str(start_from.path) if start_from else "", entry.id)
+        session.choose(CHOICE, start(session.settings(), job, request.name))
+        st.rerun()
+
+
+def request_form(entry: DataEntry, data: Dataset) -> TrainRequest:
+    """The request that was chosen.
+
+    Raises:
+        ConfigError: settings that are not known, or contradict each other.
+    """
+    left, right = st.columns([2, 3])
+    preset = left.selectbox(
+        "Preset",
+        list(PRESETS),
+        key="train_preset",
+        format_func=lambda p: f"{p} · {_PRESET_WORDS.get(p, '')}".rstrip(" ·"),
+        help="Values for all settings; each can be changed below.",
+        persist_state="session",
+    )
+    base = resolve(preset)
+    name = right.text_input(
+        "Name of the model", f"{entry.name.removesuffix('.h5ad')} · {preset}", key=f"train_name_{entry.id}_{preset}"
+    )
+    given: dict[str, Any] = {"name": name or base.name, "data_name": entry.name, "simulated": entry.origin == "demo"}
+    given |= _representation(entry, data, base)
+    features = _features(entry)
+    given |= {"features": features} if features else {}
+    with st.expander("More settings", icon=":material/tune:"):
+        given |= _usual(preset, base)
+        words = st.text_area(
+            "Any other setting, one a line: name=value",
+            key="train_settings",
+            placeholder="loss=combined\ndropout=0.1",
+            help="The names are in the table below. A name that is not known is refused.",
+        )
+        given |= parse_settings([line for line in words.splitlines() if line.strip()])
+        request = resolve(preset, given)
+        _all_settings(request, base)
+    return request
+
+
+def _representation(entry: DataEntry, data: Dataset, base: TrainRequest) -> dict[str, Any]:
+    embeddings = {m.name.removeprefix("obsm/"): m.width for m in data.representations if m.name.startswith("obsm/")}
+    options = [*([HVGS, GENES] if data.expression else []), *embeddings]
+    if not options:
+        raise ConfigError(f"{entry.name} has nothing to train on.", "It has no expression and no embedding.", "Choose another.")
+    left, right = st.columns([2, 3])
+    chosen = left.selectbox(
+        "What the model reads",
+        options,
+        index=options.index(base.embedding) if base.embedding in embeddings else 0,
+        key=f"train_reads_{entry.id}",
+        format_func=lambda o: (
+            f"{o} ({data.n_genes:,})" if o == GENES else f"{o}, {embeddings[o]:,} wide" if o in embeddings else o
+        ),
+        help="Expression of genes (log1p), or an embedding that is in the data set: then no gene comes out, unless a gene decoder is "
+        "trained (gene_decoder=true).",
+    )
+    if chosen in embeddings:
+        return {"embedding": chosen, "output_space": None}
+    if chosen == GENES:
+        return {"embedding": None, "hvgs": 0}
+    most = data.n_genes
+    n = right.number_input("How many genes", 1, most, min(base.hvgs or most, most), key=f"train_hvgs_{entry.id}")
+    return {"embedding": None, "hvgs": int(n)}
+
+
+def _features(entry: DataEntry) -> str:
+    """Path of the uploaded perturbation vectors; empty for one-hot vectors."""
+    with st.expander("Perturbation features (optional)", icon=":material/fingerprint:"):
+        st.caption(
+            "A vector for each perturbation, such as ESM2 of its gene: the model can then predict perturbations that it has not seen. "
+            "Without, each perturbation is its own, and only trained ones can be predicted."
+        )
+        file = st.file_uploader(
+            "A .pt dict of vectors, or a CSV with a name first", type=["pt", "csv"], key=f"train_features_{entry.id}"
+        )
+    if file is None:
+        return ""
+    if file.size > MOST_FEATURES:
+        raise ConfigError(f"{file.name} has {size(file.size)}.", f"At most {size(MOST_FEATURES)} are read.", "Leave vectors out.")
+    content = file.getvalue()
+    folder = session.settings().home / "features"
+    suffix = ".pt" if file.name.lower().endswith(".pt") else ".csv"
+    path = folder / f"{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
+    return str(path)
+
+
+def _usual(preset: str, base: TrainRequest) -> dict[str, Any]:
+    """The settings that are changed most, as widgets; new ones for each preset, with its values."""
+
+    def whole(column: Any, name: str, label: str, lowest: int, highest: int, words: str = "") -> int:
+        value = getattr(base, name)
+        return int(column.number_input(label, lowest, highest, value, key=f"train_{name}_{preset}", help=words or None))
+
+    one, two, three, four = st.columns(4)
+    steps = one.number_input(
+        "Steps",
+        1,
+        10_000_000,
+        base.steps or None,
+        key=f"train_steps_{preset}",
+        help="Of the optimiser; more perturbations need more.",
+        placeholder="by the data",
+    )
+    given: dict[str, Any] = {
+        "steps": int(steps or 0),  # 0: it follows from the data
+        "set_size": whole(two, "set_size", "Cells in a set", 1, 4096, "Cells that the model sees together."),
+        "sets_a_step": whole(three, "sets_a_step", "Sets a step", 1, 4096),
+        "seed": whole(four, "seed", "Seed", 0, 2**31 - 1, "Of weights and the order of the cells."),
+        "hidden": whole(one, "hidden", "Width", 8, 8192, "Of the transformer."),
+        "layers": whole(two, "layers", "Layers", 1, 96),
+    }
+    rate = three.number_input(
+        "Learning rate", 1e-7, 1.0, base.learning_rate, format="%.1e", key=f"train_learning_rate_{preset}", step=1e-4
+    )
+    given["learning_rate"] = float(rate)
+    devices, precisions = list(DEVICE_NAMES), list(PRECISIONS)
+    given["device"] = four.selectbox("Device", devices, index=devices.index(base.device), key=f"train_device_{preset}")
+    given["precision"] = one.selectbox(
+        "Precision", precisions, index=precisions.index(base.precision), key=f"train_precision_{preset}", help="bf16 is faster."
+    )
+    return given
+
+
+def _all_settings(request: TrainRequest, base: TrainRequest) -> None:
+    words = setting_words()
+    rows = []
+    for field in dataclasses.fields(TrainRequest):
+        value, usual = getattr(request, field.name), getattr(base, field.name)
+        text = _text(value)
+        rows.append((field.name, text, "" if value == usual else _text(usual), words.get(field.name, "")))
+    table = pd.DataFrame(rows, columns=["Setting", "Value", "Preset's", "What it is"])
+    st.dataframe(table, hide_index=True, key="train_all_settings", height=260)
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower() if value is None else str(value)
+
+
+def setting_words() -> dict[str, str]:
+    """What each setting is, from the documentation of `TrainRequest`."""
+    found: dict[str, str] = {}
+    for names, text in re.findall(
+        r"^        ([a-z_0-9, ]+): (.*(?:\n            .*)*)", TrainRequest.__doc__ or "", re.MULTILINE
+    ):
+        for name in names.split(", "):
+            found[name] = re.sub(r"\s+", " ", text)
+    return found
+
+
+def _start_from() -> Entry | None:
+    entries = {e.card.id: e for e in list_models(session.settings()) if e.card is not None}
+    words = distinct({i: e.card.name for i, e in entries.items() if e.card is not None})
+    chosen = st.selectbox(
+        "Start from",
+        ["", *entries],
+        format_func=lambda i: words.get(i, "new weights"),
+        key="train_from",
+        help="A model of the library: weights that fit are kept, perturbations are matched by name, new ones start anew.",
+    )
+    return entries.get(chosen)
+
+
+def _estimate(request: TrainRequest, split: Split, data: Dataset) -> None:
+    width = data.representation(f"obsm/{request.embedding}").width if request.embedding else request.hvgs or data.n_genes
+    labels = {p for source in split.sources for p in source.dataset.perturbations}
+    batches = {b for source in split.sources for b in source.dataset.batches}
+    config = network_config(request, width, len(labels), max(1, len(batches)), data.n_genes if request.gene_decoder else 0)
+    validated = (split.table()["val"] > 0).any()
+    folds = 0 if validated or not (request.calibrate and request.cross_fit) else len(calibrating_places(split))
+    guess = estimate_training(request, config, split.cells()["train"], folds=folds)
+    note = "" if not request.features else " With perturbation features the network is a little wider."
+    st.caption(
+        f"{guess.parameters:,} parameters; {request.steps:,} steps of {request.sets_a_step} x {request.set_size} cells. About "
+        f"{duration(guess.seconds)} on this machine's CPU (rough; a GPU is many times faster), {size(guess.memory_bytes)} of memory.{note}"
+    )
+    if folds:
+        st.caption(
+            f"Counted in: {folds} shorter trainings, each without one context. What they say of it decides how far the model is "
+            "believed beside the mean of the other contexts (calibration)."
+        )

@@ -1,0 +1,1 @@
+"""Attention maps of one cell set, attention modes, and how modes compare."""

@@ -1,0 +1,86 @@
+"""Which attention mode do a model's weights want? Checkpoints before arc-state 0.9.32 do not say; measured cells can.
+
+The same small prediction is made in each mode for conditions that the data set measured, and compared with the measurement. The mode
+the model was trained in should agree best; equal scores mean that these data cannot tell.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from state_engine import keys
+from state_engine.attention.modes import LEAST
+from state_engine.checkpoints.store import LoadedModel
+from state_engine.errors import RequestError
+from state_engine.models.config import AttentionMode
+from state_engine.prediction.predict import predict
+from state_engine.prediction.request import PredictionRequest
+from state_engine.prediction.result import Result, open_result
+from state_engine.progress import OnProgress, Progress, silent
+
+CELLS = 128
+
+
+@dataclass(frozen=True)
+class ModeScore:
+    """Agreement of one mode with the measurement, averaged over conditions.
+
+    Args:
+        mode: the attention mode.
+        conditions: perturbation x context pairs behind the averages.
+        pearson: correlation of the paired predicted effect with the measured effect over all genes.
+        mae: mean absolute error of the corrected pseudobulk, log1p units.
+    """
+
+    mode: AttentionMode
+    conditions: int
+    pearson: float
+    mae: float
+
+
+def check_attention(request: PredictionRequest, loaded: LoadedModel, on_progress: OnProgress = silent) -> tuple[ModeScore, ...]:
+    """Scores of all modes, smallest error first.
+
+    Args:
+        request: perturbations and contexts to compare (see `attention_modes.measurable`); its attention mode is replaced by each in turn.
+        loaded: the model.
+        on_progress: called once a mode; may raise `JobCancelled`.
+
+    Raises:
+        RequestError: none of the conditions was measured.
+    """
+    modes = get_args(AttentionMode)
+    scores = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, mode in enumerate(modes):
+            on_progress(Progress("Comparing attention modes", number, len(modes)))
+            output = Path(folder) / f"{mode}.h5ad"
+            predict(replace(request, attention=mode, cells=CELLS, keep_raw=False), output, loaded=loaded)
+            scores.append(_score(mode, open_result(output)))
+    return tuple(sorted(scores, key=lambda score: score.mae))
+
+
+def _score(mode: AttentionMode, result: Result) -> ModeScore:
+    found = []
+    for perturbation, context in result.conditions(keys.OBSERVED):
+        observed, control = result.rows(keys.OBSERVED, context, perturbation), result.rows(keys.OBSERVED_CONTROL, context)
+        predicted = result.rows(keys.PREDICTED, context, perturbation)
+        if min(len(observed), len(control)) < LEAST:
+            continue
+        truth = result.mean(observed)
+        effect = result.mean(predicted) - result.mean(result.paired_controls(predicted))
+        measured = truth - result.mean(control)
+        flat = np.ptp(effect) == 0 or np.ptp(measured) == 0
+        pearson = 0.0 if flat else float(np.corrcoef(effect, measured)[0, 1])
+        found.append((pearson, float(np.abs(result.mean(predicted) - truth).mean())))
+    if not found:
+        raise RequestError(
+            "No condition was measured.", f"A comparison needs {LEAST} cells and {LEAST} controls.", "Choose others."
+        )
+    means = np.mean(found, axis=0)
+    return ModeScore(mode, len(found), float(means[0]), float(means[1]))

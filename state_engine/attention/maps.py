@@ -1,0 +1,56 @@
+"""Attention maps as they lie in a run folder. No torch: pages read them. Notation: l layers, h heads, s cells in the set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class AttentionMaps:
+    """What `state_engine.attention.cell_set.attention_of_set` wrote.
+
+    Args:
+        perturbed, control: (l, h, s, s) weights; row i says what cell i attends to and sums to one (over cells and tokens).
+        cells: (s,) barcodes of the basal cells, in the order of rows and columns.
+        batches: (s,) their batches.
+        basal: (s, g) float16 features that went in, for distances and for sorting by a gene.
+        genes: names of the features, or "feature 0"…
+        token_share: (l, h) mean weight on the batch or confidence token, not on cells.
+        mode: the attention mode.
+    """
+
+    perturbed: np.ndarray
+    control: np.ndarray
+    cells: np.ndarray
+    batches: np.ndarray
+    basal: np.ndarray
+    genes: np.ndarray
+    token_share: np.ndarray
+    mode: str
+
+
+def load_maps(path: Path) -> AttentionMaps:
+    """Reads what `attention_of_set` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        about = json.loads(str(file["about"]))
+        return AttentionMaps(
+            file["perturbed"],
+            file["control"],
+            file["cells"],
+            file["batches"],
+            file["basal"].astype(np.float32),
+            file["genes"],
+            file["token_share"],
+            about["mode"],
+        )
+
+
+def maps_name(perturbation: str, context: str, number: int) -> str:
+    """The file name of a set's maps in its run's folder."""
+    digest = hashlib.sha256(json.dumps([perturbation, context, number]).encode()).hexdigest()[:16]
+    return f"attention-{digest}.npz"

@@ -1,0 +1,250 @@
+"""What will go into an archive: which cells of which files, after which repairs of names, labels and scale. Reads no cell but for depths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from state_engine.challenge import checks
+from state_engine.challenge.cells import choose_cells
+from state_engine.challenge.counts import (
+    Change,
+    CountsOptions,
+    Normalise,
+    ToCounts,
+    cell_totals,
+    control_cells,
+    control_libraries,
+)
+from state_engine.challenge.findings import REPAIRS, Finding, found
+from state_engine.challenge.source import Labels, Opened, SubmissionSource, open_controls, open_source
+from state_engine.challenge.spec import ChallengeSpec
+from state_engine.data.files.blocks import Matrix, read_blocks
+from state_engine.errors import ChallengeError, EmptyDataError, StateError
+from state_engine.plain import to_plain
+
+
+@dataclass(frozen=True)
+class Part:
+    """Cells of one file.
+
+    Args:
+        matrix: where their expression is.
+        keep: (n,) the cells that go in.
+        columns: (g,) place in the archive of each gene of the file, -1 for none; None when the genes are the same.
+    """
+
+    matrix: Matrix
+    keep: NDArray[np.bool_]
+    columns: NDArray[np.int32] | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A submission, decided but not read.
+
+    Args:
+        source, spec: what was asked.
+        parts: files and cells, in order.
+        genes: names of the columns.
+        perturbations, contexts: labels of all cells, None when the file has no such column.
+        wanted: contexts to cover.
+        change: change of the values, if any.
+        findings: what is already known to be wrong.
+        repairs: names of the repairs that were made.
+        options: the counts step as it will be done.
+    """
+
+    source: SubmissionSource
+    spec: ChallengeSpec
+    parts: tuple[Part, ...] = ()
+    genes: tuple[str, ...] = ()
+    perturbations: Labels | None = None
+    contexts: Labels | None = None
+    wanted: tuple[str, ...] = ()
+    change: Change | None = None
+    findings: tuple[Finding, ...] = ()
+    repairs: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_cells(self) -> int:
+        """Cells that go in."""
+        return int(sum(np.count_nonzero(part.keep) for part in self.parts))
+
+    def blocks(self, scratch: Path | None = None) -> Iterator[tuple[csr_matrix, int]]:
+        """Cells in order, before the change of values: (m, genes) in the file's number type, and how much was untidy."""
+        for part in self.parts:
+            for block in read_blocks(part.matrix, part.keep, scratch):
+                yield map_columns(block.values, part.columns, len(self.genes)), block.untidy
+
+
+def map_columns(part: csr_matrix, columns: NDArray[np.int32] | None, width: int) -> csr_matrix:
+    """The same cells with their genes in other places; genes with place -1 are left out."""
+    if columns is None:
+        return part
+    places = columns[part.indices]
+    kept = places >= 0
+    ends = np.concatenate([[0], np.cumsum(kept)])[part.indptr]
+    mapped = csr_matrix((part.data[kept], places[kept], ends), shape=(part.shape[0], width))
+    mapped.sort_indices()
+    return mapped
+
+
+def make_plan(
+    source: SubmissionSource,
+    spec: ChallengeSpec,
+    repairs: tuple[str, ...] = (),
+    counts: CountsOptions | None = None,
+    scratch: Path | None = None,
+) -> Plan:
+    """Open the files, apply the repairs to names and labels, and decide the change of values. No cell is read but for depths.
+
+    Args:
+        repairs: names in `REPAIRS`, or "all".
+        counts: options of the step from log1p to counts; None leaves the values.
+        scratch: folder for temporary files.
+
+    Raises:
+        ChallengeError: a repair of an unknown name.
+    """
+    unknown = [name for name in repairs if name not in REPAIRS and name != "all"]
+    if unknown:
+        raise ChallengeError(
+            f"There is no repair '{unknown[0]}'.", f"Known: {', '.join(REPAIRS)}.", "Choose from these, or 'all'."
+        )
+    allowed = set(REPAIRS) if "all" in repairs else set(repairs)
+    try:
+        opened = open_source(source, spec.rules)
+    except StateError as error:
+        code = "no-cells" if isinstance(error, EmptyDataError) else "file-unreadable"
+        return Plan(source, spec, findings=(*spec.problems, found(code, "error", error.what, f"{error.why} {error.fix}".strip())))
+    plan = _choose_cells(Plan(source, spec, findings=spec.problems), opened, allowed)
+    plan = _choose_genes(plan, opened, allowed)
+    plan = _add_controls(plan, allowed)
+    plan = _check_labels(plan, opened)
+    plan = _change_values(plan, opened, allowed, counts, scratch)
+    if opened.dropped:
+        note = found("dropped", "note", "Parts of the file do not go into an archive.", names=opened.dropped)
+        plan = replace(plan, findings=(*plan.findings, note))
+    return plan
+
+
+def _choose_cells(plan: Plan, opened: Opened, allowed: set[str]) -> Plan:
+    choice = choose_cells(plan.source, plan.spec, opened, allowed)
+    part = Part(opened.matrix, choice.keep, None)
+    return replace(
+        plan,
+        parts=(part,),
+        perturbations=choice.perturbations,
+        contexts=choice.contexts,
+        findings=(*plan.findings, *choice.findings),
+        repairs=(*plan.repairs, *choice.repairs),
+    )
+
+
+def _choose_genes(plan: Plan, opened: Opened, allowed: set[str]) -> Plan:
+    findings, columns = checks.check_genes(opened.genes, plan.spec, allowed)
+    made = tuple(f.repair for f in findings if f.severity == "note" and f.repair)
+    genes = plan.spec.genes if columns is not None else opened.genes
+    part = replace(plan.parts[0], columns=columns)
+    return replace(plan, parts=(part,), genes=genes, findings=(*plan.findings, *findings), repairs=(*plan.repairs, *made))
+
+
+def _add_controls(plan: Plan, allowed: set[str]) -> Plan:
+    """Control cells of the control files behind the others, when there are none and they are required."""
+    rules, labels = plan.spec.rules, plan.perturbations
+    wanted = rules.controls == "required" and "add-controls" in allowed and labels is not None and plan.source.control_files
+    if not wanted or labels is None or labels.where(rules.control).any():
+        return plan
+    number = 0
+    for path in plan.source.control_files:
+        try:
+            opened = open_controls(path, plan.source, rules)
+        except StateError as error:
+            problem = found("controls-unreadable", "error", f"The control file {path.name} cannot be read.", str(error))
+            plan = replace(plan, findings=(*plan.findings, problem))
+            continue
+        problems, columns = checks.check_genes(opened.genes, replace(plan.spec, genes=plan.genes), allowed)
+        keep = control_cells(opened, rules)
+        if plan.source.contexts and opened.contexts:
+            keep &= np.any([opened.contexts.where(c) for c in plan.source.contexts], axis=0)
+        part = Part(opened.matrix, keep, columns)
+        serious = tuple(f for f in problems if f.severity == "error")
+        plan = replace(plan, findings=(*plan.findings, *serious), parts=plan.parts if serious else (*plan.parts, part))
+        number += 0 if serious else int(keep.sum())
+    if not number:
+        return plan
+    names = labels.names if rules.control in labels.names else (*labels.names, rules.control)
+    more = np.full(number, names.index(rules.control), np.int32)
+    note = found("control-missing", "note", f"{number:,} control cells were added.", repair="add-controls", count=number)
+    merged = Labels(np.concatenate([labels.codes, more]), names)
+    return replace(plan, perturbations=merged, findings=(*plan.findings, note), repairs=(*plan.repairs, "add-controls"))
+
+
+def _check_labels(plan: Plan, opened: Opened) -> Plan:
+    rules, source = plan.spec.rules, plan.source
+    perturbation_key, context_key = source.perturbation_key or rules.perturbation_key, source.context_key or rules.context_key
+    findings = [*checks.check_size(plan.n_cells, rules)]
+    findings += checks.check_labels(plan.perturbations, opened.columns, perturbation_key, rules)
+    problems, wanted = checks.check_contexts(plan.contexts, opened.columns, context_key, plan.spec)
+    findings += problems
+    if plan.perturbations is not None:
+        findings += checks.check_targets(plan.perturbations, plan.contexts, wanted, plan.spec)
+    return replace(plan, wanted=wanted, findings=(*plan.findings, *findings))
+
+
+def _change_values(plan: Plan, opened: Opened, allowed: set[str], counts: CountsOptions | None, scratch: Path | None) -> Plan:
+    rules = plan.spec.rules
+    if counts is not None and rules.values != "counts":
+        problem = found(
+            "counts-not-asked", "error", f"{rules.title} wants log1p values, not counts.", "Leave the counts step out."
+        )
+        return replace(plan, findings=(*plan.findings, problem))
+    if counts is not None:
+        return _plan_counts(plan, counts)
+    if rules.values == "log1p" and "normalise" in allowed:
+        return _plan_normalise(plan, opened, scratch)
+    return plan
+
+
+def _plan_counts(plan: Plan, counts: CountsOptions) -> Plan:
+    contexts = plan.wanted
+    problems: list[Finding] = []
+    if counts.library is not None:
+        libraries = {context: np.array([counts.library]) for context in contexts or ("",)}
+    else:
+        libraries, problems = control_libraries(plan.source, plan.spec.rules, contexts)
+    options = {**to_plain(counts), "control_files": [p.name for p in plan.source.control_files] if counts.library is None else []}
+    if problems:
+        return replace(plan, findings=(*plan.findings, *problems), options=options)
+    labels = plan.contexts
+    order = [c for c in contexts if labels and c in labels.names] or [""]
+    places = {name: i for i, name in enumerate(order)}
+    # cells of a context that is not asked for are an error already; they draw from the first context
+    codes = np.zeros(plan.n_cells, np.int32)
+    if labels:
+        codes = np.array([places.get(name, 0) for name in (*labels.names, "")], np.int32)[labels.codes]
+    sizes = tuple(libraries.get(name, np.ones(1)) for name in order)
+    change = ToCounts(counts, codes, sizes, plan.spec.rules.max_counts_per_cell)
+    return replace(plan, change=change, options=options)
+
+
+def _plan_normalise(plan: Plan, opened: Opened, scratch: Path | None) -> Plan:
+    """Only when the values are counts: the repair is not made on values that are log1p already."""
+    try:
+        totals, whole = cell_totals(opened, plan.parts[0].keep, scratch)
+    except ChallengeError:
+        return plan  # met again, and reported, when the cells are read
+    if not whole or not (totals > 0).any():
+        return plan
+    depth = float(np.median(totals[totals > 0]))
+    title = f"Counts were scaled to {depth:,.0f} a cell (the median), then log1p."
+    note = found("values-counts", "note", title, repair="normalise")
+    return replace(plan, change=Normalise(depth), findings=(*plan.findings, note), repairs=(*plan.repairs, "normalise"))

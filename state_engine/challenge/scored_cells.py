@@ -1,0 +1,154 @@
+"""The cells that are scored: a submission as it would be packed, and the measurement, on the same genes and labels.
+
+Both come as AnnData with CSR float32 X, obs `target_gene` (the control under the challenge's label) and, where there are contexts,
+`context`. The caller's files are read, never changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from state_engine.challenge.contents import make_plan
+from state_engine.challenge.source import SubmissionSource
+from state_engine.challenge.spec import Rules
+from state_engine.challenge.submit import SubmissionRequest, source_of, spec_of
+from state_engine.challenge.verify import unpack_prediction
+from state_engine.data.dataset import Dataset
+from state_engine.data.expression import FeatureSource, iter_features, match_genes
+from state_engine.errors import ChallengeError, ScaleError, listed
+from state_engine.progress import OnProgress, Progress, silent
+
+TARGET = "target_gene"
+CONTEXT = "context"
+BLOCK = 2048
+
+
+@dataclass(frozen=True)
+class ScoredCells:
+    """Cells to compare: the same genes in the same order, remarks on what was left out."""
+
+    predicted: ad.AnnData
+    measured: ad.AnnData
+    remarks: tuple[str, ...]
+
+
+def read_submission(request: SubmissionRequest, rules: Rules, scratch: Path, on_progress: OnProgress = silent) -> ad.AnnData:
+    """A submission as it would be packed, repairs and counts step included; of a .vcc what is in it.
+
+    Raises:
+        ChallengeError: it cannot be read, or has no perturbation labels.
+    """
+    spec = replace(spec_of(request), rules=rules)
+    source = source_of(request, rules)
+    if source.path.suffix == ".vcc":
+        source = SubmissionSource(unpack_prediction(source.path, scratch / "pred.h5ad", spec))
+    plan = make_plan(source, spec, request.repairs, request.counts, scratch)
+    fatal = [
+        f for f in plan.findings if f.severity == "error" and (not plan.parts or f.code in ("perturbation-column", "no-cells"))
+    ]
+    if request.counts and plan.change is None:
+        fatal += [f for f in plan.findings if f.severity == "error"]
+    if fatal or plan.perturbations is None:
+        why = fatal[0] if fatal else None
+        raise ChallengeError(
+            why.title if why else "The cells have no labels.", why.detail if why else "", "Check the submission."
+        )
+    parts, done = [], 0
+    for part, _ in plan.blocks(scratch):
+        on_progress(Progress("Reading predicted cells", done, plan.n_cells))
+        changed = plan.change.apply(part, done) if plan.change else part
+        parts.append(changed.astype(np.float32))
+        done += part.shape[0]
+    names = np.array([*plan.perturbations.names, ""], dtype=object)
+    obs = {TARGET: names[plan.perturbations.codes].astype(str)}
+    if rules.context_key and plan.contexts is not None:
+        obs[CONTEXT] = np.array([*plan.contexts.names, ""], dtype=object)[plan.contexts.codes].astype(str)
+    return _cells(sp.vstack(parts, format="csr"), obs, plan.genes)
+
+
+def read_measured(
+    dataset: Dataset, genes: tuple[str, ...], rules: Rules, contexts: tuple[str, ...] = (), on_progress: OnProgress = silent
+) -> tuple[ad.AnnData, np.ndarray]:
+    """Measured cells in the scale of a challenge.
+
+    Args:
+        dataset: the measurement.
+        genes: genes wanted.
+        rules: values "counts" or "log1p" (counts are normalised to depth 10,000 over all genes of the file, then log1p).
+        contexts: contexts to take; empty for all.
+
+    Returns:
+        the cells on those genes that the data set has, and (len(genes),) which these are.
+
+    Raises:
+        ScaleError: the data are neither counts nor log1p, or log1p where counts are needed.
+        ChallengeError: none of the genes is there.
+    """
+    if dataset.expression is None or dataset.scale.scale is None:
+        raise ScaleError(f"{dataset.path.name} has no expression that can be scored.", " ".join(dataset.scale.evidence))
+    if rules.values == "counts" and dataset.scale.scale != "counts":
+        raise ScaleError(f"{dataset.path.name} has log1p values.", "The scores compare raw counts.", "Give the raw counts.")
+    match = match_genes(dataset, genes)
+    there = np.asarray(match.columns) >= 0
+    if not there.any():
+        raise ChallengeError(
+            "Predicted and measured cells share no gene.", f"Predicted: {listed(genes)}.", "Choose the column of gene names."
+        )
+    columns = tuple(int(c) for c in np.asarray(match.columns)[there])
+    normalise = rules.values == "log1p" and dataset.scale.scale == "counts"
+    source = FeatureSource(dataset.expression, columns, normalise)
+    labels, where = dataset.perturbation_labels(), dataset.context_labels()
+    rows = np.nonzero(np.isin(where, contexts) if contexts else np.ones(dataset.n_cells, bool))[0]
+    parts, done = [], 0
+    for _, values in iter_features(dataset, source, rows, BLOCK):
+        on_progress(Progress("Reading measured cells", done, len(rows)))
+        parts.append(sp.csr_matrix(values))
+        done += len(values)
+    if not parts:
+        raise ChallengeError("There are no measured cells to compare with.", f"Contexts: {listed(contexts)}.", "Choose others.")
+    control = dataset.require_control()
+    obs = {TARGET: np.where(labels[rows] == control, rules.control, labels[rows])}
+    if rules.context_key:
+        obs[CONTEXT] = where[rows]
+    kept = tuple(g for g, yes in zip(genes, there, strict=True) if yes)
+    return _cells(sp.vstack(parts, format="csr"), obs, kept), there
+
+
+def compared(predicted: ad.AnnData, measured: ad.AnnData, there: np.ndarray, rules: Rules) -> ScoredCells:
+    """Predicted and measured cells on common genes and perturbations; what is left out is a remark.
+
+    Raises:
+        ChallengeError: nothing is left to compare.
+    """
+    remarks = []
+    if not there.all():
+        remarks.append(f"Scored on {int(there.sum()):,} of {len(there):,} predicted genes: the others were not measured.")
+        predicted = predicted[:, there].copy()
+    a, b = set(predicted.obs[TARGET]) - {rules.control}, set(measured.obs[TARGET]) - {rules.control}
+    both = sorted(a & b)
+    if not both:
+        raise ChallengeError(
+            "No perturbation is both predicted and measured.",
+            f"Predicted: {listed(sorted(a))}. Measured: {listed(sorted(b))}.",
+            "Choose the measurement of the same perturbations.",
+        )
+    if b - a:
+        remarks.append(f"Measured but not predicted, so not scored: {listed(sorted(b - a))}. A challenge would not accept that.")
+    if a - b:
+        remarks.append(f"Predicted but not measured, so not scored: {listed(sorted(a - b))}.")
+    if not (measured.obs[TARGET] == rules.control).any():
+        raise ChallengeError("The measurement has no control cells.", "Effects are differences from them.", "Add them.")
+    keep = [*both, rules.control]
+    predicted = predicted[np.isin(predicted.obs[TARGET].to_numpy(str), keep)].copy()
+    return ScoredCells(predicted, measured[np.isin(measured.obs[TARGET].to_numpy(str), keep)].copy(), tuple(remarks))
+
+
+def _cells(x: sp.csr_matrix, obs: dict[str, np.ndarray], genes: tuple[str, ...]) -> ad.AnnData:
+    frame = pd.DataFrame({k: pd.Categorical(v) for k, v in obs.items()}, index=[f"cell {i}" for i in range(x.shape[0])])
+    return ad.AnnData(x, obs=frame, var=pd.DataFrame(index=pd.Index(genes, dtype=object)))

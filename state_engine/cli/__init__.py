@@ -1,0 +1,1 @@
+"""The command line: options made from the requests, and one file a family of commands."""

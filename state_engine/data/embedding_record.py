@@ -1,0 +1,75 @@
+"""Which embedding model made an embedding: the record that `embed` leaves in the file, read back without values.
+
+`uns[EMBEDDINGS]` is a JSON object in a string: key of obsm -> `EmbeddingFacts`. Embeddings of other programs have none.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+
+from state_engine.data.files.hdf5 import open_h5, text
+
+EMBEDDINGS: Final = "state_explorer_embeddings"
+MOST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class EmbeddingFacts:
+    """How an embedding was made. Everything empty when nothing is recorded.
+
+    Args:
+        model: sha256 of the model's weights, hex.
+        model_name: for people.
+        vocabulary: sha256 of its gene vocabulary.
+        data_hash: sha256 of the file that was embedded.
+        cell_width: columns that describe the cell; what follows describes its data set. 0: not known.
+        scale: counts or log1p, as it was decided.
+        seed: of ties and of filling.
+        simulated: the model was not trained on real cells.
+    """
+
+    model: str = ""
+    model_name: str = ""
+    vocabulary: str = ""
+    data_hash: str = ""
+    cell_width: int = 0
+    scale: str = ""
+    seed: int = 0
+    simulated: bool = False
+
+
+def embeddings_of(path: Path) -> dict[str, EmbeddingFacts]:
+    """The recorded embeddings of a file, by their key in obsm; a damaged record counts as none."""
+    try:
+        return {key: _facts(value) for key, value in stored_records(path).items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def stored_records(path: Path) -> dict[str, Any]:
+    """The records as they stand in the file, with whatever else they say; a damaged one counts as none."""
+    with open_h5(path) as file:
+        item = file.get(f"uns/{EMBEDDINGS}")
+        if not isinstance(item, h5py.Dataset) or item.shape != () or item.id.get_storage_size() > MOST_BYTES:
+            return {}
+        try:
+            plain = json.loads(text(item[()]))
+        except (ValueError, TypeError):
+            return {}
+        return plain if isinstance(plain, dict) else {}
+
+
+def embedding_facts(path: Path, key: str) -> EmbeddingFacts | None:
+    """How `obsm/KEY` of a file was made; None when that is not recorded."""
+    return embeddings_of(path).get(key)
+
+
+def _facts(value: dict[str, Any]) -> EmbeddingFacts:
+    """Fields that are not known here are left out: the record may be of a later version."""
+    kinds = {f.name: {"int": int, "bool": bool}.get(str(f.type), str) for f in fields(EmbeddingFacts)}
+    return EmbeddingFacts(**{name: kinds[name](value[name]) for name in kinds if name in value})

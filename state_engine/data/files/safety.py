@@ -1,0 +1,280 @@
+"""The check of a foreign .h5ad before anything else touches it: it stays inside itself, declares sane sizes and is consistent.
+
+Source: measured attacks and accidents (links to other files' bytes, 6 kB that declare 240 GB, cut-off downloads).
+Boundary: looks at structure and declared sizes; of the values it reads the indices of sparse matrices only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import h5py
+
+from state_engine.config import GB, Settings, load_settings
+from state_engine.data.files.file_kind import check_signature
+from state_engine.data.files.hdf5 import encoding, index_column, open_h5
+from state_engine.data.files.matrices import MatrixFacts, check_sparse, matrix_facts
+from state_engine.errors import EmptyDataError, RepresentationError, UnreadableFileError, UnsafeFileError, listed
+
+MAX_OBJECTS = 100_000
+MAX_DEPTH = 32
+MAX_GENES = 1_000_000
+# deflate cannot expand more than 1,032-fold; a file beyond this holds no data for what it declares
+MAX_EXPANSION = 2_000
+EXPORT_AGAIN = "Export the file again with anndata; this copy must not be trusted."
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a file is, as far as it declares it.
+
+    Args:
+        path: where it lies.
+        nbytes: size on disk.
+        modified: time of last change, ns; a reader that finds another one knows that the file changed.
+        n_cells, n_genes: lengths of obs and var.
+        declared_bytes: sum of all declared arrays, uncompressed.
+        matrices: X, layers and obsm that can be read; X is absent when the file has none.
+        has_raw: the file has a `raw` part (which is not read).
+        notes: remarks for people about what is passed over.
+    """
+
+    path: Path
+    nbytes: int
+    modified: int
+    n_cells: int
+    n_genes: int
+    declared_bytes: int
+    matrices: tuple[MatrixFacts, ...]
+    has_raw: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def check_file(path: Path, settings: Settings | None = None) -> FileFacts:
+    """Check a file, before AnnData opens it. Repeated checks of an unchanged file are answered from memory.
+
+    Raises:
+        UnreadableFileError: missing, cut off, not HDF5, not AnnData, damaged.
+        UnsafeFileError: too large, links, external or virtual storage, declared sizes beyond the limits, inconsistent indices.
+        EmptyDataError: no cells or no genes.
+    """
+    settings = settings or load_settings()
+    size = check_signature(path, settings.max_file_bytes)
+    return _check(path, size, path.stat().st_mtime_ns, settings)
+
+
+@lru_cache(maxsize=32)
+def _check(path: Path, size: int, modified: int, settings: Settings) -> FileFacts:
+    with open_h5(path) as file:
+        declared = _check_objects(file, size, path, settings)
+        _check_anndata(file, path)
+        n_cells, n_genes = _frame_length(file["obs"], "obs", path), _frame_length(file["var"], "var", path)
+        _check_counts(n_cells, n_genes, path, settings)
+        matrices, notes = _matrices(file, n_cells, n_genes)
+        return FileFacts(path, size, modified, n_cells, n_genes, declared, matrices, "raw" in file, notes)
+
+
+def _check_objects(file: h5py.File, size: int, path: Path, settings: Settings) -> int:
+    """Walk all objects by hard links first (nothing outside is opened), then resolve soft links; returns the declared bytes."""
+    declared, seen, soft = 0, 0, False
+    stack: list[tuple[h5py.Group, int]] = [(file, 0)]
+    known = {h5py.h5o.get_info(file.id).addr}
+    while stack:
+        group, depth = stack.pop()
+        for name in group:
+            seen += 1
+            if seen > MAX_OBJECTS or depth > MAX_DEPTH:
+                raise UnsafeFileError(
+                    f"{path.name} is not a usual AnnData file.",
+                    f"It has more than {MAX_OBJECTS:,} objects or more than {MAX_DEPTH} levels of groups.",
+                    EXPORT_AGAIN,
+                )
+            where = f"{group.name.rstrip('/')}/{name}"
+            link = group.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                raise UnsafeFileError(
+                    f"{path.name} points to another file.", f"'{where}' is a link to '{link.filename}'.", EXPORT_AGAIN
+                )
+            if isinstance(link, h5py.SoftLink):
+                soft = True
+                continue
+            item = group[name]
+            address = h5py.h5o.get_info(item.id).addr
+            if address in known:
+                continue
+            known.add(address)
+            if isinstance(item, h5py.Group):
+                stack.append((item, depth + 1))
+            elif isinstance(item, h5py.Dataset):
+                declared += _check_storage(item, where, path)
+    _check_declared(declared, size, path, settings)
+    _check_cycles(file, path, soft)
+    return declared
+
+
+def _check_storage(item: h5py.Dataset, where: str, path: Path) -> int:
+    """Refuse a data set whose bytes lie elsewhere or cannot be unpacked here; returns its declared bytes."""
+    if item.external:
+        raise UnsafeFileError(
+            f"{path.name} points to another file.", f"'{where}' keeps its values in '{item.external[0][0]}'.", EXPORT_AGAIN
+        )
+    if item.is_virtual:
+        raise UnsafeFileError(f"{path.name} points to other files.", f"'{where}' is a virtual data set.", EXPORT_AGAIN)
+    plan = item.id.get_create_plist()
+    for i in range(plan.get_nfilters()):
+        code, _, _, label = plan.get_filter(i)
+        if not h5py.h5z.filter_avail(code):
+            raise UnreadableFileError(
+                f"{path.name} is compressed in a way that cannot be read here.",
+                f"'{where}' uses the HDF5 filter {code} ({label.decode('utf-8', 'replace') or 'unnamed'}).",
+                "Write it again with compression='gzip'.",
+            )
+    return int(item.size or 0) * int(item.dtype.itemsize)
+
+
+def _check_declared(declared: int, size: int, path: Path, settings: Settings) -> None:
+    if declared > settings.max_declared_bytes:
+        raise UnsafeFileError(
+            f"{path.name} declares {declared / GB:,.1f} GB of data in a file of {_size(size)}.",
+            f"The limit of this installation is {settings.max_declared_bytes / GB:,.0f} GB.",
+            "Take fewer cells or genes, or raise STATE_EXPLORER_MAX_DECLARED_GB.",
+        )
+    if declared > GB and declared > MAX_EXPANSION * size:
+        raise UnsafeFileError(
+            f"{path.name} declares {declared / GB:,.1f} GB of data in a file of {_size(size)}.",
+            "No compression of real data reaches that: the values are not there.",
+            EXPORT_AGAIN,
+        )
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e6:,.1f} MB" if nbytes >= 100_000 else f"{nbytes / 1e3:,.1f} kB"
+
+
+def _check_cycles(file: h5py.File, path: Path, soft: bool) -> None:
+    """Refuse dangling soft links, and links of any kind that lead round in a circle (a reader would never come back)."""
+    open_now: set[int] = set()
+    done: set[int] = set()
+    names: list[tuple[h5py.Group, list[str]]] = [(file, list(file))]
+    open_now.add(h5py.h5o.get_info(file.id).addr)
+    while names:
+        group, rest = names[-1]
+        if not rest:
+            address = h5py.h5o.get_info(group.id).addr
+            open_now.discard(address)
+            done.add(address)
+            names.pop()
+            continue
+        name = rest.pop()
+        where = f"{group.name.rstrip('/')}/{name}"
+        if soft and not _leads_somewhere(group, name):
+            raise UnsafeFileError(f"{path.name} has a link to nothing.", f"'{where}' leads nowhere.", EXPORT_AGAIN)
+        if group.get(name, getclass=True) is not h5py.Group:
+            continue
+        item = group[name]
+        address = h5py.h5o.get_info(item.id).addr
+        if address in open_now:
+            raise UnsafeFileError(f"{path.name} has links in a circle.", f"'{where}' leads back to itself.", EXPORT_AGAIN)
+        if address not in done:
+            open_now.add(address)
+            names.append((item, list(item)))
+
+
+def _leads_somewhere(group: h5py.Group, name: str) -> bool:
+    try:
+        return group[name] is not None
+    except (KeyError, OSError, RuntimeError):
+        return False
+
+
+def _check_anndata(file: h5py.File, path: Path) -> None:
+    names = sorted(file)
+    fix = "Read it with the tool that wrote it and save an .h5ad, for example with anndata's write_h5ad."
+    kinds = (
+        (
+            "mod" in file or encoding(file) == "MuData",
+            "a MuData file (.h5mu)",
+            "Save one modality: mdata['rna'].write_h5ad(...).",
+        ),
+        (
+            isinstance(file.get("matrix"), h5py.Group),
+            "a 10x Genomics matrix (.h5)",
+            "Convert it: scanpy.read_10x_h5(...).write_h5ad(...).",
+        ),
+        ("row_attrs" in file and "col_attrs" in file, "a Loom file", "Convert it: anndata.io.read_loom(...).write_h5ad(...)."),
+        ("assays" in file, "a Seurat file (.h5Seurat)", "Convert it to .h5ad with SeuratDisk or sceasy."),
+    )
+    for found, what, how in kinds:
+        if found and not ("obs" in file and "var" in file):
+            raise UnreadableFileError(f"{path.name} is {what}, not an AnnData file.", f"It holds: {listed(names)}.", how)
+    for part in ("obs", "var"):
+        if part not in file:
+            held = f"It holds: {listed(names)}." if names else "It holds nothing."
+            raise UnreadableFileError(f"{path.name} is HDF5 but not an AnnData file: it has no '{part}'.", held, fix)
+        if isinstance(file[part], h5py.Dataset):
+            raise UnreadableFileError(
+                f"{path.name} was written by an AnnData older than 0.7.",
+                f"Its '{part}' is stored as one compound table.",
+                "Convert it once: anndata.read_h5ad(old).write_h5ad(new).",
+            )
+
+
+def _frame_length(frame: h5py.Group, part: str, path: Path) -> int:
+    index = index_column(frame)
+    names = frame[index] if index is not None else None
+    if isinstance(names, h5py.Group):  # nullable strings, or a categorical
+        names = names.get("values", names.get("codes"))
+    if not isinstance(names, h5py.Dataset) or len(names.shape) != 1:
+        raise UnreadableFileError(
+            f"{path.name} has no row names in '{part}'.", "AnnData needs an index there.", "Export the file again with anndata."
+        )
+    return int(names.shape[0])
+
+
+def _check_counts(n_cells: int, n_genes: int, path: Path, settings: Settings) -> None:
+    for count, what in ((n_cells, "cells"), (n_genes, "genes")):
+        if count == 0:
+            raise EmptyDataError(
+                f"{path.name} has no {what}.",
+                f"It declares {n_cells:,} cells x {n_genes:,} genes.",
+                "Check the filter that made it.",
+            )
+    if n_cells > settings.max_cells:
+        raise UnsafeFileError(
+            f"{path.name} declares {n_cells:,} cells.",
+            f"The limit of this installation is {settings.max_cells:,} cells.",
+            "Split the file, or raise STATE_EXPLORER_MAX_CELLS.",
+        )
+    if n_genes > MAX_GENES:
+        raise UnsafeFileError(
+            f"{path.name} declares {n_genes:,} genes.", f"The limit is {MAX_GENES:,}.", "Check that cells are rows."
+        )
+
+
+def _matrices(file: h5py.File, n_cells: int, n_genes: int) -> tuple[tuple[MatrixFacts, ...], tuple[str, ...]]:
+    names = ["X"] if "X" in file else []
+    names += [f"{part}/{name}" for part in ("layers", "obsm") if isinstance(file.get(part), h5py.Group) for name in file[part]]
+    found, notes = [], []
+    for name in names:
+        if name == "X" and encoding(file[name]) == "null":
+            continue
+        try:
+            facts = matrix_facts(file[name], name)
+        except RepresentationError as error:
+            if name == "X":
+                raise UnsafeFileError(error.what, error.why, EXPORT_AGAIN) from error
+            notes.append(f"{error.what} {error.why} It is passed over.")
+            continue
+        expected = (n_cells, facts.width if name.startswith("obsm/") else n_genes)
+        if (facts.rows, facts.width) != expected:
+            raise UnsafeFileError(
+                f"The matrix {name} contradicts the labels.",
+                f"It is {facts.rows:,} x {facts.width:,}; obs and var declare {expected[0]:,} x {expected[1]:,}.",
+                EXPORT_AGAIN,
+            )
+        if facts.sparse:
+            check_sparse(file[name], facts)
+        found.append(facts)
+    return tuple(found), tuple(notes)

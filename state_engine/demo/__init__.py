@@ -1,0 +1,1 @@
+"""How the data set and the models of the demo are made."""

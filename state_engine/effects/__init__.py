@@ -1,0 +1,1 @@
+"""Effects of perturbations: mean by condition, effect, baseline, clipping, mixture."""

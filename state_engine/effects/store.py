@@ -1,0 +1,147 @@
+"""The effects that baselines are made of, saved beside a model: numbers in safetensors, labels as JSON in its metadata.
+
+    baselines.safetensors   "effects" (n, g) float32, "cells" (n,) int64, "controls" (c, g) float32
+
+Read strictly: another layout, a label too many, or a number that is not finite is an error, never repaired. No torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from state_engine.errors import CheckpointError, listed
+from state_engine.files import replacing
+
+if TYPE_CHECKING:
+    from state_engine.effects.table import EffectTable
+
+EFFECTS = "baselines.safetensors"
+LAYOUT = "effects 1"
+LABELS = ("perturbations", "contexts", "controls", "features")
+TENSORS = {"effects": np.dtype(np.float32), "cells": np.dtype(np.int64), "controls": np.dtype(np.float32)}
+AGAIN = "Remove the file, or make it again by training."
+
+
+def save_effects(folder: Path, table: EffectTable) -> Path:
+    """Write the table into a model's folder, whole or not at all. Returns the file."""
+    from safetensors.numpy import save_file
+
+    controls = list(table.controls)
+    rows = [table.controls[name] for name in controls]
+    tensors: dict[str, np.ndarray] = {
+        "effects": np.ascontiguousarray(table.effects, dtype=np.float32),
+        "cells": np.ascontiguousarray(table.cells, dtype=np.int64),
+        "controls": np.array(rows, dtype=np.float32).reshape(len(rows), table.width),
+    }
+    labels = {
+        "perturbations": table.perturbations,
+        "contexts": table.contexts,
+        "controls": controls,
+        "features": table.features,
+    }
+    metadata = {"layout": LAYOUT, **{name: json.dumps(list(values), ensure_ascii=False) for name, values in labels.items()}}
+    with replacing(folder / EFFECTS) as beside:
+        save_file(tensors, beside, metadata=metadata)
+    return folder / EFFECTS
+
+
+def load_effects(folder: Path) -> EffectTable | None:
+    """The table of a model's folder, or of a training's run folder; None when there is none.
+
+    Raises:
+        CheckpointError: the file is damaged, has another layout, or contradicts itself.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from state_engine.effects.table import EffectTable
+
+    path = _path(folder)
+    if path is None:
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged or truncated.", f"{error}.", AGAIN) from error
+    labels = _labels(path, metadata)
+    _check_tensors(path, tensors, len(labels["controls"]))
+    controls = dict(zip(labels["controls"], tensors["controls"], strict=True))
+    try:
+        return EffectTable(
+            labels["perturbations"], labels["contexts"], tensors["cells"], tensors["effects"], controls, labels["features"]
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} contradicts itself.", error.why, AGAIN) from error
+
+
+def has_effects(folder: Path) -> bool:
+    """The model has a table; it is not read."""
+    return _path(folder) is not None
+
+
+def effects_hash(folder: Path) -> str:
+    """sha256 of the table's file, hex; "" when there is none."""
+    path = _path(folder)
+    if path is None:
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _path(folder: Path) -> Path | None:
+    """In a model's folder, or in the model of a training's run folder."""
+    return next((p for p in (folder / EFFECTS, folder / "model" / EFFECTS) if p.is_file()), None)
+
+
+def check_features(table: EffectTable, features: tuple[str, ...], width: int) -> None:
+    """The effects are of the features that a model predicts.
+
+    Args:
+        table: the effects.
+        features: names of what is predicted, empty where they have none.
+        width: how many there are.
+
+    Raises:
+        CheckpointError: there are more or fewer, or their names differ.
+    """
+    named = bool(table.features) and bool(features)
+    if table.width != width or (named and table.features != features):
+        raise CheckpointError(
+            "The effects saved with the model are not of the features it predicts.",
+            f"They have {table.width:,} features, the prediction {width:,}, or their names differ.",
+            f"Train the model again, or remove its {EFFECTS}.",
+        )
+
+
+def _labels(path: Path, metadata: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    if metadata.get("layout") != LAYOUT or set(metadata) != {"layout", *LABELS}:
+        why = f"Its metadata are {listed(sorted(metadata)) or 'empty'}, layout {metadata.get('layout')!r}; known is '{LAYOUT}'."
+        raise CheckpointError(f"{path} is not a table of effects.", why, AGAIN)
+    found = {}
+    for name in LABELS:
+        values: Any
+        try:
+            values = json.loads(metadata[name])
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path} is damaged.", f"Its {name} are not JSON: {error}.", AGAIN) from error
+        if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
+            raise CheckpointError(f"{path} is damaged.", f"Its {name} are not a list of labels.", AGAIN)
+        found[name] = tuple(values)
+    if len(set(found["controls"])) != len(found["controls"]):
+        raise CheckpointError(f"{path} contradicts itself.", "A context has two controls.", AGAIN)
+    return found
+
+
+def _check_tensors(path: Path, tensors: dict[str, np.ndarray], controls: int) -> None:
+    if set(tensors) != set(TENSORS):
+        raise CheckpointError(f"{path} holds {listed(sorted(tensors))}.", f"It must hold {listed(list(TENSORS))}.", AGAIN)
+    types = [f"{name} is {tensors[name].dtype}" for name, wanted in TENSORS.items() if tensors[name].dtype != wanted]
+    if types or tensors["controls"].ndim != 2 or len(tensors["controls"]) != controls:
+        why = "; ".join(types) or f"{controls} controls by name, an array of shape {tensors['controls'].shape}"
+        raise CheckpointError(f"{path} contradicts itself.", f"{why}.", AGAIN)

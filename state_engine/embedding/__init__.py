@@ -1,0 +1,1 @@
+"""The verbs of State Embedding models: embed, decode, gene attention."""

@@ -1,0 +1,83 @@
+"""Where the baselines' effects and the perturbations' features come from: a run or model, a file, or the measured cells themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from state_engine.checkpoints.store import is_store, read_card
+from state_engine.effects.observed_means import FILE_NAME, load_observed_means
+from state_engine.effects.pseudobulks import Pseudobulks, effects_of
+from state_engine.effects.store import load_effects
+from state_engine.effects.table import EffectTable
+from state_engine.errors import RunError
+from state_engine.evaluation.baselines import EffectSource, on_genes
+from state_engine.evaluation.files import ComparedFiles
+from state_engine.evaluation.request import EvaluationRequest
+
+OWN_WORDS: Final = (
+    "the measured cells themselves, each scored condition left out: they see other held-out cells, which flatters them"
+)
+NO_FEATURES: Final = "No features of the perturbations were given."
+
+
+def effect_source(request: EvaluationRequest, files: ComparedFiles, real: Pseudobulks) -> EffectSource:
+    """The effects of a run or model when the request names one, else those of the measured file.
+
+    Raises:
+        RunError: the run or model has none. GeneError: it lacks compared genes.
+    """
+    if not request.effects:
+        return EffectSource(effects_of(real, files.control, files.genes), OWN_WORDS, own=True)
+    folder = Path(request.effects)
+    if (folder / FILE_NAME).exists():
+        return _of_prediction(folder, files)
+    table = next((t for t in map(load_effects, (folder, folder / "model")) if t is not None), None)
+    if table is None:
+        raise RunError(
+            f"{folder.name} has no effects of training cells.",
+            "There is no baselines.safetensors in it or in its folder 'model'.",
+            "Leave it out (--effects): the baselines are then made of the measured cells themselves.",
+        )
+    n, name = len(table.perturbations), _name(folder)
+    seen = len(set(zip(table.perturbations, table.contexts, strict=True)) & set(files.conditions))
+    words = f"{n:,} conditions in the training cells{name}; no cell scored here is among them"
+    if seen:
+        words = f"{n:,} conditions in the training cells{name}, {seen:,} of the scored ones among them, each left out for itself"
+    return EffectSource(on_genes(table, files.genes, folder.name), words, own=False)
+
+
+def _name(folder: Path) -> str:
+    """ " of MODEL" where a model lies beside the effects."""
+    found = next((f for f in (folder, folder / "model") if is_store(f)), None)
+    return f" of {read_card(found).name}" if found else ""
+
+
+def _of_prediction(folder: Path, files: ComparedFiles) -> EffectSource:
+    """The means of everything that the data set of a prediction measured."""
+    means = load_observed_means(folder / FILE_NAME).on_genes(files.genes)
+    effects = means.effects()
+    pairs = list(effects)
+    cells = dict(zip(zip(means.perturbations, means.contexts, strict=True), means.n_cells.tolist(), strict=True))
+    controls = {
+        c: means.means[i] for i, (p, c) in enumerate(zip(means.perturbations, means.contexts, strict=True)) if p == means.control
+    }
+    table = EffectTable(
+        tuple(p for p, _ in pairs), tuple(c for _, c in pairs), np.array([cells[pair] for pair in pairs], np.int64),
+        np.array([effects[pair] for pair in pairs], np.float32).reshape(len(pairs), len(files.genes)), controls, files.genes,
+    )  # fmt: skip
+    return EffectSource(
+        table, f"{len(pairs):,} measured conditions of the data set, each scored one left out for itself", own=True
+    )
+
+
+def perturbation_features(request: EvaluationRequest) -> tuple[tuple[tuple[str, ...], np.ndarray] | None, str]:
+    """Labels (k,) and features (k, p) of the file that the request names, or None and why."""
+    if not request.features:
+        return None, NO_FEATURES
+    from state_engine.checkpoints.arc.perturbation_vectors import read_features_file
+
+    found = read_features_file(Path(request.features))
+    return (found.labels, found.vectors), ""

@@ -1,0 +1,206 @@
+"""How good predictions are, beside simple guesses: the verb `evaluate`, and what it keeps.
+
+    DIR/metrics.csv       method, seed, perturbation, context, metric, value, n_predicted, n_measured, n_control
+    DIR/summary.csv       method, metric, context, value (mean over conditions, then seeds), spread (of the seeds), n
+    DIR/effects.npz       effects of every method and condition, for figures
+    DIR/evaluation.json   `Evaluation`: what was compared with what, by whom, and a verdict in words
+
+Metrics: cell-eval2 on means that are taken here while the files stream by, and on cells, a few perturbations at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+
+from state_engine.effects.pseudobulks import Pseudobulks, pseudobulks
+from state_engine.errors import RequestError
+from state_engine.evaluation.baselines import Guess, guesses
+from state_engine.evaluation.effect_source import effect_source, perturbation_features
+from state_engine.evaluation.effects_file import keep_effects
+from state_engine.evaluation.files import ComparedFiles, open_files
+from state_engine.evaluation.report import (
+    EFFECTS,
+    EVALUATION,
+    FORMAT,
+    METRICS,
+    SUMMARY,
+    EvaluatedCondition,
+    EvaluatedMethod,
+    Evaluation,
+)
+from state_engine.evaluation.request import EvaluationRequest
+from state_engine.evaluation.scoring import Row, Scored, score_cells_2026, score_on_cells, score_on_means
+from state_engine.evaluation.verdict import comparisons, summarise, verdict
+from state_engine.files import replacing, write_json
+from state_engine.metrics.metrics import PROFILE_METRICS, on_cells, on_means
+from state_engine.plain import to_plain
+from state_engine.progress import OnProgress, Progress, silent
+from state_engine.versions import SCORING, package_versions
+
+
+def evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress = silent) -> Evaluation:
+    """Score predictions and baselines; the tables are kept in `output`.
+
+    Args:
+        request: what to compare.
+        output: a folder, made when missing; each file appears only when complete.
+        on_progress: told block by block; may raise `JobCancelled`.
+
+    Raises:
+        DataError, RequestError, ChallengeError: files that cannot be read or compared; each says what and why.
+    """
+    start = time.monotonic()
+    if output.exists() and not output.is_dir():
+        raise RequestError(f"{output} is a file.", "The tables of an evaluation go into a folder.", "Give another name.")
+    on_progress(Progress("Reading labels"))
+    files = open_files(request)
+    remarks = list(files.remarks)
+    real, predicted = _means(files, request, on_progress)
+    source = effect_source(request, files, real)
+    features, why = perturbation_features(request)
+    made = guesses(files, source, features, why)
+    scored = Scored(files, request, real, predicted, made, remarks)
+    rows: list[Row] = []
+    if on_means(request.profile) and not request.cell_eval:
+        rows += score_on_means(scored, on_progress)
+    if request.profile == "vcc2026":
+        rows += score_cells_2026(scored, on_progress)
+    elif on_cells(request.profile):
+        rows += score_on_cells(scored, on_progress)
+    on_progress(Progress("Writing the tables"))
+    table = _table(rows, scored)
+    return _kept(table, scored, source.words, start, output)
+
+
+def _means(
+    files: ComparedFiles, request: EvaluationRequest, on_progress: OnProgress
+) -> tuple[Pseudobulks, dict[str, tuple[Pseudobulks, ...]]]:
+    """Means of every measured condition (baselines need those that are not scored too) and of the compared predictions."""
+    everything = tuple((str(p), str(c)) for c in files.real.dataset.contexts for p in files.real.dataset.perturbations)
+    if request.effects:
+        everything = (*files.conditions, *((files.control, c) for c in files.contexts))
+    wanted = (*files.conditions, *((files.control, c) for c in files.contexts))
+    real = pseudobulks(files.real, everything, _counter("Averaging measured cells", files.real.dataset.n_cells, on_progress))
+    predicted = {}
+    for method, sides in files.predicted.items():
+        made = []
+        for number, side in enumerate(sides):
+            words = f"Averaging cells of {method}" + (f", seed {number + 1} of {len(sides)}" if len(sides) > 1 else "")
+            said = tuple(pair for pair in wanted if pair in files.said[method] or pair[0] == files.control)
+            made.append(pseudobulks(side, said, _counter(words, side.dataset.n_cells, on_progress)))
+        predicted[method] = tuple(made)
+    return real, predicted
+
+
+def _counter(stage: str, total: int, on_progress: OnProgress) -> Callable[[int], None]:
+    done = 0
+
+    def count(n: int) -> None:
+        nonlocal done
+        done += n
+        on_progress(Progress(stage, done, total))
+
+    return count
+
+
+def _table(rows: list[Row], scored: Scored) -> pd.DataFrame:
+    """The long table, with cells behind each number."""
+    files, real = scored.files, scored.real
+    table = pd.DataFrame([vars(r) for r in rows], columns=list(Row.__dataclass_fields__))
+    first = {m: seeds[0] for m, seeds in scored.predicted.items()}
+
+    def cells(row: pd.Series) -> tuple[int | None, int | None, int]:
+        condition = row["perturbation"], row["context"]
+        own = first[row["method"]].n(*condition) if row["method"] in first and row["perturbation"] else None
+        return own, real.n(*condition) if row["perturbation"] else None, real.n(files.control, row["context"])
+
+    counts = [cells(row) for _, row in table.iterrows()]
+    names = ("n_predicted", "n_measured", "n_control")
+    for i, name in enumerate(names):
+        table[name] = pd.array([c[i] for c in counts], dtype="Int64")
+    return table
+
+
+def _kept(table: pd.DataFrame, scored: Scored, effects_words: str, start: float, output: Path) -> Evaluation:
+    files, request = scored.files, scored.request
+    output.mkdir(parents=True, exist_ok=True)
+    summary = summarise(table)
+    against = comparisons(table, files.predicted, [g.name for g in scored.guesses], PROFILE_METRICS[request.profile])
+    with replacing(output / METRICS) as beside:
+        table.to_csv(beside, index=False)
+    with replacing(output / SUMMARY) as beside:
+        pd.DataFrame([vars(r) for r in summary]).to_csv(beside, index=False)
+    remarks = [*scored.remarks, *keep_effects(output / EFFECTS, scored)]
+    evaluation = Evaluation(
+        format=FORMAT,
+        profile=request.profile,
+        real=request.real,
+        n_genes=len(files.genes),
+        conditions=_conditions(scored),
+        methods=_methods(scored),
+        summary=summary,
+        comparisons=against,
+        verdict=verdict(against, PROFILE_METRICS[request.profile]),
+        control_source=_control_words(scored),
+        effects_source=effects_words,
+        engine=scored.engine or f"cell-eval2 {metadata.version('cell-eval2')}",
+        de_engine=_de_words(scored),
+        device="cpu",
+        versions={**package_versions(SCORING), **scored.versions},
+        seed=request.seed,
+        remarks=tuple(dict.fromkeys(remarks)),
+        held_out=request.held_out,
+        seconds=round(time.monotonic() - start, 3),
+    )
+    write_json(output / EVALUATION, to_plain(evaluation))
+    return evaluation
+
+
+def _conditions(scored: Scored) -> tuple[EvaluatedCondition, ...]:
+    files, real = scored.files, scored.real
+    seeds = [seeds[0] for seeds in scored.predicted.values()]
+    return tuple(
+        EvaluatedCondition(p, c, max(own.n(p, c) for own in seeds), real.n(p, c), real.n(files.control, c))
+        for p, c in files.conditions
+    )
+
+
+def _methods(scored: Scored) -> tuple[EvaluatedMethod, ...]:
+    n = len(scored.files.conditions)
+    paths: dict[str, tuple[str, ...]] = {}
+    for file in scored.request.predicted:
+        paths[file.method] = (*paths.get(file.method, ()), file.path)
+    predictions = [_prediction(scored, method, paths[method], n) for method in scored.files.predicted]
+    return (*predictions, *(_baseline(g) for g in scored.guesses))
+
+
+def _prediction(scored: Scored, method: str, files: tuple[str, ...], n: int) -> EvaluatedMethod:
+    said = len(scored.files.said[method])
+    reason = "" if said == n else f"{n - said:,} of {n:,} conditions are not predicted by it."
+    return EvaluatedMethod(method, "prediction", files, said, reason)
+
+
+def _baseline(guess: Guess) -> EvaluatedMethod:
+    return EvaluatedMethod(guess.name, "baseline", (), len(guess.effects), guess.reason)
+
+
+def _control_words(scored: Scored) -> str:
+    files = scored.files
+    n = sum(scored.real.n(files.control, c) for c in files.contexts)
+    if scored.request.control_source == "real":
+        return f"measured control cells ({n:,}, '{files.control}')"
+    own = next(iter(scored.predicted.values()))[0]
+    m = sum(own.n(files.control, c) for c in files.contexts)
+    return f"control cells of each prediction ({m:,}, '{files.control}'; as cell-eval does), measured ones ({n:,}) for baselines"
+
+
+def _de_words(scored: Scored) -> str:
+    if not on_cells(scored.request.profile):
+        return ""
+    pdex = scored.versions.get("pdex") or metadata.version("pdex")
+    return f"Mann-Whitney U, pdex {pdex}; FDR within each perturbation"

@@ -1,0 +1,300 @@
+"""The files of an evaluation, opened and brought together: the same genes in the same order, the same labels, what is in both.
+
+Nothing is loaded but labels and names; values stream by in blocks. What cannot be compared is an error with numbers, what is left out
+a remark. Boundary: no metrics.
+
+Notation: n cells, g compared genes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from state_engine import keys
+from state_engine.data.dataset import Choices, Dataset, open_dataset
+from state_engine.data.expression import FeatureSource, iter_features, match_genes
+from state_engine.errors import EmptyDataError, GeneError, LabelError, RequestError, ScaleError, listed
+from state_engine.evaluation.request import EvaluationRequest, PredictedFile
+
+BLOCK_VALUES = 8e6
+_PREDICTED = (keys.PREDICTED, keys.PREDICTED_CONTROL)
+_MEASURED = (keys.OBSERVED, keys.OBSERVED_CONTROL)
+
+Condition = tuple[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One file on the compared genes.
+
+    Args:
+        dataset: the file.
+        source: how its expression is read (log1p of depth 10,000 when it holds counts).
+        name: for messages.
+        signed: values may be negative (a raw model output).
+        mask: (n,) cells that count; None for all.
+    """
+
+    dataset: Dataset
+    source: FeatureSource
+    name: str
+    signed: bool = False
+    mask: np.ndarray | None = None
+
+    @property
+    def scale(self) -> str:
+        return self.dataset.scale.scale or ""
+
+    def rows(self, perturbation: str, context: str) -> np.ndarray:
+        """Cells of a condition, (m,) in file order."""
+        rows = self.dataset.rows(perturbation, context)
+        return rows if self.mask is None else rows[self.mask[rows]]
+
+    def blocks(self, rows: np.ndarray, counts: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(rows (b,), log1p expression (b, g)) of some cells; `counts`: as they are in the file.
+
+        Raises:
+            ScaleError: NaN, infinite or (unless signed) negative values.
+        """
+        source = replace(self.source, normalise=False) if counts else self.source
+        step = int(min(4096, max(64, BLOCK_VALUES // max(1, self.dataset.n_genes))))
+        for part, values in iter_features(self.dataset, source, rows, step):
+            self._check(values)
+            yield part, values
+
+    def _check(self, values: np.ndarray) -> None:
+        bad = int(values.size - np.isfinite(values).sum())
+        if bad:
+            raise ScaleError(
+                f"{self.name} has values that are not numbers.",
+                f"{bad:,} NaN or infinite values among {values.size:,} that were read.",
+                "Repair or remove these cells.",
+            )
+        if not self.signed and values.size and values.min() < 0:
+            raise ScaleError(
+                f"{self.name} has negative expression.",
+                f"{int((values < 0).sum()):,} of {values.size:,} values that were read are negative, down to {values.min():.3g}.",
+                "Compare log1p expression or counts, not centred or scaled values.",
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedFiles:
+    """What is compared.
+
+    Args:
+        real: the measured cells.
+        predicted: a file a seed, for each method.
+        genes: (g,) names.
+        control: label of the control cells, in both.
+        conditions: (perturbation, context) that are measured and predicted by a method, by context, then name.
+        said: method -> conditions that all its seeds predict.
+        remarks: what was left out, sentences.
+    """
+
+    real: Side
+    predicted: dict[str, tuple[Side, ...]]
+    genes: tuple[str, ...]
+    control: str
+    conditions: tuple[Condition, ...]
+    said: dict[str, frozenset[Condition]]
+    remarks: tuple[str, ...]
+
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(c for _, c in self.conditions))
+
+    def of(self, context: str) -> tuple[str, ...]:
+        """Compared perturbations of a context."""
+        return tuple(p for p, c in self.conditions if c == context)
+
+
+def open_files(request: EvaluationRequest) -> ComparedFiles:
+    """Open and align the files of a request.
+
+    Raises:
+        LabelError: a column or the control is not there. GeneError: genes differ. ScaleError: values are neither counts nor log1p.
+        RequestError: no condition is in all files.
+    """
+    real = open_dataset(Path(request.real), _said(request.choices))
+    control = real.require_control()
+    said = request.predicted_choices or request.choices
+    if said.control and said.control != control:
+        raise LabelError(f"The control is '{control}' in one file and '{said.control}' in the other.", fix="Rename one of them.")
+    opened: dict[PredictedFile, Dataset] = {}
+    for file in request.predicted:
+        # the control is looked for below: predicted cells may come without
+        choices = replace(_said(said), control=None)
+        if file.representation != "X":  # a layer may be negative or empty in parts, so its scale is looked at, not said
+            choices = replace(choices, expression=file.representation, scale=None)
+        opened[file] = open_dataset(Path(file.path), choices)
+    genes, remarks = _common_genes(real, list(opened.values()), request.common_genes)
+    measured = _side(real, genes, real.path.name, mask=_of_kind(real, _MEASURED) if request.by_kind else None)
+    sides: dict[str, tuple[Side, ...]] = {}
+    for file, dataset in opened.items():
+        name = Path(file.path).name if file.representation == "X" else f"{file.representation} of {Path(file.path).name}"
+        mask = _of_kind(dataset, _PREDICTED) if request.by_kind else None
+        side = _side(dataset, genes, name, file.representation != "X", mask)
+        if request.control_source == "predicted":
+            _require_own_control(side, control)
+        sides[file.method] = (*sides.get(file.method, ()), side)
+    there = _measured(measured, control)
+    predicted = {method: [_predicted(side, control) for side in seeds] for method, seeds in sides.items()}
+    both, left_out = _conditions(there, predicted)
+    kept = {method: frozenset(set.intersection(*found) & set(both)) for method, found in predicted.items()}
+    silent = [method for method, found in kept.items() if not found]
+    if silent:
+        left_out.append(f"Says nothing about the measured conditions, so not scored: {listed(silent)}.")
+        sides = {method: seeds for method, seeds in sides.items() if kept[method]}
+    hint = _context_hint(real)
+    return ComparedFiles(measured, sides, genes, control, both, kept, (*remarks, *left_out, *([hint] if hint else [])))
+
+
+def _of_kind(dataset: Dataset, kinds: tuple[str, ...]) -> np.ndarray:
+    """(n,) rows of a result with one of these kinds.
+
+    Raises:
+        LabelError: it is no result of a prediction.
+    """
+    if keys.KIND not in dataset.columns:
+        raise LabelError(f"{dataset.path.name} is no result of a prediction.", f"Its cells have no column '{keys.KIND}'.")
+    return np.isin(np.asarray(dataset.columns[keys.KIND].astype(str)), kinds)
+
+
+def _require_own_control(side: Side, control: str) -> None:
+    names, codes = side.dataset.coded(side.dataset.labels.perturbation_key)
+    if control not in names or not (codes == names.index(control)).any():
+        raise LabelError(
+            f"{side.name} has no control cells.",
+            f"No cell of its column '{side.dataset.labels.perturbation_key}' is labelled '{control}', and this evaluation starts from the "
+            "control cells of the prediction.",
+            "Add them, or use those of the measurement (--controls real; not the rule of vcc2025).",
+        )
+
+
+def _said(choices: Choices) -> Choices:
+    """No context column named means none: an evaluation guesses no columns."""
+    if not choices.perturbation_key:
+        raise LabelError("The perturbation column is not named.", fix="Name it (--perturbation-key).")
+    return replace(choices, context_key=choices.context_key or "")
+
+
+def _common_genes(real: Dataset, predicted: list[Dataset], common: bool) -> tuple[tuple[str, ...], list[str]]:
+    """Genes of the first predicted file that are in all files, in its order."""
+    wanted = tuple(dict.fromkeys(predicted[0].genes.names))
+    shared = [g for g, c in zip(wanted, match_genes(real, wanted).columns, strict=True) if c >= 0]
+    for other in predicted[1:]:
+        columns = match_genes(other, tuple(shared)).columns
+        shared = [g for g, c in zip(shared, columns, strict=True) if c >= 0]
+    n_real = len(set(real.genes.names))
+    if not shared:
+        raise GeneError(
+            "Predicted and measured cells share no gene.",
+            f"Predicted, such as {listed(wanted, 3)}; measured, such as {listed(real.genes.names, 3)}.",
+            "Give files with the same kind of gene names.",
+        )
+    if len(shared) == len(wanted) == n_real and all(d.n_genes == predicted[0].n_genes for d in predicted):
+        return tuple(shared), []
+    missing = sorted(set(wanted) - set(shared))
+    why = f"{len(shared):,} are in all files: {len(wanted):,} were predicted, {n_real:,} measured." + (
+        f" Not in all: {listed(missing)}." if missing else ""
+    )
+    if not common:
+        raise GeneError(
+            "Predicted and measured cells have different genes.",
+            why,
+            "Score the common genes (--common-genes), or give the same.",
+        )
+    return tuple(shared), [f"Scored on the genes in common. {why}"]
+
+
+def _side(dataset: Dataset, genes: tuple[str, ...], name: str, signed: bool = False, mask: np.ndarray | None = None) -> Side:
+    if dataset.expression is None:
+        raise ScaleError(f"{name} has no expression.", "It has no matrix of genes.", "Give a file with one in X.")
+    if signed and dataset.scale.scale is None:
+        scale = "log1p"  # a raw output may be negative, which no measured expression is
+    else:
+        try:
+            scale = dataset.scale.require()
+        except ScaleError as error:
+            raise ScaleError(f"{name} cannot be compared.", f"{error.what} {error.why}", error.fix) from error
+    columns = tuple(int(c) for c in match_genes(dataset, genes).columns)
+    return Side(dataset, FeatureSource(dataset.expression, columns, scale == "counts"), name, signed, mask)
+
+
+def _measured(side: Side, control: str) -> set[Condition]:
+    """Measured conditions whose context has control cells.
+
+    Raises:
+        LabelError: no cell is a control.
+    """
+    found = _there(side)
+    with_control = {c for p, c in found if p == control}
+    if not with_control:
+        raise LabelError(
+            "The measured cells have no control cells.", f"No cell is labelled '{control}'.", "Name the control (--control)."
+        )
+    return {(p, c) for p, c in found if p != control and c in with_control}
+
+
+def _predicted(side: Side, control: str) -> set[Condition]:
+    """Predicted conditions; those that a layer leaves empty (NaN) are not predicted by it."""
+    found = sorted((p, c) for p, c in _there(side) if p != control)
+    if not side.signed or not found:
+        return set(found)
+    values = side.dataset.read(side.source.representation, np.array([side.rows(p, c)[0] for p, c in found]))
+    return {pair for pair, row in zip(found, values, strict=True) if not np.isnan(row).all()}
+
+
+def _conditions(measured: set[Condition], predicted: dict[str, list[set[Condition]]]) -> tuple[tuple[Condition, ...], list[str]]:
+    anywhere = set.union(*(found for seeds in predicted.values() for found in seeds))
+    complete = set.union(*(set.intersection(*seeds) for seeds in predicted.values()))
+    both = measured & complete
+    if not both:
+        raise RequestError(
+            "No perturbation is both predicted and measured.",
+            f"Predicted: {_words(anywhere)}. Measured, in contexts with control cells: {_words(measured)}.",
+            "Give cells of the same perturbations and contexts, or name the columns that say so.",
+        )
+    remarks = []
+    if measured - anywhere:
+        remarks.append(f"Measured but not predicted, so not scored: {_words(measured - anywhere)}.")
+    if anywhere - measured:
+        remarks.append(f"Predicted but not measured with control cells, so not scored: {_words(anywhere - measured)}.")
+    if (anywhere - complete) & measured:
+        remarks.append(f"Not in the file of every seed, so not scored: {_words((anywhere - complete) & measured)}.")
+    return tuple(sorted(both, key=lambda pair: (pair[1], pair[0]))), remarks
+
+
+def _there(side: Side) -> set[Condition]:
+    """(perturbation, context) that have cells, the control's too."""
+    dataset = side.dataset
+    names_p, p = dataset.coded(dataset.labels.perturbation_key)
+    names_c, c = dataset.coded(dataset.labels.context_key or "")
+    if not dataset.labels.context_key:
+        names_c, c = ["", keys.ALL], np.ones(dataset.n_cells, np.int64)
+    chosen = (p > 0) & (c > 0) if side.mask is None else (p > 0) & (c > 0) & side.mask
+    pairs = np.unique(p[chosen] * len(names_c) + c[chosen])
+    if not len(pairs):
+        raise EmptyDataError(f"{side.name} has no labelled cells.", fix="Name the column of the perturbation.")
+    return {(names_p[i // len(names_c)], names_c[i % len(names_c)]) for i in pairs.tolist()}
+
+
+def _words(pairs: set[Condition]) -> str:
+    names = [p if c == keys.ALL else f"{c} x {p}" for p, c in sorted(pairs, key=lambda pair: (pair[1], pair[0]))]
+    return listed(names) or "none"
+
+
+def _context_hint(real: Dataset) -> str:
+    if real.labels.context_key:
+        return ""
+    columns = [s.column for s in real.labels.suggestions if s.role == "context" and s.n_labels > 1]
+    return (
+        f"All cells are compared as one context; the column '{columns[0]}' may name several (--context-key {columns[0]})."
+        if columns
+        else ""
+    )

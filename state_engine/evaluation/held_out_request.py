@@ -1,0 +1,92 @@
+"""What is asked of a test on held-out cells, as plain values. No torch: pages and the command line make these, the worker does them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from state_engine.checkpoints.card import ModelCard
+from state_engine.data.dataset import Choices, Dataset
+from state_engine.data.splits.choices import everything
+from state_engine.data.splits.plan import FewShot, SplitPlan, ZeroShot, plan_text
+from state_engine.device import DeviceName, Precision
+from state_engine.errors import ConfigError, SplitError, listed
+from state_engine.evaluation.request import PROFILES, Profile
+
+PREDICTED: Final = "predicted.h5ad"
+REAL: Final = "real.h5ad"
+FOLDER: Final = "test"
+
+
+@dataclass(frozen=True)
+class HeldOutRequest:
+    """A test on held-out cells: of a training run, or of a model whose split is given beside.
+
+    Args:
+        run: folder of a training, with training.json and split.toml; "" when `model` and `split` are given.
+        model: folder of a model; "" for that of the run.
+        split: TOML text of a split whose places are absolute; "" for that of the run.
+        choices: what the user said about the data of `split`.
+        part: the cells that are predicted.
+        cells: predicted per condition; None: as many as the context has control cells, at most 2,048.
+        seeds: of the draw of control cells; several give a spread.
+        profile: whose metrics.
+        features: file of perturbation features for the ridge regression; "": those of the training.
+        device, precision: where and how to compute.
+    """
+
+    run: str = ""
+    model: str = ""
+    split: str = ""
+    choices: Choices = Choices()
+    part: Literal["val", "test"] = "test"
+    cells: int | None = None
+    seeds: tuple[int, ...] = (42,)
+    profile: Profile = "minimal"
+    features: str = ""
+    device: DeviceName = "auto"
+    precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        if not self.run and not (self.model and self.split):
+            raise ConfigError("There is nothing to test.", fix="Name a training run, or a model and a split.")
+        if self.profile not in PROFILES:
+            raise ConfigError(f"There is no profile '{self.profile}'.", f"Known: {', '.join(PROFILES)}.")
+        if self.part not in ("val", "test"):
+            raise ConfigError(f"The part is '{self.part}'.", "Held-out cells are those of val or test.")
+        if self.cells is not None and self.cells < 1:
+            raise ConfigError(f"{self.cells} cells cannot be predicted.", fix="Ask for one or more.")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ConfigError("Seeds are missing or named twice.", fix="Name each once.")
+
+    @property
+    def folder(self) -> Path:
+        """The model, where it lies in the folder of a run."""
+        folder = Path(self.model or self.run)
+        return folder / "model" if (folder / "model" / "model.json").is_file() else folder
+
+
+def split_of_card(card: ModelCard, dataset: Dataset) -> str:
+    """The split that a model's card tells of: what it calls held out is tested. For models trained without a split's file.
+
+    Raises:
+        SplitError: the card names nothing that the data set has.
+    """
+    whole, blocks = [], dict[str, list[str]]()
+    for text in card.training.held_out:
+        context, _, perturbation = text.partition(" x ")
+        if perturbation and len(dataset.rows(perturbation, context)):
+            blocks.setdefault(context, []).append(perturbation)
+        elif not perturbation and text in dataset.contexts:
+            whole.append(text)
+    if not whole and not blocks:
+        raise SplitError(
+            f"The card of {card.name} names no held-out cells of {dataset.path.name}.",
+            f"Held out, it says: {listed(card.training.held_out) or 'nothing'}.",
+            "Test a training run, which keeps its split.",
+        )
+    plan = everything(dataset)
+    name = plan.datasets[0][0]
+    few = tuple(FewShot(name, context, test=tuple(labels)) for context, labels in blocks.items() if context not in whole)
+    return plan_text(SplitPlan(plan.datasets, plan.training, tuple(ZeroShot(name, c, "test") for c in whole), few))

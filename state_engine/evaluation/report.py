@@ -1,0 +1,150 @@
+"""What an evaluation found, as plain values: what was compared with what, means, comparisons, and the words for a person.
+
+Read by pages; made by `state_engine.evaluation.evaluate`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from state_engine.errors import ConfigError, RunError
+from state_engine.evaluation.verdict import Comparison, SummaryRow
+from state_engine.metrics.metrics import PROFILE_METRICS
+from state_engine.plain import from_plain
+
+EVALUATION: Final = "evaluation.json"
+METRICS: Final = "metrics.csv"
+SUMMARY: Final = "summary.csv"
+EFFECTS: Final = "effects.npz"
+FORMAT: Final = 1
+
+
+@dataclass(frozen=True)
+class EvaluatedCondition:
+    """A condition and its cells: predicted (of one seed), measured, and measured control."""
+
+    perturbation: str
+    context: str
+    n_predicted: int
+    n_measured: int
+    n_control: int
+
+
+@dataclass(frozen=True)
+class EvaluatedMethod:
+    """A prediction or a baseline.
+
+    Args:
+        name: as in the tables.
+        kind: which of the two.
+        files: of a prediction, a seed each.
+        n_conditions: conditions that it says something about.
+        reason: why it lacks some or all, a sentence.
+    """
+
+    name: str
+    kind: Literal["prediction", "baseline"]
+    files: tuple[str, ...]
+    n_conditions: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was compared with what, and what came out.
+
+    Args:
+        format: version of this file's layout.
+        profile: whose metrics.
+        real: the measured file.
+        n_genes: genes compared.
+        conditions: what was scored.
+        methods: predictions, then baselines.
+        summary: means by method and metric, over all conditions (context "") and by context.
+        comparisons: each prediction against each baseline, on the conditions that both have.
+        verdict: the same in words, first where the prediction is worse.
+        control_source: whose control cells effects start from, words.
+        effects_source: what the baselines are made of, words.
+        engine, de_engine, device: who made the metrics, the test for differential expression ("" when there is none), and where.
+        versions: of the packages that shape the numbers.
+        seed: of the control cells that baselines start from, and of rounding.
+        remarks: sentences that belong beside the numbers.
+        held_out: what the conditions are to the model, words; "" when not known.
+        seconds: time it took.
+    """
+
+    format: int
+    profile: Literal["minimal", "full", "vcc2025", "vcc2026"]
+    real: str
+    n_genes: int
+    conditions: tuple[EvaluatedCondition, ...]
+    methods: tuple[EvaluatedMethod, ...]
+    summary: tuple[SummaryRow, ...]
+    comparisons: tuple[Comparison, ...]
+    verdict: tuple[str, ...]
+    control_source: str
+    effects_source: str
+    engine: str
+    de_engine: str
+    device: str
+    versions: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+    remarks: tuple[str, ...] = ()
+    held_out: str = ""
+    seconds: float = 0.0
+
+    def value(self, method: str, metric: str, context: str = "") -> float | None:
+        """A mean over conditions; None when there is none."""
+        found = (r.value for r in self.summary if (r.method, r.metric, r.context) == (method, metric, context))
+        return next(found, None)
+
+
+def read_evaluation(folder: Path) -> Evaluation | None:
+    """A kept evaluation; None when there is none yet.
+
+    Raises:
+        RunError: it is damaged, or of another version.
+    """
+    path = folder / EVALUATION
+    if not path.exists():
+        return None
+    try:
+        found = from_plain(Evaluation, json.loads(path.read_bytes()))
+    except (OSError, ValueError, ConfigError) as error:
+        raise RunError(f"The evaluation {path.name} cannot be read.", str(error), "Evaluate again.") from error
+    return found
+
+
+def evaluation_lines(evaluation: Evaluation) -> list[str]:
+    """An evaluation for a terminal."""
+    metrics = PROFILE_METRICS[evaluation.profile]
+    contexts = tuple(dict.fromkeys(c.context for c in evaluation.conditions))
+    where = f" in {len(contexts):,} contexts" if len(contexts) > 1 else ""
+    lines = [f"{len(evaluation.conditions):,} conditions{where}, {evaluation.n_genes:,} genes", ""]
+    lines.append(f"{'':28}" + "".join(f"{m.title + (' ↑' if m.more_is_better else ' ↓'):>18}" for m in metrics))
+    for method in evaluation.methods:
+        cells = []
+        for m in metrics:
+            row = next((r for r in evaluation.summary if (r.method, r.metric, r.context) == (method.name, m.name, "")), None)
+            text = "–" if row is None or row.value is None else f"{row.value:.4f}"
+            cells.append(f"{text + (f' ±{row.spread:.4f}' if row is not None and row.spread is not None else ''):>18}")
+        few = f" (n {method.n_conditions:,})" if 0 < method.n_conditions < len(evaluation.conditions) else ""
+        lines.append(f"{method.name + few:28}" + "".join(cells))
+    lines += ["", *evaluation.verdict, *([evaluation.held_out] if evaluation.held_out else []), "", *provenance(evaluation)]
+    lines += [f"{m.name}: {m.reason}" for m in evaluation.methods if m.reason]
+    return [*lines, *evaluation.remarks]
+
+
+def provenance(evaluation: Evaluation) -> list[str]:
+    """What made the numbers, sentences."""
+    versions = ", ".join(f"{name} {version}" for name, version in evaluation.versions.items())
+    return [
+        f"Metrics: {evaluation.engine} on the {evaluation.device.upper()}.",
+        f"Control cells: {evaluation.control_source}.",
+        *([f"Differential expression: {evaluation.de_engine}."] if evaluation.de_engine else []),
+        f"Baselines: {evaluation.effects_source}.",
+        f"Versions: {versions}.",
+    ]

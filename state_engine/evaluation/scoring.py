@@ -1,0 +1,248 @@
+"""Every method of an evaluation through the engine, context by context: on means, on cells in chunks, or on counts for vcc2026."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import scipy.sparse as sp
+
+from state_engine.challenge.scored_cells import TARGET
+from state_engine.effects.pseudobulks import Pseudobulks
+from state_engine.evaluation.baselines import Guess, applied_means, guessed_cells
+from state_engine.evaluation.counts import counts_of_context, metrics_2026
+from state_engine.evaluation.files import ComparedFiles, Side
+from state_engine.evaluation.request import EvaluationRequest
+from state_engine.metrics import engine
+from state_engine.metrics.child import run_cell_eval
+from state_engine.metrics.metrics import PROFILE_METRICS
+from state_engine.progress import OnProgress, Progress
+
+# values of one side that are in memory at once when cells are compared: 200 MB dense
+CHUNK_VALUES = 5e7
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number. `perturbation` is "" for a metric of a whole context; `seed` counts a method's files from 1, 0 for baselines."""
+
+    method: str
+    seed: int
+    perturbation: str
+    context: str
+    metric: str
+    value: float
+
+
+@dataclass(eq=False)
+class Scored:
+    """What is scored, and what the scoring adds: remarks, and another engine where one was used."""
+
+    files: ComparedFiles
+    request: EvaluationRequest
+    real: Pseudobulks
+    predicted: dict[str, tuple[Pseudobulks, ...]]
+    guesses: tuple[Guess, ...]
+    remarks: list[str]
+    engine: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    applied: dict[tuple[str, str], dict[str, np.ndarray]] = field(default_factory=dict)
+
+    def control(self, own: Pseudobulks | None, context: str) -> np.ndarray:
+        """(g,) mean of the control cells that effects of a method start from."""
+        source = self.real if own is None or self.request.control_source == "real" else own
+        return source.mean(self.files.control, context)
+
+    def guessed(self, guess: Guess, context: str) -> dict[str, np.ndarray]:
+        """Mean expression by perturbation that a baseline says; made once."""
+        key = guess.name, context
+        if key not in self.applied:
+            self.applied[key] = applied_means(self.files, self.real, guess, context, self.request.seed)
+        return self.applied[key]
+
+    def effect(self, method: str, perturbation: str, context: str) -> np.ndarray | None:
+        """(g,) the effect a method predicts, mean over seeds; None where it says nothing."""
+        if method in self.predicted:
+            if (perturbation, context) not in self.files.said[method]:
+                return None
+            seeds = self.predicted[method]
+            return np.mean([s.mean(perturbation, context) - self.control(s, context) for s in seeds], axis=0)
+        guess = next(g for g in self.guesses if g.name == method)
+        mean = self.guessed(guess, context).get(perturbation)
+        return None if mean is None else mean - self.real.mean(self.files.control, context)
+
+
+def _context_config(scored: Scored, context: str):  # type: ignore[no-untyped-def]  # cell-eval2's EvalConfig, imported late
+    files, request = scored.files, scored.request
+    labels = files.of(context)
+    if not set(labels) & set(files.genes):
+        scored.remarks.append("No perturbation is named like a compared gene, so no perturbed gene is left out of PDS.")
+    return engine.config_of(request.profile, request.control_source, files.control, files.genes, labels)
+
+
+def score_on_means(scored: Scored, on_progress: OnProgress) -> list[Row]:
+    """The metrics of mean expression, of all methods."""
+    files, profile, rows = scored.files, scored.request.profile, []
+    for number, context in enumerate(files.contexts):
+        on_progress(Progress("Scoring mean expression", number, len(files.contexts)))
+        config = _context_config(scored, context)
+        real = {p: scored.real.mean(p, context) for p in files.of(context)}
+        real_control = scored.real.mean(files.control, context)
+        for method, seeds in scored.predicted.items():
+            for seed, own in enumerate(seeds, 1):
+                means = {p: own.mean(p, context) for p in real if (p, context) in files.said[method]}
+                if not means:
+                    continue
+                values = engine.metrics_on_means(
+                    config, profile, means, scored.control(own, context), real, real_control, files.genes
+                )
+                rows += _rows(method, seed, context, values)
+        for guess in scored.guesses:
+            means = scored.guessed(guess, context)
+            if means:
+                values = engine.metrics_on_means(config, profile, means, real_control, real, real_control, files.genes)
+                rows += _rows(guess.name, 0, context, values)
+    return rows
+
+
+def _rows(method: str, seed: int, context: str, values: engine.Values) -> list[Row]:
+    return [Row(method, seed, p, context, metric, v) for metric, by in values.items() for p, v in by.items()]
+
+
+# ---- cells ----
+
+
+def score_on_cells(scored: Scored, on_progress: OnProgress) -> list[Row]:
+    """The metrics of differential expression, a few perturbations at a time."""
+    if scored.request.cell_eval:
+        return _by_cell_eval(scored, on_progress)
+    if scored.request.profile == "vcc2025":
+        scored.remarks.append("cell-eval itself was not run: no environment with it was named (--cell-eval PYTHON).")
+    files, rows = scored.files, []
+    chunks = [(c, part) for c in files.contexts for part in _chunks(scored, c)]
+    total = len(chunks) * (sum(map(len, scored.predicted.values())) + sum(bool(g.effects) for g in scored.guesses))
+    done = 0
+    for context, labels in chunks:
+        config = _context_config(scored, context)
+        control = _sparse(files.real, files.real.rows(files.control, context))
+        real = engine.stacked(
+            {p: _sparse(files.real, files.real.rows(p, context)) for p in labels}, control, files.control, files.genes
+        )
+        with tempfile.TemporaryDirectory(prefix="tests-") as kept:
+            for method, seed, cells in _methods_cells(scored, context, labels, control):
+                on_progress(Progress("Testing genes", done, total))
+                values = engine.metrics_on_cells(config, scored.request.profile, cells, real.copy(), kept)
+                own = {
+                    metric: {p: v for p, v in by.items() if _says(scored, method, p, context)} for metric, by in values.items()
+                }
+                rows += _rows(method, seed, context, own)
+                done += 1
+    return rows
+
+
+def _says(scored: Scored, method: str, perturbation: str, context: str) -> bool:
+    said = scored.files.said.get(method)
+    if said is not None:
+        return (perturbation, context) in said
+    return (perturbation, context) in next(g for g in scored.guesses if g.name == method).effects
+
+
+def _chunks(scored: Scored, context: str) -> list[tuple[str, ...]]:
+    """Perturbations of a context in groups whose cells fit into memory together, by the side with more of them."""
+    width = len(scored.files.genes)
+    groups: list[list[str]] = [[]]
+    size = 0.0
+    for p in scored.files.of(context):
+        sides = [scored.real, *(seed for seeds in scored.predicted.values() for seed in seeds)]
+        cells = max(side.n(p, context) for side in sides) * width
+        if groups[-1] and size + cells > CHUNK_VALUES:
+            groups.append([])
+            size = 0.0
+        groups[-1].append(p)
+        size += cells
+    return [tuple(g) for g in groups]
+
+
+def _methods_cells(
+    scored: Scored, context: str, labels: tuple[str, ...], control: sp.csr_matrix
+) -> Iterator[tuple[str, int, ad.AnnData]]:
+    """method, seed, cells, for predictions and for the baselines that say something here."""
+    files = scored.files
+    for method, sides in files.predicted.items():
+        if not any(_says(scored, method, p, context) for p in labels):
+            continue
+        for seed, side in enumerate(sides, 1):
+            own = control if scored.request.control_source == "real" else _sparse(side, side.rows(files.control, context))
+            # the engine wants every perturbation on both sides: control cells stand in, and their numbers are dropped
+            parts = {p: _sparse(side, side.rows(p, context)) if _says(scored, method, p, context) else own for p in labels}
+            yield method, seed, engine.stacked(parts, own, files.control, files.genes)
+    for guess in scored.guesses:
+        if any((p, context) in guess.effects for p in labels):
+            yield guess.name, 0, _guess_cells(scored, guess, context, labels, control)
+
+
+def _guess_cells(scored: Scored, guess: Guess, context: str, labels: tuple[str, ...], control: sp.csr_matrix) -> ad.AnnData:
+    files, parts = scored.files, {}
+    for number, p in enumerate(labels):
+        effect = guess.effects.get((p, context))
+        seed = scored.request.seed + number
+        n = scored.real.n(p, context)
+        cells = guessed_cells(files, np.zeros(len(files.genes)) if effect is None else effect, context, n, seed)
+        parts[p] = sp.csr_matrix(cells)
+    return engine.stacked(parts, control, files.control, files.genes)
+
+
+def _sparse(side: Side, rows: np.ndarray) -> sp.csr_matrix:
+    """log1p expression of some cells, CSR; a raw output below 0 counts as 0 here."""
+    parts = [sp.csr_matrix(np.maximum(v, 0) if side.signed else v) for _, v in side.blocks(rows)]
+    return sp.vstack(parts, format="csr") if parts else sp.csr_matrix((0, len(side.source.columns or ())), dtype=np.float32)
+
+
+def _by_cell_eval(scored: Scored, on_progress: OnProgress) -> list[Row]:
+    """All metrics of 2025 by cell-eval, in a process of its own."""
+    files, rows = scored.files, []
+    names = {m.name for m in PROFILE_METRICS["vcc2025"]}
+    for number, context in enumerate(files.contexts):
+        on_progress(Progress("cell-eval is scoring", number, len(files.contexts)))
+        labels = files.of(context)
+        control = _sparse(files.real, files.real.rows(files.control, context))
+        real = engine.stacked(
+            {p: _sparse(files.real, files.real.rows(p, context)) for p in labels}, control, files.control, files.genes
+        )
+        made = list(_methods_cells(scored, context, labels, control))
+        sides = {f"side {i}": cells for i, (_, _, cells) in enumerate(made)}
+        values, versions = run_cell_eval(Path(scored.request.cell_eval), sides, real, files.control, TARGET)
+        for i, (method, seed, _) in enumerate(made):
+            own: Mapping[str, dict[str, float]] = values[f"side {i}"]
+            kept = {
+                m: {p: v for p, v in by.items() if np.isfinite(v) and _says(scored, method, p, context)}
+                for m, by in own.items()
+                if m in names
+            }
+            rows += _rows(method, seed, context, kept)
+        scored.remarks.append(
+            "Baselines were scored on control cells drawn in the number of the measured cells, as cell-eval needs cells."
+        )
+        scored.engine, scored.versions = f"cell-eval {versions['cell-eval']}, in a process of its own", versions
+    return rows
+
+
+# ---- counts ----
+
+
+def score_cells_2026(scored: Scored, on_progress: OnProgress) -> list[Row]:
+    """The metrics of 2026, on counts, context by context."""
+    rows, files = [], scored.files
+    for number, context in enumerate(files.contexts):
+        on_progress(Progress("Scoring counts", number, len(files.contexts)))
+        real, methods = counts_of_context(files, scored.guesses, scored.request, context, scored.remarks)
+        for method, seed, cells in methods:
+            on_progress(Progress("Scoring counts", number, len(files.contexts)))
+            for perturbation, metric, value in metrics_2026(cells, real, files.control, scored.remarks):
+                if all(_says(scored, method, p, context) for p in ([perturbation] if perturbation else files.of(context))):
+                    rows.append(Row(method, seed, perturbation, context, metric, value))
+    return rows

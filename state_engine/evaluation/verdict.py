@@ -1,0 +1,147 @@
+"""From numbers of single conditions to means, comparisons and words. A mean and a comparison look at the same conditions on both sides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pandas as pd
+
+from state_engine.challenge.scores import Metric
+
+# metrics that decide the words: how far off, and whether the pattern is right
+SPOKEN: Final = ("expr_mae", "mae", "delta_pearson", "pds_l1", "discrimination_score_l1", "overlap_at_N", "de_wilcoxon_overlap")
+# a lead smaller than this part of the number is none; falling behind is always said
+TIE: Final = 1e-3
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """A mean.
+
+    Args:
+        method, metric: of what.
+        context: "" for all.
+        value: mean over conditions, then over seeds.
+        spread: standard deviation of the seeds' means; None with one seed.
+        n: conditions behind it.
+    """
+
+    method: str
+    metric: str
+    context: str
+    value: float | None
+    spread: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A prediction and a baseline on the conditions that both have numbers for.
+
+    Args:
+        value, other: means of the prediction (over seeds) and of the baseline.
+        n: conditions; better: those where the prediction is better.
+    """
+
+    method: str
+    baseline: str
+    metric: str
+    value: float
+    other: float
+    n: int
+    better: int
+
+    def worse(self, more_is_better: bool) -> bool:
+        """The prediction is worse than the baseline."""
+        return self.value < self.other if more_is_better else self.value > self.other
+
+
+def summarise(table: pd.DataFrame) -> tuple[SummaryRow, ...]:
+    """Means of the long table (method, seed, perturbation, context, metric, value), over all conditions and by context."""
+    rows = []
+    contexts = list(dict.fromkeys(table["context"]))
+    for (method, metric), part in table.groupby(["method", "metric"], sort=False):
+        wanted = ["", *contexts] if len(contexts) > 1 else [""]
+        for context in wanted:
+            here = part if context == "" else part[part["context"] == context]
+            if here.empty:
+                continue
+            seeds = here.groupby("seed")["value"].mean()
+            spread = float(seeds.std(ddof=1)) if len(seeds) > 1 else None
+            n = int((here["seed"] == here["seed"].iloc[0]).sum())
+            rows.append(SummaryRow(str(method), str(metric), context, _finite(seeds.mean()), spread, n))
+    return tuple(rows)
+
+
+def comparisons(
+    table: pd.DataFrame, methods: Iterable[str], baselines: Iterable[str], metrics: Sequence[Metric]
+) -> tuple[Comparison, ...]:
+    """Every prediction against every baseline by every metric."""
+    means = {
+        key: part.groupby(["perturbation", "context"])["value"].mean()
+        for key, part in table.groupby(["method", "metric"], sort=False)
+    }
+    found = []
+    baselines = list(baselines)
+    for method in methods:
+        for baseline in baselines:
+            for metric in metrics:
+                if (method, metric.name) not in means or (baseline, metric.name) not in means:
+                    continue
+                pair = pd.concat([means[method, metric.name], means[baseline, metric.name]], axis=1, join="inner").dropna()
+                if pair.empty:
+                    continue
+                own, other = pair.iloc[:, 0], pair.iloc[:, 1]
+                better = int((own > other).sum() if metric.more_is_better else (own < other).sum())
+                found.append(Comparison(method, baseline, metric.name, float(own.mean()), float(other.mean()), len(pair), better))
+    return tuple(found)
+
+
+def verdict(found: Sequence[Comparison], metrics: Sequence[Metric]) -> tuple[str, ...]:
+    """In words, for each prediction: which simple guess is better than it, by which numbers, then which it beats."""
+    by_name = {m.name: m for m in metrics}
+    sentences = []
+    for method in dict.fromkeys(c.method for c in found):
+        worse, better = [], []
+        for baseline in dict.fromkeys(c.baseline for c in found if c.method == method):
+            spoken = [c for c in found if (c.method, c.baseline) == (method, baseline) and c.metric in SPOKEN]
+            bad = [c for c in spoken if c.worse(by_name[c.metric].more_is_better)]
+            good = [c for c in spoken if c not in bad and abs(c.value - c.other) > TIE * abs(c.other)]
+            if bad:
+                worse.append(f"Worse than {_the(baseline)}: {'; '.join(_numbers(c, by_name[c.metric]) for c in bad)}.")
+            if good:
+                better.append(f"Better than {_the(baseline)}: {'; '.join(_numbers(c, by_name[c.metric]) for c in good)}.")
+        sentences += [f"{_capital(method)}. {s}" for s in (*worse, *better)]
+    return tuple(sorted(sentences, key=lambda s: ". Better" in s))
+
+
+def is_worse(sentence: str) -> bool:
+    """A sentence of a verdict that says that a prediction loses."""
+    return ". Worse than " in sentence
+
+
+def _numbers(c: Comparison, metric: Metric) -> str:
+    ours, theirs = apart(c.value, c.other)
+    share = f", better in {c.better:,} of {c.n:,} conditions" if c.n > 1 else ""
+    return f"{metric.title} {ours} against {theirs}{share}"
+
+
+def apart(one: float, other: float) -> tuple[str, str]:
+    """Two numbers with as many digits as it takes to tell them apart."""
+    digits = next((d for d in range(3, 7) if f"{one:.{d}f}" != f"{other:.{d}f}"), 6)
+    return f"{one:.{digits}f}", f"{other:.{digits}f}"
+
+
+def _the(baseline: str) -> str:
+    return baseline if baseline == "no change" else f"the {'ridge regression' if baseline == 'ridge' else baseline}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,304 @@
+"""A run folder: everything that was asked, what answered, and how to do it again.
+
+    HOME/runs/20261122-151233-ab12cd/
+        request.json    what was asked, as the verb got it
+        manifest.json   `Manifest`: state, times, versions, seed, hashes, device, the command that reproduces it
+        log.txt         remarks and, after an unexpected error, the traceback
+        result.h5ad …   files of the verb, each whole or not there
+
+A folder stands alone: it can be copied, read without the jobs database, and says itself whether its process died.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import secrets
+import shutil
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from state_engine.config import Settings
+from state_engine.errors import ConfigError, RunError
+from state_engine.files import remove_parts, size_on_disk, write_json
+from state_engine.jobs.processes import identity_of, is_alive
+from state_engine.plain import from_plain, to_plain
+from state_engine.versions import package_versions
+
+FORMAT = 1
+RunState = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
+
+_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,199}")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of a run. Times are ISO 8601 in UTC, "" while unknown.
+
+    Args:
+        format: version of the folder's layout.
+        id, kind, title, owner: the run, the verb, words for people, and whose it is ("" on a single-user installation).
+        state: as last written; `RunFolder.state` also notices a process that died.
+        created, started, ended: times.
+        elapsed: seconds from start to end, None while it runs.
+        process: who ran it (`state_engine.jobs.processes.identity_of`).
+        python, system: version of Python; operating system and architecture.
+        versions: package name -> version, this package included.
+        seed: of all randomness of the run.
+        data_hash, model_hash: sha256 of the data set's file and of the weights, hex.
+        device, precision: where and how it was computed.
+        command: the command line that does the same again.
+        settings: every choice of the verb that shaped the numbers, resolved (no "auto").
+        error: what went wrong, for people.
+    """
+
+    format: int
+    id: str
+    kind: str
+    title: str = ""
+    owner: str = ""
+    state: RunState = "queued"
+    created: str = ""
+    started: str = ""
+    ended: str = ""
+    elapsed: float | None = None
+    process: str = ""
+    python: str = ""
+    system: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    seed: int | None = None
+    data_hash: str = ""
+    model_hash: str = ""
+    device: str = ""
+    precision: str = ""
+    command: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A line of the list of runs. `manifest` is None when the folder is damaged; `problem` then says why."""
+
+    id: str
+    path: Path
+    state: RunState | Literal["damaged"]
+    manifest: Manifest | None
+    problem: str = ""
+
+
+class RunFolder:
+    """A run on disk. Holds the path and nothing else: each property reads the file, so two processes see the same."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, settings: Settings, kind: str, request: dict[str, Any], title: str = "", owner: str = "") -> Self:
+        """A new folder with the request and a manifest in state "queued"; `run.id` is its name.
+
+        Raises:
+            TypeError, ValueError: the request is not plain JSON.
+        """
+        settings.runs.mkdir(parents=True, exist_ok=True)
+        now = datetime.now(UTC)
+        run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        new = settings.runs / f".new-{run_id}"  # renamed when whole: a list of runs never sees half a folder
+        new.mkdir()
+        try:
+            write_json(new / "request.json", request)
+            manifest = Manifest(
+                format=FORMAT, id=run_id, kind=kind, title=title, owner=owner, created=now.isoformat(),
+                python=platform.python_version(), system=platform.platform(), versions=dict(package_versions()),
+            )  # fmt: skip
+            write_json(new / "manifest.json", to_plain(manifest))
+            return cls(new.rename(settings.runs / run_id))
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+
+    @classmethod
+    def open(cls, settings: Settings, run_id: str) -> Self:
+        """The run with this id, its request and manifest readable.
+
+        Raises:
+            RunError: not an id, no such run, or a damaged folder.
+        """
+        run = cls(_path_of(settings, run_id))
+        _ = run.manifest, run.request
+        return run
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What was asked. Raises RunError when it cannot be read."""
+        return self._read("request.json")
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest as it is on disk now. Raises RunError when it cannot be read."""
+        plain = self._read("manifest.json")
+        try:
+            manifest = from_plain(Manifest, plain)
+        except ConfigError as error:
+            raise _damaged(self.path, str(error)) from error
+        if manifest.format != FORMAT:
+            raise _damaged(self.path, f"Its layout has version {manifest.format}; this program reads version {FORMAT}.")
+        return manifest
+
+    @property
+    def state(self) -> RunState:
+        """The state, "lost" when the manifest says running and that process is dead."""
+        return _state(self.manifest)
+
+    @property
+    def result(self) -> Path:
+        """Where the verb writes its cells."""
+        return self.path / "result.h5ad"
+
+    @property
+    def log_text(self) -> str:
+        """The log so far; empty when nothing was written."""
+        log = self.path / "log.txt"
+        return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+
+    def file(self, name: str) -> Path:
+        """The path of a file of this run (which need not exist).
+
+        Raises:
+            RunError: the name could point outside the folder.
+        """
+        if not _FILE.fullmatch(name):
+            raise RunError(f"'{name[:80]}' is not the name of a file in a run.", "It must be a plain name, without folders.")
+        return self.path / name
+
+    def log(self, text: str) -> None:
+        """Append a remark with the time in front."""
+        with (self.path / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text.rstrip()}\n")
+
+    def start(self) -> None:
+        """The state becomes "running", by this process, from now."""
+        self._save(replace(self.manifest, state="running", started=_now(), process=identity_of()))
+
+    def record(
+        self,
+        *,
+        seed: int | None = None,
+        data_hash: str | None = None,
+        model_hash: str | None = None,
+        device: str | None = None,
+        precision: str | None = None,
+        command: str | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        """Add facts to the manifest; what is None stays as it is, `settings` are merged."""
+        given = {
+            "seed": seed, "data_hash": data_hash, "model_hash": model_hash, "device": device,
+            "precision": precision, "command": command,
+        }  # fmt: skip
+        old = self.manifest
+        plain = to_plain(old) | {name: value for name, value in given.items() if value is not None}
+        plain["settings"] = old.settings | to_plain(settings or {})
+        self._save(from_plain(Manifest, plain))
+
+    def finish(self, state: Literal["done", "failed", "cancelled", "lost"], error: str = "") -> None:
+        """Write the end of the run and remove half-written files."""
+        remove_parts(self.path)
+        old, now = self.manifest, datetime.now(UTC)
+        elapsed = round((now - datetime.fromisoformat(old.started)).total_seconds(), 3) if old.started else None
+        self._save(replace(old, state=state, ended=now.isoformat(), elapsed=elapsed, error=error))
+
+    def size_bytes(self) -> int:
+        """Size on disk."""
+        return size_on_disk(self.path)
+
+    def delete(self) -> None:
+        """Remove the folder, damaged or not.
+
+        Raises:
+            RunError: it is running.
+        """
+        try:
+            running = self.state == "running"
+        except RunError:
+            running = False
+        if running:
+            raise RunError(f"Run {self.id} is running.", "Its files are being written.", "Cancel it first.")
+        # renamed first: a reader finds a whole folder or none
+        going = self.path.with_name(f".deleted-{self.id}-{secrets.token_hex(2)}")
+        try:
+            self.path.rename(going)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(going, ignore_errors=True)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            value = json.loads((self.path / name).read_bytes())
+        except FileNotFoundError as error:
+            raise _damaged(self.path, f"{name} is missing.") from error
+        except (OSError, ValueError) as error:
+            raise _damaged(self.path, f"{name} cannot be read: {error}.") from error
+        if not isinstance(value, dict):
+            raise _damaged(self.path, f"{name} is not an object.")
+        return value
+
+    def _save(self, manifest: Manifest) -> None:
+        write_json(self.path / "manifest.json", to_plain(manifest))
+
+
+def list_runs(settings: Settings, owner: str | None = None) -> tuple[RunInfo, ...]:
+    """All runs, newest first; damaged folders are listed with the problem. `owner` None: everybody's."""
+    if not settings.runs.is_dir():
+        return ()
+    names = sorted((p.name for p in settings.runs.iterdir() if _ID.fullmatch(p.name) and p.is_dir()), reverse=True)
+    infos = [_info(settings, name) for name in names]
+    mine = [i for i in infos if owner is None or (i.manifest is not None and i.manifest.owner == owner)]
+    # ids of one second are in no order; the manifest knows better
+    return tuple(sorted(mine, key=lambda i: (i.id[:15], i.manifest.created if i.manifest else ""), reverse=True))
+
+
+@lru_cache(maxsize=1)
+def _info(settings: Settings, run_id: str) -> RunInfo:
+    path = settings.runs / run_id
+    try:
+        manifest = RunFolder.open(settings, run_id).manifest
+    except RunError as error:
+        return RunInfo(run_id, path, "damaged", None, str(error))
+    return RunInfo(run_id, path, _state(manifest), manifest)
+
+
+def _state(manifest: Manifest) -> RunState:
+    if manifest.state == "running" and is_alive(manifest.process) is False:
+        return "lost"
+    return manifest.state
+
+
+def _path_of(settings: Settings, run_id: str) -> Path:
+    if not _ID.fullmatch(run_id):
+        raise RunError(
+            f"'{run_id[:80]}' is not the id of a run.", "Ids look like 20261122-151233-ab12cd.", "Choose a run on Runs."
+        )
+    path = settings.runs / run_id
+    if path.is_symlink() or not path.is_dir():
+        raise RunError(
+            f"There is no run {run_id}.", "It was deleted, or belongs to another installation.", "Choose a run on Runs."
+        )
+    return path
+
+
+def _damaged(path: Path, why: str) -> RunError:
+    return RunError(f"Run {path.name} is damaged.", why, "Delete it and run it again.")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

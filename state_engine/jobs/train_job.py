@@ -1,0 +1,193 @@
+"""What a training job is asked for, how it is started, and how a stopped one goes on. No torch: pages import this."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from state_engine.config import Settings
+from state_engine.data.dataset import Choices
+from state_engine.data.splits.plan import SplitPlan, parse_plan, plan_files
+from state_engine.errors import ConfigError, JobError, RequestError, SplitError
+from state_engine.jobs import local
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.jobs.store import JobStore
+from state_engine.library.datasets import DEMO_PATH, list_datasets
+from state_engine.plain import from_plain, to_plain
+from state_engine.train.request import TrainRequest, resolve
+
+KIND = "train"
+OUTPUT = "training"
+RESUME = "resume"
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """A training on a server.
+
+    Args:
+        split: the TOML text; places of data sets are absolute.
+        request: what to train.
+        choices: what was said about the data, for every file alike.
+        init_from: folder of a model or of a training whose weights are the start; "" for new ones.
+        data: id of the data set it was asked from, for pages.
+    """
+
+    split: str
+    request: TrainRequest
+    choices: Choices = Choices()
+    init_from: str = ""
+    data: str = ""
+
+
+def training_folder(run: RunFolder) -> Path:
+    """Where the training of a run lies: log.csv, validation.csv, checkpoints/, model/ and the files that arc-state reads."""
+    return run.path / OUTPUT
+
+
+def job_request(run: RunFolder) -> TrainJob:
+    """What the training of a run was asked for.
+
+    Raises:
+        ConfigError: it cannot be understood any more.
+    """
+    return from_plain(TrainJob, run.request)
+
+
+def start(settings: Settings, job: TrainJob, title: str) -> str:
+    """Queues a training; returns the id of its run.
+
+    Raises:
+        RequestError, SplitError: see `check_places`; ConfigError: devices that a job cannot use.
+    """
+    check_places(parse_plan(job.split), settings)
+    check_devices(job)
+    return local.submit(settings, KIND, to_plain(job), title)[1]
+
+
+def resume(settings: Settings, run: RunFolder) -> str:
+    """Queues a stopped training again: it goes on from its last checkpoint, in the same run. Returns the job's id.
+
+    Raises:
+        JobError: it is waiting, running or done, or is no training.
+    """
+    store = JobStore(settings.database)
+    store.mark_lost()
+    job = store.for_run(run.id)
+    state = job.state if job is not None and job.active else run.state
+    if run.manifest.kind != KIND or state in ("queued", "running", "done"):
+        raise JobError(
+            f"Run {run.id} cannot go on.",
+            f"It is {state}." if run.manifest.kind == KIND else f"It is no training but '{run.manifest.kind}'.",
+            "Only a training that was stopped, failed or lost goes on.",
+        )
+    queued = store.submit(KIND, {RESUME: run.id}, run.id, run.manifest.title, run.manifest.owner)
+    local.ensure_worker(settings)
+    return queued
+
+
+def check_places(plan: SplitPlan, settings: Settings) -> None:
+    """All files of the plan may be read: data sets of this installation, or below its data folders.
+
+    Raises:
+        RequestError: names the files that lie elsewhere. SplitError: a place without files.
+    """
+    known = {Path(entry.path).resolve() for entry in list_datasets(settings)} | {DEMO_PATH.resolve()}
+    folders = tuple(folder.resolve() for folder in settings.data_folders)
+    for name, file in plan_files(plan, settings.home):
+        if file not in known and not any(file.is_relative_to(folder) for folder in folders):
+            raise RequestError(
+                f"The split's data set '{name}' is outside what may be read.",
+                f"{file.name} is neither a data set of this installation nor below one of its data folders.",
+                "Open it on the Data page, or have its folder added to STATE_EXPLORER_DATA.",
+            )
+
+
+def placed(plan: SplitPlan, settings: Settings, chosen: tuple[str, str]) -> tuple[SplitPlan, tuple[str, ...]]:
+    """The plan of somebody's TOML with its places found on this installation, and what was decided, sentences.
+
+    A data set is looked for below the data folders, then by file name among the data sets that are open; the only one of a plan is
+    taken to be the chosen data set.
+
+    Args:
+        chosen: (name, path) of the chosen data set.
+
+    Raises:
+        SplitError: a data set is not found.
+    """
+    entries = {Path(e.path).name: e.path for e in list_datasets(settings)} | {e.name: e.path for e in list_datasets(settings)}
+    found, said = [], []
+    for name, where in plan.datasets:
+        place = _below(name, where, settings) or entries.get(Path(where).name)
+        if place is None and len(plan.datasets) == 1:
+            place = chosen[1]
+            said.append(f"The split's data set '{name}' ({where}) is not here; it is taken to be {chosen[0]}.")
+        if place is None:
+            raise SplitError(
+                f"The split's data set '{name}' is not here.",
+                f"'{where}' is not below the data folders of this installation, and no open data set is called so.",
+                "Open it on the Data page first.",
+            )
+        found.append((name, place))
+    return dataclasses.replace(plan, datasets=tuple(found)), tuple(said)
+
+
+def _below(name: str, where: str, settings: Settings) -> str | None:
+    """The place as an absolute one, when it matches files in a data folder."""
+    for folder in settings.data_folders:
+        place = str(folder / where)
+        try:
+            check_places(SplitPlan(((name, place),), (name,)), settings)
+        except (SplitError, RequestError):
+            continue
+        return place
+    return None
+
+
+def check_devices(job: TrainJob) -> None:
+    """Raises ConfigError for several devices or nodes, which need processes of their own."""
+    if job.request.devices * job.request.nodes > 1:
+        raise ConfigError(
+            "A training job uses one device.",
+            f"It asks for {job.request.devices} on {job.request.nodes} nodes, which need processes of their own.",
+            "Use the command line: " + command_of(job),
+        )
+
+
+_OWN = ("preset", "embedding", "features", "steps", "device", "precision")  # fields with an option of their own
+
+
+def command_of(job: TrainJob, split: str = "split.toml", output: str = "RUN") -> str:
+    """The command line that trains the same again."""
+    request, plain = job.request, resolve(job.request.preset)
+    words = ["python", "-m", "state_engine", "train", "--split", split, "--output", output]
+    named: dict[str, Any] = {
+        "--preset": request.preset,
+        "--embedding-key": request.embedding,
+        "--perturbation-key": job.choices.perturbation_key,
+        "--context-key": job.choices.context_key,
+        "--batch-key": job.choices.batch_key,
+        "--control": job.choices.control,
+        "--features": request.features,
+        "--max-steps": request.steps if request.steps != plain.steps else None,
+        "--init-from": job.init_from,
+        "--device": request.device if request.device != plain.device else None,
+        "--precision": request.precision if request.precision != plain.precision else None,
+    }
+    for option, value in named.items():
+        words += [option, str(value)] if value not in (None, "") else []
+    for field in dataclasses.fields(TrainRequest):
+        value = getattr(request, field.name)
+        if field.name not in _OWN and value != getattr(plain, field.name):
+            words += ["--set", f"{field.name}={_word(value)}"]
+    return shlex.join(words)
+
+
+def _word(value: Any) -> str:
+    """A value as `parse_settings` reads it."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,1 @@
+"""What this installation has: data sets, models, the hub, published models, and which paths may be read."""

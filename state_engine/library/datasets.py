@@ -1,0 +1,191 @@
+"""The data sets of this installation: an id for each, where its file lies, and what the user said about it.
+
+An upload is copied to disk at once, a server's file is only pointed to, the demo is always there. Pages hold ids.
+Layout: HOME/datasets/ID.json (a `DataEntry`), HOME/uploads/ID.h5ad (uploads, and what was made here).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from state_engine.config import Settings
+from state_engine.data.dataset import Choices
+from state_engine.errors import ConfigError, DataError, UnsafeFileError
+from state_engine.files import replacing
+from state_engine.plain import from_plain, to_plain
+from state_engine.progress import OnProgress, Progress, silent
+
+DEMO_ID = "demo"
+DEMO_PATH = Path(__file__).resolve().parents[2] / "assets" / "demo" / "demo.h5ad"
+BLOCK = 1 << 20
+_ID = re.compile(r"[a-z0-9]{4,24}")
+
+
+@dataclass(frozen=True)
+class DataEntry:
+    """A data set that was opened once.
+
+    Args:
+        origin: upload, server, public (fetched), made (here, such as an embedding) or demo.
+        created: ISO time (UTC).
+    """
+
+    id: str
+    name: str
+    path: str
+    origin: str
+    created: str
+    choices: Choices = Choices()
+
+
+def demo_entry() -> DataEntry:
+    """The simulated data set that comes with STATE Explorer."""
+    return DataEntry(DEMO_ID, "Demo: simulated PBMC screen", str(DEMO_PATH), "demo", "2026-11-22T00:00:00+00:00")
+
+
+def receive_upload(settings: Settings, name: str, stream: BinaryIO, size: int, on_progress: OnProgress = silent) -> DataEntry:
+    """Copies an upload to disk and gives it an id.
+
+    Args:
+        name: file name as the user knows it.
+        stream: the bytes.
+        size: their number.
+
+    Raises:
+        UnsafeFileError: the file is larger than the limit.
+        DataError: the disk has no room for it.
+    """
+    if size > settings.max_file_bytes:
+        raise UnsafeFileError(
+            f"{name} has {size / 1e9:.1f} GB.",
+            f"Files up to {settings.max_file_bytes / 1e9:.0f} GB are accepted here.",
+            "Choose fewer cells, or have the limit raised (STATE_EXPLORER_MAX_FILE_GB).",
+        )
+    settings.uploads.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(settings.uploads).free
+    if size > free:
+        raise DataError(f"{name} needs {size / 1e9:.1f} GB.", f"{free / 1e9:.1f} GB of disk are free.", "Make room first.")
+    identity = secrets.token_hex(6)
+    target = settings.uploads / f"{identity}.h5ad"
+    with replacing(target) as beside, beside.open("wb") as out:
+        done = 0
+        while block := stream.read(BLOCK):
+            out.write(block)
+            done += len(block)
+            on_progress(Progress("Copying the upload", done, size))
+    return _save(settings, DataEntry(identity, Path(name).name, str(target), "upload", _now()))
+
+
+def register_file(settings: Settings, path: Path) -> DataEntry:
+    """Gives a file on the server an id; the same file gets the same entry again.
+
+    Raises:
+        UnsafeFileError: the file is not below an allow-listed folder.
+    """
+    real = path.resolve()
+    if not any(real.is_relative_to(folder) for folder in settings.data_folders):
+        raise UnsafeFileError(f"{path.name} is outside the data folders.", "", "Add its folder to STATE_EXPLORER_DATA.")
+    known = next((e for e in list_datasets(settings) if e.path == str(real)), None)
+    return known or _save(settings, DataEntry(secrets.token_hex(6), real.name, str(real), "server", _now()))
+
+
+def register_public(settings: Settings, path: Path, name: str) -> DataEntry:
+    """Gives a file of a public data set an id; the same file gets the same entry again, and stays when it is forgotten."""
+    real = path.resolve()
+    known = next((e for e in list_datasets(settings) if e.path == str(real)), None)
+    return known or _save(settings, DataEntry(secrets.token_hex(6), name, str(real), "public", _now()))
+
+
+def forget_below(settings: Settings, folder: Path) -> None:
+    """Forgets the data sets whose files lie below a folder; the files stay."""
+    for entry in list_datasets(settings):
+        if entry.id != DEMO_ID and Path(entry.path).is_relative_to(folder.resolve()):
+            (settings.home / "datasets" / f"{entry.id}.json").unlink(missing_ok=True)
+
+
+def register_made(settings: Settings, name: str, path: Path, choices: Choices) -> DataEntry:
+    """Takes over a file that a job made (it is moved beside the uploads) and gives it an id; `choices` are those of its source."""
+    settings.uploads.mkdir(parents=True, exist_ok=True)
+    identity = secrets.token_hex(6)
+    target = settings.uploads / f"{identity}.h5ad"
+    path.replace(target)
+    return _save(settings, DataEntry(identity, name, str(target), "upload", _now(), choices))
+
+
+def keep_made(settings: Settings, path: Path, name: str, choices: Choices) -> DataEntry:
+    """Moves a file that was made here to the data sets and gives it an id; it is deleted when it is forgotten."""
+    settings.uploads.mkdir(parents=True, exist_ok=True)
+    identity = secrets.token_hex(6)
+    target = settings.uploads / f"{identity}.h5ad"
+    shutil.move(path, target)
+    return _save(settings, DataEntry(identity, name, str(target), "made", _now(), choices))
+
+
+def server_files(settings: Settings) -> tuple[Path, ...]:
+    """The .h5ad files below the allow-listed folders, sorted."""
+    found = {p for folder in settings.data_folders if folder.is_dir() for p in folder.rglob("*.h5ad") if p.is_file()}
+    return tuple(sorted(p for p in found if any(p.resolve().is_relative_to(f) for f in settings.data_folders)))
+
+
+def list_datasets(settings: Settings) -> tuple[DataEntry, ...]:
+    """All entries, newest first, the demo last. Damaged entries are left out."""
+    folder = settings.home / "datasets"
+    entries = []
+    for path in folder.glob("*.json") if folder.is_dir() else ():
+        try:
+            entries.append(from_plain(DataEntry, json.loads(path.read_text())))
+        except (ConfigError, ValueError):
+            continue
+    entries = [e for e in entries if e.id != DEMO_ID]
+    return (*sorted(entries, key=lambda e: e.created, reverse=True), demo_entry())
+
+
+def get_dataset(settings: Settings, identity: str) -> DataEntry:
+    """The entry of an id.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not _ID.fullmatch(identity):
+        raise DataError("That is not the id of a data set.", "", "Choose a data set on the Data page.")
+    path = settings.home / "datasets" / f"{identity}.json"
+    if identity == DEMO_ID and not path.exists():
+        return demo_entry()
+    if not path.exists():
+        raise DataError("This data set is not here any more.", "", "Choose or upload another on the Data page.")
+    try:
+        return from_plain(DataEntry, json.loads(path.read_text()))
+    except (ConfigError, ValueError) as error:
+        raise DataError("What was noted about this data set cannot be read.", str(error), "Upload it again.") from error
+
+
+def set_choices(settings: Settings, identity: str, choices: Choices) -> DataEntry:
+    """Remembers what the user said about a data set."""
+    return _save(settings, replace(get_dataset(settings, identity), choices=choices))
+
+
+def remove_dataset(settings: Settings, identity: str) -> None:
+    """Forgets a data set; an uploaded or made file is deleted, a server's file stays."""
+    entry = get_dataset(settings, identity)
+    if entry.origin in ("upload", "made"):
+        Path(entry.path).unlink(missing_ok=True)
+    (settings.home / "datasets" / f"{identity}.json").unlink(missing_ok=True)
+
+
+def _save(settings: Settings, entry: DataEntry) -> DataEntry:
+    folder = settings.home / "datasets"
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / f"{entry.id}.json") as beside:
+        beside.write_text(json.dumps(to_plain(entry), indent=1))
+    return entry
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""The metrics engine that challenge and evaluation share."""

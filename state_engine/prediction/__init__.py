@@ -1,0 +1,1 @@
+"""Predictions of the perturbed cells: request, compatibility, draw, forward pass, result file."""

@@ -1,0 +1,70 @@
+"""What the data set measured, as pseudobulks in the genes of a prediction: what baselines and comparisons stand on.
+
+One pass over at most `CELLS_A_CONDITION` cells of every perturbation and context; the draw is seeded by the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from state_engine.checkpoints.card import ModelCard
+from state_engine.data.dataset import Dataset, open_dataset
+from state_engine.data.expression import FeatureSource, iter_features
+from state_engine.effects.observed_means import ObservedMeans, observed_means
+from state_engine.files import replacing
+from state_engine.prediction.compatibility import check_compatibility, require_compatible
+from state_engine.prediction.outputs import expression_source, gene_names
+from state_engine.prediction.request import PredictionRequest
+from state_engine.progress import OnProgress, Progress, silent
+
+CELLS_A_CONDITION = 400
+
+
+def measure(request: PredictionRequest, card: ModelCard, output: Path, on_progress: OnProgress = silent) -> ObservedMeans | None:
+    """Writes the mean log1p expression of every measured condition; None when the genes of the model are not in the data set.
+
+    Args:
+        request: the prediction it belongs to.
+        card: its model.
+        output: the .npz; it appears only when complete.
+        on_progress: called once a block; may raise `JobCancelled`.
+    """
+    dataset = open_dataset(Path(request.data), request.choices)
+    source = require_compatible(check_compatibility(dataset, card, allow_unknown=True, allow_other_embedding=True))
+    genes = gene_names(dataset, card, source)
+    expression = expression_source(dataset, card, source)
+    if not genes or expression is None:
+        return None
+    rows = _sample(dataset, request.seed)
+    labels = np.where(
+        dataset.perturbation_labels() == dataset.require_control(), card.control, dataset.perturbation_labels()
+    ).astype(str)
+    means = observed_means(
+        _blocks(dataset, expression, rows, on_progress), labels, dataset.context_labels().astype(str), genes, card.control
+    )
+    with replacing(output) as beside:
+        means.save(beside)
+    return means
+
+
+def _sample(dataset: Dataset, seed: int) -> np.ndarray:
+    rng = np.random.default_rng([seed, 1])
+    parts = []
+    for perturbation in dataset.perturbations:
+        for context in dataset.contexts:
+            rows = dataset.rows(perturbation, context)
+            parts.append(rng.permutation(rows)[:CELLS_A_CONDITION])
+    return np.sort(np.concatenate(parts)).astype(np.int64) if parts else np.array([], dtype=np.int64)
+
+
+def _blocks(
+    dataset: Dataset, source: FeatureSource, rows: np.ndarray, on_progress: OnProgress
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    done = 0
+    for part, values in iter_features(dataset, source, rows):
+        on_progress(Progress("Averaging measured cells", done, len(rows)))
+        yield part, values
+        done += len(part)

@@ -1,0 +1,184 @@
+"""Replay: every cell of a data set replaced by a simulated one, with the draws and the numbers of `state tx infer`.
+
+For comparison with results made by the reference program. Unpaired and raw, so `state_engine.prediction.predict` is what to use for
+answers. Control cells are drawn with numpy's legacy generator, as there. Notation: s cells in a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from state_engine import keys
+from state_engine.checkpoints.card import ModelCard
+from state_engine.checkpoints.store import LoadedModel, load_model
+from state_engine.data.cell_sets import ReplayWindow, replay_plan
+from state_engine.data.dataset import Choices, Dataset, open_dataset
+from state_engine.data.expression import FeatureSource, iter_features
+from state_engine.data.files.replaced_copy import ReplacedCopy
+from state_engine.device import DeviceName, Precision, choose_device, dtype_of
+from state_engine.errors import RepresentationError, UnknownLabelError, listed
+from state_engine.files import replacing
+from state_engine.models.config import AttentionMode
+from state_engine.plain import to_plain
+from state_engine.prediction.forward import SetResult, SetRunner, SetTask
+from state_engine.progress import OnProgress, Progress, silent
+from state_engine.versions import package_versions
+
+# the reference cuts its output to this range in gene space
+LOWEST, HIGHEST = 0.0, 14.0
+
+
+@dataclass(frozen=True)
+class ReplayRequest:
+    """What to replay; the fields are those of `state_engine.prediction.request.PredictionRequest`.
+
+    `embedding_key` overrides the representation the model's card names ("X" or an obsm key).
+    """
+
+    data: str
+    model: str
+    choices: Choices = Choices()
+    seed: int = 42
+    set_size: int | None = None
+    device: DeviceName = "auto"
+    precision: Precision = "fp32"
+    attention: AttentionMode | None = None
+    embedding_key: str | None = None
+    allow_unknown: bool = False
+
+
+def replay(
+    request: ReplayRequest, output: Path, on_progress: OnProgress = silent, loaded: LoadedModel | None = None
+) -> dict[str, Any]:
+    """Writes a copy of the data set whose cells are simulated.
+
+    Args:
+        request: what to replay.
+        output: where the .h5ad goes; it appears only when complete.
+        on_progress: called once a window; may raise `JobCancelled`.
+        loaded: the model, when it is in memory already.
+
+    Returns:
+        Number of simulated and kept cells, device and remarks.
+
+    Raises:
+        DataError, ModelError, RequestError, DeviceError: what each says.
+    """
+    dataset = open_dataset(Path(request.data), request.choices)
+    device = choose_device(request.device)
+    loaded = loaded or load_model(Path(request.model), device.kind, dtype_of(request.precision), request.attention)
+    card = loaded.card
+    source = _source(dataset, card, request.embedding_key or card.input_key)
+    _check_labels(dataset, card, request.allow_unknown)
+    size = request.set_size or card.set_size
+    draws = replay_plan(dataset.perturbation_labels(), dataset.context_labels(), dataset.require_control(), size, request.seed)
+    plan = tuple(draws)
+    remarks: list[str] = []
+    runner = SetRunner(loaded.module, loaded.perturbation_features, request.attention or card.attention, on_remark=remarks.append)
+    summary = {"simulated": sum(len(w.target) for w in plan), "cells": dataset.n_cells, "device": device.name}
+    about = {**summary, "versions": package_versions(), "request": to_plain(request)}
+    places = _Output(card, source)
+    with replacing(output) as beside:
+        on_progress(Progress("Copying the data set"))
+        with ReplacedCopy(Path(request.data), beside, places.widths, dataset.n_cells, (f"{keys.MANIFEST}_replay", about)) as copy:
+            for window, result in _predict(dataset, card, runner, plan, source, on_progress):
+                places.write(copy, window.target, result)
+    return {**about, "remarks": remarks}
+
+
+def _source(dataset: Dataset, card: ModelCard, key: str) -> FeatureSource:
+    """The representation as it is in the file: a replay never converts anything.
+
+    Raises:
+        RepresentationError: it is not there, or has another width than the model's input.
+    """
+    name = key if key == keys.X or key.startswith(("obsm/", "layers/")) else f"obsm/{key}"
+    found = next((r for r in dataset.representations if r.name == name), None)
+    if found is None or found.width != card.config.input_dim:
+        has = ", ".join(f"{r.name} ({r.width:,})" for r in dataset.representations)
+        raise RepresentationError(
+            f"The model reads {name} with {card.config.input_dim:,} features.",
+            f"The data set has {has}.",
+            "Add that representation, or predict without --replay, which can make it.",
+        )
+    return FeatureSource(name, None, False, 0)
+
+
+def _check_labels(dataset: Dataset, card: ModelCard, allow_unknown: bool) -> None:
+    if allow_unknown:
+        return
+    unknown = sorted(set(dataset.perturbation_labels()) - set(card.perturbations))
+    if unknown:
+        raise UnknownLabelError(
+            f"The model does not know {len(unknown):,} perturbations of the data set: {listed(unknown)}.",
+            "The reference would silently predict the control for them.",
+            "Remove these cells, or allow it (--allow-unknown).",
+        )
+    if card.config.batch_encoder:
+        batches = sorted(set(dataset.batch_labels()) - set(card.batches))
+        if batches:
+            raise UnknownLabelError(
+                f"The model does not know the batches {listed(batches)}.",
+                "The reference would silently take the first batch for them.",
+                "Name the batch column (--batch-key), or allow it (--allow-unknown).",
+            )
+
+
+def _predict(
+    dataset: Dataset,
+    card: ModelCard,
+    runner: SetRunner,
+    plan: tuple[ReplayWindow, ...],
+    source: FeatureSource,
+    on_progress: OnProgress,
+) -> Iterator[tuple[ReplayWindow, SetResult]]:
+    rows = np.unique(np.concatenate([w.basal for w in plan])) if plan else np.array([], dtype=np.int64)
+    on_progress(Progress("Reading control cells"))
+    # only encoded cells are kept, so the controls of a large data set need not fit into memory
+    runner.load_cells(values for _, values in iter_features(dataset, source, rows, block=2048))
+    index = {label: i for i, label in enumerate(card.perturbations)}
+    batches = _batches(dataset, card)
+    tasks = [
+        SetTask(
+            np.searchsorted(rows, window.basal),
+            index.get(window.perturbation, index[card.control]),
+            batches[window.target] if batches is not None else None,
+            number,
+        )
+        for number, window in enumerate(plan)
+    ]
+    for done, result in enumerate(runner.run(tasks), 1):
+        on_progress(Progress("Predicting cells", done, len(tasks)))
+        yield plan[result.tag], result
+
+
+def _batches(dataset: Dataset, card: ModelCard) -> np.ndarray | None:
+    if not card.config.batch_encoder:
+        return None
+    known = {label: i for i, label in enumerate(card.batches)}
+    return np.array([known.get(str(b), 0) for b in dataset.batch_labels()], dtype=np.int64)
+
+
+class _Output:
+    """Where results go: HDF5 paths, and the range they are cut to."""
+
+    def __init__(self, card: ModelCard, source: FeatureSource) -> None:
+        self.clip = card.config.output_space != "embedding"  # the embedding too, when genes come out
+        self.main = source.representation
+        self.widths = {self.main: card.config.output_dim}
+        self.decoded = ""
+        if card.config.decoder is not None:
+            # decoded genes go where the reference puts them: HVGs beside the embedding, the whole space into X
+            self.decoded = "obsm/X_hvg" if card.config.output_space == "hvg" else keys.X
+            self.widths[self.decoded] = card.config.decoder.genes
+
+    def write(self, copy: ReplacedCopy, rows: np.ndarray, result: SetResult) -> None:
+        predicted = np.clip(result.predicted, LOWEST, HIGHEST) if self.clip else result.predicted
+        copy.write(self.main, rows, predicted)
+        if result.decoded is not None:
+            copy.write(self.decoded, rows, np.clip(result.decoded, LOWEST, HIGHEST))

@@ -1,0 +1,103 @@
+"""Writing a prediction's result file: an .h5ad that grows row block by row block, so that memory does not grow with it.
+
+Layout: rows are [predicted | predicted control | observed control | observed]; X is the corrected expression (log1p), dense float32;
+layers["raw"] what the model said; layers["calibrated"] where the model has a calibration (`state_engine.prediction.calibrated`);
+`uns["state_explorer"]` a JSON manifest. See `state_engine.prediction.result` for the reader.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+
+from state_engine import keys
+
+# rows of a chunk: reading one gene of all cells touches every chunk, reading a cell's row only one
+CHUNK_ROWS, CHUNK_GENES = 256, 128
+
+
+class ResultWriter:
+    """Writes blocks of rows into an .h5ad that already has its obs and var.
+
+    Args:
+        path: where to write; the caller renames it when complete.
+        obs: one row a cell (n).
+        genes: names of the expression columns (g); empty when only an embedding is predicted.
+        embedding: (key, width) when the model predicts an embedding; it goes to `obsm[key]` and `obsm[key + "_raw"]`.
+        keep_raw: write the raw prediction too.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        obs: pd.DataFrame,
+        genes: list[str],
+        *,
+        embedding: tuple[str, int] | None = None,
+        keep_raw: bool = True,
+    ) -> None:
+        _write_frame(path, obs, genes)
+        self._file = h5py.File(path, "r+")
+        n = len(obs)
+        self._x = new_array(self._file, "X", (n, len(genes)))
+        self._raw = new_array(self._file["layers"], keys.RAW_LAYER, (n, len(genes))) if keep_raw and genes else None
+        self._embedding = self._embedding_raw = None
+        if embedding is not None:
+            key, width = embedding
+            self._embedding = new_array(self._file["obsm"], key, (n, width))
+            self._embedding_raw = new_array(self._file["obsm"], f"{key}_raw", (n, width)) if keep_raw else None
+
+    def write(self, start: int, corrected: np.ndarray, raw: np.ndarray) -> None:
+        """Expression of rows start.. (n, g), log1p."""
+        self._x[start : start + len(corrected)] = corrected
+        if self._raw is not None:
+            self._raw[start : start + len(raw)] = raw
+
+    def write_embedding(self, start: int, corrected: np.ndarray, raw: np.ndarray) -> None:
+        """Embedding of rows start.. (n, e)."""
+        assert self._embedding is not None
+        self._embedding[start : start + len(corrected)] = corrected
+        if self._embedding_raw is not None:
+            self._embedding_raw[start : start + len(raw)] = raw
+
+    def finish(self, confidence: np.ndarray, manifest: dict[str, Any]) -> None:
+        """Adds what is only known at the end and closes the file.
+
+        Args:
+            confidence: the model's predicted loss of each cell's set (n,), NaN where it has none.
+            manifest: goes to `uns` as JSON.
+        """
+        column = self._file["obs"][keys.CONFIDENCE]
+        column[...] = confidence.astype(np.float32)
+        ad.io.write_elem(self._file, f"uns/{keys.MANIFEST}", json.dumps(manifest))
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file as it is."""
+        if self._file:
+            self._file.close()
+
+
+def _write_frame(path: Path, obs: pd.DataFrame, genes: list[str]) -> None:
+    frame = obs.assign(**{keys.CONFIDENCE: np.full(len(obs), np.nan, np.float32)})
+    ad.AnnData(obs=frame, var=pd.DataFrame(index=pd.Index(genes, dtype=object))).write_h5ad(path)
+
+
+def new_array(group: h5py.Group, name: str, shape: tuple[int, int]) -> h5py.Dataset:
+    """A dense float32 matrix as AnnData reads it, in the place of one that is there."""
+    if name in group:
+        del group[name]
+    if min(shape) == 0:
+        made = group.create_dataset(name, shape=shape, dtype=np.float32)
+    else:
+        chunks = (min(CHUNK_ROWS, shape[0]), min(CHUNK_GENES, shape[1]))
+        made = group.create_dataset(name, shape=shape, dtype=np.float32, chunks=chunks)
+    made.attrs["encoding-type"] = "array"
+    made.attrs["encoding-version"] = "0.2.0"
+    return made

@@ -1,0 +1,1 @@
+"""Search for similar cells by their embeddings."""

@@ -1,0 +1,88 @@
+"""The command line: what it prints, where errors go, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata
+import pytest
+
+from state_engine.cli.main import main
+from tests.small import write_cells, write_model
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_cells(tmp_path / "cells.h5ad")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    write_model(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_inspect_says_what_is_there(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(data)]) == 0
+    text = capsys.readouterr().out
+    assert "160 cells x 24 genes" in text and "counts" in text and "control: control" in text
+
+
+def test_inspect_as_json_with_a_model(data: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(data), "--model", str(model), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["cells"] == 160 and facts["table"]["control"]["B"] > 0
+    assert {f["severity"] for f in facts["compatibility"]} <= {"ok", "warning"}
+
+
+def test_inspect_fails_when_the_model_does_not_fit(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = anndata.read_h5ad(write_cells(tmp_path / "other.h5ad"))
+    cells.var_names = [f"OTHER{i}" for i in range(cells.n_vars)]
+    cells.write_h5ad(tmp_path / "other.h5ad")
+    assert main(["inspect", str(tmp_path / "other.h5ad"), "--model", str(model)]) == 1
+    assert "blocking" in capsys.readouterr().out
+
+
+def test_errors_are_sentences_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "not.h5ad").write_text("gene,cell\n")
+    assert main(["inspect", str(tmp_path / "not.h5ad")]) == 1
+    captured = capsys.readouterr()
+    assert "not.h5ad" in captured.err and "Traceback" not in captured.err and not captured.out
+
+
+def test_predict_all_from_a_file_of_names_and_replay(data: Path, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("TNF\n\nJUN,FOS\n")
+    common = ["predict", "--model", str(model), "--data", str(data), "--device", "cpu"]
+    out = tmp_path / "out.h5ad"
+    assert main([*common, "--perturbations-file", str(tmp_path / "names.txt"), "--cells", "8", "--output", str(out)]) == 0
+    kinds = anndata.read_h5ad(out).obs.groupby("kind", observed=True)["perturbation"].unique()
+    assert set(kinds["predicted"]) == {"TNF", "JUN,FOS"}
+    assert main([*common, "--all", "--context", "B", "--cells", "8", "--output", str(out)]) == 0
+    found = anndata.read_h5ad(out).obs
+    assert set(found["perturbation"]) == {"IFNB1", "TNF", "JUN,FOS", "control"} and set(found["context"]) == {"B"}
+    assert main([*common, "--replay", "--embedding-key", "X", "--output", str(out)]) == 0
+    assert anndata.read_h5ad(out).n_obs == 160
+
+
+def test_unknown_perturbation_exits_with_1_and_writes_nothing(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.h5ad"
+    words = ["predict", "--model", str(model), "--data", str(data), "--perturbation", "MYC", "--output", str(out)]
+    assert main(words) == 1
+    assert "MYC" in capsys.readouterr().err and not out.exists()
+
+
+def test_convert_of_something_else_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", "--model", str(tmp_path), "--output", str(tmp_path / "to")]) == 1
+    assert capsys.readouterr().err
+
+
+def test_as_a_module(data: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "state_engine", "inspect", str(data)], capture_output=True, text=True, check=True
+    )
+    assert "160 cells" in done.stdout

@@ -1,0 +1,122 @@
+"""The demo: what is committed is what the code makes, it fits into the repository, and its model is worth showing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from state_engine.checkpoints.embedding_card import read_embedding_card
+from state_engine.checkpoints.store import load_model, read_card
+from state_engine.data.dataset import open_dataset
+from state_engine.demo.cells import HELD_OUT, TABLES, Design, write_simulated
+from state_engine.demo.embedding import demo_genes, make_demo_embedding
+from state_engine.demo.transition import TRAINING, readme, rebuild
+from state_engine.embedding.embed import EmbedRequest, embed
+from state_engine.errors import JobCancelled
+
+TINY = replace(TRAINING, steps=3, sets_a_step=2, set_size=8, hidden=16, layers=1, heads=2)
+SMALL_DATA = Design(n_cells=500)
+
+
+def test_the_demo_fits_into_the_repository():
+    size = sum(f.stat().st_size for f in TABLES.rglob("*") if f.is_file())
+    assert 1e6 < size < 12e6
+
+
+def test_the_demo_data_open_without_a_question():
+    dataset = open_dataset(TABLES / "demo.h5ad")
+    assert (dataset.n_cells, dataset.n_genes, dataset.scale.scale) == (6000, 1300, "counts")
+    labels = dataset.labels
+    assert (labels.perturbation_key, labels.control) == ("perturbation", "control")
+    assert (labels.context_key, labels.batch_key) == ("cell_type", "batch")
+    assert dataset.table().shape == (15, 5) and int(dataset.table().to_numpy().min()) >= 40
+
+
+def test_the_demo_model_beats_no_change_on_what_it_never_saw():
+    card = read_card(TABLES / "model")
+    scores = card.training.scores
+    assert card.simulated and card.training.held_out == tuple(f"{c} x {p}" for c, p in HELD_OUT)
+    assert scores["mae_corrected"] < scores["mae_none"]
+    assert {"mae_mean", "r_paired", "r_mean"} <= set(scores)  # the other baseline is shown, whatever came out
+    assert card.input_genes == open_dataset(TABLES / "demo.h5ad").genes.names
+
+
+def test_the_demo_model_loads_and_its_readme_has_its_numbers():
+    loaded = load_model(TABLES / "model")
+    assert loaded.card.id == loaded.card.weights_hash[:12]
+    assert (TABLES / "README.md").read_text() == readme(6000, 1300, loaded.card)
+
+
+def test_rebuilding_makes_data_model_and_readme(tmp_path: Path):
+    stages = []
+    demo = rebuild(tmp_path, lambda p: stages.append(p.stage), SMALL_DATA, TINY)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "demo.h5ad", "embedding", "model"]
+    assert demo.card == read_card(demo.model) and "NK x IFN-beta" in (tmp_path / "README.md").read_text()
+    assert stages[0] == "Simulating cells" and "Training" in stages
+
+
+def test_a_cancelled_rebuild_leaves_the_demo_as_it_was(tmp_path: Path):
+    before = rebuild(tmp_path, design=SMALL_DATA, training=TINY).card
+
+    def cancel(progress):
+        if progress.stage == "Training":
+            raise JobCancelled("Cancelled.")
+
+    with pytest.raises(JobCancelled):
+        rebuild(tmp_path, cancel, SMALL_DATA, replace(TINY, seed=1))
+    assert read_card(tmp_path / "model") == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "demo.h5ad", "embedding", "model"]
+
+
+@pytest.mark.slow
+def test_the_committed_data_are_what_the_code_makes(tmp_path: Path):
+    import anndata
+
+    made = anndata.read_h5ad(write_simulated(tmp_path / "demo.h5ad"))
+    committed = anndata.read_h5ad(TABLES / "demo.h5ad")
+    assert (made.X != committed.X).nnz == 0 and made.obs.equals(committed.obs)
+
+
+@pytest.mark.slow
+def test_a_rebuild_repeats_itself(tmp_path: Path):
+    shorter = replace(TRAINING, steps=60)
+    first, again = (rebuild(tmp_path / name, training=shorter) for name in "ab")
+    assert first.data.read_bytes() == again.data.read_bytes()
+    assert again.card.training.scores == pytest.approx(first.card.training.scores, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_half_the_training_already_beats_no_change(tmp_path: Path):
+    scores = rebuild(tmp_path, training=replace(TRAINING, steps=1000)).card.training.scores
+    assert scores["mae_corrected"] < scores["mae_none"]
+
+
+def test_the_demo_embedding_is_the_one_the_code_makes_and_says_that_it_is_not_trained(tmp_path: Path):
+    dataset = open_dataset(TABLES / "demo.h5ad")
+    card = read_embedding_card(TABLES / "embedding")
+    made = make_demo_embedding(tmp_path / "embedding", demo_genes(dataset))
+    assert made.vocabulary == card.vocabulary and made.config == card.config
+    for name in (
+        "model",
+        "genes",
+    ):  # the hashes are equal on one machine; elsewhere an orthogonal matrix may differ in its last digit
+        ours, committed = (load_file(folder / f"{name}.safetensors") for folder in (tmp_path / "embedding", TABLES / "embedding"))
+        assert ours.keys() == committed.keys()
+        assert all(np.allclose(ours[k], committed[k], atol=1e-4) for k in ours)
+    assert "not trained" in card.name and card.simulated and "not trained" in card.limits[0]
+    assert sum(f.stat().st_size for f in (TABLES / "embedding").iterdir()) < 2e6
+
+
+@pytest.mark.slow
+def test_the_demo_embedding_keeps_cell_types_apart(tmp_path: Path):
+    request = EmbedRequest(str(TABLES / "demo.h5ad"), str(TABLES / "embedding"), device="cpu")
+    embed(request, tmp_path / "x.npy")
+    values = np.load(tmp_path / "x.npy")[::12]
+    cells, types = values[:, :64], open_dataset(TABLES / "demo.h5ad").context_labels()[::12]
+    similar = cells @ cells.T
+    np.fill_diagonal(similar, -2)
+    assert (types[similar.argmax(1)] == types).mean() > 0.9

@@ -1,0 +1,96 @@
+"""Weights by bounded least squares: against scipy's solver, by hand at the bounds, and what one condition alone decides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from state_engine.effects.mixture import PRIOR, Condition, Mixture, fit_mixture, mixed_mean, shift_cells
+from state_engine.errors import ConfigError
+
+
+def condition(paired, mean, observed, control=None) -> Condition:
+    parts = [np.asarray(v, dtype=float) for v in (paired, mean, observed)]
+    return Condition("T", "TNF", *parts, np.zeros(len(parts[0])) if control is None else np.asarray(control, float), 10)
+
+
+def random_conditions(paired: float, mean: float, k: int = 6, noise: float = 0.0, seed: int = 0) -> list[Condition]:
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(k):
+        a, b = rng.normal(size=40), rng.normal(size=40)
+        made.append(condition(a, b, paired * a + mean * b + noise * rng.normal(size=40)))
+    return made
+
+
+@pytest.mark.parametrize("truth", [(0.3, 0.6), (0.0, 1.0), (1.0, 0.0), (0.8, 0.8)])
+def test_weights_that_are_in_the_effects_are_found(truth):
+    fit = fit_mixture(random_conditions(*truth), worth=0)
+    assert (fit.paired, fit.mean) == pytest.approx(truth, abs=1e-9)
+
+
+@pytest.mark.parametrize("truth", [(0.4, 0.5), (1.7, 0.2), (-0.5, 0.6), (1.5, -0.4), (1.3, 1.4), (-1, -1)])
+def test_the_minimum_in_the_box_is_that_of_scipy(truth):
+    from scipy.optimize import lsq_linear
+
+    conditions = random_conditions(*truth, noise=1.0, seed=3)
+    x = np.concatenate([np.stack([c.paired, c.mean], axis=1) for c in conditions])
+    y = np.concatenate([c.observed for c in conditions])
+    pull = np.sqrt(0.5 * np.square(y).sum() / len(conditions))
+    expected = lsq_linear(
+        np.vstack([x, pull * np.eye(2)]), np.concatenate([y, pull * np.array(PRIOR)]), bounds=(0, 1), tol=1e-12
+    ).x
+    fit = fit_mixture(conditions, worth=0.5)
+    assert (fit.paired, fit.mean) == pytest.approx(tuple(expected), abs=1e-5)
+
+
+def test_the_prior_weighs_as_a_part_of_a_condition():
+    """One condition that says (1, 0), a prior of (0, 1) worth as much as it: half and half."""
+    one = condition([1, 0], [0, 1], [1, 0])
+    fit = fit_mixture([one], prior=(0, 1), worth=1.0)
+    assert (fit.paired, fit.mean) == pytest.approx((0.5, 0.5))
+    many = fit_mixture([one] * 9, prior=(0, 1), worth=1.0)
+    assert (many.paired, many.mean) == pytest.approx((0.9, 0.1))
+
+
+def test_effects_that_cannot_be_told_apart_share_the_weight():
+    same = np.arange(1.0, 6.0)
+    fit = fit_mixture([condition(same, same, same)])
+    assert fit.paired - fit.mean == pytest.approx(PRIOR[0] - PRIOR[1])  # the prior decides what the data do not
+    assert fit.paired + fit.mean == pytest.approx((1 * 2 + sum(PRIOR)) / 3)
+
+
+def test_without_effects_there_are_no_weights():
+    with pytest.raises(ConfigError, match="no condition"):
+        fit_mixture([])
+    with pytest.raises(ConfigError, match="any effect"):
+        fit_mixture([condition([0, 0], [0, 0], [1, 1])])
+
+
+def test_the_mean_cell_is_not_negative_unless_it_may_be():
+    one = condition([-1, 2], [-1, 0], [0, 0], control=[0.5, 1])
+    assert mixed_mean(one, Mixture(0.5, 0.5), 0.0).tolist() == [0, 2]
+    assert mixed_mean(one, Mixture(0.5, 0.5), None).tolist() == [-0.5, 2]
+
+
+def test_shifted_cells_have_exactly_the_mean_that_was_asked_for():
+    rng = np.random.default_rng(0)
+    cells = (rng.random((200, 5)) * (rng.random((200, 5)) < 0.3)).astype(np.float32)  # most cells lack a gene
+    mean, zeros = cells.mean(axis=0, dtype=np.float64), cells == 0
+    effect = np.array([0.2, -0.05, 0.0, -9.0, -0.1])
+    moved = shift_cells(cells.copy(), mean, effect, nonnegative=True)
+    np.testing.assert_allclose(moved.mean(axis=0), np.maximum(mean + effect, 0), atol=1e-6)
+    assert (moved >= 0).all()
+    assert (moved[:, 1:][zeros[:, 1:]] == 0).all()  # what goes down stays undetected where it was
+    cut = np.maximum(cells + effect, 0).mean(axis=0)
+    assert cut[1] > mean[1] + effect[1] + 0.01  # why cells are not simply cut at 0
+
+
+def test_an_embedding_is_shifted_as_it_is():
+    cells = np.array([[1.0, -2.0]], dtype=np.float32)
+    assert shift_cells(cells, np.zeros(2), np.array([-3.0, 1.0]), nonnegative=False).tolist() == [[-2, -1]]
+
+
+def test_a_gene_that_no_cell_has_stays_absent_when_it_should_go_down():
+    cells = np.zeros((3, 1), dtype=np.float32)
+    assert shift_cells(cells, np.zeros(1), np.array([-1.0]), nonnegative=True).tolist() == [[0], [0], [0]]

@@ -1,0 +1,199 @@
+"""Profiles that need cells: differential expression by hand and beside the engine on whole files; 2025 and 2026; other programs live."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import false_discovery_control, mannwhitneyu, spearmanr
+from sklearn.metrics import average_precision_score
+
+from state_engine.data.dataset import Choices
+from state_engine.errors import ChallengeError, ScaleError
+from state_engine.evaluation import scoring
+from state_engine.evaluation.evaluate import evaluate
+from state_engine.evaluation.report import Evaluation
+from state_engine.evaluation.request import EvaluationRequest, PredictedFile
+from state_engine.metrics.metrics import PROFILE_METRICS, on_cells, on_means
+from tests.evaluation.screens import CONTROL, GENES, PERTURBATIONS, log1p, screen, without_controls, write
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow  # pdex compiles for seconds
+CHOICES = Choices(perturbation_key="target_gene", control=CONTROL)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLARS_MAX_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, EvaluationRequest, Evaluation]:
+    folder = tmp_path_factory.mktemp("full")
+    request = ask(folder, log1p(screen(2, 0.6)), log1p(screen(1)), profile="full")
+    return folder, request, evaluate(request, folder / "out")
+
+
+def ask(folder: Path, predicted: ad.AnnData, measured: ad.AnnData, **changes: object) -> EvaluationRequest:
+    request = EvaluationRequest(
+        (PredictedFile(write(predicted, folder / "p.h5ad")),), write(measured, folder / "r.h5ad"), CHOICES
+    )
+    return replace(request, **changes)  # type: ignore[arg-type]
+
+
+def numbers(folder: Path, method: str = "prediction") -> pd.DataFrame:
+    """Rows perturbations, columns metrics."""
+    table = pd.read_csv(folder / "metrics.csv", keep_default_na=False)
+    return table[table.method == method].pivot(index="perturbation", columns="metric", values="value").astype(float)
+
+
+def by_scipy(cells: ad.AnnData, control: ad.AnnData, label: str) -> pd.DataFrame:
+    """Mann-Whitney and fold changes of a perturbation, a row a gene."""
+    x = cells[(cells.obs["target_gene"] == label).to_numpy()].X.toarray().astype(np.float64)
+    y = control[(control.obs["target_gene"] == CONTROL).to_numpy()].X.toarray().astype(np.float64)
+    p = mannwhitneyu(x, y, alternative="two-sided", method="asymptotic", use_continuity=True).pvalue
+    fold = np.log2((np.expm1(x).mean(0) + 1e-9) / (np.expm1(y).mean(0) + 1e-9))
+    return pd.DataFrame({"fdr": false_discovery_control(np.nan_to_num(p, nan=1)), "fold": fold}, index=list(GENES))
+
+
+def ranked(table: pd.DataFrame) -> list[str]:
+    """Significant genes, the largest fold change first."""
+    kept = table[table.fdr < 0.05]
+    return kept.fold.abs().sort_values(ascending=False, kind="stable").index.tolist()
+
+
+def test_differential_expression_by_hand(full: tuple[Path, EvaluationRequest, Evaluation]) -> None:
+    folder, request, made = full
+    found = numbers(folder / "out")
+    predicted, measured = ad.read_h5ad(request.predicted[0].path), ad.read_h5ad(request.real)
+    for label in PERTURBATIONS:
+        own, real = by_scipy(predicted, measured, label), by_scipy(measured, measured, label)
+        a, b = ranked(own), ranked(real)
+        assert 10 < len(b) < len(GENES)
+        both = set(a) & set(b)
+        expected = {
+            "overlap": len(set(a[: len(b)]) & set(b)) / len(b),
+            "precision": len(set(a) & set(b[: len(a)])) / len(a),
+            "sig_recall": len(both) / len(b),
+            "direction_match": (np.sign(own.fold[b]) == np.sign(real.fold[b])).mean(),
+            "lfc_spearman": spearmanr(own.fold[b], real.fold[b]).statistic,
+            "pr_auc": average_precision_score(real.fdr < 0.05, -np.log10(own.fdr)),
+        }
+        for name, value in expected.items():
+            assert found.loc[label, f"de_wilcoxon_{name}"] == pytest.approx(value, abs=1e-6), name
+    assert "pdex 0.3.0" in made.de_engine and made.device == "cpu"
+    assert set(found) == {m.name for m in PROFILE_METRICS["full"]}
+
+
+def test_metrics_of_means_equal_the_engine_on_whole_files(full: tuple[Path, EvaluationRequest, Evaluation]) -> None:
+    from cell_eval2 import EvalConfig, compute_metrics
+
+    folder, request, _ = full
+    predicted, measured = ad.read_h5ad(request.predicted[0].path), ad.read_h5ad(request.real)
+    names = [n for n in on_means("full") if n != "delta_cosine"]
+    config = replace(EvalConfig.v2(), metrics=names, pert_col="target_gene", control=CONTROL, device="cpu", input_type="lognorm")
+    theirs = (
+        compute_metrics(predicted, measured, config=config)
+        .to_pandas()
+        .pivot(index="perturbation", columns="metric", values="value")
+    )
+    ours = numbers(folder / "out")
+    np.testing.assert_allclose(ours.loc[theirs.index, names], theirs[names], rtol=1e-5)
+
+
+def test_cells_in_chunks_change_nothing(
+    full: tuple[Path, EvaluationRequest, Evaluation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, request, _ = full
+    monkeypatch.setattr(scoring, "CHUNK_VALUES", 2 * 40 * len(GENES))
+    evaluate(request, tmp_path)
+    names = list(on_cells("full"))
+    pd.testing.assert_frame_equal(numbers(tmp_path)[names], numbers(folder / "out")[names])
+
+
+def test_baselines_have_cells(full: tuple[Path, EvaluationRequest, Evaluation]) -> None:
+    folder, _, made = full
+    unchanged = numbers(folder / "out", "no change")
+    assert (unchanged["de_wilcoxon_overlap"] == 0).all()  # control cells against control cells: no gene changes
+    context = numbers(folder / "out", "mean of the context")
+    assert (context["de_wilcoxon_sig_recall"] > 0).all()
+    assert "DE overlap" in " ".join(made.verdict)
+
+
+# ---- 2025 ----
+
+
+def test_2025_starts_from_the_predicted_controls(tmp_path: Path) -> None:
+    predicted, measured = log1p(screen(2, 0.6)), log1p(screen(1))
+    request = ask(tmp_path, predicted, measured, profile="vcc2025")
+    made = evaluate(request, tmp_path / "out")
+    assert "of each prediction (120" in made.control_source and any("cell-eval itself was not run" in r for r in made.remarks)
+    found = numbers(tmp_path / "out")
+    means = {
+        side: pd.DataFrame(cells.X.toarray(), columns=list(GENES)).groupby(cells.obs["target_gene"].to_numpy(str)).mean()
+        for side, cells in (("p", predicted), ("t", measured))
+    }
+    p, t = means["p"], means["t"]
+    for label in PERTURBATIONS:
+        assert found.loc[label, "mae"] == pytest.approx(np.abs(p.loc[label] - t.loc[label]).mean(), rel=1e-5)
+        kept = [g for g in GENES if g != label]
+        effect = p.loc[label] - p.loc[CONTROL]
+        distance = {y: np.abs((effect - t.loc[y] + t.loc[CONTROL])[kept]).sum() for y in PERTURBATIONS}
+        rank = sorted(distance, key=distance.__getitem__).index(label)
+        assert found.loc[label, "discrimination_score_l1"] == pytest.approx(1 - rank / len(PERTURBATIONS))
+    with pytest.raises(ChallengeError, match="cannot be started"):
+        evaluate(replace(request, cell_eval=str(tmp_path / "python")), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parity
+def test_2025_equals_cell_eval_itself(tmp_path: Path) -> None:
+    python = Path(os.environ.get("STATE_VCC_PEER_PYTHON", ROOT / ".peers" / "vcc" / "bin" / "python"))
+    if not python.exists():
+        pytest.skip("cell-eval is not installed beside (run `make peers`, or set STATE_VCC_PEER_PYTHON)")
+    request = ask(tmp_path, log1p(screen(2, 0.6)), log1p(screen(1)), profile="vcc2025")
+    evaluate(request, tmp_path / "ours")
+    theirs = evaluate(replace(request, cell_eval=str(python)), tmp_path / "theirs")
+    assert theirs.engine.startswith("cell-eval 0.8") and theirs.versions["cell-eval"].startswith("0.8")
+    pd.testing.assert_frame_equal(numbers(tmp_path / "ours"), numbers(tmp_path / "theirs"), rtol=1e-5)
+    for method in ("no change", "mean of the context"):
+        ours, other = numbers(tmp_path / "ours", method), numbers(tmp_path / "theirs", method)
+        pd.testing.assert_series_equal(ours["overlap_at_N"], other["overlap_at_N"], rtol=1e-5)
+        # there the baseline is as many control cells as were measured of a perturbation, here the mean of all of them
+        np.testing.assert_allclose(ours["mae"], other["mae"], rtol=0.2)
+
+
+# ---- 2026 ----
+
+
+def test_2026_compares_counts(tmp_path: Path) -> None:
+    predicted, measured = without_controls(screen(2, 0.6)), screen(1)
+    made = evaluate(ask(tmp_path, predicted, measured, profile="vcc2026"), tmp_path / "out")
+    from state_engine.challenge.scorers import score_2026
+    from state_engine.challenge.spec import load_rules
+
+    rules = replace(load_rules("vcc2026"), control=CONTROL)
+    for cells in (predicted, measured):
+        cells.obs_names = [f"c{i}" for i in range(cells.n_obs)]
+    known = {m.metric: m.value for m in score_2026(predicted, measured, rules, []).metrics}
+    for metric, value in known.items():
+        assert made.value("prediction", metric) == pytest.approx(value, rel=1e-6), metric
+        assert made.value("mean of the context", metric) is not None, metric
+    assert made.value("mean of other contexts", "pds_cosine") is None
+
+
+def test_2026_turns_log1p_into_counts_only_when_told_how(tmp_path: Path) -> None:
+    request = ask(tmp_path, without_controls(log1p(screen(2, 0.6))), screen(1), profile="vcc2026")
+    with pytest.raises(ScaleError, match="Choose a rounding"):
+        evaluate(request, tmp_path / "out")
+    made = evaluate(replace(request, to_counts="poisson"), tmp_path / "out")
+    assert any("rounding poisson, seed 0" in r for r in made.remarks)
+    pds = made.value("prediction", "pds_cosine")
+    assert pds is not None and pds > 0.9
+    with pytest.raises(ScaleError, match="compare raw counts"):
+        evaluate(ask(tmp_path, screen(2), log1p(screen(1)), profile="vcc2026"), tmp_path / "out")

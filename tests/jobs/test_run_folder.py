@@ -1,0 +1,186 @@
+"""Run folders and the files in them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import state_engine
+from state_engine import files
+from state_engine.config import Settings
+from state_engine.errors import RunError
+from state_engine.jobs.processes import identity_of
+from state_engine.jobs.run_folder import RunFolder, list_runs
+from state_engine.plain import to_plain
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """A home without anything."""
+    return Settings(home=tmp_path / "home")
+
+
+def _edit(run: RunFolder, **fields: object) -> None:
+    files.write_json(run.path / "manifest.json", to_plain(run.manifest) | fields)
+
+
+def test_a_run_keeps_what_was_asked_and_with_what(settings: Settings) -> None:
+    run = RunFolder.create(settings, "predict", {"seed": 3, "perturbations": ["STAT1"]}, "Interferon", "anna")
+    assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{6}", run.id) and run.path == settings.runs / run.id
+    again = RunFolder.open(settings, run.id)
+    assert again.request == {"seed": 3, "perturbations": ["STAT1"]}
+    manifest = again.manifest
+    assert (manifest.kind, manifest.title, manifest.owner, manifest.state) == ("predict", "Interferon", "anna", "queued")
+    assert manifest.versions["state-explorer"] == state_engine.__version__ and "numpy" in manifest.versions
+    assert manifest.python and manifest.system and manifest.created.endswith("+00:00")
+
+
+def test_the_life_of_a_run(settings: Settings) -> None:
+    run = RunFolder.create(settings, "predict", {})
+    run.start()
+    assert run.state == "running" and run.manifest.process == identity_of()
+    run.record(seed=7, data_hash="aa", model_hash="bb", device="cpu", precision="fp32", command="python -m state_engine")
+    run.record(settings={"set_size": 64})
+    run.record(settings={"attention": "full"})
+    run.log("Out of memory: 16 sets")
+    half = run.path / ".part-1234-result.h5ad"
+    half.write_text("half")
+    run.finish("failed", "Broken.")
+    m = run.manifest
+    assert (m.state, m.error, m.seed, m.data_hash, m.model_hash) == ("failed", "Broken.", 7, "aa", "bb")
+    assert (m.device, m.precision, m.command) == ("cpu", "fp32", "python -m state_engine")
+    assert m.settings == {"set_size": 64, "attention": "full"}
+    assert m.started <= m.ended and m.elapsed is not None and 0 <= m.elapsed < 60
+    assert not half.exists() and "Out of memory: 16 sets" in run.log_text
+
+
+def test_a_run_whose_process_died_is_lost(settings: Settings) -> None:
+    run = RunFolder.create(settings, "predict", {})
+    run.start()
+    _edit(run, process=identity_of().split("/")[0] + "/999999999/1.00")
+    assert run.state == "lost" and list_runs(settings)[0].state == "lost"
+
+
+def test_runs_are_listed_newest_first_with_the_damaged_ones(settings: Settings) -> None:
+    assert list_runs(settings) == ()
+    first, second = (RunFolder.create(settings, "predict", {}, title, "anna") for title in ("one", "two"))
+    other = RunFolder.create(settings, "demo", {}, "three", "bert")
+    (settings.runs / ".new-20261122-151233-ab12cd").mkdir()
+    (settings.runs / "notes").mkdir()
+    assert [info.id for info in list_runs(settings)] == [other.id, second.id, first.id]
+    assert [info.manifest.title for info in list_runs(settings, "anna") if info.manifest] == ["two", "one"]
+    (second.path / "manifest.json").write_text("{")
+    damaged = {info.id: info for info in list_runs(settings)}[second.id]
+    assert damaged.state == "damaged" and damaged.manifest is None and "manifest.json" in damaged.problem
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("manifest.json", None, "manifest.json is missing"),
+        ("manifest.json", b'{"format": 1', "cannot be read"),
+        ("manifest.json", b"\xff\xfe", "cannot be read"),
+        ("manifest.json", b"[]", "not an object"),
+        ("manifest.json", b'{"format": 1, "id": "a", "kind": "b", "colour": 1}', "colour"),
+        ("manifest.json", b'{"format": 1, "id": "a", "kind": "b", "state": "odd"}', "odd"),
+        ("manifest.json", b'{"format": 2, "id": "a", "kind": "b"}', "version 2"),
+        ("request.json", None, "request.json is missing"),
+        ("request.json", b"", "cannot be read"),
+    ],
+)
+def test_a_damaged_folder_says_what_is_wrong(settings: Settings, name: str, content: bytes | None, says: str) -> None:
+    run = RunFolder.create(settings, "predict", {})
+    if content is None:
+        (run.path / name).unlink()
+    else:
+        (run.path / name).write_bytes(content)
+    with pytest.raises(RunError, match=says) as caught:
+        RunFolder.open(settings, run.id)
+    assert caught.value.fix
+    run.delete()
+    assert not run.path.exists()
+
+
+@pytest.mark.parametrize(
+    "run_id",
+    [
+        "",
+        ".",
+        "..",
+        "../home",
+        "/etc",
+        "20261122-151233-ab12cd/../x",
+        "20261122-151233-ab12cd\n",
+        "20261122-151233-AB12CD",
+        "x" * 999,
+    ],
+)
+def test_an_id_cannot_point_elsewhere(settings: Settings, run_id: str) -> None:
+    settings.runs.mkdir(parents=True)
+    with pytest.raises(RunError, match="not the id of a run"):
+        RunFolder.open(settings, run_id)
+
+
+def test_a_missing_run_and_a_link_are_no_runs(settings: Settings, tmp_path: Path) -> None:
+    run = RunFolder.create(settings, "predict", {})
+    moved = run.path.rename(tmp_path / "moved")
+    with pytest.raises(RunError, match="There is no run"):
+        RunFolder.open(settings, run.id)
+    run.path.symlink_to(moved)
+    with pytest.raises(RunError, match="There is no run"):
+        RunFolder.open(settings, run.id)
+
+
+@pytest.mark.parametrize("name", ["", "..", "../x", "a/b", ".part-x", "/etc/passwd", "a\0b", "a\n"])
+def test_a_file_name_stays_in_the_folder(settings: Settings, name: str) -> None:
+    run = RunFolder.create(settings, "predict", {})
+    with pytest.raises(RunError, match="not the name of a file"):
+        run.file(name)
+    assert run.file("attention 1.npz").parent == run.path
+
+
+def test_a_request_that_is_no_json_leaves_no_folder(settings: Settings) -> None:
+    with pytest.raises(TypeError):
+        RunFolder.create(settings, "predict", {"path": object()})
+    assert list(settings.runs.iterdir()) == []
+
+
+def test_size_and_removal(settings: Settings) -> None:
+    run = RunFolder.create(settings, "predict", {})
+    before = run.size_bytes()
+    (run.path / "deeper").mkdir()
+    (run.path / "deeper" / "table.csv").write_bytes(b"x" * 1000)
+    assert run.size_bytes() == before + 1000
+    run.start()
+    with pytest.raises(RunError, match="is running"):
+        run.delete()
+    run.finish("done")
+    run.delete()
+    run.delete()  # twice does no harm
+    assert list(settings.runs.iterdir()) == []
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "result.npz"
+    files.write_bytes(path, b"old")
+    with pytest.raises(ZeroDivisionError), files.replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        assert temporary.parent == tmp_path and temporary.suffix == ".npz"
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+    with files.replacing(path) as temporary:
+        temporary.write_bytes(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_json_is_readable_and_strict(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    files.write_json(path, {"gene": "TNFα"})
+    assert "TNFα" in path.read_text(encoding="utf-8") and json.loads(path.read_bytes()) == {"gene": "TNFα"}
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(path, {"p": float("inf")})
+    assert json.loads(path.read_bytes()) == {"gene": "TNFα"}

@@ -1,0 +1,37 @@
+"""The list of published models is data: well-formed, without repeats, found by name."""
+
+from __future__ import annotations
+
+import re
+
+from state_engine.checkpoints.recognise import ordered_checkpoints, preferred_checkpoint
+from state_engine.library.published import ARC_LICENCE, LIMITS, PUBLISHED, by_repo
+
+
+def test_names_are_repositories_and_differ() -> None:
+    names = [p.repo for p in PUBLISHED]
+    assert len({n.lower() for n in names}) == len(names)
+    assert all(re.fullmatch(r"arcinstitute/S[TE]-[\w-]+", n) for n in names)
+    assert {p.kind for p in PUBLISHED} == {"transition", "embedding"}
+
+
+def test_every_entry_says_licence_and_limits() -> None:
+    for published in PUBLISHED:
+        assert published.licence == ARC_LICENCE and published.licence_url.startswith("https://")
+        assert published.limits and all(sentence.endswith(".") for sentence in published.limits)
+    transitions = [p for p in PUBLISHED if p.kind == "transition"]
+    assert all(set(LIMITS) < set(p.limits) for p in transitions)
+    assert all(("X_state" in p.reads) == ("-SE-" in p.repo) for p in transitions)
+
+
+def test_found_by_name_case_aside() -> None:
+    found = by_repo("ArcInstitute/st-hvg-tahoe")
+    assert found is not None and found.repo == "arcinstitute/ST-HVG-Tahoe"
+    assert by_repo("arcinstitute/evo2_7b") is None
+
+
+def test_which_checkpoint_is_meant() -> None:
+    names = ["c/step=500.ckpt", "c/step=2000.ckpt", "c/best.ckpt", "c/last.ckpt", "c/final.ckpt", "c/readme.md"]
+    assert ordered_checkpoints(names) == ["c/final.ckpt", "c/best.ckpt", "c/last.ckpt", "c/step=2000.ckpt", "c/step=500.ckpt"]
+    assert preferred_checkpoint(["a.txt"]) is None
+    assert preferred_checkpoint(["epoch=9-step=10.ckpt", "epoch=1-step=100.ckpt"]) == "epoch=1-step=100.ckpt"
