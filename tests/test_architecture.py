@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENGINE = ROOT / "state_engine"
 
 # the floor: modules at the root that everything stands on
-FLOOR = {"errors", "progress", "keys", "plain", "files", "config", "device", "download", "versions"}
+FLOOR = {"errors", "progress", "keys", "plain", "files", "config", "device", "download", "versions", "options"}
 # package -> the packages it may import; the floor is open to all. An arrow that is not here is not there
 ARROWS: dict[str, set[str]] = {
     "models": set(),
