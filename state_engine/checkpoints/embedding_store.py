@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from state_engine.checkpoints import store
-from state_engine.checkpoints.arc.embedding import is_arc_embedding, read_arc_embedding
+from state_engine.checkpoints.arc.embedding import read_arc_embedding
 from state_engine.checkpoints.embedding_card import (
     ANEW,
     CARD,
@@ -33,6 +33,7 @@ from state_engine.checkpoints.embedding_card import (
     is_embedding_store,
     read_embedding_card,
 )
+from state_engine.checkpoints.recognise import embedding_kind
 from state_engine.errors import CheckpointError, listed
 from state_engine.models.embedding import EmbeddingModel
 from state_engine.plain import to_plain
@@ -59,7 +60,7 @@ class LoadedEmbedding:
 
 def is_embedding(path: Path) -> bool:
     """The path looks like a State Embedding model, ours or arc-state's; decided from file names alone."""
-    return is_embedding_store(path) or is_arc_embedding(path)
+    return bool(embedding_kind(path))
 
 
 def read_embedding(path: Path, checkpoint: str | Path | None = None) -> tuple[EmbeddingCard, dict[str, Tensor], Tensor]:

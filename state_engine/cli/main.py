@@ -26,6 +26,7 @@ from state_engine.errors import StateError
 from state_engine.prediction.request import METHODS
 from state_engine.progress import OnProgress, Progress
 
+CHECKPOINT = "which .ckpt of an arc-state run directory; default: final, best, last, else the latest step"
 ATTENTION = ("full", "causal", "causal-rotary")
 
 
@@ -88,10 +89,20 @@ def _choices(options: argparse.Namespace) -> Choices:
     )
 
 
+def _model(options: argparse.Namespace) -> Path:
+    """Return the model's folder, or the checkpoint of it that was named."""
+    if options.checkpoint is None:
+        return options.model
+    from state_engine.checkpoints.recognise import find_checkpoint
+
+    return find_checkpoint(options.model, options.checkpoint)
+
+
 def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("inspect", help="say what is in a data set, and whether a model fits it")
     command.add_argument("data", type=Path, metavar="X.h5ad")
     command.add_argument("--model", type=Path, metavar="DIR", help="check this model against it")
+    command.add_argument("--checkpoint", metavar="FILE", help=CHECKPOINT)
     command.add_argument("--json", action="store_true", help="as JSON")
     _add_columns(command)
     command.set_defaults(run=_inspect)
@@ -110,7 +121,7 @@ def _inspect(options: argparse.Namespace) -> int:
         from state_engine.checkpoints.load import card_of
         from state_engine.prediction.compatibility import check_compatibility
 
-        report = check_compatibility(dataset, card_of(options.model))
+        report = check_compatibility(dataset, card_of(_model(options)))
         facts["compatibility"] = to_plain(report.findings)
         lines += ["", f"With the model {options.model.name}:"]
         lines += [f"  [{f.severity}] {f.title}: {f.detail} {f.fix}".rstrip() for f in report.findings]
@@ -123,6 +134,7 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command = commands.add_parser("predict", help="predict perturbed cells")
     add = command.add_argument
     add("--model", type=Path, required=True, metavar="DIR", help="model folder, ours or an arc-state run directory")
+    add("--checkpoint", metavar="FILE", help=CHECKPOINT)
     add("--data", type=Path, required=True, metavar="X.h5ad")
     add("--output", type=Path, required=True, metavar="Y.h5ad")
     add("--replay", action="store_true", help="replace every cell by a simulated one, as `state tx infer` does")
@@ -165,8 +177,8 @@ def _predict(options: argparse.Namespace) -> int:
 
     request = PredictionRequest(
         data=str(options.data),
-        model=str(options.model),
-        perturbations=_perturbations(options, lambda: card_of(options.model).perturbations),
+        model=str(_model(options)),
+        perturbations=_perturbations(options, lambda: card_of(_model(options)).perturbations),
         contexts=tuple(options.context),
         cells=options.cells,
         seed=options.seed,
@@ -195,7 +207,7 @@ def _replay(options: argparse.Namespace) -> int:
 
     request = ReplayRequest(
         data=str(options.data),
-        model=str(options.model),
+        model=str(_model(options)),
         choices=_choices(options),
         seed=options.seed,
         set_size=options.set_size,
@@ -224,6 +236,7 @@ def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command = commands.add_parser("convert", help="an arc-state run directory to our format (safetensors and JSON)")
     command.add_argument("--model", type=Path, required=True, metavar="ARC_DIR")
     command.add_argument("--output", type=Path, required=True, metavar="DIR")
+    command.add_argument("--checkpoint", metavar="FILE", help=CHECKPOINT)
     command.add_argument("--name", help="what to call it; default: the directory's name")
     command.set_defaults(run=_convert)
 
@@ -233,12 +246,12 @@ def _convert(options: argparse.Namespace) -> int:
     from state_engine.checkpoints.embedding_store import convert_embedding, is_embedding
 
     if is_embedding(options.model):
-        made = convert_embedding(options.model, options.output, options.name)
+        made = convert_embedding(options.model, options.output, options.name, options.checkpoint)
         print(
             "\n  ".join((f"{options.output}: {made.name}, {len(made.vocabulary):,} genes, {made.width:,} columns", *made.notes))
         )
         return 0
-    card = convert(options.model, options.output, options.name)
+    card = convert(options.model, options.output, options.name, options.checkpoint)
     print(f"{options.output}: {card.name}, {len(card.perturbations):,} perturbations, attention {card.attention}")
     for note in (card.attention_source, *card.notes):
         print(f"  {note}")

@@ -9,10 +9,8 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from state_engine.checkpoints.embedding_card import ANEW, CARD, EmbeddingCard, is_embedding_store, read_embedding_card
-from state_engine.checkpoints.store import CARD as TRANSITION_CARD
 from state_engine.checkpoints.store import WEIGHTS
 from state_engine.config import Settings
 from state_engine.errors import CheckpointError, ModelError, RequestError, listed
@@ -56,19 +54,6 @@ def find_embedding_model(settings: Settings, model: str) -> EmbeddingEntry:
     raise CheckpointError(
         f"There is no State Embedding model '{model[:12]}' in the library.", "It was removed, or never added.", "Choose another."
     )
-
-
-def looks_like(path: Path) -> Literal["store", "arc", ""]:
-    """Whether a path is a State Embedding model, ours or arc-state's; from file names alone, as `checkpoints.embedding` decides."""
-    if path.is_file():
-        return "arc" if path.suffix in (".ckpt", ".safetensors", ".pt") else ""
-    if is_embedding_store(path):
-        return "store"
-    beside = all((path / name).is_file() for name in ("model.safetensors", "config.yaml"))
-    if (path / "protein_embeddings.pt").is_file() or beside:
-        return "arc"
-    transition = (path / "pert_onehot_map.pt").is_file() or (path / "checkpoints").is_dir() or (path / TRANSITION_CARD).is_file()
-    return "arc" if not transition and any(path.glob("*.ckpt")) else ""
 
 
 def import_embedding_directory(path: Path, settings: Settings) -> EmbeddingEntry:

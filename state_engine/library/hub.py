@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from state_engine.checkpoints.card import ModelCard
-from state_engine.checkpoints.recognise import preferred_checkpoint
+from state_engine.checkpoints.recognise import ordered_checkpoints, preferred_checkpoint
 from state_engine.checkpoints.store import CARD, read_card
 from state_engine.config import Settings
 from state_engine.download import CONNECT_SECONDS, HubFile, fetch, plain_errors, text_of
@@ -64,6 +64,11 @@ class HubInfo:
     files: tuple[HubFile, ...]
     models: tuple[str, ...]
     limits: str = ""
+
+    def checkpoints(self, subfolder: str = "") -> tuple[str, ...]:
+        """The .ckpt files of the model in `subfolder`, relative to it, the one that is meant first."""
+        inside = (_below(f.path, subfolder) for f in self.files)
+        return tuple(ordered_checkpoints(name for name in inside if name and _is_wanted(name)))
 
     def needed(self, subfolder: str = "", checkpoint: str | None = None) -> tuple[HubFile, ...]:
         """The files that the model in `subfolder` needs: of several .ckpt only `checkpoint`, by default the final one.

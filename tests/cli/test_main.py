@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 from state_engine.cli.main import main
 from tests.small import write_cells, write_model
+
+FIXTURES = Path(__file__).resolve().parents[1] / "parity" / "fixtures"
 
 
 @pytest.fixture
@@ -74,6 +77,22 @@ def test_unknown_perturbation_exits_with_1_and_writes_nothing(
     words = ["predict", "--model", str(model), "--data", str(data), "--perturbation", "MYC", "--output", str(out)]
     assert main(words) == 1
     assert "MYC" in capsys.readouterr().err and not out.exists()
+
+
+def test_a_checkpoint_of_several_is_named(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(FIXTURES / "state_sm", run)
+    (run / "checkpoints" / "final.ckpt").rename(run / "checkpoints" / "step=9.ckpt")
+    shutil.copy(run / "checkpoints" / "step=9.ckpt", run / "checkpoints" / "step=10.ckpt")
+    named = ["--model", str(run), "--checkpoint", "step=9.ckpt"]
+    assert main(["convert", *named, "--output", str(tmp_path / "ours")]) == 0
+    assert "Read from step=9.ckpt." in capsys.readouterr().out
+    main(["inspect", str(data), *named])
+    assert "With the model" in capsys.readouterr().out
+    for command in (["convert"], ["inspect", str(data)], ["predict", "--data", str(data), "--all"]):
+        there = ["--model", str(run), "--checkpoint", "step=8.ckpt"]
+        assert main([*command, *there, *([] if command[0] == "inspect" else ["--output", str(tmp_path / "x")])]) == 1
+        assert "no checkpoint step=8.ckpt" in capsys.readouterr().err
 
 
 def test_convert_of_something_else_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from state_engine.checkpoints.recognise import embedding_kind
 from state_engine.config import Settings
 from state_engine.errors import CheckpointError, RequestError
 from state_engine.library import embedding_models as lib
@@ -96,4 +97,4 @@ def test_a_model_is_known_by_its_files(tmp_path: Path, names: tuple[str, ...], k
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert lib.looks_like(tmp_path) == kind
+    assert embedding_kind(tmp_path) == kind

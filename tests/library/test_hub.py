@@ -205,6 +205,7 @@ def test_several_models_in_a_repository(fake: FakeHub, settings: Settings) -> No
 def test_another_checkpoint_can_be_chosen(fake: FakeHub, settings: Settings) -> None:
     folder = hub.download("owner/model", "main", settings, True, checkpoint="step=100.ckpt")
     assert {p.name for p in (folder / "checkpoints").iterdir()} == {"step=100.ckpt"}
+    assert hub.info("owner/model", "main", settings).checkpoints() == ("checkpoints/final.ckpt", "checkpoints/step=100.ckpt")
     with pytest.raises(DownloadError, match=r"no checkpoint 'best.ckpt'. There are: checkpoints/final.ckpt"):
         hub.download("owner/model", "main", settings, True, checkpoint="best.ckpt")
 

@@ -148,6 +148,29 @@ def test_folders_outside_are_not_imported(home: Path, tmp_path: Path) -> None:
     assert app.session_state["thread_model"] and not app.error
 
 
+def test_a_run_directory_with_several_checkpoints_lets_one_choose(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def submit(settings: Settings, kind: str, request: dict[str, Any], title: str = "", owner: str = "") -> tuple[str, str]:
+        asked.append((kind, request))
+        return "job", RunFolder.create(settings, kind, request, title).id
+
+    monkeypatch.setattr(local, "submit", submit)
+    run = tmp_path / "data" / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    for name in ("config.yaml", "pert_onehot_map.pt", "checkpoints/step=9.ckpt", "checkpoints/step=10.ckpt"):
+        (run / name).touch()
+    app = opened("models")
+    app.text_input(key="model_folder").set_value(str(run)).run()
+    box = app.selectbox(key="folder_checkpoint")
+    assert box.options == ["checkpoints/step=10.ckpt", "checkpoints/step=9.ckpt"] and box.value == box.options[0]
+    box.set_value("checkpoints/step=9.ckpt").run()
+    app.button(key="import_folder").click().run()
+    assert asked == [("convert", {"path": str(run / "checkpoints" / "step=9.ckpt"), "name": "run"})]
+
+
 def test_predict_submits_what_is_on_the_page(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
 

@@ -16,10 +16,10 @@ from pages.parts.models.embedding import import_embedding
 from pages.parts.widgets import errors_shown, finding
 from state_engine.attention.modes import measurable
 from state_engine.checkpoints.card import ModelCard
-from state_engine.checkpoints.recognise import what_is
+from state_engine.checkpoints.recognise import run_of, what_is
 from state_engine.config import Settings
 from state_engine.data.dataset import Dataset
-from state_engine.errors import listed
+from state_engine.errors import StateError, listed
 from state_engine.jobs import local
 from state_engine.library import hub
 from state_engine.library.datasets import DataEntry
@@ -138,6 +138,7 @@ def _from_folder(settings: Settings) -> None:
         "allowed folder."
     )
     text = st.text_input("Folder on this server", key="model_folder", placeholder="/models/ST-HVG-Replogle")
+    checkpoint = _checkpoint(_checkpoints_at(text, settings), "folder_checkpoint") if text else None
     if not (st.button("Import", key="import_folder", disabled=not text) and text):
         return
     path = allowed(Path(text), settings)
@@ -148,13 +149,31 @@ def _from_folder(settings: Settings) -> None:
         session.choose("model", _id(import_directory(path, settings)))
         st.rerun()
     elif found.kind == "arc":
-        _, run = local.submit(settings, "convert", {"path": str(path), "name": path.name}, f"Convert {path.name}")
+        chosen = path / checkpoint if checkpoint else path
+        name = run_of(path)[0].name
+        _, run = local.submit(settings, "convert", {"path": str(chosen), "name": name}, f"Convert {name}")
         st.session_state["model_job"] = run
         st.rerun()
     else:
         st.error(f"**{path.name} cannot be imported.**  \n{found.reason}", icon=":material/error:")
         for below in found.models[:20]:
             st.caption(f"A model is in {path / below}")
+
+
+def _checkpoints_at(text: str, settings: Settings) -> tuple[str, ...]:
+    """Return the checkpoints of a run directory; none of what may not be read or is something else, which the import reports."""
+    try:
+        path = allowed(Path(text), settings)
+    except StateError:
+        return ()
+    return what_is(path).checkpoints
+
+
+def _checkpoint(names: tuple[str, ...], key: str) -> str | None:
+    """Ask which checkpoint is meant where there are several; None takes the one that is meant by default."""
+    if len(names) < 2:
+        return None
+    return st.selectbox("Checkpoint", names, key=key, help="Without a choice: final, best, last, else the latest step.")
 
 
 def _from_zip(settings: Settings) -> None:
@@ -194,8 +213,9 @@ def _from_hub(settings: Settings) -> None:
         )
         return
     folder = st.selectbox("Model", facts.models, format_func=lambda m: m or "top folder", key="hub_folder")
+    checkpoint = _checkpoint(facts.checkpoints(folder), "hub_checkpoint")
     st.markdown(
-        f"Download: {size(facts.size(folder))}. Licence: **{facts.licence}**"
+        f"Download: {size(facts.size(folder, checkpoint))}. Licence: **{facts.licence}**"
         + (f", [read it]({facts.licence_url})" if facts.licence_url else "")
     )
     if facts.limits:
@@ -204,6 +224,7 @@ def _from_hub(settings: Settings) -> None:
     accepted = st.checkbox("I accept this licence. Arc Institute's weights may not be used commercially.", key="hub_accept")
     if st.button("Download", key="hub_download", type="primary", disabled=not accepted):
         request = {"repo": repo, "revision": facts.commit, "subfolder": folder, "accept_licence": accepted}
+        request["checkpoint"] = checkpoint or ""
         _, run = local.submit(settings, "download", request, f"Download {repo}")
         st.session_state["model_job"] = run
         del st.session_state["hub_facts"]

@@ -10,13 +10,13 @@ import streamlit as st
 from pages.parts.format import size
 from pages.parts.widgets import errors_shown, go
 from state_engine.checkpoints.embedding_card import EmbeddingCard
+from state_engine.checkpoints.recognise import embedding_kind
 from state_engine.config import Settings
 from state_engine.jobs import local
 from state_engine.library.embedding_models import (
     EmbeddingEntry,
     import_embedding_directory,
     list_embedding_models,
-    looks_like,
     remove_embedding,
 )
 
@@ -101,7 +101,7 @@ def import_embedding(path: Path, settings: Settings) -> bool:
     Raises:
         ModelError, RequestError: it is damaged, or not allowed.
     """
-    kind = looks_like(path)
+    kind = embedding_kind(path)
     if kind == "store":
         entry = import_embedding_directory(path, settings)
         st.session_state[SHOWN] = entry.card.id if entry.card else ""

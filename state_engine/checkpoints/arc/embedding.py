@@ -23,7 +23,7 @@ from torch import Tensor
 
 from state_engine.checkpoints.arc.pickles import load_torch
 from state_engine.checkpoints.embedding_card import FORMAT, EmbeddingCard, vocabulary_hash
-from state_engine.checkpoints.recognise import ordered_checkpoints
+from state_engine.checkpoints.recognise import candidates, choice_notes, find_checkpoint
 from state_engine.errors import CheckpointError, listed
 from state_engine.models.embedding_config import DATASET_WIDTH, EmbeddingConfig
 
@@ -31,7 +31,6 @@ CONFIG = "config.yaml"
 VECTORS = "protein_embeddings.pt"
 SAFETENSORS = "model.safetensors"
 COMPLETE = "Download the model again, or copy the file from where it was trained."
-ENDINGS = (".ckpt", ".safetensors", ".pt")
 
 DEAD = {
     r"dataset_encoder\..*": "the classifier of data sets",
@@ -63,16 +62,6 @@ class _Files:
     vectors: Path | None
 
 
-def is_arc_embedding(path: Path) -> bool:
-    """The file or folder looks like a State Embedding model of arc-state; decided from names alone."""
-    if path.is_file():
-        return path.suffix in ENDINGS
-    if (path / VECTORS).is_file() or ((path / SAFETENSORS).is_file() and (path / CONFIG).is_file()):
-        return True
-    transition = (path / "pert_onehot_map.pt").is_file() or (path / "checkpoints").is_dir()
-    return not transition and any(path.glob("*.ckpt"))
-
-
 def read_arc_embedding(path: Path, checkpoint: str | Path | None = None) -> tuple[EmbeddingCard, dict[str, Tensor], Tensor]:
     """Read a checkpoint.
 
@@ -91,7 +80,7 @@ def read_arc_embedding(path: Path, checkpoint: str | Path | None = None) -> tupl
     loaded = _read_safetensors(files.weights) if files.weights.suffix == ".safetensors" else load_torch(files.weights)
     weights = _weights(loaded, files.weights)
     inside: Mapping[str, Any] = loaded if isinstance(loaded, dict) and "state_dict" in loaded else {}
-    notes = [f"Read from {files.weights.name}."]
+    notes = choice_notes(files.weights.parent, files.weights)
     settings = _settings(inside, files, notes)
     names, vectors = _vectors(inside, files, notes)
     state_dict = _translate(weights, notes)
@@ -124,14 +113,8 @@ def _find(path: Path, checkpoint: str | Path | None) -> _Files:
 
 
 def _choose(folder: Path, wanted: str | Path | None) -> Path:
-    if wanted is not None:
-        for path in (folder / wanted, Path(wanted)):
-            if path.is_file():
-                return path
-        raise CheckpointError(f"There is no checkpoint {wanted} in {folder}.", fix="Leave it out to take the last one.")
-    checkpoints = ordered_checkpoints(p.name for p in folder.glob("*.ckpt") if p.is_file())
-    if checkpoints:
-        return folder / checkpoints[0]
+    if wanted is not None or candidates(folder):
+        return find_checkpoint(folder, wanted)
     if (folder / SAFETENSORS).is_file():
         return folder / SAFETENSORS
     bare = sorted(p for p in folder.glob("*.pt") if p.name != VECTORS)

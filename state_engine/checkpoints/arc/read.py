@@ -27,14 +27,12 @@ from state_engine.checkpoints.arc.architecture import GENE_KEYS, ArcArchitecture
 from state_engine.checkpoints.arc.names_in import translate
 from state_engine.checkpoints.arc.pickles import load_pickle, load_torch
 from state_engine.checkpoints.card import FORMAT, ModelCard
+from state_engine.checkpoints.recognise import COMPLETE, PERTURBATIONS, choice_notes, find_checkpoint, run_of
 from state_engine.errors import CheckpointError, listed
 
-PERTURBATIONS = "pert_onehot_map.pt"
 ENDINGS = (".torch", ".pt", ".pkl")
-PREFERRED = ("final.ckpt", "best.ckpt", "last.ckpt")
 DRUG_COLUMN, DRUG_CONTROL = "drugname_drugconc", "[('DMSO_TF', 0.0, 'uM')]"
 OFTEN_CONTROL = "non-targeting"
-COMPLETE = "Download the whole run directory again, or copy the file from where the model was trained."
 
 
 @dataclass(frozen=True)
@@ -45,17 +43,12 @@ class Labels:
     features: Tensor | None
 
 
-def is_arc(folder: Path) -> bool:
-    """The folder looks like an arc-state run directory."""
-    return (folder / PERTURBATIONS).is_file() or any(folder.glob("checkpoints/*.ckpt"))
-
-
 def read_arc(folder: Path, checkpoint: str | Path | None = None) -> tuple[ModelCard, dict[str, Tensor], Tensor | None]:
     """Read a run directory.
 
     Args:
-        folder: the run directory.
-        checkpoint: a .ckpt file, as a path or as a name in `checkpoints/`; None takes final, best, last, or the only one.
+        folder: the run directory, or a .ckpt file of it.
+        checkpoint: a .ckpt file, as a path or as a name in `checkpoints/`; None takes final, best, last, or the latest step.
 
     Returns:
         The card, the weights for a `TransitionModel`, and the perturbation features (labels, p) or None when one-hot.
@@ -64,13 +57,14 @@ def read_arc(folder: Path, checkpoint: str | Path | None = None) -> tuple[ModelC
         CheckpointError: a file is missing or damaged, or weights and hyper-parameters do not fit.
         UnsafePickleError: a file asks for more than numbers and containers.
     """
+    folder, named = run_of(folder)
     if not folder.is_dir():
         raise CheckpointError(f"There is no folder {folder}.", fix="Check the path.")
-    path = find_checkpoint(folder, checkpoint)
+    path = find_checkpoint(folder, checkpoint or named)
     loaded = load_torch(path)
     weights, hyper = _parts(loaded, path)
     architecture = read_architecture(hyper, list(weights))
-    notes = [f"Read from {path.name}.", *architecture.notes]
+    notes = [*choice_notes(folder, path), *architecture.notes]
     facts = _Facts(folder, hyper, notes)
     labels = _perturbations(folder, architecture.config.perturbation_dim)
     config, scale = architecture.config, architecture.lora[0] if architecture.lora else None
@@ -87,44 +81,21 @@ def read_arc(folder: Path, checkpoint: str | Path | None = None) -> tuple[ModelC
     return card, state_dict, labels.features
 
 
-def convert(arc_dir: Path, out_dir: Path, name: str | None = None) -> ModelCard:
+def convert(arc_dir: Path, out_dir: Path, name: str | None = None, checkpoint: str | Path | None = None) -> ModelCard:
     """Write a run directory in our format.
 
     Args:
-        arc_dir: the run directory.
+        arc_dir: the run directory, or a .ckpt file of it.
         out_dir: folder to make; it must not be there yet.
         name: the model's name for people; None takes the directory's.
+        checkpoint: which .ckpt file, see `read_arc`.
 
     Raises:
         CheckpointError: see `read_arc`, or `out_dir` is there already.
         UnsafePickleError: see `read_arc`.
     """
-
-    card, state_dict, features = read_arc(arc_dir)
+    card, state_dict, features = read_arc(arc_dir, checkpoint)
     return store.save_model(out_dir, dataclasses.replace(card, name=name or card.name), state_dict, features)
-
-
-def find_checkpoint(folder: Path, wanted: str | Path | None = None) -> Path:
-    """The .ckpt file of a run directory.
-
-    Raises:
-        CheckpointError: it is not there, or there are several and none is called final, best or last.
-    """
-    if wanted is not None:
-        for path in (Path(wanted), folder / "checkpoints" / wanted, folder / wanted):
-            if path.is_file():
-                return path
-        raise CheckpointError(f"There is no checkpoint {wanted} in {folder}.", fix="Leave it out to take the last one.")
-    found = sorted({*folder.glob("checkpoints/*.ckpt"), *folder.glob("*.ckpt")})
-    for name in PREFERRED:
-        if (first := next((path for path in found if path.name == name), None)) is not None:
-            return first
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = [path.name for path in found]
-        raise CheckpointError(f"{folder} has several checkpoints: {listed(names)}.", "None is called final.ckpt.", "Name one.")
-    raise CheckpointError(f"checkpoints/final.ckpt is missing in {folder}.", "It holds the weights.", COMPLETE)
 
 
 class _Facts:

@@ -7,6 +7,7 @@ from typing import Any
 
 from state_engine.analysis.embedding_map import fit_embedding
 from state_engine.checkpoints.embedding_store import LoadedEmbedding, convert_embedding, load_embedding
+from state_engine.checkpoints.recognise import stamp
 from state_engine.config import load_settings
 from state_engine.data.dataset import open_dataset
 from state_engine.device import choose_device, dtype_of
@@ -31,10 +32,8 @@ RESULT, MAP, SIMILAR, GENES_READ = "embedding.json", "projection.npz", "similar.
 def _model(request: EmbedRequest, warm: WarmCache) -> LoadedEmbedding:
     """The request's model, from the cache when the same files were loaded for the same device and precision."""
     path = Path(request.model)
-    files = [p for p in path.iterdir() if p.is_file()] if path.is_dir() else [path] if path.is_file() else []
-    stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in files))
     device = choose_device(request.device).kind
-    key = ("embedding", str(path), stamp, device, request.precision, request.checkpoint)
+    key = ("embedding", str(path), stamp(path), device, request.precision, request.checkpoint)
     return warm.get_or_load(key, lambda: load_embedding(path, device, dtype_of(request.precision), request.checkpoint))
 
 

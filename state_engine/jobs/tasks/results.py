@@ -15,7 +15,7 @@ from state_engine.attention.maps import maps_name
 from state_engine.challenge import submit as challenge
 from state_engine.checkpoints.arc.read import convert as convert_arc
 from state_engine.checkpoints.load import card_of
-from state_engine.checkpoints.recognise import what_is
+from state_engine.checkpoints.recognise import stamp, what_is
 from state_engine.checkpoints.store import LoadedModel, load_model
 from state_engine.config import load_settings
 from state_engine.data.dataset import open_dataset
@@ -42,9 +42,8 @@ TABLES_AT_ONCE = 24
 def _model(request: PredictionRequest, warm: WarmCache) -> LoadedModel:
     """The request's model, from the cache when the same files were loaded for the same device and precision."""
     folder = Path(request.model)
-    stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())) if folder.is_dir() else ()
     device = choose_device(request.device).kind
-    key = ("model", str(folder), stamp, device, request.precision, request.attention)
+    key = ("model", str(folder), stamp(folder), device, request.precision, request.attention)
     return warm.get_or_load(key, lambda: load_model(folder, device, dtype_of(request.precision), request.attention))
 
 
@@ -126,28 +125,29 @@ def attention(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, 
 
 
 def convert(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
-    """An arc-state run directory on this server into the library: {"path", "name"}."""
+    """An arc-state run directory or a checkpoint of it, on this server, into the library: {"path", "name"}."""
     settings = load_settings()
     return _into_library(allowed(Path(request["path"]), settings), request.get("name") or None, run, on_progress)
 
 
 def download(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
-    """A model from the hub into the library: {"repo", "revision", "subfolder", "accept_licence"}."""
-    settings = load_settings()
-    folder = hub.download(
-        request["repo"], request["revision"], settings, bool(request["accept_licence"]), request["subfolder"], on_progress
-    )
+    """A model from the hub into the library: {"repo", "revision", "subfolder", "accept_licence", "checkpoint"}."""
+    settings, checkpoint = load_settings(), request.get("checkpoint") or None
+    accepted, place = bool(request["accept_licence"]), request["subfolder"]
+    folder = hub.download(request["repo"], request["revision"], settings, accepted, place, on_progress, checkpoint)
     if what_is(folder).kind == "store":
         entry = import_directory(folder, settings)
         return {"model": entry.card.id if entry.card else ""}
     name = " ".join(filter(None, (request["repo"].split("/")[-1], request["subfolder"])))
-    return _into_library(folder, name, run, on_progress)
+    return _into_library(folder, name, run, on_progress, checkpoint)
 
 
-def _into_library(folder: Path, name: str | None, run: RunFolder, on_progress: OnProgress) -> dict[str, Any]:
+def _into_library(
+    folder: Path, name: str | None, run: RunFolder, on_progress: OnProgress, checkpoint: str | None = None
+) -> dict[str, Any]:
     on_progress(Progress("Reading the checkpoint"))
     target = run.path / "model"
-    card = convert_arc(folder, target, name)
+    card = convert_arc(folder, target, name, checkpoint)
     for note in card.notes:
         run.log(note)
     hub.credit(target, folder)

@@ -12,7 +12,9 @@ import pytest
 import torch
 import yaml
 
-from state_engine.checkpoints.arc.read import convert, is_arc, read_arc
+from state_engine.checkpoints.arc.read import convert, read_arc
+from state_engine.checkpoints.load import card_of
+from state_engine.checkpoints.recognise import what_is
 from state_engine.checkpoints.store import load_model, read_card
 from state_engine.errors import CheckpointError, UnsafePickleError
 
@@ -248,13 +250,34 @@ def test_checkpoints_are_chosen_by_name(run):
     made.checkpoint.rename(made.checkpoint.with_name("step=100.ckpt"))
     assert "Read from step=100.ckpt." in read_notes(made)
     shutil.copy(made.checkpoint.with_name("step=100.ckpt"), made.checkpoint.with_name("step=200.ckpt"))
-    with pytest.raises(CheckpointError, match=r"several checkpoints: step=100\.ckpt, step=200\.ckpt"):
-        read_arc(made.folder)
+    assert "Read from step=200.ckpt. step=200.ckpt is the first of 2 checkpoints: step=200.ckpt, step=100.ckpt." in read_notes(
+        made
+    )
     assert "Read from step=200.ckpt." in read_arc(made.folder, "step=200.ckpt")[0].notes
     shutil.copy(made.checkpoint.with_name("step=100.ckpt"), made.checkpoint.with_name("last.ckpt"))
     assert "Read from last.ckpt." in read_notes(made)
     with pytest.raises(CheckpointError, match=r"no checkpoint other\.ckpt"):
         read_arc(made.folder, "other.ckpt")
+
+
+def test_one_rule_says_which_checkpoint_is_meant_and_each_verb_takes_another(run, tmp_path):
+    """Disk, reader and converter agree; a checkpoint is named by its file wherever a model's folder is given."""
+    made = run()
+    made.checkpoint.rename(made.checkpoint.with_name("step=9.ckpt"))
+    first = made.checkpoint.with_name("step=9.ckpt")
+    loaded = torch.load(first, weights_only=False)
+    loaded["state_dict"] = {name: value + 1 for name, value in loaded["state_dict"].items()}
+    torch.save(loaded, made.checkpoint.with_name("step=10.ckpt"))
+    meant = what_is(made.folder).checkpoints[0]
+    assert meant == "checkpoints/step=10.ckpt"
+    latest = read_arc(made.folder)[0]
+    assert latest.weights_hash == read_arc(made.folder, "step=10.ckpt")[0].weights_hash == card_of(made.folder).weights_hash
+    other = card_of(first)
+    assert other.weights_hash != latest.weights_hash and other.name == latest.name == made.folder.name
+    assert "step=9.ckpt was chosen among 2 checkpoints: step=10.ckpt, step=9.ckpt." in other.notes
+    assert load_model(first).card == other == read_arc(made.folder, "checkpoints/step=9.ckpt")[0]
+    assert convert(made.folder, tmp_path / "ours", checkpoint="step=9.ckpt").weights_hash == other.weights_hash
+    assert what_is(first).checkpoints == ("checkpoints/step=9.ckpt",)
 
 
 def test_control_is_the_first_candidate_the_model_knows(run):
@@ -388,8 +411,8 @@ def test_convert_writes_our_store(run, tmp_path):
 
 
 def test_what_is_no_folder_or_no_run(tmp_path):
-    assert is_arc(FIXTURES / "state")
-    assert not is_arc(tmp_path)
+    assert what_is(FIXTURES / "state").kind == "arc"
+    assert what_is(tmp_path).kind == "unknown"
     with pytest.raises(CheckpointError, match="no folder"):
         read_arc(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match=r"final\.ckpt is missing"):
