@@ -32,7 +32,7 @@ def test_every_page_of_the_menu_has_its_file_for_deep_links() -> None:
     from pages.parts.navigation import names
 
     files = {path.stem for path in (ROOT / "pages").glob("*.py")} - {"__init__"}
-    assert files == set(names()) - {"home"}
+    assert files == set(names())
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (1440, "dark"), (420, "light")])

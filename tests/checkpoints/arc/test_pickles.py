@@ -3,7 +3,10 @@ from __future__ import annotations
 import collections
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from omegaconf import OmegaConf
 
 from state_engine.checkpoints.arc.pickles import load_pickle, load_torch
 from state_engine.errors import CheckpointError, UnsafePickleError
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Hostile:
@@ -143,3 +148,142 @@ def test_an_archive_that_unfolds_to_far_more_is_refused(tmp_path):
         archive.writestr("archive/data.pkl", b"\0" * 1_000_000)
     with pytest.raises(CheckpointError, match="1,000,000 bytes"):
         load_torch(tmp_path / "bomb.pt")
+
+
+# ---- files that lie about what they hold ----
+
+LIMIT = 4 << 30  # bytes of memory for a child that reads a hostile file
+
+
+def read_in_child(path, reader):
+    """What a child of 4 GB and 60 s says: "read", or the name of the error."""
+    code = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({LIMIT}, {LIMIT}))\n"
+        "import sys; from pathlib import Path; from state_engine.errors import StateError\n"
+        f"from state_engine.checkpoints.arc.pickles import {reader} as read\n"
+        "try: read(Path(sys.argv[1])); print('read')\n"
+        "except StateError as error: print(type(error).__name__, error.what)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def void_with_hidden_objects(n):
+    """An array whose dtype says void, while a field of its pickled state holds pointers to objects."""
+    dtype = (
+        b"cnumpy\ndtype\nX\x02\x00\x00\x00V8\x89\x88\x87R(K\x03X\x01\x00\x00\x00|NX\x01\x00\x00\x00a\x85}X\x01\x00\x00\x00a"
+        b"cnumpy\ndtype\nX\x02\x00\x00\x00O8\x89\x88\x87RK\x00\x86sK\x08K\x01K\x00tb"
+    )
+    latin = b"X\x06\x00\x00\x00latin1\x86R"
+    bytes_of = b"c_codecs\nencode\nX" + (8 * n).to_bytes(4, "little") + b"A" * (8 * n) + latin
+    first = b"c_codecs\nencode\nX\x01\x00\x00\x00b" + latin
+    return (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + first + b"\x87R(K\x01K"
+        + bytes([n]) + b"\x85" + dtype + b"\x89" + bytes_of + b"tb"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("reader", ["load_pickle", "load_torch"])
+def test_a_dtype_cannot_hide_pointers(tmp_path, reader):
+    body = b"\x80\x02}X\x05\x00\x00\x00names" + void_with_hidden_objects(20) + b"s."
+    path = tmp_path / "x.pkl"
+    path.write_bytes(body)
+    if reader == "load_torch":
+        path = tmp_path / "x.pt"
+        torch.save({"a": torch.zeros(1)}, tmp_path / "good.pt")
+        with zipfile.ZipFile(tmp_path / "good.pt") as good, zipfile.ZipFile(path, "w") as bad:
+            for entry in good.infolist():
+                bad.writestr(entry.filename, body if entry.filename.endswith("data.pkl") else good.read(entry))
+    assert read_in_child(path, reader).startswith("CheckpointError")
+
+
+def test_shared_lists_are_rebuilt_once(tmp_path):
+    shared = [0]
+    for _ in range(60):
+        shared = [shared, shared]
+    torch.save({"x": shared}, tmp_path / "x.ckpt")
+    found = load_torch(tmp_path / "x.ckpt")["x"]
+    assert found[0] is found[1]
+
+
+def test_a_list_in_itself_is_refused(tmp_path):
+    inner: list = []
+    inner.append(inner)
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(inner))
+    with pytest.raises(CheckpointError, match="lies in itself"):
+        load_pickle(tmp_path / "x.pkl")
+
+
+@pytest.mark.parametrize("as_key", [True, False])
+def test_nested_tuples_are_not_hashed(tmp_path, as_key):
+    nested = ("x",)
+    for _ in range(40):
+        nested = (nested, nested)
+    raw = pickle.dumps(nested, 2)[:-1]
+    (tmp_path / "x.pkl").write_bytes(raw[:2] + b"}" + raw[2:] + b"K\x01s." if as_key else raw + b".")
+    said = read_in_child(tmp_path / "x.pkl", "load_pickle")
+    assert said.startswith("CheckpointError") == as_key
+
+
+def test_one_number_repeated_is_no_tensor(tmp_path):
+    torch.save({"w": torch.zeros(1).expand(2_000_000, 1_000)}, tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match="in a storage of 1"):
+        load_torch(tmp_path / "x.ckpt")
+
+
+def test_views_of_one_storage_do_not_add_up_without_end(tmp_path):
+    base = torch.zeros(1_000_000)
+    torch.save([base[: 1_000_000 - i] for i in range(30)], tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match="bytes in a file of"):
+        load_torch(tmp_path / "x.ckpt")
+    torch.save({"a": base, "tied": base, "row": base[:10]}, tmp_path / "tied.ckpt")
+    assert load_torch(tmp_path / "tied.ckpt")["row"].shape == (10,)
+
+
+@pytest.mark.parametrize(
+    "kind", [lambda t: t.to_sparse(), lambda t: t.to("meta"), lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8)]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_that_are_not_plain_are_refused(tmp_path, kind):
+    torch.save({"w": kind(torch.ones(3, 3))}, tmp_path / "x.ckpt")
+    with pytest.raises((CheckpointError, UnsafePickleError)):
+        load_torch(tmp_path / "x.ckpt")
+
+
+def test_every_number_type_and_layout_comes_back(tmp_path):
+    dtypes = (
+        torch.float32,
+        torch.float64,
+        torch.float16,
+        torch.bfloat16,
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint8,
+    )
+    value = {str(dtype): torch.arange(12).reshape(3, 4).to(dtype) for dtype in dtypes}
+    value |= {"transposed": torch.arange(6.0).reshape(2, 3).T, "bool": torch.tensor([True, False]), "scalar": torch.tensor(2.5)}
+    value |= {"none": torch.empty(0), "part": torch.arange(10.0)[3:7], "parameter": torch.nn.Parameter(torch.ones(2))}
+    for new in (True, False):
+        torch.save(value, tmp_path / "x.pt", _use_new_zipfile_serialization=new)
+        read = load_torch(tmp_path / "x.pt")
+        assert read.keys() == value.keys()
+        for name, tensor in value.items():
+            assert read[name].dtype == tensor.dtype and torch.equal(read[name], tensor.detach()), name
+
+
+def test_writing_to_a_tensor_does_not_reach_the_file(tmp_path):
+    torch.save({"a": torch.zeros(4)}, tmp_path / "x.pt")
+    before = (tmp_path / "x.pt").read_bytes()
+    load_torch(tmp_path / "x.pt")["a"].fill_(7)
+    assert (tmp_path / "x.pt").read_bytes() == before
+
+
+def test_text_beyond_unicode_is_refused(tmp_path):
+    (tmp_path / "x.pkl").write_bytes(
+        pickle.dumps({"names": np.array(["abc"])}, protocol=4).replace(b"a\0\0\0b", b"a\xff\xff\xffb")
+    )
+    with pytest.raises(CheckpointError, match="do not exist"):
+        load_pickle(tmp_path / "x.pkl")
