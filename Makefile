@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 MARKERS ?= not slow and not parity and not browser and not gpu
+WORKERS ?= 2
 PORT ?= 8501
 
 .PHONY: run test check peers demo
@@ -21,7 +22,7 @@ run: $(VENV)/.runtime
 	$(BIN)/streamlit run app.py --server.port $(PORT)
 
 test: $(VENV)/.development check
-	$(BIN)/python -m pytest -m "$(MARKERS)"
+	$(BIN)/python -m pytest -m "$(MARKERS)" -n $(WORKERS) --durations=15
 
 check: $(VENV)/.development
 	$(BIN)/ruff check .

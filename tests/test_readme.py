@@ -63,6 +63,9 @@ def test_the_first_predict_command_runs_on_the_demo(tmp_path: Path) -> None:
 
 
 def test_the_folders_of_the_tree_are_there() -> None:
-    tree = next(block for block in README.split("```") if "pages/views/" in block)
-    for name in re.findall(r"^(\S+/)", tree, re.MULTILINE):
+    tree = next(block for block in README.split("```") if "\npages/" in block)
+    named = set(re.findall(r"^(\S+/)", tree, re.MULTILINE))
+    for name in named:
         assert (ROOT / name).is_dir(), name
+    packages = {f"state_engine/{p.parent.name}/" for p in (ROOT / "state_engine").glob("*/__init__.py")}
+    assert packages <= named, f"not in the tree: {packages - named}"
