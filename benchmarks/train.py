@@ -210,7 +210,7 @@ def validation_loss(sets: list[tuple[str, SetCells]], run: Path | None = None) -
     """Mean energy distance of a model's predictions on the sets; without a model, of the basal cells themselves."""
     import torch
 
-    from state_engine.checkpoints.store import load_model
+    from state_engine.checkpoints.load import load_model
     from state_engine.models.losses import energy_distance
 
     loaded = None if run is None else load_model(run)

@@ -46,7 +46,7 @@ _PUBLIC: dict[str, str] = {
     "load_cls_attention": "state_engine.embedding.gene_attention_table",
     "load_embedding": "state_engine.checkpoints.embedding_store",
     "load_maps": "state_engine.attention.maps",
-    "load_model": "state_engine.checkpoints.store",
+    "load_model": "state_engine.checkpoints.load",
     "load_settings": "state_engine.config",
     "open_dataset": "state_engine.data.dataset",
     "open_result": "state_engine.prediction.result",

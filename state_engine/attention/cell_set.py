@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from state_engine.checkpoints.store import LoadedModel, load_model
+from state_engine.checkpoints.load import LoadedModel, load_model
 from state_engine.data.cell_sets import draw_basal
 from state_engine.data.dataset import open_dataset
 from state_engine.data.expression import read_features

@@ -15,7 +15,7 @@ import numpy as np
 
 from state_engine import keys
 from state_engine.attention.modes import LEAST
-from state_engine.checkpoints.store import LoadedModel
+from state_engine.checkpoints.load import LoadedModel
 from state_engine.errors import RequestError
 from state_engine.models.config import AttentionMode
 from state_engine.prediction.predict import predict

@@ -28,7 +28,7 @@ from state_engine.prediction.request import contexts_of
 from state_engine.progress import OnProgress, silent
 
 if TYPE_CHECKING:
-    from state_engine.checkpoints.store import LoadedModel
+    from state_engine.checkpoints.load import LoadedModel
 
 RESULT = "result.h5ad"
 # fewer cannot be told apart: PDS ranks a perturbation among the others

@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from state_engine.checkpoints.folder import FORMAT as FORMAT
 from state_engine.models.config import AttentionMode, TransitionConfig
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)

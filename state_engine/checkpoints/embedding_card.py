@@ -6,19 +6,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from state_engine.checkpoints.card import TrainingSummary
-from state_engine.errors import CheckpointError, ConfigError
+from state_engine.checkpoints.folder import AGAIN, read_card_file
+from state_engine.checkpoints.folder import FORMAT as FORMAT
+from state_engine.errors import CheckpointError
 from state_engine.models.embedding_config import EmbeddingConfig
-from state_engine.plain import from_plain
 
-FORMAT = 1
 CARD = "embedding.json"
-ANEW = "Download or convert the model again."
 
 
 @dataclass(frozen=True)
@@ -86,20 +84,8 @@ def read_embedding_card(folder: Path) -> EmbeddingCard:
     path = folder / CARD
     if not path.is_file():
         fix = f"Convert it first: python -m state_engine convert --model {folder} --output DIR."
-        raise CheckpointError(f"There is no {CARD} in {folder}.", "A State Embedding model of ours has one.", fix)
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged.", f"It is not JSON: {error}.", ANEW) from error
-    version = plain.get("format") if isinstance(plain, dict) else None
-    if version != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {version!r}.", f"This version reads format {FORMAT}.", "Update STATE Explorer, or convert again."
-        )
-    try:
-        card = from_plain(EmbeddingCard, plain)
-    except ConfigError as error:
-        raise CheckpointError(f"{path} is not a card of a State Embedding model.", str(error), ANEW) from error
+        raise CheckpointError(f"There is no {CARD} in {folder}.", "A State Embedding model in our format has one.", fix)
+    card = read_card_file(path, EmbeddingCard, "a card of a State Embedding model")
     check_embedding_card(card)
     return card
 
@@ -118,4 +104,4 @@ def check_embedding_card(card: EmbeddingCard) -> None:
     if vocabulary_hash(card.vocabulary) != card.vocabulary_hash:
         wrong.append("the gene names are not those of its hash")
     if wrong:
-        raise CheckpointError(f"The card of '{card.name}' contradicts itself.", f"{'; '.join(wrong)}.", ANEW)
+        raise CheckpointError(f"The card of '{card.name}' contradicts itself.", f"{'; '.join(wrong)}.", AGAIN)

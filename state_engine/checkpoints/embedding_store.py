@@ -11,21 +11,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from state_engine.checkpoints import store
 from state_engine.checkpoints.arc.embedding import read_arc_embedding
 from state_engine.checkpoints.embedding_card import (
-    ANEW,
     CARD,
     FORMAT,
     EmbeddingCard,
@@ -33,14 +28,23 @@ from state_engine.checkpoints.embedding_card import (
     is_embedding_store,
     read_embedding_card,
 )
+from state_engine.checkpoints.folder import (
+    AGAIN,
+    MOST_LAYERS,
+    WEIGHTS,
+    check_hash,
+    check_tensors,
+    read_tensor,
+    read_tensors,
+    weights_hash,
+    write_folder,
+)
 from state_engine.checkpoints.recognise import embedding_kind
-from state_engine.errors import CheckpointError, listed
+from state_engine.errors import CheckpointError
 from state_engine.models.embedding import EmbeddingModel
 from state_engine.plain import to_plain
 
-WEIGHTS = "model.safetensors"
 GENES = "genes.safetensors"
-MOST_LAYERS = 512
 
 
 @dataclass(frozen=True)
@@ -132,21 +136,13 @@ def save_embedding(
     Raises:
         CheckpointError: the folder is there already, or card, weights and vectors do not belong together.
     """
-    if folder.exists() and not replace:
+    if folder.exists() and not replace:  # before the work of hashing
         raise CheckpointError(f"{folder} is there already.", fix="Choose another folder, or remove it first.")
     check_embedding_weights(card, state_dict, vectors)
     card = _hashed(card, state_dict, vectors)
     check_embedding_card(card)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
-    beside.mkdir()
-    try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}, beside / WEIGHTS)
-        save_file({"vectors": vectors.detach().cpu().contiguous()}, beside / GENES)
-        (beside / CARD).write_text(json.dumps(to_plain(card), indent=1, ensure_ascii=False), encoding="utf-8")
-        store._put(beside, folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    text = json.dumps(to_plain(card), indent=1, ensure_ascii=False)
+    write_folder(folder, (CARD, text), {WEIGHTS: state_dict, GENES: {"vectors": vectors}}, replace=replace)
     return card
 
 
@@ -175,24 +171,15 @@ def check_embedding_weights(card: EmbeddingCard, state_dict: dict[str, Tensor], 
     """
     config = card.config
     if config.layers > MOST_LAYERS:
-        raise CheckpointError(f"'{card.name}' has {config.layers} layers.", f"More than {MOST_LAYERS} are not read.", ANEW)
-    wanted = {name: tuple(tensor.shape) for name, tensor in _empty(card).state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
-    missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-    shapes = [f"{n} is {given[n]} instead of {wanted[n]}" for n in sorted(wanted.keys() & given.keys()) if given[n] != wanted[n]]
+        raise CheckpointError(f"'{card.name}' has {config.layers} layers.", f"More than {MOST_LAYERS} are not read.", AGAIN)
+    other: tuple[str, ...] = ()
     if tuple(vectors.shape) != (config.genes, config.token_dim):
-        shapes.append(f"gene vectors are {tuple(vectors.shape)} instead of {(config.genes, config.token_dim)}")
-    if missing or unexpected or shapes:
-        parts = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
-        raise CheckpointError(
-            f"The weights of '{card.name}' do not fit its network.",
-            " ".join(f"{len(names)} {word}: {listed(names, 8)}." for word, names in parts if names),
-            "Either the file is damaged, or it was made by a version with parts that are not known here.",
-        )
+        other = (f"gene vectors are {tuple(vectors.shape)} instead of {(config.genes, config.token_dim)}",)
+    check_tensors(card.name, {name: tuple(t.shape) for name, t in _empty(card).state_dict().items()}, state_dict, other)
 
 
 def _hashed(card: EmbeddingCard, state_dict: dict[str, Tensor], vectors: Tensor) -> EmbeddingCard:
-    whole = store.weights_hash(state_dict, vectors)
+    whole = weights_hash(state_dict, vectors)
     return dataclasses.replace(card, weights_hash=whole, id=whole[:12], format=FORMAT)
 
 
@@ -215,10 +202,7 @@ class _Undrawn(TorchFunctionMode):
 
 def _read_store(folder: Path) -> tuple[EmbeddingCard, dict[str, Tensor], Tensor]:
     card = read_embedding_card(folder)
-    state_dict, genes = store._read_tensors(folder / WEIGHTS), store._read_tensors(folder / GENES)
-    if set(genes) != {"vectors"}:
-        raise CheckpointError(f"{folder / GENES} holds {listed(sorted(genes))}.", "It must hold 'vectors'.", ANEW)
-    check_embedding_weights(card, state_dict, genes["vectors"])
-    if store.weights_hash(state_dict, genes["vectors"]) != card.weights_hash:
-        raise CheckpointError(f"The weights in {folder} are not those of its card.", "Their hashes differ.", ANEW)
-    return card, state_dict, genes["vectors"]
+    state_dict, vectors = read_tensors(folder / WEIGHTS), read_tensor(folder / GENES, "vectors")
+    check_embedding_weights(card, state_dict, vectors)
+    check_hash(folder, card.weights_hash, state_dict, vectors)
+    return card, state_dict, vectors

@@ -11,45 +11,34 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
-import uuid
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from state_engine.checkpoints.card import FORMAT, Calibration, ModelCard
-from state_engine.errors import CheckpointError, ConfigError, listed
+from state_engine.checkpoints.folder import (
+    AGAIN,
+    MOST_LAYERS,
+    WEIGHTS,
+    check_hash,
+    check_tensors,
+    read_card_file,
+    read_tensor,
+    read_tensors,
+    weights_hash,
+    write_folder,
+)
+from state_engine.errors import CheckpointError
 from state_engine.files import write_bytes
-from state_engine.models.config import AttentionMode
-from state_engine.plain import from_plain, to_plain
+from state_engine.plain import to_plain
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from state_engine.models.transition import TransitionModel
 
 CARD = "model.json"
 TRAINED = "model"  # the folder of a training has its model here, beside the files for arc-state
-WEIGHTS = "model.safetensors"
 FEATURES = "perturbations.safetensors"
-MOST_LAYERS = 512
-ANEW = "Download or convert the model again."
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model that is ready to predict.
-
-    Args:
-        card: what is known about it; `attention` is the mode chosen for this load.
-        module: the network, in eval mode.
-        perturbation_features: (labels, p), a row for each of `card.perturbations`.
-    """
-
-    card: ModelCard
-    module: TransitionModel
-    perturbation_features: Tensor
 
 
 def is_store(folder: Path) -> bool:
@@ -73,20 +62,8 @@ def read_card(folder: Path) -> ModelCard:
     if not path.is_file():
         fix = f"Convert it first: python -m state_engine convert --model {folder} --output DIR."
         is_theirs = (folder / "checkpoints").is_dir() or (folder / "var_dims.pkl").is_file()
-        raise CheckpointError(f"There is no {CARD} in {folder}.", "A model of ours has one.", fix if is_theirs else ANEW)
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged.", f"It is not JSON: {error}.", ANEW) from error
-    version = plain.get("format") if isinstance(plain, dict) else None
-    if version != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {version!r}.", f"This version reads format {FORMAT}.", "Update STATE Explorer, or convert again."
-        )
-    try:
-        card = from_plain(ModelCard, plain)
-    except ConfigError as error:
-        raise CheckpointError(f"{path} is not a model card.", str(error), ANEW) from error
+        raise CheckpointError(f"There is no {CARD} in {folder}.", "A model in our format has one.", fix if is_theirs else AGAIN)
+    card = read_card_file(path, ModelCard, "a model card")
     check_card(card)
     return card
 
@@ -119,22 +96,7 @@ def check_card(card: ModelCard) -> None:
     if max(config.backbone.layers, config.encoder_layers, config.decoder_layers) > MOST_LAYERS:
         wrong.append(f"more than {MOST_LAYERS} layers")
     if wrong:
-        raise CheckpointError(f"The card of '{card.name}' contradicts itself.", f"{'; '.join(wrong)}.", ANEW)
-
-
-def weights_hash(state_dict: dict[str, Tensor], features: Tensor | None = None) -> str:
-    """sha256 (hex) of names, types, shapes and bytes in the order of the names; perturbation features count as weights."""
-    import hashlib
-
-    import torch
-
-    digest = hashlib.sha256()
-    extra = {} if features is None else {"perturbations.features": features}
-    for name, tensor in sorted({**state_dict, **extra}.items()):
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        raise CheckpointError(f"The card of '{card.name}' contradicts itself.", f"{'; '.join(wrong)}.", AGAIN)
 
 
 def save_model(
@@ -160,26 +122,15 @@ def save_model(
     Raises:
         CheckpointError: the folder is there already, or card, weights and features do not belong together.
     """
-    from safetensors.torch import save_file
-
-    if folder.exists() and not replace:
+    if folder.exists() and not replace:  # before the work of hashing
         raise CheckpointError(f"{folder} is there already.", fix="Choose another folder, or remove it first.")
     check_weights(card, state_dict)
     check_features(card, features)
     whole = weights_hash(state_dict, features)
     card = dataclasses.replace(card, weights_hash=whole, id=whole[:12], format=FORMAT)
     check_card(card)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
-    beside.mkdir()
-    try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}, beside / WEIGHTS)
-        if features is not None:
-            save_file({"features": features.detach().cpu().contiguous()}, beside / FEATURES)
-        (beside / CARD).write_text(_card_text(card), encoding="utf-8")
-        _put(beside, folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    tensors = {WEIGHTS: state_dict, **({} if features is None else {FEATURES: {"features": features}})}
+    write_folder(folder, (CARD, _card_text(card)), tensors, replace=replace)
     return card
 
 
@@ -194,62 +145,13 @@ def set_calibration(folder: Path, calibration: Calibration | None) -> ModelCard:
     return card
 
 
-def load_model(
-    folder: Path,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
-    attention: AttentionMode | None = None,
-) -> LoadedModel:
-    """Load a model of our format, or an arc-state run directory.
-
-    Args:
-        folder: the model's folder, or that of a training.
-        device: where the weights go.
-        dtype: precision of the weights; None is float32.
-        attention: which cells of a set see which; None obeys the card.
-
-    Raises:
-        CheckpointError: files are missing or damaged; weights are missing, unexpected, of another shape, or not those of
-            the card.
-        UnsafePickleError: an arc-state file asks for more than numbers and containers.
-    """
-    import torch
-
-    from state_engine.checkpoints.arc.read import read_arc
-
-    ours = is_store(folder)
-    card, state_dict, features = _read(folder) if ours else read_arc(folder)
-    check_weights(card, state_dict)
-    check_features(card, features)
-    if ours and weights_hash(state_dict, features) != card.weights_hash:
-        raise CheckpointError(f"The weights in {folder} are not those of its card.", "Their hashes differ.", ANEW)
-    module = _empty(card)
-    module.load_state_dict(state_dict, assign=True)
-    module.to(device=device, dtype=dtype or torch.float32).eval().requires_grad_(False)
-    if attention is not None and attention != card.attention:
-        card = dataclasses.replace(card, attention=attention, attention_source="Chosen when the model was loaded.")
-    if features is None:
-        features = torch.eye(len(card.perturbations))
-    return LoadedModel(card, module, features.to(device=device, dtype=dtype or torch.float32))
-
-
 def check_weights(card: ModelCard, state_dict: dict[str, Tensor]) -> None:
     """The weights are those of the card's network, no more and no less.
 
     Raises:
         CheckpointError: names that are missing, unexpected, or have another shape.
     """
-    wanted = {name: tuple(tensor.shape) for name, tensor in _empty(card).state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
-    missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-    shapes = [f"{n} is {given[n]} instead of {wanted[n]}" for n in sorted(wanted.keys() & given.keys()) if given[n] != wanted[n]]
-    if missing or unexpected or shapes:
-        parts = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
-        raise CheckpointError(
-            f"The weights of '{card.name}' do not fit its network.",
-            " ".join(f"{len(names)} {word}: {listed(names, 8)}." for word, names in parts if names),
-            "Either the file is damaged, or it was made by a version with parts that are not known here.",
-        )
+    check_tensors(card.name, {name: tuple(t.shape) for name, t in empty_network(card).state_dict().items()}, state_dict)
 
 
 def check_features(card: ModelCard, features: Tensor | None) -> None:
@@ -261,7 +163,9 @@ def check_features(card: ModelCard, features: Tensor | None) -> None:
     wanted = (len(card.perturbations), card.config.perturbation_dim) if card.perturbation_encoding == "features" else None
     given = None if features is None else tuple(features.shape)
     if wanted != given:
-        raise CheckpointError(f"The perturbation features of '{card.name}' have shape {given}.", f"Its card says {wanted}.", ANEW)
+        raise CheckpointError(
+            f"The perturbation features of '{card.name}' have shape {given}.", f"Its card says {wanted}.", AGAIN
+        )
 
 
 def _card_text(card: ModelCard) -> str:
@@ -270,8 +174,8 @@ def _card_text(card: ModelCard) -> str:
     return json.dumps(plain, indent=1, ensure_ascii=False)
 
 
-def _empty(card: ModelCard) -> TransitionModel:
-    """The network without memory for its weights: costs nothing, whatever its size."""
+def empty_network(card: ModelCard) -> TransitionModel:
+    """Return the network without memory for its weights: costs nothing, whatever its size."""
     import torch
 
     from state_engine.models.transition import TransitionModel
@@ -280,39 +184,17 @@ def _empty(card: ModelCard) -> TransitionModel:
         return TransitionModel(card.config)
 
 
-def _read(folder: Path) -> tuple[ModelCard, dict[str, Any], Tensor | None]:
-    folder = model_folder(folder)
-    card = read_card(folder)
-    state_dict = _read_tensors(folder / WEIGHTS)
-    if card.perturbation_encoding == "one-hot":
-        return card, state_dict, None
-    features = _read_tensors(folder / FEATURES)
-    if set(features) != {"features"}:
-        raise CheckpointError(f"{folder / FEATURES} holds {listed(sorted(features))}.", "It must hold 'features'.", ANEW)
-    return card, state_dict, features["features"]
+def read_store(folder: Path) -> tuple[ModelCard, dict[str, Tensor], Tensor | None]:
+    """Return card, weights and perturbation features (labels, p) of a model in our format; None when they are one-hot.
 
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise CheckpointError(f"{path.name} is missing in {path.parent}.", "A model of ours has one.", ANEW)
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or truncated.", f"{error}.", ANEW) from error
-
-
-def _put(beside: Path, folder: Path) -> None:
-    """Rename `beside` to `folder`; a model that is there steps aside first and is removed last."""
-    old = beside.with_suffix(".old")
-    if folder.exists():
-        folder.rename(old)
-    try:
-        beside.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    Raises:
+        CheckpointError: files are missing, damaged, or not those of the card.
+    """
+    inner = model_folder(folder)
+    card = read_card(inner)
+    state_dict = read_tensors(inner / WEIGHTS)
+    features = None if card.perturbation_encoding == "one-hot" else read_tensor(inner / FEATURES, "features")
+    check_weights(card, state_dict)
+    check_features(card, features)
+    check_hash(folder, card.weights_hash, state_dict, features)
+    return card, state_dict, features

@@ -46,7 +46,7 @@ from state_engine.prediction.result_writer import ResultWriter, new_array
 from state_engine.progress import OnProgress, Progress, silent
 
 if TYPE_CHECKING:
-    from state_engine.checkpoints.store import LoadedModel
+    from state_engine.checkpoints.load import LoadedModel
 
 MOST_CELLS: Final = 2048
 BLOCK: Final = 1024

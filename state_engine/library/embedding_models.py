@@ -10,8 +10,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from state_engine.checkpoints.embedding_card import ANEW, CARD, EmbeddingCard, is_embedding_store, read_embedding_card
-from state_engine.checkpoints.store import WEIGHTS
+from state_engine.checkpoints.embedding_card import CARD, EmbeddingCard, is_embedding_store, read_embedding_card
+from state_engine.checkpoints.folder import AGAIN, WEIGHTS
 from state_engine.config import Settings
 from state_engine.errors import CheckpointError, ModelError, RequestError, listed
 from state_engine.files import size_on_disk
@@ -125,10 +125,10 @@ def _checked_card(folder: Path) -> EmbeddingCard:
     card = read_embedding_card(folder)
     # the id becomes part of a folder's name: from a foreign card it could be anything
     if not re.fullmatch(r"[0-9a-f]{64}", card.weights_hash) or card.id != card.weights_hash[:12]:
-        raise CheckpointError(f"The card of '{card.name}' has no valid id.", "It must be the start of its hash.", ANEW)
+        raise CheckpointError(f"The card of '{card.name}' has no valid id.", "It must be the start of its hash.", AGAIN)
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
     if missing:
-        raise CheckpointError(f"{listed(missing)} is missing in {folder.name}.", "", ANEW)
+        raise CheckpointError(f"{listed(missing)} is missing in {folder.name}.", "", AGAIN)
     for name in REQUIRED[1:]:
         check_safetensors(folder / name)
     return card

@@ -21,8 +21,7 @@ import numpy as np
 import pandas as pd
 
 from state_engine import keys
-from state_engine.checkpoints.load import card_of
-from state_engine.checkpoints.store import LoadedModel, load_model
+from state_engine.checkpoints.load import LoadedModel, card_of, load_model
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.expression import FeatureSource, read_features
 from state_engine.device import choose_device, dtype_of

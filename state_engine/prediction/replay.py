@@ -15,7 +15,7 @@ import numpy as np
 
 from state_engine import keys
 from state_engine.checkpoints.card import ModelCard
-from state_engine.checkpoints.store import LoadedModel, load_model
+from state_engine.checkpoints.load import LoadedModel, load_model
 from state_engine.data.cell_sets import ReplayWindow, replay_plan
 from state_engine.data.dataset import Choices, Dataset, open_dataset
 from state_engine.data.expression import FeatureSource, iter_features

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from state_engine.checkpoints.card import Calibration, ModelCard
-from state_engine.checkpoints.store import LoadedModel, load_model, set_calibration
+from state_engine.checkpoints.load import LoadedModel, load_model
+from state_engine.checkpoints.store import set_calibration
 from state_engine.data.cell_sets import draw_basal
 from state_engine.data.expression import FeatureSource, iter_features, read_features
 from state_engine.data.splits.apply import TRAIN, VAL

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from state_engine.checkpoints.card import ModelCard
-from state_engine.checkpoints.store import load_model, read_card, set_calibration
+from state_engine.checkpoints.load import load_model
+from state_engine.checkpoints.store import read_card, set_calibration
 from state_engine.data.splits.apply import Split
 from state_engine.effects.mixture import Condition
 from state_engine.effects.store import load_effects

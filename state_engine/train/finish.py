@@ -16,7 +16,8 @@ from state_engine import __version__
 from state_engine.checkpoints.arc.perturbation_vectors import read_features_file
 from state_engine.checkpoints.arc.write import TrainingFacts, write_arc
 from state_engine.checkpoints.card import FORMAT, ModelCard, TrainingSummary
-from state_engine.checkpoints.store import load_model, save_model
+from state_engine.checkpoints.load import load_model
+from state_engine.checkpoints.store import save_model
 from state_engine.data.perturbation_features import PerturbationFeatures
 from state_engine.data.splits.apply import Split
 from state_engine.errors import CheckpointError

@@ -18,7 +18,7 @@ from state_engine.errors import CheckpointError, listed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from state_engine.checkpoints.store import LoadedModel
+    from state_engine.checkpoints.load import LoadedModel
 
 FIRST_LINEAR = "perturbation_encoder.0.weight"  # (d, p): a column a label, when one-hot
 BATCHES = "batch_encoder.weight"  # (batches, d)

@@ -11,7 +11,8 @@ import pytest
 from state_engine import keys
 from state_engine.attention.compare_modes import check_attention
 from state_engine.attention.modes import measurable
-from state_engine.checkpoints.store import load_model, read_card
+from state_engine.checkpoints.load import load_model
+from state_engine.checkpoints.store import read_card
 from state_engine.data.dataset import open_dataset
 from state_engine.errors import RequestError
 from state_engine.prediction.predict import predict

@@ -10,16 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from state_engine.checkpoints.card import FORMAT, ModelCard, TrainingSummary
-from state_engine.checkpoints.store import (
-    CARD,
-    FEATURES,
-    WEIGHTS,
-    is_store,
-    load_model,
-    read_card,
-    save_model,
-    weights_hash,
-)
+from state_engine.checkpoints.folder import WEIGHTS, weights_hash
+from state_engine.checkpoints.load import load_model
+from state_engine.checkpoints.store import CARD, FEATURES, is_store, read_card, save_model
 from state_engine.errors import CheckpointError
 from state_engine.models.config import BackboneConfig, TransitionConfig
 from state_engine.models.transition import TransitionModel

@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from state_engine.checkpoints.embedding_card import read_embedding_card
-from state_engine.checkpoints.store import load_model, read_card
+from state_engine.checkpoints.load import load_model
+from state_engine.checkpoints.store import read_card
 from state_engine.data.dataset import open_dataset
 from state_engine.demo.cells import HELD_OUT, TABLES, Design, write_simulated
 from state_engine.demo.embedding import demo_genes, make_demo_embedding

@@ -12,7 +12,7 @@ import torch
 
 from state_engine.checkpoints.arc.names_in import translate
 from state_engine.checkpoints.arc.read import convert
-from state_engine.checkpoints.store import LoadedModel, load_model
+from state_engine.checkpoints.load import LoadedModel, load_model
 from state_engine.data.cell_sets import replay_plan
 from state_engine.data.dataset import Choices
 from state_engine.models.backbones import Backbone

@@ -11,7 +11,7 @@ import anndata
 import numpy as np
 import pytest
 
-from state_engine.checkpoints.store import load_model
+from state_engine.checkpoints.load import load_model
 from state_engine.prediction.replay import ReplayRequest, replay
 from tests.parity.make_fixtures import add_embedding, cells_job, expected_of, model_jobs, run_peer
 from tests.parity.test_fixtures import AS_THE_REFERENCE, CHOICES, TOLERANCE, worst

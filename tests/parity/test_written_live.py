@@ -16,7 +16,7 @@ import torch
 
 from state_engine.checkpoints.arc.read import read_arc
 from state_engine.checkpoints.arc.write import write_arc
-from state_engine.checkpoints.store import load_model
+from state_engine.checkpoints.load import load_model
 from state_engine.models.config import BackboneConfig, DecoderConfig, TransitionConfig
 from state_engine.models.transition import TransitionModel
 from state_engine.prediction.replay import ReplayRequest, replay

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from state_engine import keys
-from state_engine.checkpoints.store import load_model, save_model
+from state_engine.checkpoints.load import load_model
+from state_engine.checkpoints.store import save_model
 from state_engine.data.dataset import Choices
 from state_engine.data.embedding_record import EMBEDDINGS
 from state_engine.errors import ConfigError, DeviceError, IncompatibleError, JobCancelled, LabelError, UnknownLabelError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from state_engine.checkpoints.store import load_model
+from state_engine.checkpoints.load import load_model
 from state_engine.data.cell_sets import replay_plan
 from state_engine.data.dataset import Choices
 from state_engine.errors import RepresentationError, UnknownLabelError

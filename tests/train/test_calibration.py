@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from state_engine.checkpoints.store import LoadedModel, load_model, read_card
+from state_engine.checkpoints.load import LoadedModel, load_model
+from state_engine.checkpoints.store import read_card
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.splits.apply import TEST, TRAIN, VAL, Split, apply_plan
 from state_engine.data.splits.plan import FewShot, SplitPlan, ZeroShot

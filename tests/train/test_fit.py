@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from state_engine.checkpoints.arc.read import read_arc
-from state_engine.checkpoints.load import card_of
+from state_engine.checkpoints.load import card_of, load_model
 from state_engine.checkpoints.recognise import what_is
-from state_engine.checkpoints.store import load_model, read_card
+from state_engine.checkpoints.store import read_card
 from state_engine.data.dataset import Choices
 from state_engine.data.splits.apply import Split
 from state_engine.data.splits.plan import FewShot, SplitPlan

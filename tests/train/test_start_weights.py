@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from state_engine.checkpoints.store import LoadedModel
+from state_engine.checkpoints.load import LoadedModel
 from state_engine.errors import CheckpointError
 from state_engine.models.config import BackboneConfig
 from state_engine.models.transition import TransitionModel

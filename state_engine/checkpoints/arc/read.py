@@ -27,6 +27,7 @@ from state_engine.checkpoints.arc.architecture import GENE_KEYS, ArcArchitecture
 from state_engine.checkpoints.arc.names_in import translate
 from state_engine.checkpoints.arc.pickles import load_pickle, load_torch
 from state_engine.checkpoints.card import FORMAT, ModelCard
+from state_engine.checkpoints.folder import weights_hash
 from state_engine.checkpoints.recognise import COMPLETE, PERTURBATIONS, choice_notes, find_checkpoint, run_of
 from state_engine.errors import CheckpointError, listed
 
@@ -74,10 +75,11 @@ def read_arc(folder: Path, checkpoint: str | Path | None = None) -> tuple[ModelC
         notes.append(f"LoRA adapters of rank {architecture.lora[1]} were merged into the weights.")
     if dropped:
         notes.append(f"Left out, without influence on predictions: {listed(dropped, 4)}.")
-    hashed = store.weights_hash(state_dict, labels.features)
+    hashed = weights_hash(state_dict, labels.features)
     card = _card(folder, architecture, facts, labels, hashed)
     store.check_card(card)
     store.check_weights(card, state_dict)
+    store.check_features(card, labels.features)
     return card, state_dict, labels.features
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from state_engine.checkpoints.store import load_model
+from state_engine.checkpoints.load import load_model
 from state_engine.config import load_settings
 from state_engine.data.splits.plan import parse_plan
 from state_engine.device import choose_device, dtype_of

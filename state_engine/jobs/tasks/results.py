@@ -14,9 +14,8 @@ from state_engine.attention.compare_modes import check_attention
 from state_engine.attention.maps import maps_name
 from state_engine.challenge import submit as challenge
 from state_engine.checkpoints.arc.read import convert as convert_arc
-from state_engine.checkpoints.load import card_of
+from state_engine.checkpoints.load import LoadedModel, card_of, load_model
 from state_engine.checkpoints.recognise import stamp, what_is
-from state_engine.checkpoints.store import LoadedModel, load_model
 from state_engine.config import load_settings
 from state_engine.data.dataset import open_dataset
 from state_engine.data.variable_genes import add_hvgs

@@ -13,9 +13,9 @@ import torch
 import yaml
 
 from state_engine.checkpoints.arc.read import convert, read_arc
-from state_engine.checkpoints.load import card_of
+from state_engine.checkpoints.load import card_of, load_model
 from state_engine.checkpoints.recognise import what_is
-from state_engine.checkpoints.store import load_model, read_card
+from state_engine.checkpoints.store import read_card
 from state_engine.errors import CheckpointError, UnsafePickleError
 
 FIXTURES = Path(__file__).resolve().parents[2] / "parity" / "fixtures"

@@ -12,8 +12,9 @@ import yaml
 
 from state_engine.checkpoints.arc.read import read_arc
 from state_engine.checkpoints.arc.write import TrainingFacts, write_arc
+from state_engine.checkpoints.load import load_model
 from state_engine.checkpoints.recognise import what_is
-from state_engine.checkpoints.store import load_model, save_model
+from state_engine.checkpoints.store import save_model
 from state_engine.errors import CheckpointError
 from state_engine.models.config import BackboneConfig, DecoderConfig
 from state_engine.models.transition import TransitionModel
