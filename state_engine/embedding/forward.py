@@ -5,29 +5,26 @@ Notation: m cells, p positions of a sentence, h heads, t positions of the transf
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
+from state_engine.data.ahead import Ahead
 from state_engine.data.cell_sentences import SentenceMaker, Sentences
 from state_engine.data.dataset import Dataset
-from state_engine.errors import DeviceError
 from state_engine.models.embedding import EmbeddingModel
+from state_engine.models.pass_size import PassSize
 
 # tokens a forward pass: what stays in the caches of one core; a GPU wants many more
 TOKENS_A_PASS = {"cpu": 4096, "cuda": 131072, "mps": 16384}
 MOST_WORKERS = 32
 VALUES_A_BLOCK = 4_000_000
-AHEAD = 2  # blocks that wait for the model
-TURN = 0.1  # seconds after which a full queue is tried again
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +59,16 @@ class EmbeddingRunner:
     def __init__(
         self, model: EmbeddingModel, batch_size: int | None = None, on_remark: Callable[[str], None] = lambda text: None
     ) -> None:
-        self.model, self.on_remark = model.eval(), on_remark
+        self.model = model.eval()
         self.device = model.cls_token.device
         usual = TOKENS_A_PASS.get(self.device.type, 4096) // model.config.tokens
-        self.batch_size = batch_size or max(1, usual)
+        self.passes = PassSize(batch_size or usual, self.device, on_remark)
         self.workers = min(torch.get_num_threads(), MOST_WORKERS) if self.device.type == "cpu" else 1
+
+    @property
+    def batch_size(self) -> int:
+        """Cells in a forward pass."""
+        return self.passes.cells
 
     def run(self, blocks: Iterable[Sentences], attention: bool = False) -> Iterator[Embedded]:
         """Embeds cells in their order, a forward pass at a time.
@@ -101,37 +103,20 @@ class EmbeddingRunner:
                 start += size
 
     def _result(self, part: Sentences, future: Future[Embedded], attention: bool) -> Iterator[Embedded]:
-        try:
-            yield future.result()
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_lack_of_memory(error):
-                raise
-            yield from self._in_halves(part, attention, error)
+        """The cells of a pass; when they did not fit into memory, in passes half as large."""
+        result = self._attempt(part, future.result)
+        yield from [result] if result is not None else self._in_halves(part, attention)
 
-    def _in_halves(self, part: Sentences, attention: bool, error: BaseException) -> Iterator[Embedded]:
-        """The cells in passes half as large, and those to come as well."""
-        if len(part) == 1:
-            raise DeviceError(
-                f"One cell does not fit into the memory of the {self.device.type.upper()}.",
-                str(error).splitlines()[0],
-                "Choose bf16, or another device.",
-            ) from error
+    def _in_halves(self, part: Sentences, attention: bool) -> Iterator[Embedded]:
         half = len(part) // 2
-        if half < self.batch_size:
-            self.batch_size = half
-            self.on_remark(f"Out of memory: going on with {half:,} cells a pass, half as many as before.")
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
         for start in range(0, len(part), half):
             piece = part[start : start + half]
-            try:
-                made = self._forward(piece, attention)
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as again:
-                if not _is_lack_of_memory(again):
-                    raise
-                yield from self._in_halves(piece, attention, again)
-            else:
-                yield made
+            result = self._attempt(piece, partial(self._forward, piece, attention))
+            yield from [result] if result is not None else self._in_halves(piece, attention)
+
+    def _attempt(self, part: Sentences, run: Callable[[], Embedded]) -> Embedded | None:
+        whole = "One cell" if len(part) == 1 else ""
+        return self.passes.attempt(run, len(part), whole, "Choose bf16, or another device.")
 
     @torch.inference_mode()
     def _forward(self, part: Sentences, attention: bool) -> Embedded:
@@ -155,52 +140,7 @@ def read_sentences(dataset: Dataset, maker: SentenceMaker, cells: np.ndarray | N
 
 def stream(dataset: Dataset, maker: SentenceMaker, timing: Timing, cells: np.ndarray | None = None) -> Iterator[Sentences]:
     """`read_sentences`, made ahead in a thread; memory of a few blocks."""
-    blocks = ahead(read_sentences(dataset, maker, cells, timing))
-    try:
-        while True:
-            start = time.perf_counter()
-            block = next(blocks, None)
-            timing.waited += time.perf_counter() - start
-            if block is None:
-                return
+    with Ahead(read_sentences(dataset, maker, cells, timing), name="cell sentences") as blocks:
+        for block in blocks:
+            timing.waited = blocks.waited_first + blocks.waited
             yield block
-    finally:
-        blocks.close()
-
-
-def ahead(items: Iterator[Sentences], depth: int = AHEAD) -> Generator[Sentences]:
-    """The items of an iterator, made in a thread up to `depth` ahead; an error in the thread is raised here."""
-    made: queue.Queue[Sentences | BaseException | None] = queue.Queue(depth)
-    stopped = threading.Event()
-
-    def put(item: Sentences | BaseException | None) -> None:
-        while not stopped.is_set():
-            with suppress(queue.Full):
-                made.put(item, timeout=TURN)
-                return
-
-    def work() -> None:
-        try:
-            for item in items:
-                put(item)
-                if stopped.is_set():
-                    return
-            put(None)
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
-            put(error)
-
-    thread = threading.Thread(target=work, name="cell sentences", daemon=True)
-    thread.start()
-    try:
-        while (item := made.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
-
-
-def _is_lack_of_memory(error: BaseException) -> bool:
-    """The CPU's allocator raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

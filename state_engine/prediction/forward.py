@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from state_engine.errors import DeviceError
 from state_engine.models.config import AttentionMode
+from state_engine.models.pass_size import PassSize
 from state_engine.models.transition import TransitionModel, TransitionOutput
 
 # cells a forward pass: where the matrix units of a CPU are busy; a GPU wants many more
@@ -67,9 +68,9 @@ class SetRunner:
         on_remark: Callable[[str], None] = lambda text: None,
     ) -> None:
         parameter = next(model.parameters())
-        self.model, self.attention, self.on_remark = model.eval(), attention, on_remark
+        self.model, self.attention = model.eval(), attention
         self.device, self.dtype = parameter.device, parameter.dtype
-        self.cells_a_pass = cells_a_pass or CELLS_A_PASS.get(self.device.type, 2048)
+        self.passes = PassSize(cells_a_pass or CELLS_A_PASS.get(self.device.type, 2048), self.device, on_remark)
         self._features = perturbations.to(self.device, self.dtype)
         self._encoded: dict[int, Tensor] = {}
         self._basal = torch.empty(0)
@@ -81,7 +82,7 @@ class SetRunner:
         encoded, kept = [], []
         for values in blocks:
             basal = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
-            for part in basal.split(max(1, self.cells_a_pass)):
+            for part in basal.split(self.passes.cells):
                 encoded.append(self.model.encode_basal(part.to(self.device, self.dtype)))
             if self.model.needs_basal:
                 kept.append(basal)
@@ -97,7 +98,10 @@ class SetRunner:
         pending = sorted(tasks, key=lambda task: len(task.cells))
         while pending:
             batch = self._next(pending)
-            results = self._try(batch)
+            cells = sum(len(task.cells) for task in batch)
+            whole = f"One set of {cells} cells" if len(batch) == 1 else ""
+            fix = "Choose a smaller set size, bf16, or another device."
+            results = self.passes.attempt(partial(self._forward, batch), cells, whole, fix)
             if results is not None:
                 pending = pending[len(batch) :]
                 yield from results
@@ -108,27 +112,10 @@ class SetRunner:
         cells, batch = 0, list[SetTask]()
         for task in pending:
             cells += len(task.cells)
-            if batch and (cells > self.cells_a_pass or (same_size and len(task.cells) != len(batch[0].cells))):
+            if batch and (cells > self.passes.cells or (same_size and len(task.cells) != len(batch[0].cells))):
                 break
             batch.append(task)
         return batch
-
-    def _try(self, batch: list[SetTask]) -> list[SetResult] | None:
-        """The results, or None after the pass was made smaller for lack of memory."""
-        try:
-            return self._forward(batch)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            if len(batch) == 1:
-                raise DeviceError(
-                    f"One set of {len(batch[0].cells)} cells does not fit into the memory of the {self.device.type.upper()}.",
-                    str(error).splitlines()[0],
-                    "Choose a smaller set size, bf16, or another device.",
-                ) from error
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            self.cells_a_pass = max(1, sum(len(task.cells) for task in batch) // 2)
-            self.on_remark(f"Out of memory: going on with {self.cells_a_pass:,} cells a pass, half as many as before.")
-            return None
 
     @torch.inference_mode()
     def _forward(self, batch: list[SetTask]) -> list[SetResult]:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.load import card_of
+from state_engine.data.ahead import Ahead
 from state_engine.data.splits.apply import Split
 from state_engine.device import Device, choose_device
 from state_engine.errors import CheckpointError, JobCancelled, RunError
@@ -33,7 +34,7 @@ from state_engine.train.cells import TrainingCells, choose_inputs, read_training
 from state_engine.train.finish import card_of_training, read_vectors, save_training, start_from, vectors_of
 from state_engine.train.folds import calibrating_places
 from state_engine.train.length import settled
-from state_engine.train.mini_batches import Ahead, SetCells, SetSchedule, gather, validation_rows
+from state_engine.train.mini_batches import SetCells, SetSchedule, gather, validation_rows
 from state_engine.train.request import TrainRequest
 from state_engine.train.run_folder import (
     CACHE,
@@ -52,6 +53,7 @@ from state_engine.train.run_folder import (
 from state_engine.versions import package_versions
 
 SETS_A_PASS = 8  # validation sets predicted together
+AHEAD = 4  # mini-batches that wait for their step
 
 
 def train_transition(
@@ -230,7 +232,8 @@ class _Loader:
             return self._made(gather(self.cells, self.schedule.rows(step, share)), self._pin)
 
         self.close()
-        self.ahead = Ahead(make, self.trainer.global_step, self.request.steps)
+        steps = range(self.trainer.global_step, self.request.steps)
+        self.ahead = Ahead(map(make, steps), AHEAD, "mini-batches")
         return self.ahead
 
     def close(self) -> None:

@@ -1,33 +1,25 @@
-"""Which cells a step sees, and having them ready in time.
+"""Which cells a training step sees.
 
 Mini-batch k depends on the seed and k alone, so that a training that was cut off goes on as if it had not been. A pass takes
 every group as often as its cells fill sets (at least once), in an order drawn anew for each pass; or each set's context is drawn,
 all alike, and then the group. Cells of a set are drawn without repeats; a group smaller than the set gives a smaller set, or (`fill`)
 each of its cells once, then some again.
 
-Boundary: row numbers and numpy arrays; a thread of its own gathers mini-batches ahead of the one who asks.
+Boundary: row numbers and numpy arrays; `state_engine.data.ahead` has them gathered while a step is computed.
 
 Notation: b sets, s cells in a full set, n cells of all sets of a mini-batch, set after set, g features.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeVar
 
 import numpy as np
 
 from state_engine.train.cell_features import CellFeatures
 from state_engine.train.cells import Group, TrainingCells
 from state_engine.train.request import Balance
-
-AHEAD = 4
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,59 +211,3 @@ def _mixed(features: CellFeatures, rows: np.ndarray, others: np.ndarray | None, 
         at = np.flatnonzero(share)
         values[at] += share[at, None] * (features.gather(others[at]) - values[at])
     return values
-
-
-class Ahead(Iterator[T]):
-    """Items 0, 1, ... of a function, made in a thread before they are asked for.
-
-    Args:
-        make: item k.
-        start, stop: which ones.
-        ahead: most items that wait.
-
-    What `make` raises is raised where the item is asked for. `waited` is the time (s) spent waiting for items after the first.
-    """
-
-    def __init__(self, make: Callable[[int], T], start: int, stop: int, ahead: int = AHEAD) -> None:
-        self.waited = 0.0
-        self._left = stop - start
-        self._first = True
-        self._items: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=ahead)
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(make, start, stop), name="mini-batches", daemon=True)
-        self._thread.start()
-
-    def __next__(self) -> T:
-        if self._left <= 0:
-            raise StopIteration
-        began = time.perf_counter()
-        item, error = self._items.get()
-        if not self._first:
-            self.waited += time.perf_counter() - began
-        self._first = False
-        self._left -= 1
-        if error is not None:
-            self._left = 0
-            raise error
-        return item  # type: ignore[return-value]
-
-    def close(self) -> None:
-        """Stop the thread; what waits is dropped."""
-        self._closed.set()
-        self._left = 0
-        self._thread.join()
-
-    def _work(self, make: Callable[[int], T], start: int, stop: int) -> None:
-        for k in range(start, stop):
-            try:
-                ready: tuple[T | None, BaseException | None] = (make(k), None)
-            except BaseException as error:  # noqa: BLE001 - handed to the one who asks
-                ready = (None, error)
-            while not self._closed.is_set():
-                try:
-                    self._items.put(ready, timeout=0.1)
-                    break
-                except queue.Full:
-                    continue
-            if self._closed.is_set() or ready[1] is not None:
-                return

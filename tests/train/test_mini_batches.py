@@ -1,16 +1,13 @@
-"""Mini-batches depend on seed and step alone, pass over all groups, and are ready before they are asked for."""
+"""Mini-batches depend on seed and step alone and pass over all groups."""
 
 from __future__ import annotations
-
-import threading
-import time
 
 import numpy as np
 import pytest
 
 from state_engine.train.cell_features import DenseFeatures
 from state_engine.train.cells import Group, TrainingCells
-from state_engine.train.mini_batches import Ahead, SetRows, SetSchedule, draw, gather, validation_rows
+from state_engine.train.mini_batches import SetRows, SetSchedule, draw, gather, validation_rows
 
 GROUPS = (
     Group(0, "A", np.arange(40), np.arange(40)),
@@ -126,39 +123,3 @@ def test_validation_sets_are_fixed_and_take_turns():
     assert len(rows.perturbations) == 4 and set(rows.perturbations[:3]) == {0, 1, 2}
     assert len(validation_rows(GROUPS, 10, 99, 0).perturbations) == 4 + 1 + 1
     assert validation_rows((), 10, 4, 0) is None
-
-
-def test_items_come_in_order_and_are_made_ahead():
-    made = []
-
-    def make(k: int) -> int:
-        made.append(k)
-        return k
-
-    items = Ahead(make, 3, 9, ahead=2)
-    assert next(items) == 3
-    deadline = time.monotonic() + 5
-    while len(made) < 4 and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert made[:4] == [3, 4, 5, 6]  # one taken, two wait, one is at the door
-    assert list(items) == [4, 5, 6, 7, 8] and items.waited >= 0
-
-
-def test_an_error_comes_out_where_the_item_is_asked_for():
-    def make(k: int) -> int:
-        if k == 1:
-            raise ValueError("broken")
-        return k
-
-    items = Ahead(make, 0, 5)
-    assert next(items) == 0
-    with pytest.raises(ValueError, match="broken"):
-        next(items)
-    assert list(items) == []
-
-
-def test_closing_stops_the_thread():
-    items = Ahead(lambda k: k, 0, 10**9)
-    assert next(items) == 0
-    items.close()
-    assert "mini-batches" not in {t.name for t in threading.enumerate()} and list(items) == []
