@@ -26,8 +26,7 @@ from state_engine.data.files.matrices import MatrixFacts, dense, read_rows
 from state_engine.data.files.safety import FileFacts, check_file
 from state_engine.data.genes import GeneNames, gene_names
 from state_engine.data.labels import Labels, decide_labels
-from state_engine.data.sampling import scale_of_file
-from state_engine.data.scale import Scale, ScaleDecision
+from state_engine.data.scale import Scale, ScaleDecision, scale_of_file
 from state_engine.errors import LabelError, RepresentationError, UnreadableFileError, listed
 
 CSC_PASS = 50_000_000  # stored values kept in memory at once when cells of such a matrix are read one after the other
@@ -70,7 +69,6 @@ class Dataset:
         expression: the representation that holds the expression; None when the file has only embeddings.
         scale: of the expression.
         columns: obs column -> labels of all cells, for every column of labels.
-        notes: what a person should know, sentences.
         embeddings: key of obsm -> how it was made, where the file says so.
     """
 
@@ -82,7 +80,6 @@ class Dataset:
     expression: str | None
     scale: ScaleDecision
     columns: dict[str, pd.Categorical] = field(repr=False)
-    notes: tuple[str, ...] = ()
     embeddings: dict[str, EmbeddingFacts] = field(default_factory=dict)
 
     @property
@@ -97,6 +94,20 @@ class Dataset:
     def representations(self) -> tuple[MatrixFacts, ...]:
         """The matrices that `read` knows."""
         return self.file.matrices
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a person would want to correct, or to know before trusting a result: sentences, most important first."""
+        without = tuple(c for c in self.contexts if self.labels.control is not None and not len(self.control_rows(c)))
+        labels = self.labels.notes(self.contexts, without, self.choices.control is not None)
+        file = list(self.file.notes)
+        if self.expression is not None and self.representation(self.expression).layout == "csc":
+            file.append(f"{self.expression} is stored by gene (CSC): reading cells takes a pass over the whole file.")
+        if self.expression not in (None, "X"):
+            file.append(f"The expression is taken from {self.expression}.")
+        if self.file.has_raw:
+            file.append("The file's 'raw' part is not read.")
+        return (*labels, *self.scale.notes, *self.genes.chosen.notes, *file)
 
     @cached_property
     def obs_names(self) -> np.ndarray:
@@ -303,11 +314,7 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
     genes = gene_names(gene_columns, choices.gene_column)
     expression = _expression(facts, choices.expression)
     scale = scale_of_file(facts, expression, marked, choices.scale)
-    opened = Dataset(path, choices, facts, labels, genes, expression, scale, columns)
-    from state_engine.data.describe import notes_on
-
-    made = embeddings_of(path)
-    return Dataset(path, choices, facts, labels, genes, expression, scale, columns, notes_on(opened), made)
+    return Dataset(path, choices, facts, labels, genes, expression, scale, columns, embeddings_of(path))
 
 
 def _expression(facts: FileFacts, wanted: str | None) -> str | None:

@@ -18,13 +18,9 @@ import scipy.sparse as sp
 from state_engine.data.dataset import Dataset
 from state_engine.data.files.matrices import dense
 from state_engine.data.genes import GeneMatch, match_names
-from state_engine.data.scale import ScaleDecision, decide_scale
+from state_engine.data.scale import DEPTH as DEPTH
 from state_engine.errors import GeneError, RepresentationError
 
-__all__ = ["FeatureSource", "HvgChoice", "ScaleDecision", "choose_hvgs", "decide_scale", "hvg_choice", "iter_features",
-           "match_genes", "normalise", "read_features"]  # fmt: skip
-
-DEPTH = 1e4
 HVG_CELLS = 20_000
 
 
@@ -108,11 +104,6 @@ class HvgChoice:
 
     names: tuple[str, ...]
     method: str
-
-
-def choose_hvgs(dataset: Dataset, n: int) -> tuple[str, ...]:
-    """Names of the n most variable genes, in file order. See `hvg_choice`."""
-    return hvg_choice(dataset, n).names
 
 
 def hvg_choice(

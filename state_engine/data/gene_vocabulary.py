@@ -80,12 +80,6 @@ class GeneMap:
             "Choose the column with the gene names (--gene-column), or a model made for these genes.",
         )
 
-    def file_places(self) -> np.ndarray:
-        """(k,) place of each kept gene among the kept genes in file order."""
-        places = np.empty(len(self.columns), dtype=np.int64)
-        places[np.argsort(self.columns, kind="stable")] = np.arange(len(self.columns))
-        return places
-
 
 def map_genes(genes: GeneNames, vocabulary: tuple[str, ...], column: str | None = None) -> GeneMap:
     """Find the vocabulary's genes in a data set.

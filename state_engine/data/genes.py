@@ -49,6 +49,16 @@ class GeneColumn:
         """For people: "symbols in the var index"."""
         return f"{_WORDS[self.kind]} in {f'the var column {self.column!r}' if self.column else 'the var index'}"
 
+    @property
+    def notes(self) -> list[str]:
+        """What a person may want to know before trusting a result."""
+        notes = []
+        if self.repeated:
+            notes.append(f"{self.repeated:,} gene names repeat an earlier one; the first of each is used.")
+        if self.kind == "other":
+            notes.append(f"The gene names (such as '{self.example}') are neither symbols nor Ensembl identifiers.")
+        return notes
+
 
 @dataclass(frozen=True)
 class GeneNames:

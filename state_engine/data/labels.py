@@ -82,6 +82,43 @@ class Labels:
     other_columns: tuple[str, ...]
     n_unlabelled: int
 
+    def notes(self, contexts: tuple[str, ...], without_control: tuple[str, ...], control_chosen: bool) -> list[str]:
+        """Return what a person may want to correct, most important first.
+
+        Args:
+            contexts: of the data set.
+            without_control: those of them that have no control cells.
+            control_chosen: the user named the control label.
+        """
+        notes = []
+        if self.perturbation_key is None:
+            notes.append("No column says which cells are perturbed: choose one, or declare all cells unperturbed.")
+        elif self.perturbation_key == NONE:
+            notes.append(f"All cells are taken as unperturbed controls ('{self.control}').")
+        elif self.control is None:
+            notes.append(f"No label of '{self.perturbation_key}' is known as a control: choose one before predicting.")
+        else:
+            if without_control:
+                few, all_of_them = len(without_control), len(contexts)
+                notes.append(f"{few:,} of {all_of_them:,} contexts have no control cells: {listed(without_control)}.")
+            rivals = [label for label in self.control_suggestions if label != self.control][:3]
+            if rivals and not control_chosen:
+                notes.append(f"'{self.control}' is taken as the control; {listed(rivals)} could be one too.")
+        if self.n_unlabelled:
+            notes.append(f"{self.n_unlabelled:,} cells have no perturbation label and are left out.")
+        return [*notes, *self._context_notes(contexts)]
+
+    def _context_notes(self, contexts: tuple[str, ...]) -> list[str]:
+        if self.context_key is None:
+            return ["No column says the cell type or line: all cells are taken as one context."]
+        notes = []
+        missing = next(c.n_missing for c in self.columns if c.name == self.context_key)
+        if missing:
+            notes.append(f"{missing:,} cells have no label in '{self.context_key}' and are left out.")
+        if len(contexts) == 1:
+            notes.append(f"There is one context only ('{contexts[0]}'): nothing can be said about others.")
+        return notes
+
 
 def as_labels(values: object) -> pd.Categorical:
     """Any column as strings; missing values (NaN, masked, "", "nan") become missing. Whole floats keep their ".0"."""

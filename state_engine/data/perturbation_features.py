@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,39 +63,6 @@ class PerturbationFeatures:
             return self
         vectors = np.vstack([self.vectors, np.zeros((len(new), self.width), np.float32)])
         return _made((*self.labels, *new), vectors, f"{self.source}; zeros for {listed(new)}")
-
-
-@dataclass(frozen=True)
-class FeatureCoverage:
-    """Which labels have a vector.
-
-    Args:
-        known: of the data set, with a vector.
-        lacking: of the data set, without one: these cells cannot be trained or predicted.
-        more: with a vector, not in the data set: the model can predict them, and was never shown one.
-    """
-
-    known: tuple[str, ...]
-    lacking: tuple[str, ...]
-    more: tuple[str, ...]
-
-    def __str__(self) -> str:
-        parts = [f"{len(self.known):,} perturbations of the data have a vector"]
-        if self.lacking:
-            parts.append(f"{len(self.lacking):,} have none: {listed(self.lacking)}")
-        if self.more:
-            parts.append(f"{len(self.more):,} more labels have one and can be predicted unseen")
-        return "; ".join(parts) + "."
-
-
-def coverage(features: PerturbationFeatures, labels: Iterable[str]) -> FeatureCoverage:
-    """Which labels of a data set have a vector, and which vectors it has no label for."""
-    wanted, there = dict.fromkeys(labels), set(features.labels)
-    return FeatureCoverage(
-        known=tuple(label for label in wanted if label in there),
-        lacking=tuple(label for label in wanted if label not in there),
-        more=tuple(label for label in features.labels if label not in wanted),
-    )
 
 
 def one_hot(labels: Sequence[str]) -> PerturbationFeatures:

@@ -1,7 +1,8 @@
 """Which scale the expression values are on: one decision for a data set, with its evidence.
 
 Source: what normalisation leaves behind. Counts are whole numbers; in log1p of depth-normalised counts all rows have the same sum
-once the logarithm is undone. Boundary: a sample of values in, a decision out; nothing is read or changed here.
+once the logarithm is undone. The sample is runs of neighbouring cells, spread from the first to the last.
+Boundary: reads a sample and decides; changes nothing.
 """
 
 from __future__ import annotations
@@ -10,11 +11,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy.sparse as sp
 
+from state_engine.data.files.hdf5 import open_h5
+from state_engine.data.files.matrices import BLOCK, read_rows
+from state_engine.data.files.safety import FileFacts
 from state_engine.errors import ScaleError
 
 Scale = Literal["counts", "log1p"]
 LOG1P_MAX = 15.0  # e^15 is 3 million: no cell has a gene that high after normalisation to a usual depth
+DEPTH = 1e4  # what models usually expect a cell's counts to be normalised to
+SAMPLE_CELLS = 2_000  # most cells looked at to decide the scale
+SAMPLE_VALUES = 10_000_000
+SAMPLE_PIECES = 20
 ALIKE = 0.01  # coefficient of variation of row sums that count as one depth
 
 
@@ -36,6 +45,15 @@ class ScaleDecision:
     depth: float | None = None
     fix: str = ""
 
+    @property
+    def notes(self) -> list[str]:
+        """What a person may want to correct, or to know before trusting a result."""
+        if self.scale is None:
+            return [" ".join(["The expression values are neither counts nor log1p.", *self.evidence, self.fix])]
+        if self.scale == "log1p" and self.depth and abs(self.depth / DEPTH - 1) > 0.05:
+            return [f"The log1p values were normalised to {self.depth:,.0f} per cell; models usually expect {DEPTH:,.0f}."]
+        return []
+
     def require(self, *allowed: Scale) -> Scale:
         """The scale, when it is one of those allowed (default: any).
 
@@ -51,6 +69,49 @@ class ScaleDecision:
                 "Correct the scale on the Data page if this is a mistake.",
             )
         return self.scale
+
+
+def sample_rows(n_cells: int, n_genes: int) -> np.ndarray:
+    """Return the cells to look at: up to `SAMPLE_PIECES` runs of neighbours, evenly spread from the first cell to the last."""
+    most = int(np.clip(SAMPLE_VALUES // max(n_genes, 1), 100, SAMPLE_CELLS))
+    if n_cells <= most:
+        return np.arange(n_cells)
+    length = most // SAMPLE_PIECES
+    starts = np.linspace(0, n_cells - length, SAMPLE_PIECES).astype(np.int64)
+    return np.unique(starts[:, None] + np.arange(length))
+
+
+def scale_of_file(
+    facts: FileFacts, expression: str | None, marked: bool, wanted: Scale | None, whole: int = BLOCK
+) -> ScaleDecision:
+    """Decide the scale from complete cells; of a large matrix stored by gene, from values alone.
+
+    Args:
+        facts: the file.
+        expression: the matrix; None when there is none.
+        marked: the file carries scanpy's mark that log1p was applied to X.
+        wanted: the user's word.
+        whole: stored values up to which a matrix stored by gene is read whole.
+
+    Raises:
+        ScaleError: the user's word contradicts the values.
+    """
+    if expression is None:
+        return ScaleDecision(
+            None, ("The file has no expression matrix (no X and no layers).",), fix="Embeddings can still be used."
+        )
+    matrix = next(m for m in facts.matrices if m.name == expression)
+    marked = marked and expression == "X"
+    if matrix.layout == "csc" and matrix.stored > whole:
+        piece = whole // SAMPLE_PIECES
+        starts = np.linspace(0, matrix.stored - piece, SAMPLE_PIECES).astype(np.int64)
+        with open_h5(facts.path) as file:
+            data = file[expression]["data"]
+            values = np.concatenate([data[s : s + piece] for s in starts.tolist()])
+        return decide_scale(values, None, 0, marked, wanted)
+    rows = sample_rows(facts.n_cells, facts.n_genes)
+    stored = sp.coo_matrix(read_rows(facts.path, matrix, rows))
+    return decide_scale(stored.data, stored.row, len(rows), marked, wanted)
 
 
 def decide_scale(

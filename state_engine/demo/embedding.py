@@ -24,7 +24,7 @@ from state_engine.checkpoints.card import TrainingSummary
 from state_engine.checkpoints.embedding_card import FORMAT, EmbeddingCard, vocabulary_hash
 from state_engine.checkpoints.embedding_store import save_embedding
 from state_engine.data.dataset import Dataset
-from state_engine.data.expression import choose_hvgs
+from state_engine.data.expression import hvg_choice
 from state_engine.models.embedding import EmbeddingModel, EncoderLayer, SkipBlock
 from state_engine.models.embedding_config import EmbeddingConfig
 
@@ -70,7 +70,7 @@ def _vector(name: str) -> np.ndarray:
 
 def demo_genes(dataset: Dataset) -> tuple[str, ...]:
     """The genes of the demo's model: the most variable ones of its data set, without those that are high in every cell."""
-    chosen = choose_hvgs(dataset, min(GENES, dataset.n_genes))
+    chosen = hvg_choice(dataset, min(GENES, dataset.n_genes)).names
     return tuple(gene for gene in chosen if not gene.startswith(EVERYWHERE))
 
 

@@ -21,7 +21,7 @@ from state_engine.config import Settings
 from state_engine.data.dataset import Choices, open_dataset
 from state_engine.data.describe import describe, summary_lines
 from state_engine.data.files import matrices
-from state_engine.data.sampling import sample_rows
+from state_engine.data.scale import sample_rows
 from state_engine.errors import GeneError, LabelError, RepresentationError, ScaleError, UnreadableFileError, UnsafeFileError
 from state_engine.plain import from_plain, to_plain
 from tests.data.good_files import cells, counts, write

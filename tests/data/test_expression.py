@@ -14,7 +14,6 @@ from state_engine.data import expression
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.expression import (
     FeatureSource,
-    choose_hvgs,
     hvg_choice,
     iter_features,
     match_genes,
@@ -97,7 +96,7 @@ def kang_hvgs_by_scanpy(data: Dataset, n: int) -> list[str]:
 
 def test_hvgs_are_scanpys_in_file_order(real_data: Path) -> None:
     data = open_dataset(real_data / "kang_ifnb.h5ad")
-    chosen = choose_hvgs(data, 500)
+    chosen = hvg_choice(data, 500).names
     assert list(chosen) == kang_hvgs_by_scanpy(data, 500)
     method = hvg_choice(data, 500).method
     assert "flavor seurat, on log1p of counts at depth 10,000, 1,975 of 1,975 cells" in method
@@ -114,11 +113,11 @@ def test_hvgs_of_many_cells_come_from_a_seeded_sample(real_data: Path, monkeypat
 
 def test_hvgs_that_cannot_be_chosen(tmp_path: Path) -> None:
     data = open_dataset(write(cells(), tmp_path / "x.h5ad"))
-    assert choose_hvgs(data, 12) == data.genes.names
+    assert hvg_choice(data, 12).names == data.genes.names
     for n in (0, 13):
         with pytest.raises(GeneError, match="12 different genes"):
-            choose_hvgs(data, n)
+            hvg_choice(data, n)
     made = cells()
     made.X = sp.csr_matrix(made.X.toarray() - 1)
     with pytest.raises(ScaleError):
-        choose_hvgs(open_dataset(write(made, tmp_path / "scaled.h5ad")), 5)
+        hvg_choice(open_dataset(write(made, tmp_path / "scaled.h5ad")), 5)

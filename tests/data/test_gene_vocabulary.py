@@ -80,4 +80,3 @@ def test_places_among_the_kept_genes_of_the_file() -> None:
     found = map_genes(gene_names({"": ("x", "CD4", "TP53", "y", "ACTB")}), SYMBOLS)
     assert isinstance(found, GeneMap)
     assert found.columns.tolist() == [2, 4, 1] and found.rows.tolist() == [0, 2, 3]
-    assert found.file_places().tolist() == [1, 2, 0]

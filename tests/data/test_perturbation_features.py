@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from state_engine.checkpoints.arc.perturbation_vectors import read_features_file
-from state_engine.data.perturbation_features import coverage, from_vectors, one_hot, read_features_csv
+from state_engine.data.perturbation_features import from_vectors, one_hot, read_features_csv
 from state_engine.errors import LabelError, UnreadableFileError, UnsafePickleError
 
 TABLE = {"control": [0.0, 0.0, 0.0], "TNF": [1.0, 2.0, 3.0], "IFNB1": [0.5, -1.0, 2.5]}
@@ -55,11 +55,6 @@ def test_labels_without_a_vector_are_named():
     features = from_vectors(TABLE, "esm2.pt")
     with pytest.raises(LabelError, match=r"2 of 3 perturbations have no vector: tnf, JUN.*'tnf' may be 'TNF'"):
         features.of(["tnf", "JUN", "TNF"])
-    found = coverage(features, ["control", "JUN", "TNF", "TNF"])
-    assert (found.known, found.lacking, found.more) == (("control", "TNF"), ("JUN",), ("IFNB1",))
-    assert str(found) == (
-        "2 perturbations of the data have a vector; 1 have none: JUN; 1 more labels have one and can be predicted unseen."
-    )
 
 
 def test_a_control_may_be_given_zeros_and_that_is_said():

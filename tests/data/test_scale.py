@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from state_engine.data import sampling
-from state_engine.data.dataset import Choices, open_dataset
-from state_engine.data.scale import ScaleDecision, decide_scale
+from state_engine.data.dataset import open_dataset
+from state_engine.data.files.safety import check_file
+from state_engine.data.scale import ScaleDecision, decide_scale, scale_of_file
 from state_engine.errors import ScaleError
 from tests.data.good_files import cells, counts, write
 
@@ -101,12 +101,10 @@ def test_a_late_fraction_is_not_overlooked(tmp_path: Path) -> None:
     assert open_dataset(write(made, tmp_path / "x.h5ad")).scale.scale != "counts"
 
 
-def test_large_files_by_gene_are_decided_from_values_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "CSC_SAMPLE", 10)
-    monkeypatch.setattr(sampling, "BLOCK", 200)
-    path = write(cells(n=400, layout="csc"), tmp_path / "x.h5ad")
-    assert open_dataset(path).scale.scale == "counts"
-    found = open_dataset(path, Choices(expression="layers/log1p")).scale
+def test_large_files_by_gene_are_decided_from_values_alone(tmp_path: Path) -> None:
+    facts = check_file(write(cells(n=400, layout="csc"), tmp_path / "x.h5ad"))
+    assert scale_of_file(facts, "X", False, None, whole=200).scale == "counts"
+    found = scale_of_file(facts, "layers/log1p", False, None, whole=200)
     assert (found.scale, found.depth) == ("log1p", None)
 
 
