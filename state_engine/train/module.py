@@ -1,7 +1,7 @@
 """The training of a State Transition model as a Lightning module: losses of a step, optimiser, running mean of the weights.
 
-Loss of a step: distance between predicted and observed sets, plus what the request adds (`state_engine.models.objectives`). Random
-numbers of a step (dropout, noise) depend on the seed, the step and the device's rank alone, as its cells do.
+The loss of a step is `state_engine.models.losses.Objective`. Random numbers of a step (dropout, noise) depend on the seed, the step
+and the device's rank alone, as its cells do.
 
 Boundary: tensors; no files. Imported only where a training starts, since Lightning takes seconds to import.
 
@@ -14,8 +14,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -23,28 +22,11 @@ from torch import Tensor, nn
 
 from state_engine.device import dtype_of
 from state_engine.errors import ConfigError
-from state_engine.models import objectives
-from state_engine.models.losses import build_loss
+from state_engine.models.losses import BatchClassifier, MiniBatch, Objective, build_loss
 from state_engine.models.transition import TransitionModel, TransitionOutput
 from state_engine.train.request import TrainRequest
 
 EMA_KEY = "running_mean"
-
-
-class MiniBatch(NamedTuple):
-    """sizes: cells of each set; perturbations (b,); basal, observed (n, g); batches (n,); targets (n, genes), empty without a decoder."""
-
-    sizes: tuple[int, ...]
-    perturbations: Tensor
-    basal: Tensor
-    observed: Tensor
-    batches: Tensor
-    targets: Tensor
-
-    @property
-    def even(self) -> bool:
-        """All sets have one size."""
-        return len(set(self.sizes)) == 1
 
 
 class TransitionTraining(pl.LightningModule):
@@ -66,12 +48,13 @@ class TransitionTraining(pl.LightningModule):
         super().__init__()
         self.request, self.network = request, network
         self.register_buffer("vectors", vectors, persistent=False)
-        self.classifier = objectives.BatchClassifier(request.hidden, batches) if request.batch_token else None
+        self.classifier = BatchClassifier(request.hidden, batches) if request.batch_token else None
         self._shuffle = torch.Generator() if request.shuffle_chunks else None
-        self._loss = build_loss(
+        distance = build_loss(
             request.loss, blur=request.blur, sinkhorn_weight=request.sinkhorn_weight, energy_weight=request.energy_weight,
             chunks=request.loss_chunks, shuffle=self._shuffle,
         )  # fmt: skip
+        self.objective = Objective(distance, added_parts(request), request.confidence_scale, request.decoder_detach)
         self._forward = torch.compile(network.forward) if request.compile else network.forward
         self.parts: dict[str, Tensor] = {}
         self.gradient_norm = torch.zeros(())
@@ -79,16 +62,12 @@ class TransitionTraining(pl.LightningModule):
         freeze(network, request.freeze)
 
     def training_step(self, batch: MiniBatch, index: int) -> Tensor:
-        """The loss of a step; `parts` then holds its parts, detached."""
+        """Return the loss of a step; `parts` then holds it and its terms, detached."""
         self._seed()
         output = self.predict(batch._replace(basal=self._disturbed(batch)))
-        predicted = output.predicted.float()
-        distance = self.distances(predicted, batch.observed, batch)
-        terms = {"distance": distance.mean(), **self._added(batch, output, predicted, distance)}
-        weights = {"distance": 1.0, **added_parts(self.request)}
-        total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
-        self.parts = {"loss": total.detach(), **{name: value.detach() for name, value in terms.items()}}
-        return total
+        loss = self.objective(batch, output, self.network, self.classifier)
+        self.parts = {name: value.detach() for name, value in {"loss": loss.total, **loss.terms}.items()}
+        return loss.total
 
     def predict(self, batch: MiniBatch) -> TransitionOutput:
         """The network's output for the basal cells, in the precision of the request; predicted (n, o)."""
@@ -103,32 +82,6 @@ class TransitionTraining(pl.LightningModule):
                 return replace(output, predicted=output.predicted.flatten(0, 1))
             encoded = network.encode_basal(batch.basal), network.encode_perturbation(vectors)
             return network.transform_packed(*encoded, batch.sizes, batch.basal, given, attention="full")
-
-    def distances(self, predicted: Tensor, observed: Tensor, batch: MiniBatch) -> Tensor:
-        """The distance that is trained on, between the cells (n, o) of each set: (b,)."""
-        if batch.even:
-            shape = (len(batch.sizes), batch.sizes[0])
-            return self._loss(predicted.float().unflatten(0, shape), observed.unflatten(0, shape))
-        pairs = zip(predicted.float().split(batch.sizes), observed.split(batch.sizes), strict=True)
-        return torch.cat([self._loss(one[None], other[None]) for one, other in pairs])
-
-    def _added(self, batch: MiniBatch, output: TransitionOutput, predicted: Tensor, distance: Tensor) -> dict[str, Tensor]:
-        """What is added to the distance, unweighted, in the order of `added_parts`."""
-        r, found = self.request, {}
-        wanted = added_parts(r)
-        if "effect" in wanted:
-            found["effect"] = (set_means(predicted, batch.sizes) - set_means(batch.observed, batch.sizes)).square().mean()
-        if "change" in wanted:
-            found["change"] = objectives.l1_change(predicted, batch.basal)
-        if "decoder" in wanted:
-            decoded = self.network.decode(predicted.detach() if r.decoder_detach else predicted)
-            found["decoder"] = self.distances(decoded, batch.targets, batch).mean()
-        if "confidence" in wanted and output.confidence is not None:
-            found["confidence"] = objectives.confidence_loss(output.confidence, distance, r.confidence_scale)
-        if "batch_token" in wanted and self.classifier is not None and output.token is not None:
-            firsts = torch.tensor([0, *accumulate(batch.sizes[:-1])], device=batch.batches.device)
-            found["batch_token"] = objectives.batch_token_loss(self.classifier(output.token), batch.batches[firsts])
-        return found
 
     def _disturbed(self, batch: MiniBatch) -> Tensor:
         """Basal cells with noise; the two sets of a pair, which follow each other, get the same."""
@@ -210,11 +163,6 @@ def _put(network: nn.Module, weights: dict[str, Tensor]) -> None:
     parameters = dict(network.named_parameters())
     for name, value in weights.items():
         parameters[name].copy_(value)
-
-
-def set_means(cells: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """Mean cell of each set: (n, g) -> (b, g)."""
-    return torch.stack([part.mean(0) for part in cells.split(sizes)])
 
 
 def added_parts(request: TrainRequest) -> dict[str, float]:

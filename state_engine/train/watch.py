@@ -18,10 +18,11 @@ import torch
 
 from state_engine.errors import ConfigError, JobCancelled
 from state_engine.files import replacing
+from state_engine.models.losses import MiniBatch, set_means
 from state_engine.progress import OnProgress, Progress
 from state_engine.train.curves import LOG, VALIDATION, Curve
 from state_engine.train.mini_batches import SetCells
-from state_engine.train.module import MiniBatch, TransitionTraining, added_parts, learning_rate, set_means
+from state_engine.train.module import TransitionTraining, added_parts, learning_rate
 
 STAGE = "Training"
 CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
@@ -158,7 +159,9 @@ def validation_scores(training: TransitionTraining, cells: Sequence[SetCells]) -
                 corrected = corrected.clamp_min(0)
             truth = set_means(batch.observed, batch.sizes)
             errors = [(set_means(x, batch.sizes) - truth).abs().mean(1) for x in (predicted, corrected, batch.basal)]
-            total += torch.stack([training.distances(predicted, batch.observed, batch), *errors]).sum(1).double().cpu()
+            total += (
+                torch.stack([training.objective.distances(predicted, batch.observed, batch.sizes), *errors]).sum(1).double().cpu()
+            )
             n += len(batch.sizes)
     names = ("loss", "mae_raw", "mae_corrected", "mae_none")
     return dict(zip(names, (total / n).tolist(), strict=True))

@@ -1,4 +1,7 @@
-"""Distances between sets: against geomloss' numbers, against the definition, and what training needs of them."""
+"""Distances between sets: against geomloss' numbers, against the definition, and what training needs of them.
+
+Terms added to the distance: values by hand, and how far each gradient reaches.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,18 @@ import pytest
 import torch
 
 from state_engine.errors import ConfigError
-from state_engine.models.losses import build_loss, energy_distance, mse, sinkhorn_divergence
+from state_engine.models.losses import (
+    BatchClassifier,
+    MiniBatch,
+    Objective,
+    StepLoss,
+    build_loss,
+    energy_distance,
+    mse,
+    sinkhorn_divergence,
+)
+from state_engine.models.transition import TransitionModel, TransitionOutput
+from tests.small import GENES, config, embedding_changes
 
 # geomloss 0.3.1, SamplesLoss("energy") in float64 on `sets(...)`: arguments, losses, norm of the gradient
 GEOMLOSS = [
@@ -163,3 +177,76 @@ def test_following_its_gradient_brings_the_sets_together():
         energy_distance(moving, y).sum().backward()
         optimiser.step()
     assert float(energy_distance(moving.detach(), y)) < 0.1 * before
+
+
+NONE = torch.empty(0)
+
+
+def batch_of(basal: torch.Tensor, observed: torch.Tensor, batches=NONE, targets=NONE) -> MiniBatch:
+    """Sets (b, s, g) one after the other."""
+    sizes = (basal.shape[1],) * len(basal)
+    return MiniBatch(sizes, torch.arange(len(basal)), basal.flatten(0, 1), observed.flatten(0, 1), batches, targets)
+
+
+def from_output(objective: Objective, output: TransitionOutput, batch: MiniBatch) -> StepLoss:
+    """A step without a network, for terms that need none."""
+    return objective(batch, output, None)
+
+
+def test_confidence_learns_ten_times_the_loss_and_leaves_the_loss_alone():
+    confidence = torch.tensor([10.0, 0.0], requires_grad=True)
+    losses = torch.tensor([1.5, 0.2], requires_grad=True)
+    objective = Objective(lambda predicted, observed: losses, {"confidence": 0.01})
+    cells = torch.zeros(2, 1, 1)
+    output = TransitionOutput(cells.flatten(0, 1), confidence)
+    loss = from_output(objective, output, batch_of(cells, cells)).terms["confidence"]
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx((5**2 + 2**2) / 2)
+    assert confidence.grad.tolist() == pytest.approx([-5, -2])
+    assert losses.grad is None
+    alike = Objective(lambda predicted, observed: losses, {"confidence": 0.01}, confidence_scale=1)
+    smaller = from_output(alike, output, batch_of(cells, cells)).terms["confidence"]
+    assert float(smaller.detach()) == pytest.approx((8.5**2 + 0.2**2) / 2)
+
+
+def test_the_batch_is_read_off_the_token():
+    torch.manual_seed(0)
+    model, classifier = TransitionModel(config(batch_token=True)), BatchClassifier(8, 3)
+    cells = torch.rand(2, 5, len(GENES))
+    out = model(cells, torch.eye(4)[:2], attention="full")
+    assert out.token.shape == (2, 8)
+    batch = batch_of(cells, cells, torch.tensor([2] * 5 + [0] * 5))
+    output = TransitionOutput(out.predicted.flatten(0, 1), token=out.token)
+    loss = Objective(energy_distance, {"batch_token": 0.1})(batch, output, model, classifier).terms["batch_token"]
+    logits = classifier(out.token)
+    expected = -(logits.log_softmax(-1)[0, 2] + logits.log_softmax(-1)[1, 0]) / 2
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()))
+    loss.backward()
+    assert float(model.batch_token.grad.norm()) > 0
+
+
+def test_models_without_a_batch_token_give_none():
+    assert TransitionModel(config())(torch.rand(1, 3, len(GENES)), torch.eye(4)[:1], attention="full").token is None
+
+
+def test_change_from_the_basal_cells_and_the_effect_of_a_set():
+    predicted, basal = torch.tensor([[[1.0, -2.0]]]), torch.tensor([[[0.0, 2.0]]])
+    batch = batch_of(basal, torch.tensor([[[1.0, 1.0]]]))
+    step = from_output(Objective(mse, {"effect": 2.0, "change": 0.5}), TransitionOutput(predicted.flatten(0, 1)), batch)
+    assert {name: float(value) for name, value in step.terms.items()} == {"distance": 4.5, "effect": 4.5, "change": 2.5}
+    assert float(step.total) == 4.5 + 2.0 * 4.5 + 0.5 * 2.5
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_the_decoder_loss_reaches_the_network_unless_detached(detach):
+    torch.manual_seed(0)
+    model = TransitionModel(config(**embedding_changes()))
+    basal, genes = torch.rand(2, 5, 6), torch.rand(2, 5, len(GENES))
+    predicted = model(basal, torch.eye(4)[:2], attention="full").predicted
+    objective = Objective(energy_distance, {"decoder": 1.0}, detach_decoder=detach)
+    batch = batch_of(basal, basal, targets=genes.flatten(0, 1))
+    loss = objective(batch, TransitionOutput(predicted.flatten(0, 1)), model).terms["decoder"]
+    assert torch.allclose(loss, energy_distance(model.decode(predicted), genes).mean())
+    loss.backward()
+    assert float(model.gene_decoder.out.weight.grad.norm()) > 0
+    assert (model.basal_encoder[0].weight.grad is None) is detach

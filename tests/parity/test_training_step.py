@@ -1,4 +1,4 @@
-"""One training step of the reference: every part of its loss, and the gradient of their sum, from our pieces.
+"""One training step of the reference: every term of its loss, and the gradient of their sum, as the trainer computes them.
 
 Needs the reference in its own environment (STATE_PEER_PYTHON).
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,19 +17,10 @@ from state_engine.checkpoints.arc.architecture import read_architecture
 from state_engine.checkpoints.arc.names_in import translate
 from state_engine.checkpoints.arc.pickles import load_torch
 from state_engine.models.lora import add_adapters
-from state_engine.models.losses import build_loss
-from state_engine.models.objectives import (
-    BATCH_TOKEN_WEIGHT,
-    CONFIDENCE_WEIGHT,
-    DECODER_WEIGHT,
-    BatchClassifier,
-    batch_of_sets,
-    batch_token_loss,
-    confidence_loss,
-    decoder_loss,
-    l1_change,
-)
+from state_engine.models.losses import MiniBatch
 from state_engine.models.transition import TransitionModel
+from state_engine.train.module import TransitionTraining, added_parts
+from state_engine.train.request import TrainRequest
 from tests.models.test_lora import take_adapters
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
@@ -61,6 +53,11 @@ CASES: dict[str, dict] = {
     "lora_mlp": {"loss": "energy", "lora": LORA | {"adapt_mlp": True}},
 }
 NAMES = {"se": "combined"}
+LOGGED = {  # term -> the reference's name for it
+    "distance": "train_loss", "confidence": "train/confidence_loss", "batch_token": "train/batch_token_loss",
+    "change": "train/l1_regularization", "decoder": "decoder_loss",
+}  # fmt: skip
+UNWEIGHTED = ("distance", "batch_token", "change", "decoder")  # the reference logs these before it weighs them
 TOLERANCE = 1e-6  # relative, in float64
 
 
@@ -79,52 +76,58 @@ def steps(peer_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def sets_of(cells: torch.Tensor) -> torch.Tensor:
-    return cells.reshape(-1, SIZE, cells.shape[-1])
+def request_of(keywords: dict) -> TrainRequest:
+    """The training of a case; weights of the terms are the defaults."""
+    token = keywords.get("use_batch_token", False)
+    return TrainRequest(
+        hidden=HIDDEN, heads=4, set_size=SIZE, fill=True, device="cpu", loss=NAMES.get(keywords["loss"], keywords["loss"]),
+        loss_chunks=keywords.get("mmd_num_chunks", 1), confidence_token=keywords.get("confidence_token", False), batch_token=token,
+        control_mapping="batch" if token else "random", l1=keywords.get("regularization", 0.0),
+        embedding="X_state" if "embed_key" in keywords else None, gene_decoder=keywords.get("gene_decoder_bool", False),
+        decoder_detach=keywords.get("detach_decoder", False),
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_parts_sum_and_gradient(steps, name):
-    made = load_torch(steps / f"{name}.pt")
-    weights, batch, logged = made["state_dict"], made["batch"], made["logged"]
-    architecture = read_architecture(made["hyper"], list(weights))
-    config = architecture.config
-    model = TransitionModel(config).double()
+def training_of(made: dict, keywords: dict) -> TransitionTraining:
+    """The trainer with the reference's weights, in float64, at its first step."""
+    weights = made["state_dict"]
+    config = read_architecture(made["hyper"], list(weights)).config
+    model = TransitionModel(config)
     depth = len(config.decoder.hidden) if config.decoder else None
-    keywords = CASES[name]
     model.load_state_dict(translate({n: t for n, t in weights.items() if ".lora_" not in n}, None, depth)[0])
     if "lora" in keywords:
         add_adapters(model, LORA["r"], LORA["alpha"], feed=keywords["lora"]["adapt_mlp"])
         take_adapters(model, weights)
-    loss = build_loss(NAMES.get(keywords["loss"], keywords["loss"]), chunks=keywords.get("mmd_num_chunks", 1))
-    basal, observed = sets_of(batch["ctrl_cell_emb"]), sets_of(batch["pert_cell_emb"])
-    out = model(basal, sets_of(batch["pert_emb"])[:, 0], attention=architecture.attention)
-    losses = loss(out.predicted, observed)
-    parts, total = {"train_loss": losses.mean()}, losses.mean()
-    if out.confidence is not None:
-        parts["train/confidence_loss"] = CONFIDENCE_WEIGHT * confidence_loss(out.confidence, losses)
-        total = total + parts["train/confidence_loss"]
-    if out.token is not None:
-        classifier = BatchClassifier(HIDDEN, weights["batch_classifier.0.weight"].shape[0]).double()
-        classifier.out.load_state_dict({n: weights[f"batch_classifier.0.{n}"] for n in ("weight", "bias")})
-        batches = batch_of_sets(sets_of(batch["batch"]).argmax(-1))
-        parts["train/batch_token_loss"] = batch_token_loss(classifier(out.token), batches)
-        total = total + BATCH_TOKEN_WEIGHT * parts["train/batch_token_loss"]
-        model.add_module("classifier", classifier)
-    if "regularization" in keywords:
-        parts["train/l1_regularization"] = l1_change(out.predicted, basal)
-        total = total + L1 * parts["train/l1_regularization"]
-    if config.decoder is not None:
-        genes = sets_of(batch["pert_cell_counts"])
-        decoded = decoder_loss(model, out.predicted, genes, loss, keywords.get("detach_decoder", False)).mean()
-        parts["decoder_loss"] = decoded
-        total = total + DECODER_WEIGHT * decoded
-    for part, value in parts.items():
-        assert float(value.detach()) == pytest.approx(logged[part], rel=TOLERANCE), part
-    assert set(parts) >= {
-        part for part in logged if part not in ("train/actual_loss", "train/sinkhorn_loss", "train/energy_loss")
-    }
+    vectors = torch.eye(made["batch"]["pert_emb"].shape[1])
+    training = TransitionTraining(request_of(keywords), model, vectors, made["batch"]["batch"].shape[1])
+    if training.classifier is not None:
+        training.classifier.out.load_state_dict({n: weights[f"batch_classifier.0.{n}"] for n in ("weight", "bias")})
+    training.trainer = SimpleNamespace(world_size=1, global_rank=0, global_step=0)
+    return training.double()
+
+
+def mini_batch_of(batch: dict[str, torch.Tensor]) -> MiniBatch:
+    """The reference's mini-batch as the trainer takes it."""
+    cells = len(batch["ctrl_cell_emb"])
+    perturbations, batches = batch["pert_emb"].argmax(-1)[::SIZE], batch["batch"].argmax(-1)
+    targets = batch.get("pert_cell_counts", torch.empty(0))
+    return MiniBatch((SIZE,) * (cells // SIZE), perturbations, batch["ctrl_cell_emb"], batch["pert_cell_emb"], batches, targets)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_terms_sum_and_gradient(steps, name):
+    made = load_torch(steps / f"{name}.pt")
+    logged, training = made["logged"], training_of(made, CASES[name])
+    total = training.training_step(mini_batch_of(made["batch"]), 0)
+    terms = {n: float(value) for n, value in training.parts.items() if n != "loss"}
+    weights = added_parts(training.request)
+    for term, value in terms.items():
+        weight = 1.0 if term in UNWEIGHTED else weights[term]
+        assert weight * value == pytest.approx(logged[LOGGED[term]], rel=TOLERANCE), term
+    # the reference also logs what its distance consists of
+    inner = {"train/actual_loss", "train/sinkhorn_loss", "train/energy_loss"}
+    assert {LOGGED[term] for term in terms} >= set(logged) - inner
     assert float(total.detach()) == pytest.approx(made["loss"], rel=TOLERANCE)
     total.backward()
-    gradient = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+    gradient = torch.stack([p.grad.norm() for p in training.parameters() if p.grad is not None]).norm()
     assert float(gradient) == pytest.approx(made["gradient"], rel=1e-5)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from state_engine.models.losses import energy_distance
+from state_engine.models.losses import energy_distance, set_means
 from state_engine.models.transition import TransitionModel
 from state_engine.train.mini_batches import SetCells
-from state_engine.train.module import TransitionTraining, learning_rate, set_means
+from state_engine.train.module import TransitionTraining, learning_rate
 from state_engine.train.network import network_config
 from state_engine.train.watch import mini_batch, validation_scores
 from tests.train.small import SMALL
@@ -43,7 +43,7 @@ def test_sets_of_several_sizes_are_each_as_alone():
     made, many = training(), cells(5, 3, 8)
     batch = mini_batch(many, False)
     together = made.predict(batch)
-    distances = made.distances(together.predicted, batch.observed, batch)
+    distances = made.objective.distances(together.predicted, batch.observed, batch.sizes)
     for i, predicted in enumerate(together.predicted.split(batch.sizes)):
         alone = mini_batch(one(many, i), False)
         output = made.predict(alone)
