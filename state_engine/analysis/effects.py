@@ -10,10 +10,9 @@ An effect is a difference of pseudobulks, (g,) means of log1p expression: pertur
 
 Baselines: "no change" (the observed control); "mean of other contexts" (mean of the measured effects of this perturbation in
 the other contexts); "mean of other perturbations" (mean of the measured effects of the other perturbations in this context),
-each condition with the same weight. A mean effect is applied as the model's is: added to every basal cell of the prediction and
-clipped at 0 there, because the clipping alone changes the scores (it brought the mean baseline's MAE from 0.124 to 0.118 on a
-real cell type). The measured effects may include conditions that the model was trained on; the baselines use what the data set
-holds.
+each condition with the same weight. A mean effect moves the mean of the basal cells as it says, not below 0 (`effects.apply`), as in
+every other place where baselines are scored. The measured effects may include conditions that the model was trained on; the baselines
+use what the data set holds.
 A number that does not exist is None with the reason, never zero.
 """
 
@@ -30,7 +29,10 @@ from numpy.typing import NDArray
 
 from state_engine import keys
 from state_engine.analysis import differential as de
-from state_engine.effects.observed_means import ObservedMeans
+from state_engine.effects.apply import applied_mean
+from state_engine.effects.baselines import BaselineEffect, mean_of_other_contexts, mean_of_the_context
+from state_engine.effects.means import Means
+from state_engine.effects.scores import TOP, largest, overlap, scores, spearman
 from state_engine.errors import RequestError
 from state_engine.prediction.result import Layer, Result
 
@@ -41,7 +43,6 @@ NO_CHANGE: Final = "no change"
 OTHER_CONTEXTS: Final = "mean of other contexts"
 OTHER_PERTURBATIONS: Final = "mean of other perturbations"
 METHODS: Final = (CORRECTED, CALIBRATED, RAW, NO_CHANGE, OTHER_CONTEXTS, OTHER_PERTURBATIONS)
-TOP: Final = 50
 
 Vector = NDArray[np.float64]
 
@@ -100,7 +101,7 @@ class EffectComparison:
 
 
 def compare(
-    result: Result, perturbation: str, context: str, reference_means: ObservedMeans | None = None, top: int = TOP
+    result: Result, perturbation: str, context: str, reference_means: Means | None = None, top: int = TOP
 ) -> EffectComparison:
     """Predicted against measured effects, for the prediction (corrected, calibrated and raw) and the baselines.
 
@@ -128,17 +129,18 @@ def compare(
     baselines, reasons = _mean_baselines(result, perturbation, context, reference_means)
     reasons[RAW] = "The run did not keep the raw prediction."
     reasons[CALIBRATED] = f"The model was trained on '{perturbation}' in no other context."
-    effects |= {method: _applied(result, paired, np.mean(found, axis=0)) for method, found in baselines.items()}
+    start = result.mean(paired)
+    effects |= {method: applied_mean(start, found.effect) - start for method, found in baselines.items()}
     significant = (observed["fdr"] < de.SIGNIFICANT).to_numpy()
     top = min(top, result.n_genes)
-    scores = []
+    found = []
     methods = [m for m in METHODS if m != CALIBRATED or result.has_calibrated]  # few models are: no empty row for the others
     for method in methods:
         if method in effects:
-            n = len(baselines[method]) if method in baselines else None
-            scores.append(_score(method, effects[method], base, truth, significant, top, n))
+            n = baselines[method].behind if method in baselines else None
+            found.append(_score(method, effects[method], base, truth, significant, top, n))
         else:
-            scores.append(Score(method, None, None, None, None, None, None, reasons[method]))
+            found.append(Score(method, None, None, None, None, None, None, reasons[method]))
     genes = observed[["gene", "log2_fold_change", "fdr"]].set_axis(["gene", "observed_log2_fold_change", "observed_fdr"], axis=1)
     genes = genes.assign(
         corrected_log2_fold_change=_fold(result, predicted, paired, "corrected"),
@@ -149,7 +151,7 @@ def compare(
     if CALIBRATED in effects:
         genes.insert(4, "calibrated_log2_fold_change", _fold(result, predicted, paired, "calibrated"))
     counts = len(predicted), len(measured), len(control), int(significant.sum())
-    return EffectComparison(perturbation, context, *counts, top, tuple(scores), genes)
+    return EffectComparison(perturbation, context, *counts, top, tuple(found), genes)
 
 
 def effect_sizes(result: Result, layer: Layer = "corrected", run_dir: Path | None = None) -> pd.DataFrame:
@@ -215,61 +217,42 @@ def _pairs(result: Result, layer: Layer) -> Iterator[tuple[str, str, NDArray[np.
 
 
 def _mean_baselines(
-    result: Result, perturbation: str, context: str, means: ObservedMeans | None
-) -> tuple[dict[str, list[Vector]], dict[str, str]]:
-    """The measured effects behind each mean baseline that exists, and the reasons why others do not."""
+    result: Result, perturbation: str, context: str, means: Means | None
+) -> tuple[dict[str, BaselineEffect], dict[str, str]]:
+    """Return the mean baselines that exist, and the reasons why others do not."""
     if means is None:
         return {}, dict.fromkeys((OTHER_CONTEXTS, OTHER_PERTURBATIONS), "The run has no means of the measured cells.")
-    effects = means.on_genes(result.genes).effects(de.MIN_CELLS)
+    table, condition = means.on(result.genes).effects(de.MIN_CELLS), (perturbation, context)
     found = {
-        OTHER_CONTEXTS: [e for (p, c), e in effects.items() if p == perturbation and c != context],
-        OTHER_PERTURBATIONS: [e for (p, c), e in effects.items() if p != perturbation and c == context],
+        OTHER_CONTEXTS: mean_of_other_contexts(table, [condition]),
+        OTHER_PERTURBATIONS: mean_of_the_context(table, [condition]),
     }
     reasons = {
         OTHER_CONTEXTS: f"'{perturbation}' was measured with a control in no other context.",
         OTHER_PERTURBATIONS: f"No other perturbation was measured with a control in '{context}'.",
     }
-    return {method: e for method, e in found.items() if e}, {method: reasons[method] for method, e in found.items() if not e}
-
-
-def _applied(result: Result, basal: NDArray[np.int64], effect: Vector) -> Vector:
-    """What is left of an effect that is added to each basal cell and clipped at 0: the difference of the means."""
-    total = np.zeros(result.n_genes)
-    for values in result.blocks(basal):
-        total += (np.maximum(values + effect, 0) - values).sum(axis=0)
-    return total / len(basal)
+    there = {method: effects[condition] for method, effects in found.items() if effects}
+    return there, {method: reasons[method] for method in found if method not in there}
 
 
 def _score(
     method: str, effect: Vector, base: Vector, truth: Vector, significant: NDArray[np.bool_], top: int, n: int | None
 ) -> Score:
-    """The numbers of one method. `base` and `truth` are the pseudobulks of observed control and of the measured perturbation."""
-    predicted = base + effect if method == RAW else np.maximum(base + effect, 0)
-    mae = float(np.abs(predicted - truth).mean())
+    """Return the numbers of one method. `base` and `truth` are the pseudobulks of observed control and of the measured perturbation."""
+    predicted = applied_mean(base, effect, nonnegative=method != RAW)
     measured = truth - base
+    agreement = scores(predicted, truth, base, effect)
     if np.ptp(effect) == 0:
-        return Score(method, None, None, mae, None, None, n, "The same effect for every gene has no direction and no order.")
+        reason = "The same effect for every gene has no direction and no order."
+        return Score(method, None, None, agreement.mae, None, None, n, reason)
     direction, reason = None, "No gene is significant in the measured data."
     if significant.any():
         direction, reason = float((np.sign(effect) == np.sign(measured))[significant].mean()), ""
     if np.ptp(measured) == 0:
-        return Score(method, None, None, mae, direction, None, n, "The measured effect is the same for every gene.")
-    pearson, spearman = _correlation(effect, measured), _correlation(_ranks(effect), _ranks(measured))
-    overlap = len(set(_largest(effect, top)) & set(_largest(measured, top))) / top
-    return Score(method, pearson, spearman, mae, direction, overlap, n, reason)
-
-
-def _correlation(x: Vector, y: Vector) -> float:
-    return float(np.corrcoef(x, y)[0, 1])
-
-
-def _ranks(values: Vector) -> Vector:
-    return np.asarray(pd.Series(values).rank(), np.float64)
-
-
-def _largest(effect: Vector, n: int) -> list[int]:
-    """Genes with the largest absolute effects; ties in the order of the genes."""
-    return np.argsort(-np.abs(effect), kind="stable")[:n].tolist()
+        reason = "The measured effect is the same for every gene."
+        return Score(method, None, None, agreement.mae, direction, None, n, reason)
+    shared = overlap(effect, measured, top)
+    return Score(method, agreement.pearson, spearman(effect, measured), agreement.mae, direction, shared, n, reason)
 
 
 def _fold(result: Result, rows: NDArray[np.int64], reference: NDArray[np.int64], layer: Layer) -> Vector:
@@ -278,7 +261,7 @@ def _fold(result: Result, rows: NDArray[np.int64], reference: NDArray[np.int64],
 
 
 def _top_genes(result: Result, effect: Vector, n: int = 5) -> str:
-    return ", ".join(f"{result.genes[i]} {'+' if effect[i] > 0 else '−'}" for i in _largest(effect, n) if effect[i] != 0)
+    return ", ".join(f"{result.genes[i]} {'+' if effect[i] > 0 else '−'}" for i in largest(effect, n) if effect[i] != 0)
 
 
 def _stored_counts(run_dir: Path | None, perturbation: str, context: str, layer: Layer) -> tuple[int | None, int | None]:

@@ -18,13 +18,13 @@ import pandas as pd
 from state_engine import keys
 from state_engine.analysis import differential as de
 from state_engine.analysis.effects import EffectComparison, Score, compare
-from state_engine.effects.observed_means import FILE_NAME, load_observed_means
+from state_engine.effects.means import FILE_NAME, load_means
 from state_engine.errors import RunError
 from state_engine.files import replacing, write_json
 from state_engine.plain import from_plain, to_plain
 from state_engine.prediction.result import Result, open_result
 
-_VERSION: Final = 2  # of the numbers: change it, and stored comparisons are made again
+_VERSION: Final = 3  # of the numbers: change it, and stored comparisons are made again
 _FIELDS: Final = ("perturbation", "context", "n_predicted", "n_observed", "n_control", "n_significant", "top")
 
 
@@ -56,7 +56,7 @@ def comparison_for(run_dir: Path, perturbation: str, context: str) -> Path:
         return path
     means = Path(run_dir) / FILE_NAME
     found = compare(
-        open_result(Path(run_dir) / "result.h5ad"), perturbation, context, load_observed_means(means) if means.exists() else None
+        open_result(Path(run_dir) / "result.h5ad"), perturbation, context, load_means(means) if means.exists() else None
     )
     path.parent.mkdir(exist_ok=True)
     with replacing(path.with_suffix(".parquet")) as beside:

@@ -16,6 +16,7 @@ import numpy as np
 from state_engine import keys
 from state_engine.attention.modes import LEAST
 from state_engine.checkpoints.load import LoadedModel
+from state_engine.effects.scores import scores
 from state_engine.errors import RequestError
 from state_engine.models.config import AttentionMode
 from state_engine.prediction.predict import predict
@@ -47,7 +48,7 @@ def check_attention(request: PredictionRequest, loaded: LoadedModel, on_progress
     """Scores of all modes, smallest error first.
 
     Args:
-        request: perturbations and contexts to compare (see `attention_modes.measurable`); its attention mode is replaced by each in turn.
+        request: perturbations and contexts to compare (see `attention.modes.measurable`); its attention mode is replaced by each in turn.
         loaded: the model.
         on_progress: called once a mode; may raise `JobCancelled`.
 
@@ -72,12 +73,11 @@ def _score(mode: AttentionMode, result: Result) -> ModeScore:
         predicted = result.rows(keys.PREDICTED, context, perturbation)
         if min(len(observed), len(control)) < LEAST:
             continue
-        truth = result.mean(observed)
-        effect = result.mean(predicted) - result.mean(result.paired_controls(predicted))
-        measured = truth - result.mean(control)
-        flat = np.ptp(effect) == 0 or np.ptp(measured) == 0
-        pearson = 0.0 if flat else float(np.corrcoef(effect, measured)[0, 1])
-        found.append((pearson, float(np.abs(result.mean(predicted) - truth).mean())))
+        mean = result.mean(predicted)
+        effect = mean - result.mean(result.paired_controls(predicted))
+        agreement = scores(mean, result.mean(observed), result.mean(control), effect)
+        # no effect at all agrees with nothing
+        found.append((np.nan_to_num(agreement.pearson), agreement.mae))
     if not found:
         raise RequestError(
             "No condition was measured.", f"A comparison needs {LEAST} cells and {LEAST} controls.", "Choose others."

@@ -1,19 +1,22 @@
-"""What a baseline says about each condition of a request, from the effects saved with a model. No torch.
+"""The baselines that every prediction is put beside: one function for each, whatever the effects come from. No torch.
 
-The effects are those of the model's own training cells, and of a predicted context its own measured effect of the perturbation is
-left out, so that a baseline never repeats what it should predict.
+The measured effect of the predicted condition itself is always left out, so that a baseline never repeats what it should predict. How a baseline's
+effect becomes cells is decided in `effects.apply`.
+
+Notation: k perturbations, g features of expression, p features of a perturbation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from state_engine.checkpoints.card import ModelCard
 from state_engine.effects.store import EFFECTS, check_features, load_effects
-from state_engine.effects.table import Baseline, EffectTable, fit_ridge
+from state_engine.effects.table import Baseline, Condition, EffectTable, fit_ridge
 from state_engine.errors import CheckpointError, ConfigError, RequestError, listed
 
 WORDS: dict[Baseline, str] = {
@@ -29,13 +32,73 @@ LACKING: dict[Baseline, str] = {
     "ridge": "The perturbation has no features.",
 }
 
-Condition = tuple[str, str]  # perturbation, context
+
+@dataclass(frozen=True, eq=False)
+class BaselineEffect:
+    """What a baseline predicts for one condition.
+
+    Args:
+        effect: (g,) float32.
+        behind: measured conditions that it is the mean of; None where it is no mean.
+    """
+
+    effect: np.ndarray
+    behind: int | None = None
+
+
+Effects = dict[Condition, BaselineEffect]  # conditions about which a baseline says nothing are left out
+
+
+def no_change(conditions: Sequence[Condition], width: int) -> Effects:
+    """Return an effect of zero for each condition."""
+    return dict.fromkeys(conditions, BaselineEffect(np.zeros(width, np.float32)))
+
+
+def mean_of_other_contexts(table: EffectTable, conditions: Sequence[Condition]) -> Effects:
+    """Return the perturbation's mean effect over the other contexts of the table, each context counting once."""
+    found = {}
+    for p, c in conditions:
+        mean = table.mean_of_perturbation(p, c)
+        if mean is not None:
+            found[p, c] = BaselineEffect(mean, len(table.other_contexts(p, c)))
+    return found
+
+
+def mean_of_the_context(table: EffectTable, conditions: Sequence[Condition]) -> Effects:
+    """Return the mean effect of the context's other perturbations, each counting once."""
+    found = {}
+    for p, c in conditions:
+        mean = table.mean_of_context(c, leave_out=p)
+        if mean is not None:
+            own = table.effect(p, c) is not None
+            found[p, c] = BaselineEffect(mean, table.n_perturbations(c) - own)
+    return found
+
+
+def ridge_on_features(table: EffectTable, features: Mapping[str, np.ndarray], conditions: Sequence[Condition]) -> Effects:
+    """Return effects of a ridge regression over perturbations, their effects averaged over contexts.
+
+    A perturbation of the table is left out of its own fit.
+
+    Args:
+        table: effects to fit.
+        features: label -> (p,).
+        conditions: that are asked for.
+
+    Raises:
+        ConfigError: fewer than three perturbations of the table have features.
+    """
+    labels, effects = table.by_perturbation()
+    known = [i for i, label in enumerate(labels) if label in features]
+    vectors = np.array([features[labels[i]] for i in known])
+    fitted = fit_ridge(tuple(labels[i] for i in known), vectors, effects[np.array(known, dtype=np.int64)])
+    return {(p, c): BaselineEffect(fitted.effect(p, features[p]).astype(np.float32)) for p, c in conditions if p in features}
 
 
 def baseline_effects(
     method: Baseline, folder: Path, card: ModelCard, conditions: tuple[Condition, ...], genes: tuple[str, ...], width: int
 ) -> dict[Condition, np.ndarray]:
-    """Effects (g,) float32 of all conditions.
+    """Return the effects (g,) float32 of all conditions, from the effects saved with a model.
 
     Args:
         method: which baseline.
@@ -51,46 +114,32 @@ def baseline_effects(
         ConfigError: ridge without perturbation features, or with too few perturbations.
     """
     if method == "no change":
-        return dict.fromkeys(conditions, np.zeros(width, np.float32))
-    table = load_effects(folder)
-    if table is None:
-        raise CheckpointError(
-            f"'{card.name}' has no effects of its training cells, which '{method}' is made of.",
-            f"There is no {EFFECTS} in its folder: it was not trained by STATE Explorer, or without baselines.",
-            "Choose 'no change', or a model that was trained here.",
-        )
-    check_features(table, genes, width)
-    found = _found(method, table, folder, card, conditions)
+        found = no_change(conditions, width)
+    else:
+        table = load_effects(folder)
+        if table is None:
+            raise CheckpointError(
+                f"'{card.name}' has no effects of its training cells, which '{method}' is computed from.",
+                f"There is no {EFFECTS} in its folder: it was not trained by STATE Explorer, or without baselines.",
+                "Choose 'no change', or a model that was trained here.",
+            )
+        check_features(table, genes, width)
+        if method == "ridge":
+            found = ridge_on_features(table, perturbation_features(folder, card), conditions)
+        elif method == "mean of other contexts":
+            found = mean_of_other_contexts(table, conditions)
+        else:
+            found = mean_of_the_context(table, conditions)
     missing = [pair for pair in conditions if pair not in found]
     if missing:
         raise RequestError(
             f"'{method}' says nothing about {listed([f'{p} in {c}' for p, c in missing])}.", LACKING[method], "Leave these out."
         )
-    return found
-
-
-def _found(
-    method: Baseline, table: EffectTable, folder: Path, card: ModelCard, conditions: tuple[Condition, ...]
-) -> dict[Condition, np.ndarray]:
-    if method == "ridge":
-        return _ridge(table, perturbation_features(folder, card), conditions)
-    one = table.mean_of_perturbation if method == "mean of other contexts" else lambda p, c: table.mean_of_context(c, p)
-    means = {(p, c): one(p, c) for p, c in conditions}
-    return {pair: mean for pair, mean in means.items() if mean is not None}
-
-
-def _ridge(
-    table: EffectTable, features: Mapping[str, np.ndarray], conditions: tuple[Condition, ...]
-) -> dict[Condition, np.ndarray]:
-    """By perturbation, over all contexts; a perturbation that is among the training cells is left out of its own fit."""
-    labels, effects = table.by_perturbation()
-    known = [i for i, label in enumerate(labels) if label in features]
-    fitted = fit_ridge(tuple(labels[i] for i in known), np.array([features[labels[i]] for i in known]), effects[known])
-    return {(p, c): fitted.effect(p, features[p]).astype(np.float32) for p, c in conditions if p in features}
+    return {pair: found[pair].effect for pair in conditions}
 
 
 def perturbation_features(folder: Path, card: ModelCard) -> dict[str, np.ndarray]:
-    """Label -> features (p,) of a model that reads feature vectors.
+    """Return label -> features (p,) of a model that reads feature vectors.
 
     Raises:
         ConfigError: it knows labels only, which say nothing about one another.
@@ -105,9 +154,8 @@ def perturbation_features(folder: Path, card: ModelCard) -> dict[str, np.ndarray
             "It knows perturbations by their names only; a ridge regression needs a vector for each.",
             "Choose another baseline, or a model trained with features.",
         )
-    path = next(
-        (p for p in (folder / "perturbations.safetensors", folder / "model" / "perturbations.safetensors") if p.is_file()), None
-    )
+    places = (folder / "perturbations.safetensors", folder / "model" / "perturbations.safetensors")
+    path = next((p for p in places if p.is_file()), None)
     try:
         rows = load_file(path)["features"] if path else None
     except (SafetensorError, OSError, KeyError) as error:

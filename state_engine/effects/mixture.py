@@ -1,4 +1,4 @@
-"""How much of one effect and how much of another to believe: two weights by bounded least squares, and cells moved accordingly.
+"""How much of one effect and how much of another to use: two weights by bounded least squares.
 
     calibrated effect = paired x (the network's paired effect) + mean x (the perturbation's mean effect over other contexts)
 
@@ -17,10 +17,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from state_engine.effects.apply import applied_mean
 from state_engine.errors import ConfigError
 
-# The corrected prediction is believed unless held-out conditions say otherwise, and one cell type says little about another: among
-# seven real ones, weights fitted on one alone were often wrong for the next, on four together hardly ever.
+# The prior is the corrected prediction as it is, since one cell type says little about another: among seven real ones, weights
+# fitted on one alone were often wrong for the next, on four together hardly ever.
 PRIOR = (1.0, 0.0)
 PRIOR_CONDITIONS = 2.0
 BOUNDS = (0.0, 1.0)
@@ -60,7 +61,7 @@ def fit_mixture(
     worth: float = PRIOR_CONDITIONS,
     bounds: tuple[float, float] = BOUNDS,
 ) -> Mixture:
-    """The weights that fit the measured effects best; each condition counts once, its features alike.
+    """Return the weights that fit the measured effects best; each condition counts once, its features alike.
 
     Args:
         conditions: to fit on.
@@ -81,7 +82,7 @@ def fit_mixture(
         size += float(np.square(condition.observed, dtype=np.float64).sum())
     if not np.diag(gram).any():
         raise ConfigError("Weights cannot be fitted.", "Neither the model nor the other contexts show any effect.")
-    # in the size of what was measured: effects that are far too large are not believed for their size
+    # in the size of the measured effects, so that effects that are far too large do not outweigh the prior by their size
     pull = worth * size / len(conditions)
     gram, target = gram + pull * np.eye(2), target + pull * np.array(prior)
     best = min(_candidates(gram, target, bounds), key=lambda w: float(w @ gram @ w / 2 - target @ w))
@@ -89,7 +90,7 @@ def fit_mixture(
 
 
 def _candidates(gram: np.ndarray, target: np.ndarray, bounds: tuple[float, float]) -> list[np.ndarray]:
-    """Where the minimum in the box may be: inside, or on an edge (its corners included)."""
+    """Return where the minimum in the box may be: inside, or on an edge (its corners included)."""
     low, high = bounds
     found = []
     inside = np.linalg.lstsq(gram, target, rcond=None)[0]
@@ -106,33 +107,13 @@ def _candidates(gram: np.ndarray, target: np.ndarray, bounds: tuple[float, float
     return found
 
 
-def mixed_mean(condition: Condition, mixture: Mixture, lowest: float | None) -> np.ndarray:
-    """The mean cell (g,) that the weights give; not below `lowest` (None: no bound, for embeddings)."""
-    cell = condition.control + mixture.paired * condition.paired + mixture.mean * condition.mean
-    return cell if lowest is None else np.maximum(cell, lowest)
-
-
-def shift_cells(cells: np.ndarray, mean: np.ndarray, effect: np.ndarray, *, nonnegative: bool) -> np.ndarray:
-    """Move cells so that their mean moves by an effect.
-
-    Expression cannot be negative: adding a negative effect and cutting at 0 would move the mean by less, for genes that most
-    cells lack by much less. So genes that go down are scaled, which keeps a 0 a 0 and moves the mean exactly; a mean that would
-    fall below 0 becomes 0. Genes that go up are added to.
+def mixed_mean(condition: Condition, mixture: Mixture, *, nonnegative: bool) -> np.ndarray:
+    """Return the mean cell (g,) that the weights give.
 
     Args:
-        cells: (n, g), changed in place.
-        mean: (g,) mean of all the cells of the condition, of which these are a part.
-        effect: (g,).
-        nonnegative: the values are expression.
-
-    Returns:
-        `cells`.
+        condition: effects and the mean control cell.
+        mixture: the weights.
+        nonnegative: the values are expression; False for an embedding.
     """
-    if not nonnegative:
-        cells += effect
-        return cells
-    cells += np.maximum(effect, 0)
-    cells *= np.where((effect < 0) & (mean > 0), np.maximum(mean + effect, 0) / np.where(mean > 0, mean, 1), 1).astype(
-        cells.dtype
-    )
-    return cells
+    effect = mixture.paired * condition.paired + mixture.mean * condition.mean
+    return applied_mean(condition.control, effect, nonnegative=nonnegative)

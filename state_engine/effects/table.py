@@ -1,4 +1,4 @@
-"""Baselines as models of their own: what anyone could say about a perturbation's effect without a network.
+"""A table of measured effects, and what anyone can predict from it without a network: the numbers behind the baselines.
 
 no change                the effect is zero
 mean of other contexts   the perturbation's mean effect over the contexts it was measured in, the asked one left out
@@ -6,7 +6,8 @@ mean of the context      the mean effect of the context's other perturbations
 ridge                    a linear map from a perturbation's features to its effect, the penalty chosen by leaving perturbations out
 
 Why these: published re-evaluations find that large models often do not beat them (Ahlmann-Eltze et al., Nature Methods 2025).
-Boundary: numpy only. Where the effects come from is decided elsewhere (`train.effects`: training cells alone).
+Boundary: numpy only. Where the effects come from is decided elsewhere (`effects.means.effect_table`: training cells alone), and how one is
+added to cells too (`effects.apply`).
 
 Notation: n effects (a perturbation in a context each), g features, p width of a perturbation's features, k perturbations.
 """
@@ -21,6 +22,7 @@ import numpy as np
 
 from state_engine.errors import CheckpointError, ConfigError, listed
 
+Condition = tuple[str, str]  # perturbation, context
 Baseline = Literal["no change", "mean of other contexts", "mean of the context", "ridge"]
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 # in units of the features' total variance, so that their scale does not matter
@@ -97,6 +99,10 @@ class EffectTable:
     def other_contexts(self, perturbation: str, context: str) -> tuple[str, ...]:
         """The other contexts in which the perturbation was trained on."""
         return tuple(c for c in self._rows.get(perturbation, {}) if c != context)
+
+    def n_perturbations(self, context: str) -> int:
+        """How many perturbations were trained on in the context."""
+        return self._sums.get(context, (None, 0))[1]
 
     def mean_of_perturbation(self, perturbation: str, context: str) -> np.ndarray | None:
         """(g,) float32: mean effect over the other contexts, each counting once; None when there is no other."""

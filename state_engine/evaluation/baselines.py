@@ -1,7 +1,7 @@
-"""Simple guesses that every prediction is put beside: no change, the two mean effects, a ridge regression on perturbation features.
+"""The baselines of an evaluation: their effects where they exist, the reason where they do not, and the cells they predict.
 
-An effect is added to measured control cells and clipped at 0 in each, as a model's is: the clipping alone changes scores. Effects come
-from the training cells of a run or model, or from the measured file itself, the scored condition left out.
+What a baseline says is decided in `effects.baselines`, how its effect becomes a mean cell or cells in `effects.apply`. Effects come from
+the training cells of a run or model, or from the measured file itself; the scored condition is left out.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from state_engine.data.cell_sets import draw_basal
-from state_engine.effects.pseudobulks import Pseudobulks
-from state_engine.effects.table import BASELINES, Baseline, EffectTable, Ridge, fit_ridge
+from state_engine.effects.apply import applied_mean, apply_effect
+from state_engine.effects.baselines import Effects, mean_of_other_contexts, mean_of_the_context, no_change, ridge_on_features
+from state_engine.effects.means import Means
+from state_engine.effects.table import Baseline, Condition, EffectTable
 from state_engine.errors import GeneError, StateError, listed
-from state_engine.evaluation.files import ComparedFiles, Condition
-
-# control cells that the part of an effect lost by clipping is measured on
-CLIPPING_CELLS = 512
+from state_engine.evaluation.files import ComparedFiles
 
 
 @dataclass(frozen=True, eq=False)
-class Guess:
+class EvaluatedBaseline:
     """One baseline.
 
     Args:
@@ -48,7 +47,7 @@ class EffectSource:
 
 
 def on_genes(table: EffectTable, genes: tuple[str, ...], name: str) -> EffectTable:
-    """A table on the compared genes, in their order.
+    """Return a table on the compared genes, in their order.
 
     Raises:
         GeneError: some are not in it.
@@ -66,96 +65,59 @@ def on_genes(table: EffectTable, genes: tuple[str, ...], name: str) -> EffectTab
     return EffectTable(table.perturbations, table.contexts, table.cells, table.effects[:, columns], controls, genes)
 
 
-def guesses(
+def baselines_of(
     files: ComparedFiles, source: EffectSource, features: tuple[tuple[str, ...], np.ndarray] | None, why_no_features: str
-) -> tuple[Guess, ...]:
-    """Every baseline, with the effects that exist.
+) -> tuple[EvaluatedBaseline, ...]:
+    """Return every baseline, with the effects that exist.
 
     Args:
         files: what is compared.
         source: effects to take means of.
         features: labels (k,) and features (k, p) of perturbations, None for none; `why_no_features` then says why.
     """
-    table, found = source.table, dict.fromkeys(BASELINES, Guess("no change", {}))
-    zero = np.zeros(len(files.genes))
-    found["no change"] = Guess("no change", dict.fromkeys(files.conditions, zero))
-    others, contexts = {}, {}
-    n_others, n_contexts = {}, {}
-    for p, c in files.conditions:
-        mean = table.mean_of_perturbation(p, c)
-        if mean is not None:
-            others[p, c], n_others[p, c] = mean.astype(np.float64), len(table.other_contexts(p, c))
-        mean = table.mean_of_context(c, leave_out=p)
-        if mean is not None:
-            n = sum(x == c for x in table.contexts) - (table.effect(p, c) is not None)
-            contexts[p, c], n_contexts[p, c] = mean.astype(np.float64), n
+    table, asked = source.table, files.conditions
     where = "measured" if source.own else "in the training cells"
-    name: Baseline = "mean of other contexts"
-    found[name] = Guess(name, others, _lacking(files, others, f"was not {where} in any other context"), n_others)
-    name = "mean of the context"
-    found[name] = Guess(
-        name, contexts, _lacking(files, contexts, f"has no other perturbation {where} in its context"), n_contexts
-    )
-    found["ridge"] = _ridge(files, table, features, why_no_features)
-    return tuple(found.values())
-
-
-def _lacking(files: ComparedFiles, found: Mapping[Condition, np.ndarray], what: str) -> str:
-    missing = [pair for pair in files.conditions if pair not in found]
-    if not missing:
-        return ""
-    if len(missing) == len(files.conditions):
-        return f"No scored condition: each {what}."
-    return f"{len(missing):,} of {len(files.conditions):,} conditions have none: {listed([' in '.join(p) for p in missing], 3)} {what}."
-
-
-def _ridge(
-    files: ComparedFiles, table: EffectTable, features: tuple[tuple[str, ...], np.ndarray] | None, why_no_features: str
-) -> Guess:
+    found = [
+        _evaluated(files, "no change", no_change(asked, len(files.genes)), ""),
+        _evaluated(
+            files, "mean of other contexts", mean_of_other_contexts(table, asked), f"was not {where} in any other context"
+        ),
+        _evaluated(
+            files, "mean of the context", mean_of_the_context(table, asked), f"has no other perturbation {where} in its context"
+        ),
+    ]
     if features is None:
-        return Guess("ridge", {}, why_no_features)
-    labels, effects = table.by_perturbation()
-    rows = dict(zip(*features, strict=True))
-    known = [i for i, label in enumerate(labels) if label in rows]
+        return (*found, EvaluatedBaseline("ridge", {}, why_no_features))
     try:
-        ridge: Ridge = fit_ridge(
-            tuple(labels[i] for i in known), np.array([rows[labels[i]] for i in known]), effects[np.array(known, int)]
-        )
+        ridge = ridge_on_features(table, dict(zip(*features, strict=True)), asked)
     except StateError as error:
-        return Guess("ridge", {}, f"{error.what} {error.why}")
-    found = {(p, c): ridge.effect(p, rows[p]).astype(np.float64) for p, c in files.conditions if p in rows}
-    return Guess("ridge", found, _lacking(files, found, "has no features"))
+        return (*found, EvaluatedBaseline("ridge", {}, f"{error.what} {error.why}"))
+    return (*found, _evaluated(files, "ridge", ridge, "has no features"))
 
 
-def applied_means(files: ComparedFiles, means: Pseudobulks, guess: Guess, context: str, seed: int) -> dict[str, np.ndarray]:
-    """perturbation -> (g,) mean expression after the effect: control mean + effect + what clipping at 0 takes back.
+def _evaluated(files: ComparedFiles, name: Baseline, effects: Effects, lacking: str) -> EvaluatedBaseline:
+    """Return a baseline with the reason why some conditions have none: each of them `lacking`, the end of a sentence."""
+    missing = [pair for pair in files.conditions if pair not in effects]
+    behind = {pair: e.behind for pair, e in effects.items() if e.behind is not None}
+    reason = ""
+    if missing and len(missing) == len(files.conditions):
+        reason = f"No scored condition: each {lacking}."
+    elif missing:
+        shown = listed([" in ".join(pair) for pair in missing], 3)
+        reason = f"{len(missing):,} of {len(files.conditions):,} conditions have none: {shown} {lacking}."
+    return EvaluatedBaseline(name, {pair: e.effect.astype(np.float64) for pair, e in effects.items()}, reason, behind or None)
 
-    The last part is measured on up to `CLIPPING_CELLS` control cells of the context; the control mean is that of all.
-    """
+
+def baseline_means(files: ComparedFiles, means: Means, baseline: EvaluatedBaseline, context: str) -> dict[str, np.ndarray]:
+    """Return perturbation -> (g,) mean expression that a baseline predicts: the control mean of the context and its effect."""
     control = means.mean(files.control, context)
-    cells = control_cells(files, context, CLIPPING_CELLS, seed)
-    out = {}
-    for p in files.of(context):
-        effect = guess.effects.get((p, context))
-        if effect is None:
-            continue
-        mean = control + effect
-        down = np.flatnonzero(effect < 0)
-        mean[down] += np.maximum(-effect[down] - cells[:, down], 0).mean(axis=0)
-        out[p] = mean
-    return out
+    there = [p for p in files.of(context) if (p, context) in baseline.effects]
+    return {p: applied_mean(control, baseline.effects[p, context]) for p in there}
 
 
-def control_cells(files: ComparedFiles, context: str, most: int, seed: int) -> np.ndarray:
-    """Up to `most` measured control cells of a context, (m, g) float32; all of them when there are no more."""
-    pool = files.real.rows(files.control, context)
-    rows = pool if len(pool) <= most else np.sort(draw_basal(pool, most, np.random.default_rng(seed)))
-    return np.concatenate([values for _, values in files.real.blocks(rows)])
-
-
-def guessed_cells(files: ComparedFiles, effect: np.ndarray, context: str, n: int, seed: int) -> np.ndarray:
-    """n control cells of the context with the effect added, clipped at 0: (n, g) float32."""
+def baseline_cells(files: ComparedFiles, effect: np.ndarray, context: str, n: int, seed: int) -> np.ndarray:
+    """Return n control cells of the context, drawn by the seed, moved by the effect: (n, g) float32."""
     rows = draw_basal(files.real.rows(files.control, context), n, np.random.default_rng(seed))
     unique, back = np.unique(rows, return_inverse=True)
     values = np.concatenate([v for _, v in files.real.blocks(unique)])[back]
-    return np.maximum(values + effect.astype(np.float32), 0)
+    return apply_effect(values, effect)

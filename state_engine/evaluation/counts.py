@@ -18,7 +18,7 @@ from state_engine.challenge.scorers import config_2026
 from state_engine.challenge.scores import VCC2026
 from state_engine.challenge.spec import load_rules
 from state_engine.errors import ScaleError
-from state_engine.evaluation.baselines import Guess, guessed_cells
+from state_engine.evaluation.baselines import EvaluatedBaseline, baseline_cells
 from state_engine.evaluation.files import ComparedFiles, Side
 from state_engine.evaluation.request import EvaluationRequest
 from state_engine.metrics import engine
@@ -27,7 +27,7 @@ Cells = Iterator[tuple[str, int, ad.AnnData]]
 
 
 def counts_of_context(
-    files: ComparedFiles, guesses: tuple[Guess, ...], request: EvaluationRequest, context: str, remarks: list[str]
+    files: ComparedFiles, baselines: tuple[EvaluatedBaseline, ...], request: EvaluationRequest, context: str, remarks: list[str]
 ) -> tuple[ad.AnnData, Cells]:
     """The measured cells, and method, seed, cells of every method; measured control cells stand in for all controls.
 
@@ -59,10 +59,10 @@ def counts_of_context(
                     for p in labels
                 }
                 yield method, seed, engine.stacked(parts, control, files.control, files.genes)
-        for guess in guesses:
-            if any((p, context) in guess.effects for p in labels):
-                parts = {p: _guessed(files, guess, p, context, libraries, request.seed + i) for i, p in enumerate(labels)}
-                yield guess.name, 0, engine.stacked(parts, control, files.control, files.genes)
+        for baseline in baselines:
+            if any((p, context) in baseline.effects for p in labels):
+                parts = {p: _of_baseline(files, baseline, p, context, libraries, request.seed + i) for i, p in enumerate(labels)}
+                yield baseline.name, 0, engine.stacked(parts, control, files.control, files.genes)
 
     return real, cells()
 
@@ -112,12 +112,12 @@ def _predicted(
     return _rounded(values, libraries, request.to_counts, request.seed, int(rows[0]))
 
 
-def _guessed(
-    files: ComparedFiles, guess: Guess, perturbation: str, context: str, libraries: np.ndarray, seed: int
+def _of_baseline(
+    files: ComparedFiles, baseline: EvaluatedBaseline, perturbation: str, context: str, libraries: np.ndarray, seed: int
 ) -> sp.csr_matrix:
     n = len(files.real.rows(perturbation, context))
-    effect = guess.effects.get((perturbation, context), np.zeros(len(files.genes)))
-    return _rounded(sp.csr_matrix(guessed_cells(files, effect, context, n, seed)), libraries, "stochastic", seed, 0)
+    effect = baseline.effects.get((perturbation, context), np.zeros(len(files.genes)))
+    return _rounded(sp.csr_matrix(baseline_cells(files, effect, context, n, seed)), libraries, "stochastic", seed, 0)
 
 
 def _rounded(values: sp.csr_matrix, libraries: np.ndarray, rounding: Rounding, seed: int, first: int) -> sp.csr_matrix:

@@ -8,10 +8,8 @@ from typing import Final
 import numpy as np
 
 from state_engine.checkpoints.store import is_store, read_card
-from state_engine.effects.observed_means import FILE_NAME, load_observed_means
-from state_engine.effects.pseudobulks import Pseudobulks, effects_of
+from state_engine.effects.means import FILE_NAME, Means, load_means
 from state_engine.effects.store import load_effects
-from state_engine.effects.table import EffectTable
 from state_engine.errors import RunError
 from state_engine.evaluation.baselines import EffectSource, on_genes
 from state_engine.evaluation.files import ComparedFiles
@@ -20,17 +18,18 @@ from state_engine.evaluation.request import EvaluationRequest
 OWN_WORDS: Final = (
     "the measured cells themselves, each scored condition left out: they see other held-out cells, which flatters them"
 )
+FEWEST_CELLS: Final = 3  # of a condition that a prediction measured; as on the Genes page
 NO_FEATURES: Final = "No features of the perturbations were given."
 
 
-def effect_source(request: EvaluationRequest, files: ComparedFiles, real: Pseudobulks) -> EffectSource:
+def effect_source(request: EvaluationRequest, files: ComparedFiles, real: Means) -> EffectSource:
     """The effects of a run or model when the request names one, else those of the measured file.
 
     Raises:
         RunError: the run or model has none. GeneError: it lacks compared genes.
     """
     if not request.effects:
-        return EffectSource(effects_of(real, files.control, files.genes), OWN_WORDS, own=True)
+        return EffectSource(real.effects(), OWN_WORDS, own=True)
     folder = Path(request.effects)
     if (folder / FILE_NAME).exists():
         return _of_prediction(folder, files)
@@ -57,20 +56,9 @@ def _name(folder: Path) -> str:
 
 def _of_prediction(folder: Path, files: ComparedFiles) -> EffectSource:
     """The means of everything that the data set of a prediction measured."""
-    means = load_observed_means(folder / FILE_NAME).on_genes(files.genes)
-    effects = means.effects()
-    pairs = list(effects)
-    cells = dict(zip(zip(means.perturbations, means.contexts, strict=True), means.n_cells.tolist(), strict=True))
-    controls = {
-        c: means.means[i] for i, (p, c) in enumerate(zip(means.perturbations, means.contexts, strict=True)) if p == means.control
-    }
-    table = EffectTable(
-        tuple(p for p, _ in pairs), tuple(c for _, c in pairs), np.array([cells[pair] for pair in pairs], np.int64),
-        np.array([effects[pair] for pair in pairs], np.float32).reshape(len(pairs), len(files.genes)), controls, files.genes,
-    )  # fmt: skip
-    return EffectSource(
-        table, f"{len(pairs):,} measured conditions of the data set, each scored one left out for itself", own=True
-    )
+    table = load_means(folder / FILE_NAME).on(files.genes).effects(FEWEST_CELLS)
+    words = f"{len(table.perturbations):,} measured conditions of the data set, each scored one left out for itself"
+    return EffectSource(table, words, own=True)
 
 
 def perturbation_features(request: EvaluationRequest) -> tuple[tuple[tuple[str, ...], np.ndarray] | None, str]:

@@ -55,7 +55,7 @@ def keep_effects(path: Path, scored: Scored) -> list[str]:
 
 
 def _effects(scored: Scored) -> Iterator[tuple[str, np.ndarray]]:
-    for method in (*scored.files.predicted, *(g.name for g in scored.guesses)):
+    for method in (*scored.files.predicted, *(b.name for b in scored.baselines)):
         rows = [scored.effect(method, p, c) for p, c in scored.files.conditions]
         width = len(scored.files.genes)
         yield method, np.array([np.full(width, np.nan) if r is None else r for r in rows], np.float32)

@@ -1,4 +1,4 @@
-"""How good predictions are, beside simple guesses: the verb `evaluate`, and what it keeps.
+"""How good predictions are, beside simple baselines: the verb `evaluate`, and what it keeps.
 
     DIR/metrics.csv       method, seed, perturbation, context, metric, value, n_predicted, n_measured, n_control
     DIR/summary.csv       method, metric, context, value (mean over conditions, then seeds), spread (of the seeds), n
@@ -11,18 +11,19 @@ Metrics: cell-eval2 on means that are taken here while the files stream by, and 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from state_engine.effects.pseudobulks import Pseudobulks, pseudobulks
+from state_engine.effects.means import Means, means_by_condition
 from state_engine.errors import RequestError
-from state_engine.evaluation.baselines import Guess, guesses
+from state_engine.evaluation.baselines import EvaluatedBaseline, baselines_of
 from state_engine.evaluation.effect_source import effect_source, perturbation_features
 from state_engine.evaluation.effects_file import keep_effects
-from state_engine.evaluation.files import ComparedFiles, open_files
+from state_engine.evaluation.files import ComparedFiles, Side, open_files
 from state_engine.evaluation.report import (
     EFFECTS,
     EVALUATION,
@@ -63,7 +64,7 @@ def evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress =
     real, predicted = _means(files, request, on_progress)
     source = effect_source(request, files, real)
     features, why = perturbation_features(request)
-    made = guesses(files, source, features, why)
+    made = baselines_of(files, source, features, why)
     scored = Scored(files, request, real, predicted, made, remarks)
     rows: list[Row] = []
     if on_means(request.profile) and not request.cell_eval:
@@ -79,33 +80,41 @@ def evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress =
 
 def _means(
     files: ComparedFiles, request: EvaluationRequest, on_progress: OnProgress
-) -> tuple[Pseudobulks, dict[str, tuple[Pseudobulks, ...]]]:
+) -> tuple[Means, dict[str, tuple[Means, ...]]]:
     """Means of every measured condition (baselines need those that are not scored too) and of the compared predictions."""
     everything = tuple((str(p), str(c)) for c in files.real.dataset.contexts for p in files.real.dataset.perturbations)
     if request.effects:
         everything = (*files.conditions, *((files.control, c) for c in files.contexts))
     wanted = (*files.conditions, *((files.control, c) for c in files.contexts))
-    real = pseudobulks(files.real, everything, _counter("Averaging measured cells", files.real.dataset.n_cells, on_progress))
+    real = _means_of(files, files.real, everything, "Averaging measured cells", on_progress)
     predicted = {}
     for method, sides in files.predicted.items():
         made = []
         for number, side in enumerate(sides):
             words = f"Averaging cells of {method}" + (f", seed {number + 1} of {len(sides)}" if len(sides) > 1 else "")
             said = tuple(pair for pair in wanted if pair in files.said[method] or pair[0] == files.control)
-            made.append(pseudobulks(side, said, _counter(words, side.dataset.n_cells, on_progress)))
+            made.append(_means_of(files, side, said, words, on_progress))
         predicted[method] = tuple(made)
     return real, predicted
 
 
-def _counter(stage: str, total: int, on_progress: OnProgress) -> Callable[[int], None]:
-    done = 0
+def _means_of(
+    files: ComparedFiles, side: Side, conditions: tuple[tuple[str, str], ...], stage: str, on_progress: OnProgress
+) -> Means:
+    """Return the means of some conditions of a file; those without cells are left out."""
+    codes = np.full(side.dataset.n_cells, -1, dtype=np.int64)
+    for number, (p, c) in enumerate(conditions):
+        codes[side.rows(p, c)] = number
+    rows = np.flatnonzero(codes >= 0)
 
-    def count(n: int) -> None:
-        nonlocal done
-        done += n
-        on_progress(Progress(stage, done, total))
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        done = 0
+        for part, values in side.blocks(rows):
+            yield part, values
+            done += len(part)
+            on_progress(Progress(stage, done, len(rows)))
 
-    return count
+    return means_by_condition(blocks(), codes, conditions, files.control, files.genes)
 
 
 def _table(rows: list[Row], scored: Scored) -> pd.DataFrame:
@@ -130,7 +139,7 @@ def _kept(table: pd.DataFrame, scored: Scored, effects_words: str, start: float,
     files, request = scored.files, scored.request
     output.mkdir(parents=True, exist_ok=True)
     summary = summarise(table)
-    against = comparisons(table, files.predicted, [g.name for g in scored.guesses], PROFILE_METRICS[request.profile])
+    against = comparisons(table, files.predicted, [b.name for b in scored.baselines], PROFILE_METRICS[request.profile])
     with replacing(output / METRICS) as beside:
         table.to_csv(beside, index=False)
     with replacing(output / SUMMARY) as beside:
@@ -176,7 +185,7 @@ def _methods(scored: Scored) -> tuple[EvaluatedMethod, ...]:
     for file in scored.request.predicted:
         paths[file.method] = (*paths.get(file.method, ()), file.path)
     predictions = [_prediction(scored, method, paths[method], n) for method in scored.files.predicted]
-    return (*predictions, *(_baseline(g) for g in scored.guesses))
+    return (*predictions, *(_baseline(b) for b in scored.baselines))
 
 
 def _prediction(scored: Scored, method: str, files: tuple[str, ...], n: int) -> EvaluatedMethod:
@@ -185,8 +194,8 @@ def _prediction(scored: Scored, method: str, files: tuple[str, ...], n: int) -> 
     return EvaluatedMethod(method, "prediction", files, said, reason)
 
 
-def _baseline(guess: Guess) -> EvaluatedMethod:
-    return EvaluatedMethod(guess.name, "baseline", (), len(guess.effects), guess.reason)
+def _baseline(baseline: EvaluatedBaseline) -> EvaluatedMethod:
+    return EvaluatedMethod(baseline.name, "baseline", (), len(baseline.effects), baseline.reason)
 
 
 def _control_words(scored: Scored) -> str:

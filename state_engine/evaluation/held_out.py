@@ -300,7 +300,7 @@ def _effects(request: HeldOutRequest, split: Split, card: ModelCard, output: Pat
     """The folder with the effects of training cells; made here for a model that has none."""
     if load_effects(request.folder) is not None:
         return str(request.folder)
-    from state_engine.effects.train_effects import effect_table
+    from state_engine.effects.means import effect_table
 
     sources, names = [], tuple[str, ...]()
     for source in split.sources:

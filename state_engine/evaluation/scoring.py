@@ -12,8 +12,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from state_engine.challenge.scored_cells import TARGET
-from state_engine.effects.pseudobulks import Pseudobulks
-from state_engine.evaluation.baselines import Guess, applied_means, guessed_cells
+from state_engine.effects.means import Means
+from state_engine.evaluation.baselines import EvaluatedBaseline, baseline_cells, baseline_means
 from state_engine.evaluation.counts import counts_of_context, metrics_2026
 from state_engine.evaluation.files import ComparedFiles, Side
 from state_engine.evaluation.request import EvaluationRequest
@@ -44,25 +44,21 @@ class Scored:
 
     files: ComparedFiles
     request: EvaluationRequest
-    real: Pseudobulks
-    predicted: dict[str, tuple[Pseudobulks, ...]]
-    guesses: tuple[Guess, ...]
+    real: Means
+    predicted: dict[str, tuple[Means, ...]]
+    baselines: tuple[EvaluatedBaseline, ...]
     remarks: list[str]
     engine: str = ""
     versions: dict[str, str] = field(default_factory=dict)
-    applied: dict[tuple[str, str], dict[str, np.ndarray]] = field(default_factory=dict)
 
-    def control(self, own: Pseudobulks | None, context: str) -> np.ndarray:
+    def control(self, own: Means | None, context: str) -> np.ndarray:
         """(g,) mean of the control cells that effects of a method start from."""
         source = self.real if own is None or self.request.control_source == "real" else own
         return source.mean(self.files.control, context)
 
-    def guessed(self, guess: Guess, context: str) -> dict[str, np.ndarray]:
-        """Mean expression by perturbation that a baseline says; made once."""
-        key = guess.name, context
-        if key not in self.applied:
-            self.applied[key] = applied_means(self.files, self.real, guess, context, self.request.seed)
-        return self.applied[key]
+    def baseline_means(self, baseline: EvaluatedBaseline, context: str) -> dict[str, np.ndarray]:
+        """Return the mean expression that a baseline predicts, by perturbation."""
+        return baseline_means(self.files, self.real, baseline, context)
 
     def effect(self, method: str, perturbation: str, context: str) -> np.ndarray | None:
         """(g,) the effect a method predicts, mean over seeds; None where it says nothing."""
@@ -71,8 +67,8 @@ class Scored:
                 return None
             seeds = self.predicted[method]
             return np.mean([s.mean(perturbation, context) - self.control(s, context) for s in seeds], axis=0)
-        guess = next(g for g in self.guesses if g.name == method)
-        mean = self.guessed(guess, context).get(perturbation)
+        baseline = next(b for b in self.baselines if b.name == method)
+        mean = self.baseline_means(baseline, context).get(perturbation)
         return None if mean is None else mean - self.real.mean(self.files.control, context)
 
 
@@ -101,11 +97,11 @@ def score_on_means(scored: Scored, on_progress: OnProgress) -> list[Row]:
                     config, profile, means, scored.control(own, context), real, real_control, files.genes
                 )
                 rows += _rows(method, seed, context, values)
-        for guess in scored.guesses:
-            means = scored.guessed(guess, context)
+        for baseline in scored.baselines:
+            means = scored.baseline_means(baseline, context)
             if means:
                 values = engine.metrics_on_means(config, profile, means, real_control, real, real_control, files.genes)
-                rows += _rows(guess.name, 0, context, values)
+                rows += _rows(baseline.name, 0, context, values)
     return rows
 
 
@@ -124,7 +120,7 @@ def score_on_cells(scored: Scored, on_progress: OnProgress) -> list[Row]:
         scored.remarks.append("cell-eval itself was not run: no environment with it was named (--cell-eval PYTHON).")
     files, rows = scored.files, []
     chunks = [(c, part) for c in files.contexts for part in _chunks(scored, c)]
-    total = len(chunks) * (sum(map(len, scored.predicted.values())) + sum(bool(g.effects) for g in scored.guesses))
+    total = len(chunks) * (sum(map(len, scored.predicted.values())) + sum(bool(b.effects) for b in scored.baselines))
     done = 0
     for context, labels in chunks:
         config = _context_config(scored, context)
@@ -148,7 +144,7 @@ def _says(scored: Scored, method: str, perturbation: str, context: str) -> bool:
     said = scored.files.said.get(method)
     if said is not None:
         return (perturbation, context) in said
-    return (perturbation, context) in next(g for g in scored.guesses if g.name == method).effects
+    return (perturbation, context) in next(b for b in scored.baselines if b.name == method).effects
 
 
 def _chunks(scored: Scored, context: str) -> list[tuple[str, ...]]:
@@ -180,18 +176,20 @@ def _methods_cells(
             # the engine wants every perturbation on both sides: control cells stand in, and their numbers are dropped
             parts = {p: _sparse(side, side.rows(p, context)) if _says(scored, method, p, context) else own for p in labels}
             yield method, seed, engine.stacked(parts, own, files.control, files.genes)
-    for guess in scored.guesses:
-        if any((p, context) in guess.effects for p in labels):
-            yield guess.name, 0, _guess_cells(scored, guess, context, labels, control)
+    for baseline in scored.baselines:
+        if any((p, context) in baseline.effects for p in labels):
+            yield baseline.name, 0, _baseline_cells(scored, baseline, context, labels, control)
 
 
-def _guess_cells(scored: Scored, guess: Guess, context: str, labels: tuple[str, ...], control: sp.csr_matrix) -> ad.AnnData:
+def _baseline_cells(
+    scored: Scored, baseline: EvaluatedBaseline, context: str, labels: tuple[str, ...], control: sp.csr_matrix
+) -> ad.AnnData:
     files, parts = scored.files, {}
     for number, p in enumerate(labels):
-        effect = guess.effects.get((p, context))
+        effect = baseline.effects.get((p, context))
         seed = scored.request.seed + number
         n = scored.real.n(p, context)
-        cells = guessed_cells(files, np.zeros(len(files.genes)) if effect is None else effect, context, n, seed)
+        cells = baseline_cells(files, np.zeros(len(files.genes)) if effect is None else effect, context, n, seed)
         parts[p] = sp.csr_matrix(cells)
     return engine.stacked(parts, control, files.control, files.genes)
 
@@ -239,7 +237,7 @@ def score_cells_2026(scored: Scored, on_progress: OnProgress) -> list[Row]:
     rows, files = [], scored.files
     for number, context in enumerate(files.contexts):
         on_progress(Progress("Scoring counts", number, len(files.contexts)))
-        real, methods = counts_of_context(files, scored.guesses, scored.request, context, scored.remarks)
+        real, methods = counts_of_context(files, scored.baselines, scored.request, context, scored.remarks)
         for method, seed, cells in methods:
             on_progress(Progress("Scoring counts", number, len(files.contexts)))
             for perturbation, metric, value in metrics_2026(cells, real, files.control, scored.remarks):

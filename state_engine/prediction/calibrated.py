@@ -7,7 +7,7 @@ obsm[KEY + "_calibrated"] of an embedding. Rows whose perturbation no other cont
 baseline to mix with; measured and control cells are what they are in X. The predicted context's own training effect is left out.
 
 Expression stays at 0 or above without losing any of the effect: a cell between its basal and its corrected expression, neither of
-which is negative, is moved by the mean effect as `shift_cells` does.
+which is negative, is moved by the mean effect as every mean effect is (`effects.apply`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import pandas as pd
 
 from state_engine import keys
 from state_engine.checkpoints.card import Calibration, ModelCard
-from state_engine.effects.mixture import shift_cells
+from state_engine.effects.apply import apply_effect
+from state_engine.effects.baselines import mean_of_other_contexts
 from state_engine.effects.store import check_features
 from state_engine.effects.table import EffectTable
 from state_engine.prediction.result_writer import new_array
@@ -96,9 +97,8 @@ def calibrated_of(
     if card.calibration is None or table is None:
         return None
     check_features(table, features, width)
-    means = {(p, c): table.mean_of_perturbation(p, c) for p, c in conditions}
-    effects = {pair: mean for pair, mean in means.items() if mean is not None}
-    missing = tuple(pair for pair, mean in means.items() if mean is None)
+    effects = {pair: found.effect for pair, found in mean_of_other_contexts(table, conditions).items()}
+    missing = tuple(pair for pair in conditions if pair not in effects)
     return Calibrated(card.calibration, effects, missing) if effects else None
 
 
@@ -144,7 +144,7 @@ def _mix(
         size = min(BLOCK, n - first)
         start, other = corrected.start + first, basal.start + first
         cells = weights.paired * source[start : start + size] + (1 - weights.paired) * source[other : other + size]
-        target[start : start + size] = shift_cells(cells, mean, weights.mean * effect, nonnegative=expression)
+        target[start : start + size] = apply_effect(cells, weights.mean * effect, mean, nonnegative=expression)
 
 
 def _rows(obs: pd.DataFrame, kind: str, context: str, label: str | None = None) -> slice:

@@ -13,8 +13,7 @@ import numpy as np
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.expression import FeatureSource, iter_features
-from state_engine.effects.observed_means import ObservedMeans, observed_means
-from state_engine.files import replacing
+from state_engine.effects.means import Means, condition_codes, means_by_condition
 from state_engine.prediction.compatibility import check_compatibility, require_compatible
 from state_engine.prediction.outputs import expression_source, gene_names
 from state_engine.prediction.request import PredictionRequest
@@ -23,8 +22,8 @@ from state_engine.progress import OnProgress, Progress, silent
 CELLS_A_CONDITION = 400
 
 
-def measure(request: PredictionRequest, card: ModelCard, output: Path, on_progress: OnProgress = silent) -> ObservedMeans | None:
-    """Writes the mean log1p expression of every measured condition; None when the genes of the model are not in the data set.
+def measure(request: PredictionRequest, card: ModelCard, output: Path, on_progress: OnProgress = silent) -> Means | None:
+    """Write the mean log1p expression of every measured condition; return None when the genes of the model are not in the data set.
 
     Args:
         request: the prediction it belongs to.
@@ -39,14 +38,10 @@ def measure(request: PredictionRequest, card: ModelCard, output: Path, on_progre
     if not genes or expression is None:
         return None
     rows = _sample(dataset, request.seed)
-    labels = np.where(
-        dataset.perturbation_labels() == dataset.require_control(), card.control, dataset.perturbation_labels()
-    ).astype(str)
-    means = observed_means(
-        _blocks(dataset, expression, rows, on_progress), labels, dataset.context_labels().astype(str), genes, card.control
-    )
-    with replacing(output) as beside:
-        means.save(beside)
+    conditions, codes = condition_codes(dataset, card.control)
+    blocks = _blocks(dataset, expression, rows, on_progress)
+    means = means_by_condition(blocks, codes, conditions, card.control, tuple(genes))
+    means.save(output)
     return means
 
 

@@ -25,8 +25,8 @@ from state_engine.checkpoints.load import LoadedModel, card_of, load_model
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.expression import FeatureSource, read_features
 from state_engine.device import choose_device, dtype_of
+from state_engine.effects.apply import apply_effect
 from state_engine.effects.baselines import WORDS, baseline_effects
-from state_engine.effects.mixture import shift_cells
 from state_engine.effects.store import effects_hash, load_effects
 from state_engine.errors import RequestError, listed
 from state_engine.files import replacing
@@ -210,7 +210,7 @@ class _Work:
         for first, cells in self._basal_cells(context):
             write(plan.control_start(context) + first, cells, cells)
             for label in plan.perturbations:
-                moved = shift_cells(cells.copy(), mean, self.baseline[label, context], nonnegative=bool(self.genes))
+                moved = apply_effect(cells, self.baseline[label, context], mean, nonnegative=bool(self.genes))
                 write(plan.predicted_start(context, label) + first, moved, moved)
         self.on_progress(Progress("Predicting cells", (plan.contexts.index(context) + 1) * (len(plan.perturbations) + 1), total))
 

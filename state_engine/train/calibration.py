@@ -25,10 +25,12 @@ from state_engine.checkpoints.store import set_calibration
 from state_engine.data.cell_sets import draw_basal
 from state_engine.data.expression import FeatureSource, iter_features, read_features
 from state_engine.data.splits.apply import TRAIN, VAL
+from state_engine.effects.apply import paired_cells
+from state_engine.effects.means import effect_table
 from state_engine.effects.mixture import BOUNDS, PRIOR, Condition, Mixture, fit_mixture, mixed_mean
+from state_engine.effects.scores import scores
 from state_engine.effects.store import save_effects
 from state_engine.effects.table import EffectTable
-from state_engine.effects.train_effects import effect_table
 from state_engine.errors import IncompatibleError
 from state_engine.prediction.compatibility import check_compatibility, require_compatible
 from state_engine.prediction.forward import SetRunner, SetTask
@@ -123,7 +125,7 @@ def fit_calibration(
         folds=len(folds),
         paired_range=_range([fit.paired for fit, _ in fits]),
         mean_range=_range([fit.mean for fit, _ in fits]),
-        scores=_scores(conditions, fits, 0.0 if expression else None),
+        scores=_scores(conditions, fits, expression),
         seed=seed,
         origin=origin,
     )
@@ -265,7 +267,7 @@ def paired_effects(
         of = batches[unique[cells]] if batches is not None else None
         reference = _predicted(runner, card, card.control, cells, of)
         for label in labels:
-            moved = flat + (_predicted(runner, card, label, cells, of) - reference)
+            moved = paired_cells(flat, _predicted(runner, card, label, cells, of), reference)
             if expression:
                 np.maximum(moved, 0.0, out=moved)
             sums[label] = sums[label] + (moved - flat)[: n - start].sum(axis=0, dtype=np.float64)
@@ -294,20 +296,18 @@ def _folds(conditions: Sequence[Condition], seed: int) -> tuple[Literal["context
     return "", []
 
 
-def _scores(
-    conditions: Sequence[Condition], fits: list[tuple[Mixture, list[Condition]]], lowest: float | None
-) -> dict[str, float]:
+def _scores(conditions: Sequence[Condition], fits: list[tuple[Mixture, list[Condition]]], expression: bool) -> dict[str, float]:
+    """Return mean errors of the mean cell: of no change, each effect alone, and the mixture on conditions left out of its fit."""
     given = {"none": Mixture(0, 0), "corrected": Mixture(1, 0), "mean": Mixture(0, 1)}
-    errors = {name: [_error(c, mixture, lowest) for c in conditions] for name, mixture in given.items()}
+    asked = {name: [(mixture, c) for c in conditions] for name, mixture in given.items()}
     if fits:
-        errors["calibrated"] = [_error(c, mixture, lowest) for mixture, fold in fits for c in fold]
-    scores = {f"mae_{name}": float(np.mean([np.abs(e).mean() for e in found])) for name, found in errors.items()}
-    scores |= {f"mse_{name}": float(np.mean([np.square(e).mean() for e in found])) for name, found in errors.items()}
-    return {name: round(value, 6) for name, value in scores.items()}
-
-
-def _error(condition: Condition, mixture: Mixture, lowest: float | None) -> np.ndarray:
-    return mixed_mean(condition, mixture, lowest) - (condition.control + condition.observed)
+        asked["calibrated"] = [(mixture, c) for mixture, fold in fits for c in fold]
+    absolute, squared = {}, {}
+    for name, pairs in asked.items():
+        each = [scores(mixed_mean(c, m, nonnegative=expression), c.control + c.observed, c.control) for m, c in pairs]
+        absolute[f"mae_{name}"] = round(float(np.mean([s.mae for s in each])), 6)
+        squared[f"mse_{name}"] = round(float(np.mean([s.mse for s in each])), 6)
+    return absolute | squared
 
 
 def _range(values: list[float]) -> tuple[float, ...]:

@@ -1,8 +1,8 @@
 """How well a model predicts what it never saw, beside two baselines that anyone could compute.
 
 raw        the predicted cells as they come out
-corrected  each control cell plus its own effect (predicted under the perturbation minus under the control), clipped at 0
-mean       the control plus the mean effect of the other contexts, clipped at 0
+corrected  each control cell plus its own effect (predicted under the perturbation minus under the control), cut at 0
+mean       the mean control plus the mean effect of the other contexts, not below 0 (`effects.apply`)
 none       the control: nothing changes
 
 MAE compares mean cells, r (Pearson) compares effects (perturbed minus control), both over all features. `r_paired` is the
@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from state_engine.data.cell_sets import draw_basal
+from state_engine.effects.apply import applied_mean, paired_cells
+from state_engine.effects.scores import Scores, scores
 from state_engine.models.transition import TransitionModel
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.cells import Group, TrainingCells
@@ -99,22 +101,30 @@ def _score(model: TransitionModel, vectors: Tensor, cells: TrainingCells, group:
     rows = draw_basal(pool, -(-n // size) * size, np.random.default_rng(seed))
     basal, batches = cells.features.gather(rows), np.maximum(cells.batch[rows], 0)
     perturbed = _predict(model, basal, batches, vectors[group.perturbation])[:n]
-    effect = perturbed - _predict(model, basal, batches, vectors[0])[:n]
-    lowest = 0.0 if model.config.final_relu else -np.inf  # expression is not negative, embeddings may be
-    corrected = np.maximum(basal[:n] + effect, lowest).mean(axis=0)
+    under_control = _predict(model, basal, batches, vectors[0])[:n]
+    corrected = paired_cells(basal[:n], perturbed, under_control)
+    expression = model.config.final_relu  # expression is not negative, embeddings may be
+    if expression:
+        corrected = np.maximum(corrected, 0.0)
     control, truth = mean_cell(cells, pool), mean_cell(cells, group.cells)
-    raw, usual = perturbed.mean(axis=0), mean_effect(cells, group)
+    raw = scores(perturbed.mean(axis=0), truth, control)
+    # the correlation is that of the effects before any cut
+    paired = scores(corrected.mean(axis=0), truth, control, (perturbed - under_control).mean(axis=0))
+    usual = mean_effect(cells, group)
+    mean = Scores(float("nan"), float("nan"), float("nan"))
+    if usual is not None:
+        mean = scores(applied_mean(control, usual, nonnegative=expression), truth, control, usual)
     return HeldOutScore(
         context=group.context,
         perturbation=cells.perturbations[group.perturbation],
         n_cells=len(group.cells),
-        mae_raw=_mae(raw, truth),
-        mae_corrected=_mae(corrected, truth),
-        mae_mean=float("nan") if usual is None else _mae(np.maximum(control + usual, lowest), truth),
-        mae_none=_mae(control, truth),
-        r_raw=_pearson(raw - control, truth - control),
-        r_paired=_pearson(effect.mean(axis=0), truth - control),
-        r_mean=float("nan") if usual is None else _pearson(usual, truth - control),
+        mae_raw=raw.mae,
+        mae_corrected=paired.mae,
+        mae_mean=mean.mae,
+        mae_none=scores(control, truth, control).mae,
+        r_raw=raw.pearson,
+        r_paired=paired.pearson,
+        r_mean=mean.pearson,
     )
 
 
@@ -154,13 +164,3 @@ def _predict(model: TransitionModel, basal: np.ndarray, batches: np.ndarray, vec
         output = model(part.to(device), vector.expand(len(part), -1), given, attention="full")
         parts.append(output.predicted.flatten(0, 1).float().cpu().numpy())
     return np.concatenate(parts)
-
-
-def _mae(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.abs(a - b).mean())
-
-
-def _pearson(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    size = float(np.sqrt((a**2).sum() * (b**2).sum()))
-    return float((a * b).sum() / size) if size > 0 else float("nan")

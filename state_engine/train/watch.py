@@ -16,6 +16,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from state_engine.effects.apply import paired_cells
 from state_engine.errors import ConfigError, JobCancelled
 from state_engine.files import replacing
 from state_engine.models.losses import MiniBatch, set_means
@@ -154,7 +155,7 @@ def validation_scores(training: TransitionTraining, cells: Sequence[SetCells]) -
             batch = on_device(mini_batch(part, False), training.device)
             predicted = training.predict(batch).predicted.float()
             control = training.predict(batch._replace(perturbations=torch.zeros_like(batch.perturbations))).predicted.float()
-            corrected = batch.basal + predicted - control
+            corrected = paired_cells(batch.basal, predicted, control)
             if training.network.config.final_relu:
                 corrected = corrected.clamp_min(0)
             truth = set_means(batch.observed, batch.sizes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from scipy.stats import spearmanr
 
 from state_engine.analysis import differential as de
 from state_engine.analysis import effects as ef
-from state_engine.effects.observed_means import ObservedMeans, load_observed_means, observed_means
+from state_engine.effects.means import Means
 from state_engine.errors import GeneError, RequestError, RunError
 from state_engine.prediction.result import Result, open_result
 from tests.prediction.make_result import make_result, write_result
@@ -40,13 +39,10 @@ def constant_cells(tmp_path: Path) -> Result:
     return open_result(write_result(tmp_path / "result.h5ad", np.array(x), np.array(raw), frame))
 
 
-def means(**conditions: list[float]) -> ObservedMeans:
-    labels = [key.split("_") for key in conditions]
+def means(**conditions: list[float]) -> Means:
+    pairs = [tuple(key.split("_")) for key in conditions]
     values = np.array(list(conditions.values()), np.float32)
-    genes = ("G0", "G1", "G2", "G3")
-    return ObservedMeans(
-        tuple(p for p, _ in labels), tuple(c for _, c in labels), np.full(len(labels), 9), values, genes, "control"
-    )
+    return Means(tuple((p, c) for p, c in pairs), np.full(len(pairs), 9), values, "control", ("G0", "G1", "G2", "G3"))
 
 
 def by_method(comparison: ef.EffectComparison) -> dict[str, ef.Score]:
@@ -88,13 +84,18 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     assert others.n_conditions == 2 and others.mae == pytest.approx((2 + 0 + 0 + 0.5) / 4)
 
 
-def test_a_mean_effect_is_clipped_in_each_cell_as_the_model_is(tmp_path: Path) -> None:
+def test_a_mean_effect_moves_the_mean_as_it_says(tmp_path: Path) -> None:
+    """Most cells lack these genes: cut in each cell, hardly anything of a negative effect would be left."""
     result = open_result(make_result(tmp_path / "r.h5ad", contexts=("T",)))
-    rows = result.rows("predicted control", "T")
-    effect = np.full(40, -0.5)
-    expected = (np.maximum(result.read(rows) - 0.5, 0) - result.read(rows)).mean(axis=0)
-    np.testing.assert_allclose(ef._applied(result, rows, effect), expected, atol=1e-6)
-    assert (expected > -0.5).all()
+    start = result.mean(result.rows("predicted control", "T"))
+    control = np.ones(40)
+    genes = tuple(result.genes)
+    measured = Means(
+        (("control", "B"), ("drugA", "B"), ("control", "T")), np.full(3, 9), np.array([control, control - 0.25, start]), "control", genes
+    )  # fmt: skip
+    found = ef.compare(result, "drugA", "T", measured).genes["mean_of_other_contexts"]
+    np.testing.assert_allclose(found, np.maximum(start - 0.25, 0) - start, atol=1e-6)
+    assert (found > -0.25).any() and (found < -0.2).any()
 
 
 def test_a_calibrated_prediction_is_scored_beside_the_others(tmp_path: Path) -> None:
@@ -177,33 +178,3 @@ def test_which_perturbation_moves_a_gene(tmp_path: Path) -> None:
     assert list(many["perturbation"]) == ["drugB", "drugB", "drugA", "drugA"]
     with pytest.raises(GeneError):
         ef.gene_ranking(result, "G99")
-
-
-def test_observed_means_are_streamed_and_stored(tmp_path: Path) -> None:
-    perturbations = np.array(["control", "p", "p", "control", "q"])
-    contexts = np.array(["T", "T", "T", "B", "T"])
-    x = np.arange(10, dtype=np.float32).reshape(5, 2)
-
-    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for rows in (np.array([2, 0]), np.array([1, 3])):  # row 4 (q) is never read
-            yield rows, x[rows]
-
-    found = observed_means(blocks(), perturbations, contexts, ["a", "b"], "control")
-    assert found.contexts == ("B", "T", "T") and found.perturbations == ("control", "control", "p")
-    np.testing.assert_array_equal(found.n_cells, [1, 1, 2])
-    np.testing.assert_array_equal(found.means, [[6, 7], [0, 1], [3, 4]])
-    assert list(found.effects(minimum=1)) == [("p", "T")]
-    np.testing.assert_array_equal(found.effects(minimum=1)["p", "T"], [3, 3])
-    assert found.effects(minimum=2) == {}
-    found.save(tmp_path / "observed_means.npz")
-    again = load_observed_means(tmp_path / "observed_means.npz")
-    assert (again.perturbations, again.contexts, again.genes, again.control) == (
-        found.perturbations,
-        found.contexts,
-        ("a", "b"),
-        "control",
-    )
-    np.testing.assert_array_equal(again.means, found.means)
-    np.testing.assert_array_equal(again.on_genes(["b"]).means, [[7], [1], [4]])
-    with pytest.raises(RunError, match="cannot be read"):
-        load_observed_means(tmp_path / "none.npz")

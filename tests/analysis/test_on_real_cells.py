@@ -12,7 +12,9 @@ import pytest
 from state_engine import keys
 from state_engine.analysis import differential as de
 from state_engine.analysis import effects as ef
-from state_engine.effects.observed_means import ObservedMeans, observed_means
+from state_engine.effects.apply import apply_effect
+from state_engine.effects.baselines import mean_of_other_contexts
+from state_engine.effects.means import Means, means_by_condition
 from state_engine.prediction.result import Result, open_result
 from tests.prediction.make_result import write_result
 
@@ -20,16 +22,18 @@ CONTEXT, CONTROL, STIMULATED = "CD4T", "control", "stimulated"
 
 
 @pytest.fixture(scope="module")
-def measured(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, ObservedMeans]:
+def measured(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Means]:
     adata = anndata.read_h5ad(real_data / "kang_ifnb.h5ad")
     counts = adata.X.toarray().astype(np.float32)
     x = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)[:, np.argsort(-counts.mean(axis=0))[:1500]]
     genes = [f"G{i}" for i in range(1500)]
     labels, contexts = adata.obs["condition"].astype(str).to_numpy(), adata.obs["cell_type"].astype(str).to_numpy()
-    means = observed_means([(np.arange(len(x)), x)], labels, contexts, genes, CONTROL)
-    effect = np.mean([e for (_, c), e in means.effects().items() if c != CONTEXT], axis=0)
+    pairs = sorted({*zip(labels.tolist(), contexts.tolist(), strict=True)}, key=lambda pair: (pair[1], pair[0]))
+    codes = np.array([pairs.index(pair) for pair in zip(labels.tolist(), contexts.tolist(), strict=True)])
+    means = means_by_condition([(np.arange(len(x)), x)], codes, tuple(pairs), CONTROL, tuple(genes))
+    effect = mean_of_other_contexts(means.effects(), [(STIMULATED, CONTEXT)])[STIMULATED, CONTEXT].effect
     control, truth = (x[(contexts == CONTEXT) & (labels == label)] for label in (CONTROL, STIMULATED))
-    predicted = np.maximum(control + effect, 0)
+    predicted = apply_effect(control, effect)
     kinds = (keys.PREDICTED, keys.PREDICTED_CONTROL, keys.OBSERVED_CONTROL, keys.OBSERVED)
     obs = pd.concat(
         [
@@ -45,7 +49,7 @@ def measured(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return open_result(path), means
 
 
-def test_a_model_that_is_the_mean_baseline_scores_like_it(measured: tuple[Result, ObservedMeans]) -> None:
+def test_a_model_that_is_the_mean_baseline_scores_like_it(measured: tuple[Result, Means]) -> None:
     result, means = measured
     comparison = ef.compare(result, STIMULATED, CONTEXT, means)
     scores = {score.method: score for score in comparison.scores}
@@ -56,7 +60,7 @@ def test_a_model_that_is_the_mean_baseline_scores_like_it(measured: tuple[Result
     assert scores["no change"].mae > baseline.mae
 
 
-def test_the_detection_floor_keeps_small_shifts_of_zeros_from_being_called(measured: tuple[Result, ObservedMeans]) -> None:
+def test_the_detection_floor_keeps_small_shifts_of_zeros_from_being_called(measured: tuple[Result, Means]) -> None:
     result, _ = measured
     truth = de.differential(result, STIMULATED, CONTEXT, "observed control", "observed")
     without = de.differential(result, STIMULATED, CONTEXT, "observed control", "observed", floor=0)

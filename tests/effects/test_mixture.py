@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from state_engine.effects.mixture import PRIOR, Condition, Mixture, fit_mixture, mixed_mean, shift_cells
+from state_engine.effects.mixture import PRIOR, Condition, Mixture, fit_mixture, mixed_mean
 from state_engine.errors import ConfigError
 
 
@@ -69,28 +69,5 @@ def test_without_effects_there_are_no_weights():
 
 def test_the_mean_cell_is_not_negative_unless_it_may_be():
     one = condition([-1, 2], [-1, 0], [0, 0], control=[0.5, 1])
-    assert mixed_mean(one, Mixture(0.5, 0.5), 0.0).tolist() == [0, 2]
-    assert mixed_mean(one, Mixture(0.5, 0.5), None).tolist() == [-0.5, 2]
-
-
-def test_shifted_cells_have_exactly_the_mean_that_was_asked_for():
-    rng = np.random.default_rng(0)
-    cells = (rng.random((200, 5)) * (rng.random((200, 5)) < 0.3)).astype(np.float32)  # most cells lack a gene
-    mean, zeros = cells.mean(axis=0, dtype=np.float64), cells == 0
-    effect = np.array([0.2, -0.05, 0.0, -9.0, -0.1])
-    moved = shift_cells(cells.copy(), mean, effect, nonnegative=True)
-    np.testing.assert_allclose(moved.mean(axis=0), np.maximum(mean + effect, 0), atol=1e-6)
-    assert (moved >= 0).all()
-    assert (moved[:, 1:][zeros[:, 1:]] == 0).all()  # what goes down stays undetected where it was
-    cut = np.maximum(cells + effect, 0).mean(axis=0)
-    assert cut[1] > mean[1] + effect[1] + 0.01  # why cells are not simply cut at 0
-
-
-def test_an_embedding_is_shifted_as_it_is():
-    cells = np.array([[1.0, -2.0]], dtype=np.float32)
-    assert shift_cells(cells, np.zeros(2), np.array([-3.0, 1.0]), nonnegative=False).tolist() == [[-2, -1]]
-
-
-def test_a_gene_that_no_cell_has_stays_absent_when_it_should_go_down():
-    cells = np.zeros((3, 1), dtype=np.float32)
-    assert shift_cells(cells, np.zeros(1), np.array([-1.0]), nonnegative=True).tolist() == [[0], [0], [0]]
+    assert mixed_mean(one, Mixture(0.5, 0.5), nonnegative=True).tolist() == [0, 2]
+    assert mixed_mean(one, Mixture(0.5, 0.5), nonnegative=False).tolist() == [-0.5, 2]

@@ -117,14 +117,14 @@ def test_baselines_by_hand(tmp_path: Path) -> None:
     assert kept.measured.tolist() == [1, 0, -0.5, 0] and kept.methods["mean of other contexts"].tolist() == [0.5, 0, -0.5, 0]
 
 
-def test_an_effect_is_clipped_in_every_cell(tmp_path: Path) -> None:
-    """Control cells of T at 0.5 +- 0.5 in gene D; x takes 0.75 away in B. Cells at 1 and 0 become 0.25 and 0, mean 0.125."""
+def test_an_effect_moves_the_mean_and_not_below_zero(tmp_path: Path) -> None:
+    """Control cells of T at 0.5 +- 0.5 in gene D, of which x takes 0.75 away in B: the mean becomes 0 (0.125 if each cell were cut at 0)."""
     measured = {k: list(v) for k, v in MEASURED.items()}
     measured["x", "B"][3] = 0.5
     measured[CONTROL, "B"][3] = 1.25
     evaluate(ask(tmp_path, cells(PREDICTED, 0.5), cells(measured, 0.5)), tmp_path / "out")
     kept = read_condition(tmp_path / "out" / "effects.npz", "x", "T")
-    assert kept is not None and kept.methods["mean of other contexts"][3] == pytest.approx(0.125 - 0.5)
+    assert kept is not None and kept.methods["mean of other contexts"][3] == pytest.approx(-0.5)
 
 
 def test_the_summary_is_a_mean_of_conditions_and_says_n(tmp_path: Path) -> None:

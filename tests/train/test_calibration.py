@@ -15,9 +15,9 @@ from state_engine.checkpoints.store import read_card
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.splits.apply import TEST, TRAIN, VAL, Split, apply_plan
 from state_engine.data.splits.plan import FewShot, SplitPlan, ZeroShot
+from state_engine.effects.means import effect_table
 from state_engine.effects.store import load_effects
 from state_engine.effects.table import EffectTable
-from state_engine.effects.train_effects import effect_table
 from state_engine.errors import IncompatibleError
 from state_engine.models.transition import TransitionOutput
 from state_engine.train import calibration as module

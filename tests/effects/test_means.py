@@ -1,7 +1,8 @@
-"""The table of effects: means of training cells by hand, and deaf to everything held out."""
+"""Means by condition and the table of effects: by hand, stored and read, and deaf to everything held out."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import anndata
@@ -12,9 +13,9 @@ from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.expression import FeatureSource, normalise
 from state_engine.data.splits.apply import apply_plan
 from state_engine.data.splits.plan import FewShot, SplitPlan, ZeroShot
+from state_engine.effects.means import condition_codes, effect_table, load_means, means_by_condition
 from state_engine.effects.table import EffectTable
-from state_engine.effects.train_effects import effect_table
-from state_engine.errors import ConfigError
+from state_engine.errors import ConfigError, RunError
 from tests.small import GENES, write_cells
 
 FEWSHOT = SplitPlan((("d", "x"),), ("d",), fewshot=(FewShot("d", "B", val=("IFNB1",), test=("TNF",)),))
@@ -116,3 +117,60 @@ def test_progress_counts_the_training_cells(dataset):
     split = apply_plan(ZEROSHOT, [("d", dataset)])
     effect_table(split, SOURCE, on_progress=told.append)
     assert told[-1].done == told[-1].total == split.cells()["train"]
+
+
+# ---- means of chosen cells ----
+
+
+def test_means_are_streamed_and_stored(tmp_path: Path) -> None:
+    conditions = (("control", "B"), ("control", "T"), ("p", "T"), ("q", "T"))
+    codes = np.array([1, 2, 2, 0, 3])
+    x = np.arange(10, dtype=np.float32).reshape(5, 2)
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for rows in (np.array([2, 0]), np.array([1, 3])):  # row 4 (q) is never read
+            yield rows, x[rows]
+
+    found = means_by_condition(blocks(), codes, conditions, "control", ("a", "b"))
+    assert found.conditions == conditions[:3] and found.cells.tolist() == [1, 1, 2]
+    np.testing.assert_array_equal(found.values, [[6, 7], [0, 1], [3, 4]])
+    assert ("q", "T") not in found and found.n("q", "T") == 0 and found.n("p", "T") == 2
+    effects = found.effects()
+    assert list(zip(effects.perturbations, effects.contexts, strict=True)) == [("p", "T")] and effects.cells.tolist() == [2]
+    np.testing.assert_array_equal(effects.effects, [[3, 3]])
+    assert found.effects(least=2).perturbations == ()
+    found.save(tmp_path / "observed_means.npz")
+    again = load_means(tmp_path / "observed_means.npz")
+    assert (again.conditions, again.features, again.control) == (found.conditions, ("a", "b"), "control")
+    np.testing.assert_array_equal(again.values, found.values)
+    np.testing.assert_array_equal(again.on(["b"]).values, [[7], [1], [4]])
+    with pytest.raises(RunError, match=r"1 of 2 genes are missing: z"):
+        again.on(["b", "z"])
+    with pytest.raises(RunError, match="cannot be read"):
+        load_means(tmp_path / "none.npz")
+
+
+def test_a_file_of_means_of_earlier_versions_is_read(tmp_path: Path) -> None:
+    """The layout is part of a run folder: written here as it was before there was this class."""
+    np.savez(
+        tmp_path / "observed_means.npz", perturbations=np.array(["control", "p"]), contexts=np.array(["T", "T"]),
+        n_cells=np.array([5, 2]), means=np.array([[1, 2], [3, 1]], np.float32), genes=np.array(["a", "b"]), control=np.array("control"),
+    )  # fmt: skip
+    found = load_means(tmp_path / "observed_means.npz")
+    assert found.conditions == (("control", "T"), ("p", "T")) and found.n("control", "T") == 5
+    assert found.effects().effect("p", "T").tolist() == [2, -1] and found.effects(least=3).effects.shape == (0, 2)
+
+
+def test_every_cell_has_its_condition_and_missing_labels_have_none(tmp_path: Path) -> None:
+    path = write_cells(tmp_path / "cells.h5ad", 40)
+    data = anndata.read_h5ad(path)
+    data.obs.loc[data.obs_names[:3], "cell_type"] = np.nan
+    data.write_h5ad(path)
+    dataset = open_dataset(path)
+    conditions, codes = condition_codes(dataset, "ctrl")
+    assert (
+        (codes[:3] == -1).all() and (codes[3:] >= 0).all() and list(conditions) == sorted(conditions, key=lambda c: (c[1], c[0]))
+    )
+    for row in range(3, 40):
+        label, context = dataset.perturbation_labels()[row], dataset.context_labels()[row]
+        assert conditions[codes[row]] == ("ctrl" if label == "control" else label, context)

@@ -1,0 +1,68 @@
+"""Add an effect to cells: the one rule of the program, for the baselines, the calibrated prediction and every score of them.
+
+A mean effect is a statement about the mean cell, so **the mean moves as the effect says, and no further than 0**:
+
+    mean cell    max(mean + effect, 0)                         `applied_mean`
+    cells        moved so that their mean becomes just that    `apply_effect`
+
+Why not each cell cut at 0: a gene that most cells lack would keep nearly all of its expression, however large the negative effect, so
+the score of a baseline would tell how many zeros cells have and not what the baseline predicts (PARITY.md, "One rule for effects").
+The effect of a network is another matter: it predicts one for each cell, and each cell is cut at 0 (`paired_cells`).
+Boundary: numpy only, except `paired_cells`, which takes tensors too.
+
+Notation: n cells, g features.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Cells = TypeVar("Cells", np.ndarray, "Tensor")
+
+
+def applied_mean(mean: np.ndarray, effect: np.ndarray, *, nonnegative: bool = True) -> np.ndarray:
+    """Return the mean cell (g,) after an effect.
+
+    Args:
+        mean, effect: (g,).
+        nonnegative: the values are expression; False for an embedding, which has no lowest value.
+    """
+    moved = mean + effect
+    return np.maximum(moved, 0) if nonnegative else moved
+
+
+def apply_effect(
+    cells: np.ndarray, effect: np.ndarray, mean: np.ndarray | None = None, *, nonnegative: bool = True
+) -> np.ndarray:
+    """Return cells moved so that their mean becomes `applied_mean(mean, effect)`.
+
+    Features that go up are added to. Expression that goes down is scaled, which leaves a 0 a 0 and keeps every value at 0 or above.
+
+    Args:
+        cells: (n, g).
+        effect: (g,).
+        mean: (g,) mean of all cells of the condition when `cells` are a part of them; None: of these cells.
+        nonnegative: the values are expression.
+    """
+    if not nonnegative:
+        return cells + effect.astype(cells.dtype, copy=False)
+    if mean is None:
+        mean = cells.mean(axis=0, dtype=np.float64)
+    moved: np.ndarray = cells + np.maximum(effect, 0).astype(cells.dtype, copy=False)
+    # the share of its mean that a falling feature keeps; a feature that no cell has cannot fall
+    share = np.maximum(mean + effect, 0) / np.where(mean > 0, mean, 1)
+    moved *= np.where((effect < 0) & (mean > 0), share, 1).astype(cells.dtype)
+    return moved
+
+
+def paired_cells(basal: Cells, perturbed: Cells, control: Cells) -> Cells:
+    """Return basal cells plus their own predicted effects, (n, g): predicted under the perturbation minus under the control.
+
+    Expression is cut at 0 by the caller, in each cell.
+    """
+    return basal + (perturbed - control)

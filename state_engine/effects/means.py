@@ -1,0 +1,282 @@
+"""Mean expression by condition, and the effects between: one accumulator for predictions, trainings and evaluations.
+
+A condition is a perturbation in a context. An effect is the mean of its cells minus the mean of the control cells of the same context.
+Cells stream by in blocks; memory is that of one block and of a float64 row for each condition.
+
+The file of a prediction's measured means (`observed_means.npz`, no pickles), k conditions, g genes: perturbations (k,) str, contexts (k,) str,
+n_cells (k,) int64, means (k, g) float32 (mean of log1p expression), genes (g,) str, control () str.
+
+Notation: n cells of a data set, b cells of a block, k conditions, g features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from state_engine.data.expression import FeatureSource, iter_features
+from state_engine.effects.table import Condition, EffectTable
+from state_engine.errors import ConfigError, RunError, listed
+from state_engine.files import replacing
+from state_engine.progress import OnProgress, Progress, silent
+
+if TYPE_CHECKING:
+    from state_engine.data.dataset import Dataset
+    from state_engine.data.splits.apply import Part, Split
+
+FILE_NAME: Final = "observed_means.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class Means:
+    """Mean cells of conditions, the control of each context among them.
+
+    Args:
+        conditions: (perturbation, context) of each row, k.
+        cells: (k,) cells behind each mean.
+        values: (k, g) mean expression (log1p), or mean embedding.
+        control: label of the control.
+        features: names of the g features; empty where they have none.
+    """
+
+    conditions: tuple[Condition, ...]
+    cells: np.ndarray
+    values: np.ndarray
+    control: str
+    features: tuple[str, ...] = ()
+
+    @cached_property
+    def _rows(self) -> dict[Condition, int]:
+        return {condition: row for row, condition in enumerate(self.conditions)}
+
+    def __contains__(self, condition: Condition) -> bool:
+        return condition in self._rows
+
+    def mean(self, perturbation: str, context: str) -> np.ndarray:
+        """Return the mean cell (g,) of a condition that is here."""
+        return np.asarray(self.values[self._rows[perturbation, context]])
+
+    def n(self, perturbation: str, context: str) -> int:
+        """Return how many cells are behind it; 0 when there are none."""
+        row = self._rows.get((perturbation, context))
+        return 0 if row is None else int(self.cells[row])
+
+    def effects(self, least: int = 1) -> EffectTable:
+        """Return the effect of each condition against the control of its context.
+
+        Args:
+            least: cells that a condition, and the control of its context, must have.
+        """
+        enough = [(p, c) for p, c in self.conditions if self.n(p, c) >= least]
+        controls = {c: self.mean(p, c) for p, c in enough if p == self.control}
+        pairs = [(p, c) for p, c in enough if p != self.control and c in controls]
+        effects = np.array([self.mean(p, c).astype(np.float64) - controls[c] for p, c in pairs], dtype=np.float32)
+        return EffectTable(
+            tuple(p for p, _ in pairs),
+            tuple(c for _, c in pairs),
+            np.array([self.n(p, c) for p, c in pairs], dtype=np.int64),
+            effects.reshape(len(pairs), self.values.shape[1]),
+            {c: mean.astype(np.float32) for c, mean in controls.items()},
+            self.features,
+        )
+
+    def on(self, features: Sequence[str]) -> Means:
+        """Return the means of some features, in their order.
+
+        Raises:
+            RunError: some are not here.
+        """
+        place = {name: i for i, name in enumerate(self.features)}
+        missing = [name for name in features if name not in place]
+        if missing:
+            why = f"{len(missing):,} of {len(features):,} genes are missing: {listed(missing)}."
+            raise RunError("The measured means do not fit the result.", why, "Run the prediction again.")
+        columns = [place[name] for name in features]
+        return Means(self.conditions, self.cells, self.values[:, columns], self.control, tuple(features))
+
+    def save(self, path: Path) -> None:
+        """Write the .npz; it appears only when complete."""
+        with replacing(path) as beside, beside.open("wb") as file:
+            np.savez(
+                file,
+                perturbations=np.array([p for p, _ in self.conditions], str),
+                contexts=np.array([c for _, c in self.conditions], str),
+                n_cells=self.cells,
+                means=self.values.astype(np.float32),
+                genes=np.array(self.features, str),
+                control=np.array(self.control),
+            )
+
+
+def load_means(path: Path) -> Means:
+    """Return the means of a file.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            perturbations, contexts, genes = (tuple(stored[n].tolist()) for n in ("perturbations", "contexts", "genes"))
+            pairs = tuple(zip(perturbations, contexts, strict=True))
+            return Means(pairs, stored["n_cells"], stored["means"], str(stored["control"]), genes)
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{path.name} cannot be read.", "It is missing or damaged.", "Run the prediction again.") from error
+
+
+# ---- taking means ----
+
+
+@dataclass(eq=False)
+class Sums:
+    """Sums of cells by condition, float64, and how many cells they are of."""
+
+    width: int
+    totals: dict[Condition, np.ndarray] = field(default_factory=dict)
+    cells: dict[Condition, int] = field(default_factory=dict)
+
+    def add(self, conditions: Sequence[Condition], codes: np.ndarray, values: np.ndarray) -> None:
+        """Add a block of cells.
+
+        Args:
+            conditions: that the codes count.
+            codes: (b,) which of them each cell is of; -1 for a cell that does not count.
+            values: (b, g).
+        """
+        # cells of a condition side by side, in the order of the file
+        order = np.argsort(codes, kind="stable")
+        found, starts = np.unique(codes[order], return_index=True)
+        for code, rows in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
+            if code >= 0:
+                condition = conditions[code]
+                self.totals[condition] = self.totals.get(condition, 0) + values[rows].sum(axis=0, dtype=np.float64)
+                self.cells[condition] = self.cells.get(condition, 0) + len(rows)
+
+    def means(self, conditions: Iterable[Condition], control: str, features: tuple[str, ...] = ()) -> Means:
+        """Return the means of those conditions that have cells, in their order."""
+        there = tuple(condition for condition in conditions if condition in self.cells)
+        values = np.empty((len(there), self.width))
+        for row, condition in enumerate(there):
+            values[row] = self.totals[condition] / self.cells[condition]
+        return Means(there, np.array([self.cells[c] for c in there], dtype=np.int64), values, control, features)
+
+
+def condition_codes(dataset: Dataset, control: str | None = None) -> tuple[tuple[Condition, ...], np.ndarray]:
+    """Return the conditions of a data set, by context and name, and which of them each cell is of, (n,); -1 where a label is missing.
+
+    Args:
+        dataset: the data set.
+        control: another name for its control cells.
+    """
+    names_p, p = dataset.coded(dataset.labels.perturbation_key)
+    names_c, c = dataset.coded(dataset.labels.context_key)
+    if control is not None:
+        names_p = [control if name == dataset.labels.control else name for name in names_p]
+    present, codes = np.unique(p * len(names_c) + c, return_inverse=True)
+    pairs = [(names_p[i // len(names_c)], names_c[i % len(names_c)]) for i in present.tolist()]
+    conditions = sorted({pair for pair in pairs if all(pair)}, key=lambda pair: (pair[1], pair[0]))
+    place = {pair: i for i, pair in enumerate(conditions)}
+    return tuple(conditions), np.array([place.get(pair, -1) for pair in pairs], dtype=np.int64)[codes]
+
+
+def means_by_condition(
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]],
+    codes: np.ndarray,
+    conditions: tuple[Condition, ...],
+    control: str,
+    features: tuple[str, ...],
+) -> Means:
+    """Return the means of conditions, in one pass over blocks of cells; those without cells are left out.
+
+    Args:
+        blocks: (rows (b,), values (b, g)) pairs, each row at most once.
+        codes: (n,) which condition each cell of the data set is of, -1 for none.
+        conditions: that the codes count.
+        control: label of the control.
+        features: names of the g columns.
+    """
+    sums = Sums(len(features))
+    for rows, values in blocks:
+        sums.add(conditions, codes[rows], values)
+    return sums.means(conditions, control, features)
+
+
+# ---- of a training ----
+
+
+def effect_table(
+    split: Split,
+    source: FeatureSource | Sequence[FeatureSource],
+    features: tuple[str, ...] = (),
+    on_progress: OnProgress = silent,
+) -> EffectTable:
+    """Return the mean effects of the training cells: what the baselines know, and no more. One pass over them.
+
+    Only cells of the part "train" enter, controls too: of a context held out whole nothing is in the table, of a context held out in part the
+    perturbations that stayed. Effects are taken within a data set, then averaged over data sets by cells, so that differences between
+    laboratories do not count as effects.
+
+    Args:
+        split: which cells are trained on.
+        source: how features are read; one for all files, or one for each of `split.sources` (genes lie elsewhere in each).
+        features: their names, saved with the table.
+        on_progress: called for each block.
+
+    Returns:
+        A row for each perturbation and context that has perturbed cells and controls among the training cells, by name.
+
+    Raises:
+        ConfigError: another number of feature sources than of files.
+    """
+    effects: dict[Condition, list[tuple[np.ndarray, int]]] = {}
+    controls: dict[str, list[tuple[np.ndarray, int]]] = {}
+    found = part_means(split, source, "train", on_progress)
+    for means in found:
+        for label, context in means.conditions:
+            mean, n = means.mean(label, context), means.n(label, context)
+            if label == split.control:
+                controls.setdefault(context, []).append((mean, n))
+            elif (split.control, context) in means:
+                effects.setdefault((label, context), []).append((mean - means.mean(split.control, context), n))
+    pairs = sorted(effects)
+    return EffectTable(
+        tuple(p for p, _ in pairs),
+        tuple(c for _, c in pairs),
+        np.array([sum(n for _, n in effects[pair]) for pair in pairs], dtype=np.int64),
+        np.array([_weighted(effects[pair]) for pair in pairs], dtype=np.float32).reshape(len(pairs), found[0].values.shape[1]),
+        {context: _weighted(controls[context]).astype(np.float32) for context in sorted(controls)},
+        features,
+    )
+
+
+def part_means(
+    split: Split, source: FeatureSource | Sequence[FeatureSource], part: Part, on_progress: OnProgress = silent
+) -> tuple[Means, ...]:
+    """Return the means of the cells of a part for each data set of a split; its files count together.
+
+    Raises:
+        ConfigError: another number of feature sources than of files.
+    """
+    each = [source] * len(split.sources) if isinstance(source, FeatureSource) else list(source)
+    if len(each) != len(split.sources):
+        raise ConfigError(f"There are {len(each)} feature sources for {len(split.sources)} files.", "Each file needs one.")
+    total, done = sum(len(s.rows(part)) for s in split.sources), 0
+    found: dict[str, Sums] = {}
+    for at, features in zip(split.sources, each, strict=True):
+        width = len(features.columns) if features.columns else at.dataset.representation(features.representation).width
+        sums = found.setdefault(at.name, Sums(width))
+        conditions, codes = condition_codes(at.dataset)
+        for rows, values in iter_features(at.dataset, features, at.rows(part)):
+            sums.add(conditions, codes[rows], values)
+            done += len(rows)
+            on_progress(Progress("Averaging measured cells", done, total))
+    return tuple(sums.means(sums.cells, split.control) for sums in found.values())
+
+
+def _weighted(parts: list[tuple[np.ndarray, int]]) -> np.ndarray:
+    """Return the mean of vectors (g,), weighted by cells."""
+    return np.average([values for values, _ in parts], axis=0, weights=[n for _, n in parts])
