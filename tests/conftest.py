@@ -34,6 +34,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: ranks[str(item.path)])
 
 
+@pytest.fixture(scope="module")
+def module_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of an installation that the tests of a file share; the folder that it is in is theirs too."""
+    return tmp_path_factory.mktemp("installation") / "home"
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of the small real data sets (kang_ifnb.h5ad, norman_mcfaline.h5ad, pbmc3k.h5ad)."""

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import anndata
 import numpy as np
-import pytest
-import streamlit as st
-from streamlit.testing.v1 import AppTest
 
 from state_engine import keys
 from state_engine.analysis import projection as pr
@@ -20,8 +17,6 @@ from state_engine.plain import to_plain
 from state_engine.prediction.request import PredictionRequest
 from state_engine.prediction.result import open_result
 from tests.prediction.make_result import make_result
-
-VIEWS = Path(__file__).resolve().parents[2] / "pages"
 
 
 def make_run(
@@ -81,24 +76,3 @@ def make_maps(
         about=json.dumps({"mode": mode}),
     )
     return weights[0]
-
-
-def opened(monkeypatch: pytest.MonkeyPatch, view: str, run: RunFolder | None, home: Path, **thread: str) -> AppTest:
-    """A page of the app with this run chosen, drawn once."""
-    monkeypatch.setenv("STATE_EXPLORER_HOME", str(home))
-    st.cache_resource.clear()
-    st.cache_data.clear()
-    page = AppTest.from_file(str(VIEWS / f"{view}.py"), default_timeout=30)
-    for name, value in {"run": run.id if run else "", **thread}.items():
-        page.session_state[f"thread_{name}"] = value
-    return page.run()
-
-
-def text(page: AppTest) -> str:
-    """All words of a page."""
-    return " ".join(e.value for kind in (page.markdown, page.caption, page.warning, page.info, page.error) for e in kind)
-
-
-def figures(page: AppTest) -> list[dict]:
-    """The plotly figures of a page, as JSON values."""
-    return [json.loads(chart.proto.spec) for chart in page.get("plotly_chart")]

@@ -19,30 +19,28 @@ from state_engine.attention.maps import load_maps, maps_name
 from state_engine.config import Settings
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.prediction.result import open_result
-from tests.pages.make_run import figures, make_maps, make_run, opened, text
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+from tests.pages.make_run import make_maps, make_run
+from tests.pages.opened import figures, opened, text
 
 
 @pytest.fixture
-def run(home: Path) -> RunFolder:
-    return make_run(Settings(home))
+def run(module_home: Path) -> RunFolder:
+    return make_run(Settings(module_home))
 
 
 # ---- the page ----
 
 
-def test_a_set_that_was_not_looked_at_is_computed_by_a_job(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
+def test_a_set_that_was_not_looked_at_is_computed_by_a_job(
+    monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path
+) -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
 
     def submit(settings: Settings, kind: str, request: dict[str, Any], title: str = "") -> tuple[str, str]:
         asked.append((kind, request))
         return "job", run.id
 
-    page = opened(monkeypatch, "attention", run, home)
+    page = opened(monkeypatch, "attention", run, module_home)
     assert "Set 1 of drugA in B was not looked at yet" in text(page) and not page.get("plotly_chart")
     monkeypatch.setattr(attentionpage.local, "submit", submit)
     page.number_input(key=f"att_set_{run.id}").set_value(2)
@@ -51,14 +49,14 @@ def test_a_set_that_was_not_looked_at_is_computed_by_a_job(monkeypatch: pytest.M
     assert asked == [("attention", {"run": run.id, "perturbation": "drugA", "context": "T", "number": 1})]
 
 
-def test_there_are_as_many_sets_as_were_predicted(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
-    page = opened(monkeypatch, "attention", run, home)
+def test_there_are_as_many_sets_as_were_predicted(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
+    page = opened(monkeypatch, "attention", run, module_home)
     assert page.number_input(key=f"att_set_{run.id}").max == 2, "30 cells in sets of 16"
 
 
-def test_all_views_are_drawn_with_method_and_n(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
+def test_all_views_are_drawn_with_method_and_n(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
     make_maps(run)
-    page = opened(monkeypatch, "attention", run, home)
+    page = opened(monkeypatch, "attention", run, module_home)
     assert not page.exception and not page.error and len(page.get("plotly_chart")) == 6
     said = text(page)
     assert "16 cells. Every cell sees every other" in said and "Rows sum to 1 over the cells" in said
@@ -66,9 +64,9 @@ def test_all_views_are_drawn_with_method_and_n(monkeypatch: pytest.MonkeyPatch, 
     assert "16 basal cells of the set on the run's UMAP" in said and "340 cells; seed 7" in said
 
 
-def test_one_head_and_the_difference(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
+def test_one_head_and_the_difference(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
     make_maps(run)
-    page = opened(monkeypatch, "attention", run, home)
+    page = opened(monkeypatch, "attention", run, module_home)
     page.selectbox(key=f"att_layer_{run.id}").set_value(3)
     page.selectbox(key=f"att_head_{run.id}").set_value(2)
     page.segmented_control(key="att_view").set_value("difference").run()
@@ -80,9 +78,9 @@ def test_one_head_and_the_difference(monkeypatch: pytest.MonkeyPatch, run: RunFo
         assert not page.exception and not page.error, sort
 
 
-def test_causal_models_are_said_to_have_an_order(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
+def test_causal_models_are_said_to_have_an_order(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
     make_maps(run, "causal-rotary", tokens=0.25)
-    page = opened(monkeypatch, "attention", run, home)
+    page = opened(monkeypatch, "attention", run, module_home)
     said = text(page)
     assert "The order of the cells matters in this model" in said and "Every cell sees every other" not in said
     assert page.pills(key="att_sort_causal-rotary").value == "Order in the set"

@@ -20,15 +20,10 @@ from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import receive_upload
 from state_engine.plain import from_plain, to_plain
 from state_engine.prediction.request import METHODS, PredictionRequest
-from tests.pages.make_run import make_run, opened, text
+from tests.pages.make_run import make_run
+from tests.pages.opened import opened, text
 from tests.prediction.test_calibrated import WEIGHTS, effects_of
 from tests.small import write_cells, write_model
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "home").mkdir()
-    return tmp_path / "home"
 
 
 def thread(home: Path, effects: bool = True) -> dict[str, str]:

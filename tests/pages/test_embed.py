@@ -27,7 +27,7 @@ from state_engine.library.datasets import DEMO_PATH, register_file
 from state_engine.library.embedding_models import DEMO_EMBEDDING
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import silent
-from tests.pages.make_run import figures, opened, text
+from tests.pages.opened import figures, opened, text
 from tests.small import embedding_changes, write_model
 
 CELLS = 240
@@ -43,25 +43,20 @@ def done(settings: Settings, kind: str, request: object) -> RunFolder:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("embed_page")
+def settings(module_home: Path) -> Settings:
+    """An installation that may read the folder beside it, where some of the demo's cells are."""
     cells = anndata.read_h5ad(DEMO_PATH)[:CELLS].copy()
     cells.obs["cell_type"] = cells.obs["cell_type"].astype(str).where(np.arange(CELLS) != 0).astype("category")
-    cells.write_h5ad(folder / "cells.h5ad")
-    return folder / "home"
+    cells.write_h5ad(module_home.parent / "cells.h5ad")
+    return Settings(module_home, data_folders=(module_home.parent,))
 
 
 @pytest.fixture(scope="module")
-def settings(home: Path) -> Settings:
-    return Settings(home, data_folders=(home.parent,))
-
-
-@pytest.fixture(scope="module")
-def run(home: Path, settings: Settings) -> RunFolder:
+def run(module_home: Path, settings: Settings) -> RunFolder:
     """The cells embedded, similar ones found, and the genes that are read."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STATE_EXPLORER_HOME", str(home))
-        request = EmbedRequest(str(home.parent / "cells.h5ad"), str(DEMO_EMBEDDING), device="cpu")
+        patch.setenv("STATE_EXPLORER_HOME", str(module_home))
+        request = EmbedRequest(str(module_home.parent / "cells.h5ad"), str(DEMO_EMBEDDING), device="cpu")
         run = done(settings, "embed", EmbedJob(request, "cells · X_state"))
         made = embedding(run)
         done(settings, "similar", SimilarJob(made.path, "X_state", Pick("cell_type", "B", words="cell_type B"), k=3))
@@ -78,8 +73,10 @@ def data(run: RunFolder) -> Dataset:
     return open_dataset(embedding(run).path)
 
 
-def page_of(monkeypatch: pytest.MonkeyPatch, run: RunFolder | None, home: Path, view: str = "Map", **thread: str) -> AppTest:
-    page = opened(monkeypatch, "embed", None, home, embedding=run.id if run else "", **thread)
+def page_of(
+    monkeypatch: pytest.MonkeyPatch, run: RunFolder | None, module_home: Path, view: str = "Map", **thread: str
+) -> AppTest:
+    page = opened(monkeypatch, "embed", None, module_home, embedding=run.id if run else "", **thread)
     if view != "Map":
         page.segmented_control(key="embed_view").set_value(view).run()
     assert not page.exception
@@ -115,8 +112,8 @@ def test_too_few_genes_stop_before_the_job(monkeypatch: pytest.MonkeyPatch, tmp_
     assert "Too few genes match" in text(page) and page.button(key="embed").disabled
 
 
-def test_the_map_shows_all_cells_and_says_how(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
-    page = page_of(monkeypatch, run, home)
+def test_the_map_shows_all_cells_and_says_how(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
+    page = page_of(monkeypatch, run, module_home)
     assert "240 cells in 74 dimensions (64 describe the cell), from counts" in text(page)
     assert "not trained on real cells" in text(page) and "240 cells; seed 0" in text(page)
     names = [t["name"] for t in figures(page)[0]["data"] if t.get("showlegend", True) and "name" in t]
@@ -126,9 +123,9 @@ def test_the_map_shows_all_cells_and_says_how(monkeypatch: pytest.MonkeyPatch, r
 
 
 def test_similar_cells_are_asked_for_and_shown_with_their_support(
-    monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path, data: Dataset
+    monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path, data: Dataset
 ) -> None:
-    page = page_of(monkeypatch, run, home, "Similar cells")
+    page = page_of(monkeypatch, run, module_home, "Similar cells")
     n = int((np.asarray(data.columns["cell_type"].astype(str)) == "B").sum())
     assert f"for each of {n} cells" in text(page) and "Compared with 240 reference cells of 1 data set" in page.expander[-1].label
     votes = page.dataframe[1].value
@@ -145,13 +142,13 @@ def test_similar_cells_are_asked_for_and_shown_with_their_support(
     assert "Draw around cells with the lasso" in text(page) and page.button(key="find_similar").disabled
 
 
-def test_without_reference_cells_the_tab_teaches(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
+def test_without_reference_cells_the_tab_teaches(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
     monkeypatch.setattr("state_engine.search.query.tables", lambda folder: ())
-    assert "There are no reference cells yet" in text(page_of(monkeypatch, run, home, "Similar cells"))
+    assert "There are no reference cells yet" in text(page_of(monkeypatch, run, module_home, "Similar cells"))
 
 
-def test_genes_that_are_read_by_group_layer_and_head(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
-    page = page_of(monkeypatch, run, home, "Genes it reads")
+def test_genes_that_are_read_by_group_layer_and_head(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
+    page = page_of(monkeypatch, run, module_home, "Genes it reads")
     table = page.dataframe[0].value
     assert len(table) == 20 and table["attention"].is_monotonic_decreasing
     before = table["gene"].tolist()
@@ -163,21 +160,23 @@ def test_genes_that_are_read_by_group_layer_and_head(monkeypatch: pytest.MonkeyP
     assert "layer 1, head mean" in text(page)
 
 
-def test_the_files_can_be_taken_home_and_used(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path, data: Dataset) -> None:
-    page = page_of(monkeypatch, run, home, "Files")
+def test_the_files_can_be_taken_home_and_used(
+    monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path, data: Dataset
+) -> None:
+    page = page_of(monkeypatch, run, module_home, "Files")
     assert [b.label for b in page.get("download_button")][-1].startswith("Embedding (.npy")
     assert "embed --model" in page.code[0].value
     page.button(key="embed_use").click().run()
     assert page.session_state["thread_data"] == embedding(run).data
-    (home.parent / "x.npy").write_bytes(matrix_bytes(data, "X_state"))
-    assert np.array_equal(np.load(home.parent / "x.npy"), data.read("obsm/X_state", np.arange(CELLS)))
+    (module_home.parent / "x.npy").write_bytes(matrix_bytes(data, "X_state"))
+    assert np.array_equal(np.load(module_home.parent / "x.npy"), data.read("obsm/X_state", np.arange(CELLS)))
 
 
-def test_a_deleted_data_set_is_said(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
+def test_a_deleted_data_set_is_said(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
     path = Path(embedding(run).path)
     path.rename(path.with_suffix(".away"))
     try:
-        assert "was deleted" in text(page_of(monkeypatch, run, home))
+        assert "was deleted" in text(page_of(monkeypatch, run, module_home))
     finally:
         path.with_suffix(".away").rename(path)
 
@@ -195,36 +194,36 @@ def transition_model(settings: Settings, width: int, **card: object) -> str:
 
 
 def test_a_model_that_reads_an_embedding_offers_to_make_it(
-    monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path, settings: Settings
+    monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path, settings: Settings
 ) -> None:
     model = transition_model(settings, 74, embedding_model=embedding(run).model)
-    source = register_file(settings, home.parent / "cells.h5ad")
-    page = opened(monkeypatch, "predict", None, home, data=source.id, model=model)
+    source = register_file(settings, module_home.parent / "cells.h5ad")
+    page = opened(monkeypatch, "predict", None, module_home, data=source.id, model=model)
     assert "obsm/X_state is not in the data set" in text(page)
     assert page.button(key="make_embedding").label == "Make the embedding"
-    page = page_of(monkeypatch, None, home, data=source.id, model=model)
+    page = page_of(monkeypatch, None, module_home, data=source.id, model=model)
     assert "Made for Tiny" in text(page)
-    page = opened(monkeypatch, "predict", None, home, data=embedding(run).data, model=model)
+    page = opened(monkeypatch, "predict", None, module_home, data=embedding(run).data, model=model)
     assert "cannot read this data set" not in text(page) and page.button(key="predict_disabled")
 
 
 def test_an_embedding_of_another_model_stops_unless_allowed(
-    monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path, settings: Settings
+    monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path, settings: Settings
 ) -> None:
     model = transition_model(settings, 74, embedding_model="f" * 64, name="Other")
-    page = opened(monkeypatch, "predict", None, home, data=embedding(run).data, model=model)
+    page = opened(monkeypatch, "predict", None, module_home, data=embedding(run).data, model=model)
     assert "Another embedding model made this embedding" in text(page)
     page.checkbox(key=f"allow_other_embedding_{model}").check().run()
     assert "cannot read this data set" not in text(page)
-    page = page_of(monkeypatch, run, home, data=embedding(run).data, model=model)
+    page = page_of(monkeypatch, run, module_home, data=embedding(run).data, model=model)
     assert "Not the SE model of Other" in text(page)
 
 
 # The Models page
 
 
-def test_the_models_page_shows_the_embedding_models_with_their_card(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    page = opened(monkeypatch, "models", None, home)
+def test_the_models_page_shows_the_embedding_models_with_their_card(monkeypatch: pytest.MonkeyPatch, module_home: Path) -> None:
+    page = opened(monkeypatch, "models", None, module_home)
     assert "283 genes, 74 dimensions, not trained on real cells" in text(page)
     next(b for b in page.button if b.label == "See its card").click().run()
     assert not page.exception and "the 63 most expressed of its 283 genes" in text(page)

@@ -29,14 +29,13 @@ from state_engine.library.datasets import DEMO_PATH, receive_upload
 from state_engine.metrics.metrics import PROFILE_METRICS
 from state_engine.plain import from_plain, to_plain
 from tests.evaluation.test_evaluate import CONTROL, MEASURED, PREDICTED, cells
-from tests.pages.make_run import figures, make_run, opened, text
+from tests.pages.make_run import make_run
+from tests.pages.opened import figures, opened, text
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLARS_MAX_THREADS", "1")
-    monkeypatch.setattr(local, "ensure_worker", lambda *arguments: False)
-    return tmp_path / "home"
 
 
 @pytest.fixture

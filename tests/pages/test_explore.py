@@ -21,19 +21,15 @@ from state_engine.data.dataset import Choices
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
 from state_engine.prediction.request import PredictionRequest
-from tests.pages.make_run import VIEWS, figures, make_run, opened, text
+from tests.pages.make_run import make_run
+from tests.pages.opened import VIEWS, figures, opened, text
 
 LOOK = umapchart.Look(5, 0.8, "#000000")
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
-def run(home: Path) -> RunFolder:
-    return make_run(Settings(home))
+def run(module_home: Path) -> RunFolder:
+    return make_run(Settings(module_home))
 
 
 # ---- the page ----
@@ -45,8 +41,10 @@ def test_without_a_run_the_page_teaches(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert [b.label for b in page.button] == ["Predict something", "Use the demo"]
 
 
-def test_the_map_says_how_it_was_made_and_effects_are_ranked(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
-    page = opened(monkeypatch, "explore", run, home)
+def test_the_map_says_how_it_was_made_and_effects_are_ranked(
+    monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path
+) -> None:
+    page = opened(monkeypatch, "explore", run, module_home)
     assert not page.exception and not page.error
     assert "Control, predicted and observed cells, coloured by kind" in text(page)
     assert "340 cells; seed 7" in text(page) and "qualitative" in text(page)
@@ -56,8 +54,8 @@ def test_the_map_says_how_it_was_made_and_effects_are_ranked(monkeypatch: pytest
     assert {"predicted (120)", "observed control (100)", "observed (120)"} <= set(names)
 
 
-def test_a_gene_colours_the_map_raw_or_corrected(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
-    page = opened(monkeypatch, "explore", run, home)
+def test_a_gene_colours_the_map_raw_or_corrected(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
+    page = opened(monkeypatch, "explore", run, module_home)
     page.pills(key="map_colour").set_value("Gene").run()
     first = page.selectbox(key=f"map_gene_{run.id}").value
     assert first in {"G0", "G1", "G2", "G3"} and f"coloured by {first}" in text(page)  # genes that a perturbation raises by 1.5
@@ -67,9 +65,9 @@ def test_a_gene_colours_the_map_raw_or_corrected(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_calibrated_prediction_is_offered_where_there_is_one(
-    monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path, tmp_path: Path
 ) -> None:
-    plain = opened(monkeypatch, "explore", run, home)
+    plain = opened(monkeypatch, "explore", run, module_home)
     plain.pills(key="map_colour").set_value("Gene").run()
     assert plain.segmented_control(key="map_layer").options == ["corrected", "raw"]
     page = opened(monkeypatch, "explore", make_run(Settings(tmp_path), calibrated=True), tmp_path)
@@ -80,8 +78,8 @@ def test_a_calibrated_prediction_is_offered_where_there_is_one(
     assert figures(page)[0]["data"][0]["name"] == "no value (30)"
 
 
-def test_filters_leave_the_chosen_cells(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
-    page = opened(monkeypatch, "explore", run, home)
+def test_filters_leave_the_chosen_cells(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
+    page = opened(monkeypatch, "explore", run, module_home)
     page.multiselect(key="map_contexts").set_value(["B"]).run()
     assert "Filters show 170" in text(page)
     page.multiselect(key="map_perturbations").set_value(["drugA"]).run()
@@ -90,8 +88,8 @@ def test_filters_leave_the_chosen_cells(monkeypatch: pytest.MonkeyPatch, run: Ru
     assert "filters leave no cell" in text(page) and not page.exception
 
 
-def test_each_arrow_style_draws_what_it_says(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
-    page = opened(monkeypatch, "explore", run, home)
+def test_each_arrow_style_draws_what_it_says(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
+    page = opened(monkeypatch, "explore", run, module_home)
     lines = {}
     for style in ("None", "Averaged", "Each cell"):
         page.segmented_control(key="map_arrows").set_value(style).run()
@@ -100,8 +98,8 @@ def test_each_arrow_style_draws_what_it_says(monkeypatch: pytest.MonkeyPatch, ru
     assert "120 of 120 arrows" in text(page)
 
 
-def test_a_remembered_selection_has_its_composition(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path) -> None:
-    page = opened(monkeypatch, "explore", run, home)
+def test_a_remembered_selection_has_its_composition(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
+    page = opened(monkeypatch, "explore", run, module_home)
     page.session_state[f"map_polygon_{run.id}"] = np.array([[-9, -9], [9, -9], [9, 9], [-9, 9]], np.float32)
     page.run()
     assert "340 cells of 340 shown" in text(page) and len(page.dataframe) == 2
@@ -133,14 +131,14 @@ def test_a_result_of_another_data_set_is_out_of_date(monkeypatch: pytest.MonkeyP
     assert "Out of date" not in text(opened(monkeypatch, "explore", run, tmp_path))
 
 
-def test_the_pages_process_stays_light(run: RunFolder, home: Path) -> None:
+def test_the_pages_process_stays_light(run: RunFolder, module_home: Path) -> None:
     code = (
         "import sys; from streamlit.testing.v1 import AppTest; from pages.parts import door; door.is_open = lambda: True\n"
         f"for view in ('explore', 'attention'):\n    page = AppTest.from_file(r'{VIEWS}/' + view + '.py', default_timeout=30)\n"
         f"    page.session_state['thread_run'] = '{run.id}'; page.run(); assert not page.exception and not page.error\n"
         "print([m for m in ('torch', 'umap', 'scanpy', 'anndata', 'pdex', 'sklearn', 'numba') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], env={"STATE_EXPLORER_HOME": str(home), "PYTHONPATH": str(VIEWS.parents[1])},
+    done = subprocess.run([sys.executable, "-c", code], env={"STATE_EXPLORER_HOME": str(module_home), "PYTHONPATH": str(VIEWS.parents[1])},
                           capture_output=True, text=True, check=True)  # fmt: skip
     assert done.stdout.strip().endswith("[]")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from pages.parts.genes import charts as genechart
@@ -26,8 +25,7 @@ from state_engine.analysis.effects import (
 )
 from state_engine.jobs.run_folder import RunFolder
 from tests.pages.finished_run import finished_run
-
-PAGE = str(Path(__file__).resolve().parents[2] / "pages" / "genes.py")
+from tests.pages.opened import opened, page_at, text
 
 
 @pytest.fixture(scope="module")
@@ -35,31 +33,25 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return finished_run(tmp_path_factory.mktemp("home"))
 
 
-def opened(monkeypatch: pytest.MonkeyPatch, home: Path, **query: str) -> AppTest:
-    monkeypatch.setenv("STATE_EXPLORER_HOME", str(home))
-    st.cache_resource.clear()
-    page = AppTest.from_file(PAGE, default_timeout=20)
-    for name, value in query.items():
+def linked(monkeypatch: pytest.MonkeyPatch, run: RunFolder, home: Path, **query: str) -> AppTest:
+    """The page, opened by a link that names a condition or a gene."""
+    page = page_at(monkeypatch, "genes", run, home)
+    for name, value in {"run": run.id, **query}.items():
         page.query_params[name] = value
-    page.session_state["thread_run"] = query.get("run", "")
     return page.run()
-
-
-def text(page: AppTest) -> str:
-    return " ".join(e.value for kind in (page.markdown, page.caption, page.warning, page.info) for e in kind)
 
 
 # ---- the page ----
 
 
 def test_without_a_run_it_says_what_belongs_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    page = opened(monkeypatch, tmp_path)
+    page = opened(monkeypatch, "genes", None, tmp_path)
     assert "No prediction is chosen" in text(page)
     assert not page.exception
 
 
 def test_the_answer_is_a_sentence_with_its_numbers(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
-    page = opened(monkeypatch, run.path.parents[1], run=run.id)
+    page = linked(monkeypatch, run, run.path.parents[1])
     assert not page.exception
     # the made-up result raises two genes and lowers one
     assert "2 of 40 genes go up and 1 down" in text(page)
@@ -68,7 +60,7 @@ def test_the_answer_is_a_sentence_with_its_numbers(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_first_gene_is_one_that_changes_and_the_users_word_decides(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
-    page = opened(monkeypatch, run.path.parents[1], run=run.id)
+    page = linked(monkeypatch, run, run.path.parents[1])
     assert page.selectbox(key="gene").value in ("G0", "G1", "G10")
     page.selectbox(key="gene").set_value("G7").run()
     assert page.selectbox(key="gene").value == "G7"
@@ -77,7 +69,7 @@ def test_the_first_gene_is_one_that_changes_and_the_users_word_decides(monkeypat
 
 
 def test_the_address_opens_a_condition_and_a_gene(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
-    page = opened(monkeypatch, run.path.parents[1], run=run.id, perturbation="drugB", context="T", gene="G3")
+    page = linked(monkeypatch, run, run.path.parents[1], perturbation="drugB", context="T", gene="G3")
     assert (page.selectbox(key="perturbation").value, page.selectbox(key="context").value) == ("drugB", "T")
     assert "**G3 in T**" in text(page)
 
@@ -85,25 +77,25 @@ def test_the_address_opens_a_condition_and_a_gene(monkeypatch: pytest.MonkeyPatc
 def test_a_calibrated_prediction_can_be_looked_at_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made = finished_run(tmp_path, calibrated=True)
     stored.answer(made.path, "drugA", "B", expression="calibrated")
-    page = opened(monkeypatch, tmp_path, run=made.id)
+    page = linked(monkeypatch, made, tmp_path)
     assert page.segmented_control(key="de_cells").options == ["Predicted", "Predicted, calibrated", "Predicted, raw", "Measured"]
     page.segmented_control(key="de_cells").set_value("calibrated").run()
     assert not page.exception and "Calibrated prediction." in text(page)
     page.session_state["gene_tabs"] = "Against the measurement"
     page.run()
     assert "| Calibrated prediction |" in text(page) and not page.exception
-    other = opened(monkeypatch, tmp_path, run=made.id, perturbation="drugB", context="T")
+    other = linked(monkeypatch, made, tmp_path, perturbation="drugB", context="T")
     assert "Predicted, calibrated" not in other.segmented_control(key="de_cells").options
 
 
 def test_an_address_that_means_nothing_opens_the_default(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
-    page = opened(monkeypatch, run.path.parents[1], run=run.id, context="moon", gene="UNKNOWN1")
+    page = linked(monkeypatch, run, run.path.parents[1], context="moon", gene="UNKNOWN1")
     assert page.selectbox(key="context").value == "B"
     assert not page.exception
 
 
 def test_names_of_a_gene_set_that_are_not_there_are_said(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
-    page = opened(monkeypatch, run.path.parents[1], run=run.id)
+    page = linked(monkeypatch, run, run.path.parents[1])
     page.text_area(key="gene_set").set_value("g0, G5\nNOSUCH").run()
     assert "2 of 3 names are in the result" in text(page)
     assert "**Not in the result:** NOSUCH" in text(page)
@@ -112,23 +104,20 @@ def test_names_of_a_gene_set_that_are_not_there_are_said(monkeypatch: pytest.Mon
 
 
 def test_searching_leaves_the_genes_that_match(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
-    page = opened(monkeypatch, run.path.parents[1], run=run.id)
+    page = linked(monkeypatch, run, run.path.parents[1])
     page.text_input(key="gene_search").set_value("G10").run()
     assert page.dataframe[0].value["gene"].tolist() == ["G10"]
 
 
 def test_a_run_without_genes_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     embedded = finished_run(tmp_path, embedding="X_state", decoder=False)
-    page = opened(monkeypatch, tmp_path, run=embedded.id)
+    page = linked(monkeypatch, embedded, tmp_path)
     assert "predicts an embedding, not genes" in text(page)
     assert not page.exception
 
 
 def test_the_measurement_is_compared_in_its_tab(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
-    monkeypatch.setenv("STATE_EXPLORER_HOME", str(run.path.parents[1]))
-    st.cache_resource.clear()
-    page = AppTest.from_file(PAGE, default_timeout=20)
-    page.session_state["thread_run"] = run.id
+    page = page_at(monkeypatch, "genes", run, run.path.parents[1])
     page.session_state["gene_tabs"] = "Against the measurement"
     page.run()
     assert not page.exception

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import streamlit as st
-from streamlit.testing.v1 import AppTest
 
 from pages.parts import jobs
 from state_engine.config import Settings
@@ -18,23 +17,11 @@ from state_engine.jobs.store import JobStore
 from state_engine.jobs.tasks import library as public_data_tasks
 from state_engine.progress import Progress, silent
 from state_engine.public_data.fetch import fetched_here
+from tests.pages.opened import app_on, text
 from tests.public_data.server import FileServer, serving
 from tests.public_data.support_set import entry, own_catalogue, support_set
 
 ZIP = "competition_support_set.zip"
-APP = Path(__file__).resolve().parents[2] / "app.py"
-
-
-def opened(view: str) -> AppTest:
-    """The whole app on one page."""
-    app = AppTest.from_file(str(APP), default_timeout=30).run()
-    app.switch_page(f"pages/{view}.py").run()
-    assert not app.exception
-    return app
-
-
-def text(app: AppTest) -> str:
-    return "\n".join(str(p.value) for p in [*app.markdown, *app.caption, *app.warning, *app.error, *app.info, *app.subheader])
 
 
 @pytest.fixture
@@ -52,7 +39,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
 
 
 def test_the_table_says_what_there_is(settings: Settings) -> None:
-    app = opened("data")
+    app = app_on("data")
     table = next(d.value for d in app.dataframe if "Licence" in d.value)
     assert {"Kang 2018, IFN-beta PBMC", "Tahoe-100M, plate 14"} <= set(table["Data set"])
     assert set(table.columns) == {"Data set", "What", "Download", "Licence", "Source"}
@@ -61,7 +48,7 @@ def test_the_table_says_what_there_is(settings: Settings) -> None:
 
 
 def test_terms_come_before_the_button_and_the_button_starts_a_job(settings: Settings) -> None:
-    app = opened("data")
+    app = app_on("data")
     app.selectbox(key="public_name").set_value("kang").run()
     assert "Its publisher states none with the file" in text(app) and "doi:10.1038/nbt.4042" in text(app)
     app.selectbox(key="public_name").set_value("norman").run()
@@ -71,7 +58,7 @@ def test_terms_come_before_the_button_and_the_button_starts_a_job(settings: Sett
     (job,) = JobStore(settings.database).list()
     assert (job.kind, job.request) == ("fetch", {"name": "norman"}) and "norman" in str(app.selectbox(key="public_name").value)
     assert not [b for b in app.button if b.key == "fetch"]
-    again = opened("data")  # another visit finds the job
+    again = app_on("data")  # another visit finds the job
     assert again.selectbox(key="public_name").value == "norman" and "Other jobs wait" in text(again)
     again.button(key="fetch_job_cancel").click().run()
     assert JobStore(settings.database).list()[0].state == "cancelled"
@@ -81,7 +68,7 @@ def test_what_is_here_is_opened_or_deleted(settings: Settings) -> None:
     run = RunFolder.create(settings, "fetch", {"name": "vcc2025"}, "a download")
     run.start()
     made = public_data_tasks.fetch(run.request, run, silent, WarmCache())
-    app = opened("data")
+    app = app_on("data")
     app.selectbox(key="public_name").set_value("vcc2025").run()
     assert "starter.toml" in text(app) and "sha256" in text(app) and not [b for b in app.button if b.key == "fetch"]
     table = next(d.value for d in app.dataframe if "Licence" in d.value)
@@ -94,7 +81,7 @@ def test_what_is_here_is_opened_or_deleted(settings: Settings) -> None:
 
 def test_a_wrong_catalogue_is_said_on_the_page(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STATE_EXPLORER_CATALOGUE", "/nowhere.toml")
-    app = opened("data")
+    app = app_on("data")
     assert "cannot be read" in app.error[0].value and app.button(key="use_demo")
 
 

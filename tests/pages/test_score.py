@@ -7,7 +7,6 @@ from typing import Any
 
 import anndata
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from pages.parts.submit import check as submitpage
@@ -27,9 +26,9 @@ from state_engine.library.datasets import DEMO_PATH, receive_upload
 from state_engine.plain import from_plain, to_plain
 from state_engine.prediction.request import PredictionRequest
 from tests.pages.finished_run import finished_run
+from tests.pages.opened import page_at, text
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = str(ROOT / "pages" / "submit.py")
 CANNED = Scores(
     "vcc2026", "p", "t",
     (ContextScores("NK", (MetricScore("pds_cosine", 0.7, 0.5, 0.9, 0.5, 4), MetricScore("de_wilcoxon_lfc_nmae", 2.0, 1.0, 0.5, -2.0, 4)),
@@ -59,13 +58,9 @@ def truth(run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> AppTest:
-    monkeypatch.setenv("STATE_EXPLORER_HOME", str(run.path.parents[1]))
     for module in (submitpage, scorepage, templatepage):
         monkeypatch.setattr(module.local, "submit", done_at_once)
-    st.cache_resource.clear()
-    opened = AppTest.from_file(PAGE, default_timeout=30)
-    opened.session_state["thread_run"] = run.id
-    return opened
+    return page_at(monkeypatch, "submit", run, run.path.parents[1])
 
 
 def done_at_once(settings: Settings, kind: str, request: dict[str, Any], title: str = "") -> tuple[str, str]:
@@ -80,11 +75,6 @@ def done_at_once(settings: Settings, kind: str, request: dict[str, Any], title: 
         run.file("scores.csv").write_text("perturbation,metric,value\n")
     run.finish("done")
     return "", run.id
-
-
-def text(page: AppTest) -> str:
-    kinds = (page.markdown, page.caption, page.warning, page.info, page.success, page.error)
-    return " ".join(e.value for kind in kinds for e in kind)
 
 
 def last_request(page: AppTest, run: RunFolder, name: str) -> dict[str, Any]:
@@ -123,7 +113,9 @@ def test_one_context_can_be_taken_for_2025(page: AppTest, run: RunFolder, tmp_pa
     assert from_plain(SubmissionRequest, last_request(page, run, "submission")).contexts == ("T",)
 
 
-def test_a_run_is_scored_against_measured_cells(page: AppTest, run: RunFolder, truth: str) -> None:
+def test_a_run_is_scored_against_measured_cells(
+    page: AppTest, run: RunFolder, truth: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page.session_state["submit_tab"] = "Score"
     page.run()
     assert not page.exception
@@ -144,7 +136,7 @@ def test_a_run_is_scored_against_measured_cells(page: AppTest, run: RunFolder, t
     ):
         assert words in said, words
     assert "Perturbation discrimination" in said  # the definitions
-    again = AppTest.from_file(PAGE, default_timeout=30)
+    again = page_at(monkeypatch, "submit", run, run.path.parents[1])
     again.query_params["submit_tab"] = "Score"
     again.query_params["scoring"] = page.session_state["scoring"]
     again.session_state["submit_tab"] = "Score"

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import streamlit as st
-from streamlit.testing.v1 import AppTest
 
 from pages.parts.format import age, duration, p_value, plural, size
 from pages.parts.predict.form import add_names
@@ -18,38 +16,8 @@ from state_engine.library.datasets import DEMO_ID, DEMO_PATH, get_dataset, recei
 from state_engine.plain import from_plain, to_plain
 from state_engine.prediction.request import PredictionRequest
 from tests.data.bad_files import EMPTY, UNREADABLE, UNSAFE
+from tests.pages.opened import app_on, text
 from tests.small import write_cells, write_model
-
-APP = Path(__file__).resolve().parents[2] / "app.py"
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installation of its own, without a worker process."""
-    monkeypatch.setenv("STATE_EXPLORER_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("STATE_EXPLORER_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(local, "ensure_worker", lambda *arguments: False)
-    st.cache_resource.clear()
-    st.cache_data.clear()
-    (tmp_path / "data").mkdir()
-    return tmp_path / "home"
-
-
-def opened(view: str, **thread: str) -> AppTest:
-    """The whole app on one page, with ids chosen."""
-    app = AppTest.from_file(str(APP), default_timeout=30)
-    for name, value in thread.items():
-        app.session_state[f"thread_{name}"] = value
-    app.run()
-    if view != "home":
-        app.switch_page(f"pages/{view}.py").run()
-    assert not app.exception
-    return app
-
-
-def text(app: AppTest) -> str:
-    parts = [*app.title, *app.markdown, *app.caption, *app.success, *app.warning, *app.error, *app.info, *app.subheader]
-    return "\n".join(str(p.value) for p in parts)
 
 
 def upload(home: Path, path: Path) -> str:
@@ -58,14 +26,14 @@ def upload(home: Path, path: Path) -> str:
 
 
 def test_home_explains_itself_and_starts_the_demo(home: Path) -> None:
-    app = opened("home")
+    app = app_on("home")
     assert app.title[0].value.endswith("?") and "paired" in text(app) and "hypothesis" in text(app)
     assert "None yet" in text(app)
 
 
 @pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
 def test_the_demo_is_one_click_from_a_prediction(home: Path) -> None:
-    app = opened("home")
+    app = app_on("home")
     app.button(key="start_demo").click().run()
     assert app.session_state["thread_data"] == DEMO_ID and app.session_state["thread_model"]
     app.switch_page("pages/predict.py").run()
@@ -74,7 +42,7 @@ def test_the_demo_is_one_click_from_a_prediction(home: Path) -> None:
 
 
 def test_data_page_says_what_was_understood(home: Path, tmp_path: Path) -> None:
-    app = opened("data", data=upload(home, write_cells(tmp_path / "cells.h5ad")))
+    app = app_on("data", data=upload(home, write_cells(tmp_path / "cells.h5ad")))
     assert [m.value for m in app.metric][:3] == ["160", "24", "counts"]
     assert "column `perturbation`" in text(app) and "control **control**" in text(app)
     table = next(d.value for d in app.dataframe if "Perturbation" in d.value.columns)
@@ -83,18 +51,18 @@ def test_data_page_says_what_was_understood(home: Path, tmp_path: Path) -> None:
 
 def test_what_the_user_says_decides_and_is_remembered(home: Path, tmp_path: Path) -> None:
     identity = upload(home, write_cells(tmp_path / "cells.h5ad"))
-    app = opened("data", data=identity)
+    app = app_on("data", data=identity)
     app.selectbox(key="choice_Control label").set_value("TNF")
     app.selectbox(key="choice_Batch column").set_value("none")
     next(b for b in app.button if b.label == "Apply").click().run()
     choices = get_dataset(Settings(home), identity).choices
     assert (choices.control, choices.batch_key, choices.context_key) == ("TNF", "", None)
-    assert "control **TNF**" in text(opened("data", data=identity))
+    assert "control **TNF**" in text(app_on("data", data=identity))
 
 
 @pytest.mark.parametrize("maker", [*UNREADABLE, *EMPTY, *UNSAFE], ids=lambda m: m.__name__)
 def test_bad_files_get_a_plain_message(home: Path, tmp_path: Path, maker: Any) -> None:
-    app = opened("data", data=upload(home, maker(tmp_path)))
+    app = app_on("data", data=upload(home, maker(tmp_path)))
     assert app.error and "Traceback" not in text(app)
     words = {**UNREADABLE, **EMPTY, **UNSAFE}
     assert words[maker].lower() in app.error[0].value.lower()
@@ -109,7 +77,7 @@ def test_variable_genes_are_chosen_in_a_job(home: Path, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(local, "submit", submit)
     identity = upload(home, write_cells(tmp_path / "cells.h5ad"))
-    app = opened("data", data=identity)
+    app = app_on("data", data=identity)
     app.number_input(key="hvg_count").set_value(12).run()
     app.button(key="make_hvgs").click().run()
     assert asked == [("prepare", {"data": identity, "genes": 12})]
@@ -119,7 +87,7 @@ def test_models_page_reports_the_fit(home: Path, tmp_path: Path) -> None:
     card = write_model(home / "models" / "tiny")
     (home / "models" / "broken").mkdir()
     (home / "models" / "broken" / "model.json").write_text("{")
-    app = opened("models", data=upload(home, write_cells(tmp_path / "cells.h5ad")), model=card.id)
+    app = app_on("models", data=upload(home, write_cells(tmp_path / "cells.h5ad")), model=card.id)
     assert "**Yes.**" in text(app) and "broken" in text(app)
     assert "every cell of a set sees every other" in text(app) and "Set by the test." in text(app)
     assert not app.button(key="to_predict").disabled
@@ -132,13 +100,13 @@ def test_models_page_stops_what_cannot_work(home: Path, tmp_path: Path) -> None:
     cells = anndata.read_h5ad(write_cells(tmp_path / "cells.h5ad"))
     cells.var_names = [f"OTHER{i}" for i in range(cells.n_vars)]
     cells.write_h5ad(tmp_path / "other.h5ad")
-    app = opened("models", data=upload(home, tmp_path / "other.h5ad"), model=card.id)
+    app = app_on("models", data=upload(home, tmp_path / "other.h5ad"), model=card.id)
     assert "stop a prediction" in text(app) and app.button(key="to_predict").disabled
 
 
 def test_folders_outside_are_not_imported(home: Path, tmp_path: Path) -> None:
     write_model(tmp_path / "elsewhere")
-    app = opened("models")
+    app = app_on("models")
     app.text_input(key="model_folder").set_value(str(tmp_path / "elsewhere")).run()
     app.button(key="import_folder").click().run()
     assert "not in a folder that may be read" in app.error[0].value
@@ -162,7 +130,7 @@ def test_a_run_directory_with_several_checkpoints_lets_one_choose(
     (run / "checkpoints").mkdir(parents=True)
     for name in ("config.yaml", "pert_onehot_map.pt", "checkpoints/step=9.ckpt", "checkpoints/step=10.ckpt"):
         (run / name).touch()
-    app = opened("models")
+    app = app_on("models")
     app.text_input(key="model_folder").set_value(str(run)).run()
     box = app.selectbox(key="folder_checkpoint")
     assert box.options == ["checkpoints/step=10.ckpt", "checkpoints/step=9.ckpt"] and box.value == box.options[0]
@@ -180,7 +148,7 @@ def test_predict_submits_what_is_on_the_page(home: Path, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(local, "submit", submit)
     card = write_model(home / "models" / "tiny")
-    app = opened("predict", data=upload(home, write_cells(tmp_path / "cells.h5ad")), model=card.id)
+    app = app_on("predict", data=upload(home, write_cells(tmp_path / "cells.h5ad")), model=card.id)
     assert app.button(key="predict_disabled").disabled
     next(m for m in app.multiselect if "known to this model" in m.label).set_value(["TNF", "IFNB1"]).run()
     app.number_input(key="cells").set_value(32).run()
@@ -200,9 +168,9 @@ def test_a_list_of_names_is_split_and_the_unknown_are_named() -> None:
 
 
 def test_empty_states_teach(home: Path) -> None:
-    assert "No data set is open" in text(opened("predict"))
-    assert "No model is chosen" in text(opened("predict", data=DEMO_ID))
-    assert "No runs yet" in text(opened("runs"))
+    assert "No data set is open" in text(app_on("predict"))
+    assert "No model is chosen" in text(app_on("predict", data=DEMO_ID))
+    assert "No runs yet" in text(app_on("runs"))
 
 
 def test_runs_are_listed_and_deleted(home: Path) -> None:
@@ -210,14 +178,14 @@ def test_runs_are_listed_and_deleted(home: Path) -> None:
     run = RunFolder.create(Settings(home), "predict", request, "TNF in B")
     run.start()
     run.finish("failed", "It broke.")
-    app = opened("runs")
+    app = app_on("runs")
     assert "TNF in B" in text(app) and "It broke." in text(app) and "failed" in text(app)
     app.button(key=f"delete_{run.id}").click().run()
     assert not run.path.exists() and "No runs yet" in text(app)
 
 
 def test_ids_that_are_gone_are_forgotten(home: Path) -> None:
-    app = opened("predict", data="0123456789ab", model="fedcba987654", run="20260101-000000-abcdef")
+    app = app_on("predict", data="0123456789ab", model="fedcba987654", run="20260101-000000-abcdef")
     assert "No data set is open" in text(app)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from pages.parts.submit import check as submitpage
@@ -22,10 +21,10 @@ from state_engine.jobs.run_folder import RunFolder
 from state_engine.plain import from_plain
 from state_engine.prediction.result import open_result
 from tests.pages.finished_run import finished_run
+from tests.pages.opened import opened, page_at, text
 from tests.prediction.make_result import make_result
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = str(ROOT / "pages" / "submit.py")
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +43,8 @@ def genes(tmp_path: Path) -> Path:
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> AppTest:
     """The page on a finished run, where jobs are done at once in this process."""
-    monkeypatch.setenv("STATE_EXPLORER_HOME", str(run.path.parents[1]))
     monkeypatch.setattr(submitpage.local, "submit", done_at_once)
-    st.cache_resource.clear()
-    opened = AppTest.from_file(PAGE, default_timeout=20)
-    opened.session_state["thread_run"] = run.id
-    return opened
+    return page_at(monkeypatch, "submit", run, run.path.parents[1])
 
 
 def done_at_once(settings: Settings, kind: str, request: dict[str, Any], title: str = "") -> tuple[str, str]:
@@ -63,15 +58,8 @@ def done_at_once(settings: Settings, kind: str, request: dict[str, Any], title: 
     return "", run.id
 
 
-def text(page: AppTest) -> str:
-    kinds = (page.markdown, page.caption, page.warning, page.info, page.success, page.error)
-    return " ".join(e.value for kind in kinds for e in kind)
-
-
 def test_without_a_run_it_says_what_belongs_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("STATE_EXPLORER_HOME", str(tmp_path))
-    st.cache_resource.clear()
-    page = AppTest.from_file(PAGE, default_timeout=20).run()
+    page = opened(monkeypatch, "submit", None, tmp_path)
     assert "No prediction is chosen" in text(page)
     page.session_state["submit_tab"] = "Challenge file"
     page.run()

@@ -29,7 +29,7 @@ from state_engine.library.datasets import DEMO_PATH
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import Progress
 from state_engine.train.request import TrainRequest
-from tests.pages.make_run import figures, opened, text
+from tests.pages.opened import figures, opened, text
 from tests.small import write_model
 
 SCORES = {
@@ -41,13 +41,6 @@ CALIBRATION = Calibration(
     0.8, 0.3, 0.0, 1.5, (1.0, 0.0), ("B",), ("TNF", "IFN"), 2, 240, "perturbations", 2,
     scores={"mae_calibrated": 0.031, "mae_corrected": 0.04, "mae_mean": 0.035},
 )  # fmt: skip
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("STATE_EXPLORER_DATA", str(tmp_path))
-    monkeypatch.setattr(local, "ensure_worker", lambda *arguments: False)
-    return tmp_path / "home"
 
 
 @pytest.fixture

@@ -28,19 +28,19 @@ WARM = WarmCache()
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home, and two files of some of the demo's cells beside it."""
-    folder = tmp_path_factory.mktemp("embed")
+def files(module_home: Path) -> Path:
+    """The folder beside the home, with two files of some of the demo's cells."""
+    folder = module_home.parent
     cells = anndata.read_h5ad(DEMO_PATH)
     cells[:300].write_h5ad(folder / "one.h5ad")
     cells[300:420].write_h5ad(folder / "two.h5ad")
-    return folder / "home"
+    return folder
 
 
 @pytest.fixture
-def settings(home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setenv("STATE_EXPLORER_HOME", str(home))
-    return Settings(home)
+def settings(module_home: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("STATE_EXPLORER_HOME", str(module_home))
+    return Settings(module_home)
 
 
 def job(settings: Settings, kind: str, request: object) -> RunFolder:
@@ -51,19 +51,19 @@ def job(settings: Settings, kind: str, request: object) -> RunFolder:
     return run
 
 
-def request(home: Path, name: str) -> EmbedRequest:
-    return EmbedRequest(str(home.parent / name), str(DEMO_EMBEDDING), device="cpu")
+def request(module_home: Path, name: str) -> EmbedRequest:
+    return EmbedRequest(str(module_home.parent / name), str(DEMO_EMBEDDING), device="cpu")
 
 
 @pytest.fixture(scope="module")
-def embedded(home: Path) -> dict[str, Embedding]:
+def embedded(module_home: Path, files: Path) -> dict[str, Embedding]:
     """Both files embedded, the second not among the reference cells."""
     found = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STATE_EXPLORER_HOME", str(home))
+        patch.setenv("STATE_EXPLORER_HOME", str(module_home))
         for name in ("one", "two"):
-            asked = EmbedJob(request(home, f"{name}.h5ad"), f"{name} (embedded)", reference=name == "one")
-            run = job(Settings(home), "embed", asked)
+            asked = EmbedJob(request(module_home, f"{name}.h5ad"), f"{name} (embedded)", reference=name == "one")
+            run = job(Settings(module_home), "embed", asked)
             found[name] = from_plain(Embedding, json.loads(run.file(embed_tasks.RESULT).read_text()))
             found[f"{name} run"] = run
     return found
@@ -111,22 +111,22 @@ def test_a_pick_is_rows_a_label_or_a_sample(embedded: dict) -> None:
         Pick("colour", "red").of(dataset)
 
 
-def test_genes_that_are_read_by_group(settings: Settings, embedded: dict, home: Path) -> None:
-    run = job(settings, "genes_read", GenesReadJob(request(home, "two.h5ad"), "cell_type", 16))
+def test_genes_that_are_read_by_group(settings: Settings, embedded: dict, module_home: Path) -> None:
+    run = job(settings, "genes_read", GenesReadJob(request(module_home, "two.h5ad"), "cell_type", 16))
     made = load_cls_attention(run.file(embed_tasks.GENES_READ))
     assert len(made.groups) == 5 and made.cells.max() <= 16
     top = made.top("B", n=10)
     assert len(top) == 10 and top["attention"].is_monotonic_decreasing
 
 
-def test_a_cancelled_embedding_leaves_no_data_set(settings: Settings, home: Path, embedded: dict) -> None:
+def test_a_cancelled_embedding_leaves_no_data_set(settings: Settings, module_home: Path, embedded: dict) -> None:
     before = list_datasets(settings)
 
     def stop(progress: Progress) -> None:
         if progress.stage == "Embedding cells" and progress.done:
             raise JobCancelled("enough")
 
-    asked = EmbedJob(request(home, "two.h5ad"), "never")
+    asked = EmbedJob(request(module_home, "two.h5ad"), "never")
     run = RunFolder.create(settings, "embed", to_plain(asked), "never")
     run.start()
     with pytest.raises(JobCancelled):
@@ -134,11 +134,11 @@ def test_a_cancelled_embedding_leaves_no_data_set(settings: Settings, home: Path
     assert list_datasets(settings) == before and not run.file("embedded.h5ad").exists()
 
 
-def test_a_forgotten_embedding_is_deleted_and_the_original_stays(settings: Settings, home: Path) -> None:
-    run = job(settings, "embed", EmbedJob(request(home, "two.h5ad"), "short-lived", reference=False))
+def test_a_forgotten_embedding_is_deleted_and_the_original_stays(settings: Settings, module_home: Path) -> None:
+    run = job(settings, "embed", EmbedJob(request(module_home, "two.h5ad"), "short-lived", reference=False))
     made = from_plain(Embedding, json.loads(run.file(embed_tasks.RESULT).read_text()))
     remove_dataset(settings, made.data)
-    assert not Path(made.path).exists() and (home.parent / "two.h5ad").exists()
+    assert not Path(made.path).exists() and (module_home.parent / "two.h5ad").exists()
 
 
 def test_the_library_knows_the_demo_and_keeps_what_is_added(settings: Settings, tmp_path: Path) -> None:
