@@ -185,13 +185,3 @@ def test_a_verb_is_a_verb_whatever_was_imported_before() -> None:
         "from state_engine.evaluation import evaluate as module; import state_engine.challenge.scores"
     )
     loaded_after(code)
-
-
-def test_public_names_are_a_list_that_resolves() -> None:
-    import state_engine
-
-    assert sorted(state_engine.__all__) == state_engine.__all__
-    for name in state_engine.__all__:
-        assert getattr(state_engine, name) is not None
-    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
-        _ = state_engine.nothing_of_the_kind
