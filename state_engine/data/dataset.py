@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -309,7 +310,8 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
     with open_h5(path) as file:
         columns, others = read_labels(file["obs"], facts.n_cells, named)
         gene_columns = read_gene_columns(file["var"], facts.n_genes, choices.gene_column)
-        marked = "uns" in file and "log1p" in file["uns"]
+        uns = file.get("uns")
+        marked = isinstance(uns, h5py.Group) and "log1p" in uns
     labels = decide_labels(columns, others, choices.perturbation_key, choices.control, choices.context_key, choices.batch_key)
     genes = gene_names(gene_columns, choices.gene_column)
     expression = _expression(facts, choices.expression)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gzip
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -249,6 +251,80 @@ def short_column(folder: Path) -> Path:
     return _edited(folder, "short_column", edit)
 
 
+def reference_to_an_unlinked_object(folder: Path) -> Path:
+    """Categories in a data set without a name that keeps its bytes in another file: no walk over links sees it."""
+    secret = folder / "secret.txt"
+    secret.write_text("THE SERVER'S OWN SECRET")
+
+    def edit(file: h5py.File) -> None:
+        hidden = file["obs"].create_dataset("cats", shape=(1,), dtype="S23", external=[(str(secret), 0, 23)])
+        column = file["obs"].create_dataset("hidden", data=np.zeros(60, "i1"))
+        column.attrs["categories"] = hidden.ref
+        library = ctypes.CDLL(next(Path(h5py.__file__).parents[1].glob("h5py.libs/libhdf5-*")))
+        library.H5Oincr_refcount.argtypes = [ctypes.c_int64]
+        library.H5Oincr_refcount(hidden.id.id)  # the object stays when its only link goes
+        del file["obs/cats"]
+
+    return _edited(folder, "unlinked", edit)
+
+
+def reference_elsewhere(folder: Path) -> Path:
+    def edit(file: h5py.File) -> None:
+        file["obs"].create_dataset("odd", data=np.zeros(60, "i1")).attrs["categories"] = file["var/_index"].ref
+
+    return _edited(folder, "elsewhere", edit)
+
+
+def references_as_values(folder: Path) -> Path:
+    def edit(file: h5py.File) -> None:
+        file["obs"].create_dataset("refs", data=np.array([file["X"].ref] * 60, dtype=h5py.ref_dtype))
+
+    return _edited(folder, "references", edit)
+
+
+def reference_as_attribute(folder: Path) -> Path:
+    return _edited(folder, "attribute", lambda file: file["obs"].attrs.__setitem__("column-order", file["X"].ref))
+
+
+def shared_strings(folder: Path) -> Path:
+    """A million names that all point to one string of 1 MB: 1 TB when read, 8 MB as declared."""
+    n = 1_000_000
+
+    def edit(file: h5py.File) -> None:
+        del file["var/_index"]
+        names = file["var"].create_dataset("_index", shape=(n,), dtype=h5py.string_dtype(), chunks=(n // 10,), compression="gzip")
+        names[0] = "G" * (1 << 20)
+        file.flush()
+        pointer = zlib.decompress(names.id.read_direct_chunk((0,))[1])[:16]
+        packed = zlib.compress(pointer * (n // 10), 9)
+        for i in range(10):
+            names.id.write_direct_chunk((i * (n // 10),), packed)
+        del file["X"], file["layers"], file["obsm"]
+
+    return _edited(folder, "shared", edit)
+
+
+def long_column(folder: Path) -> Path:
+    def edit(file: h5py.File) -> None:
+        file["obs"].create_dataset("line", shape=(20_000_000,), dtype=h5py.string_dtype(), chunks=(1000,))
+
+    return _edited(folder, "long", edit)
+
+
+def one_chunk(folder: Path) -> Path:
+    def edit(file: h5py.File) -> None:
+        file["obs"].create_dataset("big", shape=(60, 40_000_000), dtype="i1", chunks=(60, 20_000_000))
+
+    return _edited(folder, "chunk", edit)
+
+
+def large_attribute(folder: Path) -> Path:
+    path = write(cells(), folder / "large.h5ad")
+    with h5py.File(path, "r+", libver="latest") as file:
+        file.create_group("extra").attrs["note"] = np.zeros(200_000, "i1")
+    return path
+
+
 # maker -> a word of the message that no other cause would give
 UNREADABLE: dict[Callable[[Path], Path], str] = {
     truncated: "is cut off",
@@ -273,6 +349,14 @@ UNSAFE: dict[Callable[[Path], Path], str] = {
     link_to_itself: "leads nowhere",
     links_in_a_circle: "in a circle",
     hard_links_in_a_circle: "in a circle",
+    reference_to_an_unlinked_object: "outside the usual place",
+    reference_elsewhere: "outside the usual place",
+    references_as_values: "holds references",
+    reference_as_attribute: "is a reference",
+    shared_strings: "are too long",
+    long_column: "20,000,000 entries",
+    one_chunk: "chunks of 1.1 GB",
+    large_attribute: "200,000 bytes",
     huge: "declares 223.5 GB",
     hollow: "the values are not there",
     thirty_million_cells: "30,000,000 cells",

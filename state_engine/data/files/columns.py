@@ -13,13 +13,14 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from state_engine.data.files.hdf5 import column_names, encoding, index_column
+from state_engine.data.files.hdf5 import EXPORT_AGAIN, column_names, encoding, follow, index_column, read_text
 from state_engine.data.genes import INDEX, is_gene_column
 from state_engine.data.labels import as_labels
 from state_engine.errors import UnreadableFileError, UnsafeFileError
 
 MOST_WHOLE_NUMBERS = 200  # an integer column with more distinct values is a measurement, not a label
 PEEK = 2_000
+MOST_COLUMNS = 2_000  # columns that are looked at for labels; a user can still name any other
 MOST_DISTINCT = 0.5  # a text column in which more of the cells than this have a name of their own is no label
 
 
@@ -30,14 +31,43 @@ def read_column(frame: h5py.Group, name: str, length: int) -> pd.Series:
         UnsafeFileError: it has another length than the row names, or categories that are not there.
     """
     item = frame[name]
-    values = pd.Series(_legacy_categorical(frame, item) if _is_legacy_categorical(item) else _read_element(item, name))
-    if len(values) != length:
+    entries = _entries(item)
+    if entries is not None and entries != length:  # before anything of it is read
         raise UnsafeFileError(
-            f"The column '{name}' contradicts the file.",
-            f"It has {len(values):,} entries; there are {length:,} rows.",
-            "Export the file again with anndata; this copy must not be trusted.",
+            f"The column '{name}' contradicts the file.", f"It has {entries:,} entries; there are {length:,} rows.", EXPORT_AGAIN
         )
-    return values
+    if _is_legacy_categorical(item):
+        return pd.Series(_categorical(item[...], follow(item, "categories"), name))
+    if isinstance(item, h5py.Group) and encoding(item) == "categorical":
+        codes, categories = item.get("codes"), item.get("categories")
+        if isinstance(codes, h5py.Dataset) and isinstance(categories, h5py.Dataset) and codes.dtype.kind in "iu":
+            return pd.Series(_categorical(codes[...], categories, name, bool(item.attrs.get("ordered", False))))
+    if _is_text(item):
+        return pd.Series(read_text(item, name))
+    return pd.Series(_read_element(item, name))
+
+
+def _entries(item: Any) -> int | None:
+    """Return the length of a column as it is declared; None where its kind is not known."""
+    if isinstance(item, h5py.Group):
+        item = item.get("codes", item.get("values"))
+    return int(item.shape[0]) if isinstance(item, h5py.Dataset) and len(item.shape) == 1 else None
+
+
+def _is_text(item: Any) -> bool:
+    return isinstance(item, h5py.Dataset) and len(item.shape) == 1 and h5py.check_string_dtype(item.dtype) is not None
+
+
+def _categorical(codes: np.ndarray, categories: h5py.Dataset, name: str, ordered: bool = False) -> pd.Categorical:
+    """Return a categorical of codes (n,), -1 for none, and its categories.
+
+    Raises:
+        UnsafeFileError: more categories than cells, or codes without a category.
+    """
+    if len(categories.shape) != 1 or (len(codes) and int(codes.max()) >= len(categories)):
+        raise UnsafeFileError(f"The column '{name}' contradicts itself.", "It has codes without a category.", EXPORT_AGAIN)
+    values = read_text(categories, name) if _is_text(categories) else categories[...]
+    return pd.Categorical.from_codes(codes, categories=pd.Index(values), ordered=ordered)
 
 
 def _read_element(item: Any, name: str) -> Any:
@@ -60,13 +90,6 @@ def _read_element(item: Any, name: str) -> Any:
 
 def _is_legacy_categorical(item: Any) -> bool:
     return isinstance(item, h5py.Dataset) and isinstance(item.attrs.get("categories"), h5py.Reference)
-
-
-def _legacy_categorical(frame: h5py.Group, item: h5py.Dataset) -> pd.Categorical:
-    """A categorical as AnnData 0.7 wrote it: codes that refer to a data set of categories."""
-    categories = frame.file[item.attrs["categories"]]
-    strings = h5py.check_string_dtype(categories.dtype) is not None
-    return pd.Categorical.from_codes(item[...], categories=pd.Index(categories.asstr()[...] if strings else categories[...]))
 
 
 def _may_be_label(item: Any) -> bool:
@@ -93,9 +116,9 @@ def read_labels(obs: h5py.Group, n_cells: int, chosen: tuple[str, ...]) -> tuple
     """
     found: dict[str, pd.Categorical] = {}
     others = []
-    for name in column_names(obs):
+    for place, name in enumerate(column_names(obs)):
         wanted = name in chosen
-        if not (wanted or (_may_be_label(obs[name]) and not _names_each_cell(obs[name]))):
+        if not (wanted or (place < MOST_COLUMNS and (_may_be_label(obs[name]) and not _names_each_cell(obs[name])))):
             others.append(name)
             continue
         try:
@@ -119,7 +142,8 @@ def read_index(frame: h5py.Group) -> np.ndarray:
     """The row names, (n,) of Python strings."""
     index = index_column(frame)
     assert index is not None  # check_file made sure
-    return _strings(_read_element(frame[index], index))
+    names = frame[index]
+    return read_text(names, index) if _is_text(names) else _strings(_read_element(names, index))
 
 
 def read_gene_columns(var: h5py.Group, n_genes: int, chosen: str | None) -> dict[str, tuple[str, ...]]:

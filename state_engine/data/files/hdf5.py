@@ -8,11 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import h5py
+import numpy as np
 
-from state_engine.errors import UnreadableFileError
+from state_engine.errors import UnreadableFileError, UnsafeFileError
+
+EXPORT_AGAIN: Final = "Export the file again with anndata; this copy must not be trusted."
+MOST_TEXT: Final = 16 << 20  # characters of a column of text, and for each row
+TEXT_EACH: Final = 256
 
 # what h5py raises on damaged bytes: which of them depends on where the damage lies
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, ArithmeticError, AttributeError)
@@ -68,8 +73,53 @@ def index_column(frame: h5py.Group) -> str | None:
 
 
 def column_names(frame: h5py.Group) -> tuple[str, ...]:
-    """The columns of a data frame in their order, without the row names and without AnnData's own helpers."""
-    index = index_column(frame)
-    ordered = [text(c) for c in frame.attrs.get("column-order", ())]
-    rest = sorted(c for c in frame if c not in ordered)
-    return tuple(c for c in [*ordered, *rest] if c in frame and c not in (index, "__categories"))
+    """Return the columns of a data frame in their order, without the row names and without AnnData's own helpers."""
+    there = dict.fromkeys(frame)
+    order = dict.fromkeys(text(c) for c in np.ravel(frame.attrs.get("column-order", ())).tolist())
+    helpers = {index_column(frame), "__categories"}
+    rest = sorted(there.keys() - order.keys())
+    return tuple(c for c in [*order, *rest] if c in there and c not in helpers)
+
+
+def follow(item: h5py.Dataset, attribute: str) -> h5py.Dataset:
+    """Return the data set of categories that an attribute refers to, as AnnData 0.7 wrote it. The only place where a reference is opened.
+
+    Raises:
+        UnsafeFileError: the reference leads anywhere but to a named data set of this file that keeps its own values.
+    """
+    target = item.file[item.attrs[attribute]]
+    named = isinstance(target, h5py.Dataset) and "/__categories/" in (target.name or "")
+    if not named or target.external or target.is_virtual:
+        raise UnsafeFileError(
+            f"'{item.name}' refers to values outside the usual place.",
+            "Its categories are no data set of this file.",
+            EXPORT_AGAIN,
+        )
+    return target
+
+
+def read_text(item: h5py.Dataset, name: str) -> np.ndarray:
+    """Return a data set of strings, (n,) of Python strings, in blocks and within a budget.
+
+    What a file declares for text of variable length is 8 bytes each, whatever they point to; so the sizes are taken from what came.
+
+    Raises:
+        UnsafeFileError: the strings are far longer than names are.
+    """
+    n, block, used, done = len(item), 16, 0, 0
+    most = MOST_TEXT + n * TEXT_EACH
+    found = np.empty(n, dtype=object)
+    while done < n:
+        values = item[done : done + block]
+        part = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values.tolist()]
+        found[done : done + len(part)] = part
+        used += sum(map(len, part))
+        done += len(part)
+        if used > most:
+            raise UnsafeFileError(
+                f"The strings of '{name}' are too long.", f"The first {done:,} of {n:,} have {used:,} characters.", EXPORT_AGAIN
+            )
+        # the next block may hold about as much as is left, were all its strings as long as the longest so far
+        longest = max(map(len, part), default=1) + 1
+        block = int(min(max(most // (8 * longest), 1), 4 * block, 100_000))
+    return found

@@ -6,6 +6,7 @@ Boundary: looks at structure and declared sizes; of the values it reads the indi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,7 @@ import h5py
 
 from state_engine.config import GB, Settings, load_settings
 from state_engine.data.files.file_kind import check_signature
-from state_engine.data.files.hdf5 import encoding, index_column, open_h5
+from state_engine.data.files.hdf5 import EXPORT_AGAIN, encoding, index_column, open_h5
 from state_engine.data.files.matrices import MatrixFacts, check_sparse, matrix_facts
 from state_engine.errors import EmptyDataError, RepresentationError, UnreadableFileError, UnsafeFileError, listed
 
@@ -23,7 +24,10 @@ MAX_DEPTH = 32
 MAX_GENES = 1_000_000
 # deflate cannot expand more than 1,032-fold; a file beyond this holds no data for what it declares
 MAX_EXPANSION = 2_000
-EXPORT_AGAIN = "Export the file again with anndata; this copy must not be trusted."
+WORTH_A_LOOK = 256 << 20  # declared bytes from which a single data set must have values behind them
+MAX_CHUNK = 1 << 30  # bytes of one chunk: it is unpacked whole for every row of it
+MAX_ATTRIBUTE = 64 << 10  # bytes of one attribute; HDF5's own limit for those in an object's header
+MAX_ATTRIBUTES = 64  # of one object; AnnData writes five
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ def _check(path: Path, size: int, modified: int, settings: Settings) -> FileFact
 def _check_objects(file: h5py.File, size: int, path: Path, settings: Settings) -> int:
     """Walk all objects by hard links first (nothing outside is opened), then resolve soft links; returns the declared bytes."""
     declared, seen, soft = 0, 0, False
+    _check_attributes(file, "/", path)
     stack: list[tuple[h5py.Group, int]] = [(file, 0)]
     known = {h5py.h5o.get_info(file.id).addr}
     while stack:
@@ -105,6 +110,7 @@ def _check_objects(file: h5py.File, size: int, path: Path, settings: Settings) -
             if address in known:
                 continue
             known.add(address)
+            _check_attributes(item, where, path)
             if isinstance(item, h5py.Group):
                 stack.append((item, depth + 1))
             elif isinstance(item, h5py.Dataset):
@@ -122,6 +128,8 @@ def _check_storage(item: h5py.Dataset, where: str, path: Path) -> int:
         )
     if item.is_virtual:
         raise UnsafeFileError(f"{path.name} points to other files.", f"'{where}' is a virtual data set.", EXPORT_AGAIN)
+    if _refers(item.id.get_type()):
+        raise UnsafeFileError(f"{path.name} refers to other objects.", f"'{where}' holds references.", EXPORT_AGAIN)
     plan = item.id.get_create_plist()
     for i in range(plan.get_nfilters()):
         code, _, _, label = plan.get_filter(i)
@@ -131,7 +139,48 @@ def _check_storage(item: h5py.Dataset, where: str, path: Path) -> int:
                 f"'{where}' uses the HDF5 filter {code} ({label.decode('utf-8', 'replace') or 'unnamed'}).",
                 "Write it again with compression='gzip'.",
             )
-    return int(item.size or 0) * int(item.dtype.itemsize)
+    declared = int(item.size or 0) * int(item.dtype.itemsize)
+    chunk = math.prod(item.chunks or ()) * int(item.dtype.itemsize)
+    if chunk > MAX_CHUNK:
+        raise UnsafeFileError(
+            f"{path.name} is stored in pieces that are too large.",
+            f"'{where}' has chunks of {chunk / GB:,.1f} GB; each is unpacked whole for every row that is read.",
+            "Write it again with anndata, which chooses smaller ones.",
+        )
+    stored = int(item.id.get_storage_size())
+    if declared > WORTH_A_LOOK and declared > MAX_EXPANSION * stored:
+        raise UnsafeFileError(
+            f"{path.name} declares {declared / GB:,.1f} GB of data in '{where}' with {_size(stored)} behind it.",
+            "No compression of real data reaches that: the values are not there.",
+            EXPORT_AGAIN,
+        )
+    return declared
+
+
+def _check_attributes(item: h5py.Group | h5py.Dataset, where: str, path: Path) -> None:
+    """Refuse attributes that are large, many, or refer to objects; only categories of AnnData 0.7 are referred to, see `hdf5.follow`."""
+    count = h5py.h5a.get_num_attrs(item.id)
+    if count > MAX_ATTRIBUTES:
+        raise UnsafeFileError(f"{path.name} is not a usual AnnData file.", f"'{where}' has {count:,} attributes.", EXPORT_AGAIN)
+    for i in range(count):
+        attribute = h5py.h5a.open(item.id, index=i)
+        name = attribute.name.decode("utf-8", "replace")
+        nbytes = attribute.get_space().get_simple_extent_npoints() * attribute.get_type().get_size()
+        if nbytes > MAX_ATTRIBUTE:
+            raise UnsafeFileError(
+                f"{path.name} is not a usual AnnData file.",
+                f"The attribute '{name}' of '{where}' has {nbytes:,} bytes.",
+                EXPORT_AGAIN,
+            )
+        if _refers(attribute.get_type()) and not (name == "categories" and isinstance(item, h5py.Dataset)):
+            raise UnsafeFileError(
+                f"{path.name} refers to other objects.", f"The attribute '{name}' of '{where}' is a reference.", EXPORT_AGAIN
+            )
+
+
+def _refers(kind: h5py.h5t.TypeID) -> bool:
+    """Return whether values of this type lead to other objects, also inside arrays and compounds."""
+    return bool(kind.detect_class(h5py.h5t.REFERENCE))
 
 
 def _check_declared(declared: int, size: int, path: Path, settings: Settings) -> None:

@@ -140,3 +140,31 @@ def test_random_damage_is_always_a_plain_message(seed: int, tmp_path: Path, sett
             assert error.what
             refused += 1
     assert refused > FUZZED / 10
+
+
+def test_many_links_to_one_column_are_not_all_read(tmp_path: Path, settings: Settings) -> None:
+    path = write(cells(), tmp_path / "many.h5ad")
+    with h5py.File(path, "r+", libver="latest") as file:
+        first = file["obs"].create_dataset("a000000", data=np.zeros(60, "i1"))
+        for i in range(1, 5_000):
+            file["obs"][f"a{i:06d}"] = first
+    dataset = open_dataset(path, settings=settings)
+    assert len(dataset.columns) <= 2_000 and "gene" in dataset.columns
+
+
+def test_uns_that_is_no_group_is_passed_over(tmp_path: Path, settings: Settings) -> None:
+    path = write(cells(), tmp_path / "uns.h5ad")
+    with h5py.File(path, "r+") as file:
+        del file["uns"]
+        file.create_dataset("uns", shape=(200_000_000,), dtype="i1", chunks=(1000,))
+    assert open_dataset(path, settings=settings).n_cells == 60
+
+
+def test_categories_of_anndata_0_7_are_followed(tmp_path: Path, settings: Settings) -> None:
+    path = write(cells(), tmp_path / "old.h5ad")
+    with h5py.File(path, "r+") as file:
+        kept = (
+            file["obs"].require_group("__categories").create_dataset("line", data=np.array(["a", "ü"], dtype=h5py.string_dtype()))
+        )
+        file["obs"].create_dataset("line", data=np.arange(60, dtype="i1") % 2).attrs["categories"] = kept.ref
+    assert open_dataset(path, settings=settings).columns["line"].categories.tolist() == ["a", "ü"]
