@@ -31,6 +31,9 @@ Each error says what happened, why, and what to do; `str(error)` is the three as
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class StateError(Exception):
     """Base of all errors meant for the user.
@@ -143,6 +146,24 @@ class JobLost(JobError):  # noqa: N818 - a state, not an error of ours
 
 class ChallengeError(StateError):
     """A challenge submission cannot be made or read."""
+
+
+@contextmanager
+def door(name: str, kind: type[StateError] = DataError, fix: str = "Download or export it again.") -> Iterator[None]:
+    """Turn whatever foreign bytes raise inside the block into an error that names the user's file.
+
+    The lists of exceptions that parsers raise on damaged bytes are never complete, so all are taken; errors of ours pass.
+
+    Raises:
+        StateError: of the given kind.
+    """
+    try:
+        yield
+    except StateError:
+        raise
+    except Exception as error:
+        first = " ".join(str(error).split())[:200] or type(error).__name__
+        raise kind(f"{name} cannot be read.", f"It is damaged or not what its name says: {first}.", fix) from error
 
 
 def listed(names: list[str] | tuple[str, ...], most: int = 5) -> str:

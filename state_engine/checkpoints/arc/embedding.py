@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from state_engine.checkpoints.arc.pickles import load_torch
+from state_engine.checkpoints.arc.plain_yaml import read_yaml
 from state_engine.checkpoints.embedding_card import FORMAT, EmbeddingCard, vocabulary_hash
 from state_engine.checkpoints.recognise import candidates, choice_notes, find_checkpoint
-from state_engine.errors import CheckpointError, listed
+from state_engine.errors import CheckpointError, door, listed
 from state_engine.models.embedding_config import DATASET_WIDTH, EmbeddingConfig
 
 CONFIG = "config.yaml"
@@ -77,6 +77,11 @@ def read_arc_embedding(path: Path, checkpoint: str | Path | None = None) -> tupl
         UnsafePickleError: a file asks for more than numbers and containers.
     """
     files = _find(path, checkpoint)
+    with door(f"The model {path.name}", CheckpointError, COMPLETE):
+        return _read(path, files)
+
+
+def _read(path: Path, files: _Files) -> tuple[EmbeddingCard, dict[str, Tensor], Tensor]:
     loaded = _read_safetensors(files.weights) if files.weights.suffix == ".safetensors" else load_torch(files.weights)
     weights = _weights(loaded, files.weights)
     inside: Mapping[str, Any] = loaded if isinstance(loaded, dict) and "state_dict" in loaded else {}
@@ -123,7 +128,7 @@ def _choose(folder: Path, wanted: str | Path | None) -> Path:
     found = (
         f"There are several: {listed([p.name for p in bare])}." if bare else "A .ckpt, model.safetensors or .pt file has them."
     )
-    raise CheckpointError(f"It is not clear which file in {folder} has the weights.", found, "Name one file.")
+    raise CheckpointError(f"It is not clear which file in {folder.name} has the weights.", found, "Name one file.")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -133,13 +138,13 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or truncated.", f"{error}.", COMPLETE) from error
+        raise CheckpointError(f"{path.name} is damaged or truncated.", f"{error}.", COMPLETE) from error
 
 
 def _weights(loaded: Any, path: Path) -> dict[str, Tensor]:
     weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(weights, dict) or not weights or not all(isinstance(v, Tensor) for v in weights.values()):
-        raise CheckpointError(f"{path} has no weights.", "It is no State Embedding checkpoint.", "Name another file.")
+        raise CheckpointError(f"{path.name} has no weights.", "It is no State Embedding checkpoint.", "Name another file.")
     return {re.sub(r"^(_orig_mod\.|module\.|model\.)+", "", str(name)): tensor for name, tensor in weights.items()}
 
 
@@ -152,17 +157,15 @@ def _settings(inside: Mapping[str, Any], files: _Files, notes: list[str]) -> Map
         return hyper["cfg"]
     if files.config is not None:
         notes.append(f"The configuration is that of {CONFIG} beside it.")
-        return _yaml(files.config.read_text(encoding="utf-8"), str(files.config))
+        return _yaml(files.config.read_text(encoding="utf-8"), files.config.name)
     raise CheckpointError(
         f"{CONFIG} is missing beside {files.weights.name}.", "It says how long a cell sentence is, among other things.", COMPLETE
     )
 
 
 def _yaml(text: str, where: str) -> Mapping[str, Any]:
-    try:
-        loaded = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise CheckpointError(f"{where} is damaged.", " ".join(str(error).split()), COMPLETE) from error
+    with door(where, CheckpointError, COMPLETE):
+        loaded = read_yaml(text)
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{where} is no configuration.", f"It holds {type(loaded).__name__}.", COMPLETE)
     return loaded

@@ -18,18 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from state_engine.checkpoints import store
 from state_engine.checkpoints.arc.architecture import GENE_KEYS, ArcArchitecture, read_architecture
 from state_engine.checkpoints.arc.names_in import translate
 from state_engine.checkpoints.arc.pickles import load_pickle, load_torch
+from state_engine.checkpoints.arc.plain_yaml import read_yaml
 from state_engine.checkpoints.card import FORMAT, ModelCard
 from state_engine.checkpoints.folder import weights_hash
 from state_engine.checkpoints.recognise import COMPLETE, PERTURBATIONS, choice_notes, find_checkpoint, run_of
-from state_engine.errors import CheckpointError, listed
+from state_engine.errors import CheckpointError, door, listed
 
 ENDINGS = (".torch", ".pt", ".pkl")
 DRUG_COLUMN, DRUG_CONTROL = "drugname_drugconc", "[('DMSO_TF', 0.0, 'uM')]"
@@ -61,7 +62,11 @@ def read_arc(folder: Path, checkpoint: str | Path | None = None) -> tuple[ModelC
     folder, named = run_of(folder)
     if not folder.is_dir():
         raise CheckpointError(f"There is no folder {folder}.", fix="Check the path.")
-    path = find_checkpoint(folder, checkpoint or named)
+    with door(f"The model {folder.name}", CheckpointError, COMPLETE):
+        return _read(folder, find_checkpoint(folder, checkpoint or named))
+
+
+def _read(folder: Path, path: Path) -> tuple[ModelCard, dict[str, Tensor], Tensor | None]:
     loaded = load_torch(path)
     weights, hyper = _parts(loaded, path)
     architecture = read_architecture(hyper, list(weights))
@@ -115,10 +120,8 @@ class _Facts:
         if not path.is_file():
             self.notes.append("config.yaml was missing: the columns of the training data are not known.")
             return {}
-        try:
-            whole = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{path} is damaged.", str(error).replace("\n", " "), COMPLETE) from error
+        with door(path.name, CheckpointError, COMPLETE):
+            whole = read_yaml(path.read_text(encoding="utf-8"))
         for part in ("data", "kwargs"):
             whole = whole.get(part) if isinstance(whole, dict) else None
         return whole if isinstance(whole, dict) else {}
@@ -129,13 +132,13 @@ class _Facts:
             return {}
         dims = load_pickle(path)
         if not isinstance(dims, dict):
-            raise CheckpointError(f"{path} holds {type(dims).__name__}, not a dictionary.", fix=COMPLETE)
+            raise CheckpointError(f"{path.name} holds {type(dims).__name__}, not a dictionary.", fix=COMPLETE)
         return dims
 
     def column(self, name: str) -> str | None:
         """A column name of the training data."""
         value = self.columns.get(name)
-        return str(value) if value else None
+        return value if isinstance(value, str) and value else None
 
     def genes(self, width: int, use: str) -> tuple[str, ...] | None:
         """Gene names, when there are `width` of them: a list of another length names something else."""
@@ -179,7 +182,9 @@ def _card(folder: Path, architecture: ArcArchitecture, facts: _Facts, labels: La
     if batches is None:
         if config.batch_encoder:
             raise CheckpointError(
-                f"batch_onehot_map.torch is missing in {folder}.", "The model has a batch encoder and needs its labels.", COMPLETE
+                f"batch_onehot_map.torch is missing in {folder.name}.",
+                "The model has a batch encoder and needs its labels.",
+                COMPLETE,
             )
         facts.notes.append("The map of batches was missing: the batches of the training data are not known.")
     control = facts.control(labels.names)
@@ -211,18 +216,20 @@ def _card(folder: Path, architecture: ArcArchitecture, facts: _Facts, labels: La
 def _parts(loaded: Any, path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     for part in ("state_dict", "hyper_parameters"):
         if not isinstance(loaded, dict) or not isinstance(loaded.get(part), dict):
-            raise CheckpointError(f"{path} has no {part}.", "It is not a Lightning checkpoint.", "Name another checkpoint.")
+            raise CheckpointError(f"{path.name} has no {part}.", "It is not a Lightning checkpoint.", "Name another checkpoint.")
     weights = loaded["state_dict"]
-    strange = [name for name, value in weights.items() if not isinstance(value, Tensor)]
+    strange = [str(name)[:80] for name, value in weights.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if strange:
-        raise CheckpointError(f"{path} has weights that are not numbers: {listed(strange)}.")
+        raise CheckpointError(f"{path.name} has weights that are not numbers: {listed(strange)}.")
     return weights, loaded["hyper_parameters"]
 
 
 def _perturbations(folder: Path, width: int) -> Labels:
     path = folder / PERTURBATIONS
     if not path.is_file():
-        raise CheckpointError(f"{PERTURBATIONS} is missing in {folder}.", "It says which vector a perturbation has.", COMPLETE)
+        raise CheckpointError(
+            f"{PERTURBATIONS} is missing in {folder.name}.", "It says which vector a perturbation has.", COMPLETE
+        )
     vectors = _vectors(load_torch(path), path)
     widths = sorted({len(vector) for vector in vectors.values()})
     if widths != [width]:
@@ -247,7 +254,7 @@ def _label_map(folder: Path, stem: str, width: int | None) -> tuple[str, ...] | 
     vectors = _vectors(load_pickle(path) if path.suffix == ".pkl" else load_torch(path), path)
     order = _one_hot_order(torch.stack(list(vectors.values())))
     if order is None or (width and len(order) != width):
-        raise CheckpointError(f"{path} is not a map of one-hot vectors, one for each label.", fix=COMPLETE)
+        raise CheckpointError(f"{path.name} is not a map of one-hot vectors, one for each label.", fix=COMPLETE)
     names = tuple(vectors)
     return tuple(names[i] for i in order)
 
@@ -255,15 +262,24 @@ def _label_map(folder: Path, stem: str, width: int | None) -> tuple[str, ...] | 
 def _vectors(loaded: Any, path: Path) -> dict[str, Tensor]:
     """label -> float32 vector; labels are made plain strings."""
     if not isinstance(loaded, dict) or not loaded:
-        raise CheckpointError(f"{path} is not a map of labels to vectors.", f"It holds {type(loaded).__name__}.", COMPLETE)
+        raise CheckpointError(f"{path.name} is not a map of labels to vectors.", f"It holds {type(loaded).__name__}.", COMPLETE)
     vectors = {}
     for label, vector in loaded.items():
+        if not isinstance(vector, Tensor | np.ndarray):
+            raise CheckpointError(
+                f"{path.name}: the vector of '{label}' is not one.", f"It is {type(vector).__name__}.", COMPLETE
+            )
         try:
             vectors[str(label)] = torch.as_tensor(vector, dtype=torch.float32).reshape(-1)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{path}: the vector of '{label}' is not one.", f"{error}.", COMPLETE) from error
+            raise CheckpointError(f"{path.name}: the vector of '{label}' is not one.", f"{error}.", COMPLETE) from error
+    widths = sorted({len(vector) for vector in vectors.values()})
+    if len(widths) > 1:
+        raise CheckpointError(
+            f"{path.name} has vectors of different widths ({', '.join(map(str, widths[:5]))}).", "All need the same.", COMPLETE
+        )
     if len(vectors) != len(loaded):
-        raise CheckpointError(f"{path} has labels that are the same when written out.", fix=COMPLETE)
+        raise CheckpointError(f"{path.name} has labels that are the same when written out.", fix=COMPLETE)
     return vectors
 
 

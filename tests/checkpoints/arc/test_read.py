@@ -417,3 +417,51 @@ def test_what_is_no_folder_or_no_run(tmp_path):
         read_arc(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match=r"final\.ckpt is missing"):
         read_arc(tmp_path)
+
+
+LAUGHS = "\n".join(
+    ["x0: &a0 [lol,lol,lol,lol,lol,lol,lol,lol,lol,lol]"]
+    + [f"x{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    + ["data:", "  kwargs:", "    control_pert: *a8", ""]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (LAUGHS, "aliases"),
+        ("data: !!python/object/apply:os.system [true]", "config.yaml cannot be read"),
+        ("a: " + "[" * 5000, "config.yaml cannot be read"),
+        ("data: {kwargs: {control_pert: 2020-99-99}}", None),
+        ("? [1]\n: 2", "config.yaml cannot be read"),
+    ],
+)
+def test_odd_configurations_end_in_a_sentence(run, text, words):
+    made = run()
+    (made.folder / "config.yaml").write_text(text)
+    if words is None:
+        read_arc(made.folder)
+    else:
+        with pytest.raises(CheckpointError, match=words):
+            read_arc(made.folder)
+
+
+def test_odd_weights_and_labels_end_in_a_sentence(run):
+    made = run()
+    checkpoint = made.folder / "checkpoints" / "final.ckpt"
+    loaded = torch.load(checkpoint, weights_only=False)
+    odd = [
+        {**loaded, "state_dict": {**loaded["state_dict"], 7: torch.ones(1)}},
+        {**loaded, "hyper_parameters": {**loaded["hyper_parameters"], "input_dim": torch.ones(2)}},
+        {**loaded, "hyper_parameters": {**loaded["hyper_parameters"], "cell_set_len": [1]}},
+        {**loaded, "hyper_parameters": {**loaded["hyper_parameters"], "transformer_backbone_kwargs": 3}},
+    ]
+    for value in odd:
+        torch.save(value, checkpoint)
+        with pytest.raises(CheckpointError) as caught:
+            read_arc(made.folder)
+        assert str(made.folder.parent) not in str(caught.value)
+    torch.save(loaded, checkpoint)
+    torch.save({"non-targeting": torch.ones(4), "GENE0": torch.ones(3)}, made.folder / "pert_onehot_map.pt")
+    with pytest.raises(CheckpointError, match="different widths"):
+        read_arc(made.folder)
