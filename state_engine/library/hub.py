@@ -1,8 +1,8 @@
 """Models from a Hugging Face hub: what a repository holds, its licence, and a download that can be stopped and resumed.
 
-Boundary: files only. What the files mean is read by `library.what_is`, `store` and `arc`; nothing here opens a pickle.
-The library `huggingface_hub` gives addresses, headers (a saved token), the HTTP client and typed errors; the bytes are streamed
-by `transfer`, because a download must report bytes, stop at once when its callback raises, resume, and check the declared hash.
+Boundary: files only. What the files mean is read by `recognise`, `store` and `arc`; nothing here opens a pickle.
+The library `huggingface_hub` gives addresses, headers (a saved token) and typed errors; the bytes come by `state_engine.download`.
+Its own download reports every 10 MiB and drops what has arrived when a callback stops it, so that it is not used.
 
 A downloaded model lies in `settings.home/downloads/OWNER--NAME/COMMIT/SUBFOLDER`, with a `download.json` (`Provenance`).
 """
@@ -23,10 +23,12 @@ from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.recognise import ordered_checkpoints, preferred_checkpoint
 from state_engine.checkpoints.store import CARD, read_card
 from state_engine.config import Settings
-from state_engine.download import CONNECT_SECONDS, HubFile, fetch, plain_errors, text_of
+from state_engine.download import CONNECT_SECONDS, RemoteFile, read_text
+from state_engine.download import download as download_file
 from state_engine.errors import CheckpointError, ConfigError, DownloadError, LicenceError, listed
 from state_engine.files import write_json
 from state_engine.library import published as catalogue
+from state_engine.library.hub_errors import plain_errors, refusal
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import OnProgress, Progress, silent
 
@@ -41,6 +43,16 @@ WANTED = (
 # Predictions and scores of the published evaluation (gigabytes), and a pickle of the trainer's data loader: no model needs them.
 UNWANTED = ("eval*/*", "*/eval*/*", "data_module.torch", "*/data_module.torch", "wandb*", "*/wandb*")
 MODEL_MARKS = ("model.json", "config.yaml")
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository. `sha256` is declared for large files, `git_sha1` (hash of the git blob) for the others."""
+
+    path: str
+    size: int
+    sha256: str = ""
+    git_sha1: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,7 +148,10 @@ def info(repo: str, revision: str, settings: Settings) -> HubInfo:
     folders = _model_folders(files)
     licence, url = _licence(repo, found.card_data, files, settings)
     readme = next((f for f in files if f.path == "README.md" and f.size <= README_MOST_BYTES), None)
-    limits = _limits_section(text_of(repo, found.sha, readme, settings)) if readme else ""
+    limits = ""
+    if readme is not None:
+        remote = _remote(repo, found.sha, readme, readme.path, settings)
+        limits = _limits_section(read_text(remote, readme.size, refusal(repo, found.sha, settings)))
     return HubInfo(repo, found.sha, licence, url, bool(found.gated), files, folders, limits)
 
 
@@ -178,11 +193,12 @@ def download(
     for file in needed:
         name = str(_below(file.path, subfolder))
 
-        def report(done: int, before: int = before, name: str = name) -> None:
+        def report(done: int, size: int, before: int = before, name: str = name) -> None:
             on_progress(Progress(f"Downloading {repo}", before + done, total, name))
 
-        with plain_errors(repo, facts.commit, settings):
-            hashes[name] = fetch(repo, facts.commit, file, folder / name, settings, report)
+        remote = _remote(repo, facts.commit, file, name, settings)
+        refused = refusal(repo, facts.commit, settings)
+        hashes[name] = download_file(remote, folder, settings, report, refused=refused).sha256
         before += file.size
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     record = Provenance(repo, revision, facts.commit, subfolder, facts.licence, facts.licence_url, now, facts.limits, hashes)
@@ -225,6 +241,28 @@ def credit(model: Path, downloaded: Path) -> ModelCard | None:
     write_json(model / CARD, to_plain(card))
     write_json(model / RECORD, to_plain(record))
     return card
+
+
+# Asking the hub
+
+
+def _remote(repo: str, commit: str, file: HubFile, name: str, settings: Settings) -> RemoteFile:
+    """Return a file of a repository as the downloader takes it: pinned to a commit, with the user's saved token."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers
+
+    return RemoteFile(
+        name,
+        (hf_hub_url(repo, file.path, revision=commit, endpoint=settings.hub_endpoint),),
+        file.size,
+        file.sha256 or None,
+        git_sha1=None if file.sha256 else file.git_sha1 or None,
+        hash_source="by the hub",
+        headers=build_hf_headers(),
+        fixed=True,
+        piece=1 << 20,
+        advice="Download it elsewhere and import the folder.",
+    )
 
 
 # Reading the repository

@@ -19,13 +19,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from state_engine.download import RemoteFile, check_address
 from state_engine.errors import ConfigError, RequestError, listed
 from state_engine.plain import from_plain
 
 CATALOGUE_VARIABLE = "STATE_EXPLORER_CATALOGUE"
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,150}")
 _HEX = re.compile(r"[0-9a-f]+")
@@ -64,6 +63,13 @@ class PublicFile:
                 raise ConfigError(f"The hash of {self.name} is not {digits} hex digits.", f"It is '{value}'.")
         if self.size is not None and self.size <= 0:
             raise ConfigError(f"The size of {self.name} is {self.size}.", "It must be positive, or left out.")
+
+    @property
+    def remote(self) -> RemoteFile:
+        """The file as the downloader takes it."""
+        return RemoteFile(
+            self.name, self.urls, self.size, self.sha256, self.md5, hash_source=self.hash_source, unpacked=self.unpacked
+        )
 
     @property
     def is_archive(self) -> bool:
@@ -105,24 +111,6 @@ class PublicData:
         """Bytes to download, None when the size of a file is not stated."""
         sizes = [f.size for f in self.files if f.size is not None]
         return sum(sizes) if len(sizes) == len(self.files) else None
-
-
-def check_address(url: str) -> None:
-    """An address may be https; http only on this machine, where nobody listens in between.
-
-    Raises:
-        ConfigError: it is another.
-    """
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-    except ValueError as error:
-        raise ConfigError(f"'{url[:200]}' is not an address.", str(error)) from error
-    if host and (parts.scheme == "https" or (parts.scheme == "http" and host in LOCAL_HOSTS)):
-        return
-    raise ConfigError(
-        f"'{url[:200]}' is not an address to download from.", "Only https is used.", "Give one that starts with https://."
-    )
 
 
 _ZENODO = "https://zenodo.org/api/records/13350497/files/{}/content"

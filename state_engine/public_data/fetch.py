@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from state_engine.config import Settings, load_settings
+from state_engine.download import Arrived, download
 from state_engine.errors import ConfigError, DataError
 from state_engine.files import PART_PREFIX, size_on_disk, write_json
 from state_engine.library.datasets import forget_below
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import OnProgress, Progress, silent
-from state_engine.public_data.catalogue import PublicData, find
-from state_engine.public_data.download import Arrived, download
+from state_engine.public_data.catalogue import PublicData, PublicFile, find
 from state_engine.public_data.split_paths import point_to_files
 from state_engine.public_data.unpack import UnpackLimits, unpack
 
@@ -79,7 +79,7 @@ def fetch(data: PublicData | str, folder: Path, on_progress: OnProgress = silent
     made_folders: list[Path] = []
     try:
         for file in entry.files:
-            got = download(file, folder, settings, on_progress)
+            got = bring(file, folder, settings, on_progress)
             on_progress(
                 Progress(f"Verifying {file.name}", got.size, got.size, f"{file.name}: sha256 {got.sha256}. {got.checked}")
             )
@@ -106,6 +106,19 @@ def fetch(data: PublicData | str, folder: Path, on_progress: OnProgress = silent
     for archive in (folder / f.name for f in entry.files if f.is_archive):
         archive.unlink(missing_ok=True)
     return made
+
+
+def bring(file: PublicFile, folder: Path, settings: Settings, on_progress: OnProgress = silent) -> Arrived:
+    """Download one file of a public data set into a folder; see `state_engine.download.download`."""
+    stage, check = f"Downloading {file.name}", f"Verifying {file.name}"
+    return download(
+        file.remote,
+        folder,
+        settings,
+        report=lambda done, total: on_progress(Progress(stage, done, total)),
+        verifying=lambda done, total: on_progress(Progress(check, done, total)),
+        remark=lambda words: on_progress(Progress(stage, message=words)),
+    )
 
 
 def read_record(folder: Path) -> Fetched | None:

@@ -283,7 +283,8 @@ def test_more_bytes_than_declared(fake: FakeHub, settings: Settings) -> None:
     facts = hub.info("owner/model", "main", settings)
     file = next(f for f in facts.files if f.path == "checkpoints/final.ckpt")
     with pytest.raises(DownloadError, match="longer than the 10 bytes"):
-        transfer.fetch("owner/model", COMMIT, replace(file, size=10), settings.home.parent / "x", settings, lambda done: None)
+        remote = hub._remote("owner/model", COMMIT, replace(file, size=10), "x", settings)
+        transfer.download(remote, settings.home.parent, settings)
 
 
 def test_a_converted_model_is_credited(

@@ -28,6 +28,7 @@ class FileServer:
     wrong_piece: bool = False
     seconds_a_block: float = 0.0
     asked: list[tuple[str, str, str]] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)  # what each request carried as Authorization
     endpoint: str = ""
 
     def url(self, path: str) -> str:
@@ -44,6 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
         data, path = self.server_data, self.path.lstrip("/")
         wanted, condition = self.headers.get("Range", ""), self.headers.get("If-Range", "")
         data.asked.append((path, wanted, condition))
+        data.tokens.append(self.headers.get("Authorization", ""))
         if data.status.get(path):
             self._answer(data.status[path].pop(0), data.headers, b"")
         elif path in data.redirects:

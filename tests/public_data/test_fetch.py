@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from state_engine import download as module
 from state_engine.cli.main import main
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices, open_dataset
 from state_engine.data.splits.apply import open_split
 from state_engine.errors import DataError, DownloadError, JobCancelled
 from state_engine.progress import Progress
-from state_engine.public_data import download as module
 from state_engine.public_data.fetch import fetch, fetched_here, home_of, read_record, remove_fetched
 from state_engine.public_data.split_paths import expanded, point_to_files
 from tests.public_data.server import FileServer, serving

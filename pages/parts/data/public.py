@@ -11,11 +11,11 @@ from pages.parts import session
 from pages.parts.format import size
 from pages.parts.jobs import job_panel
 from state_engine.config import Settings
+from state_engine.download import waiting
 from state_engine.jobs import local
 from state_engine.jobs.store import Job, JobStore
 from state_engine.library.datasets import list_datasets
 from state_engine.public_data.catalogue import PublicData, catalogue
-from state_engine.public_data.download import waiting
 from state_engine.public_data.fetch import Fetched, fetched_here, home_of, remove_fetched
 
 KIND = "fetch"
@@ -98,7 +98,7 @@ def _terms(data: PublicData) -> None:
 def _offer(data: PublicData, ended: Job | None, settings: Settings) -> None:
     if ended is not None and ended.state in ("failed", "lost"):
         job_panel(ended.run_id, title=f"Downloading {data.title}", key="fetch_job")
-    kept = sum(waiting(f, home_of(data.name, settings)) for f in data.files)
+    kept = sum(waiting(f.remote, home_of(data.name, settings)) for f in data.files)
     if kept:
         st.caption(f"{size(kept)} have arrived already; the download continues there.")
     unpacked = sum(f.unpacked or 0 for f in data.files)

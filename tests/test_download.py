@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from state_engine import download as module
 from state_engine.config import Settings
+from state_engine.download import RemoteFile
 from state_engine.errors import ConfigError, DownloadError, JobCancelled
 from state_engine.progress import Progress, silent
-from state_engine.public_data import download as module
 from state_engine.public_data.catalogue import PublicFile
-from state_engine.public_data.download import download, waiting
+from state_engine.public_data.fetch import bring as download
 from tests.public_data.server import FileServer, serving
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -81,11 +82,11 @@ def test_cancelling_keeps_the_part_and_the_next_try_continues(server: FileServer
     with pytest.raises(JobCancelled):
         download(file(server), tmp_path, settings(tmp_path), stop)
     assert names(tmp_path) == ["cells.h5ad.part", "cells.h5ad.part.json"]
-    kept = waiting(file(server), tmp_path)
+    kept = module.waiting(file(server).remote, tmp_path)
     assert kept > 1_000_000
     download(file(server), tmp_path, settings(tmp_path))
     assert server.asked[-1][1] == f"bytes={kept}-" and (tmp_path / "cells.h5ad").read_bytes() == CONTENT
-    assert waiting(file(server), tmp_path) == 0
+    assert module.waiting(file(server).remote, tmp_path) == 0
 
 
 def half(server: FileServer, tmp_path: Path) -> int:
@@ -95,7 +96,7 @@ def half(server: FileServer, tmp_path: Path) -> int:
     with pytest.raises(DownloadError, match="broke several times"):
         download(file(server), tmp_path, settings(tmp_path))
     server.cut_after, server.always_cut, server.ranges = {}, False, True
-    return waiting(file(server), tmp_path)
+    return module.waiting(file(server).remote, tmp_path)
 
 
 def test_a_changed_file_starts_anew(server: FileServer, tmp_path: Path) -> None:
@@ -257,3 +258,22 @@ def test_the_note_of_a_part_says_which_bytes_it_holds(server: FileServer, tmp_pa
     half(server, tmp_path)
     note = json.loads((tmp_path / "cells.h5ad.part.json").read_text())
     assert note == {"url": server.url("cells"), "validator": '"v1"', "size": len(CONTENT)}
+
+
+def test_a_token_goes_to_its_own_host_only(server: FileServer, tmp_path: Path) -> None:
+    """A hub sends large files from another host, which must not learn the user's token."""
+    with serving(FileServer({"cells": CONTENT})) as other:
+        server.redirects = {"weights": other.url("cells"), "here": "/cells"}
+        token = {"Authorization": "Bearer secret"}
+        for path in ("weights", "here"):
+            remote = RemoteFile(path, (server.url(path),), headers=token)
+            module.download(remote, tmp_path, settings(tmp_path))
+        assert other.tokens == [""] and server.tokens == ["Bearer secret"] * 3
+
+
+def test_a_fixed_address_is_continued_without_an_etag(server: FileServer, tmp_path: Path) -> None:
+    server.etag, server.cut_after = "", {"cells": 1_000_000}
+    remote = RemoteFile("cells", (server.url("cells"),), len(CONTENT), SHA256, fixed=True)
+    module.download(remote, tmp_path, settings(tmp_path))
+    assert (tmp_path / "cells").read_bytes() == CONTENT
+    assert server.asked[1][1].startswith("bytes=") and server.asked[1][2] == ""
