@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from state_engine.errors import ConfigError
+from state_engine.errors import ConfigError, RunError
 
 T = TypeVar("T")
 
@@ -45,6 +47,24 @@ def from_plain(cls: type[T], plain: Any, where: str = "") -> T:
         raise ConfigError(f"{where} lacks fields: {', '.join(missing)}.")
     hints = get_type_hints(cls)
     return cls(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in plain.items()})
+
+
+def read_json_as(cls: type[T], path: Path, what: str, fix: str) -> T | None:
+    """Return the dataclass `cls` that a JSON file holds; None when there is no file.
+
+    Args:
+        what: the kind of file, for the message ("report").
+        fix: how to get it again, a sentence.
+
+    Raises:
+        RunError: the file is damaged, or of another layout.
+    """
+    if not path.exists():
+        return None
+    try:
+        return from_plain(cls, json.loads(path.read_bytes()))
+    except (OSError, ValueError, RecursionError, ConfigError) as error:
+        raise RunError(f"The {what} {path.name} cannot be read.", str(error), fix) from error
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

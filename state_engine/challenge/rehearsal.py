@@ -7,16 +7,13 @@ What it cannot do is make a model forget: conditions that the model was trained 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from state_engine.challenge.score import score_cells
 from state_engine.challenge.score_request import RehearsalRequest
-from state_engine.challenge.scored_cells import CONTEXT, TARGET, compared, read_measured, read_submission
-from state_engine.challenge.scorers import mean_of_perturbations
 from state_engine.challenge.scores import Scores
 from state_engine.challenge.spec import load_rules
 from state_engine.challenge.submit import SubmissionRequest
@@ -24,6 +21,7 @@ from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.load import card_of
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.errors import ChallengeError, listed
+from state_engine.metrics.profile import TARGET
 from state_engine.prediction.request import contexts_of
 from state_engine.progress import OnProgress, silent
 
@@ -58,11 +56,14 @@ def set_aside(dataset: Dataset, card: ModelCard, contexts: tuple[str, ...], shar
 def rehearse(
     request: RehearsalRequest, folder: Path, on_progress: OnProgress = silent, loaded: LoadedModel | None = None
 ) -> Scores:
-    """Predicts the perturbations set aside and scores them; `result.h5ad`, `scores.json` and `scores.csv` are kept in `folder`.
+    """Predict the perturbations set aside and score them; `result.h5ad`, `scores.json` and `scores.csv` are stored in `folder`.
 
     Raises:
         StateError: what cannot be predicted or scored.
     """
+    # here, so that a page that reads only `seen` loads neither anndata nor torch
+    from state_engine.challenge.score import Comparison, mean_of_perturbations, score_cells
+    from state_engine.challenge.scored_cells import CONTEXT, compared, read_measured, read_submission
     from state_engine.prediction.predict import predict
 
     asked = request.prediction
@@ -88,25 +89,45 @@ def rehearse(
     cells = compared(predicted, measured[np.isin(labels, [*held, rules.control])].copy(), there, rules)
     mean = {c: mean_of_perturbations(others[(others.obs[CONTEXT] == c).to_numpy()]) for c in contexts}
     n_others = len(set(others.obs[TARGET])) - 1
-    return score_cells(
-        cells, rules, folder, source=str(folder / RESULT), truth=asked.data, mean=mean,
+    known = seen(card, tuple((p, c) for c in contexts for p in held), "for an honest rehearsal, train with them held out")
+    beside = Comparison(
+        mean=mean,
         mean_words=f"{n_others:,} perturbations that were not set aside, and the control",
-        held_out=held_out_words(card, held, contexts), on_progress=on_progress,
-    )  # fmt: skip
+        held_out=f"{len(held):,} perturbations set aside ({listed(held)}). {known.words}",
+        flatters=known.flatters,
+    )
+    return score_cells(cells, rules, folder, (str(folder / RESULT), asked.data), beside, on_progress)
 
 
-def held_out_words(card: ModelCard, held: tuple[str, ...], contexts: tuple[str, ...]) -> str:
-    """What the scored conditions are to the model, going by its card."""
-    said = set(card.training.held_out)
-    conditions = [(p, c) for c in contexts for p in held]
-    unseen = [f"{c} x {p}" for p, c in conditions if said & {p, c, f"{c} x {p}"}]
-    start = f"{len(held):,} perturbations set aside ({listed(held)}), {len(conditions):,} conditions. "
-    if len(unseen) == len(conditions):
-        return f"{start}The model was trained without any of them, its card says."
+@dataclass(frozen=True)
+class Seen:
+    """What scored conditions are to a model, going by its card.
+
+    Args:
+        words: for people.
+        flatters: the model may have been trained on some, so that its scores are too good.
+    """
+
+    words: str
+    flatters: bool
+
+
+def seen(card: ModelCard, conditions: tuple[tuple[str, str], ...], advice: str = "") -> Seen:
+    """Return which of some (perturbation, context) the model was trained without, and what that means for the scores.
+
+    Args:
+        advice: what to do when the card tells nothing, put behind the sentence.
+    """
+    held_out = set(card.training.held_out)
+    unseen = [f"{c} x {p}" for p, c in conditions if held_out & {p, c, f"{c} x {p}"}]
+    if unseen and len(unseen) == len(conditions):
+        return Seen(f"{card.name} was trained without any of these {len(conditions):,} conditions, its card says.", False)
     if unseen:
         rest = len(conditions) - len(unseen)
-        return f"{start}The model was trained without {len(unseen):,} of them; it has seen the other {rest:,}, so these scores flatter."
-    return (
-        f"{start}Nothing says that the model was trained without them. If it has seen them, these scores flatter; for an honest "
-        "rehearsal, train with these perturbations held out."
-    )
+        return Seen(
+            f"{card.name} was trained without {len(unseen):,} of these {len(conditions):,} conditions ({listed(unseen)}); it may have seen the "
+            f"other {rest:,}, which flatters it.",
+            True,
+        )
+    words = f"Nothing says that {card.name} was trained without these conditions. If it has seen them, these numbers flatter it"
+    return Seen(f"{words}; {advice}." if advice else f"{words}.", True)

@@ -1,8 +1,8 @@
-"""Score a submission against held-out measured cells with the metrics of a challenge, beside the mean baseline.
+"""Score a submission against held-out measured cells with the metrics of a challenge, beside its baseline.
 
-The metrics are cell-eval2's (MIT), on the CPU with pdex; for 2025 cell-eval itself can make them in its own environment.
-Known traps, and what is done: cell-eval takes control cells from the prediction (kept for 2025, and said beside the numbers);
-it changes the caller's matrices (it gets copies in a process of its own); failing metrics vanish (each is asked for by name).
+The metrics are those of the challenge's profile, by cell-eval2 (MIT), on the CPU with pdex; where the profile names metrics of
+cell-eval, that program can compute them in its own environment. Where a profile starts from the control cells of the submission,
+this is kept and shown beside the numbers.
 """
 
 from __future__ import annotations
@@ -10,36 +10,83 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
-from state_engine.challenge.score_request import Fdr, ScoreRequest
-from state_engine.challenge.scored_cells import CONTEXT, TARGET, ScoredCells, compared, read_measured, read_submission
-from state_engine.challenge.scorers import Made, mean_of_perturbations, score_2025, score_2026
-from state_engine.challenge.scores import SCORES, TABLE, ContextScores, Scores, mean_of
+from state_engine.challenge.score_request import ScoreRequest
+from state_engine.challenge.scored_cells import CONTEXT, ScoredCells, compared, read_measured, read_submission
+from state_engine.challenge.scores import SCORES, TABLE, ContextScores, MetricScore, Scores
 from state_engine.challenge.source import open_source
 from state_engine.challenge.spec import Rules, load_rules
 from state_engine.challenge.submit import SubmissionRequest, source_of
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.errors import ChallengeError, listed
 from state_engine.files import write_json
+from state_engine.metrics import engine
+from state_engine.metrics.child import run_cell_eval
+from state_engine.metrics.profile import TARGET, Fdr, Metric, Profile, mean_of, scaled
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.versions import SCORING, package_versions
 
+# stored values of the cells of the mean baseline, at most: they are all alike, and dense
+BASELINE_VALUES = 2e8
+DEPTH_RATIO = 1.25
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the submission is compared with, beside the measured cells.
+
+    Args:
+        mean: (g,) mean expression that is the baseline, by context ("" for any), where the profile's baseline is a mean over
+            perturbations; empty: the mean of the measured perturbations themselves.
+        mean_words: what that mean is of.
+        held_out: what the perturbations are to the model, in words.
+        flatters: the model may have seen them; None when not known.
+        fdr, cell_eval: see `ScoreRequest`.
+    """
+
+    mean: dict[str, np.ndarray] = field(default_factory=dict)
+    mean_words: str = ""
+    held_out: str = ""
+    flatters: bool | None = None
+    fdr: Fdr = "per perturbation"
+    cell_eval: str = ""
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """Metrics of one context.
+
+    Args:
+        values, baseline: by metric and perturbation; the baseline's are empty where it has only means.
+        means, baseline_means, replicate_means: by metric.
+        versions: of the packages in cell-eval's own environment; {} when it was not used.
+    """
+
+    values: engine.Values
+    baseline: engine.Values
+    means: dict[str, float]
+    baseline_means: dict[str, float]
+    replicate_means: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
 
 def score(request: ScoreRequest, folder: Path, on_progress: OnProgress = silent) -> Scores:
-    """Scores a submission; `scores.json` and `scores.csv` (by perturbation) are kept in `folder`.
+    """Score a submission; `scores.json` and `scores.csv` (by perturbation) are stored in `folder`.
 
     Raises:
-        ChallengeError, DataError: cells that cannot be read or compared.
+        ChallengeError, DataError: cells that cannot be read or compared, or a challenge without metrics.
     """
     rules = load_rules(request.submission.challenge)
+    profile = rules.profile
     dataset = open_dataset(Path(request.truth), request.choices)
     contexts, remarks = contexts_to_compare(request.submission, dataset, rules)
     asked = replace(request.submission, contexts=contexts) if contexts else request.submission
@@ -48,19 +95,16 @@ def score(request: ScoreRequest, folder: Path, on_progress: OnProgress = silent)
     measured, there = read_measured(dataset, tuple(predicted.var_names), rules, contexts, on_progress)
     cells = compared(predicted, measured, there, rules)
     cells = replace(cells, remarks=(*remarks, *cells.remarks))
-    mean = None
-    if request.training and rules.values == "log1p":
+    beside = Comparison(fdr=request.fdr, cell_eval=request.cell_eval)
+    if request.training and profile.baseline == "perturbation mean":
         on_progress(Progress("Reading training cells"))
         mean = {"": _training_mean(request, tuple(cells.predicted.var_names), rules)}
-    words = f"perturbation means of {Path(request.training).name}" if mean is not None else ""
-    return score_cells(
-        cells, rules, folder, source=request.submission.source, truth=request.truth, mean=mean, mean_words=words,
-        fdr=request.fdr, cell_eval=request.cell_eval, on_progress=on_progress,
-    )  # fmt: skip
+        beside = replace(beside, mean=mean, mean_words=f"perturbation means of {Path(request.training).name}")
+    return score_cells(cells, rules, folder, (request.submission.source, request.truth), beside, on_progress)
 
 
 def contexts_to_compare(submission: SubmissionRequest, dataset: Dataset, rules: Rules) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Contexts that are both predicted and measured, and what is left out; () for all, where the cells name no contexts.
+    """Return the contexts that are both predicted and measured, and what is left out; () for all, where the cells name no contexts.
 
     Raises:
         ChallengeError: both name contexts, and have none in common.
@@ -99,59 +143,55 @@ def score_cells(
     cells: ScoredCells,
     rules: Rules,
     folder: Path,
-    *,
-    source: str,
-    truth: str,
-    mean: dict[str, np.ndarray] | None = None,
-    mean_words: str = "",
-    held_out: str = "",
-    fdr: Fdr = "per perturbation",
-    cell_eval: str = "",
+    names: tuple[str, str],
+    beside: Comparison,
     on_progress: OnProgress = silent,
 ) -> Scores:
-    """Scores cells that are already on common genes and labels, context by context.
+    """Score cells that are already on common genes and labels, context by context.
 
     Args:
         cells: to compare.
-        rules: of the challenge; its scale of values decides whose metrics are used (counts: 2026, log1p: 2025).
+        rules: of the challenge; its profile says which metrics are computed.
         folder: for `scores.json` and `scores.csv`.
-        source, truth: names of the files.
-        mean: (g,) mean expression that is the baseline of 2025, by context ("" for any); None: the mean of the measured
-            perturbations themselves.
-        mean_words: what that mean is of.
-        held_out: what the perturbations are to the model, in words.
-        fdr, cell_eval: see `ScoreRequest`.
+        names: of the submission's file and of the measured one.
+        beside: what they are compared with.
+
+    Raises:
+        ChallengeError: the challenge has no metrics, or the cells cannot be scored.
     """
     start = time.monotonic()
-    counts = rules.values == "counts"
+    profile = rules.profile
     contexts, tables, remarks = [], [], list(cells.remarks)
-    engine, versions = "cell-eval2", dict[str, str]()
+    versions: dict[str, str] = {}
     pairs = list(_by_context(cells, rules))
     for number, (context, predicted, measured) in enumerate(pairs):
         on_progress(Progress("Scoring", number, len(pairs)))
-        if counts:
-            made = score_2026(predicted, measured, rules, remarks)
-        else:
-            own = mean.get(context, mean.get("")) if mean else None
-            made = score_2025(predicted, measured, rules, own, fdr, cell_eval, remarks)
-            engine, versions = made.engine, made.versions or {}
-        contexts.append(_context(context, made, predicted, measured, rules))
-        tables.append(made.table.assign(context=context))
+        found = _numbers(profile, predicted, measured, rules, (beside, context), remarks)
+        versions = found.versions
+        labels = set(measured.obs[TARGET]) - {rules.control}
+        metrics = tuple(_metric_score(profile, metric, found, len(labels)) for metric in profile.metrics)
+        sizes = [int((side.obs[TARGET] != rules.control).sum()) for side in (predicted, measured)]
+        overall = profile.overall([m.scaled for m in metrics])
+        contexts.append(ContextScores(context, metrics, overall, len(labels), sizes[0], sizes[1]))
+        tables.append(_table(found).assign(context=context))
+    program = "cell-eval" if versions else "cell-eval2"
     result = Scores(
-        challenge="vcc2026" if counts else "vcc2025",
-        source=source,
-        truth=truth,
+        challenge=profile.name,
+        source=names[0],
+        truth=names[1],
         contexts=tuple(contexts),
         overall=mean_of([c.overall for c in contexts]),
         n_genes=cells.predicted.n_vars,
-        engine=f"{engine} {versions.get(engine) or metadata.version(engine)}",
+        engine=f"{program} {versions.get(program) or metadata.version(program)}",
         versions={**package_versions(SCORING), **versions},
-        control_source="of the measurement" if counts else "of the submission for PDS and DES (as cell-eval does)",
-        de_engine=_de_words(counts, fdr, versions),
-        baseline=_baseline_words(counts, mean_words),
-        held_out=held_out,
+        control_source=_control_words(profile),
+        de_engine=_de_words(beside.fdr, versions),
+        baseline=_baseline_words(profile, beside.mean_words),
+        held_out=beside.held_out,
+        flatters=beside.flatters,
         remarks=tuple(dict.fromkeys(remarks)),
         seconds=time.monotonic() - start,
+        scoring=profile,
     )
     write_json(folder / SCORES, to_plain(result))
     pd.concat(tables).to_csv(folder / TABLE, index=False)
@@ -172,19 +212,161 @@ def _by_context(cells: ScoredCells, rules: Rules) -> Iterator[tuple[str, ad.AnnD
         yield context, *(part[np.isin(part.obs[TARGET].to_numpy(str), list(both))].copy() for part in parts)
 
 
-def _context(context: str, made: Made, predicted: ad.AnnData, measured: ad.AnnData, rules: Rules) -> ContextScores:
-    n_predicted, n_measured = (int((side.obs[TARGET] != rules.control).sum()) for side in (predicted, measured))
-    n = len(set(measured.obs[TARGET]) - {rules.control})
-    return ContextScores(context, made.metrics, made.overall, n, n_predicted, n_measured)
+# ---- one context ----
 
 
-def _de_words(counts: bool, fdr: Fdr, versions: dict[str, str]) -> str:
+def _numbers(
+    profile: Profile,
+    predicted: ad.AnnData,
+    measured: ad.AnnData,
+    rules: Rules,
+    where: tuple[Comparison, str],
+    remarks: list[str],
+) -> _Numbers:
+    """Metrics of the submission, of its baseline and of a replicate, as the profile wants them."""
+    beside, context = where
+    control = rules.control
+    if profile.controls[0] == "predicted":
+        _require_controls(predicted, rules)
+    else:  # effects start from the measured control cells, whatever the submission has
+        own = (predicted.obs[TARGET] != control).to_numpy()
+        controls = measured[(measured.obs[TARGET] == control).to_numpy()]
+        predicted = ad.concat([predicted[own], controls], index_unique="-", keys=["predicted", "control"])
+    if profile.values == "log1p":
+        _depth_remark(predicted, measured, rules, remarks)
+    if not engine.has_targets(measured, control):
+        remarks.append(engine.NO_TARGETS)
+    sides = {"predicted": predicted}
+    if profile.baseline == "perturbation mean":
+        mean = beside.mean.get(context, beside.mean.get(""))
+        sides["baseline"] = _mean_cells(measured, mean_of_perturbations(measured) if mean is None else mean, rules)
+    if beside.cell_eval:
+        return _by_cell_eval(profile, sides, measured, control, beside.cell_eval)
+    # the tests on the measured cells are the same for both sides: the second reads them from the folder
+    with tempfile.TemporaryDirectory(prefix="scores-") as tests:
+        settings = engine.Settings(fdr=beside.fdr, tests=tests if len(sides) > 1 else "")
+        found = {name: engine.compute(profile, side, measured, control, settings) for name, side in sides.items()}
+    replicates = _replicate(profile, measured, control, remarks) if profile.anchor == "replicate" else {}
+    user, base = found["predicted"], found.get("baseline")
+    if base is None:
+        return _Numbers(user.values, {}, user.means, engine.mean_response(profile, measured, control), replicates)
+    means = [side.means | _means(side.values) for side in (user, base)]
+    return _Numbers(user.values, base.values, means[0], means[1], replicates)
+
+
+def _by_cell_eval(profile: Profile, sides: dict[str, ad.AnnData], measured: ad.AnnData, control: str, python: str) -> _Numbers:
+    if not profile.cell_eval or "baseline" not in sides:
+        raise ChallengeError(
+            f"cell-eval does not compute the metrics of {profile.title}.", fix="Score without it (no --cell-eval)."
+        )
+    values, versions = run_cell_eval(Path(python), profile.cell_eval, sides, measured, control)
+    user, base = values["predicted"], values["baseline"]
+    return _Numbers(user, base, _means(user), _means(base), versions=versions)
+
+
+def _means(values: engine.Values) -> dict[str, float]:
+    """Plain means over perturbations, as cell-eval takes them."""
+    return {metric: float(np.mean(list(found.values()))) for metric, found in values.items() if found}
+
+
+def _require_controls(predicted: ad.AnnData, rules: Rules) -> None:
+    if not (predicted.obs[TARGET] == rules.control).any():
+        raise ChallengeError(
+            "The submission has no control cells.",
+            f"The scorer of {rules.title} takes the controls of the submission.",
+            "Add them (the repair add-controls), or rename them (rename-control).",
+        )
+
+
+def _replicate(profile: Profile, measured: ad.AnnData, control: str, remarks: list[str]) -> dict[str, float]:
+    try:
+        return engine.replicate(profile, measured, control)
+    except ChallengeError as error:
+        remarks.append(f"{error.what.rstrip('.')}, so no scores: {error.why}")
+        return {}
+
+
+def _metric_score(profile: Profile, metric: Metric, found: _Numbers, n: int) -> MetricScore:
+    """One metric and its score. Numbers that the challenge publishes take the place of those computed here."""
+    u = found.means.get(metric.name)
+    b = metric.baseline if metric.baseline is not None else found.baseline_means.get(metric.name)
+    values = found.values.get(metric.name)
+    n = len(values) if values and profile.anchor == "perfect" else n
+    r = metric.anchor if metric.anchor is not None else found.replicate_means.get(metric.name)
+    if u is None or b is None:
+        return MetricScore(metric.name, u, b, r, None, n, "The scorer gave no value.")
+    if profile.anchor == "perfect" and metric.anchor is None:
+        result = scaled(u, b, metric.more_is_better)
+        return MetricScore(metric.name, u, b, None, result, n, "" if result is not None else "The baseline is perfect already.")
+    if r is None:
+        return MetricScore(metric.name, u, b, r, None, n, "There is no replicate.")
+    result = engine.score_between(metric.name, u, b, r)
+    return MetricScore(
+        metric.name, u, b, r, result, n, "" if result is not None else "The replicate is no better than the baseline."
+    )
+
+
+def _table(found: _Numbers) -> pd.DataFrame:
+    """Long: perturbation, metric, value, baseline."""
+    rows = []
+    for metric, values in found.values.items():
+        base = found.baseline.get(metric, {})
+        rows += [(perturbation, metric, value, base.get(perturbation)) for perturbation, value in values.items()]
+    return pd.DataFrame(rows, columns=["perturbation", "metric", "value", "baseline"])
+
+
+# ---- the mean baseline ----
+
+
+def mean_of_perturbations(measured: ad.AnnData) -> np.ndarray:
+    """Return the mean (g,) of the labels' mean expression, the control's among them, as `cell-eval baseline` computes it."""
+    labels = measured.obs[TARGET].to_numpy(str)
+    means = [np.asarray(measured.X[labels == name].mean(axis=0)).ravel() for name in np.unique(labels)]
+    return np.mean(means, axis=0)
+
+
+def _mean_cells(measured: ad.AnnData, mean: np.ndarray, rules: Rules) -> ad.AnnData:
+    """The mean expression as every cell of every perturbation, with the measured controls."""
+    is_control = (measured.obs[TARGET] == rules.control).to_numpy()
+    labels, numbers = np.unique(measured.obs[TARGET].to_numpy(str)[~is_control], return_counts=True)
+    # two cells are enough for a test, and more than BASELINE_VALUES would not fit into memory
+    most = max(2, int(BASELINE_VALUES / max(1, len(labels) * len(mean))))
+    repeated = np.repeat(labels, np.minimum(numbers, most))
+    rows = sp.csr_matrix(np.tile(mean.astype(np.float32), (len(repeated), 1)))
+    controls = measured[is_control]
+    target = np.concatenate([repeated, np.repeat(rules.control, controls.n_obs)])
+    obs = pd.DataFrame({TARGET: pd.Categorical(target)}, index=[f"cell {i}" for i in range(len(target))])
+    return ad.AnnData(sp.vstack([rows, controls.X], format="csr"), obs=obs, var=measured.var)
+
+
+def _depth_remark(predicted: ad.AnnData, measured: ad.AnnData, rules: Rules, remarks: list[str]) -> None:
+    depths = []
+    for side in (predicted, measured):
+        x = side.X[(side.obs[TARGET] == rules.control).to_numpy()]
+        depths.append(float(np.median(np.asarray(x.expm1().sum(axis=1)))))
+    if min(depths) > 0 and not 1 / DEPTH_RATIO < depths[0] / depths[1] < DEPTH_RATIO:
+        remarks.append(
+            f"Control cells of the submission have a depth of {depths[0]:,.0f} over the scored genes, measured ones {depths[1]:,.0f}: "
+            "the MAE compares different scales."
+        )
+
+
+# ---- words beside the numbers ----
+
+
+def _control_words(profile: Profile) -> str:
+    if profile.controls[0] == "real":
+        return "of the measurement"
+    return "of the submission for PDS and DES (as cell-eval does)"
+
+
+def _de_words(fdr: Fdr, versions: dict[str, str]) -> str:
     pdex = versions.get("pdex") or metadata.version("pdex")
-    scope = "within each perturbation" if counts or fdr == "per perturbation" else "over all perturbations together"
+    scope = "within each perturbation" if fdr == "per perturbation" else "over all perturbations together"
     return f"Mann-Whitney U, pdex {pdex}; FDR {scope}"
 
 
-def _baseline_words(counts: bool, mean_words: str) -> str:
-    if counts:
+def _baseline_words(profile: Profile, mean_words: str) -> str:
+    if profile.baseline == "mean response":
         return "mean response of the measured perturbations (cell-eval2's generic baseline)"
     return f"mean of the {mean_words or 'measured perturbation means, which sees the answer and is hard to beat'}"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.submit import SubmissionRequest
 from state_engine.data.dataset import Choices
 from state_engine.errors import ConfigError
+from state_engine.metrics.profile import Fdr
 from state_engine.prediction.request import PredictionRequest
-
-Fdr = Literal["per perturbation", "pooled"]
 
 
 @dataclass(frozen=True)
@@ -22,10 +20,10 @@ class ScoreRequest:
         submission: the cells (an .h5ad, the result of a run, or a .vcc), with repairs and the counts step.
         truth: path of the measured cells.
         choices: what the user said about them.
-        training: path of the data whose mean is the baseline of 2025; "" for the measured cells themselves.
+        training: path of the data whose mean is the baseline, where the challenge's baseline is a mean; "" for the measured cells themselves.
         training_choices: what the user said about those.
-        fdr: 2025: p-values adjusted within each perturbation (cell-eval 0.8.2) or over all (cell-eval 0.6.6, the year's scorer).
-        cell_eval: 2025: Python of an environment with cell-eval, which then makes the metrics; "" for cell-eval2 here.
+        fdr: where the challenge leaves it open: p-values adjusted within each perturbation (cell-eval 0.8.2) or over all (cell-eval 0.6.6).
+        cell_eval: Python of an environment with cell-eval, which then computes the metrics where it can; "" for cell-eval2 here.
     """
 
     submission: SubmissionRequest

@@ -22,9 +22,9 @@ from state_engine.challenge.verify import unpack_prediction
 from state_engine.data.dataset import Dataset
 from state_engine.data.expression import FeatureSource, iter_features, match_genes
 from state_engine.errors import ChallengeError, ScaleError, listed
+from state_engine.metrics.profile import TARGET
 from state_engine.progress import OnProgress, Progress, silent
 
-TARGET = "target_gene"
 CONTEXT = "context"
 BLOCK = 2048
 

@@ -9,16 +9,18 @@ import csv
 import hashlib
 import json
 import tomllib
-from dataclasses import dataclass, field
-from importlib import resources
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from state_engine.challenge.findings import Finding, found
+from state_engine.config import load_settings
 from state_engine.errors import ChallengeError
+from state_engine.metrics.profile import Profile
 from state_engine.plain import from_plain
 
-PRESETS = ("vcc2025", "vcc2026")
+_PRESETS = Path(__file__).with_name("presets")
+PRESETS = tuple(sorted(path.stem for path in _PRESETS.glob("*.toml")))
 GENE_HEADERS = ("gene", "genes", "gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "feature_name")
 MAX_LIST_BYTES = 64 * 1024**2
 
@@ -50,8 +52,10 @@ class Rules:
         cells_rule: whether another number of cells is an error or a warning.
         max_cells, max_entries, max_counts_per_cell, max_value: caps, 0 for none. Values must be below max_value.
         usual_cells: more cells than this is a warning, 0 for none.
-        layout: members of the archive: prediction and watermark.txt (2025), or meta.json and prediction (2026).
+        layout: members of the archive: prediction and watermark.txt, or meta.json and prediction.
         upload: what to do with the file; {archive} is its path.
+        scoring: metrics and how they become a score; None when the file has none.
+        scored_as: another challenge whose scoring holds, "" for none.
     """
 
     name: str
@@ -76,6 +80,23 @@ class Rules:
     max_counts_per_cell: int = 0
     max_value: float = 0.0
     upload: str = ""
+    scoring: Profile | None = None
+    scored_as: str = ""
+
+    @property
+    def profile(self) -> Profile:
+        """The metrics of the challenge.
+
+        Raises:
+            ChallengeError: its file has none.
+        """
+        if self.scoring is None:
+            raise ChallengeError(
+                f"{self.title} has no metrics.",
+                "Its file has no table [scoring].",
+                f'Add one, or name a challenge that is scored alike: scored_as = "{PRESETS[-1]}".',
+            )
+        return self.scoring
 
 
 @dataclass(frozen=True)
@@ -114,22 +135,43 @@ class ChallengeSpec:
     problems: tuple[Finding, ...] = field(default=())
 
 
+def known_challenges() -> tuple[str, ...]:
+    """Return the names of the challenges that need no path: those of the package, then `HOME/challenges/NAME.toml`."""
+    own = sorted(path.stem for path in _own_challenges().glob("*.toml"))
+    return (*PRESETS, *(name for name in own if name not in PRESETS))
+
+
+def _own_challenges() -> Path:
+    return load_settings().home / "challenges"
+
+
+def _file_of(challenge: str | Path) -> Path:
+    """The TOML file of a challenge, given by name or by path."""
+    if str(challenge) in PRESETS:
+        return _PRESETS / f"{challenge}.toml"
+    own = _own_challenges() / f"{challenge}.toml"
+    return own if str(challenge) in known_challenges() else Path(challenge)
+
+
 def load_rules(challenge: str | Path) -> Rules:
-    """The rules of a preset by name, or of a TOML file.
+    """Return the rules of a challenge by its name, or of a TOML file.
 
     Raises:
-        ChallengeError: no such preset or file, or not TOML.
+        ChallengeError: no such challenge or file, or not TOML.
         ConfigError: unknown, missing or impossible fields.
     """
-    if str(challenge) in PRESETS:
-        text = (resources.files("state_engine.challenge") / "presets" / f"{challenge}.toml").read_text("utf-8")
-    else:
-        text = _read_text(Path(challenge))
+    file = _file_of(challenge)
     try:
-        plain = tomllib.loads(text)
+        plain = tomllib.loads(_read_text(file))
     except tomllib.TOMLDecodeError as error:
         raise ChallengeError(f"{challenge} is not a challenge file.", f"It is not TOML: {error}.", "See the presets.") from error
-    return from_plain(Rules, plain, str(challenge))
+    rules = from_plain(Rules, plain, str(challenge))
+    if rules.scored_as and rules.scoring is None and rules.scored_as != rules.name:
+        return replace(rules, scoring=load_rules(rules.scored_as).profile)
+    if rules.scoring is None:
+        return rules
+    own = replace(rules.scoring, name=rules.name, title=rules.title, values=rules.values)
+    return replace(rules, scoring=own)
 
 
 def load_challenge(
@@ -142,7 +184,7 @@ def load_challenge(
     """The rules and the lists of a panel.
 
     Args:
-        challenge: "vcc2025", "vcc2026" or a TOML file.
+        challenge: a name (see `known_challenges`) or a TOML file.
         genes: CSV with one gene name a line, with or without a header.
         pert_counts: CSV with target_gene and, optionally, n_cells and context.
         contexts: labels to cover. Without: `manifest.json` beside the lists, else the phase that the data match.
@@ -151,7 +193,7 @@ def load_challenge(
         ChallengeError, ConfigError: the rules cannot be read. Problems of the lists do not raise: see `problems`.
     """
     rules = load_rules(challenge)
-    beside = Path(challenge).parent
+    beside = _file_of(challenge).parent
     genes = genes or (beside / rules.gene_list if rules.gene_list else None)
     pert_counts = pert_counts or (beside / rules.target_list if rules.target_list else None)
     names, problems = read_genes(genes, rules)
@@ -220,7 +262,7 @@ def read_targets(path: Path | None, rules: Rules) -> tuple[Targets | None, tuple
 
 
 def fingerprint(labels: tuple[str, ...] | list[str]) -> str:
-    """What a 2026 archive says of its perturbations: sha256 of the sorted unique labels, joined by newlines."""
+    """Return what meta.json says of the perturbations: sha256 of the sorted unique labels, joined by newlines."""
     return "sha256:" + hashlib.sha256("\n".join(sorted(set(labels))).encode()).hexdigest()
 
 

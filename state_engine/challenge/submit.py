@@ -7,7 +7,6 @@ FOLDER/verified.json     what was found in the archive when it was opened again
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,8 @@ from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.findings import Report
 from state_engine.challenge.source import SubmissionSource, source_of_run
 from state_engine.challenge.spec import ChallengeSpec, Rules, load_challenge, load_rules
-from state_engine.errors import ConfigError, RunError
 from state_engine.files import write_json
-from state_engine.plain import from_plain, to_plain
+from state_engine.plain import read_json_as, to_plain
 from state_engine.progress import OnProgress, silent
 
 REPORT: Final = "report.json"
@@ -104,17 +102,12 @@ def source_of(request: SubmissionRequest, rules: Rules) -> SubmissionSource:
 
 
 def read_report(path: Path) -> Report | None:
-    """A kept report; None when there is none yet.
+    """Return a stored report; None when there is none yet.
 
     Raises:
         RunError: it is damaged.
     """
-    if not path.exists():
-        return None
-    try:
-        return from_plain(Report, json.loads(path.read_bytes()))
-    except (OSError, ValueError, ConfigError) as error:
-        raise RunError(f"The report {path.name} cannot be read.", str(error), "Check the submission again.") from error
+    return read_json_as(Report, path, "report", "Check the submission again.")
 
 
 def command_of(request: SubmissionRequest) -> str:

@@ -1,4 +1,4 @@
-"""Cells of a context as raw counts, and the metrics of the challenge of 2026 on them.
+"""Cells of a context as raw counts, and the metrics of a profile on them.
 
 Predictions on the log1p scale become counts by the step of the Submit page (expm1, a library size drawn from the measured control cells,
 rounding by seed). Baselines are measured control cells with an effect added on the log1p scale; their cells already vary as counts
@@ -14,14 +14,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from state_engine.challenge.counts import CountsOptions, Rounding, ToCounts
-from state_engine.challenge.scorers import config_2026
-from state_engine.challenge.scores import VCC2026
-from state_engine.challenge.spec import load_rules
 from state_engine.errors import ScaleError
 from state_engine.evaluation.baselines import EvaluatedBaseline, baseline_cells
 from state_engine.evaluation.files import ComparedFiles, Side
 from state_engine.evaluation.request import EvaluationRequest
 from state_engine.metrics import engine
+from state_engine.metrics.profile import Profile
 
 Cells = Iterator[tuple[str, int, ad.AnnData]]
 
@@ -37,7 +35,7 @@ def counts_of_context(
     if files.real.scale != "counts":
         raise ScaleError(
             f"{files.real.name} has log1p values.",
-            "The metrics of vcc2026 compare raw counts.",
+            f"The metrics of {request.profile} compare raw counts.",
             "Give the raw counts, or another profile.",
         )
     labels = files.of(context)
@@ -54,11 +52,14 @@ def counts_of_context(
             if not any((p, context) in said for p in labels):
                 continue
             for seed, side in enumerate(sides, 1):
-                parts = {
-                    p: _predicted(side, side.rows(p, context), libraries, request, remarks) if (p, context) in said else control
-                    for p in labels
-                }
-                yield method, seed, engine.stacked(parts, control, files.control, files.genes)
+                own = control
+                if request.control_source == "predicted":
+                    own = _predicted(side, side.rows(files.control, context), libraries, request, remarks)
+                parts = dict.fromkeys(labels, own)
+                for p in labels:
+                    if (p, context) in said:
+                        parts[p] = _predicted(side, side.rows(p, context), libraries, request, remarks)
+                yield method, seed, engine.stacked(parts, own, files.control, files.genes)
         for baseline in baselines:
             if any((p, context) in baseline.effects for p in labels):
                 parts = {p: _of_baseline(files, baseline, p, context, libraries, request.seed + i) for i, p in enumerate(labels)}
@@ -67,26 +68,15 @@ def counts_of_context(
     return real, cells()
 
 
-def metrics_2026(cells: ad.AnnData, real: ad.AnnData, control: str, remarks: list[str]) -> Iterator[tuple[str, str, float]]:
-    """perturbation ("" for a metric of the whole context), metric, value."""
-    from dataclasses import replace
-
-    from cell_eval2 import aggregate_metrics, compute_metrics
-
-    config = config_2026(real, replace(load_rules("vcc2026"), control=control), remarks)
-    with engine.quiet():
-        tidy = compute_metrics(cells.copy(), real.copy(), config=config)
-        means = dict(aggregate_metrics(tidy).select("metric", "mean").iter_rows())
-    names = {m.name for m in VCC2026}
-    seen = set()
-    for perturbation, metric, value in tidy.select("perturbation", "metric", "value").iter_rows():
-        if metric in names and value is not None and np.isfinite(value):
-            seen.add(metric)
-            yield perturbation, metric, float(value)
-    for metric in names - seen:
-        value = means.get(metric)
-        if value is not None and np.isfinite(value):
-            yield "", metric, float(value)
+def metrics_on_counts(profile: Profile, cells: ad.AnnData, real: ad.AnnData, control: str) -> Iterator[tuple[str, str, float]]:
+    """Yield perturbation ("" for a metric of the whole context), metric, value."""
+    found = engine.compute(profile, cells, real, control)
+    for metric in profile.metrics:
+        values = found.values.get(metric.name)
+        if values:
+            yield from ((perturbation, metric.name, value) for perturbation, value in values.items())
+        elif metric.name in found.means:
+            yield "", metric.name, found.means[metric.name]
 
 
 def _counts(side: Side, rows: np.ndarray) -> sp.csr_matrix:
@@ -101,7 +91,7 @@ def _predicted(
     if request.to_counts is None:
         raise ScaleError(
             f"{side.name} has log1p values.",
-            "The metrics of vcc2026 compare raw counts, and how values are rounded to counts changes them.",
+            f"The metrics of {request.profile} compare raw counts, and how values are rounded to counts changes them.",
             "Choose a rounding (--to-counts poisson), or another profile.",
         )
     remarks.append(

@@ -24,6 +24,7 @@ from state_engine.evaluation.baselines import EvaluatedBaseline, baselines_of
 from state_engine.evaluation.effect_source import effect_source, perturbation_features
 from state_engine.evaluation.effects_file import keep_effects
 from state_engine.evaluation.files import ComparedFiles, Side, open_files
+from state_engine.evaluation.profiles import find_profile
 from state_engine.evaluation.report import (
     EFFECTS,
     EVALUATION,
@@ -35,10 +36,9 @@ from state_engine.evaluation.report import (
     Evaluation,
 )
 from state_engine.evaluation.request import EvaluationRequest
-from state_engine.evaluation.scoring import Row, Scored, score_cells_2026, score_on_cells, score_on_means
-from state_engine.evaluation.verdict import comparisons, summarise, verdict
+from state_engine.evaluation.scoring import Row, Scored, score_on_cells, score_on_counts, score_on_means
+from state_engine.evaluation.verdict import comparisons, sentence, summarise, verdict
 from state_engine.files import replacing, write_json
-from state_engine.metrics.metrics import PROFILE_METRICS, on_cells, on_means
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.versions import SCORING, package_versions
@@ -65,13 +65,14 @@ def evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress =
     source = effect_source(request, files, real)
     features, why = perturbation_features(request)
     made = baselines_of(files, source, features, why)
-    scored = Scored(files, request, real, predicted, made, remarks)
+    scored = Scored(files, request, find_profile(request.profile), real, predicted, made, remarks)
     rows: list[Row] = []
-    if on_means(request.profile) and not request.cell_eval:
+    profile = scored.profile
+    if profile.on_means and not request.cell_eval:
         rows += score_on_means(scored, on_progress)
-    if request.profile == "vcc2026":
-        rows += score_cells_2026(scored, on_progress)
-    elif on_cells(request.profile):
+    if profile.values == "counts":
+        rows += score_on_counts(scored, on_progress)
+    elif profile.on_cells:
         rows += score_on_cells(scored, on_progress)
     on_progress(Progress("Writing the tables"))
     table = _table(rows, scored)
@@ -139,7 +140,8 @@ def _kept(table: pd.DataFrame, scored: Scored, effects_words: str, start: float,
     files, request = scored.files, scored.request
     output.mkdir(parents=True, exist_ok=True)
     summary = summarise(table)
-    against = comparisons(table, files.predicted, [b.name for b in scored.baselines], PROFILE_METRICS[request.profile])
+    against = comparisons(table, files.predicted, [b.name for b in scored.baselines], scored.profile.metrics)
+    said = verdict(against, scored.profile.metrics)
     with replacing(output / METRICS) as beside:
         table.to_csv(beside, index=False)
     with replacing(output / SUMMARY) as beside:
@@ -154,7 +156,7 @@ def _kept(table: pd.DataFrame, scored: Scored, effects_words: str, start: float,
         methods=_methods(scored),
         summary=summary,
         comparisons=against,
-        verdict=verdict(against, PROFILE_METRICS[request.profile]),
+        verdict=tuple(sentence(s) for s in said),
         control_source=_control_words(scored),
         effects_source=effects_words,
         engine=scored.engine or f"cell-eval2 {metadata.version('cell-eval2')}",
@@ -164,6 +166,9 @@ def _kept(table: pd.DataFrame, scored: Scored, effects_words: str, start: float,
         seed=request.seed,
         remarks=tuple(dict.fromkeys(remarks)),
         held_out=request.held_out,
+        flatters=request.flatters,
+        metrics=scored.profile.metrics,
+        statements=said,
         seconds=round(time.monotonic() - start, 3),
     )
     write_json(output / EVALUATION, to_plain(evaluation))
@@ -209,7 +214,7 @@ def _control_words(scored: Scored) -> str:
 
 
 def _de_words(scored: Scored) -> str:
-    if not on_cells(scored.request.profile):
+    if not scored.profile.on_cells:
         return ""
     pdex = scored.versions.get("pdex") or metadata.version("pdex")
     return f"Mann-Whitney U, pdex {pdex}; FDR within each perturbation"

@@ -172,7 +172,7 @@ def _require_own_control(side: Side, control: str) -> None:
             f"{side.name} has no control cells.",
             f"No cell of its column '{side.dataset.labels.perturbation_key}' is labelled '{control}', and this evaluation starts from the "
             "control cells of the prediction.",
-            "Add them, or use those of the measurement (--controls real; not the rule of vcc2025).",
+            "Add them, or use those of the measurement (--controls real; not the rule of every challenge).",
         )
 
 

@@ -105,6 +105,7 @@ def evaluate_held_out(
         effects=_effects(request, split, card, output, on_progress),
         features=features,
         held_out=" ".join([_words(request, blocks, card), *remarks]),
+        flatters=request.part == "val" and card.calibration is not None,
     )
     return evaluate(asked, output, on_progress)
 

@@ -12,7 +12,8 @@ from state_engine.data.splits.choices import everything
 from state_engine.data.splits.plan import FewShot, SplitPlan, ZeroShot, plan_text
 from state_engine.device import DeviceName, Precision
 from state_engine.errors import ConfigError, SplitError, listed
-from state_engine.evaluation.request import PROFILES, Profile
+from state_engine.evaluation.profiles import find_profile
+from state_engine.evaluation.request import Profile
 
 PREDICTED: Final = "predicted.h5ad"
 REAL: Final = "real.h5ad"
@@ -51,8 +52,7 @@ class HeldOutRequest:
     def __post_init__(self) -> None:
         if not self.run and not (self.model and self.split):
             raise ConfigError("There is nothing to test.", fix="Name a training run, or a model and a split.")
-        if self.profile not in PROFILES:
-            raise ConfigError(f"There is no profile '{self.profile}'.", f"Known: {', '.join(PROFILES)}.")
+        find_profile(self.profile)
         if self.part not in ("val", "test"):
             raise ConfigError(f"The part is '{self.part}'.", "Held-out cells are those of val or test.")
         if self.cells is not None and self.cells < 1:

@@ -5,15 +5,14 @@ Read by pages; made by `state_engine.evaluation.evaluate`.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from state_engine.errors import ConfigError, RunError
-from state_engine.evaluation.verdict import Comparison, SummaryRow
-from state_engine.metrics.metrics import PROFILE_METRICS
-from state_engine.plain import from_plain
+from state_engine.evaluation.profiles import find_profile
+from state_engine.evaluation.verdict import Comparison, Statement, SummaryRow
+from state_engine.metrics.profile import Metric
+from state_engine.plain import read_json_as
 
 EVALUATION: Final = "evaluation.json"
 METRICS: Final = "metrics.csv"
@@ -65,7 +64,7 @@ class Evaluation:
         methods: predictions, then baselines.
         summary: means by method and metric, over all conditions (context "") and by context.
         comparisons: each prediction against each baseline, on the conditions that both have.
-        verdict: the same in words, first where the prediction is worse.
+        verdict: the same in words, first where the prediction is worse. The texts of `statements`.
         control_source: whose control cells effects start from, words.
         effects_source: what the baselines are made of, words.
         engine, de_engine, device: who made the metrics, the test for differential expression ("" when there is none), and where.
@@ -74,10 +73,13 @@ class Evaluation:
         remarks: sentences that belong beside the numbers.
         held_out: what the conditions are to the model, words; "" when not known.
         seconds: time it took.
+        flatters: the model may have seen some conditions, so that the numbers are too good; None when not known.
+        metrics: of the profile; empty in files of before 29 November 2026.
+        statements: the verdict, a statement for each prediction and baseline; empty in these files.
     """
 
     format: int
-    profile: Literal["minimal", "full", "vcc2025", "vcc2026"]
+    profile: str
     real: str
     n_genes: int
     conditions: tuple[EvaluatedCondition, ...]
@@ -95,6 +97,27 @@ class Evaluation:
     remarks: tuple[str, ...] = ()
     held_out: str = ""
     seconds: float = 0.0
+    flatters: bool | None = None
+    metrics: tuple[Metric, ...] = ()
+    statements: tuple[Statement, ...] = ()
+
+    @property
+    def scored(self) -> tuple[Metric, ...]:
+        """The metrics that were computed; of old files, those of the profile."""
+        return self.metrics or find_profile(self.profile).metrics
+
+    @property
+    def doubtful(self) -> bool:
+        """The model may have seen what is scored. Old files say so in their words only."""
+        return "flatter" in self.held_out if self.flatters is None else self.flatters
+
+    def said_of(self, method: str) -> tuple[Statement, ...]:
+        """The statements about one prediction. Old files have them as sentences only."""
+        if self.statements:
+            return tuple(s for s in self.statements if s.method == method)
+        start = f"{method[:1].upper()}{method[1:]}. "
+        texts = [s.removeprefix(start) for s in self.verdict if s.startswith(start)]
+        return tuple(Statement(method, "", text.startswith("Worse than "), text) for text in texts)
 
     def value(self, method: str, metric: str, context: str = "") -> float | None:
         """A mean over conditions; None when there is none."""
@@ -103,24 +126,17 @@ class Evaluation:
 
 
 def read_evaluation(folder: Path) -> Evaluation | None:
-    """A kept evaluation; None when there is none yet.
+    """Return a stored evaluation; None when there is none yet.
 
     Raises:
         RunError: it is damaged, or of another version.
     """
-    path = folder / EVALUATION
-    if not path.exists():
-        return None
-    try:
-        found = from_plain(Evaluation, json.loads(path.read_bytes()))
-    except (OSError, ValueError, ConfigError) as error:
-        raise RunError(f"The evaluation {path.name} cannot be read.", str(error), "Evaluate again.") from error
-    return found
+    return read_json_as(Evaluation, folder / EVALUATION, "evaluation", "Evaluate again.")
 
 
 def evaluation_lines(evaluation: Evaluation) -> list[str]:
     """An evaluation for a terminal."""
-    metrics = PROFILE_METRICS[evaluation.profile]
+    metrics = evaluation.scored
     contexts = tuple(dict.fromkeys(c.context for c in evaluation.conditions))
     where = f" in {len(contexts):,} contexts" if len(contexts) > 1 else ""
     lines = [f"{len(evaluation.conditions):,} conditions{where}, {evaluation.n_genes:,} genes", ""]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
+from state_engine.challenge.spec import PRESETS
 from state_engine.data.dataset import Choices
 from state_engine.errors import ConfigError
+from state_engine.evaluation.profiles import find_profile
+from state_engine.metrics.profile import ControlSource
+from state_engine.metrics.profiles import HOUSE
 
-Profile = Literal["minimal", "full", "vcc2025", "vcc2026"]
-PROFILES: tuple[Profile, ...] = get_args(Profile)
-ControlSource = Literal["real", "predicted"]
+# name of a profile: see `evaluation.profiles`
+Profile = str
+PROFILES: tuple[Profile, ...] = (*HOUSE, *PRESETS)
 ToCounts = Literal["poisson", "stochastic", "nearest"]
 PREDICTION = "prediction"
 
@@ -54,6 +58,7 @@ class EvaluationRequest:
         seed: of the control cells that baselines are drawn from, and of rounding.
         cell_eval: vcc2025: Python of an environment with cell-eval, which then makes the metrics; "": cell-eval2 here.
         held_out: what the conditions are to the model, in words that are kept beside the numbers; "" when not known.
+        flatters: the model may have been trained on them; None when not known.
     """
 
     predicted: tuple[PredictedFile, ...]
@@ -70,21 +75,26 @@ class EvaluationRequest:
     seed: int = 0
     cell_eval: str = ""
     held_out: str = ""
+    flatters: bool | None = None
 
     def __post_init__(self) -> None:
         if not self.predicted:
             raise ConfigError("There are no predicted cells to evaluate.", fix="Give one file or more.")
-        if self.profile not in PROFILES:
-            raise ConfigError(f"There is no profile '{self.profile}'.", f"Known: {', '.join(PROFILES)}.")
-        if self.profile == "vcc2026" and self.controls == "predicted":
-            raise ConfigError("vcc2026 compares with the measured control cells.", "Its rules say so.", "Leave the choice out.")
-        if self.cell_eval and self.profile != "vcc2025":
-            raise ConfigError("cell-eval makes the metrics of vcc2025 only.", fix="Choose that profile, or leave it out.")
+        profile = find_profile(self.profile)
+        if self.controls and self.controls not in profile.controls:
+            words = {"real": "measured", "predicted": "predicted"}[profile.controls[0]]
+            raise ConfigError(
+                f"{self.profile} compares with the {words} control cells.", "Its rules say so.", "Leave the choice out."
+            )
+        if self.cell_eval and not profile.cell_eval:
+            raise ConfigError(
+                f"cell-eval does not compute the metrics of {self.profile}.", fix="Leave it out, or choose another profile."
+            )
 
     @property
     def control_source(self) -> ControlSource:
         """Whose control cells are used."""
-        return self.controls or ("predicted" if self.profile == "vcc2025" else "real")
+        return self.controls or find_profile(self.profile).controls[0]
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Every method of an evaluation through the engine, context by context: on means, on cells in chunks, or on counts for vcc2026."""
+"""Every method of an evaluation through the engine, context by context: on means, on cells in chunks, or on counts."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ import anndata as ad
 import numpy as np
 import scipy.sparse as sp
 
-from state_engine.challenge.scored_cells import TARGET
 from state_engine.effects.means import Means
 from state_engine.evaluation.baselines import EvaluatedBaseline, baseline_cells, baseline_means
-from state_engine.evaluation.counts import counts_of_context, metrics_2026
+from state_engine.evaluation.counts import counts_of_context, metrics_on_counts
 from state_engine.evaluation.files import ComparedFiles, Side
 from state_engine.evaluation.request import EvaluationRequest
 from state_engine.metrics import engine
 from state_engine.metrics.child import run_cell_eval
-from state_engine.metrics.metrics import PROFILE_METRICS
+from state_engine.metrics.profile import Profile
 from state_engine.progress import OnProgress, Progress
 
 # values of one side that are in memory at once when cells are compared: 200 MB dense
@@ -44,6 +43,7 @@ class Scored:
 
     files: ComparedFiles
     request: EvaluationRequest
+    profile: Profile
     real: Means
     predicted: dict[str, tuple[Means, ...]]
     baselines: tuple[EvaluatedBaseline, ...]
@@ -72,20 +72,18 @@ class Scored:
         return None if mean is None else mean - self.real.mean(self.files.control, context)
 
 
-def _context_config(scored: Scored, context: str):  # type: ignore[no-untyped-def]  # cell-eval2's EvalConfig, imported late
-    files, request = scored.files, scored.request
-    labels = files.of(context)
-    if not set(labels) & set(files.genes):
-        scored.remarks.append("No perturbation is named like a compared gene, so no perturbed gene is left out of PDS.")
-    return engine.config_of(request.profile, request.control_source, files.control, files.genes, labels)
+def _remark_targets(scored: Scored, context: str) -> None:
+    if not set(scored.files.of(context)) & set(scored.files.genes):
+        scored.remarks.append(engine.NO_TARGETS)
 
 
 def score_on_means(scored: Scored, on_progress: OnProgress) -> list[Row]:
     """The metrics of mean expression, of all methods."""
-    files, profile, rows = scored.files, scored.request.profile, []
+    files, profile, rows = scored.files, scored.profile, []
+    source = scored.request.control_source
     for number, context in enumerate(files.contexts):
         on_progress(Progress("Scoring mean expression", number, len(files.contexts)))
-        config = _context_config(scored, context)
+        _remark_targets(scored, context)
         real = {p: scored.real.mean(p, context) for p in files.of(context)}
         real_control = scored.real.mean(files.control, context)
         for method, seeds in scored.predicted.items():
@@ -93,14 +91,14 @@ def score_on_means(scored: Scored, on_progress: OnProgress) -> list[Row]:
                 means = {p: own.mean(p, context) for p in real if (p, context) in files.said[method]}
                 if not means:
                     continue
-                values = engine.metrics_on_means(
-                    config, profile, means, scored.control(own, context), real, real_control, files.genes
-                )
+                controls = scored.control(own, context), real_control
+                values = engine.compute_on_means(profile, means, real, controls, files.genes, files.control, source)
                 rows += _rows(method, seed, context, values)
         for baseline in scored.baselines:
             means = scored.baseline_means(baseline, context)
             if means:
-                values = engine.metrics_on_means(config, profile, means, real_control, real, real_control, files.genes)
+                controls = real_control, real_control
+                values = engine.compute_on_means(profile, means, real, controls, files.genes, files.control, source)
                 rows += _rows(baseline.name, 0, context, values)
     return rows
 
@@ -116,14 +114,14 @@ def score_on_cells(scored: Scored, on_progress: OnProgress) -> list[Row]:
     """The metrics of differential expression, a few perturbations at a time."""
     if scored.request.cell_eval:
         return _by_cell_eval(scored, on_progress)
-    if scored.request.profile == "vcc2025":
+    if scored.profile.cell_eval:
         scored.remarks.append("cell-eval itself was not run: no environment with it was named (--cell-eval PYTHON).")
     files, rows = scored.files, []
     chunks = [(c, part) for c in files.contexts for part in _chunks(scored, c)]
     total = len(chunks) * (sum(map(len, scored.predicted.values())) + sum(bool(b.effects) for b in scored.baselines))
     done = 0
     for context, labels in chunks:
-        config = _context_config(scored, context)
+        _remark_targets(scored, context)
         control = _sparse(files.real, files.real.rows(files.control, context))
         real = engine.stacked(
             {p: _sparse(files.real, files.real.rows(p, context)) for p in labels}, control, files.control, files.genes
@@ -131,7 +129,8 @@ def score_on_cells(scored: Scored, on_progress: OnProgress) -> list[Row]:
         with tempfile.TemporaryDirectory(prefix="tests-") as kept:
             for method, seed, cells in _methods_cells(scored, context, labels, control):
                 on_progress(Progress("Testing genes", done, total))
-                values = engine.metrics_on_cells(config, scored.request.profile, cells, real.copy(), kept)
+                settings = engine.Settings(scored.request.control_source, metrics=scored.profile.on_cells, tests=kept)
+                values = engine.compute(scored.profile, cells, real, files.control, settings).values
                 own = {
                     metric: {p: v for p, v in by.items() if _says(scored, method, p, context)} for metric, by in values.items()
                 }
@@ -201,9 +200,9 @@ def _sparse(side: Side, rows: np.ndarray) -> sp.csr_matrix:
 
 
 def _by_cell_eval(scored: Scored, on_progress: OnProgress) -> list[Row]:
-    """All metrics of 2025 by cell-eval, in a process of its own."""
+    """All metrics by cell-eval, in a process of its own."""
     files, rows = scored.files, []
-    names = {m.name for m in PROFILE_METRICS["vcc2025"]}
+    names = {m.name for m in scored.profile.metrics}
     for number, context in enumerate(files.contexts):
         on_progress(Progress("cell-eval is scoring", number, len(files.contexts)))
         labels = files.of(context)
@@ -213,7 +212,7 @@ def _by_cell_eval(scored: Scored, on_progress: OnProgress) -> list[Row]:
         )
         made = list(_methods_cells(scored, context, labels, control))
         sides = {f"side {i}": cells for i, (_, _, cells) in enumerate(made)}
-        values, versions = run_cell_eval(Path(scored.request.cell_eval), sides, real, files.control, TARGET)
+        values, versions = run_cell_eval(Path(scored.request.cell_eval), scored.profile.cell_eval, sides, real, files.control)
         for i, (method, seed, _) in enumerate(made):
             own: Mapping[str, dict[str, float]] = values[f"side {i}"]
             kept = {
@@ -232,15 +231,16 @@ def _by_cell_eval(scored: Scored, on_progress: OnProgress) -> list[Row]:
 # ---- counts ----
 
 
-def score_cells_2026(scored: Scored, on_progress: OnProgress) -> list[Row]:
-    """The metrics of 2026, on counts, context by context."""
+def score_on_counts(scored: Scored, on_progress: OnProgress) -> list[Row]:
+    """Return the metrics of a profile that compares counts, context by context."""
     rows, files = [], scored.files
     for number, context in enumerate(files.contexts):
         on_progress(Progress("Scoring counts", number, len(files.contexts)))
         real, methods = counts_of_context(files, scored.baselines, scored.request, context, scored.remarks)
+        _remark_targets(scored, context)
         for method, seed, cells in methods:
             on_progress(Progress("Scoring counts", number, len(files.contexts)))
-            for perturbation, metric, value in metrics_2026(cells, real, files.control, scored.remarks):
+            for perturbation, metric, value in metrics_on_counts(scored.profile, cells, real, files.control):
                 if all(_says(scored, method, p, context) for p in ([perturbation] if perturbation else files.of(context))):
                     rows.append(Row(method, seed, perturbation, context, metric, value))
     return rows

@@ -9,11 +9,9 @@ from typing import Final
 
 import pandas as pd
 
-from state_engine.challenge.scores import Metric
+from state_engine.metrics.profile import Metric
 
-# metrics that decide the words: how far off, and whether the pattern is right
-SPOKEN: Final = ("expr_mae", "mae", "delta_pearson", "pds_l1", "discrimination_score_l1", "overlap_at_N", "de_wilcoxon_overlap")
-# a lead smaller than this part of the number is none; falling behind is always said
+# a lead smaller than this part of the number is none; falling behind is always reported
 TIE: Final = 1e-3
 
 
@@ -59,6 +57,22 @@ class Comparison:
         return self.value < self.other if more_is_better else self.value > self.other
 
 
+@dataclass(frozen=True)
+class Statement:
+    """A part of a verdict: a prediction is worse, or better, than a baseline.
+
+    Args:
+        method, baseline: what is compared; no baseline in a statement that is read from an old file.
+        worse: which of the two.
+        text: the sentence, without the name of the prediction.
+    """
+
+    method: str
+    baseline: str
+    worse: bool
+    text: str
+
+
 def summarise(table: pd.DataFrame) -> tuple[SummaryRow, ...]:
     """Means of the long table (method, seed, perturbation, context, metric, value), over all conditions and by context."""
     rows = []
@@ -100,27 +114,25 @@ def comparisons(
     return tuple(found)
 
 
-def verdict(found: Sequence[Comparison], metrics: Sequence[Metric]) -> tuple[str, ...]:
-    """In words, for each prediction: which simple guess is better than it, by which numbers, then which it beats."""
+def verdict(found: Sequence[Comparison], metrics: Sequence[Metric]) -> tuple[Statement, ...]:
+    """Return, for each prediction, which simple baseline is better than it, by which numbers; then which it beats."""
     by_name = {m.name: m for m in metrics}
-    sentences = []
-    for method in dict.fromkeys(c.method for c in found):
-        worse, better = [], []
-        for baseline in dict.fromkeys(c.baseline for c in found if c.method == method):
-            spoken = [c for c in found if (c.method, c.baseline) == (method, baseline) and c.metric in SPOKEN]
-            bad = [c for c in spoken if c.worse(by_name[c.metric].more_is_better)]
-            good = [c for c in spoken if c not in bad and abs(c.value - c.other) > TIE * abs(c.other)]
-            if bad:
-                worse.append(f"Worse than {_the(baseline)}: {'; '.join(_numbers(c, by_name[c.metric]) for c in bad)}.")
-            if good:
-                better.append(f"Better than {_the(baseline)}: {'; '.join(_numbers(c, by_name[c.metric]) for c in good)}.")
-        sentences += [f"{_capital(method)}. {s}" for s in (*worse, *better)]
-    return tuple(sorted(sentences, key=lambda s: ". Better" in s))
+    statements = []
+    for method, baseline in dict.fromkeys((c.method, c.baseline) for c in found):
+        pair = [c for c in found if (c.method, c.baseline) == (method, baseline) and by_name[c.metric].in_verdict]
+        worse = [c for c in pair if c.worse(by_name[c.metric].more_is_better)]
+        better = [c for c in pair if c not in worse and abs(c.value - c.other) > TIE * abs(c.other)]
+        for number, part in enumerate((worse, better)):
+            if part:
+                numbers = "; ".join(_numbers(c, by_name[c.metric]) for c in part)
+                text = f"{('Worse', 'Better')[number]} than {_the(baseline)}: {numbers}."
+                statements.append(Statement(method, baseline, number == 0, text))
+    return tuple(sorted(statements, key=lambda s: not s.worse))
 
 
-def is_worse(sentence: str) -> bool:
-    """A sentence of a verdict that says that a prediction loses."""
-    return ". Worse than " in sentence
+def sentence(statement: Statement) -> str:
+    """Return a statement with the name of its prediction in front."""
+    return f"{statement.method[:1].upper()}{statement.method[1:]}. {statement.text}"
 
 
 def _numbers(c: Comparison, metric: Metric) -> str:
@@ -137,10 +149,6 @@ def apart(one: float, other: float) -> tuple[str, str]:
 
 def _the(baseline: str) -> str:
     return baseline if baseline == "no change" else f"the {'ridge regression' if baseline == 'ridge' else baseline}"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _finite(value: float) -> float | None:

@@ -1,6 +1,6 @@
 """cell-eval in an environment and a process of its own: it changes matrices in place and settings for a whole process.
 
-The interpreter is the user's word on the command line; a page never gives one.
+The user names the interpreter on the command line; a page never does.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 import anndata as ad
 
 from state_engine.errors import ChallengeError
-
-Values = dict[str, dict[str, float]]
+from state_engine.metrics.engine import Values
+from state_engine.metrics.profile import TARGET
 
 _SCRIPT = """
 import json, sys
@@ -23,15 +23,15 @@ from importlib.metadata import version
 import anndata as ad
 from cell_eval import MetricsEvaluator
 
-folder, control, column = sys.argv[1:4]
+folder, control, column, profile = sys.argv[1:5]
 out = {"versions": {name: version(name) for name in ("cell-eval", "pdex")}}
 out["values"] = {}
-for side in sys.argv[4:]:
+for side in sys.argv[5:]:
     evaluator = MetricsEvaluator(
         ad.read_h5ad(f"{folder}/{side}.h5ad"), ad.read_h5ad(f"{folder}/measured.h5ad"),
         control_pert=control, pert_col=column, outdir=f"{folder}/{side}",
     )
-    frame, _ = evaluator.compute(profile="vcc", write_csv=False)
+    frame, _ = evaluator.compute(profile=profile, write_csv=False)
     names = frame["perturbation"].to_list()
     out["values"][side] = {m: dict(zip(names, frame[m].to_list())) for m in frame.columns if m != "perturbation"}
 with open(f"{folder}/out.json", "w") as file:
@@ -40,9 +40,14 @@ with open(f"{folder}/out.json", "w") as file:
 
 
 def run_cell_eval(
-    python: Path, sides: Mapping[str, ad.AnnData], measured: ad.AnnData, control: str, column: str
+    python: Path, profile: str, sides: Mapping[str, ad.AnnData], measured: ad.AnnData, control: str
 ) -> tuple[dict[str, Values], dict[str, str]]:
-    """The 2025 metrics by perturbation of each side (a name that can be a file's, and its cells), and the versions that made them.
+    """Return the metrics of each side by perturbation, and the versions of the packages that computed them.
+
+    Args:
+        python: interpreter of an environment with cell-eval.
+        profile: cell-eval's name of the metrics.
+        sides: cells by a name that can be a file's.
 
     Raises:
         ChallengeError: no such interpreter, or cell-eval failed there.
@@ -53,8 +58,9 @@ def run_cell_eval(
             cells.write_h5ad(folder / f"{side}.h5ad")
         try:
             done = subprocess.run(
-                [python, "-c", _SCRIPT, folder, control, column, *sides], cwd=folder, capture_output=True, text=True, check=False
-            )
+                [python, "-c", _SCRIPT, folder, control, TARGET, profile, *sides],
+                cwd=folder, capture_output=True, text=True, check=False,
+            )  # fmt: skip
         except OSError as error:
             raise ChallengeError(f"{python} cannot be started.", f"{error.strerror}.", "Give the Python of cell-eval.") from error
         if done.returncode or not (folder / "out.json").exists():

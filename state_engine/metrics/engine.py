@@ -1,8 +1,9 @@
-"""The metrics of one context by cell-eval2, on the CPU: on mean expression (one row a perturbation), or on cells with pdex.
+"""Metrics of predicted cells beside measured cells: every call of cell-eval2, on the CPU, its tests by pdex.
 
-Known traps, and what is done: cell-eval2 wants the same perturbations on both sides, so those that a method says nothing about are filled
-with the control and their numbers dropped (a perturbation's numbers do not depend on the other predictions); it charges the
-worst value for a correlation that does not exist, which is none here.
+Known traps, and what is done: cell-eval2 may change the matrices that it is given (it gets copies); it wants the same perturbations
+on both sides, so those that a method says nothing about are filled with the control and their numbers dropped (a perturbation's
+numbers do not depend on the other predictions); it charges the worst value for a correlation that does not exist, which is none here;
+a failing metric vanishes from its table, so each is asked for by name.
 """
 
 from __future__ import annotations
@@ -12,127 +13,185 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from state_engine.challenge.scored_cells import TARGET
 from state_engine.errors import ChallengeError
-from state_engine.evaluation.request import ControlSource, Profile
-from state_engine.metrics.metrics import COSINE, on_cells, on_means
+from state_engine.metrics.profile import TARGET, ControlSource, Fdr, Profile
+from state_engine.metrics.profiles import COSINE
 
 if TYPE_CHECKING:
     from cell_eval2 import EvalConfig
 
 DEVICE: Literal["cpu"] = "cpu"
+# correlations of effects, by either definitions: they do not exist for an effect that is the same for every gene
+CORRELATIONS: Final = ("delta_pearson", "pearson_delta")
+NO_TARGETS: Final = "No perturbation is named like a compared gene, so no perturbed gene is left out of the comparison."
 
 Values = dict[str, dict[str, float]]
 """metric -> perturbation -> value; what does not exist is left out."""
 
 
-def config_of(
-    profile: Profile, controls: ControlSource, control: str, genes: tuple[str, ...], labels: tuple[str, ...]
-) -> EvalConfig:
-    """The definitions of a profile on log1p expression; `labels` without a gene among them have no target gene to leave out."""
-    from cell_eval2 import EvalConfig
-
-    config = EvalConfig.v1() if profile == "vcc2025" else EvalConfig.v2()
-    config = replace(
-        config,
-        pert_col=TARGET,
-        control=control,
-        device=DEVICE,
-        input_type="lognorm",
-        control_source="pred" if controls == "predicted" else "real",
-        de=replace(config.de, backend="pdex", fdr_scope="per_pert"),
-    )
-    return config if set(labels) & set(genes) else replace(config, target_gene_map={"*": None})
-
-
-def metrics_on_means(
-    config: EvalConfig,
-    profile: Profile,
-    predicted: Mapping[str, np.ndarray],
-    predicted_control: np.ndarray,
-    real: Mapping[str, np.ndarray],
-    real_control: np.ndarray,
-    genes: tuple[str, ...],
-) -> Values:
-    """Metrics of mean expression (g,) by perturbation.
+@dataclass(frozen=True)
+class Settings:
+    """What a user may choose beside the profile.
 
     Args:
-        predicted: may lack perturbations of `real`; those have no values.
-        predicted_control: mean of the prediction's control cells; used where the config says so.
+        controls: whose control cells effects start from; None: the profile's rule.
+        fdr: over which tests p-values are adjusted, where the profile leaves the choice.
+        metrics: only these of the profile's; empty for all, and for what it keeps beside them.
+        tests: folder that keeps the tests of the measured cells, the same for every prediction beside them; "" for none.
+        validate: whether the engine checks that the values are what the profile says.
+    """
+
+    controls: ControlSource | None = None
+    fdr: Fdr = "per perturbation"
+    metrics: tuple[str, ...] = ()
+    tests: str = ""
+    validate: bool = True
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Metrics of one prediction.
+
+    Args:
+        values: by metric and perturbation.
+        means: by metric; also of metrics that exist only for all perturbations together.
+    """
+
+    values: Values
+    means: dict[str, float]
+
+
+def compute(
+    profile: Profile, predicted: ad.AnnData, measured: ad.AnnData, control: str, settings: Settings | None = None
+) -> Computed:
+    """Return the metrics of a profile. Neither side is changed.
+
+    Args:
+        predicted, measured: cells with the label in obs `TARGET`, the same genes and perturbations.
+        control: label of the control cells.
+
+    Raises:
+        ChallengeError: the engine refuses the cells; its reason is quoted.
+    """
+    from cell_eval2 import aggregate_metrics, compute_metrics
+
+    config = _config(profile, measured, control, settings or Settings())
+    with _quiet(), _refusals("These cells cannot be scored."):
+        table = compute_metrics(predicted.copy(), measured.copy(), config=config)
+        means = _means(aggregate_metrics(table), "mean")
+    values: Values = {}
+    for perturbation, metric, value in table.select("perturbation", "metric", "value").iter_rows():
+        if value is not None and np.isfinite(value):
+            values.setdefault(metric, {})[perturbation] = float(value)
+    return Computed(values, means)
+
+
+def compute_on_means(
+    profile: Profile,
+    predicted: Mapping[str, np.ndarray],
+    measured: Mapping[str, np.ndarray],
+    controls: tuple[np.ndarray, np.ndarray],
+    genes: tuple[str, ...],
+    control: str,
+    source: ControlSource,
+) -> Values:
+    """Return the metrics that need mean expression only, (g,) by perturbation.
+
+    Args:
+        predicted: may lack perturbations of `measured`; those have no values.
+        controls: mean of the prediction's control cells, and of the measured ones.
+        control: label of the control cells.
+        source: whose control cells effects start from.
     """
     sides = []
-    for means, control in ((predicted, predicted_control), (real, real_control)):
-        rows = [means.get(p, control) for p in real]
-        sides.append(_cells(np.vstack([*rows, control]).astype(np.float32), [*real, config.control], genes))
-    names = [name for name in on_means(profile) if name != COSINE]
-    found = computed(sides[0], sides[1], replace(config, metrics=names, validate_input=False))
-    base = predicted_control if config.control_source == "pred" else real_control
-    effects = {p: (mean - base, real[p] - real_control) for p, mean in predicted.items()}
-    constant = {p for p, pair in effects.items() if any(np.ptp(e) == 0 for e in pair)}
-    kept = {
-        metric: {
-            p: v
-            for p, v in values.items()
-            if p in predicted and not (metric in ("delta_pearson", "pearson_delta") and p in constant)
-        }
-        for metric, values in found.items()
-    }
-    if len(real) < 2:  # one perturbation has nobody to be told apart from
-        kept = {metric: v for metric, v in kept.items() if metric not in ("pds_l1", "discrimination_score_l1")}
-    if COSINE in on_means(profile):
-        kept[COSINE] = {p: c for p, pair in effects.items() if (c := cosine(*pair)) is not None}
-    return kept
+    for means, mean in zip((predicted, measured), controls, strict=True):
+        # a perturbation that is not predicted stands at the control; its numbers are dropped below
+        rows = [means.get(p, mean) for p in measured]
+        sides.append(_cells(np.vstack([*rows, mean]).astype(np.float32), [*measured, control], genes))
+    names = tuple(name for name in profile.on_means if name != COSINE)
+    found = compute(profile, sides[0], sides[1], control, Settings(source, metrics=names, validate=False)).values
+    base = controls[0] if source == "predicted" else controls[1]
+    effects = {p: (mean - base, measured[p] - controls[1]) for p, mean in predicted.items()}
+    flat = {p for p, pair in effects.items() if any(np.ptp(e) == 0 for e in pair)}
+    values: Values = {}
+    for name, by_perturbation in found.items():
+        metric = profile.metric(name)
+        if metric is not None and metric.needs_two and len(measured) < 2:
+            continue
+        left_out = flat if name in CORRELATIONS else set()
+        values[name] = {p: v for p, v in by_perturbation.items() if p in predicted and p not in left_out}
+    if COSINE in profile.on_means:
+        cosines = {p: cosine(*pair) for p, pair in effects.items()}
+        values[COSINE] = {p: c for p, c in cosines.items() if c is not None}
+    return values
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Cosine of two effects (g,); None when one is zero."""
+    """Return the cosine of two effects (g,); None when one is zero."""
     size = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / size if size > 0 else None
 
 
-def metrics_on_cells(config: EvalConfig, profile: Profile, predicted: ad.AnnData, real: ad.AnnData, kept: str) -> Values:
-    """Metrics of differential expression.
-
-    Args:
-        kept: a folder for the tests of the measured cells: the same for every method on the same `real`.
-    """
-    names = list(on_cells(profile))
-    return computed(predicted, real, replace(config, metrics=names, cache_real=kept, cache_strict=True))
+# ---- anchors ----
 
 
-def computed(predicted: ad.AnnData, real: ad.AnnData, config: EvalConfig) -> Values:
-    """What cell-eval2 makes of two sets of cells, which it may change.
+def mean_response(profile: Profile, measured: ad.AnnData, control: str) -> dict[str, float]:
+    """Return the metrics of cell-eval2's baseline: every perturbation has the mean response of all.
 
     Raises:
-        ChallengeError: it refuses them; its reason is quoted.
+        ChallengeError: there is no such baseline for these cells.
     """
-    from cell_eval2 import compute_metrics
+    from cell_eval2 import aggregate_metrics, build_generic_baseline
 
-    with quiet():
-        try:
-            tidy = compute_metrics(predicted, real, config=config)
-        except ValueError as error:
-            why = str(error).split(". ")[0].rstrip(".")[:400]
-            raise ChallengeError("These cells cannot be scored.", f"cell-eval2 says: {why}.", "Check the two files.") from error
-    found: Values = {}
-    for perturbation, metric, value in tidy.select("perturbation", "metric", "value").iter_rows():
-        if value is not None and np.isfinite(value):
-            found.setdefault(metric, {})[perturbation] = float(value)
-    return found
+    with _quiet(), _refusals("The baseline cannot be scored."):
+        made = build_generic_baseline(measured, config=_config(profile, measured, control, Settings()))
+        return _means(aggregate_metrics(made.results), "mean")
+
+
+def replicate(profile: Profile, measured: ad.AnnData, control: str) -> dict[str, float]:
+    """Return the metrics of one half of the measured cells against the other.
+
+    Raises:
+        ChallengeError: there are too few cells to halve.
+    """
+    from cell_eval2.anchor import compute_replicate_anchor
+
+    with _quiet(), _refusals("There is no replicate to compare with."):
+        _, anchor = compute_replicate_anchor(measured, config=_config(profile, measured, control, Settings()))
+        return _means(anchor, "replicate")
+
+
+def score_between(metric: str, value: float, baseline: float, anchor: float) -> float | None:
+    """Return the score between baseline (0) and anchor (1), with the limits that the engine sets for this metric.
+
+    None when the anchor is no better than the baseline.
+    """
+    from cell_eval2.catalog import CATALOG
+    from cell_eval2.scoring import is_degenerate, score_one
+
+    try:
+        policy = replace(CATALOG[metric].scoring, anchor=anchor, allow_negative_baseline=False)
+        usable = not is_degenerate(baseline, policy)
+    except ValueError:
+        return None
+    return float(score_one(value, baseline, policy)) if usable else None
+
+
+# ---- cells ----
 
 
 def stacked(
     parts: Mapping[str, np.ndarray | sp.csr_matrix], control: np.ndarray | sp.csr_matrix, label: str, genes: tuple[str, ...]
 ) -> ad.AnnData:
-    """Cells of perturbations and of the control as AnnData, CSR float32."""
+    """Return cells of perturbations and of the control as AnnData, CSR float32."""
     blocks = [sp.csr_matrix(x) for x in (*parts.values(), control)]
     labels = np.repeat([*parts, label], [x.shape[0] for x in blocks])
     return _cells(sp.vstack(blocks, format="csr").astype(np.float32), labels, genes)
@@ -143,9 +202,57 @@ def _cells(x: np.ndarray | sp.csr_matrix, labels: np.ndarray | list[str], genes:
     return ad.AnnData(x, obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=object)))
 
 
+def has_targets(measured: ad.AnnData, control: str) -> bool:
+    """Whether a perturbation is named like a gene, which is then left out where a metric compares effects."""
+    return bool((set(measured.obs[TARGET]) - {control}) & set(measured.var_names))
+
+
+# ---- cell-eval2 ----
+
+
+def _config(profile: Profile, measured: ad.AnnData, control: str, settings: Settings) -> EvalConfig:
+    """The engine's settings: the profile's definitions, under our labels, on the CPU, with pdex."""
+    from cell_eval2 import EvalConfig
+
+    versions = {"v1": EvalConfig.v1, "v2": EvalConfig.v2}
+    known = profile.definitions in versions
+    config = versions[profile.definitions]() if known else EvalConfig.from_preset(profile.definitions)
+    config = replace(
+        config,
+        metrics=list(settings.metrics or [*(m.name for m in profile.metrics if m.name != COSINE), *profile.also]),
+        pert_col=TARGET,
+        control=control,
+        device=DEVICE,
+        input_type="counts" if profile.values == "counts" else "lognorm",
+        control_source="pred" if (settings.controls or profile.controls[0]) == "predicted" else "real",
+        validate_input=settings.validate,
+        de=replace(config.de, backend="pdex", fdr_scope="global" if settings.fdr == "pooled" else "per_pert"),
+    )
+    if settings.tests:
+        config = replace(config, cache_real=settings.tests, cache_strict=True)
+    # drugs and cytokines are no genes: the engine is told that no perturbed gene is to be left out
+    return config if has_targets(measured, control) else replace(config, target_gene_map={"*": None})
+
+
+def _means(table: Any, column: str) -> dict[str, float]:
+    """Finite numbers of a table (a polars frame) by metric."""
+    rows = table.select("metric", column).iter_rows()
+    return {metric: float(value) for metric, value in rows if value is not None and np.isfinite(value)}
+
+
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warnings of the engines, which are about what is decided and said here."""
+def _refusals(what: str) -> Iterator[None]:
+    """A refusal of the engine as an error of ours, its first sentence quoted."""
+    try:
+        yield
+    except ValueError as error:
+        why = str(error).split(". ")[0].rstrip(".")[:400]
+        raise ChallengeError(what, f"cell-eval2 says: {why}.", "Check the files.") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the engines' warnings, which are about what is decided and reported here."""
     log = logging.getLogger("cell_eval2")
     before = log.level
     log.setLevel(logging.ERROR)

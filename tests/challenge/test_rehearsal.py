@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from state_engine.challenge.rehearsal import held_out_words, rehearse, set_aside
+from state_engine.challenge.rehearsal import rehearse, seen, set_aside
 from state_engine.challenge.score_request import RehearsalRequest
 from state_engine.checkpoints.card import TrainingSummary
 from state_engine.checkpoints.store import read_card
@@ -42,13 +42,15 @@ def test_the_draw_follows_the_seed_and_leaves_some() -> None:
 
 def test_what_the_model_has_seen_is_said() -> None:
     card = read_card(MODEL)
-    some = held_out_words(card, ("IFN-beta", "TNF"), ("NK",))
-    assert "without 1 of them" in some and "flatter" in some
-    assert "its card says" in held_out_words(card, ("IFN-beta",), ("NK",))
-    silent = replace(card, training=TrainingSummary())
-    assert "Nothing says" in held_out_words(silent, ("IFN-beta",), ("NK",))
+    one, both = (("IFN-beta", "NK"),), (("IFN-beta", "NK"), ("TNF", "NK"))
+    some = seen(card, both)
+    assert "without 1 of these 2 conditions" in some.words and "flatter" in some.words and some.flatters
+    all_unseen = seen(card, one)
+    assert "its card says" in all_unseen.words and not all_unseen.flatters
+    silent = seen(replace(card, training=TrainingSummary()), one, "train with them held out")
+    assert "Nothing says" in silent.words and "train with them held out" in silent.words and silent.flatters
     everything = replace(card, training=TrainingSummary(held_out=("NK",)))
-    assert "its card says" in held_out_words(everything, ("IFN-beta", "TNF"), ("NK",))
+    assert "its card says" in seen(everything, both).words and not seen(everything, both).flatters
 
 
 @pytest.mark.slow

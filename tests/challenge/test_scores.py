@@ -16,27 +16,19 @@ import pytest
 
 from state_engine import keys
 from state_engine.challenge.counts import CountsOptions
-from state_engine.challenge.score import score
+from state_engine.challenge.score import mean_of_perturbations, score
 from state_engine.challenge.score_request import ScoreRequest
-from state_engine.challenge.scorers import mean_of_perturbations
-from state_engine.challenge.scores import (
-    MetricScore,
-    Scores,
-    mean_of,
-    metrics_of,
-    overall_2025,
-    overall_words,
-    read_scores,
-    scaled_2025,
-    score_lines,
-)
+from state_engine.challenge.scores import MetricScore, Scores, overall_words, read_scores, score_lines
+from state_engine.challenge.spec import load_rules
 from state_engine.challenge.submit import SubmissionRequest, submit
 from state_engine.cli.main import main
 from state_engine.errors import ChallengeError, ScaleError
+from state_engine.metrics.profile import mean_of, scaled
 from state_engine.plain import from_plain, to_plain
 from tests.evaluation.screens import CONTROL, GENES, PERTURBATIONS, log1p, screen, without_controls, write
 
 ROOT = Path(__file__).resolve().parents[2]
+VCC2025, VCC2026 = (load_rules(name).profile for name in ("vcc2025", "vcc2026"))
 
 
 @pytest.fixture(autouse=True)
@@ -58,8 +50,7 @@ def by_name(scores: Scores) -> dict[str, MetricScore]:
 
 def published(des: float, pds: float, mae: float) -> float:
     """Overall against the public mean baseline, itself rounded: DES 0.106, PDS 0.514, MAE 0.027."""
-    scaled = (scaled_2025(des, 0.106, True), scaled_2025(pds, 0.514, True), scaled_2025(mae, 0.027, False))
-    overall = overall_2025(scaled)
+    overall = VCC2025.overall((scaled(des, 0.106, True), scaled(pds, 0.514, True), scaled(mae, 0.027, False)))
     assert overall is not None
     return overall
 
@@ -72,11 +63,11 @@ def test_the_published_example() -> None:
 
 
 def test_scaled_by_hand() -> None:
-    assert scaled_2025(0.75, 0.5, True) == 0.5 and scaled_2025(0.5, 0.5, True) == 0.0 and scaled_2025(0.25, 0.5, True) == -0.5
-    assert scaled_2025(0.01, 0.04, False) == 0.75 and scaled_2025(0.08, 0.04, False) == -1.0
-    assert scaled_2025(0.9, 1.0, True) is None and scaled_2025(0.1, 0.0, False) is None
-    assert overall_2025([0.5, -3.0, 0.25]) == pytest.approx(25.0)
-    assert overall_2025([0.5, None]) is None and overall_2025([]) is None
+    assert scaled(0.75, 0.5, True) == 0.5 and scaled(0.5, 0.5, True) == 0.0 and scaled(0.25, 0.5, True) == -0.5
+    assert scaled(0.01, 0.04, False) == 0.75 and scaled(0.08, 0.04, False) == -1.0
+    assert scaled(0.9, 1.0, True) is None and scaled(0.1, 0.0, False) is None
+    assert VCC2025.overall([0.5, -3.0, 0.25]) == pytest.approx(25.0)
+    assert VCC2025.overall([0.5, None, 0.5]) is None and VCC2025.overall([]) is None
     assert mean_of([1.0, -0.5]) == 0.25 and mean_of([1.0, None]) is None and mean_of([]) is None
 
 
@@ -119,7 +110,7 @@ def test_what_is_kept_and_said_beside_the_numbers(tmp_path: Path) -> None:
     made = score(request_2025(tmp_path, log1p(screen(2, 0.6)), log1p(screen(1))), tmp_path)
     assert read_scores(tmp_path / "scores.json") == made and from_plain(Scores, to_plain(made)) == made
     table = pd.read_csv(tmp_path / "scores.csv")
-    assert set(table.perturbation) == set(PERTURBATIONS) and set(table.metric) == {m.name for m in metrics_of("vcc2025")}
+    assert set(table.perturbation) == set(PERTURBATIONS) and set(table.metric) == {m.name for m in VCC2025.metrics}
     text = "\n".join(score_lines(made))
     for words in ("cell-eval2 0.20", "of the submission", "pdex 0.3.0", "within each perturbation", "of 100"):
         assert words in text
@@ -273,7 +264,7 @@ def test_2026_has_six_metrics_between_baseline_and_replicate(tmp_path: Path) -> 
     made = score(request_2026(tmp_path, predicted, screen(1, contexts=("A", "B"))), tmp_path)
     assert [c.context for c in made.contexts] == ["A", "B"]
     for context in made.contexts:
-        assert [m.metric for m in context.metrics] == [m.name for m in metrics_of("vcc2026")]
+        assert [m.metric for m in context.metrics] == [m.name for m in VCC2026.metrics]
         for m in context.metrics:
             assert m.value is not None and m.baseline is not None and m.replicate is not None, m
         assert context.overall == pytest.approx(np.mean([m.scaled for m in context.metrics if m.scaled is not None]))

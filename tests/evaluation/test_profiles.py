@@ -19,7 +19,7 @@ from state_engine.evaluation import scoring
 from state_engine.evaluation.evaluate import evaluate
 from state_engine.evaluation.report import Evaluation
 from state_engine.evaluation.request import EvaluationRequest, PredictedFile
-from state_engine.metrics.metrics import PROFILE_METRICS, on_cells, on_means
+from state_engine.metrics.profiles import HOUSE
 from tests.evaluation.screens import CONTROL, GENES, PERTURBATIONS, log1p, screen, without_controls, write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +87,7 @@ def test_differential_expression_by_hand(full: tuple[Path, EvaluationRequest, Ev
         for name, value in expected.items():
             assert found.loc[label, f"de_wilcoxon_{name}"] == pytest.approx(value, abs=1e-6), name
     assert "pdex 0.3.0" in made.de_engine and made.device == "cpu"
-    assert set(found) == {m.name for m in PROFILE_METRICS["full"]}
+    assert set(found) == {m.name for m in HOUSE["full"].metrics}
 
 
 def test_metrics_of_means_equal_the_engine_on_whole_files(full: tuple[Path, EvaluationRequest, Evaluation]) -> None:
@@ -95,7 +95,7 @@ def test_metrics_of_means_equal_the_engine_on_whole_files(full: tuple[Path, Eval
 
     folder, request, _ = full
     predicted, measured = ad.read_h5ad(request.predicted[0].path), ad.read_h5ad(request.real)
-    names = [n for n in on_means("full") if n != "delta_cosine"]
+    names = [n for n in HOUSE["full"].on_means if n != "delta_cosine"]
     config = replace(EvalConfig.v2(), metrics=names, pert_col="target_gene", control=CONTROL, device="cpu", input_type="lognorm")
     theirs = (
         compute_metrics(predicted, measured, config=config)
@@ -112,7 +112,7 @@ def test_cells_in_chunks_change_nothing(
     folder, request, _ = full
     monkeypatch.setattr(scoring, "CHUNK_VALUES", 2 * 40 * len(GENES))
     evaluate(request, tmp_path)
-    names = list(on_cells("full"))
+    names = list(HOUSE["full"].on_cells)
     pd.testing.assert_frame_equal(numbers(tmp_path)[names], numbers(folder / "out")[names])
 
 
@@ -174,13 +174,15 @@ def test_2025_equals_cell_eval_itself(tmp_path: Path) -> None:
 def test_2026_compares_counts(tmp_path: Path) -> None:
     predicted, measured = without_controls(screen(2, 0.6)), screen(1)
     made = evaluate(ask(tmp_path, predicted, measured, profile="vcc2026"), tmp_path / "out")
-    from state_engine.challenge.scorers import score_2026
+    from state_engine.challenge.score import Comparison, score_cells
+    from state_engine.challenge.scored_cells import ScoredCells
     from state_engine.challenge.spec import load_rules
 
-    rules = replace(load_rules("vcc2026"), control=CONTROL)
+    rules = replace(load_rules("vcc2026"), control=CONTROL, context_key="")
     for cells in (predicted, measured):
         cells.obs_names = [f"c{i}" for i in range(cells.n_obs)]
-    known = {m.metric: m.value for m in score_2026(predicted, measured, rules, []).metrics}
+    scores = score_cells(ScoredCells(predicted, measured, ()), rules, tmp_path, ("p", "r"), Comparison())
+    known = {m.metric: m.value for m in scores.contexts[0].metrics}
     for metric, value in known.items():
         assert made.value("prediction", metric) == pytest.approx(value, rel=1e-6), metric
         assert made.value("mean of the context", metric) is not None, metric

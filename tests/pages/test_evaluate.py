@@ -12,7 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from pages.parts.evaluate import charts as evaluatechart
-from pages.parts.evaluate.answer import metric_table, split_verdict
+from pages.parts.evaluate.answer import metric_table
 from pages.parts.evaluate.conditions import paired, title
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices
@@ -21,12 +21,12 @@ from state_engine.evaluation.evaluate import evaluate
 from state_engine.evaluation.held_out_request import HeldOutRequest
 from state_engine.evaluation.report import EvaluatedCondition, EvaluatedMethod, Evaluation, read_evaluation
 from state_engine.evaluation.request import EvaluationRequest
-from state_engine.evaluation.verdict import Comparison, SummaryRow, verdict
+from state_engine.evaluation.verdict import Comparison, SummaryRow, sentence, verdict
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.allowed import check_evaluation, check_held_out
 from state_engine.library.datasets import DEMO_PATH, receive_upload
-from state_engine.metrics.metrics import PROFILE_METRICS
+from state_engine.metrics.profiles import HOUSE
 from state_engine.plain import from_plain, to_plain
 from tests.evaluation.test_evaluate import CONTROL, MEASURED, PREDICTED, cells
 from tests.pages.make_run import make_run
@@ -132,7 +132,7 @@ def test_two_files(monkeypatch: pytest.MonkeyPatch, home: Path, tmp_path: Path, 
     request = from_plain(EvaluationRequest, asked[0][1])
     assert request.choices == Choices(perturbation_key="p", control=CONTROL, context_key="c") == request.predicted_choices
     assert "Worse than the mean of other contexts" in text(page)
-    page.selectbox(key="evaluation_metric").set_value(PROFILE_METRICS["minimal"][2]).run()
+    page.selectbox(key="evaluation_metric").set_value(HOUSE["minimal"].metrics[2]).run()
     assert not page.exception and "no change" not in page.selectbox(key="evaluation_guess").options
     page.selectbox(key="evaluation_method").set_value("mean of other contexts").run()
     assert "r = " in text(page)
@@ -162,7 +162,7 @@ def test_a_server_reads_what_is_its_own(home: Path, tmp_path: Path) -> None:
 
 # ---- answers ----
 
-METRICS = PROFILE_METRICS["minimal"]
+METRICS = HOUSE["minimal"].metrics
 COMPARED = (
     Comparison("corrected", "no change", "expr_mae", 0.12, 0.11, 4, 1),
     Comparison("corrected", "mean of other contexts", "expr_mae", 0.12, 0.13, 4, 3),
@@ -175,7 +175,7 @@ MADE = Evaluation(
     (SummaryRow("corrected", "expr_mae", "", 0.12, 0.01, 4), SummaryRow("no change", "expr_mae", "", 0.11, None, 4),
      SummaryRow("mean of other contexts", "expr_mae", "", 0.13, None, 2), SummaryRow("corrected", "delta_pearson", "", -0.1, None, 4),
      SummaryRow("mean of other contexts", "delta_pearson", "", 0.5, None, 2)),
-    COMPARED, verdict(COMPARED, METRICS), "measured", "training", "cell-eval2", "", "cpu",
+    COMPARED, tuple(map(sentence, verdict(COMPARED, METRICS))), "measured", "training", "cell-eval2", "", "cpu",
 )  # fmt: skip
 
 
@@ -188,18 +188,24 @@ def test_the_best_of_each_row_is_bold_and_what_is_missing_a_dash() -> None:
 
 
 def test_worse_is_said_first_with_numbers() -> None:
-    worse, better = split_verdict(MADE, "corrected")
-    assert worse == [
+    made = replace(MADE, statements=verdict(COMPARED, METRICS))
+    said = made.said_of("corrected")
+    assert [s.text for s in said if s.worse] == [
         "Worse than no change: MAE 0.120 against 0.110, better in 1 of 4 conditions.",
         "Worse than the mean of other contexts: Pearson -0.100 against 0.500, better in 0 of 4 conditions.",
     ]
-    assert better == ["Better than the mean of other contexts: MAE 0.120 against 0.130, better in 3 of 4 conditions."]
+    better = ["Better than the mean of other contexts: MAE 0.120 against 0.130, better in 3 of 4 conditions."]
+    assert [s.text for s in said if not s.worse] == better
+    # a file of before the statements has the same as sentences
+    assert [(s.worse, s.text) for s in MADE.said_of("corrected")] == [(s.worse, s.text) for s in said]
     close = (
         Comparison("a", "no change", "expr_mae", 0.12, 0.12001, 4, 2),
         Comparison("b", "no change", "expr_mae", 0.12001, 0.12, 4, 2),
     )
-    assert verdict(close, METRICS) == ("B. Worse than no change: MAE 0.12001 against 0.12000, better in 2 of 4 conditions.",)
-    assert split_verdict(MADE, "raw") == ([], []) and title("raw") == "Raw prediction" and title("mine") == "Mine"
+    (one,) = verdict(close, METRICS)
+    assert sentence(one) == "B. Worse than no change: MAE 0.12001 against 0.12000, better in 2 of 4 conditions."
+    assert one.worse and (one.method, one.baseline) == ("b", "no change")
+    assert made.said_of("raw") == MADE.said_of("raw") == () and title("raw") == "Raw prediction" and title("mine") == "Mine"
 
 
 def test_conditions_are_paired_and_counted() -> None:
@@ -225,3 +231,6 @@ def test_effects_are_drawn_and_correlated() -> None:
 
 def test_a_kept_evaluation_reads_back(tmp_path: Path) -> None:
     assert from_plain(Evaluation, to_plain(MADE)) == MADE and read_evaluation(tmp_path) is None
+    made = replace(MADE, statements=verdict(COMPARED, METRICS), metrics=METRICS, flatters=True)
+    assert from_plain(Evaluation, to_plain(made)) == made and made.doubtful and made.scored == MADE.scored
+    assert replace(MADE, held_out="It may have seen them, which flatters it.").doubtful and not MADE.doubtful

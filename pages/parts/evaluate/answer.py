@@ -17,10 +17,9 @@ from pages.parts.train.run import distinct
 from state_engine import keys
 from state_engine.errors import StateError
 from state_engine.evaluation.report import EVALUATION, METRICS, SUMMARY, EvaluatedMethod, Evaluation, provenance, read_evaluation
-from state_engine.evaluation.verdict import is_worse
+from state_engine.evaluation.verdict import Statement
 from state_engine.jobs.run_folder import RunFolder, list_runs
 from state_engine.library.allowed import EVALUATE, TEST
-from state_engine.metrics.metrics import PROFILE_METRICS
 
 # ---- which evaluation ----
 
@@ -103,37 +102,30 @@ def _head(run: RunFolder, found: Evaluation) -> None:
         f"{plural(found.n_genes, 'gene')}."
     )
     if found.held_out:
-        flatters = "flatter" in found.held_out
-        show = st.warning if flatters else st.info
-        show(found.held_out, icon=":material/visibility:" if flatters else ":material/visibility_off:")
-
-
-def split_verdict(found: Evaluation, method: str) -> tuple[list[str], list[str]]:
-    """The sentences about one prediction: where a simple guess is better, and where it is not; without its name."""
-    start = f"{method[:1].upper()}{method[1:]}. "
-    mine = [s for s in found.verdict if s.startswith(start)]
-    return [s.removeprefix(start) for s in mine if is_worse(s)], [s.removeprefix(start) for s in mine if not is_worse(s)]
+        show = st.warning if found.doubtful else st.info
+        show(found.held_out, icon=":material/visibility:" if found.doubtful else ":material/visibility_off:")
 
 
 def _verdict(found: Evaluation) -> None:
     predictions = [m.name for m in found.methods if m.kind == "prediction"]
-    worse, better = split_verdict(found, predictions[0])
+    statements = found.said_of(predictions[0])
+    worse, better = [s for s in statements if s.worse], [s for s in statements if not s.worse]
     if worse:
-        st.warning("  \n".join(_strong(s) for s in worse), icon=":material/balance:")
+        st.warning("  \n".join(map(_strong, worse)), icon=":material/balance:")
     if better:
-        st.success("  \n".join(_strong(s) for s in better), icon=":material/check_circle:")
+        st.success("  \n".join(map(_strong, better)), icon=":material/check_circle:")
     others = predictions[1:]
     if others:
         with st.expander(f"The same for {' and '.join(title(m).lower() for m in others)}"):
             for name in others:
-                worse, better = split_verdict(found, name)
-                st.markdown(f"**{title(name)}**  \n" + "  \n".join([*worse, *better] or ["Nothing to compare it with."]))
+                texts = [s.text for s in found.said_of(name)]
+                st.markdown(f"**{title(name)}**  \n" + "  \n".join(texts or ["Nothing to compare it with."]))
 
 
-def _strong(sentence: str) -> str:
+def _strong(statement: Statement) -> str:
     """The first part, up to the colon, in bold."""
-    head, colon, rest = sentence.partition(":")
-    return f"**{head}{colon}**{rest}".replace("-", "−") if colon else sentence
+    head, colon, rest = statement.text.partition(":")
+    return f"**{head}{colon}**{rest}".replace("-", "−") if colon else statement.text
 
 
 # ---- metrics ----
@@ -147,7 +139,7 @@ def metric_table(found: Evaluation, context: str = "") -> tuple[str, list[str]]:
     methods = [m for m in found.methods if any(r.method == m.name and r.context == context for r in found.summary)]
     heads = [_head_of(m, found, context) for m in methods]
     lines = ["| | " + " | ".join(heads) + " |", "|:--|" + "--:|" * len(methods)]
-    for metric in PROFILE_METRICS[found.profile]:
+    for metric in found.scored:
         rows = {r.method: r for r in found.summary if (r.metric, r.context) == (metric.name, context) and r.value is not None}
         if not rows:
             continue
@@ -188,17 +180,17 @@ def _metrics(found: Evaluation) -> None:
     st.caption(
         f"Means over conditions; the best of each row in bold. ↑: higher is better, ↓: lower is better. A dash: the number does not exist.{spread}"
     )
-    for metric in PROFILE_METRICS[found.profile]:
+    for metric in found.scored:
         if not any(r.metric == metric.name for r in found.summary):
-            why = (
-                "it compares the perturbations of a context, and none has two" if metric.title == "PDS" else "no condition has it"
-            )
+            why = "no condition has it"
+            if metric.needs_two:
+                why = "it compares the perturbations of a context, and none has two"
             st.caption(f"– {metric.title}: {why}.")
     for method in found.methods:
         if method.reason:
             st.caption(f"– {title(method.name)}: {method.reason}")
     with st.popover("What these numbers mean", icon=":material/help:"):
-        for metric in PROFILE_METRICS[found.profile]:
+        for metric in found.scored:
             st.markdown(f"**{metric.title}** {arrow(metric)} `{metric.name}`  \n{metric.meaning}")
         st.markdown(
             "**Guesses**  \n*No change*: the control. *Mean of other contexts*: the mean effect of this perturbation elsewhere. *Mean of the "

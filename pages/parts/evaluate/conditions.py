@@ -13,12 +13,11 @@ from pages.parts.figures import show_figure
 from pages.parts.format import plural
 from pages.parts.result import stamp
 from state_engine import keys
-from state_engine.challenge.scores import Metric
 from state_engine.evaluation.effects_file import ConditionEffects, read_condition
 from state_engine.evaluation.report import EFFECTS, Evaluation
 from state_engine.evaluation.verdict import apart
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.metrics.metrics import PROFILE_METRICS
+from state_engine.metrics.profile import Metric
 
 TITLES = {
     "corrected": "Prediction", "prediction": "Prediction", "raw": "Raw prediction", "calibrated": "Calibrated", "no change": "No change",
@@ -52,7 +51,7 @@ def conditions(found: Evaluation, table: pd.DataFrame) -> None:
     """A point a condition: the prediction against a guess; a click shows its genes."""
     predictions = [m.name for m in found.methods if m.kind == "prediction"]
     baselines = [m.name for m in found.methods if m.kind == "baseline" and m.n_conditions]
-    metrics = [m for m in PROFILE_METRICS[found.profile] if ((table["metric"] == m.name) & (table["perturbation"] != "")).any()]
+    metrics = [m for m in found.scored if ((table["metric"] == m.name) & (table["perturbation"] != "")).any()]
     if not metrics:
         return
     st.markdown("#### Where is it better than a guess?")

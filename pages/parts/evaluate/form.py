@@ -14,12 +14,13 @@ from pages.parts.result import open_run
 from pages.parts.train.run import training_runs
 from state_engine import keys
 from state_engine.analysis import stored
-from state_engine.challenge.seen import seen_words
+from state_engine.challenge.rehearsal import Seen, seen
 from state_engine.checkpoints.store import read_card
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.errors import StateError
 from state_engine.evaluation.held_out_request import HeldOutRequest, split_of_card
-from state_engine.evaluation.request import EvaluationRequest, PredictedFile, Profile, ToCounts
+from state_engine.evaluation.profiles import profiles
+from state_engine.evaluation.request import EvaluationRequest, PredictedFile, ToCounts
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder, list_runs
 from state_engine.jobs.train_job import training_folder
@@ -33,19 +34,13 @@ DEMO_TITLE = "Demo model on its held-out cells"
 _TRAINING, _PREDICTION, _FILES = "A training", "A prediction", "Two files"
 ROUNDINGS: tuple[ToCounts, ...] = ("poisson", "stochastic", "nearest")
 PARTS: dict[Literal["test", "val"], str] = {"test": "Test cells", "val": "Validation cells (they flatter)"}
-PROFILES: dict[Profile, str] = {
-    "minimal": "Mean expression (seconds)",
-    "full": "Mean expression and differential expression",
-    "vcc2025": "Virtual Cell Challenge 2025",
-    "vcc2026": "Virtual Cell Challenge 2026 (counts)",
-}
 
 
 @dataclass(frozen=True)
 class _Asked:
     """What both kinds of request share."""
 
-    profile: Profile
+    profile: str
     to_counts: ToCounts | None
 
 
@@ -77,25 +72,38 @@ def _start(kind: str, request: dict[str, object], title: str) -> None:
 
 
 def _metrics(key: str) -> _Asked:
-    """The choice of metrics; for the metrics of 2026 also how predictions become counts."""
+    """The choice of metrics; for metrics on counts also how predictions become counts."""
+    known = profiles()
     profile = st.selectbox(
         "Metrics",
-        list(PROFILES),
-        format_func=lambda p: PROFILES[p],
+        list(known),
+        format_func=lambda p: known[p].title + (" (counts)" if known[p].values == "counts" else ""),
         key=f"{key}_profile",
         help="Mean expression: MAE, MSE, Pearson, cosine, discrimination of perturbations. Differential expression needs all cells and takes "
         "minutes on large files. The challenge's metrics follow its rules.",
     )
     rounding: ToCounts | None = None
-    if profile == "vcc2026":
+    if known[profile].values == "counts":
         rounding = st.selectbox(
             "Predictions on the log1p scale become counts by",
             ROUNDINGS,
             key=f"{key}_rounding",
-            help="The metrics of 2026 compare raw counts. The rounding changes them, so it is recorded.",
+            help="These metrics compare raw counts. The rounding changes them, so it is recorded.",
         )
         st.caption("The measured cells must be raw counts.")
     return _Asked(profile, rounding)
+
+
+def _log1p_metrics(key: str) -> str:
+    """The choice of metrics for cells that a prediction wrote: those that compare log1p expression."""
+    known = {name: profile.title for name, profile in profiles().items() if profile.values == "log1p"}
+    return st.selectbox(
+        "Metrics",
+        list(known),
+        format_func=lambda p: known[p],
+        key=key,
+        help="Differential expression needs all cells and takes minutes on large data.",
+    )
 
 
 # ---- a training ----
@@ -130,13 +138,7 @@ def _training() -> None:
     )
     left, right = st.columns(2)
     with left:
-        profile = st.selectbox(
-            "Metrics",
-            [p for p in PROFILES if p != "vcc2026"],
-            format_func=lambda p: PROFILES[p],
-            key="training_profile",
-            help="Differential expression needs all cells and takes minutes on large data.",
-        )
+        profile = _log1p_metrics("training_profile")
     seeds = int(
         right.number_input(
             "Draws of control cells", 1, 5, 1, key="evaluate_seeds",
@@ -204,13 +206,7 @@ def _prediction() -> None:
     picked = st.selectbox(
         "Prediction", ids, index=ids.index(current) if current in ids else 0, format_func=lambda i: known[i], key="evaluate_run"
     )
-    profile = st.selectbox(
-        "Metrics",
-        [p for p in PROFILES if p != "vcc2026"],
-        format_func=lambda p: PROFILES[p],
-        key="prediction_profile",
-        help="Differential expression needs all cells and takes minutes on large data.",
-    )
+    profile = _log1p_metrics("prediction_profile")
     with st.container(horizontal=True):
         if st.button("Evaluate the prediction", type="primary", key="evaluate_start_run", icon=":material/fact_check:"):
             run = RunFolder.open(session.settings(), picked)
@@ -218,12 +214,13 @@ def _prediction() -> None:
         evaluate_demo()
 
 
-def request_of(run: RunFolder, profile: Profile = "minimal") -> EvaluationRequest:
+def request_of(run: RunFolder, profile: str = "minimal") -> EvaluationRequest:
     """The evaluation of a finished prediction against the measured cells that its result holds."""
     result, path = open_run(run), str(run.result)
     files = [PredictedFile(path, "corrected" if from_plain(PredictionRequest, run.request).method == "model" else "prediction")]
     files += [PredictedFile(path, "raw", f"layers/{keys.RAW_LAYER}")] if result.has_raw else []
     files += [PredictedFile(path, "calibrated", f"layers/{keys.CALIBRATED_LAYER}")] if result.has_calibrated else []
+    known = _seen(run, tuple(result.conditions()))
     return EvaluationRequest(
         predicted=tuple(files),
         real=path,
@@ -236,18 +233,19 @@ def request_of(run: RunFolder, profile: Profile = "minimal") -> EvaluationReques
         profile=profile,
         effects=str(run.path) if run.file("observed_means.npz").exists() else "",
         by_kind=True,
-        held_out=_seen(run, tuple(result.conditions())),
+        held_out=known.words if known else "",
+        flatters=known.flatters if known else None,
     )
 
 
-def _seen(run: RunFolder, conditions: tuple[tuple[str, str], ...]) -> str:
-    """What the conditions are to the model, going by its card; "" when that is gone."""
+def _seen(run: RunFolder, conditions: tuple[tuple[str, str], ...]) -> Seen | None:
+    """What the conditions are to the model, going by its card; None without a model, or when its card is gone."""
     asked = from_plain(PredictionRequest, run.request)
     try:
         card = read_card(Path(asked.model))
     except StateError:
-        return ""
-    return seen_words(card, conditions) if asked.method == "model" else ""
+        return None
+    return seen(card, conditions) if asked.method == "model" else None
 
 
 # ---- two files ----

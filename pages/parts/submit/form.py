@@ -13,14 +13,13 @@ from pages.parts import session
 from pages.parts.format import plural
 from pages.parts.widgets import errors_shown
 from state_engine.challenge.counts import CountsOptions, Rounding
-from state_engine.challenge.spec import PRESETS, Rules, load_rules, read_genes, read_targets
+from state_engine.challenge.spec import Rules, known_challenges, load_rules, read_genes, read_targets
 from state_engine.challenge.submit import SubmissionRequest
 from state_engine.config import Settings
 from state_engine.files import write_bytes
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import list_datasets
 
-CHALLENGE = "vcc2025"
 MOST_MB = 64
 """Largest list taken."""
 _ROUNDINGS: dict[Rounding, str] = {
@@ -52,9 +51,10 @@ class Source:
 
 def pick_challenge(before: str, key: str) -> Rules:
     """The challenge to make something for; that of `before` at first."""
-    start = before if before in PRESETS else CHALLENGE
+    known = known_challenges()
+    start = before if before in known else known[0]
     name = st.segmented_control(
-        "Challenge", PRESETS, default=start, key=key, required=True, format_func=lambda n: load_rules(n).title
+        "Challenge", known, default=start, key=key, required=True, format_func=lambda n: load_rules(n).title
     )
     return load_rules(name or start)
 

@@ -13,8 +13,8 @@ from pages.parts.jobs import job_panel
 from pages.parts.submit.form import Source, counts_step, pick_challenge, pick_columns, pick_contexts, sources
 from pages.parts.widgets import go
 from state_engine.challenge import submit as submission
-from state_engine.challenge.score_request import Fdr, RehearsalRequest, ScoreRequest
-from state_engine.challenge.scores import SCORES, TABLE, ContextScores, Scores, metrics_of, number_text, read_scores
+from state_engine.challenge.score_request import RehearsalRequest, ScoreRequest
+from state_engine.challenge.scores import SCORES, TABLE, ContextScores, Scores, number_text, read_scores
 from state_engine.challenge.spec import Rules
 from state_engine.challenge.submit import SubmissionRequest
 from state_engine.data.dataset import Dataset
@@ -22,13 +22,14 @@ from state_engine.errors import StateError
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, get_dataset, list_datasets, receive_upload
+from state_engine.metrics.profile import Fdr
 from state_engine.plain import from_plain, to_plain
 from state_engine.prediction.request import PredictionRequest
 
 _SCORE, _REHEARSE = "A submission", "A rehearsal"
 _FDR: dict[Fdr, str] = {
     "per perturbation": "Within each perturbation (cell-eval 0.8)",
-    "pooled": "Over all perturbations (cell-eval 0.6.6, the scorer of 2025)",
+    "pooled": "Over all perturbations (cell-eval 0.6.6)",
 }
 
 
@@ -63,7 +64,7 @@ def _score_form(run: RunFolder | None) -> None:
     contexts = pick_contexts(source, rules, (), "score")
     counts, controls = counts_step(source, rules, None, "score") if not source.path.endswith(".vcc") else (None, ())
     truth = _truth()
-    training, fdr = _options_2025(rules)
+    training, fdr = _options(rules)
     repairs = ("rename-control",) if rules.controls == "required" else ("drop-controls",)
     asked = SubmissionRequest(
         rules.name, source.path, source.is_run, perturbation, repairs=repairs, context_key=context, contexts=contexts,
@@ -105,20 +106,28 @@ def _truth() -> DataEntry | None:
     return entry
 
 
-def _options_2025(rules: Rules) -> tuple[DataEntry | None, Fdr]:
-    if rules.values == "counts":
+def _options(rules: Rules) -> tuple[DataEntry | None, Fdr]:
+    """The training cells whose mean is the baseline, and the scope of the false discovery rate, where the challenge asks."""
+    with_mean = rules.profile.baseline == "perturbation mean"
+    if not with_mean and not rules.profile.pooled_fdr:
         return None, "per perturbation"
     with st.expander("Baseline and significance"):
-        options: list[DataEntry | None] = [None, *list_datasets(session.settings())]
-        training = st.selectbox(
-            "The mean baseline is the mean of",
-            options,
-            format_func=lambda e: e.name if e else "the measured cells themselves (sees the answer: hard to beat)",
-            key="score_training",
-            help="In a challenge it is the mean of the training cells.",
-        )
-        fdr = st.selectbox("False discovery rate", tuple(_FDR), format_func=lambda f: _FDR[f], key="score_fdr")
+        training = _training() if with_mean else None
+        fdr: Fdr = "per perturbation"
+        if rules.profile.pooled_fdr:
+            fdr = st.selectbox("False discovery rate", tuple(_FDR), format_func=lambda f: _FDR[f], key="score_fdr")
     return training, fdr
+
+
+def _training() -> DataEntry | None:
+    options: list[DataEntry | None] = [None, *list_datasets(session.settings())]
+    return st.selectbox(
+        "The mean baseline is the mean of",
+        options,
+        format_func=lambda e: e.name if e else "the measured cells themselves (sees the answer: hard to beat)",
+        key="score_training",
+        help="In a challenge it is the mean of the training cells.",
+    )
 
 
 # ---- a rehearsal ----
@@ -193,7 +202,7 @@ def _shown(run: RunFolder) -> None:
         return
     _overall(scores, _name_of_source(run))
     if scores.held_out:
-        st.warning(scores.held_out, icon=":material/balance:") if "flatter" in scores.held_out else st.info(scores.held_out)
+        st.warning(scores.held_out, icon=":material/balance:") if scores.doubtful else st.info(scores.held_out)
     for context in scores.contexts:
         _context(scores, context)
     _definitions(scores)
@@ -219,23 +228,25 @@ def _name_of_source(run: RunFolder) -> str:
 
 
 def _overall(scores: Scores, name: str) -> None:
-    year = "2026" if scores.challenge == "vcc2026" else "2025"
+    profile = scores.profile
+    baseline = "mean-response baseline" if profile.baseline == "mean response" else "mean baseline"
     if scores.overall is None:
         st.markdown("#### No overall score: a metric is missing")
         return
-    if year == "2026":
+    if profile.anchor == "replicate":
         st.markdown(f"#### Overall {scores.overall:.3f} of {name}".replace("-", "−"))
         st.caption(
-            "Mean of the scores (2026). 0: the mean-response baseline, 1: a replicate of the measurement. Not a percentage."
+            f"Mean of the scores. 0: the {baseline}, {profile.points:g}: a replicate of the measurement. Not a percentage."
         )
     else:
-        st.markdown(f"#### Overall {scores.overall:.2f} of 100 for {name}")
-        st.caption("100 x mean of the scores (2025), where a score below the baseline counts as 0. 0: the mean baseline.")
+        st.markdown(f"#### Overall {scores.overall:.2f} of {profile.points:g} for {name}")
+        lowest = f", where a score below {profile.lowest:g} counts as {profile.lowest:g}" if profile.lowest is not None else ""
+        st.caption(f"{profile.points:g} x mean of the scores{lowest}. 0: the {baseline}.")
 
 
 def score_table(scores: Scores, context: ContextScores) -> pd.DataFrame:
     """A row a metric, its numbers as text; what does not exist is a dash."""
-    titles = {m.name: f"{m.title} {'↑' if m.more_is_better else '↓'}" for m in metrics_of(scores.challenge)}
+    titles = {m.name: f"{m.title} {'↑' if m.more_is_better else '↓'}" for m in scores.profile.metrics}
     rows = []
     for m in context.metrics:
         row = {
@@ -243,7 +254,7 @@ def score_table(scores: Scores, context: ContextScores) -> pd.DataFrame:
             "Submission": number_text(m.value),
             "Mean baseline": number_text(m.baseline),
         }
-        if scores.challenge == "vcc2026":
+        if scores.profile.anchor == "replicate":
             row["Replicate"] = number_text(m.replicate)
         rows.append(row | {"Score": number_text(m.scaled, 3)})
     return pd.DataFrame(rows)
@@ -262,14 +273,14 @@ def _context(scores: Scores, context: ContextScores) -> None:
     st.markdown("\n".join([*lines, *(f"|{'|'.join(row)}|" for row in rows)]))
     for m in context.metrics:
         if m.reason:
-            st.caption(f"– {next(x.title for x in metrics_of(scores.challenge) if x.name == m.metric)}: {m.reason}")
+            st.caption(f"– {next(x.title for x in scores.profile.metrics if x.name == m.metric)}: {m.reason}")
 
 
 def _definitions(scores: Scores) -> None:
     with st.popover("What these numbers mean", icon=":material/help:"):
-        for metric in metrics_of(scores.challenge):
+        for metric in scores.profile.metrics:
             st.markdown(f"**{metric.title}** `{metric.name}`  \n{metric.meaning}")
-        if scores.challenge == "vcc2026":
+        if scores.profile.anchor == "replicate":
             st.markdown(
                 "**Score**  \n(submission - baseline) / (replicate - baseline). The replicate is one half of the measured cells against "
                 "the other. More than 1 and less than 0 are possible."

@@ -1,37 +1,45 @@
-"""The metrics of each profile: names at the engine, titles, direction and meaning. Plain values only.
+"""The two profiles of the house: "minimal" on mean expression, "full" with differential expression. Plain values only.
 
-Engine: cell-eval2, its second set of definitions (v2) for "minimal" and "full", its first (cell-eval's) for vcc2025. One metric is made
-here, the cosine of effects. Metrics on means need one number a gene and perturbation; metrics on cells need the cells.
+Both use the second definitions of cell-eval2 (v2). One metric is computed here, the cosine of effects.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from state_engine.challenge.scores import VCC2025, VCC2026, Metric
-from state_engine.evaluation.request import Profile
+from state_engine.metrics.profile import Metric, Profile
 
 COSINE: Final = "delta_cosine"
 
 _MEANS: Final = (
-    Metric("expr_mae", "MAE", False, "Mean absolute error of mean expression (log1p) over all genes. 0 is best."),
-    Metric("expr_mse", "MSE", False, "Mean squared error of mean expression (log1p) over all genes. 0 is best."),
+    Metric(
+        "expr_mae", "MAE", False, "Mean absolute error of mean expression (log1p) over all genes. 0 is best.",
+        on="means", in_verdict=True,
+    ),
+    Metric("expr_mse", "MSE", False, "Mean squared error of mean expression (log1p) over all genes. 0 is best.", on="means"),
     Metric(
         "delta_pearson",
         "Pearson",
         True,
         "Correlation of predicted and measured effects (mean expression minus the control's) over all genes. 1 is best; it does not see "
         "effects of the wrong size. It does not exist for an effect that is the same for every gene.",
+        on="means",
+        in_verdict=True,
     ),
-    Metric(COSINE, "Cosine", True, "Cosine of predicted and measured effects over all genes. 1 is best, 0 is unrelated."),
+    Metric(
+        COSINE, "Cosine", True, "Cosine of predicted and measured effects over all genes. 1 is best, 0 is unrelated.", on="means"
+    ),
     Metric(
         "pds_l1",
         "PDS",
         True,
         "Perturbation discrimination: the measured effects of a context are ranked by their distance (L1) to the predicted effect; "
         "1: the right one is nearest, 0.5: chance. It needs two perturbations in a context.",
+        on="means",
+        needs_two=True,
+        in_verdict=True,
     ),
-)
+)  # fmt: skip
 _CELLS: Final = (
     Metric(
         "de_wilcoxon_overlap",
@@ -39,6 +47,7 @@ _CELLS: Final = (
         True,
         "Of the k genes that change significantly in the measurement (FDR < 0.05), the share among the k significant genes with the "
         "largest predicted fold changes. 1 is best.",
+        in_verdict=True,
     ),
     Metric(
         "de_wilcoxon_precision",
@@ -72,28 +81,10 @@ _CELLS: Final = (
         "Area under the precision-recall curve of finding the significant genes by the predicted p-values. 1 is best.",
     ),
 )
-PROFILE_METRICS: Final[dict[Profile, tuple[Metric, ...]]] = {
-    "minimal": _MEANS,
-    "full": (*_MEANS, *_CELLS),
-    "vcc2025": VCC2025,
-    "vcc2026": VCC2026,
+HOUSE: Final = {
+    profile.name: profile
+    for profile in (
+        Profile(_MEANS, "minimal", "Mean expression (seconds)"),
+        Profile((*_MEANS, *_CELLS), "full", "Mean expression and differential expression"),
+    )
 }
-_ON_MEANS_2025: Final = ("mae", "discrimination_score_l1")
-
-
-def on_means(profile: Profile) -> tuple[str, ...]:
-    """Names of the profile's metrics that need mean expression only."""
-    if profile == "vcc2025":
-        return _ON_MEANS_2025
-    return () if profile == "vcc2026" else tuple(m.name for m in _MEANS)
-
-
-def on_cells(profile: Profile) -> tuple[str, ...]:
-    """Names of the profile's metrics that need cells."""
-    known = on_means(profile)
-    return tuple(m.name for m in PROFILE_METRICS[profile] if m.name not in known)
-
-
-def metric(profile: Profile, name: str) -> Metric:
-    """A metric of a profile by name."""
-    return next(m for m in PROFILE_METRICS[profile] if m.name == name)
