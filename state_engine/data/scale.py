@@ -25,6 +25,12 @@ SAMPLE_CELLS = 2_000  # most cells looked at to decide the scale
 SAMPLE_VALUES = 10_000_000
 SAMPLE_PIECES = 20
 ALIKE = 0.01  # coefficient of variation of row sums that count as one depth
+STEP_CELLS = 200  # cells whose values are compared with multiples of their smallest
+STEP_VALUES = 8  # distinct values a cell needs for that
+MULTIPLES = 100  # larger multiples are within rounding of a whole number anyway
+STEPPED = 0.95  # share of a cell's values that must be whole multiples
+LEAST_DEPTH = 10.0  # sums below are those of fractions, for which a logarithm makes no difference
+NEARLY_WHOLE = 0.9  # share of values next to a whole number that speaks of corrected counts
 
 
 @dataclass(frozen=True)
@@ -160,24 +166,95 @@ def _from_evidence(values: np.ndarray, row_of: np.ndarray | None, n_rows: int, m
     if marked:
         evidence.append("The file carries scanpy's log1p mark.")
     sums = _depths(values, row_of, n_rows)
-    depth = sums.get("expm1")
-    if depth:
+    depth = sums.get("expm1", 0.0)
+    if depth >= LEAST_DEPTH:
         evidence.append(f"Every cell sums to about {depth:,.0f} once the log1p is undone.")
         return ScaleDecision("log1p", tuple(evidence), depth=depth)
     if "plain" in sums:
         evidence.append(f"Every cell sums to about {sums['plain']:,.0f}: normalised, but no logarithm was taken.")
         return _neither(tuple(evidence), "Apply scanpy.pp.log1p and save again.")
+    if "expm1 twice" in sums:
+        evidence.append(
+            f"Every cell sums to about {sums['expm1 twice']:,.0f} once two logarithms are undone: log1p was taken twice."
+        )
+        return _neither(tuple(evidence), UNDONE["expm1 twice"][1])
     for base in ("log2", "log10"):
         if base in sums:
             evidence.append(
                 f"Every cell sums to about {sums[base]:,.0f} once a {base}(x + 1) is undone: not the natural logarithm."
             )
             return _neither(tuple(evidence), f"Multiply by ln({base[3:]}) = {np.log(float(base[3:])):.4f} and save again.")
+    other = _other_transformation(values, row_of, n_rows)
+    if other is not None:
+        return _neither((*evidence, other[0]), other[1])
     if values.max() < LOG1P_MAX:
         evidence.append(f"Fractions below {LOG1P_MAX:g} are what log1p gives; the cells share no depth.")
         return ScaleDecision("log1p", tuple(evidence))
     evidence.append("That is too large for log1p and not whole as counts are (corrected counts, CPM, or TPM?).")
     return _neither(tuple(evidence), "Use a matrix of counts or log1p values, or set the scale yourself if you know it.")
+
+
+# how values may be undone -> what they then were, and the way back
+UNDONE: dict[str, tuple[str, str]] = {
+    "expm1": ("log1p of normalised counts", ""),
+    "plain": ("normalised, but no logarithm was taken", "Apply scanpy.pp.log1p and save again."),
+    "expm1 twice": ("log1p was taken twice", "Apply numpy.expm1 once and save again."),
+    "square": ("square roots of counts", "Square them, then normalise and apply scanpy.pp.log1p, and save again."),
+    "log2": ("log2(x + 1), not the natural logarithm", f"Multiply by ln(2) = {np.log(2):.4f} and save again."),
+    "log10": ("log10(x + 1), not the natural logarithm", f"Multiply by ln(10) = {np.log(10):.4f} and save again."),
+}
+
+
+def _other_transformation(values: np.ndarray, row_of: np.ndarray | None, n_rows: int) -> tuple[str, str] | None:
+    """Return what the values are instead of log1p, and the way back, where there is evidence; None where there is none.
+
+    Counts have a smallest step, and what was made of them keeps it: in each cell, the undone values are whole multiples of the smallest.
+    Only the right way of undoing shows it, whatever the depth and however few genes there are.
+    """
+    if values.max() <= 1:
+        return "All values lie between 0 and 1: fractions, or scaled to that range.", "Use counts or log1p values."
+    near = float(np.mean(np.abs(values - np.rint(values)) < 1e-3))
+    if near > NEARLY_WHOLE:
+        return f"{near:.0%} of the values are nearly whole: corrected counts.", "Round them to counts, or use the counts."
+    if row_of is None:
+        return None
+    shares = _step_shares(values, row_of, n_rows)
+    if not shares or shares["expm1"] >= STEPPED:
+        return None
+    best = max(shares, key=lambda way: shares[way])
+    if shares[best] < STEPPED:
+        return None
+    what, fix = UNDONE[best]
+    return f"In each cell, the values are whole multiples of the smallest once they are undone so: {what}.", fix
+
+
+def _undone(values: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the values under each way of undoing; those that would overflow are left out."""
+    found = {"plain": values, "expm1": np.expm1(values), "square": values**2}
+    found |= {"log2": np.exp2(values) - 1, "log10": 10.0**values - 1}
+    if values.max() < 4:
+        found["expm1 twice"] = np.expm1(np.expm1(values))
+    return found
+
+
+def _step_shares(values: np.ndarray, row_of: np.ndarray, n_rows: int) -> dict[str, float]:
+    """Return, for each way of undoing, the median over cells of the share of values that are whole multiples of the smallest."""
+    if values.max() > 50:
+        return {}
+    shares: dict[str, list[float]] = {way: [] for way in UNDONE}
+    order = np.argsort(row_of, kind="stable")
+    edges = np.searchsorted(row_of[order], np.arange(n_rows + 1))
+    for cell in np.linspace(0, n_rows - 1, min(n_rows, STEP_CELLS)).astype(int).tolist():
+        own = values[order[edges[cell] : edges[cell + 1]]]
+        own = own[own > 0]
+        if len(np.unique(own)) < STEP_VALUES:
+            continue
+        for way, plain in _undone(own).items():
+            multiples = plain / plain.min()
+            small = multiples[multiples < MULTIPLES]
+            # float32 keeps seven digits; the tolerance grows with the multiple
+            shares[way].append(float(np.mean(np.abs(small - np.rint(small)) < 2e-3 * np.maximum(small, 1))))
+    return {way: float(np.median(found)) for way, found in shares.items() if len(found) >= 5}
 
 
 def _neither(evidence: tuple[str, ...], fix: str) -> ScaleDecision:
@@ -191,6 +268,8 @@ def _depths(values: np.ndarray, row_of: np.ndarray | None, n_rows: int) -> dict[
     undone = {"plain": values}
     if values.max() < 50:
         undone |= {"expm1": np.expm1(values), "log2": np.exp2(values) - 1, "log10": 10.0**values - 1}
+    if values.max() < 4:
+        undone["expm1 twice"] = np.expm1(np.expm1(values))
     found = {}
     for name, plain in undone.items():
         sums = np.bincount(row_of, weights=plain, minlength=n_rows)

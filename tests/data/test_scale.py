@@ -114,3 +114,38 @@ def test_another_depth_is_noted(tmp_path: Path) -> None:
     made.X = sp.csr_matrix(np.log1p(counts() / np.maximum(counts().sum(1, keepdims=True), 1) * 2_000).astype(np.float32))
     data = open_dataset(write(made, tmp_path / "x.h5ad"))
     assert any("normalised to 2,000 per cell" in n for n in data.notes)
+
+
+# ---- transformations that look like log1p ----
+
+COUNTS = np.random.default_rng(3).negative_binomial(0.4, 0.12, size=(80, 300)).astype(float)
+LIBRARY = COUNTS / COUNTS.sum(axis=1, keepdims=True)
+TRANSFORMED = {
+    "twice": (np.log1p(np.log1p(LIBRARY * 1e4)), "log1p was taken twice"),
+    "twice, few genes": (np.log1p(np.log1p(LIBRARY * 1e4))[:, ::4], "log1p was taken twice"),
+    "square roots": (np.sqrt(COUNTS), "square roots of counts"),
+    "normalised, few genes": ((LIBRARY * 50)[:, ::4], "no logarithm was taken"),
+    "log2, few genes": (np.log2(LIBRARY * 1e4 + 1)[:, ::4], "log2"),
+    "fractions": (LIBRARY, "normalised, but no logarithm"),
+    "0 to 1": (np.log1p(LIBRARY * 1e4) / np.log1p(LIBRARY * 1e4).max(), "between 0 and 1"),
+    "corrected counts": (np.where(COUNTS > 0, np.minimum(COUNTS, 14) + 1e-4, 0), "nearly whole"),
+}
+
+
+def decided(values: np.ndarray) -> ScaleDecision:
+    stored = sp.coo_matrix(values.astype(np.float32))
+    return decide_scale(stored.data, stored.row, len(values))
+
+
+@pytest.mark.parametrize("name", TRANSFORMED)
+def test_other_transformations_are_named(name: str) -> None:
+    values, words = TRANSFORMED[name]
+    decision = decided(values)
+    assert decision.scale is None and words in " ".join(decision.evidence) and decision.fix
+
+
+@pytest.mark.parametrize(
+    "values", [np.log1p(LIBRARY * 1e4), np.log1p(LIBRARY * 1e4)[:, ::4], np.log1p(COUNTS), np.log1p(LIBRARY * 500)]
+)
+def test_log1p_stays_log1p(values: np.ndarray) -> None:
+    assert decided(values).scale == "log1p"

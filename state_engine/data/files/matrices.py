@@ -246,7 +246,10 @@ def _read_csr(group: h5py.Group, facts: MatrixFacts, wanted: np.ndarray, pointer
             keep = shift + np.arange(to.stop - to.start)
             indices[to], data[to] = group["indices"][low:high][keep], group["data"][low:high][keep]
     _check_positions(indices, facts.width, facts.name)
-    return sp.csr_matrix((data, indices, indptr), shape=(len(wanted), facts.width))
+    rows = sp.csr_matrix((data, indices, indptr), shape=(len(wanted), facts.width))
+    # a position may be stored several times (files put together from pieces): its value is the sum, before anybody takes a logarithm
+    rows.sum_duplicates()
+    return rows
 
 
 def _read_csc(group: h5py.Group, facts: MatrixFacts, wanted: np.ndarray) -> sp.csr_matrix:
