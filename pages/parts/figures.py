@@ -1,4 +1,4 @@
-"""How every figure is shown: title, plot, caption with method and n, saved as SVG or PNG, its data as CSV."""
+"""Show a figure with its title, a caption with method and n, and buttons that save it as SVG or PNG and its data as CSV."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def show_figure(
     modes: Sequence[Literal["points", "box", "lasso"]] = ("lasso", "box"),
     chart: str = "",
 ) -> Any:
-    """Shows a figure with all that belongs to it and returns the selection when there is one.
+    """Show a figure with title, caption and buttons; return the selection, or None where points cannot be selected.
 
     Args:
         figure: what is drawn; its size and fonts come from here and from the theme.
-        key: unique on the page; file names are made of it.
-        title: what a biologist calls it.
+        key: unique on the page; also the name of saved files.
+        title: what the figure shows, in a biologist's words.
         caption: method and n.
-        table: makes the data behind the figure, only when asked for.
+        table: returns the data of the figure; called when the user downloads them.
         height: in pixels.
-        selectable: points can be chosen; the page then runs again.
-        on_select: called first when points were chosen (implies `selectable`); the event is in the session under KEY[_CHART]_plot.
-        modes: how points can be chosen.
-        chart: tells this drawing from others of the same figure: a new value makes the browser forget its selection and zoom.
+        selectable: points can be selected; the page then runs again.
+        on_select: called before the page runs again (implies `selectable`); the event is in the session under KEY[_CHART]_plot.
+        modes: the ways to select points.
+        chart: a new value makes the browser forget selection and zoom of the figure.
     """
     selectable = selectable or on_select is not None
     # the axis titles and legend carry the words, so a figure without a title fits a paper as it is; the buttons lie above the plot
@@ -89,7 +89,7 @@ def _config(key: str, form: str, selectable: bool) -> dict[str, Any]:
 
 
 def square(figure: go.Figure, x: str = "UMAP 1", y: str = "UMAP 2") -> go.Figure:
-    """A square plot without grid and ticks, as embeddings are drawn."""
+    """Make a plot square, without grid and ticks, as is usual for embeddings; return it."""
     figure.update_xaxes(title={"text": x, "font": {"size": 11}}, **PLAIN_AXES)
     figure.update_yaxes(title={"text": y, "font": {"size": 11}}, scaleanchor="x", scaleratio=1, **PLAIN_AXES)
     figure.update_layout(legend={"itemsizing": "constant", "title": {"text": ""}})

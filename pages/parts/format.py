@@ -1,4 +1,4 @@
-"""How numbers, times and states are written, the same on every page."""
+"""Write numbers, times and states the same way on every page."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _STATES = {
 
 
 def state_words(state: str) -> str:
-    """A job's state as a person says it."""
+    """Return the state of a job in words."""
     return _STATES.get(state, state)
 
 
 def age(created: str) -> str:
-    """How long ago an ISO time was: 'just now', '5 min ago', '3 h ago', or its date."""
+    """Return the time since an ISO date: 'just now', '5 min ago', '3 h ago', or its date."""
     then = datetime.fromisoformat(created)
     seconds = (datetime.now(UTC) - then.astimezone(UTC)).total_seconds()
     if seconds < 60:
@@ -34,7 +34,7 @@ def age(created: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time: '8 s', '3 min', '2 h'."""
+    """Return a length of time: '8 s', '3 min', '2 h'."""
     if seconds < 1:
         return "under 1 s"
     if seconds < 90:
@@ -45,7 +45,7 @@ def duration(seconds: float) -> str:
 
 
 def size(n_bytes: float) -> str:
-    """A number of bytes in the unit that reads best."""
+    """Return a number of bytes in the largest unit that keeps it above 1."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(n_bytes) < 1000:
             return f"{n_bytes:.0f} {unit}" if unit in ("B", "kB") else f"{n_bytes:.1f} {unit}"
@@ -54,12 +54,12 @@ def size(n_bytes: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p-value: 1.2e-5, or 0.031."""
+    """Return a p-value: 1.2e-05, or 0.031."""
     if math.isnan(p):
         return "n/a"
     return f"{p:.1e}" if p < 0.001 else f"{p:.3f}"
 
 
 def plural(n: int, one: str, many: str | None = None) -> str:
-    """'1 cell', '1,204 cells'."""
+    """Return a number with its noun: '1 cell', '1,204 cells'."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"

@@ -1,4 +1,4 @@
-"""What a trained model is worth: its scores on cells it has never seen beside what needs no model, and how far to believe it."""
+"""Show the scores of a trained model on held-out cells beside baselines, and its calibration."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _ORIGINS = {
 
 
 def worth(card: ModelCard) -> None:
-    """Verdict, held-out conditions and calibration of a model that was trained here."""
+    """Show verdict, held-out conditions and calibration of a model that was trained here."""
     verdict(card)
     _conditions(card)
     _calibration(card)
 
 
 def verdict(card: ModelCard) -> None:
-    """Scores on cells it has never seen, beside what needs no model, and in words where the model is worse."""
+    """Show the scores on held-out cells beside the baselines, and say where the model is worse."""
     scores = card.training.scores
     if "mae_corrected" not in scores:
         st.info("No cells were kept for testing, so nothing shows how good this model is.", icon=":material/info:")
@@ -57,7 +57,7 @@ def verdict(card: ModelCard) -> None:
 
 
 def verdict_words(scores: dict[str, float]) -> str:
-    """Whether the model is worth more than no model, a few sentences with numbers."""
+    """Return a few sentences with numbers: is the model better than each baseline, and in how many conditions not?"""
     ours = scores["mae_corrected"]
     found = []
     for name, words in (("mean", "the mean effect of the other contexts"), ("none", "predicting no change")):
@@ -67,10 +67,10 @@ def verdict_words(scores: dict[str, float]) -> str:
         worse = [b for b, s in blocks(scores).items() if s.get("mae_corrected", 0.0) > s.get(f"mae_{name}", float("inf"))]
         counted = len([b for b in blocks(scores).values() if f"mae_{name}" in b])
         if abs(ours - other) <= TIE * other:
-            said = f"**No better than {words}**"
+            outcome = f"**No better than {words}**"
         else:
-            said = f":red[**Worse than {words}**]" if ours > other else f":green[**Better than {words}**]"
-        text = f"{said}: MAE {ours:.4f} against {other:.4f}"
+            outcome = f":red[**Worse than {words}**]" if ours > other else f":green[**Better than {words}**]"
+        text = f"{outcome}: MAE {ours:.4f} against {other:.4f}"
         if counted > 1:
             text += f"; worse in {len(worse)} of {counted:,} conditions" if worse else f"; in all {counted:,} conditions"
             text += f" ({listed(worse, 3)})" if worse else ""
@@ -81,7 +81,7 @@ def verdict_words(scores: dict[str, float]) -> str:
 
 
 def blocks(scores: dict[str, float]) -> dict[str, dict[str, float]]:
-    """Scores of each held-out condition: "NK x TNF" -> metric -> value."""
+    """Return the scores of each held-out condition: "NK x TNF" -> metric -> value."""
     found: dict[str, dict[str, float]] = {}
     for name, value in scores.items():
         block, colon, metric = name.rpartition(": ")
@@ -124,7 +124,7 @@ def _calibration(card: ModelCard) -> None:
 
 
 def calibration_words(found: Calibration) -> str:
-    """The weights in plain words, and whether mixing helped where it was measured."""
+    """Return the weights in words, and whether the mixture is closer to the measurement than its parts."""
     text = (
         f"The calibrated prediction takes **{found.paired:.2f}** of the model's own effect and **{found.mean:.2f}** of the perturbation's mean "
         "effect in the other contexts it was trained on. "
@@ -143,7 +143,7 @@ def calibration_words(found: Calibration) -> str:
 
 
 def fit_words(found: Calibration) -> str:
-    """What a calibration was fitted on, in a sentence or three."""
+    """Return what a calibration was fitted on, in a few sentences."""
     text = (
         f"Fitted by least squares on {plural(found.conditions, 'condition')} ({plural(found.cells, 'measured cell')}), {_ORIGINS[found.origin]}: "
         f"{listed(found.perturbations, 4)} in {listed(found.contexts, 4)}. Each weight lies between {found.lowest:g} and {found.highest:g} "

@@ -1,4 +1,7 @@
-"""Colours with one meaning each, everywhere: see the legend texts. Colour-blind safe (Okabe-Ito; then a list of the same spirit)."""
+"""The colours of all pages, each with one meaning. Safe for colour-blind readers: Okabe-Ito up to 8 categories, then a longer list.
+
+Vermilion: predicted, up. Blue: observed, down. Grey: control, not significant. MISSING is never a colour of zero.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ _MORE = (
 
 
 def categories(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each name. The order is alphabetical, so a name keeps its colour between pages and runs of the same data."""
+    """Return a colour for each name.
+
+    Names are ordered alphabetically, so that one keeps its colour between pages and runs of the same data.
+    """
     ordered = sorted(set(names))
     wheel = _OKABE_ITO if len(ordered) <= len(_OKABE_ITO) else (*_OKABE_ITO, *_MORE)
     return {name: wheel[i % len(wheel)] for i, name in enumerate(ordered)}

@@ -1,4 +1,4 @@
-"""The map of cells as a plotly figure. Pure functions of arrays: no Streamlit, no files.
+"""Draw the map of cells with plotly, from arrays: no Streamlit, no files.
 
 Points are sent as float32 arrays without text. Categories are drawn in random order (in slices: each slice holds some of every
 category), expression with the highest values on top, so that neither the order of the file nor the size of a group decides what
@@ -32,7 +32,7 @@ Points = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Look:
-    """How points look: `size` in pixels, `opacity` 0 to 1, `ink` the colour of arrows and outlines."""
+    """The look of points: `size` in pixels, `opacity` from 0 to 1, `ink` for the colour of arrows and outlines."""
 
     size: float
     opacity: float
@@ -40,7 +40,7 @@ class Look:
 
 
 def look(n: int, dark: bool) -> Look:
-    """Smaller and more transparent points the more there are."""
+    """Return the look for n points: the more points, the smaller and the more transparent."""
     return Look(
         size=float(np.clip(9.5 - 1.55 * np.log10(max(n, 10)), 2.5, 7)),
         opacity=float(np.clip(1.45 - 0.22 * np.log10(max(n, 10)), 0.45, 0.9)),
@@ -58,12 +58,12 @@ def category_map(
     style: Look,
     chosen: NDArray[np.bool_] | None = None,
 ) -> go.Figure:
-    """Cells coloured by a category.
+    """Return the map with cells coloured by a category.
 
     Args:
         xy: (n, 2) UMAP units.
         groups, codes: names of the categories and (n,) the category of each point.
-        detail, detail_codes: a second category, said when hovering.
+        detail, detail_codes: a second category, shown on hover.
         colours: category -> colour.
         style: size and opacity.
         chosen: (n,) True for points in the selection; the others fade. None: no selection.
@@ -106,7 +106,7 @@ def value_map(
     chosen: NDArray[np.bool_] | None = None,
     low: float = 0.0,
 ) -> go.Figure:
-    """Cells coloured by a number, the highest on top; cells without a value in light grey below them.
+    """Return the map with cells coloured by a number, the highest on top; cells without a value lie below in light grey.
 
     Args:
         xy: (n, 2) UMAP units.
@@ -129,7 +129,7 @@ def value_map(
                 **_selected(None if chosen is None else chosen[missing], style),
             )
         )  # fmt: skip
-    order = known[np.argsort(values[known], kind="stable")]
+    order = known[np.argsort(values[known], kind="stable")]  # plotly draws later points on top
     figure.add_trace(
         kind(
             x=xy[order, 0],
@@ -155,7 +155,7 @@ def value_map(
 
 
 def top_of(values: NDArray[np.float32]) -> float:
-    """Where the colours of a number end: its 99.5th percentile, so that a few extreme cells do not take them all."""
+    """Return the end of the colour scale: the 99.5th percentile, so that a few extreme cells do not take up the scale."""
     known = values[np.isfinite(values)]
     if not len(known) or not known.max() > 0:
         return 1.0
@@ -164,9 +164,13 @@ def top_of(values: NDArray[np.float32]) -> float:
 
 
 def add_arrows(figure: go.Figure, start: Points, end: Points, ink: str, weight: NDArray[np.integer] | None = None) -> None:
-    """Lines from `start` to `end`, each (m, 2) UMAP units; with `weight` (arrows behind each, for hovering) they get heads."""
+    """Add a line from each row of `start` to that of `end`, both (m, 2) in UMAP units.
+
+    With `weight`, the number of cells that each arrow averages, the lines get heads and show it on hover.
+    """
     if not len(start):
         return
+    # one trace for all lines: a NaN after each pair of points lifts the pen
     gap = np.full(len(start), np.nan, np.float32)
     x = np.column_stack([start[:, 0], end[:, 0], gap]).ravel().astype(np.float32)
     y = np.column_stack([start[:, 1], end[:, 1], gap]).ravel().astype(np.float32)
@@ -204,18 +208,19 @@ def add_arrows(figure: go.Figure, start: Points, end: Points, ink: str, weight: 
 
 
 def add_outline(figure: go.Figure, polygon: Points, ink: str) -> None:
-    """The line around a selection, (k, 2) corners in UMAP units."""
+    """Add the line around a selection, given by (k, 2) corners in UMAP units."""
     path = "M" + "L".join(f"{x:.4g},{y:.4g}" for x, y in polygon) + "Z"
     figure.add_shape(type="path", path=path, line={"color": ink, "width": 1.2, "dash": "dot"}, fillcolor="rgba(0,0,0,0)")
 
 
 def inside(xy: Points, polygon: Points) -> NDArray[np.bool_]:
-    """(n,) True for points within a closed polygon of (k, 2) corners; crossings are counted, so loops cut holes."""
+    """Return (n,) True for points inside a closed polygon of (k, 2) corners; where the polygon crosses itself, loops are holes."""
     found = np.zeros(len(xy), bool)
     if len(polygon) < 3:
         return found
     x, y = xy[:, 0].astype(np.float64), xy[:, 1].astype(np.float64)
     previous = polygon[-1].astype(np.float64)
+    # a point is inside when a ray to its left crosses an odd number of edges
     for corner in polygon.astype(np.float64):
         crosses = (corner[1] > y) != (previous[1] > y)
         if crosses.any():
@@ -227,14 +232,14 @@ def inside(xy: Points, polygon: Points) -> NDArray[np.bool_]:
 
 
 def _slices(codes: NDArray[np.integer], second: NDArray[np.integer]) -> list[NDArray[np.int64]]:
-    """Positions in random order, cut into slices, each slice into pieces of one category and one second category."""
-    rng = np.random.default_rng(0)
+    """Return positions in random order, cut into slices, and each slice into pieces of one category and one second category."""
+    rng = np.random.default_rng(0)  # the same picture each time the page runs
     both = codes.astype(np.int64) * (int(second.max(initial=0)) + 1) + second
     n_pairs = max(1, len(np.unique(both)))
     pieces = []
     for part in np.array_split(rng.permutation(len(codes)), int(np.clip(MOST_TRACES // n_pairs, 1, 6))):
         order = part[np.argsort(both[part], kind="stable")]
-        cuts = np.flatnonzero(np.diff(both[order])) + 1
+        cuts = np.flatnonzero(np.diff(both[order])) + 1  # where the pair of categories changes
         found = [piece for piece in np.split(order, cuts) if len(piece)]
         pieces += [found[i] for i in rng.permutation(len(found))]
     return pieces
@@ -260,7 +265,7 @@ def _framed(figure: go.Figure) -> go.Figure:
 
 
 def fix_ranges(figure: go.Figure, everything: Points) -> None:
-    """The window shows all cells of the projection, whatever the filters leave."""
+    """Set the axes to show all cells of the projection, so that filters do not move the map."""
     low, high = everything.min(axis=0), everything.max(axis=0)
     pad = 0.04 * float((high - low).max())
     middle, half = (low + high) / 2, float((high - low).max()) / 2 + pad

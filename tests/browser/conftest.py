@@ -1,75 +1,29 @@
-"""The app as users have it: a server of its own with an empty home, and Chromium."""
+"""A server for each file of tests, and a page of Chromium for each test."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-from state_engine.config import Settings
-from state_engine.jobs import local
-
-ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox", "--disable-dev-shm-usage", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic",
-    "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-IDLE = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running app: where it answers and where it keeps things."""
-
-    address: str
-    settings: Settings
-    process: int
+from tests.browser.app import CHROMIUM, Server, chromium, running_app
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed")
-    with sync_playwright() as playwright:
-        instance = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as instance:
         yield instance
-        instance.close()
 
 
 @pytest.fixture(scope="module")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Server]]:
     """Starts servers that end with the module's tests, their workers too."""
-    running: list[tuple[subprocess.Popen[bytes], Settings]] = []
-
-    def start() -> Server:
-        home = tmp_path_factory.mktemp("home")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-        environment = os.environ | {"STATE_EXPLORER_HOME": str(home)}
-        with (home / "server.log").open("wb") as log:
-            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-        running.append((process, Settings(home)))
-        _wait_until_healthy(f"http://127.0.0.1:{port}/_stcore/health", process)
-        return Server(f"http://127.0.0.1:{port}", Settings(home), process.pid)
-
-    yield start
-    for process, settings in running:
-        process.terminate()
-        process.wait(timeout=20)
-        local.stop_worker(settings)
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(running_app(tmp_path_factory.mktemp("home")))
 
 
 @pytest.fixture(scope="module")
@@ -83,55 +37,3 @@ def page(browser: Browser, server: Server) -> Iterator[Page]:
     context.set_default_timeout(60_000)
     yield context.new_page()
     context.close()
-
-
-def _wait_until_healthy(address: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the server ended"
-        try:
-            with urllib.request.urlopen(address, timeout=1):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError("the server did not start")
-
-
-def settle(page: Page) -> None:
-    """Until the script has run and nothing is a placeholder any more."""
-    page.wait_for_timeout(250)
-    page.wait_for_selector(IDLE)
-    page.wait_for_function("document.querySelectorAll('[data-testid=stSkeleton]').length === 0")
-
-
-def press(page: Page, key: str) -> None:
-    """Click the button of a Streamlit key and wait for what it does."""
-    page.click(f".st-key-{key} button")
-    settle(page)
-
-
-def pick(page: Page, key_start: str, names: list[str]) -> None:
-    """Choose options of a multiselect by typing."""
-    box = page.locator(f"[class*='st-key-{key_start}'] input").first
-    for name in names:
-        box.fill(name)
-        page.locator("[data-testid=stSelectboxVirtualDropdown] li, [role=option]").first.wait_for()
-        page.keyboard.press("Enter")
-        settle(page)
-    page.keyboard.press("Escape")
-    page.locator("h1").first.click()  # the list of options lies over what is below it until it loses the focus
-    settle(page)
-
-
-def no_errors(page: Page) -> None:
-    """No error box, no traceback, no page that is missing."""
-    assert page.locator("[data-testid=stAlertContentError]").count() == 0, page.inner_text("body")[:3000]
-    assert page.locator("[data-testid=stException]").count() == 0, page.inner_text("body")[:3000]
-
-
-def keep_picture(page: Page, name: str) -> None:
-    """A screenshot into the folder named by STATE_EXPLORER_PICTURES, for looking at; none without it."""
-    folder = os.environ.get("STATE_EXPLORER_PICTURES")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=False)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page
 
-from tests.browser.conftest import Server, keep_picture, no_errors, press, settle
+from tests.browser.app import Server, keep_picture, no_errors, press, settle
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.browser.conftest import Server, keep_picture, no_errors, press, settle
+from tests.browser.app import Server, keep_picture, no_errors, press, settle
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 FIGURES = (".st-key-figure_evaluation_conditions .js-plotly-plot", ".st-key-figure_evaluation_effects .js-plotly-plot")

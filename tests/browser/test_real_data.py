@@ -17,7 +17,7 @@ from state_engine.data.splits.apply import apply_plan
 from state_engine.data.splits.plan import SplitPlan, ZeroShot
 from state_engine.train.fit import train_transition
 from state_engine.train.request import TrainRequest
-from tests.browser.conftest import Server, keep_picture, no_errors, pick, press, settle
+from tests.browser.app import Server, keep_picture, no_errors, pick, press, settle
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 HELD_OUT = "CD14+Mono"

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page
 
 from state_engine.jobs.store import JobStore
 from state_engine.library.datasets import DEMO_PATH
-from tests.browser.conftest import ROOT, Server, keep_picture, no_errors, pick, press, settle
+from tests.browser.app import ROOT, Server, keep_picture, no_errors, pick, press, settle
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PAGES = ("", "data", "models", "predict", "runs", "explore", "genes", "attention", "submit")

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from state_engine.library.datasets import DEMO_PATH
-from tests.browser.conftest import Server, keep_picture, no_errors, pick, press, settle
+from tests.browser.app import Server, keep_picture, no_errors, pick, press, settle
 
 pytestmark = [
     pytest.mark.browser,

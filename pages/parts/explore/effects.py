@@ -35,6 +35,7 @@ def effect_table(run: RunFolder, result: Result) -> None:
         table,
         hide_index=True,
         key="effect_table",
+        placeholder="n/a",
         height=min(38 + 35 * len(table), 400),
         column_config={
             "perturbation": st.column_config.TextColumn("Perturbation", pinned=True),
