@@ -38,6 +38,7 @@ class About:
         metavar: stands for the value in the help.
         least, most: smallest and largest value.
         above, below: bounds that are not admitted themselves.
+        offered: largest value that a form offers; None for `most`.
         choices: the values admitted; by default those of a Literal.
         none: the word for None on the command line; "" when None cannot be written.
         commas: a tuple is one word, its items separated by commas, instead of an option for each.
@@ -54,6 +55,7 @@ class About:
     most: float | None = None
     above: float | None = None
     below: float | None = None
+    offered: float | None = None
     choices: tuple[str, ...] = ()
     none: str = ""
     commas: bool = False
@@ -68,17 +70,21 @@ class Part:
 
     Args:
         prefix: before the names of its options, as "truth-".
+        of: whose they are, for their help, as "of the measured cells".
         flag: of those of its fields that name none: SET, or "" for their own names.
         flags: field -> flag, in place of its own; None for no option.
         switch: of a part that may be None: the field whose option makes it present; "": any of them does.
         always: fields that a command names even at their default.
+        needed: fields that the command line asks for though they have a default.
     """
 
     prefix: str = ""
+    of: str = ""
     flag: str = ""
     flags: Mapping[str, str | None] = field(default_factory=dict)
     switch: str = ""
     always: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
 
 
 def about(help: str = "", **more: Any) -> dict[str, About]:
@@ -91,9 +97,14 @@ def option(default: Any, help: str = "", **more: Any) -> Any:
     return field(default=default, metadata=about(help, **more))
 
 
-def part(default: Any = MISSING, **more: Any) -> Any:
-    """Return a dataclass field that holds a dataclass; `more` are fields of `Part`."""
-    return field(default=default, metadata={"part": Part(**more)})
+def within(**more: Any) -> dict[str, Part]:
+    """Return the metadata of a needed field that holds a dataclass; `more` are fields of `Part`."""
+    return {"part": Part(**more)}
+
+
+def part(default: Any, **more: Any) -> Any:
+    """Return a field that holds a dataclass, with a default; `more` are fields of `Part`."""
+    return field(default=default, metadata=within(**more))
 
 
 @dataclass(frozen=True)
@@ -138,6 +149,11 @@ class Option:
         return self.default is MISSING
 
     @property
+    def bare(self) -> bool:
+        """Its flag takes no value."""
+        return self.kind is bool and not self.optional
+
+    @property
     def turns(self) -> bool:
         """The value that the flag of a bool gives."""
         return not self.default if self.about.turns is None else self.about.turns
@@ -159,10 +175,11 @@ def _options(cls: type, where: str, outer: Part, optional_part: str) -> Iterator
         path, (hint, optional) = where + one.name, _without_none(hints[one.name])
         if _is_part(hint):
             inner = one.metadata.get("part", Part())
-            inner = replace(inner, prefix=outer.prefix + inner.prefix, flag=inner.flag or outer.flag)
+            inner = replace(inner, prefix=outer.prefix + inner.prefix, flag=inner.flag or outer.flag, of=inner.of or outer.of)
             yield from _options(hint, f"{path}.", inner, path if optional else optional_part)
             continue
         text = one.metadata.get("about", About())
+        text = replace(text, help=f"{outer.of}: {text.help}") if outer.of else text
         many = get_origin(hint) is tuple
         kind = get_args(hint)[0] if many else hint
         if get_origin(kind) is Literal:
@@ -174,9 +191,9 @@ def _options(cls: type, where: str, outer: Part, optional_part: str) -> Iterator
             flag = f"--{outer.prefix}{'no-' * off}{one.name.replace('_', '-')}"
         elif flag not in (None, SET) and one.name not in outer.flags:
             flag = f"--{outer.prefix}{flag.removeprefix('--')}"
-        yield Option(
-            path, text, flag, kind, many, optional, one.default, optional_part, outer.switch == one.name, one.name in outer.always
-        )
+        default = MISSING if one.name in outer.needed else one.default
+        switch, always = outer.switch == one.name, one.name in outer.always
+        yield Option(path, text, flag, kind, many, optional, default, optional_part, switch, always)
 
 
 def option_of(request: type, path: str) -> Option:
@@ -203,28 +220,26 @@ def _without_none(hint: Any) -> tuple[Any, bool]:
 
 def check(request: Any, error: type[StateError] = ConfigError) -> None:
     """Raise `error` where fields of a request lie outside their bounds or choices; for `__post_init__`. Parts check themselves."""
-    wrong: dict[str, list[str]] = {}
+    wrong: dict[str, list[str]] = {}  # what the value must do -> the fields that do not
+    values, known = [], []
     for one in options_of(type(request)):
-        if "." in one.path:
-            continue
-        value = getattr(request, one.name)
+        value = getattr(request, one.name) if "." not in one.path else None
         for item in (value or ()) if one.many else (value,):
-            rule = _broken(one, item)
-            if rule:
-                wrong.setdefault(rule, []).append(f"{one.name} is {item!r}")
-    if wrong:
-        rules = [f"{', '.join(said.partition(' is ')[0] for said in found)} must {rule}." for rule, found in wrong.items()]
-        raise error(" ".join(rules), f"{', '.join(said for found in wrong.values() for said in found)}.")
+            if item is None or item in one.about.choices:
+                continue
+            if one.about.choices:
+                known.append(f"{one.name} is {item!r}. Known: {', '.join(one.about.choices)}.")
+            elif rule := _broken(one.about, item):
+                wrong.setdefault(rule, []).append(one.name)
+                values.append(f"{one.name} is {item!r}")
+    if known or wrong:
+        rules = [f"{', '.join(names)} must {rule}." for rule, names in wrong.items()]
+        raise error(" ".join([*known, *rules]), f"{', '.join(values)}." if values else "")
 
 
-def _broken(one: Option, value: Any) -> str:
+def _broken(a: About, value: Any) -> str:
     """The rule that a value breaks; "" for none."""
-    a = one.about
-    if value is None or value in a.choices:
-        return ""
-    if a.choices:
-        return f"be one of: {', '.join(a.choices)}"
-    if not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
     if not math.isfinite(value):
         return "be finite"
@@ -416,7 +431,7 @@ def _follow(request: Any, path: str) -> Any:
 
 def _default_words(one: Option) -> list[str]:
     """The option with its default said, where words can say it."""
-    if one.flag is None or one.kind is bool or one.many or (one.default is None and not one.about.none):
+    if one.flag is None or one.bare or one.many or (one.default is None and not one.about.none):
         return []
     return [one.flag, one.about.none if one.default is None else str(one.default)]
 
@@ -430,13 +445,13 @@ def _words(one: Option, value: Any, owner: Any) -> list[str]:
             flag = other
     if flag == SET:
         return [SET, f"{one.path}={_text(value)}"]
-    if flag is not None and one.kind is bool and value in (one.turns, not one.default):
+    if flag is not None and one.bare and value in (one.turns, not one.default):
         return [flag] if value is one.turns else []
-    if flag is None or one.kind is bool or (value is None and not one.about.none):
+    if flag is None or one.bare or (value is None and not one.about.none):
         raise ConfigError(f"The command line cannot say that {one.path} is {value!r}.", fix="Use the Python function.")
     if one.many and not one.about.commas:
         return [word for item in value for word in _item(flag, item)]
-    return _item(flag, one.about.none if value is None else join_commas(value) if one.many else value)
+    return _item(flag, one.about.none if value is None else _text(value))
 
 
 def _item(flag: str, value: Any) -> list[str]:

@@ -131,7 +131,7 @@ def test_bounds_and_choices_are_checked_with_one_error() -> None:
             r"width must be positive\. drop must be 0 or more and less than 1\. width is 0, drop is 1\.",
         ),
         (lambda: Net(drop=float("nan")), "drop must be finite"),
-        (lambda: Asked("d", (), fdr="some"), "fdr must be one of: each, pooled"),  # type: ignore[arg-type]
+        (lambda: Asked("d", (), fdr="some"), r"fdr is 'some'\. Known: each, pooled"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ConfigError, match=match):
             make()

@@ -37,7 +37,7 @@ def test_the_first_commands_are_make_run_and_make_test() -> None:
 
 @pytest.mark.parametrize("command", commands())
 def test_commands_are_understood(command: str) -> None:
-    assert build_parser().parse_args(shlex.split(command)[3:]).run is not None
+    assert build_parser().parse_args(shlex.split(command)[3:]).run_command is not None
 
 
 @pytest.mark.slow

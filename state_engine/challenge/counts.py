@@ -21,6 +21,7 @@ from state_engine.challenge.source import Opened, SubmissionSource, open_control
 from state_engine.challenge.spec import Rules
 from state_engine.data.files.blocks import read_blocks
 from state_engine.errors import ChallengeError, StateError
+from state_engine.options import check, option
 
 Rounding = Literal["poisson", "stochastic", "nearest"]
 ROUNDINGS: tuple[str, ...] = get_args(Rounding)
@@ -28,27 +29,20 @@ ROUNDINGS: tuple[str, ...] = get_args(Rounding)
 
 @dataclass(frozen=True)
 class CountsOptions:
-    """How log1p values become counts.
+    """How log1p values become counts."""
 
-    Args:
-        rounding: poisson draws (as measured cells vary); stochastic: up or down, keeping the mean; nearest: no chance.
-        seed: of the draws.
-        library: counts in every cell; None draws each from the real control cells of the cell's context.
-    """
-
-    rounding: Rounding = "poisson"
-    seed: int = 0
-    library: float | None = None
+    rounding: Rounding = option(
+        "poisson", "how log1p values become counts: poisson draws (as measured cells vary), stochastic (up or down, keeping the mean), "
+        "nearest (makes cells alike)", flag="--to-counts", label="Rounding",
+    )  # fmt: skip
+    seed: int = option(0, "of the rounding", metavar="S", least=0, most=2**63 - 1, offered=2**31)
+    library: float | None = option(
+        None, "counts per cell; default: drawn from the real control cells of the cell's context", metavar="N", above=0,
+        label="Counts a cell",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        if self.rounding not in ROUNDINGS:
-            raise ChallengeError(f"There is no rounding '{self.rounding}'.", f"Known: {', '.join(ROUNDINGS)}.", "Choose one.")
-        if not 0 <= self.seed < 2**63:
-            raise ChallengeError(f"The seed is {self.seed}.", "It must be a whole number from 0 up.", "0 will do.")
-        if self.library is not None and not self.library > 0:
-            raise ChallengeError(
-                f"The library size is {self.library:g}.", "It must be positive.", "Leave it out to use controls."
-            )
+        check(self, ChallengeError)
 
 
 class Change(Protocol):

@@ -2,57 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.submit import SubmissionRequest
 from state_engine.data.dataset import Choices
-from state_engine.errors import ConfigError
 from state_engine.metrics.profile import Fdr
+from state_engine.options import about, check, option, part, within
 from state_engine.prediction.request import PredictionRequest
 
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """What to score.
+    """What to score: the cells (an .h5ad, the result of a run, or a .vcc) with repairs and the counts step, against measured ones.
 
-    Args:
-        submission: the cells (an .h5ad, the result of a run, or a .vcc), with repairs and the counts step.
-        truth: path of the measured cells.
-        choices: what the user said about them.
-        training: path of the data whose mean is the baseline, where the challenge's baseline is a mean; "" for the measured cells themselves.
-        training_choices: what the user said about those.
-        fdr: where the challenge leaves it open: p-values adjusted within each perturbation (cell-eval 0.8.2) or over all (cell-eval 0.6.6).
-        cell_eval: Python of an environment with cell-eval, which then computes the metrics where it can; "" for cell-eval2 here.
+    `choices` tell of the measured cells, `training_choices` of those whose mean is the baseline.
     """
 
-    submission: SubmissionRequest
-    truth: str
-    choices: Choices = Choices()
-    training: str = ""
-    training_choices: Choices = Choices()
-    fdr: Fdr = "per perturbation"
-    cell_eval: str = ""
+    VERB: ClassVar = "score"
+    submission: SubmissionRequest = field(metadata=within(flags={"write": None}))
+    truth: str = field(metadata=about("measured cells", metavar="T.h5ad"))
+    choices: Choices = part(Choices(), prefix="truth-", of="measured cells")
+    training: str = option("", "2025: cells whose mean is the baseline; default: the measured cells", metavar="D.h5ad")
+    training_choices: Choices = part(Choices(), prefix="training-", of="training cells")
+    fdr: Fdr = option(
+        "per perturbation", "2025: p-values adjusted within each perturbation (cell-eval 0.8.2) or over all (cell-eval 0.6.6, the "
+        "scorer of that year)", also={"--pooled-fdr": {"fdr": "pooled"}},
+    )  # fmt: skip
+    cell_eval: str = option(
+        "",
+        "2025: Python of an environment with cell-eval, which computes the metrics; default: cell-eval2 here",
+        metavar="PYTHON",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)
 class RehearsalRequest:
-    """What to rehearse.
+    """What to rehearse: part of the perturbations of a data set is set aside, predicted and scored."""
 
-    Args:
-        challenge: name of a preset, or path of a TOML file.
-        prediction: data set, model, contexts, cells, device; its perturbations are ignored.
-        share: part of the perturbations that is set aside, more than 0 and less than 1.
-        seed: of that draw.
-        counts: the step to counts, where the challenge wants counts.
-    """
-
-    challenge: str
-    prediction: PredictionRequest
-    share: float = 0.25
-    seed: int = 0
-    counts: CountsOptions = CountsOptions()
+    challenge: str = field(metadata=about("name of a preset, or path of a TOML file"))
+    prediction: PredictionRequest = field(
+        metadata=about("data set, model, contexts, cells, device; its perturbations are ignored")
+    )
+    share: float = option(0.25, "part of the perturbations that is set aside", label="Part set aside", above=0, below=1)
+    seed: int = option(0, "of the draw of what is set aside", least=0)
+    counts: CountsOptions = part(CountsOptions())
 
     def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise ConfigError(f"The share is {self.share:g}.", "It must be between 0 and 1.", "A quarter will do.")
+        check(self)

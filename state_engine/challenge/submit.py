@@ -7,79 +7,97 @@ FOLDER/verified.json     what was found in the archive when it was opened again
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from state_engine.challenge.counts import CountsOptions
-from state_engine.challenge.findings import Report
+from state_engine.challenge.findings import REPAIRS, Report
 from state_engine.challenge.source import SubmissionSource, source_of_run
-from state_engine.challenge.spec import ChallengeSpec, Rules, load_challenge, load_rules
+from state_engine.challenge.spec import PRESETS, ChallengeSpec, Rules, load_challenge, load_rules
 from state_engine.files import write_json
+from state_engine.options import about, check, option, part
 from state_engine.plain import read_json_as, to_plain
 from state_engine.progress import OnProgress, silent
 
 REPORT: Final = "report.json"
 VERIFIED: Final = "verified.json"
 ARCHIVE: Final = "submission.vcc"
+ASKED_REPAIRS: Final = tuple(name for name, repair in REPAIRS.items() if not repair.automatic)
 
 
 @dataclass(frozen=True)
 class SubmissionRequest:
-    """What to submit.
+    """What to submit."""
+
+    VERB: ClassVar = "submit"
+    challenge: str = field(metadata=about(f"{', '.join(PRESETS)}, or a TOML file", metavar="NAME"))
+    source: str = field(
+        metadata=about("predictions (.h5ad), or with --run a run's folder or result.h5ad, of which the predicted cells are taken",
+                       flag="--data", metavar="P", also={"--run": {"is_run": True}})
+    )  # fmt: skip
+    is_run: bool = option(False, flag=None)
+    perturbation_key: str = option(
+        "", "obs column of the perturbation in the predictions; default: the challenge's own name", metavar="COLUMN",
+        label="Column with the perturbation",
+    )  # fmt: skip
+    genes: str = option("", "the challenge's gene list (.csv)", metavar="G.csv", label="Gene list (gene_names.csv)")
+    pert_counts: str = option(
+        "", "the challenge's list of perturbations (.csv)", metavar="C.csv",
+        label="Perturbations and cells (pert_counts.csv), optional",
+    )  # fmt: skip
+    repairs: tuple[str, ...] = option((), f"repair, or all: {', '.join(ASKED_REPAIRS)}", flag="--repair", metavar="NAME")
+    write: bool = option(False, "check only, write no archive", flag="--dry-run", turns=False)
+    context_key: str = option(
+        "", "obs column of the context in the predictions; default: the challenge's own name", metavar="COLUMN",
+        label="Column with the context",
+    )  # fmt: skip
+    contexts: tuple[str, ...] = option(
+        (), "take only cells of this context", flag="--take-context", metavar="NAME", label="Contexts to take"
+    )
+    controls: tuple[str, ...] = option((), "real control cells (.h5ad)", metavar="C.h5ad")
+    counts: CountsOptions | None = part(None, switch="rounding", flags={"seed": "--seed"})
+    required_contexts: tuple[str, ...] | None = option(
+        None, "contexts to cover; default: those to take, else manifest.json beside the lists", flag="--contexts", commas=True,
+        metavar="A,B,C",
+    )  # fmt: skip
+    matrix: str = option("X", "X or layers/NAME", metavar="PLACE")
+    gene_column: str = option("", "var column of the gene names; default: the index", metavar="COLUMN")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def submit(request: SubmissionRequest, folder: Path, on_progress: OnProgress = silent, archive: Path | None = None) -> Report:
+    """Check a submission, or check it, write its archive and verify that.
 
     Args:
-        challenge: name of a preset, or path of a TOML file.
-        source: path of the .h5ad.
-        is_run: the file is the result of a run, of which the predicted cells (and the controls, where asked for) are taken.
-        perturbation_key: obs column of the perturbation when it is not a run; "" for the challenge's own name.
-        genes, pert_counts: paths of the challenge's lists; "" when there is none.
-        repairs: names in `findings.REPAIRS`.
-        context_key: obs column of the context when it is not a run; "" for the challenge's own name.
-        contexts: contexts to take; empty for all cells.
-        controls: paths of .h5ad files with real control cells.
-        counts: the step from log1p to counts; None leaves the values.
-        write: make the archive when nothing is wrong, and open it again to verify it; else only check.
-    """
-
-    challenge: str
-    source: str
-    is_run: bool = False
-    perturbation_key: str = ""
-    genes: str = ""
-    pert_counts: str = ""
-    repairs: tuple[str, ...] = ()
-    write: bool = False
-    context_key: str = ""
-    contexts: tuple[str, ...] = ()
-    controls: tuple[str, ...] = ()
-    counts: CountsOptions | None = None
-
-
-def submit(request: SubmissionRequest, folder: Path, on_progress: OnProgress = silent) -> Report:
-    """Check, or check and write and verify; the reports are kept in `folder`, which is made when it is not there.
+        request: what to submit.
+        folder: for the reports; it is made when it is not there.
+        on_progress: may raise `JobCancelled`.
+        archive: where the archive goes; default: into the folder.
 
     Raises:
         ChallengeError, ConfigError: no such challenge or repair. What is wrong with files or data is in the report.
     """
     # here, so that a page that only reads reports does not load anndata
     from state_engine.challenge.archive import write_archive
-    from state_engine.challenge.check import check
+    from state_engine.challenge.check import check as check_cells
     from state_engine.challenge.verify import verify
 
     spec = spec_of(request)
     source = source_of(request, spec.rules)
     folder.mkdir(parents=True, exist_ok=True)
     if not request.write:
-        report = check(source, spec, repairs=request.repairs, counts=request.counts, on_progress=on_progress)
-    else:
-        report = write_archive(
-            source, spec, folder / ARCHIVE, repairs=request.repairs, counts=request.counts, on_progress=on_progress
+        report = check_cells(
+            source, spec, repairs=request.repairs, counts=request.counts, output=archive, on_progress=on_progress
         )
+    else:
+        archive = archive or folder / ARCHIVE
+        report = write_archive(source, spec, archive, repairs=request.repairs, counts=request.counts, on_progress=on_progress)
         if report.archive is not None:
-            seen = verify(folder / ARCHIVE, spec, scratch=folder, on_progress=on_progress)
-            write_json(folder / VERIFIED, to_plain(seen))
+            verified = verify(archive, spec, scratch=archive.parent, on_progress=on_progress)
+            write_json(folder / VERIFIED, to_plain(verified))
     write_json(folder / REPORT, to_plain(report))
     return report
 
@@ -87,17 +105,23 @@ def submit(request: SubmissionRequest, folder: Path, on_progress: OnProgress = s
 def spec_of(request: SubmissionRequest) -> ChallengeSpec:
     """The challenge with the lists of the request."""
     lists = {name: Path(path) if path else None for name, path in (("genes", request.genes), ("counts", request.pert_counts))}
-    contexts = request.contexts if request.contexts and load_rules(request.challenge).context_key else None
+    contexts = request.required_contexts
+    if contexts is None and request.contexts and load_rules(request.challenge).context_key:
+        contexts = request.contexts
     return load_challenge(request.challenge, genes=lists["genes"], pert_counts=lists["counts"], contexts=contexts)
 
 
 def source_of(request: SubmissionRequest, rules: Rules) -> SubmissionSource:
     """The cells of the request."""
     path, controls = Path(request.source), tuple(Path(p) for p in request.controls)
-    if request.is_run:
-        return source_of_run(path, rules, controls, request.contexts)
-    return SubmissionSource(
-        path, request.perturbation_key, request.context_key, control_files=controls, contexts=request.contexts
+    if not request.is_run:
+        return SubmissionSource(
+            path, request.perturbation_key, request.context_key, request.matrix, request.gene_column, control_files=controls,
+            contexts=request.contexts,
+        )  # fmt: skip
+    result = path / "result.h5ad" if path.is_dir() else path
+    return replace(
+        source_of_run(result, rules, controls, request.contexts), matrix=request.matrix, gene_column=request.gene_column
     )
 
 
@@ -108,27 +132,3 @@ def read_report(path: Path) -> Report | None:
         RunError: it is damaged.
     """
     return read_json_as(Report, path, "report", "Check the submission again.")
-
-
-def command_of(request: SubmissionRequest) -> str:
-    """The command line that does the same."""
-    words = ["python", "-m", "state_engine", "submit", "--challenge", request.challenge]
-    words += ["--run" if request.is_run else "--data", request.source]
-    named = (
-        ("--perturbation-key", request.perturbation_key),
-        ("--context-key", request.context_key),
-        ("--genes", request.genes),
-        ("--pert-counts", request.pert_counts),
-    )
-    for option, value in named:
-        words += [option, value] if value else []
-    repeated = (("--take-context", request.contexts), ("--controls", request.controls), ("--repair", request.repairs))
-    for option, values in repeated:
-        for value in values:
-            words += [option, value]
-    if request.contexts and load_rules(request.challenge).context_key:
-        words += ["--contexts", ",".join(request.contexts)]
-    if request.counts:
-        words += ["--to-counts", request.counts.rounding, "--seed", str(request.counts.seed)]
-        words += ["--library", f"{request.counts.library:g}"] if request.counts.library else []
-    return shlex.join([*words, *(["--output", ARCHIVE] if request.write else ["--dry-run"])])

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.findings import Finding, found
-from state_engine.challenge.spec import ChallengeSpec
+from state_engine.challenge.spec import PRESETS, ChallengeSpec
 from state_engine.challenge.submit import SubmissionRequest
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.device import DeviceName
+from state_engine.options import about, check, option, part
 from state_engine.prediction.request import PredictionRequest
 
 Unknown = Literal["refuse", "mean"]
@@ -30,32 +31,30 @@ USUAL_CELLS = 256
 
 @dataclass(frozen=True)
 class TemplateRequest:
-    """What to predict for.
+    """What to predict for."""
 
-    Args:
-        challenge: name of a preset, or path of a TOML file.
-        data: path of the template, or of the control cells.
-        model: path of the model folder.
-        genes, pert_counts: paths of the challenge's lists; "" for none. Without pert_counts the labels of the template count.
-        contexts: contexts to predict; empty: those the challenge names, else all of the template that have controls.
-        unknown: perturbations that the model does not know: refuse, or give them the mean effect of the others, marked.
-        choices: what the user said about the data.
-        counts: the step to counts, where the challenge wants counts.
-        seed: of the draw of basal cells.
-        device: where to compute.
-    """
+    VERB: ClassVar = "template"
+    challenge: str = field(metadata=about(f"{', '.join(PRESETS)}, or a TOML file", metavar="NAME"))
+    data: str = field(metadata=about("the template, or control cells (.h5ad)", metavar="T.h5ad"))
+    model: str = field(metadata=about("model folder", metavar="DIR"))
+    genes: str = option("", "the challenge's gene list (.csv)", metavar="G.csv")
+    pert_counts: str = option(
+        "", "the challenge's list of perturbations (.csv); default: labels of the template", metavar="C.csv"
+    )
+    contexts: tuple[str, ...] = option(
+        (), "predict in this context; default: those that the challenge names, else all with controls", flag="--context",
+        metavar="NAME",
+    )  # fmt: skip
+    unknown: Unknown = option(
+        "refuse", "perturbations that the model does not know: refuse, or give them the mean effect of the others, marked"
+    )
+    choices: Choices = part(Choices())
+    counts: CountsOptions = part(CountsOptions(), flags={"seed": "--counts-seed"}, always=("seed",))
+    seed: int = option(42, "the same seed draws the same control cells", metavar="S", least=0)
+    device: DeviceName = option("auto", "where to compute; auto takes a GPU when there is one")
 
-    challenge: str
-    data: str
-    model: str
-    genes: str = ""
-    pert_counts: str = ""
-    contexts: tuple[str, ...] = ()
-    unknown: Unknown = "refuse"
-    choices: Choices = Choices()
-    counts: CountsOptions = CountsOptions()
-    seed: int = 42
-    device: DeviceName = "auto"
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -110,6 +109,14 @@ def plan_from_template(request: TemplateRequest, dataset: Dataset, card: ModelCa
     if not any(f.severity == "error" for f in findings):
         prediction = _prediction(request, dataset, names, unknown, required, contexts)
     return TemplatePlan(prediction, _submission(request, dataset, card, spec, contexts), required, unknown, tuple(findings))
+
+
+def plan_lines(plan: TemplatePlan) -> list[str]:
+    """Return what a template asks for, one line each."""
+    lines = [f"{len(plan.perturbations):,} perturbations, {plan.cells:,} cells"]
+    lines += [f"  {context}: {len(asked):,} perturbations" for context, asked in plan.required.items() if context]
+    lines += [f"{f.severity.upper():8}{f.title} {f.detail}".rstrip() for f in plan.findings]
+    return lines
 
 
 def _contexts(request: TemplateRequest, dataset: Dataset, spec: ChallengeSpec, findings: list[Finding]) -> tuple[str, ...]:

@@ -1,15 +1,64 @@
-"""The options of a command, made from the dataclass of its request, and the request made from what was given."""
+"""The options of a command, made from the dataclass of its request, and the request made from what was given.
+
+A command is a function `run_NAME(options, write, on_progress)`, declared with `@takes(Request, {"--output": path("Y.h5ad")})`: the
+requests whose options it has, and options of its own. It returns its exit code (None is 0) and raises `StateError`.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from state_engine.options import SET, Option, build, options_of, settings, split_commas
+from state_engine.progress import OnProgress
 
 T = TypeVar("T")
+Write = Callable[[str], None]
+Run = Callable[[argparse.Namespace, Write, OnProgress], int | None]
+
+
+def takes(*requests: type | dict[str, dict[str, Any]]) -> Callable[[Run], Run]:
+    """Declare the options of a command: those of requests, and flag -> arguments of `add_argument` of others."""
+
+    def declared(run: Run) -> Run:
+        run.requests = requests  # type: ignore[attr-defined]
+        return run
+
+    return declared
+
+
+def path(metavar: str, help: str = "", **more: Any) -> dict[str, Any]:
+    """An option that takes a path."""
+    return {"type": Path, "metavar": metavar, "help": help, **more}
+
+
+def word(metavar: str | None, help: str, **more: Any) -> dict[str, Any]:
+    """An option that takes a word."""
+    return {"metavar": metavar, "help": help, **more}
+
+
+def yes(help: str = "", **more: Any) -> dict[str, Any]:
+    """An option without a value."""
+    return {"action": "store_true", "help": help, **more}
+
+
+JSON = {"--json": yes("as JSON")}
+CHECKPOINT = {
+    "--checkpoint": word("FILE", "which .ckpt of an arc-state run directory; default: final, best, last, else the latest step")
+}
+
+
+def add_command(parser: argparse.ArgumentParser, run: Run) -> None:
+    """Add the options that a command declares."""
+    for request in run.requests:  # type: ignore[attr-defined]
+        if isinstance(request, type):
+            add(parser, request)
+            continue
+        for flag, arguments in request.items():
+            parser.add_argument(flag, **arguments)
 
 
 def add(parser: argparse.ArgumentParser, request: type, settings_help: str = "any setting; repeatable") -> None:
@@ -24,18 +73,22 @@ def add(parser: argparse.ArgumentParser, request: type, settings_help: str = "an
 
 def _add(parser: argparse.ArgumentParser, one: Option) -> None:
     text, flag = _help(one), str(one.flag)
-    if one.kind is bool:
+    if one.bare:
         parser.add_argument(flag, dest=one.path, action="store_const", const=one.turns, default=argparse.SUPPRESS, help=text)
         return
-    metavar = None if one.about.choices else one.about.metavar or flag.removeprefix("--").rpartition("-")[2].upper()
+    metavar = (
+        None if one.about.choices or one.kind is bool else one.about.metavar or flag.removeprefix("--").rpartition("-")[2].upper()
+    )
     takes: dict[str, Any] = {"dest": one.path, "default": argparse.SUPPRESS, "help": text, "metavar": metavar}
     if is_dataclass(one.kind):
         takes |= {"nargs": "+", "metavar": tuple(f.name.upper() for f in fields(one.kind))[:2]}
     else:
-        takes["type"] = str if one.about.commas else one.kind
-    if one.about.choices:
+        takes["type"] = str if one.about.commas or one.kind is bool else one.kind
+    if one.kind is bool:
+        takes["choices"] = ("true", "false")
+    elif one.about.choices:
         takes["choices"] = (*filter(None, [one.about.none]), *one.about.choices)
-    needed = one.needed and not one.many
+    needed = one.needed and not one.many and not one.part
     others = {other: sets for other, sets in one.about.also.items() if one.name not in sets}
     group: Any = parser.add_mutually_exclusive_group(required=needed) if others else parser
     if needed and not others:
@@ -84,18 +137,37 @@ def request(cls: type[T], namespace: argparse.Namespace, base: T | None = None) 
     Raises:
         ConfigError: a value that is not admitted, or a setting that is not known.
     """
-    given: Sequence[Option] = [one for one in options_of(cls) if hasattr(namespace, one.path)]
-    values = {one.path: _value(one, getattr(namespace, one.path)) for one in given}
+    values = {o.path: _value(o, getattr(namespace, o.path)) for o in options_of(cls) if hasattr(namespace, o.path)}
     if base is None:
         values |= {o.path: not o.turns for o in options_of(cls) if o.about.turns is not None and o.flag and o.path not in values}
-    return build(cls, values | settings(cls, getattr(namespace, "set", ())), base)
+    if any(o.flag == SET for o in options_of(cls)):
+        values |= settings(cls, namespace.set)
+    return build(cls, values, base)
 
 
 def _value(one: Option, given: Any) -> Any:
     if one.about.none and given == one.about.none:
         return None
+    if one.kind is bool and isinstance(given, str):
+        return given == "true"
     if one.about.commas:
         return split_commas(given)
     if is_dataclass(one.kind):
         return tuple(one.kind(*item) for item in given)
     return tuple(given) if one.many and isinstance(given, list) else given
+
+
+def add_names(options: argparse.Namespace, field: str, file: Path | None) -> None:
+    """Add names of a file, one per line, to those given by an option; each name once."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file else []
+    given = [*getattr(options, field, []), *filter(None, (line.strip() for line in lines))]
+    setattr(options, field, list(dict.fromkeys(given)))
+
+
+def named_checkpoint(model: Path, checkpoint: str | None) -> Path:
+    """The model's folder, or the checkpoint in it that was named."""
+    if checkpoint is None:
+        return model
+    from state_engine.checkpoints.recognise import find_checkpoint
+
+    return find_checkpoint(model, checkpoint)

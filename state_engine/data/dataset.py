@@ -29,32 +29,28 @@ from state_engine.data.genes import GeneNames, gene_names
 from state_engine.data.labels import Labels, decide_labels
 from state_engine.data.scale import Scale, ScaleDecision, scale_of_file
 from state_engine.errors import LabelError, RepresentationError, UnreadableFileError, listed
+from state_engine.options import check, option
 
 CSC_PASS = 50_000_000  # stored values kept in memory at once when cells of such a matrix are read one after the other
 
 
 @dataclass(frozen=True)
 class Choices:
-    """The user's word on a data set. None takes the suggestion.
+    """What the user says of a data set. None takes the suggestion, and "" for a column means none on purpose."""
 
-    Args:
-        perturbation_key: obs column; "" declares all cells unperturbed: they are all controls.
-        control: the control label.
-        context_key, batch_key: obs columns; "" means none on purpose.
-        scale: of the expression values.
-        gene_column: var column of gene names; "" is the var index.
-        expression: the representation that holds the expression: "X" or "layers/NAME".
-        normalise: counts are brought to depth 1e4 and log1p before a model reads them.
-    """
+    perturbation_key: str | None = option(None, "obs column of the perturbation; '': all cells are controls", metavar="C")
+    control: str | None = option(None, "its label for control cells", metavar="L")
+    context_key: str | None = option(None, "obs column of the context (cell type, line); '' for none", metavar="C")
+    batch_key: str | None = option(None, "obs column of the batch; '' for none", metavar="C")
+    scale: Scale | None = option(None, "scale of the expression; default: from the values", none="auto")
+    gene_column: str | None = option(
+        None, "var column with the gene names, '' for the index; default: the best match", metavar="C"
+    )
+    expression: str | None = option(None, "matrix of the expression, X or layers/NAME; default: X", metavar="PLACE")
+    normalise: bool = option(True, "counts are not brought to depth 1e4 and log1p before a model reads them")
 
-    perturbation_key: str | None = None
-    control: str | None = None
-    context_key: str | None = None
-    batch_key: str | None = None
-    scale: Scale | None = None
-    gene_column: str | None = None
-    expression: str | None = None
-    normalise: bool = True
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,12 +21,12 @@ import torch
 from state_engine import keys
 from state_engine.checkpoints.embedding_card import EmbeddingCard
 from state_engine.checkpoints.embedding_store import LoadedEmbedding, load_embedding
-from state_engine.data.dataset import Choices, Dataset, open_dataset
+from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.embedding_record import embedding_facts
 from state_engine.data.files.npy import NpyRows
-from state_engine.device import DeviceName, Precision, choose_device, dtype_of
+from state_engine.device import choose_device, dtype_of
 from state_engine.embedding.forward import Timing, stream
-from state_engine.embedding.request import check_output, gene_map_of, sentence_maker
+from state_engine.embedding.request import DecodeRequest, check_output, gene_map_of, sentence_maker
 from state_engine.errors import IncompatibleError, RepresentationError, RequestError, listed
 from state_engine.files import replacing
 from state_engine.plain import to_plain
@@ -35,35 +35,6 @@ from state_engine.versions import package_versions
 
 NUMBERS_A_PASS = {"cpu": 1 << 22, "cuda": 1 << 28, "mps": 1 << 25}
 CELLS_A_BLOCK = 2048
-
-
-@dataclass(frozen=True)
-class DecodeRequest:
-    """What to decode.
-
-    Args:
-        data: an .h5ad with an embedding.
-        model: the model that made it.
-        genes: names as the model knows them.
-        choices: what the user said about the data set.
-        key: name of the embedding in obsm.
-        read_depth: what the decoder is told of every cell, on the scale of log1p expression; None takes each cell's own from its
-            expression: half the mean of its expressed genes, which is what training shows the decoder on average.
-        device, precision: where and how to compute.
-        allow_other: the embedding may be recorded as another model's.
-        checkpoint: which file, when the folder of arc-state has several.
-    """
-
-    data: str
-    model: str
-    genes: tuple[str, ...]
-    choices: Choices = Choices()
-    key: str = "X_state"
-    read_depth: float | None = None
-    device: DeviceName = "auto"
-    precision: Precision = "fp32"
-    allow_other: bool = False
-    checkpoint: str | None = None
 
 
 @dataclass(frozen=True)

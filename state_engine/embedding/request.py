@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from state_engine.checkpoints.embedding_card import EmbeddingCard
 from state_engine.data.cell_sentences import SentenceMaker
@@ -12,57 +12,62 @@ from state_engine.data.dataset import Choices, Dataset
 from state_engine.data.gene_vocabulary import GeneMap, map_genes
 from state_engine.device import DeviceName, Precision
 from state_engine.errors import RepresentationError, RequestError
+from state_engine.options import about, check, option, part
 
 ENDINGS = (".h5ad", ".npy")
 
 
 @dataclass(frozen=True)
 class EmbedRequest:
-    """An embedding, complete: together with the files it names it determines the result.
+    """An embedding, complete: together with the files it names it determines the result."""
 
-    Args:
-        data: path of the .h5ad.
-        model: path of the model: our store, a folder of arc-state, or a checkpoint file.
-        choices: what the user said about the data set; `scale`, `gene_column` and `expression` matter here.
-        key: name of the embedding in obsm.
-        device, precision: where and how to compute.
-        batch_size: cells a forward pass; None for the device's usual number. It does not change the result.
-        seed: of the unexpressed genes that fill short cell sentences.
-        checkpoint: which file, when the folder of arc-state has several.
-    """
-
-    data: str
-    model: str
-    choices: Choices = Choices()
-    key: str = "X_state"
-    device: DeviceName = "auto"
-    precision: Precision = "fp32"
-    batch_size: int | None = None
-    seed: int = 0
-    checkpoint: str | None = None
+    VERB: ClassVar = "embed"
+    data: str = field(metadata=about("data set (.h5ad)", metavar="X.h5ad"))
+    model: str = field(metadata=about("model folder, ours or arc-state's, or a checkpoint", metavar="PATH"))
+    choices: Choices = part(Choices())
+    key: str = option("X_state", "name of the embedding in obsm", label="Name of the embedding", metavar="K")
+    device: DeviceName = option("auto", "where to compute; auto takes a GPU when there is one")
+    precision: Precision = option("fp32", "bf16 is faster and slightly less exact")
+    batch_size: int | None = option(
+        None,
+        "cells per forward pass; it does not change the result",
+        label="Cells a forward pass",
+        metavar="N",
+        least=1,
+        offered=4096,
+    )
+    seed: int = option(
+        0, "of the unexpressed genes that fill the sentences of cells with few genes", metavar="S", least=0, offered=2**31 - 1
+    )
+    checkpoint: str | None = option(None, "which file, when the folder has several", metavar="FILE")
 
     def __post_init__(self) -> None:
+        check(self, RequestError)
         if not self.key or "/" in self.key:
             raise RequestError(f"'{self.key}' is no name of an embedding.", "It must not be empty or have a slash.")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise RequestError(f"The batch size is {self.batch_size}.", "It must be positive.")
-        if self.seed < 0:
-            raise RequestError(f"The seed is {self.seed}.", "It must not be negative.")
 
-    def command(self, output: str) -> str:
-        """The command line that does the same."""
-        parts = ["python", "-m", "state_engine", "embed", "--model", self.model, "--data", self.data, "--output", output]
-        parts += ["--key", self.key, "--seed", str(self.seed), "--device", self.device, "--precision", self.precision]
-        given = {
-            "--scale": self.choices.scale,
-            "--gene-column": self.choices.gene_column,
-            "--expression": self.choices.expression,
-            "--batch-size": self.batch_size,
-            "--checkpoint": self.checkpoint,
-        }
-        for name, value in given.items():
-            parts += [name, str(value)] if value is not None else []
-        return shlex.join(parts)
+
+@dataclass(frozen=True)
+class DecodeRequest:
+    """What to decode (`state_engine.embedding.decode`)."""
+
+    VERB: ClassVar = "decode"
+    data: str = field(metadata=about("embedded cells (.h5ad)", metavar="Y.h5ad"))
+    model: str = field(metadata=about("the model that made the embedding", metavar="PATH"))
+    genes: tuple[str, ...] = field(metadata=about("gene, named as the model does", flag="--gene", metavar="NAME"))
+    choices: Choices = part(Choices())
+    key: str = option("X_state", "the embedding in obsm", metavar="K")
+    # half the mean of a cell's expressed genes is what training shows the decoder on average
+    read_depth: float | None = option(
+        None, "depth of every cell, on the scale of log1p expression; default: half the mean of its expressed genes", metavar="R"
+    )
+    device: DeviceName = option("auto", "where to compute; auto takes a GPU when there is one")
+    precision: Precision = option("fp32", "bf16 is faster and slightly less exact")
+    allow_other: bool = option(False, "decode an embedding that is recorded as another model's")
+    checkpoint: str | None = option(None, "which file, when the folder has several", metavar="FILE")
+
+    def __post_init__(self) -> None:
+        check(self, RequestError)
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,19 @@ class EmbedSummary:
     sentence_seconds: float
     waited_seconds: float
     remarks: tuple[str, ...]
+
+
+def summary_lines(output: Path, summary: EmbedSummary) -> list[str]:
+    """Return what was embedded, one line each."""
+    speed = summary.cells / summary.seconds if summary.seconds else 0.0
+    waiting = 100 * summary.waited_seconds / summary.seconds if summary.seconds else 0.0
+    return [
+        f"{output}: {summary.cells - summary.empty:,} of {summary.cells:,} cells, {summary.width:,} columns "
+        f"({summary.cell_width:,} for the cell), from {summary.scale}, on {summary.device}",
+        f"  {summary.genes}",
+        f"  {speed:,.0f} cells per second, {summary.batch_size:,} per pass; {waiting:.1f} % of the time waiting for cell sentences.",
+        *(f"  {remark}" for remark in summary.remarks),
+    ]
 
 
 def gene_map_of(dataset: Dataset, card: EmbeddingCard) -> GeneMap:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Choices, Dataset
@@ -13,7 +13,9 @@ from state_engine.data.splits.plan import FewShot, SplitPlan, ZeroShot, plan_tex
 from state_engine.device import DeviceName, Precision
 from state_engine.errors import ConfigError, SplitError, listed
 from state_engine.evaluation.profiles import find_profile
-from state_engine.evaluation.request import Profile
+from state_engine.evaluation.request import PROFILE_HELP, Profile
+from state_engine.options import check, option
+from state_engine.options import part as part_field
 
 PREDICTED: Final = "predicted.h5ad"
 REAL: Final = "real.h5ad"
@@ -22,41 +24,36 @@ FOLDER: Final = "test"
 
 @dataclass(frozen=True)
 class HeldOutRequest:
-    """A test on held-out cells: of a training run, or of a model whose split is given beside.
+    """A test on held-out cells: of a training run, or of a model whose split is given beside (`choices` tell of its data)."""
 
-    Args:
-        run: folder of a training, with training.json and split.toml; "" when `model` and `split` are given.
-        model: folder of a model; "" for that of the run.
-        split: TOML text of a split whose places are absolute; "" for that of the run.
-        choices: what the user said about the data of `split`.
-        part: the cells that are predicted.
-        cells: predicted per condition; None: as many as the context has control cells, at most 2,048.
-        seeds: of the draw of control cells; several give a spread.
-        profile: whose metrics.
-        features: file of perturbation features for the ridge regression; "": those of the training.
-        device, precision: where and how to compute.
-    """
-
-    run: str = ""
-    model: str = ""
-    split: str = ""
-    choices: Choices = Choices()
-    part: Literal["val", "test"] = "test"
-    cells: int | None = None
-    seeds: tuple[int, ...] = (42,)
-    profile: Profile = "minimal"
-    features: str = ""
-    device: DeviceName = "auto"
-    precision: Precision = "fp32"
+    VERB: ClassVar = "test"
+    run: str = option("", "folder that `train` made, with training.json and split.toml", metavar="RUN")
+    model: str = option("", "model folder; default: that of the run", metavar="DIR")
+    split: str = option(
+        "", "text of a split (TOML) whose places are absolute, or @FILE to read it; default: that of the run", metavar="TOML"
+    )
+    choices: Choices = part_field(Choices())
+    part: Literal["val", "test"] = option("test", "which held-out cells", label="Held-out cells")
+    cells: int | None = option(
+        None,
+        "predicted cells per condition; default: as many as the context has control cells, at most 2,048",
+        metavar="N",
+        least=1,
+    )
+    seeds: tuple[int, ...] = option(
+        (42,), "of the draw of control cells; several show how much that matters", flag="--seed", metavar="S",
+        label="Draws of control cells",
+    )  # fmt: skip
+    profile: Profile = option("minimal", PROFILE_HELP, label="Metrics", metavar="NAME")
+    features: str = option("", "features of the perturbations for a ridge regression; default: the training's", metavar="F")
+    device: DeviceName = option("auto", "where to compute; auto takes a GPU when there is one")
+    precision: Precision = option("fp32", "bf16 is faster and slightly less exact")
 
     def __post_init__(self) -> None:
+        check(self)
         if not self.run and not (self.model and self.split):
             raise ConfigError("There is nothing to test.", fix="Name a training run, or a model and a split.")
         find_profile(self.profile)
-        if self.part not in ("val", "test"):
-            raise ConfigError(f"The part is '{self.part}'.", "Held-out cells are those of val or test.")
-        if self.cells is not None and self.cells < 1:
-            raise ConfigError(f"{self.cells} cells cannot be predicted.", fix="Ask for one or more.")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ConfigError("Seeds are missing or named twice.", fix="Name each once.")
 

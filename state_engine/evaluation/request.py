@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from state_engine.challenge.spec import PRESETS
 from state_engine.data.dataset import Choices
@@ -12,12 +11,17 @@ from state_engine.errors import ConfigError
 from state_engine.evaluation.profiles import find_profile
 from state_engine.metrics.profile import ControlSource
 from state_engine.metrics.profiles import HOUSE
+from state_engine.options import about, check, option, part, within
 
 # name of a profile: see `evaluation.profiles`
 Profile = str
 PROFILES: tuple[Profile, ...] = (*HOUSE, *PRESETS)
 ToCounts = Literal["poisson", "stochastic", "nearest"]
 PREDICTION = "prediction"
+PROFILE_HELP = (
+    f"whose metrics: {', '.join(PROFILES)}; minimal: mean expression only, while the files stream by; full: also "
+    "differential expression, which needs all cells and takes minutes on large files"
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class PredictedFile:
 
     Args:
         path: an .h5ad.
-        method: name of what made them, in the tables.
+        method: name of what predicted them, in the tables.
         representation: "X" or "layers/NAME".
     """
 
@@ -39,45 +43,44 @@ class PredictedFile:
 class EvaluationRequest:
     """An evaluation, complete.
 
-    Args:
-        predicted: the cells to score.
-        real: path of the measured cells of the same perturbations, controls among them.
-        choices: what the user said about the measured cells; the perturbation column and the control are needed. A context column of
-            None compares all cells as one context.
-        predicted_choices: the same for the predicted cells; None: as the measured ones.
-        profile: minimal: metrics of mean expression, made while the files stream by; full: also differential expression; vcc2025 and
-            vcc2026: the metrics of the challenge of that year.
-        controls: whose control cells effects start from; None: those of the profile (vcc2025: predicted, as cell-eval; else real).
-        effects: folder of a training run or a model with effects of its training cells, which then make the baselines; "": the measured
-            file itself, leaving the scored condition out.
-        features: file of perturbation features for the ridge regression (.pt or .csv); "": none.
-        by_kind: the files are results of predictions, which hold predicted and measured cells side by side (obs "kind"); of `real` the
-            measured ones are taken, of `predicted` the others.
-        common_genes: score the genes that both sides have, where they differ; without it that is an error.
-        to_counts: vcc2026: how predictions on the log1p scale are rounded to counts; None: that is an error.
-        seed: of the control cells that baselines are drawn from, and of rounding.
-        cell_eval: vcc2025: Python of an environment with cell-eval, which then makes the metrics; "": cell-eval2 here.
-        held_out: what the conditions are to the model, in words that are kept beside the numbers; "" when not known.
-        flatters: the model may have been trained on them; None when not known.
+    `choices` tell of the measured cells; the perturbation column and the control are needed, and a context column of None compares all
+    cells as one context. `predicted_choices` tell of the predicted ones; None: the same.
     """
 
-    predicted: tuple[PredictedFile, ...]
-    real: str
-    choices: Choices
-    predicted_choices: Choices | None = None
-    profile: Profile = "minimal"
-    controls: ControlSource | None = None
-    effects: str = ""
-    features: str = ""
-    by_kind: bool = False
-    common_genes: bool = False
-    to_counts: ToCounts | None = None
-    seed: int = 0
-    cell_eval: str = ""
-    held_out: str = ""
-    flatters: bool | None = None
+    VERB: ClassVar = "evaluate"
+    predicted: tuple[PredictedFile, ...] = field(
+        metadata=about(
+            "predicted cells (.h5ad), with the name of their method and X or layers/NAME where needed; one method: its seeds"
+        )
+    )
+    real: str = field(metadata=about("measured cells, controls among them", metavar="R.h5ad"))
+    choices: Choices = field(metadata=within(needed=("perturbation_key", "control")))
+    predicted_choices: Choices | None = part(None, prefix="predicted-", of="predicted cells, where it differs")
+    profile: Profile = option("minimal", PROFILE_HELP, label="Metrics", metavar="NAME")
+    controls: ControlSource | None = option(
+        None, "whose control cells effects start from; default: the profile's", none="profile"
+    )
+    effects: str = option("", "run or model whose training cells give the baselines; default: the measured cells", metavar="RUN")
+    features: str = option("", "features of the perturbations (.pt or .csv), for a ridge regression", metavar="F")
+    by_kind: bool = option(False, "the files are results of predictions, with predicted and measured cells side by side")
+    common_genes: bool = option(
+        False, "where genes differ, score those that all files have", label="Where genes differ, score those that both have"
+    )
+    to_counts: ToCounts | None = option(
+        None, "vcc2026: how log1p predictions are rounded to counts; it changes the metrics, so it is recorded",
+        label="Predictions on the log1p scale become counts by",
+    )  # fmt: skip
+    seed: int = option(0, "of control cells for baselines, and of rounding", metavar="S", least=0)
+    cell_eval: str = option(
+        "",
+        "vcc2025: Python of an environment with cell-eval, which computes the metrics; default: cell-eval2 here",
+        metavar="PYTHON",
+    )
+    held_out: str = option("", "what the conditions are to the model, in words that are kept beside the numbers", metavar="WORDS")
+    flatters: bool | None = option(None, "whether the model may have been trained on them; default: not known")
 
     def __post_init__(self) -> None:
+        check(self)
         if not self.predicted:
             raise ConfigError("There are no predicted cells to evaluate.", fix="Give one file or more.")
         profile = find_profile(self.profile)
@@ -100,29 +103,3 @@ class EvaluationRequest:
     def methods(self) -> tuple[str, ...]:
         """Names of what is scored, each once."""
         return tuple(dict.fromkeys(p.method for p in self.predicted))
-
-
-def evaluate_command_of(request: EvaluationRequest, output: str = "evaluation") -> str:
-    """The command line that makes the same numbers, for requests that one can say (one method, the same columns on both sides)."""
-    words = ["python", "-m", "state_engine", "evaluate"]
-    for path in dict.fromkeys(p.path for p in request.predicted):
-        words += ["--predicted", path]
-    for layer in dict.fromkeys(p.representation for p in request.predicted if p.representation != "X"):
-        words += ["--layer", layer.removeprefix("layers/")]
-    named = {
-        "--real": request.real,
-        "--perturbation-key": request.choices.perturbation_key,
-        "--control": request.choices.control,
-        "--context-key": request.choices.context_key,
-        "--output": output,
-        "--profile": request.profile,
-        "--controls": request.controls,
-        "--effects": request.effects,
-        "--features": request.features,
-        "--to-counts": request.to_counts,
-        "--seed": str(request.seed) if request.seed else "",
-        "--cell-eval": request.cell_eval,
-    }
-    for option, given in named.items():
-        words += [option, given] if given else []
-    return shlex.join([*words, *(["--common-genes"] if request.common_genes else [])])

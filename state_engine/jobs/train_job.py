@@ -16,6 +16,7 @@ from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import JobStore
 from state_engine.library.datasets import DEMO_PATH, list_datasets
+from state_engine.options import words as option_words
 from state_engine.plain import from_plain, to_plain
 from state_engine.train.request import TrainRequest, resolve
 
@@ -167,10 +168,6 @@ def command_of(job: TrainJob, split: str = "split.toml", output: str = "RUN") ->
     named: dict[str, Any] = {
         "--preset": request.preset,
         "--embedding-key": request.embedding,
-        "--perturbation-key": job.choices.perturbation_key,
-        "--context-key": job.choices.context_key,
-        "--batch-key": job.choices.batch_key,
-        "--control": job.choices.control,
         "--features": request.features,
         "--max-steps": request.steps if request.steps != plain.steps else None,
         "--init-from": job.init_from,
@@ -183,7 +180,7 @@ def command_of(job: TrainJob, split: str = "split.toml", output: str = "RUN") ->
         value = getattr(request, field.name)
         if field.name not in _OWN and value != getattr(plain, field.name):
             words += ["--set", f"{field.name}={_word(value)}"]
-    return shlex.join(words)
+    return shlex.join([*words, *option_words(job.choices)])
 
 
 def _word(value: Any) -> str:

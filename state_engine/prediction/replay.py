@@ -7,7 +7,6 @@ answers. Control cells are drawn with numpy's legacy generator, as there. Notati
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +16,20 @@ from state_engine import keys
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.load import LoadedModel, load_model
 from state_engine.data.cell_sets import ReplayWindow, replay_plan
-from state_engine.data.dataset import Choices, Dataset, open_dataset
+from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.expression import FeatureSource, iter_features
 from state_engine.data.files.replaced_copy import ReplacedCopy
-from state_engine.device import DeviceName, Precision, choose_device, dtype_of
+from state_engine.device import choose_device, dtype_of
 from state_engine.errors import RepresentationError, UnknownLabelError, listed
 from state_engine.files import replacing
-from state_engine.models.config import AttentionMode
 from state_engine.plain import to_plain
 from state_engine.prediction.forward import SetResult, SetRunner, SetTask
+from state_engine.prediction.request import ReplayRequest
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.versions import package_versions
 
 # the reference cuts its output to this range in gene space
 LOWEST, HIGHEST = 0.0, 14.0
-
-
-@dataclass(frozen=True)
-class ReplayRequest:
-    """What to replay; the fields are those of `state_engine.prediction.request.PredictionRequest`.
-
-    `embedding_key` overrides the representation the model's card names ("X" or an obsm key).
-    """
-
-    data: str
-    model: str
-    choices: Choices = Choices()
-    seed: int = 42
-    set_size: int | None = None
-    device: DeviceName = "auto"
-    precision: Precision = "fp32"
-    attention: AttentionMode | None = None
-    embedding_key: str | None = None
-    allow_unknown: bool = False
 
 
 def replay(

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Choices, Dataset
@@ -18,6 +17,7 @@ from state_engine.device import DeviceName, Precision
 from state_engine.effects.table import BASELINES, Baseline
 from state_engine.errors import ConfigError, LabelError, UnknownLabelError, listed
 from state_engine.models.config import AttentionMode, TransitionConfig
+from state_engine.options import about, check, option, part
 
 # multiply-adds a second that matrix products of a State Transition model reach, a CPU core or one GPU; for estimates only
 _RATE = {
@@ -35,55 +35,83 @@ METHODS: tuple[Method, ...] = ("model", *BASELINES)
 
 @dataclass(frozen=True)
 class PredictionRequest:
-    """A prediction, complete: together with the files it names it determines the result.
+    """A prediction, complete: together with the files it names it determines the result."""
 
-    Args:
-        data: path of the .h5ad.
-        model: path of the model folder (our store, or an arc-state run directory).
-        perturbations: labels to predict, as the model knows them; the control is always predicted beside.
-        contexts: contexts whose control cells are perturbed; empty for all that have control cells.
-        cells: cells per perturbation and context (n).
-        seed: of the draw of basal cells.
-        choices: what the user said about the data set.
-        set_size: cells in a set; None for the model's own.
-        device, precision: where and how to compute.
-        attention: None for the model's own mode.
-        allow_unknown: labels the model does not know fall back to the control's vector or the first batch, and rows are marked.
-        unknown_effect: what stands in for labels that the model does not know: nothing but its control ("control"), or the mean
-            effect of the labels of this request that it knows ("mean").
-        keep_raw: keep the raw prediction beside the corrected one.
-        observed: most measured cells kept per condition for comparison.
-        allow_other_embedding: the embedding may be of another model than the one this model was trained on.
-        method: what predicts: the model, or one of the baselines it is compared with, made of the effects saved with the model.
-    """
-
-    data: str
-    model: str
-    perturbations: tuple[str, ...]
-    contexts: tuple[str, ...] = ()
-    cells: int = 256
-    seed: int = 42
-    choices: Choices = Choices()
-    set_size: int | None = None
-    device: DeviceName = "auto"
-    precision: Precision = "fp32"
-    attention: AttentionMode | None = None
-    allow_unknown: bool = False
-    unknown_effect: Literal["control", "mean"] = "control"
-    keep_raw: bool = True
-    observed: int = 512
-    allow_other_embedding: bool = False
-    method: Method = "model"
+    VERB: ClassVar = "predict"
+    data: str = field(metadata=about("data set (.h5ad)", metavar="X.h5ad"))
+    model: str = field(metadata=about("model folder, ours or an arc-state run directory", metavar="DIR"))
+    perturbations: tuple[str, ...] = field(
+        metadata=about(
+            "label to predict, as the model knows it; the control is predicted too", flag="--perturbation", metavar="NAME"
+        )
+    )
+    contexts: tuple[str, ...] = option(
+        (), "context whose control cells are perturbed; default: all with control cells", flag="--context", metavar="NAME",
+        label="Contexts (cell types or lines) to start from",
+    )  # fmt: skip
+    cells: int = option(
+        256,
+        "cells per perturbation and context",
+        label="Cells per perturbation and context",
+        metavar="N",
+        least=1,
+        offered=100_000,
+    )
+    seed: int = option(42, "the same seed draws the same control cells", metavar="S", least=0, offered=2**31 - 1)
+    choices: Choices = part(Choices())
+    set_size: int | None = option(
+        None, "cells that the model sees together; default: as many as in training", label="Cells in a set", metavar="N", least=1,
+        offered=4096,
+    )  # fmt: skip
+    device: DeviceName = option("auto", "where to compute; auto takes a GPU when there is one")
+    precision: Precision = option("fp32", "bf16 is faster and slightly less exact")
+    attention: AttentionMode | None = option(None, "which cells of a set see which; default: the model's")
+    allow_unknown: bool = option(
+        False, "labels that the model does not know fall back to the control and the first batch; rows are marked",
+        label="Allow batches the model does not know",
+    )  # fmt: skip
+    unknown_effect: Literal["control", "mean"] = option(
+        "control", "with --allow-unknown: unknown perturbations get the control's effect, or the mean effect of the known ones"
+    )
+    keep_raw: bool = option(True, "leave the uncorrected prediction out of the file", flag="--no-raw")
+    observed: int = option(512, "most measured cells kept per condition, to compare with", metavar="N", least=0)
+    allow_other_embedding: bool = option(
+        False, "read embeddings of another model than the one this model was trained on; the result is marked so",
+        label="Predict from the embedding of another model all the same",
+    )  # fmt: skip
+    method: Method = option(
+        "model", "predict with a baseline instead, from the effects saved with the model", label="Predicted by"
+    )
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ConfigError(f"method is {self.method!r}.", f"Known: {', '.join(METHODS)}.")
-        for name, value, least in (("cells", self.cells, 1), ("set_size", self.set_size or 1, 1), ("observed", self.observed, 0)):
-            if value < least:
-                raise ConfigError(f"{name} is {value}.", f"It must be at least {least}.")
+        check(self)
         repeated = sorted({p for p in self.perturbations if self.perturbations.count(p) > 1})
         if repeated:
             raise ConfigError(f"Perturbations are named twice: {listed(repeated)}.", fix="Name each once.")
+
+
+@dataclass(frozen=True)
+class ReplayRequest:
+    """A replay of a whole data set as `state tx infer` computes it (`state_engine.prediction.replay`)."""
+
+    VERB: ClassVar = "predict --replay"
+    data: str = field(metadata=about("data set (.h5ad)", metavar="X.h5ad"))
+    model: str = field(metadata=about("model folder, ours or an arc-state run directory", metavar="DIR"))
+    choices: Choices = part(Choices())
+    seed: int = option(42, "the same seed draws the same control cells", metavar="S", least=0)
+    set_size: int | None = option(
+        None, "cells that the model sees together; default: as many as in training", metavar="N", least=1
+    )
+    device: DeviceName = option("auto", "where to compute; auto takes a GPU when there is one")
+    precision: Precision = option("fp32", "bf16 is faster and slightly less exact")
+    attention: AttentionMode | None = option(None, "which cells of a set see which; default: the model's")
+    embedding_key: str | None = option(
+        None, "representation to read in a replay (X or an obsm key); default: the one that the model names", metavar="K"
+    )
+    allow_unknown: bool = option(False, "labels that the model does not know fall back to the control and the first batch")
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -190,36 +218,3 @@ def estimate(
 def _layers(request: PredictionRequest, card: ModelCard) -> int:
     """Matrices of the result, each as large as the corrected one."""
     return 1 if request.method != "model" else 1 + request.keep_raw + (card.calibration is not None)
-
-
-def command_of(request: PredictionRequest, output: str = "prediction.h5ad") -> str:
-    """The command line that makes the same result again."""
-    words = ["python", "-m", "state_engine", "predict", "--model", request.model, "--data", request.data, "--output", output]
-    for option, values in (("--perturbation", request.perturbations), ("--context", request.contexts)):
-        for value in values:
-            words += [option, value]
-    choices = request.choices
-    named = {
-        "--cells": request.cells,
-        "--seed": request.seed,
-        "--perturbation-key": choices.perturbation_key,
-        "--control": choices.control,
-        "--context-key": choices.context_key,
-        "--batch-key": choices.batch_key,
-        "--scale": choices.scale,
-        "--gene-column": choices.gene_column,
-        "--set-size": request.set_size,
-        "--device": request.device,
-        "--precision": request.precision,
-        "--attention": request.attention,
-        "--observed": request.observed,
-    }
-    for option, given in named.items():
-        if given is not None:
-            words += [option, str(given)]
-    words += ["--allow-unknown"] if request.allow_unknown else []
-    words += ["--unknown-effect", "mean"] if request.unknown_effect == "mean" else []
-    words += ["--allow-other-embedding"] if request.allow_other_embedding else []
-    words += [] if request.keep_raw else ["--no-raw"]
-    words += [] if request.method == "model" else ["--method", request.method]
-    return shlex.join(words)

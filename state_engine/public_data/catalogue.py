@@ -282,3 +282,19 @@ def find(name: str, environment: Mapping[str, str] | None = None) -> PublicData:
         names = [data.name for data in entries]
         raise RequestError(f"There is no public data set '{name[:80]}'.", f"There are: {listed(names, 12)}.", "See fetch --list.")
     return found
+
+
+def terms(data: PublicData) -> list[str]:
+    """Return licence and citation of a data set, one line each, to be shown before it is downloaded."""
+    where = f" ({data.licence_url})" if data.licence_url else ""
+    lines = [f"{data.title}: {size_words(data.size)}. Licence: {data.licence}{where}."]
+    if data.licence == "not stated":
+        lines.append(f"  Its publisher states no licence with the file: read {data.source or 'its source'} before you use it.")
+    return [*lines, f"  Please cite: {data.citation}."] if data.citation else lines
+
+
+def size_words(n: int | None) -> str:
+    """Return a number of bytes in GB or MB."""
+    if n is None:
+        return "size not stated"
+    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +12,13 @@ import pandas as pd
 from state_engine import keys
 from state_engine.challenge.check import check
 from state_engine.challenge.counts import CountsOptions
+from state_engine.challenge.report import report_plain
 from state_engine.challenge.source import source_of_run
 from state_engine.challenge.spec import load_rules
-from state_engine.challenge.submit import SubmissionRequest, command_of, source_of, spec_of, submit
-from state_engine.cli.challenge import add_submit_parser, report_plain
+from state_engine.challenge.submit import SubmissionRequest, source_of, spec_of, submit
+from state_engine.cli.main import build_parser
+from state_engine.cli.options import request as from_words
+from state_engine.options import command
 from state_engine.plain import from_plain, to_plain
 from tests.challenge.conftest import Submission, log1p_values
 
@@ -107,10 +109,9 @@ def test_a_request_with_counts_and_contexts_survives_json_and_its_command_says_t
         "vcc2026", "p.h5ad", True, genes="g.csv", contexts=("A", "B", "C"), controls=("c.h5ad",), counts=counts, write=True
     )
     assert from_plain(SubmissionRequest, to_plain(request)) == request
-    parser = add_submit_parser(argparse.ArgumentParser().add_subparsers())
-    options = parser.parse_args(shlex.split(command_of(request))[4:])
-    assert options.take_context == ["A", "B", "C"] and options.contexts == "A,B,C" and options.controls == [Path("c.h5ad")]
-    assert (options.to_counts, options.seed, options.library) == ("stochastic", 3, 20000.0)
+    options = build_parser(["submit"]).parse_args(shlex.split(command(request))[3:])
+    assert from_words(SubmissionRequest, options) == request
+    assert spec_of(request).contexts == ("A", "B", "C")
     assert source_of(request, load_rules("vcc2026")).contexts == ("A", "B", "C")
 
 

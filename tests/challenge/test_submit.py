@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from state_engine.challenge.submit import ARCHIVE, REPORT, VERIFIED, SubmissionRequest, command_of, read_report, submit
+from state_engine.challenge.submit import ARCHIVE, REPORT, VERIFIED, SubmissionRequest, read_report, submit
 from state_engine.cli.main import main
 from state_engine.errors import RunError
+from state_engine.options import command
 from state_engine.plain import from_plain, to_plain
 from tests.prediction.make_result import make_result
 
@@ -55,7 +56,7 @@ def test_it_survives_as_plain_values(request_of_run: SubmissionRequest) -> None:
 
 def test_the_command_does_the_same(request_of_run: SubmissionRequest, tmp_path: Path) -> None:
     report = submit(request_of_run, tmp_path)
-    words = shlex.split(command_of(request_of_run))
+    words = shlex.split(command(request_of_run))
     assert words[:3] == ["python", "-m", "state_engine"]
     assert main(words[3:]) == (0 if report.ok else 1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
@@ -10,19 +9,18 @@ import numpy as np
 import pytest
 
 from state_engine.challenge.spec import PRESETS, load_challenge, load_rules
-from state_engine.cli.challenge import add_submit_parser, add_verify_parser, run_submit, run_verify
+from state_engine.cli.main import build_parser
 from state_engine.errors import ChallengeError, ConfigError
+from state_engine.progress import silent
 from tests.challenge.conftest import Submission
 
 
 def call(*arguments: object) -> tuple[int, list[str]]:
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers()
-    add_submit_parser(commands).set_defaults(run=run_submit)
-    add_verify_parser(commands).set_defaults(run=run_verify)
-    options = parser.parse_args([str(a) for a in arguments])
+    words = [str(a) for a in arguments]
+    options = build_parser(words[:1]).parse_args(words)
     lines: list[str] = []
-    return options.run(options, lines.append), lines
+    code = options.run_command(options, lambda text: lines.extend(text.split("\n")), silent)
+    return code, lines
 
 
 def lists(submission: Submission) -> list[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import anndata
@@ -10,6 +11,7 @@ import pytest
 
 from state_engine.cli.main import main
 from state_engine.embedding.request import EmbedRequest
+from state_engine.options import command
 from tests.small import write_cells
 from tests.small_embedding import write_embedding_model
 
@@ -75,8 +77,7 @@ def test_a_request_says_its_own_command(made: Path) -> None:
 
     choices = Choices(scale="counts", gene_column="", expression="X")
     request = EmbedRequest(str(made / "cells.h5ad"), str(made / "se"), choices, "X_k", "cpu", "bf16", 3, 9)
-    words = request.command(str(made / "y.npy")).split()
-    words = [word.strip("'") for word in words]
+    words = shlex.split(command(request, output=str(made / "y.npy")))
     assert words[:3] == ["python", "-m", "state_engine"] and main(words[3:]) == 0
     from state_engine.embedding.embed import embed
 

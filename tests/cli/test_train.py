@@ -7,15 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from state_engine.checkpoints.store import read_card
-from state_engine.cli.train import add_train_parser, asked, run_train
+from state_engine.cli.main import build_parser
+from state_engine.cli.train import run_train, wanted
 from state_engine.data.splits.plan import plan_text
 from state_engine.errors import ConfigError, RequestError, RunError
+from state_engine.progress import silent
 from state_engine.train.curves import LOG, VALIDATION, read_curve
 from state_engine.train.run_folder import read_record
 from tests.train.small import make_data, plan_of
@@ -38,14 +40,15 @@ def words(split: Path, output: Path, *more: str) -> list[str]:
 
 
 def parsed(arguments: list[str]) -> Namespace:
-    parser = ArgumentParser()
-    add_train_parser(parser.add_subparsers())
-    return parser.parse_args(arguments)
+    return build_parser(["train"]).parse_args(arguments)
 
 
 def test_the_split_is_shown_before_and_the_scores_after(split, tmp_path: Path):
     written = []
-    assert run_train(parsed(words(split, tmp_path / "run", "--max-steps", "2", "--control", "control")), written.append) == 0
+    assert (
+        run_train(parsed(words(split, tmp_path / "run", "--max-steps", "2", "--control", "control")), written.append, silent)
+        is None
+    )
     assert written[0].split() == ["data", "set", "context", "train", "val", "test", "unused"]
     assert written[1].split()[:4] == ["pbmc", "B", "0", "0"]
     assert "Held out: B; NK x IFN-beta; NK x TNF." in written
@@ -58,19 +61,19 @@ def test_the_split_is_shown_before_and_the_scores_after(split, tmp_path: Path):
 
 def test_what_is_given_changes_the_preset(split, tmp_path: Path):
     options = parsed(words(split, tmp_path, "--preset", "state_sm", "--embedding-key", "X_pca", "--precision", "bf16"))
-    request, choices = asked(options)
+    request, choices = wanted(options)
     assert (request.preset, request.learning_rate, request.hidden) == ("state_sm", 1e-4, 16)
     assert (request.embedding, request.precision, choices.context_key) == ("X_pca", "bf16", None)
-    assert asked(parsed(["train", "--output", "x", "--context-key", ""]))[1].context_key == ""
+    assert wanted(parsed(["train", "--output", "x", "--context-key", ""]))[1].context_key == ""
 
 
 def test_what_is_missing_or_unknown_is_said(tmp_path: Path):
     with pytest.raises(RequestError, match="There is no split"):
-        run_train(parsed(["train", "--output", str(tmp_path / "run")]), print)
+        run_train(parsed(["train", "--output", str(tmp_path / "run")]), print, silent)
     with pytest.raises(RunError, match="No training was begun"):
-        run_train(parsed(["train", "--output", str(tmp_path / "run"), "--resume"]), print)
+        run_train(parsed(["train", "--output", str(tmp_path / "run"), "--resume"]), print, silent)
     with pytest.raises(ConfigError, match="Near: learning_rate"):
-        asked(parsed(["train", "--output", "x", "--set", "learnin_rate=1"]))
+        wanted(parsed(["train", "--output", "x", "--set", "learnin_rate=1"]))
 
 
 def start(arguments: list[str], folder: Path) -> subprocess.Popen:

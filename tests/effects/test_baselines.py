@@ -20,9 +20,10 @@ from state_engine.effects.baselines import baseline_effects
 from state_engine.effects.store import effects_hash, save_effects
 from state_engine.effects.table import BASELINES, EffectTable, fit_ridge
 from state_engine.errors import CheckpointError, ConfigError, RequestError
+from state_engine.options import command
 from state_engine.plain import from_plain, to_plain
 from state_engine.prediction.predict import predict
-from state_engine.prediction.request import METHODS, PredictionRequest, command_of, estimate
+from state_engine.prediction.request import METHODS, PredictionRequest, estimate
 from tests.prediction.test_calibrated import effects_of
 from tests.small import GENES, embedding_changes, write_cells, write_model
 
@@ -105,8 +106,8 @@ def test_what_it_says_of_itself(request_: PredictionRequest) -> None:
     assert "Not predicted by the model but by a baseline, 'mean of other contexts'" in manifest["remarks"][0] == made.remarks[0]
     assert made.sets == 0 and manifest["effects_hash"] == effects_hash(Path(request_.model)) != ""
     assert from_plain(PredictionRequest, to_plain(request_)) == request_
-    assert "--method 'mean of other contexts'" in command_of(request_)
-    assert "--method" not in command_of(replace(request_, method="model"))
+    assert "--method 'mean of other contexts'" in command(request_)
+    assert "--method" not in command(replace(request_, method="model"))
     with pytest.raises(ConfigError, match="Known: model, no change"):
         replace(request_, method="guess")
 
@@ -114,7 +115,7 @@ def test_what_it_says_of_itself(request_: PredictionRequest) -> None:
 def test_the_command_line_takes_a_baseline(
     request_: PredictionRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = shlex.split(command_of(request_, str(tmp_path / "cli.h5ad")))[3:]
+    words = shlex.split(command(request_, output=str(tmp_path / "cli.h5ad")))[3:]
     assert main(words) == 0 and "Not predicted by the model" in capsys.readouterr().out
     np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "cli.h5ad").X, run(request_).X)
 

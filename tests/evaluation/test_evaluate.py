@@ -27,7 +27,8 @@ from state_engine.errors import (
 from state_engine.evaluation.effects_file import read_condition
 from state_engine.evaluation.evaluate import evaluate
 from state_engine.evaluation.report import EVALUATION, Evaluation, evaluation_lines, read_evaluation
-from state_engine.evaluation.request import EvaluationRequest, PredictedFile, evaluate_command_of
+from state_engine.evaluation.request import EvaluationRequest, PredictedFile
+from state_engine.options import command
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import Progress
 
@@ -388,7 +389,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     from state_engine.cli.main import main
 
     request = ask(tmp_path, cells(PREDICTED), cells(MEASURED))
-    words = evaluate_command_of(request, str(tmp_path / "out")).split()[3:]
+    words = command(request, output=str(tmp_path / "out")).split()[3:]
     assert main(words) == 0
     said = capsys.readouterr().out
     assert "no change" in said and "Worse than" in said and "Metrics: cell-eval2" in said

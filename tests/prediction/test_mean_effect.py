@@ -12,8 +12,9 @@ import pytest
 
 from state_engine import keys
 from state_engine.errors import UnknownLabelError
+from state_engine.options import command
 from state_engine.prediction.predict import predict
-from state_engine.prediction.request import PredictionRequest, command_of
+from state_engine.prediction.request import PredictionRequest
 from tests.small import embedding_changes, write_cells, write_model
 
 
@@ -60,7 +61,7 @@ def test_the_others_are_untouched_and_the_result_says_so(tmp_path: Path) -> None
     assert np.array_equal(a.X[same], b.X[same]) and not np.array_equal(a.X[~same], b.X[~same])
     assert "NEW: not known to the model; they have the mean effect of the other 2 labels" in " ".join(made.remarks)
     assert json.loads(a.uns[keys.MANIFEST])["request"]["unknown_effect"] == "mean"
-    assert "--unknown-effect mean" in command_of(request)
+    assert "--unknown-effect mean" in command(request)
 
 
 def test_without_any_known_label_there_is_no_mean(tmp_path: Path) -> None:

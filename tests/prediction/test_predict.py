@@ -18,10 +18,11 @@ from state_engine.data.dataset import Choices
 from state_engine.data.embedding_record import EMBEDDINGS
 from state_engine.errors import ConfigError, DeviceError, IncompatibleError, JobCancelled, LabelError, UnknownLabelError
 from state_engine.models.transition import TransitionModel
+from state_engine.options import command
 from state_engine.plain import from_plain, to_plain
 from state_engine.prediction.forward import SetRunner, SetTask
 from state_engine.prediction.predict import predict
-from state_engine.prediction.request import PredictionRequest, command_of, contexts_of, estimate, parameters
+from state_engine.prediction.request import PredictionRequest, contexts_of, estimate, parameters
 from state_engine.progress import Progress
 from tests.small import GENES, card_of, config, embedding_changes, write_cells, write_model
 
@@ -156,7 +157,7 @@ def test_an_embedding_of_another_model_is_refused_or_recorded(request_: Predicti
     asked = replace(asked, allow_other_embedding=True)
     recorded = json.loads(run(asked).uns[keys.MANIFEST])
     assert recorded["embedding_models"] == {"made": "b" * 64, "trained_on": "a" * 64, "other_allowed": True}
-    assert recorded["request"]["allow_other_embedding"] and "--allow-other-embedding" in command_of(asked)
+    assert recorded["request"]["allow_other_embedding"] and "--allow-other-embedding" in command(asked)
 
 
 def test_unknown_perturbations_are_refused_and_named(request_: PredictionRequest) -> None:
@@ -257,7 +258,7 @@ def test_command_repeats_the_request(request_: PredictionRequest, tmp_path: Path
     from state_engine.cli.main import main
 
     asked = replace(request_, choices=Choices(control="control"), set_size=4)
-    words = shlex.split(command_of(asked, str(tmp_path / "again.h5ad")))
+    words = shlex.split(command(asked, output=str(tmp_path / "again.h5ad")))
     assert main(words[3:]) == 0
     again = anndata.read_h5ad(tmp_path / "again.h5ad")
     first = run(asked, "first.h5ad")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from state_engine.challenge.scores import Scores
 from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.tasks.results import _model
+from state_engine.options import command
 from state_engine.plain import from_plain
 from state_engine.progress import OnProgress, Progress
 
@@ -20,6 +22,7 @@ def score(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm
     """A `ScoreRequest`; the scores are in the run folder."""
     asked = from_plain(ScoreRequest, request)
     on_progress(Progress("Reading labels"))
+    run.record(command=command(replace(asked, submission=replace(asked.submission, write=False)), output="scores"))
     return _summary(challenge_scores.score(asked, run.path, on_progress), run)
 
 

@@ -22,6 +22,7 @@ from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import keep_made
 from state_engine.library.embedding_models import adopt_embedding
 from state_engine.library.models import allowed
+from state_engine.options import command
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import OnProgress, Progress
 from state_engine.search import query as search
@@ -67,7 +68,7 @@ def embed(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm
         model_hash=facts.model,
         device=made.device,
         precision=asked.request.precision,
-        command=asked.request.command("embedded.h5ad"),
+        command=command(asked.request, output="embedded.h5ad"),
         settings={"key": key, "scale": made.scale, "batch_size": made.batch_size},
     )
     return {"cells": made.cells, "width": made.width, "device": made.device}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from state_engine.checkpoints.load import load_model
@@ -13,11 +12,12 @@ from state_engine.evaluation import evaluate as evaluation
 from state_engine.evaluation import held_out
 from state_engine.evaluation.held_out_request import HeldOutRequest
 from state_engine.evaluation.report import Evaluation
-from state_engine.evaluation.request import EvaluationRequest, evaluate_command_of
+from state_engine.evaluation.request import EvaluationRequest
 from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.train_job import check_places
 from state_engine.library.allowed import check_evaluation, check_held_out
+from state_engine.options import command
 from state_engine.plain import from_plain
 from state_engine.progress import OnProgress, Progress
 
@@ -26,7 +26,7 @@ def evaluate(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, w
     """An `EvaluationRequest`; tables and verdict are in the run folder."""
     asked = from_plain(EvaluationRequest, request)
     check_evaluation(asked, load_settings())
-    run.record(seed=asked.seed, command="" if asked.by_kind else evaluate_command_of(asked))
+    run.record(seed=asked.seed, command=command(asked, output="evaluation"))
     return _summary(evaluation.evaluate(asked, run.path, on_progress), run)
 
 
@@ -39,9 +39,12 @@ def test(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm:
     on_progress(Progress("Loading the model"))
     device = choose_device(asked.device)
     loaded = load_model(asked.folder, device.kind, dtype_of(asked.precision))
-    command = f"python -m state_engine test --run {Path(asked.run)}" if asked.run else ""
     run.record(
-        seed=asked.seeds[0], model_hash=loaded.card.weights_hash, device=device.name, precision=asked.precision, command=command
+        seed=asked.seeds[0],
+        model_hash=loaded.card.weights_hash,
+        device=device.name,
+        precision=asked.precision,
+        command=command(asked, output="test"),
     )
     return _summary(held_out.evaluate_held_out(asked, run.path, on_progress, loaded), run)
 

@@ -27,10 +27,11 @@ from state_engine.jobs.store import JobStore
 from state_engine.library import hub
 from state_engine.library.datasets import get_dataset, register_made
 from state_engine.library.models import adopt, allowed, import_directory
+from state_engine.options import command
 from state_engine.plain import from_plain, to_plain
 from state_engine.prediction.measured_means import measure
 from state_engine.prediction.predict import predict as predict_cells
-from state_engine.prediction.request import PredictionRequest, command_of
+from state_engine.prediction.request import PredictionRequest
 from state_engine.prediction.result import open_result
 from state_engine.progress import OnProgress, Progress
 
@@ -60,7 +61,7 @@ def predict(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, wa
         model_hash=card.weights_hash,
         device=made.device,
         precision=asked.precision,
-        command=command_of(asked),
+        command=command(asked, output="prediction.h5ad"),
         settings={name: result.manifest[name] for name in ("method", "set_size", "attention")},
     )
     for remark in made.remarks:
@@ -109,7 +110,9 @@ def submit(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, war
     asked = from_plain(challenge.SubmissionRequest, request)
     on_progress(Progress("Reading labels"))
     report = challenge.submit(asked, run.path, on_progress)
-    run.record(command=challenge.command_of(asked), settings={"repairs": list(report.repairs)})
+    run.record(
+        command=command(asked, output=challenge.ARCHIVE if asked.write else ""), settings={"repairs": list(report.repairs)}
+    )
     return {"ok": report.ok, "errors": len(report.errors), "written": report.archive is not None}
 
 

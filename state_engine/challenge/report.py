@@ -1,0 +1,35 @@
+"""A report of a submission as lines and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from state_engine.challenge.findings import REPAIRS, Report
+from state_engine.challenge.spec import ChallengeSpec
+from state_engine.plain import to_plain
+
+
+def report_plain(report: Report) -> dict[str, Any]:
+    """Return a report as JSON values, with `ok` and the repairs on offer."""
+    return {"ok": report.ok, **to_plain(report), "offered": [repair.name for repair in report.offered]}
+
+
+def report_lines(report: Report, spec: ChallengeSpec) -> list[str]:
+    """Return a report for people, one line each."""
+    size = f"{report.n_cells:,} cells x {report.n_genes:,} genes, {report.n_entries:,} values, {report.n_perturbations:,} perturbations"
+    lines = [f"{spec.rules.title}: {report.source}", f"  {size}"]
+    if spec.rules.context_key and report.cells:
+        lines.append("  " + ", ".join(f"{context or 'no context'}: {n:,} cells" for context, n in report.cells.items()))
+    for finding in report.findings:
+        lines.append(f"{finding.severity.upper():8}{finding.title} [{finding.code}]")
+        lines += [f"        {finding.detail}"] if finding.detail else []
+        if finding.severity != "note" and finding.repair:
+            lines.append(f"        --repair {finding.repair}: {REPAIRS[finding.repair].title}.")
+    lines += [f"REPAIRED {REPAIRS[name].title}." for name in report.repairs]
+    if report.options:
+        lines.append("COUNTS  " + ", ".join(f"{key} {value}" for key, value in report.options.items()))
+    if report.archive:
+        lines.append(f"{report.archive.path}: {report.archive.bytes:,} bytes, sha256 {report.archive.sha256}")
+    errors = len(report.errors)
+    lines.append(f"{errors} error{'s' * (errors != 1)}." if errors else "No errors.")
+    return lines

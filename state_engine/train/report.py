@@ -1,0 +1,65 @@
+"""A training as lines of text: its split before, its model and scores after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from state_engine.train.run_folder import RECORD, TABLE
+
+if TYPE_CHECKING:
+    from state_engine.checkpoints.card import ModelCard
+    from state_engine.data.splits.apply import Split
+
+PARTS = ("train", "val", "test", "unused")
+# metric of a held-out block -> its column
+SHOWN = {
+    "mae_corrected": "MAE corrected", "mae_mean": "mean of others", "mae_none": "no change", "mae_raw": "raw", "r_paired": "r paired",
+    "r_mean": "r mean",
+}  # fmt: skip
+
+
+def split_lines(split: Split) -> Iterator[str]:
+    """Yield the cells of each context by part, what is held out, and warnings; every perturbation is in split.csv."""
+    sums = split.table().groupby(["dataset", "context"], sort=False)[list(PARTS)].sum()
+    rows = [["data set", "context", *PARTS]]
+    rows += [
+        [*map(str, place), *(f"{n:,}" for n in counts)]
+        for place, counts in zip(sums.index, sums.to_numpy().tolist(), strict=True)
+    ]
+    yield from _columns(rows, 2)
+    held = split.plan.held_out()
+    yield f"Held out: {'; '.join(held) or 'nothing'}."
+    yield from split.warnings
+
+
+def card_lines(card: ModelCard, output: Path) -> Iterator[str]:
+    """Yield the model, its scores on what was held out, its calibration, and where it lies."""
+    yield f"{output}: {card.name}, {len(card.perturbations):,} perturbations, {card.training.steps:,} steps"
+    for note in card.notes:
+        yield f"  {note}"
+    scores = card.training.scores
+    blocks = list(dict.fromkeys(name.rpartition(": ")[0] for name in scores if ": " in name))
+    rows = [["held out", *SHOWN.values()]]
+    rows += [[block, *_numbers(scores, f"{block}: ")] for block in blocks]
+    means = [("mean, testing", ""), ("mean, validation", "validation ")]
+    rows += [[name, *_numbers(scores, start)] for name, start in means if f"{start}mae_none" in scores]
+    if len(rows) > 1:
+        yield from _columns(rows)
+    if card.calibration is not None:
+        fitted = card.calibration
+        yield f"Calibrated on validation cells: {fitted.paired:.2f} x the model + {fitted.mean:.2f} x the mean of other contexts."
+    yield f"Curves, split and record: {output}/log.csv, {TABLE}, {RECORD}"
+
+
+def _numbers(scores: dict[str, float], start: str) -> list[str]:
+    return [f"{scores[start + m]:.{3 if m.startswith('r_') else 4}f}" if start + m in scores else "-" for m in SHOWN]
+
+
+def _columns(rows: list[list[str]], names: int = 1) -> Iterator[str]:
+    """Yield aligned text: the first columns are names, the others numbers."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [v.ljust(w) if i < names else v.rjust(w) for i, (v, w) in enumerate(zip(row, widths, strict=True))]
+        yield "  ".join(cells).rstrip()

@@ -1,0 +1,155 @@
+"""The command of a request makes that request again, for every request and every field; every option of before is still there."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import shlex
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import state_engine
+from state_engine import options
+from state_engine.challenge.counts import CountsOptions
+from state_engine.challenge.score_request import ScoreRequest
+from state_engine.challenge.submit import SubmissionRequest
+from state_engine.challenge.template import TemplateRequest
+from state_engine.cli.evaluate import run_evaluate
+from state_engine.cli.main import COMMANDS, build_parser, main
+from state_engine.cli.options import request as from_words
+from state_engine.data.dataset import Choices
+from state_engine.embedding.request import DecodeRequest, EmbedRequest
+from state_engine.evaluation.held_out_request import HeldOutRequest
+from state_engine.evaluation.request import EvaluationRequest, PredictedFile
+from state_engine.options import options_of
+from state_engine.prediction.request import PredictionRequest, ReplayRequest
+from state_engine.search.request import QueryRequest
+
+CHOICES = Choices("gene's", "", "cell type", "", "log1p", "", "layers/counts", False)
+OTHERS = Choices("p", "-x", "c", "b", "counts", "symbol", "X", False)
+COUNTS = CountsOptions("nearest", 7, 1234.5)
+SUBMISSION = SubmissionRequest(
+    "my.toml", "run 1", True, "target", "g.csv", "p.csv", ("rename-control", "first-cells"), True, "line", ("A", "B,C"),
+    ("c 1.h5ad", "c2.h5ad"), COUNTS, ("A", "B,C", ""), "layers/raw", "symbol",
+)  # fmt: skip
+# every field of each off its default
+FULL: list[Any] = [
+    PredictionRequest(
+        "d 1.h5ad", "m'", ("TNF", "-x", "JUN,FOS", ""), ("NK", "B cell"), 7, 8, CHOICES, 9, "cpu", "bf16", "causal", True, "mean", False,
+        0, True, "mean of other contexts",
+    ),
+    ReplayRequest("d", "m", CHOICES, 8, 9, "cpu", "bf16", "full", "X_pca", True),
+    EmbedRequest("d", "m", CHOICES, "X_k", "cpu", "bf16", 3, 9, "a.ckpt"),
+    DecodeRequest("d", "m", ("G1", "-G2"), CHOICES, "X_k", 0.1 + 0.2, "cpu", "bf16", True, "a.ckpt"),
+    QueryRequest("db", "d", "X_k", 9, True, CHOICES),
+    EvaluationRequest(
+        (PredictedFile("p 1"), PredictedFile("p2", "raw"), PredictedFile("p3", "the raw", "layers/raw")), "r", CHOICES, OTHERS, "vcc2025",
+        "real", "run", "f.pt", True, True, "nearest", 5, "/usr/bin/python", "in words: 'held out'", False,
+    ),
+    HeldOutRequest("run", "model", '[datasets]\na = "x"\n', CHOICES, "val", 9, (1, 2), "full", "f.csv", "cpu", "bf16"),
+    SUBMISSION,
+    TemplateRequest("vcc2026", "d", "m", "g", "p", ("A", "B"), "mean", CHOICES, COUNTS, 3, "cpu"),
+    ScoreRequest(replace(SUBMISSION, write=False), "t", CHOICES, "d", OTHERS, "pooled", "/usr/bin/python"),
+]  # fmt: skip
+LEAST: list[Any] = [
+    PredictionRequest("d", "m", ()),
+    ReplayRequest("d", "m"),
+    EmbedRequest("d", "m"),
+    DecodeRequest("d", "m", ()),
+    QueryRequest("db", "d"),
+    EvaluationRequest((PredictedFile("p"),), "r", Choices("p", "c")),
+    replace(FULL[5], predicted_choices=Choices()),
+    HeldOutRequest("run"),
+    SubmissionRequest("vcc2025", "d"),
+    replace(SUBMISSION, required_contexts=(), counts=CountsOptions(), is_run=False),
+    TemplateRequest("vcc2025", "d", "m"),
+    ScoreRequest(SubmissionRequest("vcc2025", "d"), "t"),
+]
+# what the command line cannot say, and why that loses nothing
+UNSAID = {(ScoreRequest, "submission.write"): "a score writes no archive"}
+
+
+def from_command(request: Any) -> Any:
+    words = shlex.split(options.command(request))
+    assert words[:3] == ["python", "-m", "state_engine"]
+    parser = build_parser(words[3:4])
+    for action in parser._actions[-1].choices[words[3]]._actions:  # type: ignore[union-attr,index]
+        action.required = action.required and action.dest != "output"
+    return from_words(type(request), parser.parse_args(words[3:]))
+
+
+@pytest.mark.parametrize("request_", [*FULL, *LEAST], ids=lambda r: type(r).__name__)
+def test_the_command_of_a_request_makes_it_again(request_: Any) -> None:
+    assert from_command(request_) == request_
+
+
+def follow(request: Any, path: str) -> Any:
+    for name in path.split("."):
+        request = getattr(request, name)
+    return request
+
+
+@pytest.mark.parametrize("request_", FULL, ids=lambda r: type(r).__name__)
+def test_every_field_is_off_its_default_above(request_: Any) -> None:
+    for one in options_of(type(request_)):
+        if (type(request_), one.path) not in UNSAID:
+            assert follow(request_, one.path) != one.default, f"{type(request_).__name__}.{one.path}: set it in FULL"
+
+
+def test_every_request_with_a_command_is_above() -> None:
+    found = set()
+    for module in pkgutil.walk_packages(state_engine.__path__, "state_engine."):
+        if not module.name.endswith("__main__"):
+            named = vars(importlib.import_module(module.name)).values()
+            found |= {c for c in named if isinstance(c, type) and is_dataclass(c) and hasattr(c, "VERB")}
+    assert {type(request) for request in FULL} == found
+    assert {c.VERB.split()[0] for c in found} <= set(COMMANDS)
+
+
+def test_every_field_has_its_help() -> None:
+    for request in FULL:
+        for one in options_of(type(request)):
+            assert one.about.help or one.flag is None, f"{type(request).__name__}.{one.path}"
+
+
+BEFORE = json.loads((Path(__file__).parent / "options.json").read_text())
+
+
+@pytest.mark.parametrize("command", BEFORE)
+def test_every_option_of_before_keeps_its_name(command: str) -> None:
+    parser = build_parser([command])._actions[-1].choices[command]  # type: ignore[union-attr,index]
+    known = {o for a in parser._actions for o in (*a.option_strings, str(a.metavar))}
+    assert set(BEFORE[command]) <= known
+    assert parser.description and all(a.help is not None for a in parser._actions)
+
+
+@pytest.mark.parametrize("command", BEFORE)
+def test_help_is_readable(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0 and "usage: python -m state_engine " + command in capsys.readouterr().out
+
+
+def test_what_is_missing_or_not_admitted_is_reported_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predict = ["predict", "--model", "m", "--data", "d", "--output", "o", "--perturbation", "TNF"]
+    assert main([*predict, "--cells", "0"]) == 1
+    assert "cells must be at least 1." in capsys.readouterr().err
+    for words, said in (([*predict, "--cells", "many"], "invalid int value"), ([*predict, "--scale", "raw"], "invalid choice"),
+                        (["submit", "--challenge", "vcc2025"], "one of the arguments --data --run is required"),
+                        (["evaluate", "--real", "r", "--output", "o"], "--perturbation-key, --control")):  # fmt: skip
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == 2 and said in capsys.readouterr().err
+    assert main(["evaluate", "--real", "r", "--output", "o", "--perturbation-key", "p", "--control", "c"]) == 1
+    assert "There are no predicted cells" in capsys.readouterr().err
+    assert run_evaluate.__doc__
+
+
+def test_dataclass_fields_are_options_by_name() -> None:
+    """A field without metadata would have an option without a word of help."""
+    for cls in {type(request) for request in FULL} | {Choices, CountsOptions}:
+        assert all(f.metadata for f in fields(cls)), cls
