@@ -67,6 +67,7 @@ class Dataset:
         scale: of the expression.
         columns: obs column -> labels of all cells, for every column of labels.
         embeddings: key of obsm -> how it was made, where the file says so.
+        broken: sentences about columns that cannot be read and are left out.
     """
 
     path: Path
@@ -78,6 +79,7 @@ class Dataset:
     scale: ScaleDecision
     columns: dict[str, pd.Categorical] = field(repr=False)
     embeddings: dict[str, EmbeddingFacts] = field(default_factory=dict)
+    broken: tuple[str, ...] = ()
 
     @property
     def n_cells(self) -> int:
@@ -97,7 +99,7 @@ class Dataset:
         """What a person would want to correct, or to know before trusting a result: sentences, most important first."""
         without = tuple(c for c in self.contexts if self.labels.control is not None and not len(self.control_rows(c)))
         labels = self.labels.notes(self.contexts, without, self.choices.control is not None)
-        file = list(self.file.notes)
+        file = [*self.file.notes, *self.broken]
         if self.expression is not None and self.representation(self.expression).layout == "csc":
             file.append(f"{self.expression} is stored by gene (CSC): reading cells takes a pass over the whole file.")
         if self.expression not in (None, "X"):
@@ -304,15 +306,17 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
     facts = check_file(path, settings)
     named = tuple(k for k in (choices.perturbation_key, choices.context_key, choices.batch_key) if k)
     with open_h5(path) as file:
-        columns, others = read_labels(file["obs"], facts.n_cells, named)
+        obs = read_labels(file["obs"], facts.n_cells, named)
         gene_columns = read_gene_columns(file["var"], facts.n_genes, choices.gene_column)
         uns = file.get("uns")
         marked = isinstance(uns, h5py.Group) and "log1p" in uns
-    labels = decide_labels(columns, others, choices.perturbation_key, choices.control, choices.context_key, choices.batch_key)
+    labels = decide_labels(
+        obs.labels, obs.others, choices.perturbation_key, choices.control, choices.context_key, choices.batch_key
+    )
     genes = gene_names(gene_columns, choices.gene_column)
     expression = _expression(facts, choices.expression)
     scale = scale_of_file(facts, expression, marked, choices.scale)
-    return Dataset(path, choices, facts, labels, genes, expression, scale, columns, embeddings_of(path))
+    return Dataset(path, choices, facts, labels, genes, expression, scale, obs.labels, embeddings_of(path), obs.broken)
 
 
 def _expression(facts: FileFacts, wanted: str | None) -> str | None:

@@ -7,6 +7,7 @@ Boundary: columns come out as strings; what they mean is decided in `labels` and
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -16,7 +17,7 @@ import pandas as pd
 from state_engine.data.files.hdf5 import EXPORT_AGAIN, column_names, encoding, follow, index_column, read_text
 from state_engine.data.genes import INDEX, is_gene_column
 from state_engine.data.labels import as_labels
-from state_engine.errors import UnreadableFileError, UnsafeFileError
+from state_engine.errors import DataError, UnreadableFileError, UnsafeFileError, door
 
 MOST_WHOLE_NUMBERS = 200  # an integer column with more distinct values is a measurement, not a label
 PEEK = 2_000
@@ -30,7 +31,11 @@ def read_column(frame: h5py.Group, name: str, length: int) -> pd.Series:
     Raises:
         UnsafeFileError: it has another length than the row names, or categories that are not there.
     """
-    item = frame[name]
+    with door(f"The column '{name}'", UnreadableFileError, EXPORT_AGAIN):
+        return _column(frame[name], name, length)
+
+
+def _column(item: Any, name: str, length: int) -> pd.Series:
     entries = _entries(item)
     if entries is not None and entries != length:  # before anything of it is read
         raise UnsafeFileError(
@@ -106,16 +111,34 @@ def _names_each_cell(item: Any) -> bool:
     return len(set(item[:PEEK].tolist())) == PEEK
 
 
-def read_labels(obs: h5py.Group, n_cells: int, chosen: tuple[str, ...]) -> tuple[dict[str, pd.Categorical], tuple[str, ...]]:
-    """The columns of labels, and the names of the other columns.
+@dataclass(frozen=True)
+class ObsColumns:
+    """What the columns of obs are.
+
+    Args:
+        labels: column -> labels of all cells.
+        others: columns that are no labels.
+        broken: sentences about columns that cannot be read; nobody chose them, so the file is used without them.
+    """
+
+    labels: dict[str, pd.Categorical]
+    others: tuple[str, ...]
+    broken: tuple[str, ...] = ()
+
+
+def read_labels(obs: h5py.Group, n_cells: int, chosen: tuple[str, ...]) -> ObsColumns:
+    """Return the columns of labels, the names of the other columns, and what is wrong with those that cannot be read.
 
     Args:
         obs: the group in the file.
         n_cells: n.
         chosen: columns that the user named; they are read whatever they hold.
+
+    Raises:
+        DataError: a chosen column is broken.
     """
     found: dict[str, pd.Categorical] = {}
-    others = []
+    others, broken = [], []
     for place, name in enumerate(column_names(obs)):
         wanted = name in chosen
         if not (wanted or (place < MOST_COLUMNS and (_may_be_label(obs[name]) and not _names_each_cell(obs[name])))):
@@ -123,10 +146,11 @@ def read_labels(obs: h5py.Group, n_cells: int, chosen: tuple[str, ...]) -> tuple
             continue
         try:
             values = read_column(obs, name, n_cells)
-        except UnreadableFileError:
+        except DataError as error:
             if wanted:
                 raise
             others.append(name)
+            broken.append(f"The column '{name}' is left out: {error.why or error.what}")
             continue
         labels = as_labels(values)
         whole = values.dtype.kind in "iu"
@@ -135,7 +159,7 @@ def read_labels(obs: h5py.Group, n_cells: int, chosen: tuple[str, ...]) -> tuple
             found[name] = labels
         else:
             others.append(name)
-    return found, tuple(others)
+    return ObsColumns(found, tuple(others), tuple(broken))
 
 
 def read_index(frame: h5py.Group) -> np.ndarray:
@@ -153,7 +177,12 @@ def read_gene_columns(var: h5py.Group, n_genes: int, chosen: str | None) -> dict
     for name in column_names(var):
         if name != chosen and not (is_gene_column(name) and _may_be_label(var[name])):
             continue
-        values = as_labels(read_column(var, name, n_genes))
+        try:
+            values = as_labels(read_column(var, name, n_genes))
+        except DataError:
+            if name == chosen:
+                raise
+            continue  # the index has names; a broken column is no reason not to open the file
         names = np.append(np.asarray(values.categories, dtype=object), "")[values.codes]
         found[name] = tuple(str(n) or i for n, i in zip(names, index, strict=True))
     return found

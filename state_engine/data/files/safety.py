@@ -15,7 +15,7 @@ import h5py
 
 from state_engine.config import GB, Settings, load_settings
 from state_engine.data.files.file_kind import check_signature
-from state_engine.data.files.hdf5 import EXPORT_AGAIN, encoding, index_column, open_h5
+from state_engine.data.files.hdf5 import EXPORT_AGAIN, encoding, follow, index_column, open_h5
 from state_engine.data.files.matrices import MatrixFacts, check_sparse, matrix_facts
 from state_engine.errors import EmptyDataError, RepresentationError, UnreadableFileError, UnsafeFileError, listed
 
@@ -172,10 +172,13 @@ def _check_attributes(item: h5py.Group | h5py.Dataset, where: str, path: Path) -
                 f"The attribute '{name}' of '{where}' has {nbytes:,} bytes.",
                 EXPORT_AGAIN,
             )
-        if _refers(attribute.get_type()) and not (name == "categories" and isinstance(item, h5py.Dataset)):
+        if not _refers(attribute.get_type()):
+            continue
+        if name != "categories" or not isinstance(item, h5py.Dataset):
             raise UnsafeFileError(
                 f"{path.name} refers to other objects.", f"The attribute '{name}' of '{where}' is a reference.", EXPORT_AGAIN
             )
+        follow(item, name)  # refused here when it leads anywhere but to categories in this file
 
 
 def _refers(kind: h5py.h5t.TypeID) -> bool:

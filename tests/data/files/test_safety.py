@@ -7,10 +7,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 
 from state_engine.config import Settings
-from state_engine.data.dataset import open_dataset
+from state_engine.data.dataset import Choices, open_dataset
 from state_engine.data.files.safety import check_file
 from state_engine.errors import DataError, EmptyDataError, UnreadableFileError, UnsafeFileError
 from tests.data import bad_files
@@ -168,3 +169,47 @@ def test_categories_of_anndata_0_7_are_followed(tmp_path: Path, settings: Settin
         )
         file["obs"].create_dataset("line", data=np.arange(60, dtype="i1") % 2).attrs["categories"] = kept.ref
     assert open_dataset(path, settings=settings).columns["line"].categories.tolist() == ["a", "ü"]
+
+
+@pytest.mark.parametrize(("make", "column", "words"), [(m, *w) for m, w in bad_files.BROKEN_COLUMNS.items()])
+def test_a_broken_column_is_left_out_and_named(
+    make: Callable[[Path], Path], column: str, words: str, tmp_path: Path, settings: Settings
+) -> None:
+    path = make(tmp_path)
+    dataset = open_dataset(path, settings=settings)
+    assert column not in dataset.columns
+    assert any(f"'{column}' is left out" in note and words in note for note in dataset.notes)
+    with pytest.raises(DataError, match=words):
+        open_dataset(path, Choices(context_key=column), settings)
+
+
+DAMAGES = {
+    "codes below -1": lambda g, codes: np.where(codes < 0, -(2**31), codes).astype("i4"),
+    "codes of missing values as 255": lambda g, codes: np.where(codes < 0, 255, codes).astype("u1"),
+    "fractions as codes": lambda g, codes: codes.astype("f8"),
+    "too few codes": lambda g, codes: codes[:20],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_categorical_that_r_wrote_oddly_does_not_close_the_file(damage: str, tmp_path: Path, settings: Settings) -> None:
+    data = cells()
+    data.obs["annotation"] = pd.Categorical((["a", "b", None] * 20)[:60])
+    path = write(data, tmp_path / "odd.h5ad")
+    with h5py.File(path, "r+") as file:
+        group = file["obs/annotation"]
+        codes, attributes = group["codes"][...].astype(np.int64), dict(group["codes"].attrs)
+        del group["codes"]
+        group.create_dataset("codes", data=DAMAGES[damage](group, codes)).attrs.update(attributes)
+    dataset = open_dataset(path, settings=settings)
+    assert dataset.n_cells == 60
+    assert "annotation" in dataset.columns or any("'annotation' is left out" in note for note in dataset.notes)
+
+
+def test_repeated_categories_name_their_column(tmp_path: Path, settings: Settings) -> None:
+    data = cells()
+    data.obs["annotation"] = pd.Categorical((["a", "b", "c"] * 20)[:60])
+    path = write(data, tmp_path / "repeat.h5ad")
+    with h5py.File(path, "r+") as file:
+        file["obs/annotation/categories"][2] = "a"
+    assert any("'annotation' is left out" in note for note in open_dataset(path, settings=settings).notes)
