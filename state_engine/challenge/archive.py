@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,7 +29,6 @@ from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.findings import Archive, Report, found, ordered
 from state_engine.challenge.source import Labels, SubmissionSource
 from state_engine.challenge.spec import ChallengeSpec, fingerprint
-from state_engine.data.files.blocks import BLOCK_VALUES, read_blocks
 from state_engine.data.files.csr_writer import Spool, write_h5ad
 from state_engine.errors import ChallengeError
 from state_engine.progress import OnProgress, Progress, silent
@@ -42,8 +40,6 @@ WATERMARK_BYTES = b"vcc-prep"
 COPY_BYTES = 4 * 1024**2
 # workers of zstd: more than none, so that the bytes do not depend on their number
 ZSTD_THREADS = 2
-# of an archive, per stored value: 1.9 to 4.9 on simulated predictions (benchmarks/RESULTS.md)
-ARCHIVE_BYTES = 4
 
 
 def write_archive(
@@ -86,52 +82,6 @@ def write_archive(
         except OSError as error:
             report = PlanChecks(plan).report([unwritable(output, error)])
     return replace(report, seconds=time.monotonic() - start)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What an archive will take.
-
-    Args:
-        n_cells, n_entries: cells, and stored values (estimated from a few blocks when X is dense or values change).
-        temporary_bytes: disk needed beside the output while it is made.
-        archive_bytes: size of the archive, roughly.
-        free_bytes: free disk there.
-    """
-
-    n_cells: int
-    n_entries: int
-    temporary_bytes: int
-    archive_bytes: int
-    free_bytes: int
-
-
-def estimate(
-    source: SubmissionSource,
-    spec: ChallengeSpec,
-    output: Path,
-    *,
-    repairs: tuple[str, ...] = (),
-    counts: CountsOptions | None = None,
-) -> Estimate:
-    """Size of an archive before it is made, from the first block of each file.
-
-    Raises:
-        ChallengeError: a repair of an unknown name.
-    """
-    plan = make_plan(source, spec, repairs, counts)
-    n_entries = 0
-    for part in plan.parts:
-        cells = int(np.count_nonzero(part.keep))
-        block = next(read_blocks(part.matrix, part.keep), None) if part.matrix.kind != "csc" else None
-        seen = block.values if block is not None else None
-        if seen is not None and plan.change:
-            seen = plan.change.apply(seen, 0)
-        density = seen.nnz / seen.shape[0] if seen is not None and seen.shape[0] else part.matrix.n_stored / part.matrix.shape[0]
-        n_entries += int(density * cells)
-    free = shutil.disk_usage(output.parent).free if output.parent.is_dir() else 0
-    # spool and h5ad: 8 bytes an entry each, but the spooled values go before the columns come
-    return Estimate(plan.n_cells, n_entries, 12 * n_entries + BLOCK_VALUES, ARCHIVE_BYTES * n_entries, free)
 
 
 def _spool(plan: Plan, folder: Path, on_progress: OnProgress) -> tuple[Report, Spool]:

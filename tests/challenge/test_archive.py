@@ -16,7 +16,7 @@ import pytest
 import zstandard
 from scipy import sparse
 
-from state_engine.challenge.archive import estimate, write_archive
+from state_engine.challenge.archive import write_archive
 from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.findings import Report
 from state_engine.challenge.source import SubmissionSource, source_of_run
@@ -329,13 +329,6 @@ def test_a_run_becomes_a_submission(vcc2025: Submission, vcc2026: Submission) ->
     assert report.archive is not None
     np.testing.assert_array_equal(unpack(Path(report.archive.path)).X.toarray(), s.x[4:])
     assert source_of_run(s.path, vcc2026.spec().rules).kinds == ("predicted",)
-
-
-def test_estimate_is_about_right(vcc2025: Submission) -> None:
-    report = pack(vcc2025)
-    guess = estimate(vcc2025.source(), vcc2025.spec(), vcc2025.folder / "s.vcc")
-    assert (guess.n_cells, guess.n_entries) == (report.n_cells, report.n_entries)
-    assert guess.free_bytes > guess.temporary_bytes > guess.archive_bytes > 0
 
 
 def test_counts_step_into_an_archive(vcc2025: Submission, vcc2026: Submission) -> None:

@@ -25,6 +25,7 @@ from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DEMO_PATH, receive_upload
 from state_engine.plain import from_plain, to_plain
 from state_engine.prediction.request import PredictionRequest
+from tests.challenge.next_year import NEXT
 from tests.pages.finished_run import finished_run
 from tests.pages.opened import page_at, text
 
@@ -198,3 +199,30 @@ def demo_model(run: RunFolder) -> str:
     from state_engine.library.models import list_models
 
     return next(e.card.id for e in list_models(Settings(home=run.path.parents[1])) if e.demo and e.card)
+
+
+@pytest.fixture
+def next_year(run: RunFolder) -> None:
+    folder = run.path.parents[1] / "challenges"
+    folder.mkdir(exist_ok=True)
+    (folder / "next.toml").write_text(NEXT)
+
+
+def test_a_challenge_of_its_own_file_has_its_rules(page: AppTest, next_year: None) -> None:
+    page.session_state["submit_tab"] = "Challenge file"
+    page.session_state["submit_challenge"] = "next"
+    page.run()
+    said = text(page)
+    assert not page.exception and "What the Challenge of the next year asks for" in said
+    assert "labelled `ctrl`" in said and "the label in `knockdown`" in said and "Exactly 40 cells" in said
+
+
+def test_a_challenge_of_its_own_file_has_its_options_of_scoring(page: AppTest, next_year: None) -> None:
+    page.session_state["submit_tab"] = "Score"
+    page.session_state["score_challenge"] = "next"
+    page.run()
+    assert not page.exception and page.selectbox(key="score_rounding") is not None
+    assert not [box for box in page.selectbox if box.key in ("score_training", "score_fdr")]
+    page.session_state["score_challenge"] = "vcc2025"
+    page.run()
+    assert len([box for box in page.selectbox if box.key in ("score_training", "score_fdr")]) == 2
