@@ -74,7 +74,7 @@ def readme_pictures(server: Server, browser: Browser, query: str) -> None:
     """Take the two pictures of the README."""
     IMAGES.mkdir(exist_ok=True)
     for name, (page_name, scheme, ready) in README.items():
-        page = opened(server, browser, page_name, query, 1280, scheme)
+        page = opened(server, browser, page_name, query, 1440, scheme)
         page.wait_for_selector(ready)
         save(page, IMAGES / f"{name}.webp")
         page.close()

@@ -1,4 +1,4 @@
-"""What the README says works: its commands are known with their options, its Python runs, its tree is there."""
+"""The README is right: its commands and options exist, its Python runs, its tree and its pictures are there."""
 
 from __future__ import annotations
 
@@ -69,3 +69,21 @@ def test_the_folders_of_the_tree_are_there() -> None:
         assert (ROOT / name).is_dir(), name
     packages = {f"state_engine/{p.parent.name}/" for p in (ROOT / "state_engine").glob("*/__init__.py")}
     assert packages <= named, f"not in the tree: {packages - named}"
+
+
+def test_it_is_short_and_its_pictures_and_pages_are_there() -> None:
+    assert len(README.splitlines()) < 150
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+    assert len(pictures) == 2 and README.index(pictures[0]) < README.index("## Start")
+    for name in pictures:
+        assert 10_000 < (ROOT / name).stat().st_size < 200_000, name
+    for name in re.findall(r"`((?:docs|benchmarks)/\w+\.md|PARITY\.md)`", README):
+        assert (ROOT / name).is_file(), name
+
+
+def test_the_files_named_in_the_guide_are_there() -> None:
+    guide = (ROOT / "docs" / "contributing.md").read_text()
+    names = [n for n in re.findall(r"`([\w./]+/[\w.]*)`", guide) if "NAME" not in n]
+    assert len(names) > 15
+    for name in names:
+        assert any((ROOT / start / name).exists() for start in ("", "state_engine", "pages", "pages/parts")), name
