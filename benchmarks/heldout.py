@@ -29,8 +29,9 @@ from state_engine.data.splits.plan import FewShot, SplitPlan, ZeroShot
 from state_engine.evaluation.held_out import evaluate_held_out
 from state_engine.evaluation.held_out_request import HeldOutRequest
 from state_engine.evaluation.report import METRICS
+from state_engine.options import settings
 from state_engine.train.fit import train_transition
-from state_engine.train.request import parse_settings, resolve
+from state_engine.train.request import TrainRequest, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {"kang": "kang_ifnb.h5ad", "norman": "norman_mcfaline.h5ad"}
@@ -99,7 +100,7 @@ def _plans(options: argparse.Namespace) -> list[SplitPlan]:
 def _line(options: argparse.Namespace, plan: SplitPlan, seed: int) -> list[Line]:
     """One training and its test."""
     dataset = open_dataset(Path(plan.datasets[0][1]), CHOICES)
-    request = resolve(options.preset, {"seed": seed, "device": options.device, **parse_settings(options.set)})
+    request = resolve(options.preset, {"seed": seed, "device": options.device, **settings(TrainRequest, options.set)})
     with tempfile.TemporaryDirectory() as scratch:
         folder, start = Path(scratch) / "run", time.perf_counter()
         card = train_transition(apply_plan(plan, [(NAME, dataset)]), request, folder)

@@ -200,7 +200,7 @@ def validation_sets(split: Path, options: argparse.Namespace) -> list[tuple[str,
     opened = open_split(split, choices())
     request = resolve(options.preset, {"embedding": "X_hvg"})
     cells = read_training_cells(opened, choose_inputs(opened, request), request, split.parent / "cache")
-    rows = validation_rows(cells.groups["val"], request.set_size, 64, 0)
+    rows = validation_rows(cells.groups["val"], request.sets.set_size, 64, 0)
     assert rows is not None
     sets = [gather(cells, rows.part(slice(i, i + 1))) for i in range(len(rows.sizes))]
     return [(cells.perturbations[int(one.perturbations[0])], one) for one in sets]

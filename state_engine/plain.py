@@ -28,12 +28,16 @@ def to_plain(value: Any) -> Any:
 def from_plain(cls: type[T], plain: Any, where: str = "") -> T:
     """The dataclass `cls` from what `to_plain` gave.
 
+    A class whose layout has changed has a class method `upgrade`, which returns the fields of today from those that were written.
+
     Raises:
         ConfigError: a field is unknown, missing, or has a value its type or `__post_init__` does not admit.
     """
     where = where or cls.__name__
     if not isinstance(plain, dict):
         raise ConfigError(f"{where} is {type(plain).__name__}, not an object with fields.")
+    upgrade = getattr(cls, "upgrade", None)
+    plain = plain if upgrade is None else upgrade(plain)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(plain) - set(fields))
     if unknown:

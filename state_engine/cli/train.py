@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 
 from state_engine.cli.options import Write, path, request, takes, word, yes
 from state_engine.data.dataset import Choices
-from state_engine.device import DEVICE_NAMES, PRECISIONS
 from state_engine.errors import RequestError
 from state_engine.progress import OnProgress
-from state_engine.train.presets import PRESETS
-from state_engine.train.request import TrainRequest, parse_settings, resolve
+from state_engine.train.request import TrainRequest, resolve
 from state_engine.train.run_folder import SPLIT, read_record
 
 DEFAULT = "default"
@@ -21,16 +18,10 @@ DEFAULT = "default"
     {
         "--split": path("S.toml", "data sets and what is held out of them; with --resume: as before"),
         "--output": path("RUN", "folder of the training", required=True),
-        "--preset": word(None, f"default: {DEFAULT}", choices=tuple(PRESETS)),
-        "--set": word("KEY=VALUE", "any setting; may be given several times", action="append", default=[]),
-        "--embedding-key": word("K", "obsm matrix to read; default: expression of the genes that vary most"),
-        "--features": word("F", "vectors of the perturbations (.pt, .csv); default: one-hot"),
-        "--max-steps": word("N", "optimiser steps", type=int),
         "--init-from": path("RUN", "start from the weights of this model"),
         "--resume": yes("go on from the last checkpoint of RUN, with its split and settings"),
-        "--device": word(None, "default: auto", choices=DEVICE_NAMES),
-        "--precision": word(None, "default: fp32", choices=PRECISIONS),
     },
+    TrainRequest,
     Choices,
 )
 def run_train(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
@@ -57,15 +48,11 @@ def wanted(options: argparse.Namespace) -> tuple[TrainRequest, Choices]:
         ConfigError: a setting that is not one.
         RunError: there is no training to go on with.
     """
-    named = {
-        "embedding": options.embedding_key, "features": options.features, "steps": options.max_steps, "device": options.device,
-        "precision": options.precision,
-    }  # fmt: skip
-    settings = {name: value for name, value in named.items() if value is not None} | parse_settings(options.set)
     if options.resume:
         record = read_record(options.output)
-        return replace(record.request, **settings), request(Choices, options, record.choices)
-    return resolve(options.preset or DEFAULT, settings), request(Choices, options)
+        return request(TrainRequest, options, record.request), request(Choices, options, record.choices)
+    preset = resolve(getattr(options, "run.preset", DEFAULT))
+    return request(TrainRequest, options, preset), request(Choices, options)
 
 
 @takes(

@@ -23,7 +23,7 @@ from state_engine.demo.embedding import demo_genes, make_demo_embedding
 from state_engine.files import write_bytes
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.fit import train_transition
-from state_engine.train.request import TrainRequest
+from state_engine.train.request import Network, Optimiser, Run, Sets, TrainRequest
 from state_engine.train.run_folder import MODEL as TRAINED
 
 DATA = "demo.h5ad"
@@ -34,21 +34,10 @@ README = "README.md"
 
 # CPU and float32: anyone can repeat it
 TRAINING = TrainRequest(
-    name="Demo ST (simulated PBMC)",
-    hvgs=0,
-    steps=2000,
-    sets_a_step=8,
-    set_size=32,
-    hidden=128,
-    intermediate=256,
-    layers=4,
-    heads=4,
-    learning_rate=1e-3,
-    seed=42,
-    device="cpu",
-    simulated=True,
-    licence="MIT",
-    data_name=TITLE,
+    network=Network(hvgs=0, hidden=128, intermediate=256, layers=4, heads=4),
+    optimiser=Optimiser(steps=2000, learning_rate=1e-3),
+    sets=Sets(set_size=32, sets_per_step=8),
+    run=Run("Demo ST (simulated PBMC)", seed=42, device="cpu", licence="MIT", data_name=TITLE, simulated=True),
 )
 
 

@@ -119,7 +119,7 @@ def _split(request: HeldOutRequest) -> tuple[Split, str]:
     from state_engine.train.run_folder import open_training_split, read_record
 
     folder = Path(request.run)
-    return open_training_split(folder), request.features or read_record(folder).request.features
+    return open_training_split(folder), request.features or read_record(folder).request.network.features
 
 
 def _blocks(split: Split, card: ModelCard, part: str) -> tuple[tuple[_Block, ...], list[str]]:

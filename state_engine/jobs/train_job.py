@@ -6,7 +6,6 @@ import dataclasses
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices
@@ -16,7 +15,7 @@ from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import JobStore
 from state_engine.library.datasets import DEMO_PATH, list_datasets
-from state_engine.options import words as option_words
+from state_engine.options import words
 from state_engine.plain import from_plain, to_plain
 from state_engine.train.request import TrainRequest, resolve
 
@@ -150,41 +149,16 @@ def _below(name: str, where: str, settings: Settings) -> str | None:
 
 def check_devices(job: TrainJob) -> None:
     """Raises ConfigError for several devices or nodes, which need processes of their own."""
-    if job.request.devices * job.request.nodes > 1:
+    if job.request.run.all_devices > 1:
         raise ConfigError(
             "A training job uses one device.",
-            f"It asks for {job.request.devices} on {job.request.nodes} nodes, which need processes of their own.",
+            f"It asks for {job.request.run.devices} on {job.request.run.nodes} nodes, which need processes of their own.",
             "Use the command line: " + command_of(job),
         )
 
 
-_OWN = ("preset", "embedding", "features", "steps", "device", "precision")  # fields with an option of their own
-
-
 def command_of(job: TrainJob, split: str = "split.toml", output: str = "RUN") -> str:
-    """The command line that trains the same again."""
-    request, plain = job.request, resolve(job.request.preset)
-    words = ["python", "-m", "state_engine", "train", "--split", split, "--output", output]
-    named: dict[str, Any] = {
-        "--preset": request.preset,
-        "--embedding-key": request.embedding,
-        "--features": request.features,
-        "--max-steps": request.steps if request.steps != plain.steps else None,
-        "--init-from": job.init_from,
-        "--device": request.device if request.device != plain.device else None,
-        "--precision": request.precision if request.precision != plain.precision else None,
-    }
-    for option, value in named.items():
-        words += [option, str(value)] if value not in (None, "") else []
-    for field in dataclasses.fields(TrainRequest):
-        value = getattr(request, field.name)
-        if field.name not in _OWN and value != getattr(plain, field.name):
-            words += ["--set", f"{field.name}={_word(value)}"]
-    return shlex.join([*words, *option_words(job.choices)])
-
-
-def _word(value: Any) -> str:
-    """A value as `parse_settings` reads it."""
-    if isinstance(value, bool) or value is None:
-        return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    """Return the command line that trains the same again."""
+    start = ["--init-from", job.init_from] if job.init_from else []
+    asked = [*words(job.request, resolve(job.request.run.preset)), *words(job.choices)]
+    return shlex.join(["python", "-m", "state_engine", "train", "--split", split, *asked, *start, "--output", output])

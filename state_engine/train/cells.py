@@ -88,11 +88,11 @@ def choose_inputs(split: Split, request: TrainRequest) -> Inputs:
         RepresentationError: a file has no expression, or not the embedding.
         ScaleError: the scale of an expression is not known.
     """
-    embedding = None if request.embedding is None else f"obsm/{request.embedding}"
-    if embedding and not request.gene_decoder:
+    embedding = None if request.network.embedding is None else f"obsm/{request.network.embedding}"
+    if embedding and not request.network.gene_decoder:
         for source in split.sources:
             source.dataset.representation(embedding)
-        return Inputs(tuple(FeatureSource(embedding) for _ in split.sources), None, request.genes or None)
+        return Inputs(tuple(FeatureSource(embedding) for _ in split.sources), None, request.network.genes or None)
     genes, notes = _genes(split, request)
     expression = tuple(expression_source(source.dataset, genes) for source in split.sources)
     if embedding:
@@ -119,13 +119,13 @@ def expression_source(dataset: Dataset, genes: tuple[str, ...]) -> FeatureSource
 
 def _genes(split: Split, request: TrainRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the genes, and how they were chosen: of the training cells of the largest file, among the genes of all files."""
-    if request.genes:
-        return request.genes, ()
+    if request.network.genes:
+        return request.network.genes, ()
     shared = tuple(dict.fromkeys(split.genes))
-    if not request.hvgs or request.hvgs >= len(shared):
+    if not request.network.hvgs or request.network.hvgs >= len(shared):
         return shared, (f"All {len(shared):,} genes are read.",)
     largest = max(split.sources, key=lambda s: len(s.rows("train")))
-    chosen = hvg_choice(largest.dataset, request.hvgs, cells=largest.rows("train"), among=shared)
+    chosen = hvg_choice(largest.dataset, request.network.hvgs, cells=largest.rows("train"), among=shared)
     of = f"{largest.dataset.path.name}: " if len(split.sources) > 1 else ""
     return chosen.names, (f"{of}{chosen.method}",)
 
@@ -152,11 +152,11 @@ def read_training_cells(
         LabelError: nothing is left to train on, or no batch column where batches are asked for.
     """
     labelled = _Labelled.of(split)
-    by_batch = request.control_mapping == "batch"
-    if (by_batch or request.batch_encoder) and not labelled.batches:
+    by_batch = request.sets.control_mapping == "batch"
+    if (by_batch or request.network.batch_encoder) and not labelled.batches:
         raise LabelError("There are no batches.", "No batch column is known.", "Choose it, or map controls at random.")
     known = None if featured is None else {split.control, *featured}
-    groups, notes = _groups(labelled, split.control, by_batch, request.train_control, known)
+    groups, notes = _groups(labelled, split.control, by_batch, request.sets.train_control, known)
     trained_labels = {label for label, _ in groups["train"]}
     if not trained_labels - {split.control}:
         _check_featured(labelled, split.control, known)
@@ -167,7 +167,7 @@ def read_training_cells(
     made: dict[Part, tuple[Group, ...]] = {
         part: tuple(Group(place[label], *rest) for label, rest in found if label in place) for part, found in groups.items()
     }
-    memory = request.cache_gb * 1024**3 / (1 if inputs.targets is None else 2)
+    memory = request.run.cache_gb * 1024**3 / (1 if inputs.targets is None else 2)
     datasets = [source.dataset for source in split.sources]
     parts = list(zip(datasets, inputs.sources, labelled.rows, strict=True))
     features = read_cell_features(parts, folder, memory, on_progress)
@@ -291,7 +291,7 @@ def _runs(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _batch_notes(cells: _Labelled, request: TrainRequest) -> Iterator[str]:
-    if request.batch_encoder or request.batch_token:
+    if request.network.batch_encoder or request.network.batch_token:
         trained = set(np.unique(cells.batch[cells.part == CODES["train"]]).tolist())
         never = [name for i, name in enumerate(cells.batches) if i not in trained]
         if never:

@@ -67,15 +67,15 @@ def estimate_training(
         device: where it will run.
         folds: further trainings that calibrate it.
     """
-    parameters, rows = count_parameters(config), request.sets_a_step * request.set_size
+    parameters, rows = count_parameters(config), request.sets.sets_per_step * request.sets.set_size
     once_a_set = _mlp(config.perturbation_dim, config.backbone.hidden, config.backbone.hidden, config.encoder_layers)
-    forward = 2.0 * ((parameters - once_a_set) * rows + once_a_set * request.sets_a_step)
-    attention = 4.0 * config.backbone.layers * rows * request.set_size * config.backbone.heads * config.backbone.head_dim
-    distances = 6.0 * rows * request.set_size * config.output_dim
-    rate = _RATE.get((device, request.precision), 1e12) * ((os.cpu_count() or 1) if device == "cpu" else 1)
+    forward = 2.0 * ((parameters - once_a_set) * rows + once_a_set * request.sets.sets_per_step)
+    attention = 4.0 * config.backbone.layers * rows * request.sets.set_size * config.backbone.heads * config.backbone.head_dim
+    distances = 6.0 * rows * request.sets.set_size * config.output_dim
+    rate = _RATE.get((device, request.run.precision), 1e12) * ((os.cpu_count() or 1) if device == "cpu" else 1)
     step = _STEP_SECONDS[device] + 3 * (forward + attention + distances) / rate
-    features = min(4 * cells * config.input_dim, int(request.cache_gb * 1024**3))
-    seconds = _START_SECONDS * (1 + folds / 2) + (request.steps + folds * fold_steps(request.steps)) * step
+    features = min(4 * cells * config.input_dim, int(request.run.cache_gb * 1024**3))
+    seconds = _START_SECONDS * (1 + folds / 2) + (request.optimiser.steps + folds * fold_steps(request.optimiser.steps)) * step
     return TrainEstimate(parameters, seconds, 16 * parameters + features + 800_000_000, device)
 
 

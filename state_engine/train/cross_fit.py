@@ -58,9 +58,8 @@ def cross_fit(
             f"{len(places)} contexts have trained perturbations that another context has too.",
             "Calibrate on validation cells instead: hold some out when training.",
         )
-    request = replace(
-        record.request,
-        steps=steps or fold_steps(record.request.steps),
+    request = record.request.with_settings(
+        steps=steps or fold_steps(record.request.optimiser.steps),
         calibrate=False,
         cross_fit=False,
         validate_every=0,

@@ -53,7 +53,7 @@ def read_vectors(request: TrainRequest, control: str) -> PerturbationFeatures | 
     Raises:
         UnreadableFileError, UnsafePickleError, CheckpointError: see `read_features_file`.
     """
-    return read_features_file(Path(request.features)).with_zeros((control,)) if request.features else None
+    return read_features_file(Path(request.network.features)).with_zeros((control,)) if request.network.features else None
 
 
 def vectors_of(cells: TrainingCells, features: PerturbationFeatures | None) -> Vectors:
@@ -77,8 +77,8 @@ def save_training(
         The card as written.
     """
     there = vectors.values.to(next(model.parameters()).device)
-    tests = score_groups(model, there, cells, cells.groups["test"], request.seed, on_progress)
-    validations = score_groups(model, there, cells, cells.groups["val"], request.seed, on_progress)
+    tests = score_groups(model, there, cells, cells.groups["test"], request.run.seed, on_progress)
+    validations = score_groups(model, there, cells, cells.groups["val"], request.run.seed, on_progress)
     scores = summarise(tests) | summarise(validations, "validation ", blocks=False)
     on_progress(Progress("Saving the model"))
     weights = {name: value.cpu() for name, value in model.state_dict().items()}
@@ -89,7 +89,7 @@ def save_training(
     except CheckpointError as error:
         card = replace(card, notes=(*card.notes, f"Not written for arc-state: {error}"))
     save_model(output / MODEL, card, weights, features, replace=True)
-    return add_baselines(output / MODEL, split, request.seed, there.device.type, on_progress, request.calibrate)
+    return add_baselines(output / MODEL, split, request.run.seed, there.device.type, on_progress, request.run.calibrate)
 
 
 def card_of_training(split: Split, request: TrainRequest, inputs: Inputs, cells: TrainingCells, vectors: Vectors) -> ModelCard:
@@ -97,18 +97,18 @@ def card_of_training(split: Split, request: TrainRequest, inputs: Inputs, cells:
     dataset = split.sources[0].dataset
     all_genes = inputs.genes is not None and len(inputs.genes) == len(set(split.genes))
     scale: Literal["log1p", "counts"] = "counts" if dataset.scale.scale == "counts" and not dataset.choices.normalise else "log1p"
-    made = dataset.embeddings.get(request.embedding) if request.embedding else None
+    made = dataset.embeddings.get(request.network.embedding) if request.network.embedding else None
     decoded = cells.targets.width if cells.targets is not None else 0
     trained = set(cells.trained)
     return ModelCard(
         format=FORMAT,
         id="",
-        name=request.name,
+        name=request.run.name,
         config=network_config(request, cells.features.width, vectors.values.shape[1], len(cells.batches), decoded),
-        input_key=request.embedding or ("X" if all_genes else "X_hvg"),
-        input_genes=inputs.genes if request.reads_genes else None,
-        output_genes=inputs.genes if request.reads_genes or request.gene_decoder else None,
-        scale=scale if request.reads_genes else None,
+        input_key=request.network.embedding or ("X" if all_genes else "X_hvg"),
+        input_genes=inputs.genes if request.network.reads_genes else None,
+        output_genes=inputs.genes if request.network.reads_genes or request.network.gene_decoder else None,
+        scale=scale if request.network.reads_genes else None,
         control=split.control,
         perturbations=cells.perturbations,
         perturbation_encoding="one-hot" if vectors.features is None else "features",
@@ -120,17 +120,17 @@ def card_of_training(split: Split, request: TrainRequest, inputs: Inputs, cells:
         attention="full",
         attention_source="Trained with full attention: the cells of a set have no order.",
         weights_hash="",
-        licence=request.licence,
+        licence=request.run.licence,
         source=f"trained by STATE Explorer {__version__}",
         limits=LIMITS,
         notes=(*cells.notes, *_notes(request, vectors)),
-        simulated=request.simulated,
+        simulated=request.run.simulated,
         embedding_model=made.model or None if made else None,
         unseen=tuple(label for label in cells.perturbations if label not in trained),
         training=TrainingSummary(
-            data=request.data_name or ", ".join(dict.fromkeys(s.dataset.path.name for s in split.sources)),
-            steps=request.steps,
-            loss=request.loss,
+            data=request.run.data_name or ", ".join(dict.fromkeys(s.dataset.path.name for s in split.sources)),
+            steps=request.optimiser.steps,
+            loss=request.loss.loss,
             held_out=split.plan.held_out(),
         ),
     )
@@ -155,18 +155,19 @@ def _notes(request: TrainRequest, vectors: Vectors) -> tuple[str, ...]:
     notes = []
     if vectors.features is not None:
         notes.append(f"Perturbations are known by vectors of {vectors.features.source} (sha256 {vectors.features.hash[:12]}).")
-    if request.lora_rank:
-        notes.append(f"Adapters of rank {request.lora_rank} were trained and merged.")
-    if request.ema:
+    if request.optimiser.lora_rank:
+        notes.append(f"Adapters of rank {request.optimiser.lora_rank} were trained and merged.")
+    if request.optimiser.ema:
         notes.append("The weights are a running mean over the last steps.")
     return tuple(notes)
 
 
 def _facts(request: TrainRequest, output: Path) -> TrainingFacts:
+    loss, optimiser, run = request.loss, request.optimiser, request.run
     return TrainingFacts(
-        loss=request.loss, blur=request.blur, loss_chunks=request.loss_chunks, shuffle_chunks=request.shuffle_chunks,
-        learning_rate=request.learning_rate, gradient_clip=request.gradient_clip, sets_a_step=request.sets_a_step,
-        steps=request.steps, step=request.steps, seed=request.seed, validate_every=request.validate_every,
-        checkpoint_every=request.checkpoint_every, control_mapping=request.control_mapping, l1=request.l1,
-        decoder_detach=request.decoder_detach, features=request.features, split=str(output / SPLIT),
+        loss=loss.loss, blur=loss.blur, loss_chunks=loss.loss_chunks, shuffle_chunks=loss.shuffle_chunks, l1=loss.l1,
+        decoder_detach=loss.decoder_detach, learning_rate=optimiser.learning_rate, gradient_clip=optimiser.gradient_clip,
+        steps=optimiser.steps, step=optimiser.steps, sets_a_step=request.sets.sets_per_step,
+        control_mapping=request.sets.control_mapping, seed=run.seed, validate_every=run.validate_every,
+        checkpoint_every=run.checkpoint_every, features=request.network.features, split=str(output / SPLIT),
     )  # fmt: skip

@@ -33,9 +33,8 @@ from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.cells import TrainingCells, choose_inputs, read_training_cells
 from state_engine.train.finish import card_of_training, read_vectors, save_training, start_from, vectors_of
 from state_engine.train.folds import calibrating_places
-from state_engine.train.length import settled
 from state_engine.train.mini_batches import SetCells, SetSchedule, gather, validation_rows
-from state_engine.train.request import TrainRequest
+from state_engine.train.request import TrainRequest, with_steps
 from state_engine.train.run_folder import (
     CACHE,
     RECORD_FORMAT,
@@ -84,7 +83,7 @@ def train_transition(
         GeneError, RepresentationError, ScaleError: the features cannot be made.
         DeviceError: no such device or precision.
     """
-    device, request = choose_device(request.device), settled(request, split)
+    device, request = choose_device(request.run.device), with_steps(request, split)
     record = _begin(split, request, output, resume, device, init_from)
     try:
         return _train(split, request, output, on_progress, record, resume, init_from, device)
@@ -105,13 +104,13 @@ def _train(
     on_progress(Progress("Choosing features"))
     features = read_vectors(request, split.control)
     threads = torch.get_num_threads()
-    inputs = choose_inputs(split, replace(request, genes=_known_genes(request, record, init_from)))
+    inputs = choose_inputs(split, request.with_settings(genes=_known_genes(request, record, init_from)))
     labels = None if features is None else features.labels
     cells = read_training_cells(split, inputs, request, _cache(output), on_progress, labels)
     torch.set_num_threads(threads)  # compiled loops that choose genes set their own number, and with it everybody's
     on_progress(Progress("Loading the network"))
     with torch.random.fork_rng():
-        torch.manual_seed(request.seed)
+        torch.manual_seed(request.run.seed)
         vectors = vectors_of(cells, features)
         card = card_of_training(split, request, inputs, cells, vectors)
         model = TransitionModel(card.config)
@@ -125,11 +124,11 @@ def _train(
         card = replace(card, notes=(*record.notes, *card.notes))
         made = save_training(card, split, request, output, cells, vectors, fitted.model, on_progress)
     record = replace(
-        record, steps=request.steps, seconds=round(fitted.seconds, 3), waited=round(fitted.waited, 4), state="done",
+        record, steps=request.optimiser.steps, seconds=round(fitted.seconds, 3), waited=round(fitted.waited, 4), state="done",
         parameters=sum(p.numel() for p in fitted.model.parameters()), features=cells.features.where, notes=made.notes,
     )  # fmt: skip
     _write(output, record)
-    if request.calibrate and request.cross_fit and made.calibration is None:
+    if request.run.calibrate and request.run.cross_fit and made.calibration is None:
         return _cross_fit(split, request, output, on_progress) or made
     return made
 
@@ -137,13 +136,13 @@ def _train(
 def _cross_fit(split: Split, request: TrainRequest, output: Path, on_progress: OnProgress) -> ModelCard | None:
     from state_engine.train.cross_fit import cross_fit  # trains itself
 
-    return cross_fit(output, seed=request.seed, on_progress=on_progress) if calibrating_places(split) else None
+    return cross_fit(output, seed=request.run.seed, on_progress=on_progress) if calibrating_places(split) else None
 
 
 def _known_genes(request: TrainRequest, record: TrainingRecord, init_from: Path | None) -> tuple[str, ...]:
     """Genes that need not be chosen: those asked for, those of a training that goes on, those that the start reads."""
-    if request.genes or record.genes or init_from is None or request.embedding is not None:
-        return request.genes or record.genes
+    if request.network.genes or record.genes or init_from is None or request.network.embedding is not None:
+        return request.network.genes or record.genes
     return card_of(init_from).input_genes or ()
 
 
@@ -207,16 +206,10 @@ class _Loader:
     def __init__(self, cells: TrainingCells, request: TrainRequest, pin: bool) -> None:
         from state_engine.train.watch import mini_batch
 
+        sets = request.sets
         self.schedule = SetSchedule(
-            cells.groups["train"],
-            request.set_size,
-            request.sets_a_step,
-            request.seed,
-            request.paired,
-            request.balance,
-            request.mix,
-            request.fill,
-        )
+            cells.groups["train"], sets.set_size, sets.sets_per_step, request.run.seed, sets.paired, sets.balance, sets.mix, sets.fill
+        )  # fmt: skip
         self.trainer: Any = None
         self.request, self.cells = request, cells
         self.ahead: Ahead[Any] | None = None
@@ -225,14 +218,14 @@ class _Loader:
 
     def __iter__(self) -> Iterator[Any]:
         world, rank = self.trainer.world_size, self.trainer.global_rank
-        each = self.request.sets_a_step // world
+        each = self.request.sets.sets_per_step // world
         share = slice(rank * each, (rank + 1) * each)
 
         def make(step: int) -> Any:
             return self._made(gather(self.cells, self.schedule.rows(step, share)), self._pin)
 
         self.close()
-        steps = range(self.trainer.global_step, self.request.steps)
+        steps = range(self.trainer.global_step, self.request.optimiser.steps)
         self.ahead = Ahead(map(make, steps), AHEAD, "mini-batches")
         return self.ahead
 
@@ -252,18 +245,19 @@ def _fit(
     from state_engine.train.watch import CHECKPOINTS, LAST, Watch
 
     config = model.config
-    if request.lora_rank:
-        add_adapters(model, request.lora_rank, request.lora_alpha, request.lora_dropout, request.lora_feed)
+    optimiser = request.optimiser
+    if optimiser.lora_rank:
+        add_adapters(model, optimiser.lora_rank, optimiser.lora_alpha, optimiser.lora_dropout, optimiser.lora_feed)
     training = TransitionTraining(request, model, vectors, len(cells.batches))
     watch = Watch(output, on_progress, _validation(cells, request), training)
     loader = _Loader(cells, request, device.kind == "cuda")
     with _quiet():
         trainer = pl.Trainer(
             accelerator={"cuda": "gpu"}.get(device.kind, device.kind),
-            devices=request.devices,
-            num_nodes=request.nodes,
-            strategy="ddp" if request.devices * request.nodes > 1 else "auto",
-            max_steps=request.steps,
+            devices=request.run.devices,
+            num_nodes=request.run.nodes,
+            strategy="ddp" if request.run.all_devices > 1 else "auto",
+            max_steps=request.optimiser.steps,
             max_epochs=-1,
             callbacks=[watch],
             logger=False,
@@ -290,7 +284,8 @@ def _fit(
 
 def _validation(cells: TrainingCells, request: TrainRequest) -> tuple[SetCells, ...]:
     """The validation sets, `SETS_A_PASS` at a time."""
-    rows = validation_rows(cells.groups["val"], request.set_size, request.validation_sets, request.seed, request.fill)
+    sets, run = request.sets, request.run
+    rows = validation_rows(cells.groups["val"], sets.set_size, run.validation_sets, run.seed, sets.fill)
     if rows is None:
         return ()
     return tuple(gather(cells, rows.part(slice(i, i + SETS_A_PASS))) for i in range(0, len(rows.sizes), SETS_A_PASS))

@@ -24,7 +24,7 @@ from state_engine.device import dtype_of
 from state_engine.errors import ConfigError
 from state_engine.models.losses import BatchClassifier, MiniBatch, Objective, build_loss
 from state_engine.models.transition import TransitionModel, TransitionOutput
-from state_engine.train.request import TrainRequest
+from state_engine.train.request import Optimiser, TrainRequest
 
 EMA_KEY = "running_mean"
 
@@ -47,19 +47,20 @@ class TransitionTraining(pl.LightningModule):
     def __init__(self, request: TrainRequest, network: TransitionModel, vectors: Tensor, batches: int) -> None:
         super().__init__()
         self.request, self.network = request, network
+        loss = request.loss
         self.register_buffer("vectors", vectors, persistent=False)
-        self.classifier = BatchClassifier(request.hidden, batches) if request.batch_token else None
-        self._shuffle = torch.Generator() if request.shuffle_chunks else None
+        self.classifier = BatchClassifier(request.network.hidden, batches) if request.network.batch_token else None
+        self._shuffle = torch.Generator() if loss.shuffle_chunks else None
         distance = build_loss(
-            request.loss, blur=request.blur, sinkhorn_weight=request.sinkhorn_weight, energy_weight=request.energy_weight,
-            chunks=request.loss_chunks, shuffle=self._shuffle,
+            loss.loss, blur=loss.blur, sinkhorn_weight=loss.sinkhorn_weight, energy_weight=loss.energy_weight,
+            chunks=loss.loss_chunks, shuffle=self._shuffle,
         )  # fmt: skip
-        self.objective = Objective(distance, added_parts(request), request.confidence_scale, request.decoder_detach)
-        self._forward = torch.compile(network.forward) if request.compile else network.forward
+        self.objective = Objective(distance, added_parts(request), loss.confidence_scale, loss.decoder_detach)
+        self._forward = torch.compile(network.forward) if request.run.compile else network.forward
         self.parts: dict[str, Tensor] = {}
         self.gradient_norm = torch.zeros(())
         self.mean: dict[str, Tensor] = {}
-        freeze(network, request.freeze)
+        freeze(network, request.optimiser.freeze)
 
     def training_step(self, batch: MiniBatch, index: int) -> Tensor:
         """Return the loss of a step; `parts` then holds it and its terms, detached."""
@@ -71,7 +72,7 @@ class TransitionTraining(pl.LightningModule):
 
     def predict(self, batch: MiniBatch) -> TransitionOutput:
         """The network's output for the basal cells, in the precision of the request; predicted (n, o)."""
-        dtype, network = dtype_of(self.request.precision), self.network
+        dtype, network = dtype_of(self.request.run.precision), self.network
         vectors = self.vectors[batch.perturbations]
         given = batch.batches if network.batch_encoder is not None else None
         with torch.autocast(batch.basal.device.type, dtype, enabled=dtype != torch.float32):
@@ -85,28 +86,28 @@ class TransitionTraining(pl.LightningModule):
 
     def _disturbed(self, batch: MiniBatch) -> Tensor:
         """Basal cells with noise; the two sets of a pair, which follow each other, get the same."""
-        r, basal = self.request, batch.basal
-        each = 2 if r.paired else 1
+        sets, basal = self.request.sets, batch.basal
+        each = 2 if sets.paired else 1
         sizes = torch.tensor(batch.sizes, device=basal.device)
-        if r.gene_dropout:
-            keep = torch.rand(len(sizes) // each, basal.shape[1], device=basal.device) >= r.gene_dropout
+        if sets.gene_dropout:
+            keep = torch.rand(len(sizes) // each, basal.shape[1], device=basal.device) >= sets.gene_dropout
             basal = basal * keep.repeat_interleave(each, dim=0).repeat_interleave(sizes, dim=0)
-        if r.basal_noise:
+        if sets.basal_noise:
             noise = torch.randn(int(sizes[::each].sum()), basal.shape[1], device=basal.device)
             parts = noise.split(batch.sizes[::each])
-            basal = basal + r.basal_noise * torch.cat([part for part in parts for _ in range(each)])
+            basal = basal + sets.basal_noise * torch.cat([part for part in parts for _ in range(each)])
         return basal
 
     def _seed(self) -> None:
         world, rank = self.trainer.world_size, self.trainer.global_rank
-        seed = (self.request.seed * 1_000_003 + self.trainer.global_step) * world + rank
+        seed = (self.request.run.seed * 1_000_003 + self.trainer.global_step) * world + rank
         torch.manual_seed(seed % 2**63)
         if self._shuffle is not None:
             self._shuffle.manual_seed(seed % 2**63)
 
     def configure_optimizers(self) -> Any:
         """Adam with the learning rates of the schedule."""
-        r = self.request
+        r = self.request.optimiser
         kind = torch.optim.AdamW if r.weight_decay else torch.optim.Adam
         trained = [p for p in self.parameters() if p.requires_grad]
         optimiser = kind(trained, lr=r.learning_rate, weight_decay=r.weight_decay, fused=self.device.type in ("cpu", "cuda"))
@@ -118,19 +119,19 @@ class TransitionTraining(pl.LightningModule):
     ) -> None:
         """Clip to the request's norm, and remember the norm before."""
         trained = [p for group in optimizer.param_groups for p in group["params"]]
-        most = self.request.gradient_clip or math.inf
+        most = self.request.optimiser.gradient_clip or math.inf
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(trained, most).detach()
 
     def on_train_start(self) -> None:
         """The running mean starts at the first weights."""
-        if self.request.ema and not self.mean:
+        if self.request.optimiser.ema and not self.mean:
             self.mean = {name: p.detach().clone() for name, p in self.network.named_parameters()}
 
     def follow(self, step: int) -> None:
         """Move the running mean of the weights after a step; young means forget faster."""
         if not self.mean:
             return
-        decay = min(self.request.ema, step / (9 + step))
+        decay = min(self.request.optimiser.ema, step / (9 + step))
         names = list(self.mean)
         now = dict(self.network.named_parameters())
         torch._foreach_lerp_([self.mean[n] for n in names], [now[n].detach() for n in names], 1 - decay)
@@ -167,21 +168,22 @@ def _put(network: nn.Module, weights: dict[str, Tensor]) -> None:
 
 def added_parts(request: TrainRequest) -> dict[str, float]:
     """Names and weights of what is added to the distance."""
+    loss, network = request.loss, request.network
     parts = {
-        "effect": request.effect_weight,
-        "change": request.l1,
-        "decoder": request.decoder_weight if request.gene_decoder else 0.0,
-        "confidence": request.confidence_weight if request.confidence_token else 0.0,
-        "batch_token": request.batch_token_weight if request.batch_token else 0.0,
+        "effect": loss.effect_weight,
+        "change": loss.l1,
+        "decoder": loss.decoder_weight if network.gene_decoder else 0.0,
+        "confidence": loss.confidence_weight if network.confidence_token else 0.0,
+        "batch_token": loss.batch_token_weight if network.batch_token else 0.0,
     }
     return {name: weight for name, weight in parts.items() if weight}
 
 
-def learning_rate(request: TrainRequest, step: int) -> float:
-    """Of the step after `step` steps: a rise over the warmup, then constant or half a cosine down to 0 at the end."""
-    rise = min(1.0, (step + 1) / request.warmup) if request.warmup else 1.0
-    fall = (1 + math.cos(math.pi * min(step / request.steps, 1.0))) / 2 if request.schedule == "cosine" else 1.0
-    return request.learning_rate * rise * fall
+def learning_rate(optimiser: Optimiser, step: int) -> float:
+    """Return the learning rate after `step` steps: a rise over the warmup, then constant or half a cosine down to 0 at the end."""
+    rise = min(1.0, (step + 1) / optimiser.warmup) if optimiser.warmup else 1.0
+    fall = (1 + math.cos(math.pi * min(step / optimiser.steps, 1.0))) / 2 if optimiser.schedule == "cosine" else 1.0
+    return optimiser.learning_rate * rise * fall
 
 
 def freeze(network: nn.Module, beginnings: tuple[str, ...]) -> None:

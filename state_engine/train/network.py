@@ -20,37 +20,37 @@ def network_config(
         batches: labels of batches.
         decoded: genes of the gene decoder.
     """
-    d = request.hidden
+    asked, d = request.network, request.network.hidden
     backbone = BackboneConfig(
-        kind=request.backbone,
+        kind=asked.backbone,
         hidden=d,
-        layers=request.layers,
-        heads=request.heads,
-        kv_heads=request.kv_heads or request.heads,
-        head_dim=request.head_dim or d // request.heads,
-        intermediate=request.intermediate or WIDE * d,
+        layers=asked.layers,
+        heads=asked.heads,
+        kv_heads=asked.kv_heads or asked.heads,
+        head_dim=asked.head_dim or d // asked.heads,
+        intermediate=asked.intermediate or WIDE * d,
     )
     decoder = None
-    if request.gene_decoder:
-        decoder = DecoderConfig(features, decoded, request.decoder_hidden, request.decoder_dropout, request.decoder_residual)
+    if asked.gene_decoder:
+        decoder = DecoderConfig(features, decoded, asked.decoder_hidden, asked.decoder_dropout, asked.decoder_residual)
     return TransitionConfig(
         input_dim=features,
         output_dim=features,
         perturbation_dim=perturbation,
         backbone=backbone,
-        output_space=request.output_space or ("hvg" if request.reads_genes or request.gene_decoder else "embedding"),
-        set_size=request.set_size,
-        batch_dim=batches if request.batch_encoder else 0,
-        encoder_layers=request.encoder_layers,
-        decoder_layers=request.decoder_layers,
-        basal_mlp=request.basal_mlp,
-        predict_residual=request.predict_residual,
-        final_relu=request.reads_genes,
-        batch_encoder=request.batch_encoder,
-        batch_token=request.batch_token,
-        confidence_token=request.confidence_token,
-        mask_attention=request.mask_attention,
-        dropout=request.dropout,
-        activation=request.activation,
+        output_space=asked.output_space or ("hvg" if asked.reads_genes or asked.gene_decoder else "embedding"),
+        set_size=request.sets.set_size,
+        batch_dim=batches if asked.batch_encoder else 0,
+        encoder_layers=asked.encoder_layers,
+        decoder_layers=asked.decoder_layers,
+        basal_mlp=asked.basal_mlp,
+        predict_residual=asked.predict_residual,
+        final_relu=asked.reads_genes,
+        batch_encoder=asked.batch_encoder,
+        batch_token=asked.batch_token,
+        confidence_token=asked.confidence_token,
+        mask_attention=asked.mask_attention,
+        dropout=asked.dropout,
+        activation=asked.activation,
         decoder=decoder,
     )

@@ -46,7 +46,7 @@ _ARC: dict[str, Any] = {
     "ema": 0.0,
     "gene_dropout": 0.0,
     "basal_noise": 0.0,
-    "sets_a_step": 16,
+    "sets_per_step": 16,
     "steps": 400_000,
     "control_mapping": "random",
     "train_control": True,
@@ -76,7 +76,7 @@ _STATE_LG: dict[str, Any] = {
 _DEFAULT: dict[str, Any] = {
     "backbone": "llama", "hidden": 256, "layers": 2, "heads": 8, "intermediate": 512, "encoder_layers": 2, "decoder_layers": 2,
     "set_size": 32, "dropout": 0.4, "loss": "energy", "learning_rate": 1e-3, "schedule": "cosine", "gradient_clip": 10.0, "ema": 0.98,
-    "basal_noise": 0.3, "paired": True, "balance": "contexts", "mix": 1.0, "sets_a_step": 8, "steps": 0, "validate_every": 50,
+    "basal_noise": 0.3, "paired": True, "balance": "contexts", "mix": 1.0, "sets_per_step": 8, "steps": 0, "validate_every": 50,
     "checkpoint_every": 100, "cross_fit": True,
 }  # fmt: skip
 

@@ -25,13 +25,10 @@ from state_engine.train.request import TrainRequest
 RECORD, SPLIT, TABLE, MODEL, CACHE = "training.json", "split.toml", "split.csv", "model", "cache"
 RECORD_FORMAT = 1
 State = Literal["running", "cancelled", "failed", "done"]
-# what may change when a training goes on: where it is computed, and what does not shape the numbers
-FREE = frozenset(
-    {
-        "name", "steps", "device", "precision", "devices", "nodes", "compile", "cache_gb", "validate_every", "checkpoint_every",
-        "validation_sets", "calibrate", "cross_fit", "licence", "data_name", "simulated",
-    }
-)  # fmt: skip
+FIXED_OF_RUN = (
+    "preset",
+    "seed",
+)  # of the part `run`; the others may change when a training goes on: they do not shape the numbers
 
 
 @dataclass(frozen=True)
@@ -134,9 +131,16 @@ def check_same(old: TrainRequest, new: TrainRequest) -> None:
         ConfigError: a setting differs that shapes the numbers.
     """
     before, now = to_plain(old), to_plain(new)
-    differ: list[str] = [f"{n} was {before[n]!r} and is {now[n]!r}" for n in before if n not in FREE and before[n] != now[n]]
-    if old.schedule == "cosine" and old.steps != new.steps:
-        differ.append(f"steps was {old.steps} and is {new.steps}, and the learning rate falls to 0 at the last step")
+    differ: list[str] = []
+    for part, values in before.items():
+        for name, value in values.items():
+            free = name not in FIXED_OF_RUN if part == "run" else (part, name) == ("optimiser", "steps")
+            if not free and value != now[part][name]:
+                differ.append(f"{name} was {value!r} and is {now[part][name]!r}")
+    if old.optimiser.schedule == "cosine" and old.optimiser.steps != new.optimiser.steps:
+        differ.append(
+            f"steps was {old.optimiser.steps} and is {new.optimiser.steps}, and the learning rate falls to 0 at the last step"
+        )
     if differ:
         raise ConfigError(
             "The training cannot go on with other settings.", f"{'; '.join(differ)}.", "Leave them out, or train in a new folder."

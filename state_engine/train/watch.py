@@ -69,11 +69,12 @@ class Watch(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After every step."""
-        request, step = pl_module.request, trainer.global_step
+        run, steps = pl_module.request.run, pl_module.request.optimiser.steps
+        step = trainer.global_step
         pl_module.follow(step)
-        done = step >= request.steps
-        save = done or bool(request.checkpoint_every and step % request.checkpoint_every == 0)
-        measure = done or bool(request.validate_every and step % request.validate_every == 0)
+        done = step >= steps
+        save = done or bool(run.checkpoint_every and step % run.checkpoint_every == 0)
+        measure = done or bool(run.validate_every and step % run.validate_every == 0)
         if trainer.is_global_zero:
             self._pending.append((step, pl_module.parts, pl_module.gradient_norm, self.seconds))
             self._flush(pl_module, save or measure)
@@ -83,7 +84,7 @@ class Watch(pl.Callback):
             self._save(trainer, step)
         if trainer.is_global_zero:
             try:
-                self.on_progress(Progress(STAGE, step, request.steps, self._remark(pl_module, step, request.steps)))
+                self.on_progress(Progress(STAGE, step, steps, self._remark(pl_module, step, steps)))
             except JobCancelled:
                 self._flush(pl_module, True)
                 if not save:
@@ -115,7 +116,9 @@ class Watch(pl.Callback):
         rows = []
         for (step, _, _, seconds), numbers in zip(self._pending, values.tolist(), strict=True):
             row = dict(zip((*names, "gradient_norm"), numbers, strict=True))
-            rows.append({"step": step, **row, "learning_rate": learning_rate(training.request, step - 1), "seconds": seconds})
+            rows.append(
+                {"step": step, **row, "learning_rate": learning_rate(training.request.optimiser, step - 1), "seconds": seconds}
+            )
         self._log.add(rows)
         self._pending.clear()
         self._flushed = time.perf_counter()

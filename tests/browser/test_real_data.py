@@ -26,7 +26,7 @@ HELD_OUT = "CD14+Mono"
 @pytest.fixture(scope="module")
 def model(server: Server, real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A small model of the library, trained on the same cells but one cell type; the test asks for its flow, not for its skill."""
-    request = TrainRequest(
+    request = TrainRequest().with_settings(
         name="Kang, CD14+Mono held out", hvgs=500, steps=60, sets_a_step=8, set_size=16, hidden=64, layers=2, heads=4, device="cpu",
         data_name="kang_ifnb.h5ad",
     )  # fmt: skip

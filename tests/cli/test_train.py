@@ -55,15 +55,15 @@ def test_the_split_is_shown_before_and_the_scores_after(split, tmp_path: Path):
     shown = {line.split("  ")[0] for line in written}
     assert {"NK x IFN-beta", "B x TNF", "mean, testing", "mean, validation"} <= shown
     record = read_record(tmp_path / "run")
-    assert record.request.preset == "default" and record.request.steps == 2 and record.choices.control == "control"
-    assert record.request.layers == 1 and record.state == "done"
+    assert record.request.run.preset == "default" and record.request.optimiser.steps == 2 and record.choices.control == "control"
+    assert record.request.network.layers == 1 and record.state == "done"
 
 
 def test_what_is_given_changes_the_preset(split, tmp_path: Path):
     options = parsed(words(split, tmp_path, "--preset", "state_sm", "--embedding-key", "X_pca", "--precision", "bf16"))
     request, choices = wanted(options)
-    assert (request.preset, request.learning_rate, request.hidden) == ("state_sm", 1e-4, 16)
-    assert (request.embedding, request.precision, choices.context_key) == ("X_pca", "bf16", None)
+    assert (request.run.preset, request.optimiser.learning_rate, request.network.hidden) == ("state_sm", 1e-4, 16)
+    assert (request.network.embedding, request.run.precision, choices.context_key) == ("X_pca", "bf16", None)
     assert wanted(parsed(["train", "--output", "x", "--context-key", ""]))[1].context_key == ""
 
 

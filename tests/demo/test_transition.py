@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from state_engine.demo.transition import TRAINING, readme, rebuild
 from state_engine.embedding.embed import EmbedRequest, embed
 from state_engine.errors import JobCancelled
 
-TINY = replace(TRAINING, steps=3, sets_a_step=2, set_size=8, hidden=16, layers=1, heads=2)
+TINY = TRAINING.with_settings(steps=3, sets_a_step=2, set_size=8, hidden=16, layers=1, heads=2)
 SMALL_DATA = Design(n_cells=500)
 
 
@@ -68,7 +67,7 @@ def test_a_cancelled_rebuild_leaves_the_demo_as_it_was(tmp_path: Path):
             raise JobCancelled("Cancelled.")
 
     with pytest.raises(JobCancelled):
-        rebuild(tmp_path, cancel, SMALL_DATA, replace(TINY, seed=1))
+        rebuild(tmp_path, cancel, SMALL_DATA, TINY.with_settings(seed=1))
     assert read_card(tmp_path / "model") == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "demo.h5ad", "embedding", "model"]
 
@@ -84,7 +83,7 @@ def test_the_committed_data_are_what_the_code_makes(tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_rebuild_repeats_itself(tmp_path: Path):
-    shorter = replace(TRAINING, steps=60)
+    shorter = TRAINING.with_settings(steps=60)
     first, again = (rebuild(tmp_path / name, training=shorter) for name in "ab")
     assert first.data.read_bytes() == again.data.read_bytes()
     assert again.card.training.scores == pytest.approx(first.card.training.scores, abs=1e-3)
@@ -92,7 +91,7 @@ def test_a_rebuild_repeats_itself(tmp_path: Path):
 
 @pytest.mark.slow
 def test_half_the_training_already_beats_no_change(tmp_path: Path):
-    scores = rebuild(tmp_path, training=replace(TRAINING, steps=1000)).card.training.scores
+    scores = rebuild(tmp_path, training=TRAINING.with_settings(steps=1000)).card.training.scores
     assert scores["mae_corrected"] < scores["mae_none"]
 
 

@@ -13,7 +13,6 @@ from streamlit.testing.v1 import AppTest
 
 from pages.parts.model_scores import blocks, verdict_words
 from pages.parts.train.curves import MOST_POINTS, error_columns, loss_figure, thinned
-from pages.parts.train.form import setting_words
 from state_engine.checkpoints.card import Calibration, TrainingSummary
 from state_engine.checkpoints.store import CARD
 from state_engine.config import Settings
@@ -70,7 +69,9 @@ def way(page: AppTest, name: str) -> AppTest:
 
 def run_of(home: Path, **changes: Any) -> RunFolder:
     job = TrainJob(
-        plan_text(suggest_plan(open_dataset(DEMO_PATH), "data")), TrainRequest(name="My model", steps=400), data="demo"
+        plan_text(suggest_plan(open_dataset(DEMO_PATH), "data")),
+        TrainRequest().with_settings(name="My model", steps=400),
+        data="demo",
     )
     run = RunFolder.create(Settings(home), "train", to_plain(replace(job, **changes)), "My model")
     folder = training_folder(run)
@@ -118,9 +119,14 @@ def test_the_suggested_split_is_shown_before_anything_runs(
     assert "parameters; 2,900 steps of 8 x 32 cells" in text(page)
     page.button(key="train").click().run()
     (job,) = asked
-    assert job.request.preset == "default" and job.request.simulated and job.request.hvgs == 1300 and job.data == "demo"
+    assert (
+        job.request.run.preset == "default"
+        and job.request.run.simulated
+        and job.request.network.hvgs == 1300
+        and job.data == "demo"
+    )
     assert parse_plan(job.split) == suggest_plan(open_dataset(DEMO_PATH), "data")
-    assert RunFolder.open(Settings(home), page.session_state["thread_training"]).manifest.title == job.request.name
+    assert RunFolder.open(Settings(home), page.session_state["thread_training"]).manifest.title == job.request.run.name
 
 
 def test_contexts_are_held_out_by_clicks(monkeypatch: pytest.MonkeyPatch, home: Path, asked: list[TrainJob]) -> None:
@@ -171,16 +177,15 @@ def test_every_setting_can_be_changed_and_unknown_ones_are_refused(
     page.selectbox(key="train_reads_demo").set_value("All genes").run()
     page.number_input(key="train_steps_state_sm").set_value(50).run()
     page.text_area(key="train_settings").set_value("loss=combined\nblur=0.1").run()
+    width = page.number_input(key="train_hidden_state_sm")
+    assert (width.label, width.help, width.value, width.max) == ("Width", "Width of the transformer.", 672, 8192)
     settings = next(d.value for d in page.dataframe if "Setting" in d.value).set_index("Setting")
+    assert settings.loc["blur", "What it is"] == "Blur of the Sinkhorn divergence, in units of the features."
     assert settings.loc["loss", "Value"] == "combined" and settings.loc["loss", "Preset's"] == "energy"
     page.button(key="train").click().run()
     request = asked[0].request
-    assert (request.steps, request.hvgs, request.loss, request.blur, request.hidden) == (50, 0, "combined", 0.1, 672)
-
-
-def test_all_settings_are_explained() -> None:
-    words = setting_words()
-    assert set(words) == set(TrainRequest.__dataclass_fields__) and all(len(w) > 3 for w in words.values())
+    assert (request.optimiser.steps, request.network.hvgs, request.network.hidden) == (50, 0, 672)
+    assert (request.loss.loss, request.loss.blur) == ("combined", 0.1)
 
 
 def test_features_and_weights_to_start_from_are_passed_on(
@@ -193,8 +198,8 @@ def test_features_and_weights_to_start_from_are_passed_on(
     page.button(key="train").click().run()
     job = asked[0]
     assert (
-        Path(job.request.features).read_bytes() == b"control,0,0\nTNF,1,2\n"
-        and Path(job.request.features).parent == home / "features"
+        Path(job.request.network.features).read_bytes() == b"control,0,0\nTNF,1,2\n"
+        and Path(job.request.network.features).parent == home / "features"
     )
     assert job.init_from == str(home / "models" / "tiny")
 
@@ -207,7 +212,7 @@ def test_embeddings_can_be_read(monkeypatch: pytest.MonkeyPatch, home: Path, ask
     page = page_of(monkeypatch, home, data=entry.id)
     page.selectbox(key=f"train_reads_{entry.id}").set_value("X_state").run()
     page.button(key="train").click().run()
-    assert asked[0].request.embedding == "X_state" and asked[0].request.output_space is None
+    assert asked[0].request.network.embedding == "X_state" and asked[0].request.network.output_space is None
 
 
 # A training

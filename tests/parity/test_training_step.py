@@ -79,7 +79,7 @@ def steps(peer_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def request_of(keywords: dict) -> TrainRequest:
     """The training of a case; weights of the terms are the defaults."""
     token = keywords.get("use_batch_token", False)
-    return TrainRequest(
+    return TrainRequest().with_settings(
         hidden=HIDDEN, heads=4, set_size=SIZE, fill=True, device="cpu", loss=NAMES.get(keywords["loss"], keywords["loss"]),
         loss_chunks=keywords.get("mmd_num_chunks", 1), confidence_token=keywords.get("confidence_token", False), batch_token=token,
         control_mapping="batch" if token else "random", l1=keywords.get("regularization", 0.0),

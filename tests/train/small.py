@@ -12,7 +12,7 @@ from state_engine.demo.cells import Design, write_simulated
 from state_engine.train.request import TrainRequest
 
 NAME = "pbmc"
-SMALL = TrainRequest(
+SMALL = TrainRequest().with_settings(
     hvgs=60, steps=4, sets_a_step=2, set_size=8, hidden=16, layers=1, heads=2, intermediate=32, device="cpu", data_name="d",
     calibrate=False,
 )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -39,7 +38,7 @@ from tests.small import write_cells
 
 COLUMNS = Choices(perturbation_key="perturbation", control="control", context_key="cell_type", batch_key="batch")
 PLAN = '[datasets]\na = "cells.h5ad"\n[training]\na = "train"\n[zeroshot]\n"a.NK" = "test"\n'
-TINY = TrainRequest(
+TINY = TrainRequest().with_settings(
     hvgs=0, steps=2, sets_a_step=2, set_size=4, hidden=16, layers=1, heads=2, intermediate=16, validation_sets=2, device="cpu",
     calibrate=False,
 )  # fmt: skip
@@ -56,7 +55,7 @@ def split_of(folder: Path, change: Change = lambda a: a, plan: str = PLAN, n: in
 
 def train(folder: Path, split: Split, **changes: object) -> list[str]:
     """A tiny training; returns the labels that its model knows."""
-    train_transition(split, replace(TINY, **changes), folder / "run")  # type: ignore[arg-type]
+    train_transition(split, TINY.with_settings(**changes), folder / "run")  # type: ignore[arg-type]
     return list(read_card(folder / "run" / "model").perturbations)
 
 
@@ -238,7 +237,7 @@ def test_a_plan_of_a_windows_editor_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("changes", [{"learning_rate": np.nan}, {"blur": np.inf}, {"l1": np.nan}, {"gradient_clip": np.inf}])
 def test_numbers_are_finite(changes: dict) -> None:
     with pytest.raises(ConfigError, match="must be finite"):
-        replace(TINY, **changes)
+        TINY.with_settings(**changes)
 
 
 def test_a_training_that_diverges_says_so_and_leaves_no_model(tmp_path: Path) -> None:
@@ -253,7 +252,7 @@ def test_genes_and_matrices_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(GeneError, match="no gene NOPE"):
         train(tmp_path, split, genes=("GENE1", "NOPE"))
     with pytest.raises(RepresentationError, match="X_state"):
-        train_transition(split, replace(TINY, embedding="X_state"), tmp_path / "other")
+        train_transition(split, TINY.with_settings(embedding="X_state"), tmp_path / "other")
 
 
 # ---- features of perturbations ----

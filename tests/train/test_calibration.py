@@ -205,7 +205,7 @@ def test_a_saved_model_gets_its_effects_and_calibration(dataset, tmp_path):
 def test_a_training_leaves_effects_and_a_calibration_beside_its_model(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MIN_CELLS", 2)
     split = opened(make_data(tmp_path))
-    card = train_transition(split, dataclasses.replace(SMALL, calibrate=True), tmp_path / "run")
+    card = train_transition(split, SMALL.with_settings(calibrate=True), tmp_path / "run")
     assert card == read_card(tmp_path / "run" / "model") and card.calibration is not None
     assert (card.calibration.contexts, card.calibration.perturbations) == (("NK",), ("TNF",))
     table = load_effects(tmp_path / "run")  # of the run's folder too

@@ -16,7 +16,7 @@ from state_engine.errors import ConfigError, GeneError, LabelError, Representati
 from state_engine.train.cells import Inputs, TrainingCells, choose_inputs, expression_source, read_training_cells
 from tests.train.small import NAME, SMALL, make_data, opened
 
-FEW = replace(SMALL, genes=("ISG15", "ACTB"))
+FEW = SMALL.with_settings(genes=("ISG15", "ACTB"))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_genes_are_chosen_from_training_cells_alone(path, split, tmp_path):
 
 
 def test_all_genes_are_read_when_more_are_asked_for_than_there_are(split):
-    inputs = choose_inputs(split, replace(SMALL, hvgs=5000))
+    inputs = choose_inputs(split, SMALL.with_settings(hvgs=5000))
     assert inputs.genes == split.genes and inputs.notes == ("All 1,300 genes are read.",)
 
 
@@ -138,9 +138,9 @@ def test_the_control_need_not_be_trained(split, tmp_path):
 
 def test_what_cannot_be_read_is_said(split, path, tmp_path):
     with pytest.raises(GeneError, match="no gene NOSUCHGENE"):
-        choose_inputs(split, replace(SMALL, genes=("ISG15", "NOSUCHGENE")))
+        choose_inputs(split, SMALL.with_settings(genes=("ISG15", "NOSUCHGENE")))
     with pytest.raises(RepresentationError, match="no 'obsm/X_se'"):
-        choose_inputs(split, replace(SMALL, embedding="X_se"))
+        choose_inputs(split, SMALL.with_settings(embedding="X_se"))
     dataset = split.sources[0].dataset
     wide = Inputs((expression_source(dataset, ("ISG15",)), expression_source(dataset, ("ISG15", "ACTB"))), None, None)
     with pytest.raises(ConfigError, match="features of different widths: 1, 2"):

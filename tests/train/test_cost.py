@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from state_engine.models.transition import TransitionModel
@@ -11,7 +9,7 @@ from state_engine.train.cost import count_parameters, estimate_training
 from state_engine.train.network import network_config
 from state_engine.train.request import TrainRequest
 
-SMALL = TrainRequest(hidden=16, layers=2, heads=4, set_size=8)
+SMALL = TrainRequest().with_settings(hidden=16, layers=2, heads=4, set_size=8)
 VARIANTS = {
     "plain": {},
     "one linear": {"encoder_layers": 1, "decoder_layers": 1, "basal_mlp": False},
@@ -28,13 +26,13 @@ VARIANTS = {
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_parameters_are_those_of_the_network(name: str) -> None:
-    config = network_config(replace(SMALL, **VARIANTS[name]), 24, 5, batches=3, decoded=9)
+    config = network_config(SMALL.with_settings(**VARIANTS[name]), 24, 5, batches=3, decoded=9)
     assert count_parameters(config) == sum(weight.numel() for weight in TransitionModel(config).parameters())
 
 
 def test_time_and_memory_grow_with_what_is_asked() -> None:
     def guess(**changes):
-        request = replace(SMALL, **changes)
+        request = SMALL.with_settings(**changes)
         return estimate_training(request, network_config(request, 2000, 30), 5000)
 
     base = guess()

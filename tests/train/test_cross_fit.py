@@ -95,7 +95,7 @@ def test_a_run_is_calibrated_by_leaving_contexts_out(split, tmp_path, capsys):
 def test_a_training_without_validation_cells_calibrates_itself_and_goes_on_after_a_stop(tmp_path):
     data = open_dataset(make_data(tmp_path))
     whole = apply_plan(SplitPlan(((NAME, "x"),), (NAME,), (ZeroShot(NAME, "B", "test"),)), [(NAME, data)])
-    request = replace(SMALL, calibrate=True, cross_fit=True)
+    request = SMALL.with_settings(calibrate=True, cross_fit=True)
     stages = []
 
     def cancel(progress):
@@ -109,4 +109,4 @@ def test_a_training_without_validation_cells_calibrates_itself_and_goes_on_after
     card = train_transition(whole, request, tmp_path / "run", resume=True)
     assert card.calibration is not None and card.calibration.origin == "left-out contexts"
     assert read_card(tmp_path / "run") == card and read_record(tmp_path / "run").state == "done"
-    assert len(read_curve(tmp_path / "run" / "log.csv")["step"]) == request.steps
+    assert len(read_curve(tmp_path / "run" / "log.csv")["step"]) == request.optimiser.steps

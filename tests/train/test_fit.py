@@ -39,7 +39,7 @@ def split(path) -> Split:
 def trained(split, tmp_path_factory) -> Path:
     """A small training whose folder is looked at from several sides."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    train_transition(split, replace(SMALL, checkpoint_every=3, validate_every=2), folder)
+    train_transition(split, SMALL.with_settings(checkpoint_every=3, validate_every=2), folder)
     return folder
 
 
@@ -82,7 +82,7 @@ def test_the_curves_have_every_step_and_what_was_measured(trained):
 
 def test_the_folder_says_what_was_done(split, trained):
     record = read_record(trained)
-    assert (record.state, record.steps, record.request.steps) == ("done", 4, 4)
+    assert (record.state, record.steps, record.request.optimiser.steps) == ("done", 4, 4)
     assert record.parameters > 1000 and record.features == "memory, dense" and record.seconds > 0 and 0 <= record.waited < 1
     assert list(record.data.values()) == [split.sources[0].dataset.hash()] and record.versions["torch"]
     assert sorted(p.name for p in (trained / "checkpoints").glob("*.ckpt")) == [
@@ -96,13 +96,13 @@ def test_the_folder_says_what_was_done(split, trained):
 
 
 def test_the_seed_decides_the_weights(split, trained, tmp_path: Path):
-    hashes = [train_transition(split, replace(SMALL, seed=s), tmp_path / str(s)).weights_hash for s in (42, 4)]
+    hashes = [train_transition(split, SMALL.with_settings(seed=s), tmp_path / str(s)).weights_hash for s in (42, 4)]
     assert hashes[0] == read_card(trained / "model").weights_hash != hashes[1]
 
 
 def test_the_loss_falls(split, tmp_path: Path):
     told = []
-    train_transition(split, replace(SMALL, steps=40, learning_rate=2e-2, validate_every=10), tmp_path / "run", told.append)
+    train_transition(split, SMALL.with_settings(steps=40, learning_rate=2e-2, validate_every=10), tmp_path / "run", told.append)
     losses = read_curve(tmp_path / "run" / LOG)["loss"]
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
     curve = read_curve(tmp_path / "run" / VALIDATION)
@@ -146,9 +146,9 @@ def test_going_on_needs_a_beginning_and_the_same_settings(split, trained, tmp_pa
     with pytest.raises(JobCancelled):
         train_transition(split, SMALL, tmp_path / "run", stop_at(1))
     with pytest.raises(ConfigError, match="layers was 1 and is 2"):
-        train_transition(split, replace(SMALL, layers=2), tmp_path / "run", resume=True)
+        train_transition(split, SMALL.with_settings(layers=2), tmp_path / "run", resume=True)
     with pytest.raises(ConfigError, match="the learning rate falls to 0"):
-        train_transition(split, replace(SMALL, steps=9), tmp_path / "run", resume=True)
+        train_transition(split, SMALL.with_settings(steps=9), tmp_path / "run", resume=True)
     (tmp_path / "run" / "checkpoints" / "last.ckpt").unlink()
     with pytest.raises(CheckpointError, match="no checkpoint to go on from"):
         train_transition(split, SMALL, tmp_path / "run", resume=True)
@@ -162,7 +162,7 @@ def test_a_training_is_not_written_over(split, trained, tmp_path: Path):
 
 
 def test_genes_can_be_named_and_must_be_there(split, tmp_path: Path):
-    named = replace(SMALL, steps=1, genes=("ISG15", "MX1", "ACTB"))
+    named = SMALL.with_settings(steps=1, genes=("ISG15", "MX1", "ACTB"))
     card = train_transition(split, named, tmp_path / "run")
     assert card.input_genes == ("ISG15", "MX1", "ACTB")
     with pytest.raises(GeneError, match="no gene NOSUCHGENE"):
@@ -172,11 +172,11 @@ def test_genes_can_be_named_and_must_be_there(split, tmp_path: Path):
 
 def test_counts_that_are_not_normalised_are_said_to_be_counts(path, tmp_path: Path):
     raw = opened(path, Choices(normalise=False))
-    assert train_transition(raw, replace(SMALL, steps=1), tmp_path / "run").scale == "counts"
+    assert train_transition(raw, SMALL.with_settings(steps=1), tmp_path / "run").scale == "counts"
 
 
 def test_bf16_trains_in_float32_weights(split, tmp_path: Path):
-    train_transition(split, replace(SMALL, steps=1, precision="bf16"), tmp_path / "run")
+    train_transition(split, SMALL.with_settings(steps=1, precision="bf16"), tmp_path / "run")
     weights = load_model(tmp_path / "run" / "model").module.state_dict()
     assert {str(w.dtype) for w in weights.values()} == {"torch.float32"}
 
@@ -193,13 +193,13 @@ def embedded(tmp_path_factory) -> Split:
 
 
 def test_an_embedding_can_be_trained(embedded, tmp_path: Path):
-    card = train_transition(embedded, replace(SMALL, embedding="X_pca"), tmp_path / "run")
+    card = train_transition(embedded, SMALL.with_settings(embedding="X_pca"), tmp_path / "run")
     assert card.reads_embedding and (card.input_key, card.input_genes, card.scale) == ("X_pca", None, None)
     assert not card.config.final_relu and card.config.output_dim == 12 and card.output_genes is None
 
 
 def test_a_gene_decoder_learns_expression_beside(embedded, tmp_path: Path):
-    request = replace(SMALL, embedding="X_pca", gene_decoder=True, decoder_hidden=(16, 16), decoder_detach=True)
+    request = SMALL.with_settings(embedding="X_pca", gene_decoder=True, decoder_hidden=(16, 16), decoder_detach=True)
     card = train_transition(embedded, request, tmp_path / "run")
     assert card.config.decoder.genes == 60 == len(card.output_genes) and card.input_genes is None
     log = read_curve(tmp_path / "run" / LOG)
@@ -224,25 +224,27 @@ def test_sets_of_all_sizes_and_filled_ones_can_be_trained(split, tmp_path: Path)
     request = replace(
         SMALL, set_size=50, batch_encoder=True, confidence_token=True, paired=True, gene_dropout=0.1, basal_noise=0.1
     )
-    hashes = {train_transition(split, replace(request, fill=fill), tmp_path / str(fill)).weights_hash for fill in (True, False)}
+    hashes = {
+        train_transition(split, request.with_settings(fill=fill), tmp_path / str(fill)).weights_hash for fill in (True, False)
+    }
     assert len(hashes) == 2
 
 
 def test_a_batch_encoder_learns_the_batches_of_all_cells(split, tmp_path: Path):
-    card = train_transition(split, replace(SMALL, batch_encoder=True, steps=1), tmp_path / "run")
+    card = train_transition(split, SMALL.with_settings(batch_encoder=True, steps=1), tmp_path / "run")
     assert card.config.batch_dim == 2 == len(card.batches)
 
 
 def test_frozen_parts_stay_as_they_were(split, tmp_path: Path):
-    cards = [replace(SMALL, freeze=("backbone", "basal_encoder.0"), steps=s, checkpoint_every=0) for s in (1, 3)]
+    cards = [SMALL.with_settings(freeze=("backbone", "basal_encoder.0"), steps=s, checkpoint_every=0) for s in (1, 3)]
     weights = []
     for request in cards:
-        train_transition(split, request, tmp_path / str(request.steps))
-        weights.append(load_model(tmp_path / str(request.steps) / "model").module.state_dict())
+        train_transition(split, request, tmp_path / str(request.optimiser.steps))
+        weights.append(load_model(tmp_path / str(request.optimiser.steps) / "model").module.state_dict())
     same = {name for name in weights[0] if weights[0][name].equal(weights[1][name])}
     assert same == {n for n in weights[0] if n.startswith(("backbone.", "basal_encoder.0."))}
     with pytest.raises(ConfigError, match="No part of the network is called 'backbones'"):
-        train_transition(split, replace(SMALL, freeze=("backbones",)), tmp_path / "wrong")
+        train_transition(split, SMALL.with_settings(freeze=("backbones",)), tmp_path / "wrong")
 
 
 def test_adapters_are_trained_and_merged(split, tmp_path: Path):
@@ -251,7 +253,7 @@ def test_adapters_are_trained_and_merged(split, tmp_path: Path):
     )
     card = train_transition(split, request, tmp_path / "run")
     assert "Adapters of rank 2 were trained and merged." in card.notes
-    plain = train_transition(split, replace(SMALL, steps=1, freeze=("backbone", "basal_encoder")), tmp_path / "plain")
+    plain = train_transition(split, SMALL.with_settings(steps=1, freeze=("backbone", "basal_encoder")), tmp_path / "plain")
     one, other = (load_model(tmp_path / name).module.state_dict() for name in ("run", "plain"))
     assert one.keys() == other.keys() and plain.config == card.config
     changed = {name for name in one if not one[name].equal(other[name])}
@@ -269,7 +271,7 @@ def features(split, tmp_path_factory) -> Path:
 
 
 def test_with_feature_vectors_the_model_knows_labels_that_it_never_saw(split, features, tmp_path: Path):
-    card = train_transition(split, replace(SMALL, features=str(features)), tmp_path / "run")
+    card = train_transition(split, SMALL.with_settings(features=str(features)), tmp_path / "run")
     assert card.perturbation_encoding == "features" and card.config.perturbation_dim == 5
     assert card.perturbations[0] == "control" and card.perturbations[-1] == "NEW" and card.unseen == ("NEW",)
     assert "TNF" not in card.perturbations and any("no feature vector: TNF" in note for note in card.notes)
@@ -282,7 +284,7 @@ def test_a_training_starts_from_another_model_and_says_what_was_matched(path, sp
     fewer = FewShot(NAME, "NK", test=("IFN-beta",))
     contexts = tuple(FewShot(NAME, c, test=("TNF",)) for c in split.sources[0].dataset.contexts if c != "NK")
     other = opened(path, plan=SplitPlan(((NAME, "x"),), (NAME,), fewshot=(replace(fewer, test=("IFN-beta", "TNF")), *contexts)))
-    frozen = replace(SMALL, steps=1, hvgs=30, freeze=("backbone", "perturbation_encoder"))
+    frozen = SMALL.with_settings(steps=1, hvgs=30, freeze=("backbone", "perturbation_encoder"))
     card = train_transition(other, frozen, tmp_path / "run", init_from=trained)
     before, after = load_model(trained), load_model(tmp_path / "run")
     assert card.input_genes == before.card.input_genes and "TNF" not in card.perturbations
@@ -292,7 +294,7 @@ def test_a_training_starts_from_another_model_and_says_what_was_matched(path, sp
     name = "perturbation_encoder.0.weight"
     assert two[name].equal(one[name][:, kept]) and two["backbone.norm.weight"].equal(one["backbone.norm.weight"])
     with pytest.raises(CheckpointError, match="The network of the start is another one"):
-        train_transition(split, replace(SMALL, hidden=32), tmp_path / "wide", init_from=trained)
+        train_transition(split, SMALL.with_settings(hidden=32), tmp_path / "wide", init_from=trained)
 
 
 def test_going_on_keeps_genes_and_notes_of_the_beginning(split, trained, tmp_path: Path):

@@ -19,7 +19,7 @@ from tests.train.small import SMALL
 
 
 def training(**changes: object) -> TransitionTraining:
-    request = replace(SMALL, control_mapping="batch", batch_token=True, confidence_token=True, **changes)
+    request = SMALL.with_settings(control_mapping="batch", batch_token=True, confidence_token=True, **changes)
     torch.manual_seed(0)
     network = TransitionModel(network_config(request, 6, 3, 2)).eval()
     return TransitionTraining(request, network, torch.eye(3), 2)
@@ -63,11 +63,11 @@ def test_validation_scores_are_means_over_sets_however_they_come():
 
 
 def test_the_learning_rate_rises_and_falls():
-    cosine = replace(SMALL, steps=100, warmup=10, learning_rate=2.0)
-    assert learning_rate(cosine, 0) == pytest.approx(0.2) and learning_rate(cosine, 100) == pytest.approx(0)
-    assert learning_rate(cosine, 50) == pytest.approx(2 * (1 + math.cos(math.pi / 2)) / 2)
+    cosine = SMALL.with_settings(steps=100, warmup=10, learning_rate=2.0)
+    assert learning_rate(cosine.optimiser, 0) == pytest.approx(0.2) and learning_rate(cosine.optimiser, 100) == pytest.approx(0)
+    assert learning_rate(cosine.optimiser, 50) == pytest.approx(2 * (1 + math.cos(math.pi / 2)) / 2)
     constant = replace(cosine, schedule="constant")
-    assert [learning_rate(constant, k) for k in (9, 60)] == [2.0, 2.0]
+    assert [learning_rate(constant.optimiser, k) for k in (9, 60)] == [2.0, 2.0]
 
 
 def test_the_mean_of_the_weights_follows_and_steps_in_for_them():

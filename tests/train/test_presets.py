@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 from pathlib import Path
@@ -13,8 +12,9 @@ import torch
 from state_engine.errors import ConfigError
 from state_engine.models.config import BackboneConfig, TransitionConfig
 from state_engine.models.transition import TransitionModel
+from state_engine.options import setting, settings
 from state_engine.train.presets import PRESETS
-from state_engine.train.request import TrainRequest, parse_settings, resolve
+from state_engine.train.request import TrainRequest, resolve
 
 GENES, PERTURBATIONS, BATCHES = 2000, 100, 5
 
@@ -57,15 +57,15 @@ print(json.dumps(found))
 
 def network(request: TrainRequest) -> TransitionConfig:
     """The network of a request that reads and predicts genes."""
-    heads = request.heads
+    heads = request.network.heads
     backbone = BackboneConfig(
-        request.backbone, request.hidden, request.layers, heads, request.kv_heads or heads,
-        request.head_dim or request.hidden // heads, request.intermediate or 4 * request.hidden,
+        request.network.backbone, request.network.hidden, request.network.layers, heads, request.network.kv_heads or heads,
+        request.network.head_dim or request.network.hidden // heads, request.network.intermediate or 4 * request.network.hidden,
     )  # fmt: skip
     return TransitionConfig(
-        GENES, GENES, PERTURBATIONS, backbone, "hvg", request.set_size, batch_dim=BATCHES if request.batch_encoder else 0,
-        encoder_layers=request.encoder_layers, decoder_layers=request.decoder_layers, basal_mlp=request.basal_mlp,
-        batch_encoder=request.batch_encoder, dropout=request.dropout,
+        GENES, GENES, PERTURBATIONS, backbone, "hvg", request.sets.set_size, batch_dim=BATCHES if request.network.batch_encoder else 0,
+        encoder_layers=request.network.encoder_layers, decoder_layers=request.network.decoder_layers, basal_mlp=request.network.basal_mlp,
+        batch_encoder=request.network.batch_encoder, dropout=request.network.dropout,
     )  # fmt: skip
 
 
@@ -77,12 +77,13 @@ def count(config: TransitionConfig) -> int:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_a_training_whose_fields_can_be_overridden(name):
     request = resolve(name)
-    assert request.preset == name
+    assert request.run.preset == name
     for field, value in PRESETS[name].items():
-        assert getattr(request, field) == value
-    changed = resolve(name, parse_settings(["set_size=7", "loss=combined"]))
-    assert (changed.set_size, changed.loss) == (7, "combined")
-    assert dataclasses.replace(changed, set_size=request.set_size, loss=request.loss) == request
+        part = setting(TrainRequest, field).path.partition(".")[0]
+        assert getattr(getattr(request, part), field) == value
+    changed = resolve(name, settings(TrainRequest, ["set_size=7", "loss=combined"]))
+    assert (changed.sets.set_size, changed.loss.loss) == (7, "combined")
+    assert changed.with_settings(set_size=request.sets.set_size, loss=request.loss.loss) == request
     with pytest.raises(ConfigError, match="Near: set_size"):
         resolve(name, {"set_sise": 7})
 
@@ -111,11 +112,15 @@ def test_presets_are_those_of_the_reference_live(peer_python: Path):
         keywords, training = theirs["keywords"], theirs["training"]
         ours = resolve(name, {"hidden": keywords["hidden_dim"]})
         assert count(network(ours)) == theirs["parameters"], name
-        assert (ours.set_size, ours.loss, ours.blur) == (keywords["cell_set_len"], keywords["loss"], keywords["blur"])
-        assert (ours.learning_rate, ours.gradient_clip) == (training["lr"], training["gradient_clip_val"])
-        assert (ours.sets_a_step, ours.steps, ours.seed) == (
+        assert (ours.sets.set_size, ours.loss.loss, ours.loss.blur) == (
+            keywords["cell_set_len"],
+            keywords["loss"],
+            keywords["blur"],
+        )
+        assert (ours.optimiser.learning_rate, ours.optimiser.gradient_clip) == (training["lr"], training["gradient_clip_val"])
+        assert (ours.sets.sets_per_step, ours.optimiser.steps, ours.run.seed) == (
             training["batch_size"],
             training["max_steps"],
             training["train_seed"],
         )
-        assert (ours.validate_every, ours.checkpoint_every) == (training["val_freq"], training["ckpt_every_n_steps"])
+        assert (ours.run.validate_every, ours.run.checkpoint_every) == (training["val_freq"], training["ckpt_every_n_steps"])

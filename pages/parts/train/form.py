@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import re
 from typing import Any
 
 import pandas as pd
@@ -18,18 +16,17 @@ from pages.parts.widgets import errors_shown
 from state_engine.data.dataset import Dataset
 from state_engine.data.splits.apply import Split
 from state_engine.data.splits.plan import plan_text
-from state_engine.device import DEVICE_NAMES, PRECISIONS
 from state_engine.errors import ConfigError
 from state_engine.files import write_bytes
 from state_engine.jobs.train_job import TrainJob, start
 from state_engine.library.datasets import DataEntry
 from state_engine.library.models import Entry, list_models
+from state_engine.options import Option, option_of, options_of, settings
 from state_engine.train.cost import estimate_training
 from state_engine.train.folds import calibrating_places
-from state_engine.train.length import settled
 from state_engine.train.network import network_config
 from state_engine.train.presets import PRESETS
-from state_engine.train.request import TrainRequest, parse_settings, resolve
+from state_engine.train.request import TrainRequest, resolve, with_steps
 
 HVGS, GENES = "Most variable genes", "All genes"
 MOST_FEATURES = 512 << 20  # bytes of an uploaded table of perturbation vectors
@@ -58,17 +55,17 @@ def train_form(entry: DataEntry, data: Dataset) -> None:
     with errors_shown():
         request = request_form(entry, data)
         if split is not None:
-            request = settled(request, split)
+            request = with_steps(request, split)
     start_from = _start_from()
     with errors_shown():
         if split is not None and request is not None:
             _estimate(request, split, data)
-    label = f"Train for {request.steps:,} steps" if request is not None and request.steps else "Train"
+    label = f"Train for {request.optimiser.steps:,} steps" if request is not None and request.optimiser.steps else "Train"
     ready = split is not None and request is not None
     pressed = st.button(label, type="primary", key="train", icon=":material/model_training:", disabled=not ready)
     if pressed and split is not None and request is not None:
         job = TrainJob(plan_text(split.plan), request, entry.choices, str(start_from.path) if start_from else "", entry.id)
-        session.choose(CHOICE, start(session.settings(), job, request.name))
+        session.choose(CHOICE, start(session.settings(), job, request.run.name))
         st.rerun()
 
 
@@ -91,7 +88,7 @@ def request_form(entry: DataEntry, data: Dataset) -> TrainRequest:
     name = right.text_input(
         "Name of the model", f"{entry.name.removesuffix('.h5ad')} · {preset}", key=f"train_name_{entry.id}_{preset}"
     )
-    given: dict[str, Any] = {"name": name or base.name, "data_name": entry.name, "simulated": entry.origin == "demo"}
+    given: dict[str, Any] = {"name": name or base.run.name, "data_name": entry.name, "simulated": entry.origin == "demo"}
     given |= _representation(entry, data, base)
     features = _features(entry)
     given |= {"features": features} if features else {}
@@ -103,7 +100,7 @@ def request_form(entry: DataEntry, data: Dataset) -> TrainRequest:
             placeholder="loss=combined\ndropout=0.1",
             help="The names are in the table below. A name that is not known is refused.",
         )
-        given |= parse_settings([line for line in words.splitlines() if line.strip()])
+        given |= settings(TrainRequest, [line for line in words.splitlines() if line.strip()])
         request = resolve(preset, given)
         _all_settings(request, base)
     return request
@@ -118,7 +115,7 @@ def _representation(entry: DataEntry, data: Dataset, base: TrainRequest) -> dict
     chosen = left.selectbox(
         "What the model reads",
         options,
-        index=options.index(base.embedding) if base.embedding in embeddings else 0,
+        index=options.index(base.network.embedding) if base.network.embedding in embeddings else 0,
         key=f"train_reads_{entry.id}",
         format_func=lambda o: (
             f"{o} ({data.n_genes:,})" if o == GENES else f"{o}, {embeddings[o]:,} wide" if o in embeddings else o
@@ -131,7 +128,7 @@ def _representation(entry: DataEntry, data: Dataset, base: TrainRequest) -> dict
     if chosen == GENES:
         return {"embedding": None, "hvgs": 0}
     most = data.n_genes
-    n = right.number_input("How many genes", 1, most, min(base.hvgs or most, most), key=f"train_hvgs_{entry.id}")
+    n = right.number_input("How many genes", 1, most, min(base.network.hvgs or most, most), key=f"train_hvgs_{entry.id}")
     return {"embedding": None, "hvgs": int(n)}
 
 
@@ -161,65 +158,59 @@ def _features(entry: DataEntry) -> str:
 
 def _usual(preset: str, base: TrainRequest) -> dict[str, Any]:
     """The settings that are changed most, as widgets; new ones for each preset, with its values."""
-
-    def whole(column: Any, name: str, label: str, lowest: int, highest: int, words: str = "") -> int:
-        value = getattr(base, name)
-        return int(column.number_input(label, lowest, highest, value, key=f"train_{name}_{preset}", help=words or None))
-
     one, two, three, four = st.columns(4)
-    steps = one.number_input(
-        "Steps",
-        1,
-        10_000_000,
-        base.steps or None,
-        key=f"train_steps_{preset}",
-        help="Of the optimiser; more perturbations need more.",
-        placeholder="by the data",
-    )
-    given: dict[str, Any] = {
-        "steps": int(steps or 0),  # 0: it follows from the data
-        "set_size": whole(two, "set_size", "Cells in a set", 1, 4096, "Cells that the model sees together."),
-        "sets_a_step": whole(three, "sets_a_step", "Sets a step", 1, 4096),
-        "seed": whole(four, "seed", "Seed", 0, 2**31 - 1, "Of weights and the order of the cells."),
-        "hidden": whole(one, "hidden", "Width", 8, 8192, "Of the transformer."),
-        "layers": whole(two, "layers", "Layers", 1, 96),
+    steps = _number(one, "optimiser.steps", preset, base.optimiser.steps or None, placeholder="by the data")
+    return {
+        "optimiser.steps": steps or 0,  # 0: it follows from the data
+        "sets.set_size": _number(two, "sets.set_size", preset, base.sets.set_size),
+        "sets.sets_per_step": _number(three, "sets.sets_per_step", preset, base.sets.sets_per_step),
+        "run.seed": _number(four, "run.seed", preset, base.run.seed),
+        "network.hidden": _number(one, "network.hidden", preset, base.network.hidden),
+        "network.layers": _number(two, "network.layers", preset, base.network.layers),
+        "optimiser.learning_rate": _number(
+            three, "optimiser.learning_rate", preset, base.optimiser.learning_rate, format="%.1e", step=1e-4
+        ),
+        "run.device": _choice(four, "run.device", preset, base.run.device),
+        "run.precision": _choice(one, "run.precision", preset, base.run.precision),
     }
-    rate = three.number_input(
-        "Learning rate", 1e-7, 1.0, base.learning_rate, format="%.1e", key=f"train_learning_rate_{preset}", step=1e-4
+
+
+def _number(column: Any, path: str, preset: str, value: float | None, **more: Any) -> Any:
+    """A number as its option describes it: label, help, bounds."""
+    one = option_of(TrainRequest, path)
+    least, most = one.about.least, one.about.most if one.about.offered is None else one.about.offered
+    if least is None and one.about.above is not None:
+        least = one.about.above + (1 if one.kind is int else 1e-7)
+    bounds = [None if bound is None else one.kind(bound) for bound in (least, most)]
+    return column.number_input(
+        one.label, bounds[0], bounds[1], value, key=f"train_{one.name}_{preset}", help=_sentence(one), **more
     )
-    given["learning_rate"] = float(rate)
-    devices, precisions = list(DEVICE_NAMES), list(PRECISIONS)
-    given["device"] = four.selectbox("Device", devices, index=devices.index(base.device), key=f"train_device_{preset}")
-    given["precision"] = one.selectbox(
-        "Precision", precisions, index=precisions.index(base.precision), key=f"train_precision_{preset}", help="bf16 is faster."
-    )
-    return given
+
+
+def _choice(column: Any, path: str, preset: str, value: str) -> Any:
+    """One of the words that an option admits."""
+    one = option_of(TrainRequest, path)
+    index = one.about.choices.index(value)
+    return column.selectbox(one.label, one.about.choices, index=index, key=f"train_{one.name}_{preset}", help=_sentence(one))
 
 
 def _all_settings(request: TrainRequest, base: TrainRequest) -> None:
-    words = setting_words()
+    """A table of every setting: its value, that of the preset where it differs, and what it means."""
     rows = []
-    for field in dataclasses.fields(TrainRequest):
-        value, usual = getattr(request, field.name), getattr(base, field.name)
-        text = _text(value)
-        rows.append((field.name, text, "" if value == usual else _text(usual), words.get(field.name, "")))
-    table = pd.DataFrame(rows, columns=["Setting", "Value", "Preset's", "What it is"])
+    for one in options_of(TrainRequest):
+        value, usual = (_text(getattr(getattr(r, one.path.split(".")[0]), one.name)) for r in (request, base))
+        rows.append((one.name, one.path.split(".")[0], value, "" if value == usual else usual, _sentence(one)))
+    table = pd.DataFrame(rows, columns=["Setting", "Part", "Value", "Preset's", "What it is"])
     st.dataframe(table, hide_index=True, key="train_all_settings", height=260)
+
+
+def _sentence(one: Option) -> str:
+    """The help of an option."""
+    return f"{one.about.help[:1].upper()}{one.about.help[1:]}."
 
 
 def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower() if value is None else str(value)
-
-
-def setting_words() -> dict[str, str]:
-    """What each setting is, from the documentation of `TrainRequest`."""
-    found: dict[str, str] = {}
-    for names, text in re.findall(
-        r"^        ([a-z_0-9, ]+): (.*(?:\n            .*)*)", TrainRequest.__doc__ or "", re.MULTILINE
-    ):
-        for name in names.split(", "):
-            found[name] = re.sub(r"\s+", " ", text)
-    return found
 
 
 def _start_from() -> Entry | None:
@@ -236,16 +227,18 @@ def _start_from() -> Entry | None:
 
 
 def _estimate(request: TrainRequest, split: Split, data: Dataset) -> None:
-    width = data.representation(f"obsm/{request.embedding}").width if request.embedding else request.hvgs or data.n_genes
+    asked, run = request.network, request.run
+    width = data.representation(f"obsm/{asked.embedding}").width if asked.embedding else asked.hvgs or data.n_genes
     labels = {p for source in split.sources for p in source.dataset.perturbations}
     batches = {b for source in split.sources for b in source.dataset.batches}
-    config = network_config(request, width, len(labels), max(1, len(batches)), data.n_genes if request.gene_decoder else 0)
+    config = network_config(request, width, len(labels), max(1, len(batches)), data.n_genes if asked.gene_decoder else 0)
     validated = (split.table()["val"] > 0).any()
-    folds = 0 if validated or not (request.calibrate and request.cross_fit) else len(calibrating_places(split))
+    folds = 0 if validated or not (run.calibrate and run.cross_fit) else len(calibrating_places(split))
     guess = estimate_training(request, config, split.cells()["train"], folds=folds)
-    note = "" if not request.features else " With perturbation features the network is a little wider."
+    note = " With perturbation features the network is a little wider." if asked.features else ""
+    sets = f"{request.sets.sets_per_step} x {request.sets.set_size}"
     st.caption(
-        f"{guess.parameters:,} parameters; {request.steps:,} steps of {request.sets_a_step} x {request.set_size} cells. About "
+        f"{guess.parameters:,} parameters; {request.optimiser.steps:,} steps of {sets} cells. About "
         f"{duration(guess.seconds)} on this machine's CPU (rough; a GPU is many times faster), {size(guess.memory_bytes)} of memory.{note}"
     )
     if folds:

@@ -41,12 +41,12 @@ def train(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm
     write_bytes(run.file(SPLIT), job.split.encode())
     asked = job.request
     run.record(
-        seed=asked.seed,
+        seed=asked.run.seed,
         data_hash=_data_hash(split),
-        device=choose_device(asked.device).name,
-        precision=asked.precision,
+        device=choose_device(asked.run.device).name,
+        precision=asked.run.precision,
         command=command_of(job),
-        settings={"preset": asked.preset, "cells": dict(split.cells())},
+        settings={"preset": asked.run.preset, "cells": dict(split.cells())},
     )
     folder = training_folder(run)
     begun = _begun(folder, run)

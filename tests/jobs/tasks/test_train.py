@@ -37,13 +37,14 @@ from state_engine.jobs.train_job import (
 )
 from state_engine.library.datasets import DEMO_PATH, demo_entry, register_file
 from state_engine.library.models import find
+from state_engine.options import settings as settings_of
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import OnProgress, silent
 from state_engine.train.curves import read_curve
-from state_engine.train.request import TrainRequest, parse_settings, resolve
+from state_engine.train.request import TrainRequest, resolve
 from tests.small import write_model
 
-TINY = TrainRequest(name="Tiny", hvgs=0, hidden=8, layers=1, heads=2, steps=4, seed=5, device="cpu")
+TINY = TrainRequest().with_settings(name="Tiny", hvgs=0, hidden=8, layers=1, heads=2, steps=4, seed=5, device="cpu")
 
 
 @pytest.fixture
@@ -186,7 +187,7 @@ def test_places_of_somebodys_toml_are_found_here(settings: Settings, tmp_path: P
 
 def test_several_devices_are_for_the_command_line(settings: Settings) -> None:
     with pytest.raises(ConfigError, match=r"command line: python -m state_engine train .*--set devices=2"):
-        start(settings, demo_job(replace(TINY, devices=2)), "x")
+        start(settings, demo_job(TINY.with_settings(devices=2)), "x")
 
 
 def test_the_command_gives_the_same_request_again() -> None:
@@ -203,8 +204,8 @@ def test_the_command_gives_the_same_request_again() -> None:
     given = dict(itertools.pairwise(words))
     assert given["--preset"] == "state_sm" and given["--max-steps"] == "7" and given["--features"] == "f.csv"
     assert given["--perturbation-key"] == "gene" and given["--control"] == "ctrl" and given["--init-from"] == "/models/old"
-    changed = parse_settings([words[i + 1] for i, word in enumerate(words) if word == "--set"])
-    assert resolve("state_sm", changed | {"steps": 7, "features": "f.csv"}) == request
+    changed = settings_of(TrainRequest, [words[i + 1] for i, word in enumerate(words) if word == "--set"])
+    assert resolve("state_sm", changed | {"optimiser.steps": 7, "network.features": "f.csv"}) == request
 
 
 def test_a_request_travels_as_json() -> None:
@@ -214,7 +215,7 @@ def test_a_request_travels_as_json() -> None:
 @pytest.mark.slow
 def test_a_real_worker_trains_is_stopped_is_killed_and_goes_on(tmp_path: Path) -> None:
     settings = Settings(tmp_path / "home")
-    job = demo_job(replace(TINY, steps=40_000, hidden=16, checkpoint_every=20, validate_every=20, validation_sets=4))
+    job = demo_job(TINY.with_settings(steps=40_000, hidden=16, checkpoint_every=20, validate_every=20, validation_sets=4))
     run_id = start(settings, job, "a training")
     run, store = RunFolder.open(settings, run_id), JobStore(settings.database)
     log, until = training_folder(run) / "log.csv", time.monotonic() + 240

@@ -1,4 +1,4 @@
-"""How long a training is when nobody says it."""
+"""Contexts that are left out in turn to calibrate a training, and how long the further trainings are."""
 
 from __future__ import annotations
 
@@ -7,28 +7,12 @@ from dataclasses import replace
 import pytest
 
 from state_engine.train.folds import calibrating_places, fold_steps, left_out_places
-from state_engine.train.length import MOST, settled, suggested_steps
-from state_engine.train.request import resolve
-from tests.train.small import SMALL, make_data, opened
+from tests.train.small import make_data, opened
 
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
     return opened(make_data(tmp_path_factory.mktemp("data")))
-
-
-def test_each_perturbation_takes_steps_of_its_own():
-    assert [suggested_steps(n) for n in (0, 1, 2, 14)] == [300, 300, 500, 2900]
-    assert suggested_steps(10_000) == MOST
-
-
-def test_only_trained_perturbations_count_and_a_number_that_is_given_stays(split):
-    table = split.table()
-    trained = table[(table["train"] > 0) & (table["perturbation"] != "control")]["perturbation"].nunique()
-    assert trained == 14
-    assert settled(resolve("default"), split).steps == suggested_steps(trained)
-    assert settled(replace(SMALL, steps=7), split).steps == 7
-    assert all(resolve(name).steps > 0 for name in ("state", "state_sm", "tahoe"))
 
 
 def test_with_many_perturbations_few_contexts_are_enough_to_calibrate(split, monkeypatch):
