@@ -53,7 +53,7 @@ def test_what_is_held_out_is_in_no_training_group(split, tmp_path):
 
 
 def test_groups_have_one_perturbation_and_context_and_the_controls_of_it(split, tmp_path):
-    cells = read(split, tmp_path, replace(FEW, control_mapping="batch"))
+    cells = read(split, tmp_path, FEW.with_settings(control_mapping="batch"))
     dataset, file = split.sources[0].dataset, rows_of(split)
     p, c, b = dataset.perturbation_labels()[file], dataset.context_labels()[file], dataset.batch_labels()[file]
     for group in (g for part in cells.groups.values() for g in part):
@@ -70,7 +70,7 @@ def test_controls_of_another_batch_stand_in_where_a_batch_has_none(split, tmp_pa
     data = anndata.read_h5ad(dataset.path)
     bare = (data.obs["perturbation"] == "control") & (data.obs["cell_type"] == "NK") & (data.obs["batch"] == "batch 1")
     data[~bare].write_h5ad(tmp_path / "bare.h5ad")
-    cells = read(opened(tmp_path / "bare.h5ad"), tmp_path, replace(FEW, control_mapping="batch"))
+    cells = read(opened(tmp_path / "bare.h5ad"), tmp_path, FEW.with_settings(control_mapping="batch"))
     nk = [g for g in cells.groups["train"] if g.context == "NK"]
     assert len(nk) > 15 and {tuple(np.unique(cells.batch[g.controls])) for g in nk} == {(1,)}
 
@@ -132,7 +132,7 @@ def test_a_perturbation_trained_nowhere_is_not_scored_with_one_hot_vectors(path,
 
 
 def test_the_control_need_not_be_trained(split, tmp_path):
-    cells = read(split, tmp_path, replace(FEW, train_control=False))
+    cells = read(split, tmp_path, FEW.with_settings(train_control=False))
     assert cells.perturbations[0] == "control" and 0 not in {g.perturbation for g in cells.groups["train"]}
 
 
@@ -148,4 +148,4 @@ def test_what_cannot_be_read_is_said(split, path, tmp_path):
     from state_engine.data.dataset import Choices
 
     with pytest.raises(LabelError, match="There are no batches"):
-        read(opened(path, Choices(batch_key="")), tmp_path, replace(FEW, batch_encoder=True))
+        read(opened(path, Choices(batch_key="")), tmp_path, FEW.with_settings(batch_encoder=True))

@@ -120,8 +120,8 @@ def stop_at(step: int):
 
 
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(split, tmp_path: Path):
-    request = replace(
-        SMALL, dropout=0.1, ema=0.5, gene_dropout=0.1, basal_noise=0.1, warmup=2, checkpoint_every=3, validate_every=2
+    request = SMALL.with_settings(
+        dropout=0.1, ema=0.5, gene_dropout=0.1, basal_noise=0.1, warmup=2, checkpoint_every=3, validate_every=2
     )
     whole = train_transition(split, request, tmp_path / "whole")
     run = tmp_path / "run"
@@ -166,7 +166,7 @@ def test_genes_can_be_named_and_must_be_there(split, tmp_path: Path):
     card = train_transition(split, named, tmp_path / "run")
     assert card.input_genes == ("ISG15", "MX1", "ACTB")
     with pytest.raises(GeneError, match="no gene NOSUCHGENE"):
-        train_transition(split, replace(named, genes=("ISG15", "NOSUCHGENE")), tmp_path / "other")
+        train_transition(split, named.with_settings(genes=("ISG15", "NOSUCHGENE")), tmp_path / "other")
     assert json.loads((tmp_path / "other" / "training.json").read_text())["state"] == "failed"
 
 
@@ -207,8 +207,8 @@ def test_a_gene_decoder_learns_expression_beside(embedded, tmp_path: Path):
 
 
 def test_every_part_of_the_loss_is_logged_and_added_with_its_weight(split, tmp_path: Path):
-    request = replace(
-        SMALL, control_mapping="batch", batch_token=True, confidence_token=True, l1=0.5, effect_weight=2.0, loss="combined",
+    request = SMALL.with_settings(
+        control_mapping="batch", batch_token=True, confidence_token=True, l1=0.5, effect_weight=2.0, loss="combined",
         loss_chunks=2, shuffle_chunks=True, steps=2, set_size=20,
     )  # fmt: skip
     card = train_transition(split, request, tmp_path / "run")
@@ -221,8 +221,8 @@ def test_every_part_of_the_loss_is_logged_and_added_with_its_weight(split, tmp_p
 
 
 def test_sets_of_all_sizes_and_filled_ones_can_be_trained(split, tmp_path: Path):
-    request = replace(
-        SMALL, set_size=50, batch_encoder=True, confidence_token=True, paired=True, gene_dropout=0.1, basal_noise=0.1
+    request = SMALL.with_settings(
+        set_size=50, batch_encoder=True, confidence_token=True, paired=True, gene_dropout=0.1, basal_noise=0.1
     )
     hashes = {
         train_transition(split, request.with_settings(fill=fill), tmp_path / str(fill)).weights_hash for fill in (True, False)
@@ -248,8 +248,8 @@ def test_frozen_parts_stay_as_they_were(split, tmp_path: Path):
 
 
 def test_adapters_are_trained_and_merged(split, tmp_path: Path):
-    request = replace(
-        SMALL, lora_rank=2, lora_feed=True, freeze=("basal_encoder",), ema=0.5, learning_rate=0.05, checkpoint_every=3
+    request = SMALL.with_settings(
+        lora_rank=2, lora_feed=True, freeze=("basal_encoder",), ema=0.5, learning_rate=0.05, checkpoint_every=3
     )
     card = train_transition(split, request, tmp_path / "run")
     assert "Adapters of rank 2 were trained and merged." in card.notes

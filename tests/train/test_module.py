@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,7 +65,7 @@ def test_the_learning_rate_rises_and_falls():
     cosine = SMALL.with_settings(steps=100, warmup=10, learning_rate=2.0)
     assert learning_rate(cosine.optimiser, 0) == pytest.approx(0.2) and learning_rate(cosine.optimiser, 100) == pytest.approx(0)
     assert learning_rate(cosine.optimiser, 50) == pytest.approx(2 * (1 + math.cos(math.pi / 2)) / 2)
-    constant = replace(cosine, schedule="constant")
+    constant = cosine.with_settings(schedule="constant")
     assert [learning_rate(constant.optimiser, k) for k in (9, 60)] == [2.0, 2.0]
 
 

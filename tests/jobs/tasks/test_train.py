@@ -186,13 +186,12 @@ def test_places_of_somebodys_toml_are_found_here(settings: Settings, tmp_path: P
 
 
 def test_several_devices_are_for_the_command_line(settings: Settings) -> None:
-    with pytest.raises(ConfigError, match=r"command line: python -m state_engine train .*--set devices=2"):
+    with pytest.raises(ConfigError, match=r"command line: python -m state_engine train .*--set run.devices=2"):
         start(settings, demo_job(TINY.with_settings(devices=2)), "x")
 
 
 def test_the_command_gives_the_same_request_again() -> None:
-    request = replace(
-        resolve("state_sm", {"steps": 7}),
+    request = resolve("state_sm", {"steps": 7}).with_settings(
         name="Two words",
         features="f.csv",
         freeze=("a.", "b"),
