@@ -1,14 +1,13 @@
 """The attention of one cell set: which cell's prediction draws on which cells, by layer and head.
 
 Attention is a property of the set that was drawn, not a mechanism in the cell. The set is predicted again as in its run (same basal
-cells, same order), under the perturbation and under the control, and the weights of all heads are written down.
+cells, same order), under the perturbation and under the control, and the weights of all heads are kept.
 Notation: l layers, h heads, s cells in the set.
 """
 
 from __future__ import annotations
 
 import json
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +15,15 @@ import numpy as np
 import torch
 
 from state_engine.checkpoints.load import LoadedModel, load_model
-from state_engine.data.cell_sets import draw_basal
 from state_engine.data.dataset import open_dataset
 from state_engine.data.expression import read_features
 from state_engine.device import choose_device
 from state_engine.errors import RequestError
 from state_engine.files import replacing
+from state_engine.models.config import AttentionMode
 from state_engine.prediction.compatibility import check_compatibility, require_compatible
+from state_engine.prediction.draw import basal
+from state_engine.prediction.outputs import batch_indices
 from state_engine.prediction.request import PredictionRequest, contexts_of
 from state_engine.progress import OnProgress, Progress, silent
 
@@ -40,7 +41,7 @@ class AttentionRequest:
 def attention_of_set(
     request: AttentionRequest, output: Path, on_progress: OnProgress = silent, loaded: LoadedModel | None = None
 ) -> None:
-    """Computes the maps of one set and writes them as .npz (see `attention_maps.load_maps`).
+    """Compute the maps of one set, and write them as .npz (see `attention.maps.load_maps`).
 
     Raises:
         RequestError: the run has no such set, perturbation or context.
@@ -57,23 +58,24 @@ def attention_of_set(
     rows = _rows_of_set(prediction, dataset.control_rows(request.context), request.context, request.number, size)
     allowed = prediction.allow_unknown, prediction.allow_other_embedding
     source = require_compatible(check_compatibility(dataset, card, prediction.perturbations, contexts, *allowed))
-    basal = read_features(dataset, source, rows)
-    batches = dataset.batch_labels()[rows]
+    features = read_features(dataset, source, rows)
+    indices = batch_indices(dataset, card, allow_unknown=True)
+    batches = None if indices is None else indices[rows]
     mode = prediction.attention or card.attention
     maps = []
     for number, label in enumerate((request.perturbation, card.control)):
         on_progress(Progress("Computing attention", number, 2))
-        maps.append(_maps(loaded, basal, label, batches, mode))
+        maps.append(_maps(loaded, features, label, batches, mode))
     weights, shares = zip(*maps, strict=True)
-    names = card.input_genes or tuple(f"feature {i}" for i in range(basal.shape[1]))
+    names = card.input_genes or tuple(f"feature {i}" for i in range(features.shape[1]))
     with replacing(output) as beside, beside.open("wb") as file:
         np.savez_compressed(
             file,
             perturbed=weights[0],
             control=weights[1],
             cells=dataset.obs_names[rows].astype(str),
-            batches=batches.astype(str),
-            basal=basal.astype(np.float16),
+            batches=dataset.batch_labels()[rows].astype(str),
+            basal=features.astype(np.float16),
             genes=np.array(names),
             token_share=shares[0],
             about=json.dumps({"mode": mode, "perturbation": request.perturbation, "context": request.context}),
@@ -84,26 +86,25 @@ def _rows_of_set(prediction: PredictionRequest, pool: np.ndarray, context: str, 
     sets = -(-prediction.cells // size)
     if not 0 <= number < sets:
         raise RequestError(f"There is no set {number + 1}.", f"The run has {sets} a condition.", "Choose one of them.")
-    rng = np.random.default_rng([prediction.seed, zlib.crc32(context.encode())])
-    return draw_basal(pool, sets * size, rng)[number * size : (number + 1) * size]
+    return basal(prediction.seed, context, pool, prediction.cells, size)[number * size : (number + 1) * size]
 
 
 @torch.inference_mode()
-def _maps(loaded: LoadedModel, basal: np.ndarray, label: str, batches: np.ndarray, mode: str) -> tuple[np.ndarray, np.ndarray]:
-    """(l, h, s, s) float32 weights between cells and (l, h) mean weight on tokens."""
+def _maps(
+    loaded: LoadedModel, features: np.ndarray, label: str, batches: np.ndarray | None, mode: AttentionMode
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (l, h, s, s) float32 weights between cells and the mean weight (l, h) on tokens."""
     card, model = loaded.card, loaded.module
     parameter = next(model.parameters())
-    known = {b: i for i, b in enumerate(card.batches)}
-    index = torch.tensor([[known.get(str(b), 0) for b in batches]], device=parameter.device)
     row = card.perturbations.index(label) if label in card.perturbations else card.perturbations.index(card.control)
     output = model(
-        torch.from_numpy(basal)[None].to(parameter.device, parameter.dtype),
+        torch.from_numpy(features)[None].to(parameter.device, parameter.dtype),
         loaded.perturbation_features[row : row + 1].to(parameter.device, parameter.dtype),
-        index if card.config.batch_encoder else None,
+        None if batches is None else torch.from_numpy(batches)[None].to(parameter.device),
         attention=mode,
         maps=True,
     )
     whole = torch.cat(output.attention or ()).float().cpu().numpy()  # (l, h, t, t): b is 1
-    cells = slice(model.tokens_before, model.tokens_before + len(basal))
+    cells = slice(model.tokens_before, model.tokens_before + len(features))
     between = whole[:, :, cells, cells]
     return between, 1.0 - between.sum(-1).mean(-1)

@@ -45,12 +45,12 @@ class ModeScore:
 
 
 def check_attention(request: PredictionRequest, loaded: LoadedModel, on_progress: OnProgress = silent) -> tuple[ModeScore, ...]:
-    """Scores of all modes, smallest error first.
+    """Return the scores of all modes, smallest error first.
 
     Args:
         request: perturbations and contexts to compare (see `attention.modes.measurable`); its attention mode is replaced by each in turn.
         loaded: the model.
-        on_progress: called once a mode; may raise `JobCancelled`.
+        on_progress: called for each mode; may raise `JobCancelled`.
 
     Raises:
         RequestError: none of the conditions was measured.

@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """What `state_engine.attention.cell_set.attention_of_set` wrote.
+    """The maps of one set, as `state_engine.attention.cell_set.attention_of_set` writes them.
 
     Args:
         perturbed, control: (l, h, s, s) weights; row i says what cell i attends to and sums to one (over cells and tokens).
@@ -35,7 +35,7 @@ class AttentionMaps:
 
 
 def load_maps(path: Path) -> AttentionMaps:
-    """Reads what `attention_of_set` wrote."""
+    """Return the maps of a file."""
     with np.load(path, allow_pickle=False) as file:
         about = json.loads(str(file["about"]))
         return AttentionMaps(
@@ -51,6 +51,6 @@ def load_maps(path: Path) -> AttentionMaps:
 
 
 def maps_name(perturbation: str, context: str, number: int) -> str:
-    """The file name of a set's maps in its run's folder."""
+    """Return the file name of a set's maps in its run's folder."""
     digest = hashlib.sha256(json.dumps([perturbation, context, number]).encode()).hexdigest()[:16]
     return f"attention-{digest}.npz"

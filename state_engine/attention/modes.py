@@ -1,4 +1,4 @@
-"""Which measured conditions can tell a model's attention mode; the comparison itself is in `attention_check`. No torch."""
+"""Which measured conditions can tell a model's attention mode; the comparison itself is in `attention.compare_modes`. No torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LEAST = 10  # cells of a condition, and controls of its context
 
 
 def measurable(dataset: Dataset, card: ModelCard) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Perturbations (most cells first) and contexts that the model knows and the data set measured well enough, a few of each."""
+    """Return perturbations (most cells first) and contexts that the model knows and the data set measured well enough, a few of each."""
     table = dataset.table()
     known = [p for p in table.index if p in card.perturbations and p not in (card.control, dataset.labels.control)]
     contexts = [c for c in table.columns if len(dataset.control_rows(str(c))) >= LEAST]

@@ -50,14 +50,14 @@ def apply_effect(
         nonnegative: the values are expression.
     """
     if not nonnegative:
-        return cells + effect.astype(cells.dtype, copy=False)
+        return (cells + effect).astype(cells.dtype, copy=False)
     if mean is None:
         mean = cells.mean(axis=0, dtype=np.float64)
-    moved: np.ndarray = cells + np.maximum(effect, 0).astype(cells.dtype, copy=False)
+    moved = cells + np.maximum(effect, 0)
     # the share of its mean that a falling feature keeps; a feature that no cell has cannot fall
     share = np.maximum(mean + effect, 0) / np.where(mean > 0, mean, 1)
     moved *= np.where((effect < 0) & (mean > 0), share, 1).astype(cells.dtype)
-    return moved
+    return moved.astype(cells.dtype, copy=False)
 
 
 def paired_cells(basal: Cells, perturbed: Cells, control: Cells) -> Cells:

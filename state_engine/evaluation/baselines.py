@@ -120,4 +120,4 @@ def baseline_cells(files: ComparedFiles, effect: np.ndarray, context: str, n: in
     rows = draw_basal(files.real.rows(files.control, context), n, np.random.default_rng(seed))
     unique, back = np.unique(rows, return_inverse=True)
     values = np.concatenate([v for _, v in files.real.blocks(unique)])[back]
-    return apply_effect(values, effect)
+    return apply_effect(values, effect.astype(np.float32))

@@ -1,6 +1,6 @@
-"""Which cells a prediction starts from and where its rows lie: drawn once a context, so that every perturbation has the same cells.
+"""Which cells a prediction starts from: drawn once for each context, so that every perturbation has the same basal cells.
 
-Boundary: row numbers of the data set in, row numbers of the result out; no values are read.
+Boundary: row numbers of the data set in and out; no values are read.
 """
 
 from __future__ import annotations
@@ -17,9 +17,18 @@ from state_engine.data.dataset import Dataset
 from state_engine.prediction.request import PredictionRequest
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Rows of the result and where they come from. `basal[context]` are dataset rows in whole sets, (sets x s,)."""
+@dataclass(frozen=True, eq=False)
+class DrawnCells:
+    """Cells of a prediction, as rows of the data set.
+
+    Args:
+        contexts, perturbations: that are predicted; the control is not among the perturbations.
+        cells: predicted cells for each of their pairs.
+        set_size: cells in a set.
+        basal: context -> control cells in whole sets, (sets x set_size,); those beyond `cells` complete the last set and are not written.
+        control: context -> measured control cells that are kept for comparison.
+        observed: (context, perturbation) -> measured cells that are kept.
+    """
 
     contexts: tuple[str, ...]
     perturbations: tuple[str, ...]
@@ -31,33 +40,58 @@ class Plan:
 
     @property
     def sets(self) -> int:
+        """Sets for each context and perturbation."""
         return math.ceil(self.cells / self.set_size)
 
-    def predicted_start(self, context: str, perturbation: str) -> int:
-        block = self.contexts.index(context) * len(self.perturbations) + self.perturbations.index(perturbation)
-        return block * self.cells
 
-    def control_start(self, context: str) -> int:
-        return (len(self.contexts) * len(self.perturbations) + self.contexts.index(context)) * self.cells
+def generator(seed: int, context: str) -> np.random.Generator:
+    """Return the random numbers of a context: they do not depend on which other contexts are asked for."""
+    return np.random.default_rng([seed, zlib.crc32(context.encode())])
 
 
-def make_plan(request: PredictionRequest, dataset: Dataset, card: ModelCard, contexts: tuple[str, ...]) -> Plan:
+def whole_sets(pool: np.ndarray, n: int, set_size: int, rng: np.random.Generator) -> np.ndarray:
+    """Return n cells of a pool and as many more as complete the last set, since a set of a few cells is predicted unlike the others."""
+    return draw_basal(pool, math.ceil(n / set_size) * set_size, rng)
+
+
+def basal(seed: int, context: str, pool: np.ndarray, n: int, set_size: int) -> np.ndarray:
+    """Return the basal cells of a context in whole sets, as a prediction with this seed draws them.
+
+    Args:
+        seed: of the prediction.
+        context: its name.
+        pool: control cells of the context, rows of the data set.
+        n: cells that are asked for.
+        set_size: cells in a set.
+    """
+    return whole_sets(pool, n, set_size, generator(seed, context))
+
+
+def draw_cells(request: PredictionRequest, dataset: Dataset, card: ModelCard, contexts: tuple[str, ...]) -> DrawnCells:
+    """Draw the basal cells of a request, and the measured cells that are kept beside the prediction.
+
+    Args:
+        request: what is predicted.
+        dataset: its data set.
+        card: its model.
+        contexts: of the request, see `contexts_of`.
+    """
     labels = tuple(p for p in request.perturbations if p != card.control)
     size = request.set_size or card.set_size
-    basal, control, observed = {}, {}, {}
+    drawn, control, observed = {}, {}, {}
     for context in contexts:
         pool = dataset.control_rows(context)
-        rng = np.random.default_rng([request.seed, zlib.crc32(context.encode())])
-        # whole sets: a last set of a few cells would be predicted unlike the others; the surplus is not written
-        basal[context] = draw_basal(pool, math.ceil(request.cells / size) * size, rng)
-        control[context] = _at_most(pool, request.observed, rng, basal[context][: request.cells])
+        rng = generator(request.seed, context)
+        drawn[context] = whole_sets(pool, request.cells, size, rng)
+        # the basal cells are always among the measured controls, so that each prediction can be seen beside its start
+        control[context] = _at_most(pool, request.observed, rng, drawn[context][: request.cells])
         for label in labels:
             observed[context, label] = _at_most(dataset.rows(label, context), request.observed, rng)
-    return Plan(contexts, labels, request.cells, size, basal, control, observed)
+    return DrawnCells(contexts, labels, request.cells, size, drawn, control, observed)
 
 
 def _at_most(rows: np.ndarray, most: int, rng: np.random.Generator, first: np.ndarray | None = None) -> np.ndarray:
-    """Up to `most` rows in file order; those of `first` are always among them."""
+    """Return up to `most` rows in file order; those of `first` are always among them."""
     kept = np.unique(first) if first is not None else np.array([], dtype=np.int64)
     rest = np.setdiff1d(rows, kept)
     room = max(0, most - len(kept))

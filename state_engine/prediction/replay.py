@@ -24,6 +24,7 @@ from state_engine.errors import RepresentationError, UnknownLabelError, listed
 from state_engine.files import replacing
 from state_engine.plain import to_plain
 from state_engine.prediction.forward import SetResult, SetRunner, SetTask
+from state_engine.prediction.outputs import batch_indices
 from state_engine.prediction.request import ReplayRequest
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.versions import package_versions
@@ -122,7 +123,7 @@ def _predict(
     # only encoded cells are kept, so the controls of a large data set need not fit into memory
     runner.load_cells(values for _, values in iter_features(dataset, source, rows, block=2048))
     index = {label: i for i, label in enumerate(card.perturbations)}
-    batches = _batches(dataset, card)
+    batches = batch_indices(dataset, card, allow_unknown=True)  # unknown ones were refused before, or allowed
     tasks = [
         SetTask(
             np.searchsorted(rows, window.basal),
@@ -135,13 +136,6 @@ def _predict(
     for done, result in enumerate(runner.run(tasks), 1):
         on_progress(Progress("Predicting cells", done, len(tasks)))
         yield plan[result.tag], result
-
-
-def _batches(dataset: Dataset, card: ModelCard) -> np.ndarray | None:
-    if not card.config.batch_encoder:
-        return None
-    known = {label: i for i, label in enumerate(card.batches)}
-    return np.array([known.get(str(b), 0) for b in dataset.batch_labels()], dtype=np.int64)
 
 
 class _Output:

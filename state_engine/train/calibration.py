@@ -10,8 +10,6 @@ Notation: s cells in a set, g features.
 
 from __future__ import annotations
 
-import math
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,6 @@ import numpy as np
 from state_engine.checkpoints.card import Calibration, ModelCard
 from state_engine.checkpoints.load import LoadedModel, load_model
 from state_engine.checkpoints.store import set_calibration
-from state_engine.data.cell_sets import draw_basal
 from state_engine.data.expression import FeatureSource, iter_features, read_features
 from state_engine.data.splits.apply import TRAIN, VAL
 from state_engine.effects.apply import paired_cells
@@ -33,6 +30,7 @@ from state_engine.effects.store import save_effects
 from state_engine.effects.table import EffectTable
 from state_engine.errors import IncompatibleError
 from state_engine.prediction.compatibility import check_compatibility, require_compatible
+from state_engine.prediction.draw import basal
 from state_engine.prediction.forward import SetRunner, SetTask
 from state_engine.prediction.outputs import batch_indices, expression_source
 from state_engine.progress import OnProgress, Progress, silent
@@ -249,9 +247,8 @@ def paired_effects(
     card, size = loaded.card, loaded.card.set_size
     source, measured = _sources(at, card)
     pool = control_rows(at, context)
-    rng = np.random.default_rng([seed, zlib.crc32(context.encode())])
     n = min(len(pool), MOST_CELLS)
-    rows = draw_basal(pool, math.ceil(n / size) * size, rng)  # whole sets; the surplus is predicted and not counted
+    rows = basal(seed, context, pool, n, size)  # whole sets; the surplus is predicted and not counted
     runner = SetRunner(loaded.module, loaded.perturbation_features, card.attention)
     batches = batch_indices(at.dataset, card, allow_unknown=True)
     expression = predicts_expression(card)
@@ -261,8 +258,8 @@ def paired_effects(
         unique, positions = np.unique(rows[start : start + step], return_inverse=True)
         cells = positions.reshape(-1, size)
         read = read_features(at.dataset, source, unique)
-        basal = read if measured is source else read_features(at.dataset, measured, unique)
-        flat = basal[cells.ravel()]
+        expressed = read if measured is source else read_features(at.dataset, measured, unique)
+        flat = expressed[cells.ravel()]
         runner.load_cells([read])
         of = batches[unique[cells]] if batches is not None else None
         reference = _predicted(runner, card, card.control, cells, of)

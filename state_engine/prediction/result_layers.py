@@ -1,0 +1,209 @@
+"""What is added to a finished result: calibrated predictions, and mean effects in the place of labels that a model does not know.
+
+    calibrated = basal cell + paired x (its own predicted effect) + mean x (the perturbation's mean effect over other contexts)
+
+Calibrated predictions are the third kind beside raw and corrected: layers["calibrated"] of expression, or obsm[KEY + "_calibrated"] of an
+embedding. Rows whose perturbation no other context was trained on are NaN, since there is no baseline to mix with; measured and control cells
+are as in X. The predicted context's own training effect is left out.
+
+The mean effect of known labels stands in for unknown ones: a baseline, never a prediction, so its rows stay marked in obs["fallback"]. Beside
+"no change" it is the baseline that predictions are compared with, so its worth is known.
+
+Works block by block on the layout of `state_engine.prediction.result_writer`, in which the rows of a condition are consecutive. Mean effects are
+added to expression as everywhere (`effects.apply`): no value falls below 0.
+
+Notation: g features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+
+from state_engine import keys
+from state_engine.checkpoints.card import Calibration, ModelCard
+from state_engine.effects.apply import apply_effect
+from state_engine.effects.baselines import mean_of_other_contexts
+from state_engine.effects.store import check_features
+from state_engine.effects.table import Condition, EffectTable
+from state_engine.errors import UnknownLabelError, listed
+from state_engine.prediction.result_writer import new_array
+from state_engine.progress import OnProgress, Progress, silent
+
+BLOCK = 1024
+
+
+# ---- calibrated predictions ----
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """What a calibrated layer is computed from, for the conditions (perturbation, context) that have a baseline.
+
+    Args:
+        calibration: the weights.
+        effects: condition -> mean effect over the other contexts, (g,).
+        missing: conditions that have none.
+    """
+
+    calibration: Calibration
+    effects: dict[Condition, np.ndarray]
+    missing: tuple[Condition, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """Return JSON values for the manifest."""
+        fitted = self.calibration
+        return {
+            "paired": fitted.paired,
+            "mean": fitted.mean,
+            "contexts": list(fitted.contexts),
+            "conditions": fitted.conditions,
+            "without": [list(pair) for pair in self.missing],
+        }
+
+    def remark(self) -> str:
+        """Return it in a sentence or two."""
+        fitted = self.calibration
+        text = (
+            f"Calibrated: {fitted.paired:.2f} of the predicted effect and {fitted.mean:.2f} of the mean effect over other contexts, "
+            f"as fitted on {fitted.conditions:,} held-out {'condition' if fitted.conditions == 1 else 'conditions'}."
+        )
+        if not self.missing:
+            return text
+        shown = ", ".join(f"{p} in {c}" for p, c in self.missing[:3])
+        rest = f" and {len(self.missing) - 3:,} more" if len(self.missing) > 3 else ""
+        return f"{text} {shown}{rest}: trained on in no other context, so they have no calibrated values."
+
+
+def calibrated_of(
+    card: ModelCard, table: EffectTable | None, conditions: tuple[Condition, ...], features: tuple[str, ...], width: int
+) -> Calibrated | None:
+    """Return what can be calibrated of a prediction; None without a calibration, effects, or any condition that has a baseline.
+
+    Args:
+        card: of the model.
+        table: the effects saved with it.
+        conditions: (perturbation, context) that are predicted.
+        features: names of the predicted features, empty for an embedding.
+        width: how many there are.
+
+    Raises:
+        CheckpointError: the effects are of other features than the model predicts.
+    """
+    if card.calibration is None or table is None:
+        return None
+    check_features(table, features, width)
+    effects = {pair: found.effect for pair, found in mean_of_other_contexts(table, conditions).items()}
+    missing = tuple(pair for pair in conditions if pair not in effects)
+    return Calibrated(card.calibration, effects, missing) if effects else None
+
+
+def add_calibrated(path: Path, parts: Calibrated, key: str | None = None, on_progress: OnProgress = silent) -> None:
+    """Write the calibrated layer into a result.
+
+    Args:
+        path: a finished result, with as many predicted cells for each label as for the predicted control.
+        parts: what it is computed from.
+        key: name of the embedding in obsm; None for expression.
+        on_progress: called for each condition.
+    """
+    weights = parts.calibration
+    with h5py.File(path, "r+") as file:
+        obs = ad.io.read_elem(file["obs"])
+        source = file["X"] if key is None else file["obsm"][key]
+        group, name = (file["layers"], keys.CALIBRATED_LAYER) if key is None else (file["obsm"], f"{key}_calibrated")
+        target = new_array(group, name, source.shape)
+        predicted = (obs[keys.KIND] == keys.PREDICTED).to_numpy()
+        for rows in _pieces(_range(~predicted)):
+            target[rows] = source[rows]
+        pairs = obs.loc[predicted, [keys.PERTURBATION, keys.CONTEXT]].astype(str).drop_duplicates()
+        for number, (label, context) in enumerate(pairs.itertuples(index=False)):
+            on_progress(Progress("Calibrating", number, len(pairs)))
+            here = _rows(obs, keys.PREDICTED, context, label)
+            effect = parts.effects.get((label, context))
+            if effect is None:
+                target[here] = np.nan
+                continue
+            basal = _rows(obs, keys.PREDICTED_CONTROL, context)
+            # first the share of each cell's own effect: between its basal and its corrected values, so not below 0 either
+            mean = weights.paired * _mean(source, here) + (1 - weights.paired) * _mean(source, basal)
+            for rows, start in zip(_pieces(here), _pieces(basal), strict=True):
+                cells = weights.paired * source[rows] + (1 - weights.paired) * source[start]
+                target[rows] = apply_effect(cells, weights.mean * effect, mean, nonnegative=key is None)
+
+
+# ---- mean effects for unknown labels ----
+
+
+def fill_mean_effects(path: Path, unknown: tuple[str, ...], on_progress: OnProgress = silent) -> None:
+    """Rewrite the predicted cells of some labels: basal cells plus the mean effect of the other labels in the same context.
+
+    Args:
+        path: a result with X, and perhaps layers and obsm, of as many cells for each label as for the predicted control.
+        unknown: labels to rewrite.
+        on_progress: called for each context.
+
+    Raises:
+        UnknownLabelError: there is no other label to take the mean of.
+    """
+    with h5py.File(path, "r+") as file:
+        obs = ad.io.read_elem(file["obs"])
+        predicted = obs[keys.KIND] == keys.PREDICTED
+        known = [str(p) for p in pd.unique(obs[keys.PERTURBATION][predicted]) if p not in unknown]
+        if not known:
+            raise UnknownLabelError(
+                f"The model knows none of the perturbations: {listed(unknown)}.",
+                "Their mean effect is that of the perturbations it knows.",
+                "Ask for some that it knows as well.",
+            )
+        contexts = [str(c) for c in pd.unique(obs[keys.CONTEXT][predicted])]
+        places = [name for name in ("X", f"layers/{keys.RAW_LAYER}") if name in file]
+        places += [f"obsm/{name}" for name in file["obsm"]]
+        for number, context in enumerate(contexts):
+            on_progress(Progress("Filling in mean effects", number, len(contexts)))
+            basal = _rows(obs, keys.PREDICTED_CONTROL, context)
+            for place in places:
+                matrix = file[place]
+                start = _mean(matrix, basal)
+                means = [_mean(matrix, _rows(obs, keys.PREDICTED, context, p)) for p in known]
+                effect = np.mean(means, axis=0) - start
+                for label in unknown:
+                    for rows, control in zip(_pieces(_rows(obs, keys.PREDICTED, context, label)), _pieces(basal), strict=True):
+                        # a raw output is the network's own, which may be negative
+                        matrix[rows] = apply_effect(matrix[control], effect, start, nonnegative=place == "X")
+            for label in unknown:
+                file["obs"][keys.CONFIDENCE][_rows(obs, keys.PREDICTED, context, label)] = np.nan
+
+
+# ---- rows ----
+
+
+def _rows(obs: pd.DataFrame, kind: str, context: str, label: str | None = None) -> slice:
+    """Return the rows of a condition."""
+    chosen = (obs[keys.KIND] == kind) & (obs[keys.CONTEXT] == context)
+    return _range((chosen if label is None else chosen & (obs[keys.PERTURBATION] == label)).to_numpy())
+
+
+def _range(chosen: np.ndarray) -> slice:
+    """Return the consecutive rows that are chosen."""
+    at = np.flatnonzero(chosen)
+    return slice(int(at[0]), int(at[-1]) + 1)
+
+
+def _pieces(rows: slice) -> list[slice]:
+    """Return consecutive rows in blocks."""
+    return [slice(first, min(first + BLOCK, rows.stop)) for first in range(rows.start, rows.stop, BLOCK)]
+
+
+def _mean(matrix: h5py.Dataset, rows: slice) -> np.ndarray:
+    """Return the mean (g,) of consecutive rows, in float64."""
+    total = np.zeros(matrix.shape[1])
+    for piece in _pieces(rows):
+        total += matrix[piece].sum(axis=0, dtype=np.float64)
+    return total / (rows.stop - rows.start)

@@ -1,0 +1,226 @@
+"""Who predicts: a model, or a baseline in its place. Both give the predicted cells of a context, block by block.
+
+Notation: s cells in a set, m cells of a block, g genes, e width of an embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from state_engine import keys
+from state_engine.checkpoints.card import ModelCard
+from state_engine.checkpoints.load import LoadedModel
+from state_engine.effects.apply import apply_effect, paired_cells
+from state_engine.effects.table import Condition
+from state_engine.models.config import AttentionMode
+from state_engine.prediction.draw import DrawnCells
+from state_engine.prediction.forward import SetResult, SetRunner, SetTask
+from state_engine.prediction.measured_cells import MeasuredCells
+from state_engine.prediction.rows import ResultRows
+from state_engine.progress import OnProgress, Progress
+
+STAGE = "Predicting cells"
+# predictions under the control label that are held at once while the perturbations run
+HELD_BYTES = 128 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedBlock:
+    """Predicted cells of consecutive rows of a result.
+
+    Args:
+        start: the first row.
+        expression: corrected and raw, (m, g) each; None when no genes are predicted.
+        embedding: corrected and raw, (m, e) each; None when none is predicted.
+        confidence: the model's predicted loss of their set; NaN where there is none.
+    """
+
+    start: int
+    expression: tuple[np.ndarray, np.ndarray] | None
+    embedding: tuple[np.ndarray, np.ndarray] | None
+    confidence: float = float("nan")
+
+
+class Source(Protocol):
+    """What predicts the cells of a result."""
+
+    def predict(self, context: str) -> Iterator[PredictedBlock]:
+        """Yield all predicted cells of a context: under the control label, and under each perturbation."""
+
+    @property
+    def sets(self) -> int:
+        """Forward passes of one set until now."""
+
+
+class BaselineSource:
+    """A baseline: the basal cells, moved by its effects.
+
+    Args:
+        cells: reads the basal cells.
+        drawn: which they are.
+        rows: where predictions go.
+        effects: condition -> (g,) or (e,).
+        control: the model's label of control cells.
+        on_progress: called for each context.
+    """
+
+    sets = 0
+
+    def __init__(
+        self,
+        cells: MeasuredCells,
+        drawn: DrawnCells,
+        rows: ResultRows,
+        effects: Mapping[Condition, np.ndarray],
+        control: str,
+        on_progress: OnProgress,
+    ) -> None:
+        self.cells, self.drawn, self.rows, self.effects, self.control = cells, drawn, rows, effects, control
+        self.on_progress = on_progress
+
+    def predict(self, context: str) -> Iterator[PredictedBlock]:
+        """See `Source`."""
+        basal, labels = self.drawn.basal[context][: self.drawn.cells], self.drawn.perturbations
+        mean = np.zeros(1)
+        for _, values in self._blocks(basal):
+            mean = mean + values.sum(axis=0, dtype=np.float64) / len(basal)
+        control = self.rows.start(keys.PREDICTED_CONTROL, self.control, context)
+        for first, values in self._blocks(basal):
+            yield self._block(control + first, values)
+            for label in labels:
+                moved = apply_effect(values, self.effects[label, context], mean, nonnegative=bool(self.cells.genes))
+                yield self._block(self.rows.start(keys.PREDICTED, label, context) + first, moved)
+        done = self.drawn.contexts.index(context) + 1
+        self.on_progress(Progress(STAGE, done * (len(labels) + 1), len(self.drawn.contexts) * (len(labels) + 1)))
+
+    def _blocks(self, basal: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield basal cells in the result's features, where they have genes in their expression."""
+        for first, features, expression in self.cells.blocks(basal):
+            yield first, np.nan_to_num(features) if expression is None else expression
+
+    def _block(self, start: int, values: np.ndarray) -> PredictedBlock:
+        pair = values, values  # there is nothing to correct
+        return PredictedBlock(start, pair, None) if self.cells.genes else PredictedBlock(start, None, pair)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sets:
+    """Basal cells of some sets of one context, in memory.
+
+    Args:
+        first: number of the first set.
+        cells: (sets, s) places of their cells among the values.
+        rows: of the data set, each once.
+        features: (rows, w). expression: (rows, g), NaN for genes that the data set lacks, or None.
+    """
+
+    first: int
+    cells: np.ndarray
+    rows: np.ndarray
+    features: np.ndarray
+    expression: np.ndarray | None
+
+
+class ModelSource:
+    """A model: each basal cell plus its own effect, predicted under the perturbation minus under the control label.
+
+    Args:
+        loaded: the model.
+        cells: reads the basal cells.
+        drawn: which they are.
+        rows: where predictions go.
+        batches: the model's batch index of each cell of the data set, (n,); None when it reads none.
+        attention: which cells of a set see which.
+        remarks: gets a sentence when something was done differently on the way.
+        on_progress: called for each set; may raise `JobCancelled`.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        cells: MeasuredCells,
+        drawn: DrawnCells,
+        rows: ResultRows,
+        batches: np.ndarray | None,
+        attention: AttentionMode,
+        remarks: list[str],
+        on_progress: OnProgress,
+    ) -> None:
+        self.card: ModelCard = loaded.card
+        self.cells, self.drawn, self.rows, self.batches = cells, drawn, rows, batches
+        self.remarks, self.on_progress = remarks, on_progress
+        self.sets = 0
+        self._row_of = {label: i for i, label in enumerate(self.card.perturbations)}
+        self._runner = SetRunner(loaded.module, loaded.perturbation_features, attention, on_remark=self._remark)
+
+    def predict(self, context: str) -> Iterator[PredictedBlock]:
+        """See `Source`."""
+        drawn, card = self.drawn, self.card
+        # as many sets at a time as fit beside their predictions under the control label, which every perturbation needs
+        width = len(self.cells.genes) + (card.config.output_dim if card.reads_embedding else 0)
+        held = max(1, HELD_BYTES // max(1, drawn.set_size * width * 4))
+        for first in range(0, drawn.sets, held):
+            sets = self._load(context, first, min(held, drawn.sets - first))
+            start = self.rows.start(keys.PREDICTED_CONTROL, card.control, context)
+            control = {result.tag: result for result in self._run(sets, card.control)}
+            for result in control.values():
+                yield self._block(sets, result, result, start)
+            for label in drawn.perturbations:
+                start = self.rows.start(keys.PREDICTED, label, context)
+                for result in self._run(sets, label):
+                    yield self._block(sets, result, control[result.tag], start)
+
+    def _load(self, context: str, first: int, n: int) -> _Sets:
+        size = self.drawn.set_size
+        drawn = self.drawn.basal[context][first * size : (first + n) * size]
+        # each cell is read and encoded once, however often it was drawn
+        rows, places = np.unique(drawn, return_inverse=True)
+        features = self.cells.features(rows)
+        self._runner.load_cells([features])
+        return _Sets(first, places.reshape(n, size), rows, features, self.cells.genes_of(rows, features))
+
+    def _run(self, sets: _Sets, label: str) -> Iterator[SetResult]:
+        # a label that the model does not know was allowed in the request, and takes the control's vector
+        row = self._row_of.get(label, self._row_of[self.card.control])
+        tasks = []
+        for number, cells in enumerate(sets.cells, sets.first):
+            batches = None if self.batches is None else self.batches[sets.rows[cells]]
+            tasks.append(SetTask(cells, row, batches, number))
+        total = self.drawn.sets * len(self.drawn.contexts) * (len(self.drawn.perturbations) + 1)
+        for result in self._runner.run(tasks):
+            self.sets += 1
+            self.on_progress(Progress(STAGE, self.sets, total))
+            yield result
+
+    def _block(self, sets: _Sets, result: SetResult, control: SetResult, start: int) -> PredictedBlock:
+        """Return the cells of a set, without those that only complete it."""
+        offset = result.tag * self.drawn.set_size
+        n = min(self.drawn.set_size, self.drawn.cells - offset)
+        cells = sets.cells[result.tag - sets.first][:n]
+        embedding = expression = None
+        if self.card.reads_embedding:
+            corrected = paired_cells(sets.features[cells], result.predicted[:n], control.predicted[:n])
+            embedding = corrected, result.predicted[:n]
+        if self.cells.genes:
+            raw, reference = _expression(result)[:n], _expression(control)[:n]
+            # where a cell's expression was not measured, its prediction under the control label stands in for it
+            basal = reference
+            if sets.expression is not None:
+                measured = sets.expression[cells]
+                basal = np.where(np.isnan(measured), reference, measured)
+            corrected = paired_cells(basal, raw, reference)
+            expression = np.maximum(corrected, 0.0, out=corrected), raw
+        return PredictedBlock(start + offset, expression, embedding, result.confidence)
+
+    def _remark(self, text: str) -> None:
+        self.remarks.append(text)
+        self.on_progress(Progress(STAGE, self.sets, 0, text))
+
+
+def _expression(result: SetResult) -> np.ndarray:
+    """Return predicted expression: decoded from the embedding, or what the model predicts."""
+    return result.decoded if result.decoded is not None else result.predicted
