@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from state_engine.errors import RequestError
+
 PART_PREFIX = ".part-"
 
 
@@ -28,6 +30,49 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     _flush(path.parent)
+
+
+def free_output(output: Path, *inputs: Path | str) -> None:
+    """Make sure, before any work, that a file can be written: its folder is made, and it is neither a folder nor an input.
+
+    Args:
+        output: the file to write.
+        inputs: files, and folders of which no file may be written over.
+
+    Raises:
+        RequestError: it cannot be written there.
+    """
+    if output.is_dir():
+        raise RequestError(f"{output} is a folder.", "The result is one file.", "Give the file a name in that folder.")
+    for given in map(Path, inputs):
+        same = output.exists() and given.exists() and output.samefile(given)
+        if same or output.resolve() == given.resolve() or (given.is_dir() and output.resolve().is_relative_to(given.resolve())):
+            raise RequestError(
+                f"{output.name} would be written over an input.",
+                f"It is read as, or lies in, {given.name}.",
+                "Give another name.",
+            )
+    _make_folder(output.parent)
+
+
+def free_folder(folder: Path) -> None:
+    """Make sure, before any work, that files can be written into a folder; it is made when it is not there.
+
+    Raises:
+        RequestError: there is a file of that name, or the folder cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RequestError(f"{folder} is a file.", "The results go into a folder.", "Give another name.")
+    _make_folder(folder)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"The folder {folder} cannot be made.", f"{error.strerror or error}.", "Choose another folder."
+        ) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

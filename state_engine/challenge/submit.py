@@ -15,7 +15,7 @@ from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.findings import REPAIRS, Report
 from state_engine.challenge.source import SubmissionSource, source_of_run
 from state_engine.challenge.spec import PRESETS, ChallengeSpec, Rules, load_challenge, load_rules
-from state_engine.files import write_json
+from state_engine.files import free_folder, write_json
 from state_engine.options import about, check, option, part
 from state_engine.plain import read_json_as, to_plain
 from state_engine.progress import OnProgress, silent
@@ -87,7 +87,7 @@ def submit(request: SubmissionRequest, folder: Path, on_progress: OnProgress = s
 
     spec = spec_of(request)
     source = source_of(request, spec.rules)
-    folder.mkdir(parents=True, exist_ok=True)
+    free_folder(folder)
     if not request.write:
         report = check_cells(
             source, spec, repairs=request.repairs, counts=request.counts, output=archive, on_progress=on_progress

@@ -74,12 +74,14 @@ def run_decode(options: argparse.Namespace, write: Write, on_progress: OnProgres
 )
 def run_query(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
     """Write the similar cells of each cell as CSV, and labels by their vote."""
-    from state_engine.files import replacing
+    from state_engine.files import free_output, replacing
     from state_engine.search.query import query, transfer
 
     if bool(options.transfer) != bool(options.labels):
         raise RequestError("--transfer COLUMN and --labels FILE belong together.", "", "Give both or none.")
     asked = request(QueryRequest, options)
+    for output in filter(None, (options.output, options.labels)):
+        free_output(Path(output), asked.data, asked.folder)
     found = query(
         Path(asked.folder), Path(asked.data), asked.key, asked.k,
         others_only=asked.others_only, on_progress=on_progress, choices=asked.choices,

@@ -15,7 +15,7 @@ from state_engine.data.dataset import Dataset
 from state_engine.data.expression import FeatureSource, hvg_choice, iter_features, match_genes
 from state_engine.data.files.replaced_copy import ReplacedCopy
 from state_engine.errors import RepresentationError
-from state_engine.files import replacing
+from state_engine.files import free_output, replacing
 from state_engine.progress import OnProgress, Progress, silent
 
 HVG_KEY = "X_hvg"
@@ -41,6 +41,7 @@ def add_hvgs(dataset: Dataset, n: int, output: Path, on_progress: OnProgress = s
     Raises:
         ScaleError, GeneError, RepresentationError: the data set does not allow it.
     """
+    free_output(output, dataset.path)
     on_progress(Progress("Choosing variable genes"))
     chosen = hvg_choice(dataset, n)
     if dataset.expression is None:

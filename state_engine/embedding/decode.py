@@ -62,7 +62,7 @@ def decode(
     Raises:
         DataError, ModelError, RequestError, DeviceError: what each says.
     """
-    check_output(output)
+    check_output(output, request.data, request.model)
     dataset = open_dataset(Path(request.data), request.choices)
     device = choose_device(request.device)
     if loaded is None:

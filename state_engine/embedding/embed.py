@@ -62,7 +62,7 @@ def embed(
     Raises:
         DataError, ModelError, RequestError, DeviceError: what each says.
     """
-    check_output(output)
+    check_output(output, request.model)
     dataset = open_dataset(Path(request.data), request.choices)
     device = choose_device(request.device)
     if loaded is None:

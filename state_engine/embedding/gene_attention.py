@@ -21,7 +21,7 @@ from state_engine.embedding.forward import Embedded, EmbeddingRunner, Timing, st
 from state_engine.embedding.gene_attention_table import ClsAttention
 from state_engine.embedding.request import EmbedRequest, gene_map_of, sentence_maker
 from state_engine.errors import LabelError, RequestError, listed
-from state_engine.files import replacing
+from state_engine.files import free_output, replacing
 from state_engine.models.embedding_config import EmbeddingConfig
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress, silent
@@ -71,6 +71,8 @@ def cls_attention(
     """
     if output is not None and output.suffix not in (".npz", ".csv"):
         raise RequestError(f"{output.name} cannot be written.", "It must end in .npz or .csv.")
+    if output is not None:
+        free_output(output, request.data, request.model)
     dataset = open_dataset(Path(request.data), request.choices)
     rows = _rows_of_groups(dataset, group_key, groups, cells_a_group, request.seed)
     device = choose_device(request.device)

@@ -12,6 +12,7 @@ from state_engine.data.dataset import Choices, Dataset
 from state_engine.data.gene_vocabulary import GeneMap, map_genes
 from state_engine.device import DeviceName, Precision
 from state_engine.errors import RepresentationError, RequestError
+from state_engine.files import free_output
 from state_engine.options import about, check, option, part
 
 ENDINGS = (".h5ad", ".npy")
@@ -136,13 +137,12 @@ def sentence_maker(dataset: Dataset, card: EmbeddingCard, genes: GeneMap, seed: 
     return SentenceMaker(genes.require(), scale, card.config.tokens, card.config.cls_gene, seed)
 
 
-def check_output(output: Path) -> None:
-    """The name of the output says what to write.
+def check_output(output: Path, *inputs: str) -> None:
+    """Make sure, before any work, that the output can be written; its name says what to write.
 
     Raises:
-        RequestError: it ends in neither .h5ad nor .npy, or its folder is missing.
+        RequestError: it ends in neither .h5ad nor .npy, is a folder, or one of the inputs.
     """
     if output.suffix not in ENDINGS:
         raise RequestError(f"{output.name} is no name for an embedding.", f"It must end in {' or '.join(ENDINGS)}.")
-    if not output.parent.is_dir():
-        raise RequestError(f"There is no folder {output.parent}.", "", "Make it first.")
+    free_output(output, *inputs)

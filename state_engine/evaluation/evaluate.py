@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 
 from state_engine.effects.means import Means, means_by_condition
-from state_engine.errors import RequestError
 from state_engine.evaluation.baselines import EvaluatedBaseline, baselines_of
 from state_engine.evaluation.effect_source import effect_source, perturbation_features
 from state_engine.evaluation.effects_file import keep_effects
@@ -38,7 +37,7 @@ from state_engine.evaluation.report import (
 from state_engine.evaluation.request import EvaluationRequest
 from state_engine.evaluation.scoring import Row, Scored, score_on_cells, score_on_counts, score_on_means
 from state_engine.evaluation.verdict import comparisons, sentence, summarise, verdict
-from state_engine.files import replacing, write_json
+from state_engine.files import free_folder, replacing, write_json
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.versions import SCORING, package_versions
@@ -56,8 +55,7 @@ def evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress =
         DataError, RequestError, ChallengeError: files that cannot be read or compared; each says what and why.
     """
     start = time.monotonic()
-    if output.exists() and not output.is_dir():
-        raise RequestError(f"{output} is a file.", "The tables of an evaluation go into a folder.", "Give another name.")
+    free_folder(output)
     on_progress(Progress("Reading labels"))
     files = open_files(request)
     remarks = list(files.remarks)

@@ -37,7 +37,7 @@ from state_engine.evaluation.evaluate import evaluate
 from state_engine.evaluation.held_out_request import PREDICTED, REAL, HeldOutRequest
 from state_engine.evaluation.report import Evaluation
 from state_engine.evaluation.request import EvaluationRequest, PredictedFile
-from state_engine.files import replacing
+from state_engine.files import free_folder, replacing
 from state_engine.prediction.compatibility import check_compatibility, require_compatible
 from state_engine.prediction.outputs import expression_source, gene_names
 from state_engine.prediction.predict import predict
@@ -84,11 +84,11 @@ def evaluate_held_out(
         SplitError: nothing is held out, or nothing of it can be predicted. IncompatibleError: the model gives no expression.
         RunError, DataError, ModelError: see `open_training_split`, `predict` and `evaluate`.
     """
+    free_folder(output)
     on_progress(Progress("Reading labels"))
     split, features = _split(request)
     card = loaded.card if loaded is not None else card_of(request.folder)
     blocks, remarks = _blocks(split, card, request.part)
-    output.mkdir(parents=True, exist_ok=True)
     genes = _genes(blocks, card)
     predicted = []
     for number, seed in enumerate(request.seeds):

@@ -25,7 +25,7 @@ from state_engine.effects.baselines import WORDS, baseline_effects
 from state_engine.effects.store import effects_hash, load_effects
 from state_engine.effects.table import Condition
 from state_engine.errors import RequestError, listed
-from state_engine.files import replacing
+from state_engine.files import free_output, replacing
 from state_engine.plain import to_plain
 from state_engine.prediction.compatibility import check_compatibility, require_compatible
 from state_engine.prediction.draw import DrawnCells, draw_cells
@@ -69,6 +69,7 @@ def predict(
     Raises:
         DataError, ModelError, RequestError, DeviceError: each says what, why and what to do.
     """
+    free_output(output, request.data, request.model)
     dataset = open_dataset(Path(request.data), request.choices)
     device = choose_device(request.device if request.method == "model" else "cpu")
     if request.method != "model":

@@ -21,7 +21,7 @@ from state_engine.data.expression import FeatureSource, iter_features
 from state_engine.data.files.replaced_copy import ReplacedCopy
 from state_engine.device import choose_device, dtype_of
 from state_engine.errors import RepresentationError, UnknownLabelError, listed
-from state_engine.files import replacing
+from state_engine.files import free_output, replacing
 from state_engine.plain import to_plain
 from state_engine.prediction.forward import SetResult, SetRunner, SetTask
 from state_engine.prediction.outputs import batch_indices
@@ -50,6 +50,7 @@ def replay(
     Raises:
         DataError, ModelError, RequestError, DeviceError: what each says.
     """
+    free_output(output, request.data, request.model)
     dataset = open_dataset(Path(request.data), request.choices)
     device = choose_device(request.device)
     loaded = loaded or load_model(Path(request.model), device.kind, dtype_of(request.precision), request.attention)

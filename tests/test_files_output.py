@@ -1,0 +1,53 @@
+"""Where results may be written: never over an input; a folder that is missing is made, one that is a file or folder is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from state_engine.cli.main import main
+from state_engine.errors import RequestError
+from state_engine.files import free_folder, free_output
+from tests.small import write_cells, write_model
+
+
+def test_the_folder_of_an_output_is_made(tmp_path: Path) -> None:
+    free_output(tmp_path / "a" / "b" / "x.h5ad", tmp_path / "other.h5ad")
+    assert (tmp_path / "a" / "b").is_dir()
+    free_folder(tmp_path / "c" / "d")
+    assert (tmp_path / "c" / "d").is_dir()
+
+
+def test_inputs_are_not_written_over_under_any_name(tmp_path: Path) -> None:
+    data = tmp_path / "cells.h5ad"
+    data.write_bytes(b"x")
+    (tmp_path / "link.h5ad").symlink_to(data)
+    os.link(data, tmp_path / "hard.h5ad")
+    model = tmp_path / "model"
+    model.mkdir()
+    for output in (data, tmp_path / "link.h5ad", tmp_path / "hard.h5ad", tmp_path / "model" / ".." / "cells.h5ad"):
+        with pytest.raises(RequestError, match="over an input"):
+            free_output(output, data)
+    with pytest.raises(RequestError, match="over an input"):
+        free_output(model / "new.h5ad", data, model)
+    with pytest.raises(RequestError, match="is a folder"):
+        free_output(model, data)
+    with pytest.raises(RequestError, match="is a file"):
+        free_folder(data)
+    with pytest.raises(RequestError, match="cannot be made"):
+        free_output(data / "x" / "y.h5ad")
+
+
+@pytest.mark.parametrize("more", [[], ["--replay"]], ids=["predict", "replay"])
+def test_commands_keep_their_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]) -> None:
+    data, model = write_cells(tmp_path / "cells.h5ad"), tmp_path / "model"
+    write_model(model)
+    before = data.read_bytes()
+    asked = ["predict", "--data", str(data), "--model", str(model), *more]
+    for output in (data, tmp_path):
+        assert main([*asked, "--output", str(output)]) == 1
+    assert data.read_bytes() == before
+    said = capsys.readouterr().err
+    assert "over an input" in said and "is a folder" in said and "Traceback" not in said
