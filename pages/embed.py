@@ -6,8 +6,9 @@ from pages.parts import session
 from pages.parts.door import through_app
 from pages.parts.embed.form import embed_form
 from pages.parts.embed.genes import genes_read
-from pages.parts.embed.map import another_run, cell_map, chosen_run, embedding_of, files, open_made, over, summary
+from pages.parts.embed.map import CHOICE, cell_map, chosen_run, embedding_of, files, open_made, over, summary
 from pages.parts.embed.similar import similar_cells
+from pages.parts.picker import another_run
 from pages.parts.widgets import empty_state, errors_shown, page_head
 
 through_app()
@@ -31,7 +32,7 @@ with errors_shown():
             embed_form(entry, session.understand(entry))
     if run is None:
         st.stop()
-    another_run(run)
+    another_run(CHOICE, run, "Embedding", states=("done",))
     if not over(run, "embed_job"):
         st.stop()
     made = embedding_of(run)

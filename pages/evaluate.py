@@ -3,8 +3,10 @@
 import streamlit as st
 
 from pages.parts.door import through_app
-from pages.parts.evaluate.answer import another_evaluation, chosen_evaluation, show_evaluation
-from pages.parts.evaluate.form import evaluate_form
+from pages.parts.evaluate.answer import show_evaluation
+from pages.parts.evaluate.form import CHOICE, evaluate_form
+from pages.parts.picker import another_run
+from pages.parts.session import chosen_run
 from pages.parts.widgets import errors_shown, page_head
 
 through_app()
@@ -15,9 +17,9 @@ page_head(
 )
 
 with errors_shown():
-    run = chosen_evaluation()
+    run = chosen_run(CHOICE)
     with st.expander("Evaluate something", expanded=run is None, icon=":material/fact_check:"):
         evaluate_form()
-    another_evaluation(run)
+    another_run(CHOICE, run, "Earlier evaluations", placeholder="Choose one to look at it again")
     if run is not None:
         show_evaluation(run)

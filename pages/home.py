@@ -2,11 +2,11 @@
 
 import streamlit as st
 
-from pages.parts import session
 from pages.parts.door import through_app
 from pages.parts.format import age, state_words
+from pages.parts.picker import runs_for
+from pages.parts.runs.list import open_button
 from pages.parts.widgets import go, page_head, start_demo
-from state_engine.jobs.run_folder import list_runs
 
 through_app()
 
@@ -59,7 +59,7 @@ with left:
     )
 with right:
     st.markdown("#### Latest runs")
-    recent = [info for info in list_runs(session.settings()) if info.manifest and info.manifest.kind == "predict"][:5]
+    recent = list(runs_for("run").values())[:5]
     if not recent:
         st.caption("None yet. Runs stay here until you delete them, and each has an address of its own.")
     for info in recent:
@@ -67,6 +67,4 @@ with right:
             continue
         with st.container(border=True):
             st.markdown(f"**{info.manifest.title}**  \n:gray[{state_words(info.state)}, {age(info.manifest.created)}]")
-            if st.button("Look at it", key=f"recent_{info.id}", type="tertiary"):
-                session.choose("run", info.id)
-                go("explore" if info.state == "done" else "predict")
+            open_button(info, f"recent_{info.id}", tertiary=True)

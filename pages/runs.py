@@ -2,11 +2,9 @@
 
 import streamlit as st
 
-from pages.parts import session
 from pages.parts.door import through_app
-from pages.parts.runs.list import queue, run_card
+from pages.parts.runs.list import listed_runs, queue, run_card
 from pages.parts.widgets import empty_state, page_head
-from state_engine.jobs.run_folder import list_runs
 
 through_app()
 
@@ -16,13 +14,7 @@ page_head(
 )
 
 queue()
-# attention maps and extra DE tables are written into the run they belong to, so their own folders are not listed
-infos = [
-    i
-    for i in list_runs(session.settings())
-    if i.manifest is None
-    or i.manifest.kind not in ("attention", "differential", "tables", "similar", "genes_read", "look", "attention_check")
-]
+infos = listed_runs()
 if not infos:
     empty_state("No runs yet", "A run appears here when you predict something.", "predict", "Predict something")
 search = st.text_input("Search", key="run_search", placeholder="Perturbation, cell type or kind") if len(infos) > 8 else ""

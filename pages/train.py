@@ -4,8 +4,9 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.door import through_app
+from pages.parts.picker import another_run
 from pages.parts.train.form import train_form
-from pages.parts.train.run import CHOICE, another_training, chosen_training, show_training
+from pages.parts.train.run import CHOICE, show_training
 from pages.parts.widgets import empty_state, errors_shown, page_head
 
 through_app()
@@ -15,8 +16,8 @@ page_head(
     "A State Transition model is trained on part of your data, and tested on cells it has never seen beside simple means of the rest.",
 )
 
-run = chosen_training()
-another_training(run)
+run = session.chosen_run(CHOICE)
+another_run(CHOICE, run, "Training", none="none: begin a new one")
 if run is not None:
     with errors_shown():
         show_training(run)

@@ -22,8 +22,7 @@
     ├── DeviceError          a device that is not there, or has too little memory
     ├── RunError             a run folder that is missing or damaged
     ├── JobError             jobs
-    │   ├── JobCancelled           raised inside a verb by its progress callback
-    │   └── JobLost                the worker died
+    │   └── JobCancelled           raised inside a verb by its progress callback
     └── ChallengeError       a submission that cannot be made
 
 Each error says what happened, why, and what to do; `str(error)` is the three as sentences, ready to be shown.
@@ -138,10 +137,6 @@ class JobError(StateError):
 
 class JobCancelled(JobError):  # noqa: N818 - the user's wish, not an error
     """Raised by a progress callback to stop a verb."""
-
-
-class JobLost(JobError):  # noqa: N818 - a state, not an error of ours
-    """The worker process died while the job was running."""
 
 
 class ChallengeError(StateError):

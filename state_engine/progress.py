@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
+
+Unit = Literal["count", "bytes"]
 
 
 @dataclass(frozen=True)
@@ -17,17 +20,19 @@ class Progress:
         stage: what is being done, in the user's words ("Predicting cells").
         done: units finished.
         total: units of this stage.
-        message: a remark worth keeping in the log ("Out of memory: 16 sets a batch instead of 32").
+        message: a remark worth keeping in the log ("Out of memory: 16 sets per batch instead of 32").
+        unit: what `done` and `total` count: things, or bytes.
     """
 
     stage: str
     done: int = 0
     total: int = 0
     message: str = ""
+    unit: Unit = "count"
 
     @property
     def fraction(self) -> float:
-        """Part of the stage that is done, 0 to 1."""
+        """Return the part of the stage that is done, 0 to 1."""
         return min(self.done / self.total, 1.0) if self.total else 0.0
 
 

@@ -1,4 +1,7 @@
-"""The job panel: state, progress, time left, cancel; it polls while the job runs and survives a reload (the run is in the address)."""
+"""Jobs on a page: the panel with state, progress, time left and a button to stop; and the jobs that belong to a run.
+
+The panel polls while the job runs and survives a reload, since the run is in the address.
+"""
 
 from __future__ import annotations
 
@@ -11,71 +14,117 @@ from pages.parts.format import duration, size
 from pages.parts.widgets import show_error
 from state_engine.errors import JobError
 from state_engine.jobs import local
+from state_engine.jobs.kinds import kind_of
+from state_engine.jobs.run_folder import RunFolder, derived_runs
 from state_engine.jobs.store import Job, JobFailure, JobStore
+from state_engine.plain import to_plain
+
+LEAVE = "You can leave this page: the job goes on, and this address brings you back."
 
 
 def job_of(run_id: str) -> Job | None:
-    """The newest job of a run, or None."""
+    """Return the newest job of a run, or None."""
     store = JobStore(session.settings().database)
     store.mark_lost()
     return store.for_run(run_id)
 
 
-def job_panel(run_id: str, *, title: str, key: str, when_done: Callable[[Job], None] | None = None) -> bool:
-    """Shows a run's job and says whether it is over.
+def derived_run(parent: RunFolder, request: object, *, active: bool = False) -> RunFolder | None:
+    """Return the newest run that such a job derived from another run and nobody cancelled; None without one.
+
+    Args:
+        parent: the run that it is derived from.
+        request: what was asked; the class of such requests stands for any of them.
+        active: only one whose job waits or runs, as after a reload of the page.
+    """
+    for info in derived_runs(session.settings(), parent.id, kind_of(request).name):
+        run = RunFolder(info.path)
+        if info.state == "cancelled" or not (isinstance(request, type) or run.request == to_plain(request)):
+            continue
+        job = job_of(run.id) if active else None
+        if not active or (job is not None and job.active):
+            return run
+    return None
+
+
+def job_panel(run_id: str, *, title: str, key: str) -> bool:
+    """Show a run's job while it is not over, or how it failed; True when it ended well or there is none.
 
     Args:
         run_id: the run.
-        title: what is being done, in the user's words.
+        title: what is done, in the user's words.
         key: unique on the page.
-        when_done: called once inside the full page when the job has ended well.
     """
     job = job_of(run_id)
     if job is None:
         return True
     if job.active:
-        _poll(run_id, title, key)
-        return False
-    _ended(job, title)
-    if job.state == "done" and when_done is not None:
-        when_done(job)
-    return job.state == "done"
-
-
-@st.fragment(run_every=0.6)
-def _poll(run_id: str, title: str, key: str) -> None:
-    job = job_of(run_id)
-    if job is None or not job.active:
-        st.rerun()
-    with st.container(border=True, key=f"{key}_panel"):
-        left, right = st.columns([5, 1], vertical_alignment="center")
-        left.markdown(f"**{title}** · {_state(job)}")
-        if right.button("Cancel", key=f"{key}_cancel", icon=":material/stop_circle:"):
-            local.cancel(session.settings(), job.id)
-            st.rerun()
-        st.progress(job.fraction, text=_stage(job))
-        st.caption("You can leave this page: the job goes on, and this address brings you back.")
-
-
-def _state(job: Job) -> str:
-    if job.state == "queued":
-        return "waiting for the worker" if job.position <= 1 else f"waiting, {job.position - 1} before it"
-    if job.cancelling:
-        return "stopping"
-    left = f", about {duration(job.seconds_left)} left" if job.seconds_left is not None else ""
-    return f"running{left}"
-
-
-def _stage(job: Job) -> str:
-    in_bytes = job.stage.split(" ")[0] in ("Downloading", "Unpacking", "Verifying")
-    done, total = (size(job.done), size(job.total)) if in_bytes else (f"{job.done:,}", f"{job.total:,}")
-    counts = f" {done} of {total}" if job.total else f" {done}" if in_bytes and job.done else ""
-    return f"{job.stage or 'Starting'}{counts}"
-
-
-def _ended(job: Job, title: str) -> None:
-    if job.state in ("failed", "lost"):
+        live_panel(run_id, title, key)
+    elif job.state in ("failed", "lost"):
         error = job.error or JobFailure(f"{title} failed.")
         show_error(JobError(error.what, error.why, error.fix))
     elif job.state == "cancelled":
         st.warning("Cancelled. Nothing was kept.", icon=":material/stop_circle:")
+    return job.state == "done"
+
+
+def live_panel(
+    run_id: str,
+    title: str,
+    key: str,
+    *,
+    stop: str = "Cancel",
+    stop_help: str | None = None,
+    leave: str = LEAVE,
+    below: Callable[[], None] | None = None,
+    every: float = 0.6,
+) -> None:
+    """Draw the panel of a job that waits or runs, again and again until it is over; then the whole page runs.
+
+    Args:
+        run_id: the run.
+        title: what is done, in the user's words.
+        key: unique on the page.
+        stop: label of the button; `stop_help` says what it does.
+        leave: says what happens when the page is left.
+        below: draws what grows while the job runs.
+        every: seconds between two looks.
+    """
+
+    def draw() -> None:
+        job = job_of(run_id)
+        if job is None or not job.active:
+            st.rerun()
+        if job.state == "queued":  # a worker that was killed keeps its lock for a moment: none could be started then
+            local.ensure_worker(session.settings())
+        with st.container(border=True, key=f"{key}_panel"):
+            left, right = st.columns([5, 1], vertical_alignment="center")
+            left.markdown(f"**{title}** · {state_text(job)}")
+            if right.button(stop, key=f"{key}_{stop.lower()}", icon=":material/stop_circle:", help=stop_help):
+                with st.spinner("Stopping"):
+                    local.cancel(session.settings(), job.id)
+                st.rerun()
+            st.progress(job.fraction, text=stage_text(job))
+            st.caption(leave)
+        if below is not None:
+            below()
+
+    st.fragment(draw, run_every=every)()
+
+
+def state_text(job: Job) -> str:
+    """Say where an active job stands."""
+    if job.state == "queued":
+        return "waiting for the worker" if job.position <= 1 else f"waiting, {job.position - 1} before it"
+    if job.cancelling:
+        return "stopping"
+    left = f", about {duration(job.seconds_left)} left in this stage" if job.seconds_left is not None else ""
+    return f"running{left}"
+
+
+def stage_text(job: Job) -> str:
+    """Say what an active job does, and how much of it is done."""
+    in_bytes = job.unit == "bytes"
+    done, total = (size(job.done), size(job.total)) if in_bytes else (f"{job.done:,}", f"{job.total:,}")
+    counts = f" {done} of {total}" if job.total else f" {done}" if in_bytes and job.done else ""
+    return f"{job.stage or 'Starting'}{counts}"

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.jobs import job_panel
+from pages.parts.jobs import derived_run, job_panel
 from pages.parts.widgets import empty_state, go
 from state_engine.analysis import projection
 from state_engine.effects.baselines import WORDS
 from state_engine.jobs import local
+from state_engine.jobs.requests import LookRequest
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.jobs.store import JobStore
 from state_engine.library.datasets import DataEntry
 from state_engine.library.models import Entry
-from state_engine.plain import from_plain, to_plain
 from state_engine.prediction.request import PredictionRequest
 from state_engine.prediction.result import Result, open_result
 
@@ -55,13 +55,12 @@ def map_ready(run: RunFolder) -> bool:
     """The run's UMAP is there; otherwise the job that makes it is shown, or the button that starts it."""
     if run.file("projection.npz").exists():
         return True
-    store = JobStore(session.settings().database)
-    jobs = [job for job in store.list() if job.kind == "look" and job.request == {"run": run.id}]
-    latest = max(jobs, key=lambda job: job.created, default=None)
-    if latest is not None and not job_panel(latest.run_id, title="Making the map", key="look_map") and latest.active:
+    request = LookRequest(run.id)
+    asked = derived_run(run, request)
+    if asked is not None and not job_panel(asked.id, title="Making the map", key="look_map") and asked.active:
         return False
     if st.button("Make the map", key="make_map", type="primary", icon=":material/scatter_plot:"):
-        local.submit(session.settings(), "look", {"run": run.id}, f"Map and tables of {run.manifest.title}")
+        local.submit(session.settings(), request, f"Map and tables of {run.manifest.title}", parent=run.id)
         st.rerun()
     return False
 
@@ -110,7 +109,7 @@ def _same(one: str, other: str) -> bool:
 
 def out_of_date(run: RunFolder) -> tuple[str, ...]:
     """Why a run is out of date; empty when it is not."""
-    request = from_plain(PredictionRequest, run.request)
+    request = run.request_as(PredictionRequest)
     found = differences(request, session.data_entry(), session.model_entry())
     written = Path(request.data).stat().st_mtime if Path(request.data).exists() else 0.0
     if not found and written > run.path.joinpath("request.json").stat().st_mtime:
@@ -121,7 +120,7 @@ def out_of_date(run: RunFolder) -> tuple[str, ...]:
 @contextmanager
 def result_area(run: RunFolder) -> Iterator[None]:
     """Where a run's answer is drawn: when the run is out of date, below a banner that says why, and greyed."""
-    request = from_plain(PredictionRequest, run.request)
+    request = run.request_as(PredictionRequest)
     if request.method != "model":
         st.info(f"**Predicted by a baseline, not by the model:** {WORDS[request.method]}.", icon=":material/balance:")
     found = out_of_date(run)
@@ -146,12 +145,12 @@ def _banner(run: RunFolder, found: tuple[str, ...]) -> None:
 
 def _recalculate(run: RunFolder) -> None:
     """The same question to the data set and model that are chosen now, as a new run."""
-    request = to_plain(from_plain(PredictionRequest, run.request))
+    request = run.request_as(PredictionRequest)
     data, model = session.data_entry(), session.model_entry()
     if data is not None:
-        request |= {"data": data.path, "choices": to_plain(data.choices)}
+        request = replace(request, data=data.path, choices=data.choices)
     if model is not None:
-        request |= {"model": str(model.path)}
-    _, run_id = local.submit(session.settings(), "predict", request, run.manifest.title)
+        request = replace(request, model=str(model.path))
+    _, run_id = local.submit(session.settings(), request, run.manifest.title)
     session.choose("run", run_id)
     st.rerun()

@@ -1,5 +1,4 @@
-"""What a session remembers: ids of data set, model, run, embedding, training and evaluation. They are in the address, so a reload or a shared link
-keeps them.
+"""What a session remembers: the ids of a data set, a model and runs. They are in the address, so a reload or a shared link keeps them.
 
 Pages hold ids, never matrices; what is opened from an id is cached for the whole server, with the file's change time in the key.
 """
@@ -14,11 +13,12 @@ from state_engine.config import Settings, load_settings
 from state_engine.data.dataset import Choices, Dataset, open_dataset
 from state_engine.errors import StateError
 from state_engine.jobs import local
+from state_engine.jobs.kinds import KINDS
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, get_dataset
 from state_engine.library.models import Entry, find, list_models
 
-THREAD = ("data", "model", "run", "embedding", "training", "evaluation")
+THREAD = ("data", "model", "run", "embedding", "training", "evaluation", "submission", "scoring")
 
 
 @st.cache_resource
@@ -45,8 +45,8 @@ def keep_thread() -> None:
 
 
 def chosen(name: str) -> str:
-    """Id of the chosen data set, model or run; empty when none is."""
-    return str(st.session_state.get(f"thread_{name}", ""))
+    """Return the id of the chosen data set, model or run, from the session or the address; empty when none is chosen."""
+    return str(st.session_state.get(f"thread_{name}") or st.query_params.get(name, ""))
 
 
 def choose(name: str, identity: str) -> None:
@@ -113,11 +113,20 @@ def thread_params() -> dict[str, str]:
 
 
 def run_folder() -> RunFolder | None:
-    """The chosen run's folder, or None when none is chosen or it is gone."""
-    if not chosen("run"):
+    """Return the chosen prediction, or None when none is chosen or it is gone."""
+    return chosen_run("run")
+
+
+def chosen_run(choice: str) -> RunFolder | None:
+    """Return the run that a choice names ("run", "embedding", "training" …), or None when none is chosen, or it is gone or of another kind."""
+    if not chosen(choice):
         return None
     try:
-        return RunFolder.open(settings(), chosen("run"))
+        run = RunFolder.open(settings(), chosen(choice))
     except StateError:
-        choose("run", "")
+        run = None
+    kind = KINDS.get(run.manifest.kind) if run is not None else None
+    if kind is None or kind.choice != choice:
+        choose(choice, "")
         return None
+    return run

@@ -7,14 +7,14 @@ the model was trained in should agree best; equal scores mean that these data ca
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
 from state_engine import keys
-from state_engine.attention.modes import LEAST
+from state_engine.attention.modes import LEAST, ModeScore
 from state_engine.checkpoints.load import LoadedModel
 from state_engine.effects.scores import scores
 from state_engine.errors import RequestError
@@ -25,23 +25,6 @@ from state_engine.prediction.result import Result, open_result
 from state_engine.progress import OnProgress, Progress, silent
 
 CELLS = 128
-
-
-@dataclass(frozen=True)
-class ModeScore:
-    """Agreement of one mode with the measurement, averaged over conditions.
-
-    Args:
-        mode: the attention mode.
-        conditions: perturbation x context pairs behind the averages.
-        pearson: correlation of the paired predicted effect with the measured effect over all genes.
-        mae: mean absolute error of the corrected pseudobulk, log1p units.
-    """
-
-    mode: AttentionMode
-    conditions: int
-    pearson: float
-    mae: float
 
 
 def check_attention(request: PredictionRequest, loaded: LoadedModel, on_progress: OnProgress = silent) -> tuple[ModeScore, ...]:

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
+from state_engine.models.config import AttentionMode
 
 PERTURBATIONS, CONTEXTS = 6, 3
 LEAST = 10  # cells of a condition, and controls of its context
+
+
+@dataclass(frozen=True)
+class ModeScore:
+    """Agreement of one mode with the measurement, averaged over conditions.
+
+    Args:
+        mode: the attention mode.
+        conditions: perturbation x context pairs behind the averages.
+        pearson: correlation of the paired predicted effect with the measured effect over all genes.
+        mae: mean absolute error of the corrected pseudobulk, log1p units.
+    """
+
+    mode: AttentionMode
+    conditions: int
+    pearson: float
+    mae: float
 
 
 def measurable(dataset: Dataset, card: ModelCard) -> tuple[tuple[str, ...], tuple[str, ...]]:

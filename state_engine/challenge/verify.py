@@ -175,7 +175,7 @@ def _decompress(
                 )
             file.write(piece)
             digest.update(piece)
-            on_progress(Progress("Unpacking", done, declared))
+            on_progress(Progress("Unpacking", done, declared, unit="bytes"))
     if declared and done != declared:
         raise ChallengeError(f"{PREDICTION} is cut off.", f"It unpacks to {done:,} of {declared:,} bytes.", "Pack it again.")
     return _Unpacked(digest.hexdigest(), done, meta)

@@ -1,49 +1,86 @@
-"""What a job can be: a name and where its function lives, as text. Pages read the names; only the worker imports the functions.
+"""What a job can be: one entry for each kind. Modules are named as text, so that pages read the list without importing a task.
 
-A job function has the signature
+A task has the signature
 
-    f(request: dict, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict
+    task(request: Request, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Summary
 
-It writes its files into `run`, raises StateError for what the user can mend, and returns a few plain values (the summary).
+with frozen dataclasses both ways. It writes its files into `run` and raises StateError for what the user can mend. The worker makes
+the request from the run's request.json and the plain values of the summary for the database. To add a kind: write the task, and add
+its entry here.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import TypeVar, cast
 
 from state_engine.errors import JobError
-from state_engine.jobs.run_folder import RunFolder
-from state_engine.progress import OnProgress
 
 T = TypeVar("T")
-_TASKS = "state_engine.jobs.tasks.results"
-_EMBED_TASKS = "state_engine.jobs.tasks.embedding"
 
-KINDS: dict[str, str] = {
-    name: f"{_TASKS}:{name}"
-    for name in (
-        "predict",
-        "convert",
-        "download",
-        "attention",
-        "differential",
-        "tables",
-        "submit",
-        "demo",
-        "prepare",
-        "attention_check",
-        "look",
-    )
-} | {name: f"{_EMBED_TASKS}:{name}" for name in ("embed", "similar", "genes_read", "convert_se")}
-KINDS |= {name: f"state_engine.jobs.tasks.challenge:{name}" for name in ("score", "rehearse")}
-KINDS["fetch"] = "state_engine.jobs.tasks.library:fetch"
-KINDS["train"] = "state_engine.jobs.tasks.train:train"
-KINDS |= {name: f"state_engine.jobs.tasks.evaluation:{name}" for name in ("evaluate", "test")}
 
-# done one after the other by a worker that has nothing to do, most wanted first; a job that comes is taken up in between
+@dataclass(frozen=True)
+class Kind:
+    """A kind of job.
+
+    Args:
+        name: as run folders and the database have it.
+        request: class of its request, "module:class". Each kind has a class of its own, so that a request tells its kind.
+        target: its task, "module:function".
+        page: page that shows a run; "" when its answer is shown elsewhere.
+        answer: page that shows a finished run, where that is another; "" for `page`.
+        choice: name under which an address holds the run that the page shows.
+        listed: whether Runs lists it. Derived kinds write into the run they belong to, so their own folders are not listed.
+    """
+
+    name: str
+    request: str
+    target: str
+    page: str = ""
+    answer: str = ""
+    choice: str = "run"
+    listed: bool = True
+
+
+_REQUESTS = "state_engine.jobs.requests"
+_TASKS = "state_engine.jobs.tasks"
+_ENTRIES = (
+    Kind("predict", "state_engine.prediction.request:PredictionRequest", f"{_TASKS}.results:predict", "predict", "explore"),
+    Kind("convert", f"{_REQUESTS}:ConvertRequest", f"{_TASKS}.library:convert"),
+    Kind("download", f"{_REQUESTS}:DownloadRequest", f"{_TASKS}.library:download"),
+    Kind("convert_se", f"{_REQUESTS}:ConvertEmbeddingRequest", f"{_TASKS}.library:convert_se"),
+    Kind("prepare", f"{_REQUESTS}:PrepareRequest", f"{_TASKS}.library:prepare"),
+    Kind("fetch", f"{_REQUESTS}:FetchRequest", f"{_TASKS}.library:fetch"),
+    Kind("look", f"{_REQUESTS}:LookRequest", f"{_TASKS}.results:look", listed=False),
+    Kind("differential", f"{_REQUESTS}:DifferentialRequest", f"{_TASKS}.results:differential", listed=False),
+    Kind("tables", f"{_REQUESTS}:TablesRequest", f"{_TASKS}.results:tables", listed=False),
+    Kind("attention", f"{_REQUESTS}:AttentionMapsRequest", f"{_TASKS}.results:attention", listed=False),
+    Kind("attention_check", f"{_REQUESTS}:ModesRequest", f"{_TASKS}.results:attention_check", listed=False),
+    Kind("embed", "state_engine.embedding.jobs:EmbedJob", f"{_TASKS}.embedding:embed", "embed", choice="embedding"),
+    Kind("similar", "state_engine.embedding.jobs:SimilarJob", f"{_TASKS}.embedding:similar", listed=False),
+    Kind("genes_read", "state_engine.embedding.jobs:GenesReadJob", f"{_TASKS}.embedding:genes_read", listed=False),
+    Kind("submit", "state_engine.challenge.submit:SubmissionRequest", f"{_TASKS}.challenge:submit", "submit", choice="submission"),
+    Kind("score", "state_engine.challenge.score_request:ScoreRequest", f"{_TASKS}.challenge:score", "submit", choice="scoring"),
+    Kind(
+        "rehearse", "state_engine.challenge.score_request:RehearsalRequest", f"{_TASKS}.challenge:rehearse", "submit",
+        choice="scoring",
+    ),
+    Kind("train", "state_engine.jobs.train_job:TrainJob", f"{_TASKS}.train:train", "train", choice="training"),
+    Kind(
+        "evaluate", "state_engine.evaluation.request:EvaluationRequest", f"{_TASKS}.evaluation:evaluate", "evaluate",
+        choice="evaluation",
+    ),
+    Kind(
+        "test", "state_engine.evaluation.held_out_request:HeldOutRequest", f"{_TASKS}.evaluation:test", "evaluate",
+        choice="evaluation",
+    ),
+)  # fmt: skip
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _ENTRIES}
+
+# for a worker that has nothing to do, one after the other, most wanted first; a job that comes is taken up in between
 WARMUP: tuple[str, ...] = (
     "state_engine.jobs.warmup:import_torch",
     "state_engine.jobs.warmup:import_anndata",
@@ -60,12 +97,12 @@ class WarmCache:
 
     def __init__(self, capacity: int = 2) -> None:
         self.capacity = capacity
-        self._items: OrderedDict[tuple[Hashable, ...], Any] = OrderedDict()
+        self._items: OrderedDict[tuple[Hashable, ...], object] = OrderedDict()
 
     def get_or_load(self, key: tuple[Hashable, ...], loader: Callable[[], T]) -> T:
-        """What was loaded under this key, or what `loader` gives now.
+        """Return the item of this key; without one, load it with `loader`.
 
-        The least recently used goes before loading starts, so that memory never holds more than `capacity`.
+        The least recently used item goes before loading starts, so that memory never holds more than `capacity`.
         """
         if key in self._items:
             self._items.move_to_end(key)
@@ -84,26 +121,42 @@ class WarmCache:
         return len(self._items)
 
 
-JobFunction: TypeAlias = Callable[[dict[str, Any], RunFolder, OnProgress, WarmCache], dict[str, Any]]
-
-
-def check_kind(kind: str, more: Mapping[str, str]) -> str:
-    """Where the function of this kind lives, "module:function". `more` are kinds beside the built-in ones.
+def find_kind(name: str, more: Iterable[Kind] = ()) -> Kind:
+    """Return the kind of this name. `more` are kinds beside the built-in ones.
 
     Raises:
-        JobError: no such kind.
+        JobError: there is none.
     """
-    known = KINDS | dict(more)
-    if kind not in known:
-        raise JobError(f"There is no kind of job called '{kind}'.", f"Known: {', '.join(known)}.")
-    return known[kind]
+    known = KINDS | {kind.name: kind for kind in more}
+    if name not in known:
+        raise JobError(f"There is no kind of job called '{name}'.", f"Known: {', '.join(known)}.")
+    return known[name]
 
 
-def load_target(target: str) -> Callable[..., Any]:
-    """Import "module:function".
+def kind_of(request: object, more: Iterable[Kind] = ()) -> Kind:
+    """Return the kind whose request class this request (or the class itself) is.
+
+    Raises:
+        JobError: no kind has it.
+    """
+    cls = request if isinstance(request, type) else type(request)
+    name = f"{cls.__module__}:{cls.__qualname__}"
+    for kind in (*more, *KINDS.values()):
+        if kind.request == name:
+            return kind
+    raise JobError(f"No kind of job takes a {cls.__name__}.", "Its entry in state_engine.jobs.kinds is missing.")
+
+
+def request_class(kind: Kind) -> type[object]:
+    """Import the class of a kind's requests."""
+    return cast(type[object], load_target(kind.request))
+
+
+def load_target(target: str) -> Callable[..., object]:
+    """Import "module:name", a function or a class.
 
     Raises:
         ImportError, AttributeError: it is not there.
     """
     module, _, name = target.partition(":")
-    return cast(Callable[..., Any], getattr(import_module(module), name))
+    return cast(Callable[..., object], getattr(import_module(module), name))

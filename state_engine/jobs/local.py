@@ -8,16 +8,16 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from state_engine.config import GB, Settings
 from state_engine.errors import JobError, RunError
-from state_engine.jobs.kinds import check_kind
-from state_engine.jobs.lock import WorkerLock, holder
-from state_engine.jobs.processes import identity_of, is_alive, kill_tree
+from state_engine.jobs.kinds import kind_of
+from state_engine.jobs.lock import WorkerLock
+from state_engine.jobs.processes import identity_of, kill_tree
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import Job, JobStore
 from state_engine.jobs.worker import WorkerOptions
+from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress, silent
 
 DEFAULT = WorkerOptions()
@@ -43,35 +43,44 @@ def ensure_worker(settings: Settings, options: WorkerOptions = DEFAULT) -> bool:
     return True
 
 
-def stop_worker(settings: Settings) -> bool:
-    """Kill the worker of this home, if one lives; True when none lives afterwards. Its running job becomes lost."""
-    identity = holder(settings.home)
-    return not identity or kill_tree(identity)
-
-
-def worker_alive(settings: Settings) -> bool:
-    """Whether a worker lives."""
-    return bool(is_alive(holder(settings.home)))
-
-
 def submit(
     settings: Settings,
-    kind: str,
-    request: dict[str, Any],
+    request: object,
     title: str = "",
     owner: str = "",
+    parent: str = "",
     options: WorkerOptions = DEFAULT,
 ) -> tuple[str, str]:
-    """Make a run folder, queue a job for it, and see that a worker lives. Returns (job id, run id).
+    """Queue a job and see that a worker lives. Returns (job id, run id).
+
+    Args:
+        settings: of the installation.
+        request: a frozen dataclass; its class tells the kind of job.
+        title: for people.
+        owner: whose it is; "" on a single-user installation.
+        parent: id of the run that the job is derived from; "" for none.
+        options: of the worker.
 
     Raises:
-        JobError: no such kind. TypeError, ValueError: the request is not plain JSON.
+        JobError: no kind of job takes such a request. TypeError, ValueError: the request is not plain JSON.
     """
-    check_kind(kind, options.kinds)
-    run = RunFolder.create(settings, kind, request, title, owner)
-    job_id = JobStore(settings.database).submit(kind, request, run.id, title, owner)
+    queued = queue(settings, request, title, owner, parent, options)
     ensure_worker(settings, options)
-    return job_id, run.id
+    return queued
+
+
+def queue(
+    settings: Settings,
+    request: object,
+    title: str = "",
+    owner: str = "",
+    parent: str = "",
+    options: WorkerOptions = DEFAULT,
+) -> tuple[str, str]:
+    """Make a run folder and queue a job for it, as `submit`; start no worker."""
+    kind, plain = kind_of(request, options.kinds), to_plain(request)
+    run = RunFolder.create(settings, kind.name, plain, title, owner, parent)
+    return JobStore(settings.database).submit(kind.name, plain, run.id, title, owner, parent), run.id
 
 
 def cancel(settings: Settings, job_id: str, options: WorkerOptions = DEFAULT, grace_seconds: float = _GRACE_SECONDS) -> Job:
@@ -103,7 +112,7 @@ def wait(
     on_progress: OnProgress = silent,
     options: WorkerOptions = DEFAULT,
 ) -> Job:
-    """The job when it has ended, however it ended.
+    """Return the job when it has ended, however it ended.
 
     Raises:
         JobError: no such job, or it did not end within `timeout` seconds.
@@ -112,7 +121,7 @@ def wait(
     deadline = time.monotonic() + timeout
     while True:
         job = store.get(job_id)
-        on_progress(Progress(job.stage, job.done, job.total, job.message))
+        on_progress(Progress(job.stage, job.done, job.total, job.message, job.unit))
         if not job.active:
             return job
         if time.monotonic() > deadline:

@@ -18,18 +18,19 @@ import secrets
 import shutil
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from state_engine.config import Settings
 from state_engine.errors import ConfigError, RunError
-from state_engine.files import remove_parts, size_on_disk, write_json
+from state_engine.files import remove_parts, write_json
+from state_engine.jobs.before import parent_before
 from state_engine.jobs.processes import identity_of, is_alive
 from state_engine.plain import from_plain, to_plain
 from state_engine.versions import package_versions
 
-FORMAT = 1
+T = TypeVar("T")
+FORMAT = 2  # 1 had no `parent`; it is read as well
 RunState = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
@@ -42,7 +43,8 @@ class Manifest:
 
     Args:
         format: version of the folder's layout.
-        id, kind, title, owner: the run, the verb, words for people, and whose it is ("" on a single-user installation).
+        id, kind, title, owner: the run, the kind of job, words for people, and whose it is ("" on a single-user installation).
+        parent: id of the run that this one is derived from; "" for none.
         state: as last written; `RunFolder.state` also notices a process that died.
         created, started, ended: times.
         elapsed: seconds from start to end, None while it runs.
@@ -79,6 +81,7 @@ class Manifest:
     command: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     error: str = ""
+    parent: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,9 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def create(cls, settings: Settings, kind: str, request: dict[str, Any], title: str = "", owner: str = "") -> Self:
+    def create(
+        cls, settings: Settings, kind: str, request: dict[str, Any], title: str = "", owner: str = "", parent: str = ""
+    ) -> Self:
         """A new folder with the request and a manifest in state "queued"; `run.id` is its name.
 
         Raises:
@@ -113,7 +118,7 @@ class RunFolder:
         try:
             write_json(new / "request.json", request)
             manifest = Manifest(
-                format=FORMAT, id=run_id, kind=kind, title=title, owner=owner, created=now.isoformat(),
+                format=FORMAT, id=run_id, kind=kind, title=title, owner=owner, parent=parent, created=now.isoformat(),
                 python=platform.python_version(), system=platform.platform(), versions=dict(package_versions()),
             )  # fmt: skip
             write_json(new / "manifest.json", to_plain(manifest))
@@ -139,8 +144,16 @@ class RunFolder:
 
     @property
     def request(self) -> dict[str, Any]:
-        """What was asked. Raises RunError when it cannot be read."""
+        """What was asked, as plain values. Raises RunError when it cannot be read."""
         return self._read("request.json")
+
+    def request_as(self, cls: type[T]) -> T:
+        """Return what was asked.
+
+        Raises:
+            RunError: it cannot be read. ConfigError: it is no such request.
+        """
+        return from_plain(cls, self.request)
 
     @property
     def manifest(self) -> Manifest:
@@ -150,8 +163,10 @@ class RunFolder:
             manifest = from_plain(Manifest, plain)
         except ConfigError as error:
             raise _damaged(self.path, str(error)) from error
-        if manifest.format != FORMAT:
+        if manifest.format not in (1, FORMAT):
             raise _damaged(self.path, f"Its layout has version {manifest.format}; this program reads version {FORMAT}.")
+        if manifest.format == 1:
+            return replace(manifest, format=FORMAT, parent=parent_before(manifest.kind, self.request, self.path.parent))
         return manifest
 
     @property
@@ -160,15 +175,14 @@ class RunFolder:
         return _state(self.manifest)
 
     @property
+    def active(self) -> bool:
+        """Whether it waits or runs."""
+        return self.state in ("queued", "running")
+
+    @property
     def result(self) -> Path:
         """Where the verb writes its cells."""
         return self.path / "result.h5ad"
-
-    @property
-    def log_text(self) -> str:
-        """The log so far; empty when nothing was written."""
-        log = self.path / "log.txt"
-        return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
 
     def file(self, name: str) -> Path:
         """The path of a file of this run (which need not exist).
@@ -217,10 +231,6 @@ class RunFolder:
         elapsed = round((now - datetime.fromisoformat(old.started)).total_seconds(), 3) if old.started else None
         self._save(replace(old, state=state, ended=now.isoformat(), elapsed=elapsed, error=error))
 
-    def size_bytes(self) -> int:
-        """Size on disk."""
-        return size_on_disk(self.path)
-
     def delete(self) -> None:
         """Remove the folder, damaged or not.
 
@@ -267,7 +277,17 @@ def list_runs(settings: Settings, owner: str | None = None) -> tuple[RunInfo, ..
     return tuple(sorted(mine, key=lambda i: (i.id[:15], i.manifest.created if i.manifest else ""), reverse=True))
 
 
-@lru_cache(maxsize=1)
+def derived_runs(settings: Settings, parent: str, kind: str = "") -> tuple[RunInfo, ...]:
+    """Return the runs that are derived from a run, newest first; `kind` "": of every kind.
+
+    A derived run is no older than its parent, and ids begin with the time, so that older folders are not opened.
+    """
+    names = [p.name for p in settings.runs.iterdir()] if settings.runs.is_dir() else []
+    infos = [_info(settings, name) for name in names if _ID.fullmatch(name) and name[:15] >= parent[:15]]
+    found = [i for i in infos if i.manifest and i.manifest.parent == parent and kind in ("", i.manifest.kind)]
+    return tuple(sorted(found, key=lambda i: i.manifest.created if i.manifest else "", reverse=True))
+
+
 def _info(settings: Settings, run_id: str) -> RunInfo:
     path = settings.runs / run_id
     try:

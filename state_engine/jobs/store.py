@@ -16,16 +16,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 from urllib.parse import quote
 
 from state_engine.errors import JobError
+from state_engine.jobs.before import parent_before
 from state_engine.jobs.processes import is_alive
-from state_engine.progress import Progress
+from state_engine.plain import from_plain
+from state_engine.progress import Progress, Unit
 
+T = TypeVar("T")
 JobState = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 JOB_STATES: tuple[str, ...] = get_args(JobState)
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2  # 1 had neither `parent` nor `unit`
 _BUSY_SECONDS = 10.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -42,6 +45,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, number);
 CREATE INDEX IF NOT EXISTS jobs_by_run ON jobs (run_id);
 """
+_COLUMNS = {"parent": "TEXT NOT NULL DEFAULT ''", "unit": "TEXT NOT NULL DEFAULT 'count'"}  # added to the table of version 1
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,12 @@ class Job:
     """A job as it was when read. Times are seconds since 1970, None while unknown.
 
     Args:
+        parent: id of the run that the job is derived from; "" for none.
         position: place in the queue, 1 is next; 0 when it does not wait.
         cancelling: cancellation was asked for and the job still runs.
+        done, total, unit: of the current stage, as reported (`Progress`).
         seconds_left: of the current stage, from its rate so far; None when it cannot be known yet.
-        summary: what the verb returned, a few plain values.
+        summary: what the task returned, a few plain values.
     """
 
     id: str
@@ -73,6 +79,7 @@ class Job:
     title: str
     run_id: str
     owner: str
+    parent: str
     request: dict[str, Any]
     state: JobState
     position: int
@@ -80,6 +87,7 @@ class Job:
     stage: str
     done: int
     total: int
+    unit: Unit
     message: str
     seconds_left: float | None
     created: float
@@ -88,6 +96,14 @@ class Job:
     worker: str
     summary: dict[str, Any]
     error: JobFailure | None
+
+    def summary_as(self, cls: type[T]) -> T:
+        """Return the summary of a job that is done.
+
+        Raises:
+            ConfigError: it is no such summary.
+        """
+        return from_plain(cls, self.summary)
 
     @property
     def active(self) -> bool:
@@ -128,16 +144,33 @@ class JobStore:
                 raise JobError(f"The jobs database is of version {version}.", f"This program reads version {_SCHEMA_VERSION}.")
             if version < _SCHEMA_VERSION:
                 db.execute("PRAGMA journal_mode=WAL")
-                db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
+                self._migrate(db)
 
-    def submit(self, kind: str, request: dict[str, Any], run_id: str, title: str = "", owner: str = "") -> str:
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        """Bring a new database or one of version 1 to this version, whole or not at all."""
+        db.execute("BEGIN IMMEDIATE")
+        for statement in filter(str.strip, _SCHEMA.split(";")):
+            db.execute(statement)
+        there = {row["name"] for row in db.execute("PRAGMA table_info(jobs)")}
+        for name, kind in _COLUMNS.items():
+            if name not in there:  # another process may have been first
+                db.execute(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
+        db.execute("CREATE INDEX IF NOT EXISTS jobs_by_parent ON jobs (parent)")
+        if "parent" not in there:
+            for row in db.execute("SELECT number, kind, request FROM jobs").fetchall():
+                parent = parent_before(row["kind"], json.loads(row["request"]), self.path.parent / "runs")
+                db.execute("UPDATE jobs SET parent = ? WHERE number = ?", (parent, row["number"]))
+        db.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+        db.execute("COMMIT")
+
+    def submit(self, kind: str, request: dict[str, Any], run_id: str, title: str = "", owner: str = "", parent: str = "") -> str:
         """Put a job at the end of the queue; returns its id, which is hard to guess."""
         job_id = secrets.token_hex(8)
         with self._connection() as db:
             db.execute(
-                """INSERT INTO jobs (id, kind, title, run_id, owner, request, state, created)
-                VALUES (?, ?, ?, ?, ?, ?, 'queued', ?)""",
-                (job_id, kind, title, run_id, owner, json.dumps(request, allow_nan=False), time.time()),
+                """INSERT INTO jobs (id, kind, title, run_id, owner, parent, request, state, created)
+                VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?)""",
+                (job_id, kind, title, run_id, owner, parent, json.dumps(request, allow_nan=False), time.time()),
             )
         return job_id
 
@@ -161,14 +194,17 @@ class JobStore:
             row = db.execute(f"{_SELECT} WHERE run_id = ? ORDER BY number DESC LIMIT 1", (run_id,)).fetchone()
         return None if row is None else _job(row)
 
-    def list(self, owner: str | None = None, states: tuple[str, ...] = JOB_STATES, limit: int = 200) -> tuple[Job, ...]:
-        """Jobs, newest first. `owner` None: everybody's."""
+    def list(
+        self, owner: str | None = None, states: tuple[str, ...] = JOB_STATES, limit: int = 200, parent: str | None = None
+    ) -> tuple[Job, ...]:
+        """Return jobs, newest first. `owner` None: everybody's. `parent` None: derived from any run or none."""
         self.mark_lost()
         marks = ", ".join("?" * len(states))
         with self._connection() as db:
             rows = db.execute(
-                f"{_SELECT} WHERE state IN ({marks}) AND (? IS NULL OR owner = ?) ORDER BY number DESC LIMIT ?",
-                (*states, owner, owner, limit),
+                f"{_SELECT} WHERE state IN ({marks}) AND (? IS NULL OR owner = ?) AND (? IS NULL OR parent = ?) "
+                "ORDER BY number DESC LIMIT ?",
+                (*states, owner, owner, parent, parent, limit),
             ).fetchall()
         return tuple(_job(row) for row in rows)
 
@@ -261,12 +297,12 @@ class JobStore:
                 """UPDATE jobs SET
                 stage_started = CASE WHEN stage = :stage AND done <= :done THEN coalesce(stage_started, :now) ELSE :now END,
                 stage_first = CASE WHEN stage = :stage AND done <= :done THEN stage_first ELSE :done END,
-                stage = :stage, done = :done, total = :total, progress_at = :now, heartbeat = :now,
+                stage = :stage, done = :done, total = :total, unit = :unit, progress_at = :now, heartbeat = :now,
                 message = CASE :message WHEN '' THEN message ELSE :message END
                 WHERE id = :id AND worker = :worker AND state IN ('running', 'lost') RETURNING cancel""",
                 {
                     "stage": progress.stage, "done": progress.done, "total": progress.total, "message": progress.message,
-                    "now": time.time(), "id": job_id, "worker": worker,
+                    "unit": progress.unit, "now": time.time(), "id": job_id, "worker": worker,
                 },
             ).fetchall()  # fmt: skip
         return not rows or bool(rows[0]["cancel"])
@@ -325,10 +361,10 @@ _SELECT = """SELECT *, CASE state WHEN 'queued'
 def _job(row: sqlite3.Row) -> Job:
     has_error = bool(row["error_what"])
     return Job(
-        id=row["id"], kind=row["kind"], title=row["title"], run_id=row["run_id"], owner=row["owner"],
+        id=row["id"], kind=row["kind"], title=row["title"], run_id=row["run_id"], owner=row["owner"], parent=row["parent"],
         request=json.loads(row["request"]), state=row["state"], position=row["position"],
         cancelling=row["state"] == "running" and bool(row["cancel"]),
-        stage=row["stage"], done=row["done"], total=row["total"], message=row["message"], seconds_left=_seconds_left(row),
+        stage=row["stage"], done=row["done"], total=row["total"], unit=row["unit"], message=row["message"], seconds_left=_seconds_left(row),
         created=row["created"], started=row["started"], ended=row["ended"], worker=row["worker"],
         summary=json.loads(row["summary"]),
         error=JobFailure(row["error_what"], row["error_why"], row["error_fix"], row["error_id"]) if has_error else None,

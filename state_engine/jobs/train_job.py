@@ -14,14 +14,13 @@ from state_engine.errors import ConfigError, JobError, RequestError, SplitError
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import JobStore
-from state_engine.library.datasets import DEMO_PATH, list_datasets
+from state_engine.library.allowed import is_readable
+from state_engine.library.datasets import list_datasets
 from state_engine.options import words
-from state_engine.plain import from_plain, to_plain
 from state_engine.train.request import TrainRequest, resolve
 
 KIND = "train"
 OUTPUT = "training"
-RESUME = "resume"
 
 
 @dataclass(frozen=True)
@@ -54,22 +53,22 @@ def job_request(run: RunFolder) -> TrainJob:
     Raises:
         ConfigError: it cannot be understood any more.
     """
-    return from_plain(TrainJob, run.request)
+    return run.request_as(TrainJob)
 
 
 def start(settings: Settings, job: TrainJob, title: str) -> str:
-    """Queues a training; returns the id of its run.
+    """Queue a training; return the id of its run.
 
     Raises:
         RequestError, SplitError: see `check_places`; ConfigError: devices that a job cannot use.
     """
     check_places(parse_plan(job.split), settings)
     check_devices(job)
-    return local.submit(settings, KIND, to_plain(job), title)[1]
+    return local.submit(settings, job, title)[1]
 
 
 def resume(settings: Settings, run: RunFolder) -> str:
-    """Queues a stopped training again: it goes on from its last checkpoint, in the same run. Returns the job's id.
+    """Queue a stopped training again: it goes on from its last checkpoint, in the same run. Return the job's id.
 
     Raises:
         JobError: it is waiting, running or done, or is no training.
@@ -84,21 +83,19 @@ def resume(settings: Settings, run: RunFolder) -> str:
             f"It is {state}." if run.manifest.kind == KIND else f"It is no training but '{run.manifest.kind}'.",
             "Only a training that was stopped, failed or lost goes on.",
         )
-    queued = store.submit(KIND, {RESUME: run.id}, run.id, run.manifest.title, run.manifest.owner)
+    queued = store.submit(KIND, run.request, run.id, run.manifest.title, run.manifest.owner)
     local.ensure_worker(settings)
     return queued
 
 
 def check_places(plan: SplitPlan, settings: Settings) -> None:
-    """All files of the plan may be read: data sets of this installation, or below its data folders.
+    """Refuse a plan with files that may not be read (`library.allowed`).
 
     Raises:
         RequestError: names the files that lie elsewhere. SplitError: a place without files.
     """
-    known = {Path(entry.path).resolve() for entry in list_datasets(settings)} | {DEMO_PATH.resolve()}
-    folders = tuple(folder.resolve() for folder in settings.data_folders)
     for name, file in plan_files(plan, settings.home):
-        if file not in known and not any(file.is_relative_to(folder) for folder in folders):
+        if not is_readable(file, settings):
             raise RequestError(
                 f"The split's data set '{name}' is outside what may be read.",
                 f"{file.name} is neither a data set of this installation nor below one of its data folders.",

@@ -18,19 +18,31 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from state_engine.config import Settings, load_settings
 from state_engine.errors import JobCancelled, JobError, StateError
-from state_engine.jobs.kinds import FIRST_WARMUP_SECONDS, LATE_SECONDS, LATE_WARMUP, WARMUP, WarmCache, check_kind, load_target
+from state_engine.jobs.before import request_before
+from state_engine.jobs.kinds import (
+    FIRST_WARMUP_SECONDS,
+    LATE_SECONDS,
+    LATE_WARMUP,
+    WARMUP,
+    Kind,
+    WarmCache,
+    find_kind,
+    load_target,
+    request_class,
+)
 from state_engine.jobs.lock import WorkerLock
 from state_engine.jobs.processes import identity_of
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import Job, JobFailure, JobStore
+from state_engine.plain import from_plain, to_plain
 from state_engine.progress import Progress
 
 log = logging.getLogger("state_engine.worker")
@@ -46,25 +58,26 @@ class WorkerOptions:
         heartbeat_seconds: how often it says that it lives while a job runs.
         poll_seconds: how often it looks for a job.
         warm: prepare slow imports and compilations while there is nothing to do.
-        kinds: kinds of jobs beside the built-in ones, name -> "module:function".
+        kinds: kinds of jobs beside the built-in ones.
     """
 
     idle_seconds: float = 1800.0
     heartbeat_seconds: float = 0.5
     poll_seconds: float = 0.1
     warm: bool = True
-    kinds: dict[str, str] = field(default_factory=dict)
+    kinds: tuple[Kind, ...] = ()
 
     def arguments(self) -> list[str]:
         """The same as arguments of the command line."""
         numbers = [f"--idle={self.idle_seconds}", f"--heartbeat={self.heartbeat_seconds}", f"--poll={self.poll_seconds}"]
-        return [*numbers, *([] if self.warm else ["--cold"]), *(f"--kind={name}={target}" for name, target in self.kinds.items())]
+        kinds = [f"--kind={kind.name}={kind.request}={kind.target}" for kind in self.kinds]
+        return [*numbers, *([] if self.warm else ["--cold"]), *kinds]
 
 
 @dataclass(frozen=True)
 class _Outcome:
     state: Literal["done", "failed", "cancelled"]
-    summary: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, object] = field(default_factory=dict)
     error: JobFailure | None = None
 
 
@@ -170,14 +183,19 @@ class Worker:
                 raise
             return outcome
 
-    def _call(self, job: Job, run: RunFolder) -> dict[str, Any]:
-        function = load_target(check_kind(job.kind, self.options.kinds))
+    def _call(self, job: Job, run: RunFolder) -> dict[str, object]:
+        """Call the task. Here plain values become a request, and the summary becomes plain values."""
+        kind = find_kind(job.kind, self.options.kinds)
+        task = load_target(kind.target)
+        # the run folder says what was asked: a training that goes on was queued without its request by earlier versions
+        request = from_plain(request_class(kind), request_before(kind.name, run.request))
         report = Reporter(self.store, job, self.identity, run)
         with self._heart(job, report):
-            summary = function(job.request, run, report, self.warm)
+            summary = task(request, run, report, self.warm)
             report.flush()
-        json.dumps(summary, allow_nan=False)  # fails here, inside the job, rather than when it is recorded
-        return dict(summary)
+        plain = dict(to_plain(summary))
+        json.dumps(plain, allow_nan=False)  # fails here, inside the job, rather than when it is recorded
+        return plain
 
     @contextmanager
     def _heart(self, job: Job, report: Reporter) -> Iterator[None]:
@@ -241,8 +259,7 @@ def _close(run: RunFolder, outcome: _Outcome) -> None:
 def _warm_up(target: str) -> None:
     started = time.monotonic()
     try:
-        step: Callable[[], None] = load_target(target)
-        step()
+        load_target(target)()
     except Exception as error:  # noqa: BLE001 - a convenience; the job that needs it will say what is wrong
         log.warning("warm-up %s: %s", target, error)
         return
@@ -257,7 +274,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--heartbeat", type=float, default=WorkerOptions.heartbeat_seconds)
     parser.add_argument("--poll", type=float, default=WorkerOptions.poll_seconds)
     parser.add_argument("--cold", action="store_true", help="do not prepare imports and compilations")
-    parser.add_argument("--kind", action="append", default=[], metavar="NAME=MODULE:FUNCTION", help="one more kind of job")
+    parser.add_argument("--kind", action="append", default=[], metavar="NAME=REQUEST=TARGET", help="one more kind of job")
     parser.add_argument("--lock-descriptor", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
@@ -265,9 +282,8 @@ def main(arguments: list[str] | None = None) -> None:
     # job functions ask load_settings() where things lie
     os.environ["STATE_EXPLORER_HOME"] = str(home)
     home.mkdir(parents=True, exist_ok=True)
-    options = WorkerOptions(
-        given.idle, given.heartbeat, given.poll, not given.cold, dict(kind.split("=", 1) for kind in given.kind)
-    )
+    kinds = tuple(Kind(*kind.split("=")) for kind in given.kind)
+    options = WorkerOptions(given.idle, given.heartbeat, given.poll, not given.cold, kinds)
     Worker(load_settings(), options, _lock(home, given.lock_descriptor)).serve()
 
 

@@ -1,53 +1,69 @@
-"""What an evaluation on a server may read, and how its jobs are asked for. No torch: pages import this."""
+"""May this path be read? The one answer for everything that a user of a page can name: data sets, models, runs, lists.
+
+Allowed are the demo, the data sets of this installation, and what lies below its own folders or below a folder of STATE_EXPLORER_DATA.
+Links and ".." are followed first, so that neither leads out. The command line runs as its user and is not asked.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from state_engine.config import Settings
-from state_engine.errors import RequestError
-from state_engine.evaluation.held_out_request import HeldOutRequest
-from state_engine.evaluation.request import EvaluationRequest
+from state_engine.errors import RequestError, listed
 from state_engine.library.datasets import DEMO_PATH, list_datasets
-from state_engine.library.models import list_models
 
-EVALUATE, TEST = "evaluate", "test"
+_OWN = ("uploads", "models", "runs", "downloads", "challenge")  # folders of HOME
 
 
-def check_evaluation(request: EvaluationRequest, settings: Settings) -> None:
-    """A server reads data sets of this installation and files below its runs and data folders; it starts no program.
+def is_readable(path: str | Path, settings: Settings) -> bool:
+    """Return whether a path may be read; it need not exist."""
+    place = Path(path).expanduser().resolve()
+    folders = [settings.home / name for name in _OWN] + [DEMO_PATH.parent, *settings.data_folders]
+    if any(place.is_relative_to(folder.resolve()) for folder in folders):
+        return True
+    # whoever runs the installation may have linked models from elsewhere into its folder
+    models = [entry.resolve() for entry in settings.models.iterdir()] if settings.models.is_dir() else []
+    if any(place.is_relative_to(folder) for folder in models):
+        return True
+    return any(place == Path(entry.path).resolve() for entry in list_datasets(settings))
+
+
+def check_readable(settings: Settings, *paths: str | Path) -> None:
+    """Refuse paths that may not be read; "" names none.
 
     Raises:
-        RequestError: names what lies elsewhere.
+        RequestError: names the first that lies elsewhere.
     """
-    if request.cell_eval:
+    for path in paths:
+        if str(path) and not is_readable(path, settings):
+            folders = listed([str(folder) for folder in settings.data_folders]) or "none is set"
+            raise RequestError(
+                f"{Path(path).name} is outside what may be read.",
+                f"It is no data set, model or run of this installation, and not in a folder that may be read ({folders}).",
+                "Open it on the Data page, or have its folder added to STATE_EXPLORER_DATA.",
+            )
+
+
+def readable(path: str | Path, settings: Settings) -> Path:
+    """Return a path without links and "..".
+
+    Raises:
+        RequestError: it may not be read, or is not there.
+    """
+    check_readable(settings, path)
+    place = Path(path).expanduser().resolve()
+    if not place.exists():
+        raise RequestError(f"There is no {path}.", "", "Check the path.")
+    return place
+
+
+def check_no_program(program: str) -> None:
+    """Refuse a request that names a program to start: a job of a page starts none.
+
+    Raises:
+        RequestError: it names one.
+    """
+    if program:
         raise RequestError(
             "A job starts no other program.", "cell-eval runs in an environment of its own.", "Use the command line."
-        )
-    for path in (request.real, *(p.path for p in request.predicted), request.effects, request.features):
-        if path:
-            _check(Path(path), settings)
-
-
-def check_held_out(request: HeldOutRequest, settings: Settings) -> None:
-    """The same for a test: its run or model is one of this installation.
-
-    Raises:
-        RequestError: names what lies elsewhere.
-    """
-    for path in (request.run, request.model, request.features):
-        if path:
-            _check(Path(path), settings)
-
-
-def _check(path: Path, settings: Settings) -> None:
-    place = path.resolve()
-    known = {Path(entry.path).resolve() for entry in list_datasets(settings)} | {DEMO_PATH.resolve()}
-    known |= {entry.path.resolve() for entry in list_models(settings)} | {DEMO_PATH.resolve().parent / "model"}
-    folders = (settings.runs.resolve(), settings.uploads.resolve(), *(f.resolve() for f in settings.data_folders))
-    if place not in known and not any(place.is_relative_to(folder) for folder in folders):
-        raise RequestError(
-            f"{path.name} is outside what may be read.",
-            "It is no data set, model or run of this installation, nor below one of its data folders.",
-            "Open it on the Data page, or have its folder added to STATE_EXPLORER_DATA.",
         )

@@ -79,7 +79,7 @@ def receive_upload(settings: Settings, name: str, stream: BinaryIO, size: int, o
         while block := stream.read(BLOCK):
             out.write(block)
             done += len(block)
-            on_progress(Progress("Copying the upload", done, size))
+            on_progress(Progress("Copying the upload", done, size, unit="bytes"))
     return _save(settings, DataEntry(identity, Path(name).name, str(target), "upload", _now()))
 
 

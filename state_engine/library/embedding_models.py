@@ -15,7 +15,8 @@ from state_engine.checkpoints.folder import AGAIN, WEIGHTS
 from state_engine.config import Settings
 from state_engine.errors import CheckpointError, ModelError, RequestError, listed
 from state_engine.files import size_on_disk
-from state_engine.library.models import DEMO, allowed, check_safetensors, check_size, incoming, named_folder
+from state_engine.library.allowed import readable
+from state_engine.library.models import DEMO, check_safetensors, check_size, incoming, named_folder
 
 GENES = "genes.safetensors"
 REQUIRED = (CARD, WEIGHTS, GENES)
@@ -57,20 +58,20 @@ def find_embedding_model(settings: Settings, model: str) -> EmbeddingEntry:
 
 
 def import_embedding_directory(path: Path, settings: Settings) -> EmbeddingEntry:
-    """Copies a folder of our own format from where `allowed` permits. The same weights twice give the entry that is there.
+    """Copies a folder of our own format from where `library.allowed` permits. The same weights twice give the entry that is there.
 
     Raises:
         RequestError: the path is not allowed.
         CheckpointError: it is not our format, or it is damaged.
     """
-    folder = allowed(path, settings)
+    folder = readable(path, settings)
     if not is_embedding_store(folder):
         raise CheckpointError(f"{folder.name} is no State Embedding model of ours.", f"It has no {CARD}.", "Convert it.")
     with incoming(settings) as beside:
         total = 0
         for name in FILES:
             if (folder / name).is_file():
-                source = allowed(folder / name, settings)  # a link must not lead out of what may be read
+                source = readable(folder / name, settings)  # a link must not lead out of what may be read
                 total += source.stat().st_size
                 check_size(total, settings)
                 shutil.copyfile(source, beside / name)

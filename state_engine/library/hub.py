@@ -188,13 +188,13 @@ def download(
     folder = settings.home / "downloads" / repo.replace("/", "--") / facts.commit / subfolder
     _check_space(repo, total, settings)
     folder.mkdir(parents=True, exist_ok=True)
-    on_progress(Progress(f"Downloading {repo}", 0, total, f"{repo} is at commit {facts.commit}"))
+    on_progress(Progress(f"Downloading {repo}", 0, total, f"{repo} is at commit {facts.commit}", "bytes"))
     hashes, before = {}, 0
     for file in needed:
         name = str(_below(file.path, subfolder))
 
         def report(done: int, size: int, before: int = before, name: str = name) -> None:
-            on_progress(Progress(f"Downloading {repo}", before + done, total, name))
+            on_progress(Progress(f"Downloading {repo}", before + done, total, name, "bytes"))
 
         remote = _remote(repo, facts.commit, file, name, settings)
         refused = refusal(repo, facts.commit, settings)

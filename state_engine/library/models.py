@@ -26,9 +26,10 @@ from state_engine.config import Settings
 from state_engine.effects.store import EFFECTS
 from state_engine.errors import CheckpointError, ModelError, RequestError, listed
 from state_engine.files import replacing, size_on_disk
+from state_engine.library.allowed import readable
 
 __all__ = [
-    "Entry", "Found", "allowed", "candidates", "export_zip", "find", "import_directory", "import_zip", "list_models", "remove",
+    "Entry", "Found", "candidates", "export_zip", "find", "import_directory", "import_zip", "list_models", "remove",
     "what_is",
 ]  # fmt: skip
 
@@ -94,34 +95,14 @@ def remove(entry: Entry, settings: Settings) -> None:
     shutil.rmtree(doomed)
 
 
-def allowed(path: Path, settings: Settings) -> Path:
-    """`path` without links and "..", if it lies in a folder that may be read from.
-
-    Those are `settings.data_folders` and the installation's own downloads.
-
-    Raises:
-        RequestError: it lies elsewhere, or is not there.
-    """
-    folders = [f.resolve() for f in (*settings.data_folders, settings.home / "downloads")]
-    resolved = path.expanduser().resolve()
-    if not any(resolved == f or f in resolved.parents for f in folders):
-        shown = listed([str(f) for f in settings.data_folders]) or "none is set"
-        raise RequestError(
-            f"{path} is not in a folder that may be read.", f"Allowed: {shown}.", "Set STATE_EXPLORER_DATA, or move the folder."
-        )
-    if not resolved.exists():
-        raise RequestError(f"There is no {path}.", "", "Check the path.")
-    return resolved
-
-
 def import_directory(path: Path, settings: Settings) -> Entry:
-    """Copies a folder of our own format from where `allowed` permits. The same weights twice give the entry that is there.
+    """Copies a folder of our own format from where `library.allowed` permits. The same weights twice give the entry that is there.
 
     Raises:
         RequestError: the path is not allowed.
         CheckpointError: it is not our format (an arc run directory is converted instead), or it is damaged.
     """
-    folder = allowed(path, settings)
+    folder = readable(path, settings)
     found = what_is(folder)
     if found.kind != "store":
         fix = "Convert it." if found.kind == "arc" else "Choose the folder of one model."
@@ -133,7 +114,7 @@ def import_directory(path: Path, settings: Settings) -> Entry:
             source = inner / name
             if source.is_file():
                 # A link inside the folder must not lead out of what may be read.
-                real = allowed(source, settings)
+                real = readable(source, settings)
                 total += real.stat().st_size
                 check_size(total, settings)
                 shutil.copyfile(real, beside / name)

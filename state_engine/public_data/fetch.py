@@ -81,7 +81,9 @@ def fetch(data: PublicData | str, folder: Path, on_progress: OnProgress = silent
         for file in entry.files:
             got = bring(file, folder, settings, on_progress)
             on_progress(
-                Progress(f"Verifying {file.name}", got.size, got.size, f"{file.name}: sha256 {got.sha256}. {got.checked}")
+                Progress(
+                    f"Verifying {file.name}", got.size, got.size, f"{file.name}: sha256 {got.sha256}. {got.checked}", "bytes"
+                )
             )
             arrived.append(got)
             if file.is_archive:
@@ -115,8 +117,8 @@ def bring(file: PublicFile, folder: Path, settings: Settings, on_progress: OnPro
         file.remote,
         folder,
         settings,
-        report=lambda done, total: on_progress(Progress(stage, done, total)),
-        verifying=lambda done, total: on_progress(Progress(check, done, total)),
+        report=lambda done, total: on_progress(Progress(stage, done, total, unit="bytes")),
+        verifying=lambda done, total: on_progress(Progress(check, done, total, unit="bytes")),
         remark=lambda words: on_progress(Progress(stage, message=words)),
     )
 

@@ -138,5 +138,5 @@ def _write(source: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path, done:
             written += len(block)
             if written > member.file_size:
                 raise zipfile.BadZipFile(f"{member.filename} is longer than declared")
-            on_progress(Progress("Unpacking", done + written, total, member.filename if written == len(block) else ""))
+            on_progress(Progress("Unpacking", done + written, total, member.filename if written == len(block) else "", "bytes"))
     return done + written

@@ -17,7 +17,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from state_engine.config import Settings
-from state_engine.jobs import local
+from tests.jobs.workers import stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -62,7 +62,7 @@ def running_app(home: Path) -> Iterator[Server]:
     finally:
         process.terminate()
         process.wait(timeout=20)
-        local.stop_worker(Settings(home))
+        stopped(Settings(home))
 
 
 def _wait_until_healthy(address: str, process: subprocess.Popen[bytes]) -> None:

@@ -76,4 +76,4 @@ def test_a_rehearsal_of_2026_goes_through_the_counts_step(tmp_path: Path) -> Non
 
 
 def test_both_are_kinds_of_jobs() -> None:
-    assert callable(load_target(KINDS["score"])) and callable(load_target(KINDS["rehearse"]))
+    assert callable(load_target(KINDS["score"].target)) and callable(load_target(KINDS["rehearse"].target))

@@ -180,4 +180,4 @@ def test_the_demo_has_held_out_blocks(tmp_path: Path) -> None:
 
 
 def test_both_are_kinds_of_jobs() -> None:
-    assert callable(load_target(KINDS["test"])) and callable(load_target(KINDS["evaluate"]))
+    assert callable(load_target(KINDS["test"].target)) and callable(load_target(KINDS["evaluate"].target))

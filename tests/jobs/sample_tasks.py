@@ -1,59 +1,111 @@
-"""Kinds of jobs for the tests of the worker. Imported by the worker process only."""
+"""Kinds of jobs for the tests of the worker."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
-from typing import Any
+from dataclasses import dataclass
 
 from state_engine.errors import LabelError
 from state_engine.files import replacing
-from state_engine.jobs.kinds import WarmCache
+from state_engine.jobs.kinds import Kind, WarmCache
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.progress import OnProgress, Progress
 
 
-def steps(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Steps:
+    total: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class NoLabel:
+    pass
+
+
+@dataclass(frozen=True)
+class Crash:
+    how: str
+
+
+@dataclass(frozen=True)
+class Unserialisable:
+    pass
+
+
+@dataclass(frozen=True)
+class Stuck:
+    pass
+
+
+@dataclass(frozen=True)
+class Cached:
+    name: str
+
+
+@dataclass(frozen=True)
+class Total:
+    total: int
+
+
+@dataclass(frozen=True)
+class Value:
+    value: object
+
+
+@dataclass(frozen=True)
+class Loaded:
+    loaded: int
+
+
+REQUESTS = {
+    "steps": Steps, "no_label": NoLabel, "crash": Crash, "unserialisable": Unserialisable, "stuck": Stuck, "cached": Cached,
+}  # fmt: skip
+KINDS = tuple(Kind(name, f"{__name__}:{cls.__name__}", f"{__name__}:{name}") for name, cls in REQUESTS.items())
+
+
+def steps(request: Steps, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Total:
     """`total` steps of `seconds` each, with a remark, a seed and a file."""
-    total = request["total"]
+    total = request.total
     run.record(seed=7, settings={"total": total})
     for done in range(total):
         on_progress(Progress("Counting", done, total, "halfway" if done == total // 2 else ""))
-        time.sleep(request.get("seconds", 0.0))
+        time.sleep(request.seconds)
     on_progress(Progress("Counting", total, total))
     with replacing(run.file("result.txt")) as path:
         path.write_text(str(total))
-    return {"total": total}
+    return Total(total)
 
 
-def no_label(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
+def no_label(request: NoLabel, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Total:
     """Fails as a verb does."""
     raise LabelError("There is no control.", "No cell is labelled so.", "Choose another label.")
 
 
-def crash(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
+def crash(request: Crash, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Total:
     """Fails as a bug does."""
-    raise {"zero": ZeroDivisionError, "exit": SystemExit, "memory": MemoryError}[request["how"]]("the cause")
+    raise {"zero": ZeroDivisionError, "exit": SystemExit, "memory": MemoryError}[request.how]("the cause")
 
 
-def unserialisable(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
+def unserialisable(request: Unserialisable, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Value:
     """Returns what JSON does not know."""
-    return {"value": object()}
+    return Value(object())
 
 
-def stuck(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
+def stuck(request: Stuck, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Total:
     """One long call that never looks whether it is to stop, in the middle of writing a file, with a child process."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     with replacing(run.file("result.txt")) as path:
         path.write_text("half")
         on_progress(Progress("Stuck", 0, 0, f"child {child.pid}"))
         time.sleep(60)
-    return {}
+    return Total(0)
 
 
-def cached(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
+def cached(request: Cached, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Loaded:
     """Says whether the value was loaded by this job or was warm."""
     loads: list[int] = []
-    warm.get_or_load(("model", request["name"]), lambda: loads.append(1))
-    return {"loaded": len(loads)}
+    warm.get_or_load(("model", request.name), lambda: loads.append(1))
+    return Loaded(len(loads))

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
+from datetime import timedelta
+from typing import get_type_hints
 
 import pytest
 
+from pages.parts.navigation import names
+from pages.parts.session import THREAD
 from state_engine.errors import JobError
-from state_engine.jobs.kinds import LATE_WARMUP, WARMUP, WarmCache, check_kind, load_target
+from state_engine.jobs.kinds import KINDS, LATE_WARMUP, WARMUP, Kind, WarmCache, find_kind, kind_of, load_target, request_class
 
 
 def test_kinds_are_names_and_more_can_be_given() -> None:
-    assert check_kind("predict", {}) == "state_engine.jobs.tasks.results:predict"
-    assert check_kind("nap", {"nap": "time:sleep"}) == "time:sleep"
+    assert find_kind("predict").target == "state_engine.jobs.tasks.results:predict"
+    nap = Kind("nap", "datetime:timedelta", "time:sleep")
+    assert find_kind("nap", [nap]) is nap and kind_of(timedelta(1), [nap]) is nap
     with pytest.raises(JobError, match="Known: predict"):
-        check_kind("nap", {})
+        find_kind("nap")
+    with pytest.raises(JobError, match="No kind of job takes a timedelta"):
+        kind_of(timedelta(1))
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
+def test_every_kind_has_its_task_and_its_request(kind: Kind) -> None:
+    """The task takes the kind's own request and gives a summary, frozen dataclasses both."""
+    request, hints = request_class(kind), get_type_hints(load_target(kind.target))
+    assert hints["request"] is request and kind_of(request) is kind
+    for cls in (request, hints["return"]):
+        assert dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen
+    assert list(hints) == ["request", "run", "on_progress", "warm", "return"]
+    assert kind.page in ("", *names()) and kind.answer in ("", *names()) and kind.choice in THREAD
 
 
 def test_a_target_is_loaded_when_asked_for() -> None:

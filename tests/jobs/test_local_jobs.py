@@ -22,10 +22,10 @@ from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import Job, JobStore
 from state_engine.jobs.worker import WorkerOptions
 from state_engine.progress import Progress
+from tests.jobs.sample_tasks import KINDS, REQUESTS, Cached
+from tests.jobs.workers import log_of, stopped, worker_lives
 
-TASKS = "tests.jobs.sample_tasks"
-NAMES = ("steps", "no_label", "crash", "unserialisable", "stuck", "cached")
-OPTIONS = WorkerOptions(60.0, 0.05, 0.02, False, {name: f"{TASKS}:{name}" for name in NAMES})
+OPTIONS = WorkerOptions(60.0, 0.05, 0.02, False, KINDS)
 
 
 @pytest.fixture
@@ -33,11 +33,11 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
     """A home of its own; its worker is killed afterwards."""
     settings = Settings(home=tmp_path / "home")
     yield settings
-    assert local.stop_worker(settings)
+    assert stopped(settings)
 
 
 def _submit(settings: Settings, kind: str, **request: object) -> tuple[str, RunFolder]:
-    job_id, run_id = local.submit(settings, kind, dict(request), title=kind, options=OPTIONS)
+    job_id, run_id = local.submit(settings, REQUESTS[kind](**request), title=kind, options=OPTIONS)
     return job_id, RunFolder(settings.runs / run_id)
 
 
@@ -66,7 +66,7 @@ def test_a_job_runs_with_progress_and_leaves_its_run_folder(settings: Settings) 
     assert (job.done, job.total, job.message) == (12, 12, "halfway")
     assert any(p.stage == "Counting" and 0 < p.done < 12 for p in seen)
     assert job.created <= (job.started or 0) <= (job.ended or 0)
-    assert run.file("result.txt").read_text() == "12" and "halfway" in run.log_text
+    assert run.file("result.txt").read_text() == "12" and "halfway" in log_of(run)
     manifest = run.manifest
     assert (run.state, manifest.seed, manifest.settings) == ("done", 7, {"total": 12})
     assert manifest.elapsed is not None and manifest.elapsed >= 0.6
@@ -74,7 +74,7 @@ def test_a_job_runs_with_progress_and_leaves_its_run_folder(settings: Settings) 
 
 def test_the_worker_is_started_once_and_keeps_what_was_loaded(settings: Settings) -> None:
     first = _wait(settings, _submit(settings, "cached", name="a")[0])
-    assert local.worker_alive(settings) and not local.ensure_worker(settings, OPTIONS)
+    assert worker_lives(settings) and not local.ensure_worker(settings, OPTIONS)
     second = _wait(settings, _submit(settings, "cached", name="a")[0])
     assert (first.summary, second.summary) == ({"loaded": 1}, {"loaded": 0})
     assert first.worker == second.worker
@@ -99,7 +99,7 @@ def test_an_expected_error_is_told_as_it_is(settings: Settings) -> None:
     job = _wait(settings, job_id)
     assert job.state == "failed" and job.error is not None and job.error.id == ""
     assert str(job.error) == "There is no control. No cell is labelled so. Choose another label." == run.manifest.error
-    assert run.log_text == ""
+    assert log_of(run) == ""
 
 
 @pytest.mark.parametrize(("how", "what"), [("zero", "unexpected error"), ("exit", "unexpected error"), ("memory", "memory")])
@@ -107,7 +107,7 @@ def test_an_unexpected_error_has_an_id_that_finds_the_traceback(settings: Settin
     job_id, run = _submit(settings, "crash", how=how)
     job = _wait(settings, job_id)
     assert job.state == "failed" and job.error is not None and what in job.error.what and "the cause" in job.error.why
-    assert job.error.id and job.error.id in run.log_text and "sample_tasks.py" in run.log_text
+    assert job.error.id and job.error.id in log_of(run) and "sample_tasks.py" in log_of(run)
     # the worker goes on
     assert _wait(settings, _submit(settings, "steps", total=1)[0]).worker == job.worker
 
@@ -177,8 +177,8 @@ def test_a_killed_worker_loses_its_job_and_no_other(settings: Settings) -> None:
 def test_the_worker_outlives_the_process_that_started_it(settings: Settings) -> None:
     code = (
         "import sys; from pathlib import Path; from state_engine.config import Settings; from state_engine.jobs import local;"
-        "from tests.jobs.test_local_jobs import OPTIONS;"
-        "print(local.submit(Settings(Path(sys.argv[1])), 'steps', {'total': 8, 'seconds': 0.1}, options=OPTIONS)[0])"
+        "from tests.jobs.sample_tasks import Steps; from tests.jobs.test_local_jobs import OPTIONS;"
+        "print(local.submit(Settings(Path(sys.argv[1])), Steps(8, 0.1), options=OPTIONS)[0])"
     )
     command = [sys.executable, "-c", code, str(settings.home)]
     said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]).stdout.strip()
@@ -204,9 +204,9 @@ def test_many_at_once_start_one_worker_and_a_second_refuses(settings: Settings) 
 
 def test_an_idle_worker_ends_and_the_next_job_starts_another(settings: Settings) -> None:
     short = replace(OPTIONS, idle_seconds=0.05)
-    first = local.wait(settings, local.submit(settings, "cached", {"name": "a"}, options=short)[0], 20, options=short)
-    _until(lambda: not local.worker_alive(settings))
-    second = local.wait(settings, local.submit(settings, "cached", {"name": "a"}, options=short)[0], 20, options=short)
+    first = local.wait(settings, local.submit(settings, Cached("a"), options=short)[0], 20, options=short)
+    _until(lambda: not worker_lives(settings))
+    second = local.wait(settings, local.submit(settings, Cached("a"), options=short)[0], 20, options=short)
     assert second.state == "done" and second.worker != first.worker
 
 
@@ -237,8 +237,8 @@ def test_the_log_is_rotated_when_a_worker_starts(settings: Settings) -> None:
 
 
 def test_an_unknown_kind_is_refused_before_anything_is_made(settings: Settings) -> None:
-    with pytest.raises(JobError, match="no kind of job called 'bake'"):
-        local.submit(settings, "bake", {})
+    with pytest.raises(JobError, match="No kind of job takes a PosixPath"):
+        local.submit(settings, Path("bread"))
     assert not settings.home.exists()
 
 

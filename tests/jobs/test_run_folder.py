@@ -12,9 +12,11 @@ import state_engine
 from state_engine import files
 from state_engine.config import Settings
 from state_engine.errors import RunError
+from state_engine.files import size_on_disk
 from state_engine.jobs.processes import identity_of
 from state_engine.jobs.run_folder import RunFolder, list_runs
 from state_engine.plain import to_plain
+from tests.jobs.workers import log_of
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_the_life_of_a_run(settings: Settings) -> None:
     assert (m.device, m.precision, m.command) == ("cpu", "fp32", "python -m state_engine")
     assert m.settings == {"set_size": 64, "attention": "full"}
     assert m.started <= m.ended and m.elapsed is not None and 0 <= m.elapsed < 60
-    assert not half.exists() and "Out of memory: 16 sets" in run.log_text
+    assert not half.exists() and "Out of memory: 16 sets" in log_of(run)
 
 
 def test_a_run_whose_process_died_is_lost(settings: Settings) -> None:
@@ -86,7 +88,7 @@ def test_runs_are_listed_newest_first_with_the_damaged_ones(settings: Settings) 
         ("manifest.json", b"[]", "not an object"),
         ("manifest.json", b'{"format": 1, "id": "a", "kind": "b", "colour": 1}', "colour"),
         ("manifest.json", b'{"format": 1, "id": "a", "kind": "b", "state": "odd"}', "odd"),
-        ("manifest.json", b'{"format": 2, "id": "a", "kind": "b"}', "version 2"),
+        ("manifest.json", b'{"format": 3, "id": "a", "kind": "b"}', "version 3"),
         ("request.json", None, "request.json is missing"),
         ("request.json", b"", "cannot be read"),
     ],
@@ -150,10 +152,10 @@ def test_a_request_that_is_no_json_leaves_no_folder(settings: Settings) -> None:
 
 def test_size_and_removal(settings: Settings) -> None:
     run = RunFolder.create(settings, "predict", {})
-    before = run.size_bytes()
+    before = size_on_disk(run.path)
     (run.path / "deeper").mkdir()
     (run.path / "deeper" / "table.csv").write_bytes(b"x" * 1000)
-    assert run.size_bytes() == before + 1000
+    assert size_on_disk(run.path) == before + 1000
     run.start()
     with pytest.raises(RunError, match="is running"):
         run.delete()

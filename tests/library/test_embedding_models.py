@@ -12,7 +12,8 @@ from state_engine.checkpoints.recognise import embedding_kind
 from state_engine.config import Settings
 from state_engine.errors import CheckpointError, RequestError
 from state_engine.library import embedding_models as lib
-from state_engine.library.models import allowed, list_models
+from state_engine.library.allowed import readable
+from state_engine.library.models import list_models
 
 
 @pytest.fixture
@@ -66,18 +67,19 @@ def test_a_model_is_added_listed_damaged_and_removed(
 
 
 def test_what_is_not_allowed_or_no_model_is_refused(settings: Settings, added: lib.EmbeddingEntry, tmp_path: Path) -> None:
+    elsewhere = shutil.copytree(lib.DEMO_EMBEDDING, tmp_path / "elsewhere")
     with pytest.raises(RequestError, match="not in a folder that may be read"):
-        lib.import_embedding_directory(lib.DEMO_EMBEDDING, settings)
+        lib.import_embedding_directory(elsewhere, settings)
     (settings.data_folders[0] / "other").mkdir()
     with pytest.raises(CheckpointError, match=r"embedding\.json"):
         lib.import_embedding_directory(settings.data_folders[0] / "other", settings)
     (added.path / "model.safetensors").unlink()
-    (added.path / "model.safetensors").symlink_to(lib.DEMO_EMBEDDING / "model.safetensors")
+    (added.path / "model.safetensors").symlink_to(elsewhere / "model.safetensors")
     with pytest.raises(RequestError, match="not in a folder that may be read"):
         lib.import_embedding_directory(added.path, settings)
     with pytest.raises(RequestError, match="not a model of the library"):
         lib.remove_embedding(replace(added, demo=False), settings)
-    assert allowed(added.path, settings) and added.path.exists()
+    assert readable(added.path, settings) and added.path.exists()
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from state_engine.config import Settings
 from state_engine.effects.store import EFFECTS
 from state_engine.errors import CheckpointError, RequestError
 from state_engine.library import models as library
+from state_engine.library.allowed import readable
 from state_engine.models.config import BackboneConfig, TransitionConfig
 from state_engine.plain import to_plain
 
@@ -266,9 +267,9 @@ def test_a_directory_comes_only_from_where_it_may(settings: Settings, tmp_path: 
         with pytest.raises(RequestError, match="not in a folder that may be read"):
             library.import_directory(path, settings)
     with pytest.raises(RequestError, match="There is no"):
-        library.allowed(settings.data_folders[0] / "nothing", settings)
+        readable(settings.data_folders[0] / "nothing", settings)
     with pytest.raises(RequestError, match="none is set"):
-        library.allowed(inside, dataclasses.replace(settings, data_folders=()))
+        readable(inside, dataclasses.replace(settings, data_folders=()))
 
 
 def test_a_link_inside_a_folder_cannot_lead_out(settings: Settings, tmp_path: Path) -> None:

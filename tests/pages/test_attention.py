@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from pages.parts.attention.order import sort_cells
 from pages.parts.attention.views import cell_facts, head_of, places_of
 from state_engine.attention.maps import load_maps, maps_name
 from state_engine.config import Settings
+from state_engine.jobs.requests import AttentionMapsRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.prediction.result import open_result
 from tests.pages.make_run import make_maps, make_run
@@ -34,10 +34,10 @@ def run(module_home: Path) -> RunFolder:
 def test_a_set_that_was_not_looked_at_is_computed_by_a_job(
     monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path
 ) -> None:
-    asked: list[tuple[str, dict[str, Any]]] = []
+    asked: list[tuple[object, str]] = []
 
-    def submit(settings: Settings, kind: str, request: dict[str, Any], title: str = "") -> tuple[str, str]:
-        asked.append((kind, request))
+    def submit(settings: Settings, request: object, title: str = "", parent: str = "") -> tuple[str, str]:
+        asked.append((request, parent))
         return "job", run.id
 
     page = opened(monkeypatch, "attention", run, module_home)
@@ -46,7 +46,7 @@ def test_a_set_that_was_not_looked_at_is_computed_by_a_job(
     page.number_input(key=f"att_set_{run.id}").set_value(2)
     page.selectbox(key=f"att_context_{run.id}").set_value("T").run()
     page.button(key="compute_attention").click().run()
-    assert asked == [("attention", {"run": run.id, "perturbation": "drugA", "context": "T", "number": 1})]
+    assert asked == [(AttentionMapsRequest(run.id, "drugA", "T", 1), run.id)]
 
 
 def test_there_are_as_many_sets_as_were_predicted(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:

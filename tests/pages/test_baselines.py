@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,10 +17,11 @@ from state_engine.files import write_json
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import receive_upload
-from state_engine.plain import from_plain, to_plain
+from state_engine.plain import to_plain
 from state_engine.prediction.request import METHODS, PredictionRequest
 from tests.pages.make_run import make_run
 from tests.pages.opened import opened, text
+from tests.pages.queued import queued
 from tests.prediction.test_calibrated import WEIGHTS, effects_of
 from tests.small import write_cells, write_model
 
@@ -39,11 +39,11 @@ def thread(home: Path, effects: bool = True) -> dict[str, str]:
 
 
 def test_a_baseline_can_be_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[dict[str, Any], str]] = []
+    asked: list[tuple[PredictionRequest, str]] = []
 
-    def submit(settings: Settings, kind: str, request: dict[str, Any], title: str = "") -> tuple[str, str]:
+    def submit(settings: Settings, request: PredictionRequest, title: str = "") -> tuple[str, str]:
         asked.append((request, title))
-        return "job", RunFolder.create(settings, kind, request, title).id
+        return "job", queued(settings, request, title).id
 
     monkeypatch.setattr(local, "submit", submit)
     where = thread(home)
@@ -61,7 +61,7 @@ def test_a_baseline_can_be_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch
     assert "of the model's effect" not in text(page)
     page.button(key="predict").click().run()
     (request, title), *_ = asked
-    assert from_plain(PredictionRequest, request).method == "mean of other contexts" and title.endswith("mean of other contexts")
+    assert request.method == "mean of other contexts" and title.endswith("mean of other contexts")
 
 
 def test_a_model_without_effects_offers_no_change_only(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,19 +25,20 @@ from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.tasks import embedding as embed_tasks
 from state_engine.library.datasets import DEMO_PATH, register_file
 from state_engine.library.embedding_models import DEMO_EMBEDDING
-from state_engine.plain import from_plain, to_plain
+from state_engine.plain import from_plain
 from state_engine.progress import silent
 from tests.pages.opened import figures, opened, text
+from tests.pages.queued import queued
 from tests.small import embedding_changes, write_model
 
 CELLS = 240
 
 
-def done(settings: Settings, kind: str, request: object) -> RunFolder:
+def done(settings: Settings, kind: str, request: object, parent: str = "") -> RunFolder:
     """A job of this kind, done here and now."""
-    run = RunFolder.create(settings, kind, to_plain(request), f"a {kind} job")
+    run = queued(settings, request, f"a {kind} job", parent=parent)
     run.start()
-    getattr(embed_tasks, kind)(to_plain(request), run, silent, WarmCache())
+    getattr(embed_tasks, kind)(request, run, silent, WarmCache())
     run.finish("done")
     return run
 
@@ -56,11 +57,12 @@ def run(module_home: Path, settings: Settings) -> RunFolder:
     """The cells embedded, similar ones found, and the genes that are read."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STATE_EXPLORER_HOME", str(module_home))
+        patch.setenv("STATE_EXPLORER_DATA", str(module_home.parent))
         request = EmbedRequest(str(module_home.parent / "cells.h5ad"), str(DEMO_EMBEDDING), device="cpu")
         run = done(settings, "embed", EmbedJob(request, "cells · X_state"))
         made = embedding(run)
-        done(settings, "similar", SimilarJob(made.path, "X_state", Pick("cell_type", "B", words="cell_type B"), k=3))
-        done(settings, "genes_read", GenesReadJob(replace(request, data=made.path), "cell_type", 8))
+        done(settings, "similar", SimilarJob(made.path, "X_state", Pick("cell_type", "B", words="cell_type B"), k=3), run.id)
+        done(settings, "genes_read", GenesReadJob(replace(request, data=made.path), "cell_type", 8), run.id)
     return run
 
 
@@ -89,17 +91,15 @@ def test_without_a_data_set_the_page_teaches(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_the_form_says_what_fits_before_anything_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[tuple[str, dict]] = []
-    monkeypatch.setattr(local, "submit", lambda settings, kind, request, title: asked.append((kind, request)) or ("job", "run"))
+    asked: list[EmbedJob] = []
+    monkeypatch.setattr(local, "submit", lambda settings, request, title: asked.append(request) or ("job", "run"))
     page = page_of(monkeypatch, None, tmp_path, data="demo")
     assert "**283 of 283** genes of the model are in the data set" in text(page) and "Values are counts" in text(page)
     assert "not trained on any cell" in text(page)
     button = page.button(key="embed")
     assert button.label == "Embed 6,000 cells" and not button.disabled
     button.click().run()
-    ((kind, request),) = asked
-    assert kind == "embed"
-    job = from_plain(EmbedJob, request)
+    (job,) = asked
     assert job.request.key == "X_state" and job.request.model == str(DEMO_EMBEDDING) and job.reference
 
 
@@ -133,10 +133,10 @@ def test_similar_cells_are_asked_for_and_shown_with_their_support(
     pairs = page.dataframe[2].value
     assert len(pairs) == 3 * n and (pairs["similarity"].diff()[pairs["rank"] > 1] <= 1e-6).all()
     assert "says the same for" in text(page)
-    asked: list[dict] = []
-    monkeypatch.setattr(local, "submit", lambda settings, kind, request, title: asked.append(request) or ("job", "run"))
+    asked: list[SimilarJob] = []
+    monkeypatch.setattr(local, "submit", lambda settings, request, title, parent: asked.append(request) or ("job", "run"))
     page.button(key="find_similar").click().run()
-    job = from_plain(SimilarJob, asked[0])
+    (job,) = asked
     assert job.pick.column == "cell_type" and job.k == 5 and not job.others_only
     page.segmented_control(key="pick_way").set_value("Selected on the map").run()
     assert "Draw around cells with the lasso" in text(page) and page.button(key="find_similar").disabled

@@ -16,7 +16,6 @@ from pages.parts.evaluate.answer import metric_table
 from pages.parts.evaluate.conditions import paired, title
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices
-from state_engine.errors import RequestError
 from state_engine.evaluation.evaluate import evaluate
 from state_engine.evaluation.held_out_request import HeldOutRequest
 from state_engine.evaluation.report import EvaluatedCondition, EvaluatedMethod, Evaluation, read_evaluation
@@ -24,13 +23,14 @@ from state_engine.evaluation.request import EvaluationRequest
 from state_engine.evaluation.verdict import Comparison, SummaryRow, sentence, verdict
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.library.allowed import check_evaluation, check_held_out
+from state_engine.library.allowed import check_readable
 from state_engine.library.datasets import DEMO_PATH, receive_upload
 from state_engine.metrics.profiles import HOUSE
 from state_engine.plain import from_plain, to_plain
 from tests.evaluation.test_evaluate import CONTROL, MEASURED, PREDICTED, cells
 from tests.pages.make_run import make_run
 from tests.pages.opened import figures, opened, text
+from tests.pages.queued import queued
 
 
 @pytest.fixture(autouse=True)
@@ -43,14 +43,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
     """What the page submits; evaluations of files are done at once, tests of models are not."""
     jobs: list[tuple[str, dict[str, Any]]] = []
 
-    def submit(settings: Settings, kind: str, request: dict[str, Any], title: str) -> tuple[str, str]:
-        jobs.append((kind, request))
-        run = RunFolder.create(settings, kind, request, title)
+    def submit(settings: Settings, request: object, title: str) -> tuple[str, str]:
+        run = queued(settings, request, title)
+        jobs.append((run.manifest.kind, run.request))
         run.start()
-        if kind == "evaluate":
-            made = from_plain(EvaluationRequest, request)
-            check_evaluation(made, settings)
-            evaluate(made, run.path)
+        if isinstance(request, EvaluationRequest):
+            evaluate(request, run.path)
         run.finish("done")
         return "job", run.id
 
@@ -82,7 +80,7 @@ def test_an_empty_page_teaches_and_has_the_demo(
     ((kind, plain),) = asked
     request = from_plain(HeldOutRequest, plain)
     assert kind == "test" and Path(request.model) == DEMO_PATH.parent / "model" and "IFN-beta" in request.split
-    check_held_out(request, Settings(home))
+    check_readable(Settings(home), request.model)
     assert RunFolder.open(Settings(home), page.session_state["thread_evaluation"]).manifest.title.startswith("Demo model")
     assert "left no numbers" in text(page)
     assert "No finished prediction has measured cells" in text(way(page_of(monkeypatch, home), "A prediction"))
@@ -136,28 +134,6 @@ def test_two_files(monkeypatch: pytest.MonkeyPatch, home: Path, tmp_path: Path, 
     assert not page.exception and "no change" not in page.selectbox(key="evaluation_guess").options
     page.selectbox(key="evaluation_method").set_value("mean of other contexts").run()
     assert "r = " in text(page)
-
-
-def test_a_server_reads_what_is_its_own(home: Path, tmp_path: Path) -> None:
-    (tmp_path / "x.h5ad").write_bytes(b"")
-    settings = Settings(home)
-    foreign = str(tmp_path / "x.h5ad")
-    with pytest.raises(RequestError, match="outside what may be read"):
-        check_held_out(HeldOutRequest(run=str(tmp_path)), settings)
-    from state_engine.evaluation.request import PredictedFile
-
-    request = EvaluationRequest((PredictedFile(str(DEMO_PATH)),), str(DEMO_PATH), Choices(perturbation_key="perturbation"))
-    check_evaluation(request, settings)
-    for changed in (
-        replace(request, real=foreign),
-        replace(request, predicted=(PredictedFile(foreign),)),
-        replace(request, effects=str(tmp_path)),
-        replace(request, features=foreign),
-        replace(request, profile="vcc2025", cell_eval="/usr/bin/python3"),
-    ):
-        with pytest.raises(RequestError):
-            check_evaluation(changed, settings)
-    check_evaluation(replace(request, real=foreign), replace(settings, data_folders=(tmp_path,)))
 
 
 # ---- answers ----

@@ -12,10 +12,11 @@ from pages.parts import jobs
 from state_engine.config import Settings
 from state_engine.jobs import local
 from state_engine.jobs.kinds import WarmCache
+from state_engine.jobs.requests import FetchRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import JobStore
 from state_engine.jobs.tasks import library as public_data_tasks
-from state_engine.progress import Progress, silent
+from state_engine.progress import Progress, Unit, silent
 from state_engine.public_data.fetch import fetched_here
 from tests.pages.opened import app_on, text
 from tests.public_data.server import FileServer, serving
@@ -67,14 +68,14 @@ def test_terms_come_before_the_button_and_the_button_starts_a_job(settings: Sett
 def test_what_is_here_is_opened_or_deleted(settings: Settings) -> None:
     run = RunFolder.create(settings, "fetch", {"name": "vcc2025"}, "a download")
     run.start()
-    made = public_data_tasks.fetch(run.request, run, silent, WarmCache())
+    made = public_data_tasks.fetch(FetchRequest("vcc2025"), run, silent, WarmCache())
     app = app_on("data")
     app.selectbox(key="public_name").set_value("vcc2025").run()
     assert "starter.toml" in text(app) and "sha256" in text(app) and not [b for b in app.button if b.key == "fetch"]
     table = next(d.value for d in app.dataframe if "Licence" in d.value)
     assert table.set_index("Data set")["Download"]["A small support set"] == "here"
-    app.button(key=f"open_public_{made['data'][0]}").click().run()
-    assert app.session_state["thread_data"] == made["data"][0] and "competition_train.h5" in text(app)
+    app.button(key=f"open_public_{made.data[0]}").click().run()
+    assert app.session_state["thread_data"] == made.data[0] and "competition_train.h5" in text(app)
     app.button(key="remove_public").click().run()
     assert not app.exception and fetched_here(settings) == {} and not app.session_state["thread_data"]
 
@@ -90,11 +91,13 @@ def test_bytes_are_said_as_sizes(settings: Settings) -> None:
     store = JobStore(settings.database)
     identity = store.submit("fetch", {"name": "kang"}, run.id)
     store.claim("host/1/1")
-    for stage, done, total, words in (
-        ("Downloading kang_2018.h5ad", 1_500_000, 38_356_412, "Downloading kang_2018.h5ad 1.5 MB of 38.4 MB"),
-        ("Downloading plate.h5ad", 1_500_000, 0, "Downloading plate.h5ad 1.5 MB"),
-        ("Predicting cells", 1_500, 3_000, "Predicting cells 1,500 of 3,000"),
-    ):
-        store.progress(identity, "host/1/1", Progress(stage, done, total))
+    counted: list[tuple[str, int, int, Unit, str]] = [
+        ("Downloading kang_2018.h5ad", 1_500_000, 38_356_412, "bytes", "Downloading kang_2018.h5ad 1.5 MB of 38.4 MB"),
+        ("Downloading plate.h5ad", 1_500_000, 0, "bytes", "Downloading plate.h5ad 1.5 MB"),
+        ("Downloading lists", 1_500, 3_000, "count", "Downloading lists 1,500 of 3,000"),
+        ("Predicting cells", 1_500, 3_000, "count", "Predicting cells 1,500 of 3,000"),
+    ]
+    for stage, done, total, unit, words in counted:
+        store.progress(identity, "host/1/1", Progress(stage, done, total, unit=unit))
         with_job = store.for_run(run.id)
-        assert with_job is not None and jobs._stage(with_job) == words
+        assert with_job is not None and jobs.stage_text(with_job) == words

@@ -28,6 +28,7 @@ from state_engine.prediction.request import PredictionRequest
 from tests.challenge.next_year import NEXT
 from tests.pages.finished_run import finished_run
 from tests.pages.opened import page_at, text
+from tests.pages.queued import queued
 
 ROOT = Path(__file__).resolve().parents[2]
 CANNED = Scores(
@@ -64,14 +65,14 @@ def page(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> AppTest:
     return page_at(monkeypatch, "submit", run, run.path.parents[1])
 
 
-def done_at_once(settings: Settings, kind: str, request: dict[str, Any], title: str = "") -> tuple[str, str]:
-    run = RunFolder.create(settings, kind, request, title)
+def done_at_once(settings: Settings, request: object, title: str = "") -> tuple[str, str]:
+    run = queued(settings, request, title)
     run.start()
-    if kind == "submit":
-        submission.submit(from_plain(SubmissionRequest, request), run.path)
-    elif kind == "score":
-        score(from_plain(ScoreRequest, request), run.path)
-    elif kind == "rehearse":
+    if isinstance(request, SubmissionRequest):
+        submission.submit(request, run.path)
+    elif isinstance(request, ScoreRequest):
+        score(request, run.path)
+    elif isinstance(request, RehearsalRequest):
         write_json(run.file(SCORES), to_plain(CANNED))
         run.file("scores.csv").write_text("perturbation,metric,value\n")
     run.finish("done")
@@ -79,7 +80,7 @@ def done_at_once(settings: Settings, kind: str, request: dict[str, Any], title: 
 
 
 def last_request(page: AppTest, run: RunFolder, name: str) -> dict[str, Any]:
-    return RunFolder.open(Settings(home=run.path.parents[1]), page.session_state[name]).request
+    return RunFolder.open(Settings(home=run.path.parents[1]), page.session_state[f"thread_{name}"]).request
 
 
 def test_a_2026_check_asks_for_contexts_and_a_counts_step(page: AppTest, run: RunFolder, tmp_path: Path) -> None:
@@ -139,15 +140,15 @@ def test_a_run_is_scored_against_measured_cells(
     assert "Perturbation discrimination" in said  # the definitions
     again = page_at(monkeypatch, "submit", run, run.path.parents[1])
     again.query_params["submit_tab"] = "Score"
-    again.query_params["scoring"] = page.session_state["scoring"]
+    again.query_params["scoring"] = page.session_state["thread_scoring"]
     again.session_state["submit_tab"] = "Score"
     assert "of 100 for the run" in text(again.run())
 
 
 def test_scores_of_2026_are_no_percentages_and_flattery_is_said(page: AppTest, run: RunFolder) -> None:
-    _, identity = done_at_once(Settings(home=run.path.parents[1]), "rehearse", {"challenge": "vcc2026"})
+    _, identity = done_at_once(Settings(home=run.path.parents[1]), RehearsalRequest("vcc2026", PredictionRequest("", "", ())))
     page.session_state["submit_tab"] = "Score"
-    page.session_state["scoring"] = identity
+    page.session_state["thread_scoring"] = identity
     page.run()
     assert not page.exception
     said = text(page)

@@ -11,12 +11,14 @@ from pages.parts.format import age, duration, p_value, plural, size
 from pages.parts.predict.form import add_names
 from state_engine.config import Settings
 from state_engine.jobs import local
+from state_engine.jobs.requests import ConvertRequest, PrepareRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DEMO_ID, DEMO_PATH, get_dataset, receive_upload
-from state_engine.plain import from_plain, to_plain
+from state_engine.plain import to_plain
 from state_engine.prediction.request import PredictionRequest
 from tests.data.bad_files import EMPTY, UNREADABLE, UNSAFE
 from tests.pages.opened import app_on, text
+from tests.pages.queued import queued
 from tests.small import write_cells, write_model
 
 
@@ -71,16 +73,16 @@ def test_bad_files_get_a_plain_message(home: Path, tmp_path: Path, maker: Any) -
 def test_variable_genes_are_chosen_in_a_job(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def submit(*arguments: Any) -> tuple[str, str]:
-        asked.append(arguments[1:3])
-        return "job", RunFolder.create(arguments[0], arguments[1], arguments[2]).id
+    def submit(settings: Settings, request: object, title: str = "") -> tuple[str, str]:
+        asked.append(request)
+        return "job", queued(settings, request, title).id
 
     monkeypatch.setattr(local, "submit", submit)
     identity = upload(home, write_cells(tmp_path / "cells.h5ad"))
     app = app_on("data", data=identity)
     app.number_input(key="hvg_count").set_value(12).run()
     app.button(key="make_hvgs").click().run()
-    assert asked == [("prepare", {"data": identity, "genes": 12})]
+    assert asked == [PrepareRequest(identity, 12)]
 
 
 def test_models_page_reports_the_fit(home: Path, tmp_path: Path) -> None:
@@ -119,11 +121,11 @@ def test_folders_outside_are_not_imported(home: Path, tmp_path: Path) -> None:
 def test_a_run_directory_with_several_checkpoints_lets_one_choose(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, dict[str, Any]]] = []
+    asked: list[ConvertRequest] = []
 
-    def submit(settings: Settings, kind: str, request: dict[str, Any], title: str = "", owner: str = "") -> tuple[str, str]:
-        asked.append((kind, request))
-        return "job", RunFolder.create(settings, kind, request, title).id
+    def submit(settings: Settings, request: ConvertRequest, title: str = "") -> tuple[str, str]:
+        asked.append(request)
+        return "job", queued(settings, request, title).id
 
     monkeypatch.setattr(local, "submit", submit)
     run = tmp_path / "data" / "run"
@@ -136,15 +138,15 @@ def test_a_run_directory_with_several_checkpoints_lets_one_choose(
     assert box.options == ["checkpoints/step=10.ckpt", "checkpoints/step=9.ckpt"] and box.value == box.options[0]
     box.set_value("checkpoints/step=9.ckpt").run()
     app.button(key="import_folder").click().run()
-    assert asked == [("convert", {"path": str(run / "checkpoints" / "step=9.ckpt"), "name": "run"})]
+    assert asked == [ConvertRequest(str(run / "checkpoints" / "step=9.ckpt"), "run")]
 
 
 def test_predict_submits_what_is_on_the_page(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, dict[str, Any]]] = []
+    asked: list[PredictionRequest] = []
 
-    def submit(settings: Settings, kind: str, request: dict[str, Any], title: str = "", owner: str = "") -> tuple[str, str]:
-        asked.append((kind, request))
-        return "job", RunFolder.create(settings, kind, request, title).id
+    def submit(settings: Settings, request: PredictionRequest, title: str = "") -> tuple[str, str]:
+        asked.append(request)
+        return "job", queued(settings, request, title).id
 
     monkeypatch.setattr(local, "submit", submit)
     card = write_model(home / "models" / "tiny")
@@ -154,9 +156,8 @@ def test_predict_submits_what_is_on_the_page(home: Path, tmp_path: Path, monkeyp
     app.number_input(key="cells").set_value(32).run()
     assert "4 conditions, 128 predicted cells" in text(app)
     app.button(key="predict").click().run()
-    kind, plain = asked[0]
-    request = from_plain(PredictionRequest, plain)
-    assert kind == "predict" and request.perturbations == ("TNF", "IFNB1") and request.cells == 32
+    request = asked[0]
+    assert request.perturbations == ("TNF", "IFNB1") and request.cells == 32
     assert request.contexts == ("B", "NK") and request.set_size is None
     assert app.session_state["thread_run"]
 

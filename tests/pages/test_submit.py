@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -18,10 +17,10 @@ from state_engine.challenge import submit as submission
 from state_engine.challenge.spec import load_rules
 from state_engine.config import Settings
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.plain import from_plain
 from state_engine.prediction.result import open_result
 from tests.pages.finished_run import finished_run
 from tests.pages.opened import opened, page_at, text
+from tests.pages.queued import queued
 from tests.prediction.make_result import make_result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,13 +46,13 @@ def page(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> AppTest:
     return page_at(monkeypatch, "submit", run, run.path.parents[1])
 
 
-def done_at_once(settings: Settings, kind: str, request: dict[str, Any], title: str = "") -> tuple[str, str]:
-    run = RunFolder.create(settings, kind, request, title)
+def done_at_once(settings: Settings, request: object, title: str = "", parent: str = "") -> tuple[str, str]:
+    run = queued(settings, request, title, parent=parent)
     run.start()
-    if kind == "submit":
-        submission.submit(from_plain(submission.SubmissionRequest, request), run.path)
+    if isinstance(request, submission.SubmissionRequest):
+        submission.submit(request, run.path)
     else:
-        exportpage.export.write_tables(RunFolder.open(settings, request["run"]).path)
+        exportpage.export.write_tables(RunFolder.open(settings, parent).path)
     run.finish("done")
     return "", run.id
 
@@ -96,7 +95,7 @@ def test_from_the_first_check_to_a_verified_file(page: AppTest, run: RunFolder, 
     assert "Nothing stands against this submission" in text(page)
     page.button(key="write").click().run()
     assert "Opened again and verified: 220 cells x 41 genes, no problem found" in text(page)
-    folder = run.path.parent / page.session_state["submission"]
+    folder = run.path.parent / page.session_state["thread_submission"]
     assert (folder / "submission.vcc").stat().st_size > 0
 
 
@@ -127,7 +126,7 @@ def test_a_changed_choice_makes_the_report_out_of_date(page: AppTest, genes: Pat
 
 def test_an_earlier_check_opens_from_its_address(page: AppTest, run: RunFolder, genes: Path) -> None:
     asked = submission.SubmissionRequest("vcc2025", str(run.result), True, genes=str(genes))
-    _, identity = done_at_once(Settings(home=run.path.parents[1]), "submit", submitpage.to_plain(asked))
+    _, identity = done_at_once(Settings(home=run.path.parents[1]), asked)
     page.session_state["submit_tab"] = "Challenge file"
     page.query_params["submission"] = identity
     page.run()

@@ -23,12 +23,13 @@ from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import JobStore
 from state_engine.jobs.tasks.train import into_library
-from state_engine.jobs.train_job import RESUME, TrainJob, training_folder
+from state_engine.jobs.train_job import TrainJob, training_folder
 from state_engine.library.datasets import DEMO_PATH
-from state_engine.plain import from_plain, to_plain
+from state_engine.plain import to_plain
 from state_engine.progress import Progress
 from state_engine.train.request import TrainRequest
 from tests.pages.opened import figures, opened, text
+from tests.pages.queued import queued
 from tests.small import write_model
 
 SCORES = {
@@ -47,9 +48,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[TrainJob]:
     """What the page submits, instead of a job."""
     jobs: list[TrainJob] = []
 
-    def submit(settings: Settings, kind: str, request: dict[str, Any], title: str) -> tuple[str, str]:
-        jobs.append(from_plain(TrainJob, request))
-        return "job", RunFolder.create(settings, kind, request, title).id
+    def submit(settings: Settings, request: TrainJob, title: str) -> tuple[str, str]:
+        jobs.append(request)
+        return "job", queued(settings, request, title).id
 
     monkeypatch.setattr(local, "submit", submit)
     return jobs
@@ -249,7 +250,7 @@ def test_a_stopped_training_can_go_on(monkeypatch: pytest.MonkeyPatch, home: Pat
     assert said in text(page) and len(figures(page)) == 2
     page.button(key="training_resume").click().run()
     job = store.for_run(run.id)
-    assert job.active and job.request == {RESUME: run.id} and "waiting for the worker" in text(page)
+    assert job.active and job.request == run.request and "waiting for the worker" in text(page)
 
 
 def test_a_finished_training_is_honest(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:

@@ -8,13 +8,12 @@ from pages.parts import session
 from pages.parts.attention import order as attentionorder
 from pages.parts.attention import views
 from pages.parts.format import plural
-from pages.parts.jobs import job_panel
+from pages.parts.jobs import derived_run, job_panel
 from pages.parts.result import stamp
 from state_engine.attention.maps import AttentionMaps
 from state_engine.jobs import local
+from state_engine.jobs.requests import AttentionMapsRequest
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.jobs.store import JobStore
-from state_engine.plain import from_plain
 from state_engine.prediction.request import PredictionRequest
 from state_engine.prediction.result import Result
 
@@ -23,7 +22,7 @@ MEAN = "Mean"
 
 def cell_sets(run: RunFolder, result: Result) -> views.CellSet:
     """Pickers for perturbation, context and the number of the set."""
-    request = from_plain(PredictionRequest, run.request)
+    request = run.request_as(PredictionRequest)
     conditions = result.conditions()
     perturbations, contexts = (list(dict.fromkeys(labels)) for labels in zip(*conditions, strict=True))
     size = int(run.manifest.settings["set_size"])
@@ -42,11 +41,14 @@ def maps_of(run: RunFolder, chosen: views.CellSet) -> AttentionMaps | None:
     path = run.file(chosen.file)
     if path.exists():
         return views.load(str(path), stamp(path))
-    waiting = _job_run(run, chosen)
-    if waiting and not job_panel(waiting, title=f"Attention of {_words(chosen)}", key="attention_job"):
-        job = JobStore(session.settings().database).for_run(waiting)
-        if job is not None and job.active:
-            return None
+    request = AttentionMapsRequest(run.id, chosen.perturbation, chosen.context, chosen.number)
+    asked = derived_run(run, request)
+    if (
+        asked is not None
+        and not job_panel(asked.id, title=f"Attention of {_words(chosen)}", key="attention_job")
+        and asked.active
+    ):
+        return None
     with st.container(border=True, key="attention_empty"):
         st.markdown(f"#### {_words(chosen)} was not looked at yet")
         st.markdown(
@@ -54,27 +56,13 @@ def maps_of(run: RunFolder, chosen: views.CellSet) -> AttentionMaps | None:
             "and under the control, and the weights of all heads are kept with the run."
         )
         if st.button("Compute attention of this set", type="primary", key="compute_attention", icon=":material/grid_on:"):
-            request = _job_request(run, chosen)
-            _, made = local.submit(session.settings(), "attention", request, f"Attention of {_words(chosen)}")
-            st.session_state[f"attention_{run.id}_{chosen.file}"] = made
+            local.submit(session.settings(), request, f"Attention of {_words(chosen)}", parent=run.id)
             st.rerun()
     return None
 
 
 def _words(chosen: views.CellSet) -> str:
     return f"Set {chosen.number + 1} of {chosen.perturbation} in {chosen.context}"
-
-
-def _job_request(run: RunFolder, chosen: views.CellSet) -> dict[str, str | int]:
-    return {"run": run.id, "perturbation": chosen.perturbation, "context": chosen.context, "number": chosen.number}
-
-
-def _job_run(run: RunFolder, chosen: views.CellSet) -> str:
-    """The run of the job that makes these maps: this session's, or one that waits or runs after a reload; empty without one."""
-    known = str(st.session_state.get(f"attention_{run.id}_{chosen.file}", ""))
-    active = JobStore(session.settings().database).list(states=("queued", "running"))
-    asked = _job_request(run, chosen)
-    return known or next((job.run_id for job in active if job.kind == "attention" and job.request == asked), "")
 
 
 @st.fragment

@@ -9,6 +9,7 @@ from pages.parts.format import plural, size
 from pages.parts.jobs import job_of, job_panel
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.jobs import local
+from state_engine.jobs.requests import Prepared, PrepareRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, set_choices
 
@@ -121,19 +122,19 @@ def variable_genes(entry: DataEntry, data: Dataset) -> None:
         if right.button(
             "Choose them", key="make_hvgs", help="scanpy, flavor seurat; counts are normalised to 10,000 and log1p first."
         ):
-            request = {"data": entry.id, "genes": int(n)}
-            st.session_state["hvg_run"] = local.submit(
-                session.settings(), "prepare", request, f"{n:,} variable genes of {entry.name}"
-            )[1]
+            request = PrepareRequest(entry.id, int(n))
+            st.session_state["hvg_run"] = local.submit(session.settings(), request, f"{n:,} variable genes of {entry.name}")[1]
             st.rerun()
         run_id = str(st.session_state.get("hvg_run", ""))
         if run_id and job_panel(run_id, title="Choosing variable genes", key="hvg_job"):
             job = job_of(run_id)
-            summary = job.summary if job else {}
-            st.success(str(summary.get("method", "")), icon=":material/check_circle:")
+            if job is None:
+                return
+            summary = job.summary_as(Prepared)
+            st.success(summary.method, icon=":material/check_circle:")
             with st.container(horizontal=True):
                 if st.button("Open the data set with X_hvg", key="open_hvgs", type="primary"):
-                    session.choose("data", str(summary["data"]))
+                    session.choose("data", summary.data)
                     session.choose("run", "")
                     del st.session_state["hvg_run"]
                     st.rerun()

@@ -13,6 +13,7 @@ from pages.parts.jobs import job_panel
 from state_engine.config import Settings
 from state_engine.download import waiting
 from state_engine.jobs import local
+from state_engine.jobs.requests import FetchRequest
 from state_engine.jobs.store import Job, JobStore
 from state_engine.library.datasets import list_datasets
 from state_engine.public_data.catalogue import PublicData, catalogue
@@ -106,7 +107,7 @@ def _offer(data: PublicData, ended: Job | None, settings: Settings) -> None:
         st.caption(f"Unpacked it has {size(unpacked)}; the archive is removed then.")
     words = f"Download {size(data.size)}" if data.size is not None else "Download"
     if st.button("Continue" if kept else words, key="fetch", type="primary", icon=":material/download:"):
-        local.submit(settings, KIND, {"name": data.name}, f"Download {data.title}")
+        local.submit(settings, FetchRequest(data.name), f"Download {data.title}")
         st.rerun()
 
 

@@ -22,7 +22,6 @@ from state_engine.errors import StateError
 from state_engine.jobs import local
 from state_engine.library.datasets import DataEntry
 from state_engine.library.embedding_models import EmbeddingEntry, list_embedding_models
-from state_engine.plain import to_plain
 
 
 def embed_form(entry: DataEntry, data: Dataset) -> None:
@@ -62,9 +61,7 @@ def embed_form(entry: DataEntry, data: Dataset) -> None:
     if st.button(label, type="primary", key="embed", icon=":material/play_circle:", disabled=not fits or not request):
         if request is None:
             return
-        _, run_id = local.submit(
-            session.settings(), "embed", to_plain(EmbedJob(request, name, reference)), f"{entry.name} with {card.name}"
-        )
+        _, run_id = local.submit(session.settings(), EmbedJob(request, name, reference), f"{entry.name} with {card.name}")
         session.choose(CHOICE, run_id)
         st.rerun()
 

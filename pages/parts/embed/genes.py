@@ -11,16 +11,16 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.embed.map import colours_of, over
-from pages.parts.embed.similar import INK, latest
+from pages.parts.embed.similar import INK
 from pages.parts.figures import show_figure
 from pages.parts.format import plural
+from pages.parts.jobs import derived_run
 from pages.parts.result import stamp
 from state_engine.data.dataset import Dataset
 from state_engine.embedding.gene_attention_table import ClsAttention, load_cls_attention
 from state_engine.embedding.jobs import Embedding, EmbedJob, GenesReadJob
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.plain import from_plain, to_plain
 
 TOGETHER = "all cells together"
 MEAN = "mean of all"
@@ -33,11 +33,10 @@ def genes_read(run: RunFolder, made: Embedding, data: Dataset) -> None:
         "A cell's place comes from one token (CLS) that attends to the cell's genes. Here is where it attends, averaged over the cells of a group."
     )
     _question(run, made, data)
-    info = latest(made, "genes_read")
-    if info is None:
+    asked = derived_run(run, GenesReadJob)
+    if asked is None:
         st.caption("Choose groups above; a table and a chart of their genes appear here.")
         return
-    asked = RunFolder(info.path)
     if over(asked, "genes_read_job"):
         _answer(asked)
 
@@ -49,13 +48,13 @@ def _question(run: RunFolder, made: Embedding, data: Dataset) -> None:
         "Cells a group, at most", 8, 4096, 128, key="genes_read_cells", help="Drawn at random by the embedding's seed."
     )
     if right.button("Read attention", type="primary", key="genes_read_go", icon=":material/visibility:"):
-        request = from_plain(EmbedJob, run.request).request
+        request = run.request_as(EmbedJob).request
         if not Path(request.model).exists():
             st.error("**The model that made this embedding is not here any more.** Add it again.", icon=":material/error:")
             return
         # the copy has the same cells, and stays when the original is moved
         asked = GenesReadJob(replace(request, data=made.path), "" if column == TOGETHER else column, int(cells))
-        local.submit(session.settings(), "genes_read", to_plain(asked), f"Genes read, by {column}")
+        local.submit(session.settings(), asked, f"Genes read, by {column}", parent=run.id)
         st.rerun()
 
 

@@ -16,6 +16,7 @@ from pages.parts import umap as umapchart
 from pages.parts.figures import show_figure
 from pages.parts.format import duration, plural, size
 from pages.parts.jobs import job_panel
+from pages.parts.picker import runs_for
 from pages.parts.result import stamp
 from pages.parts.widgets import go
 from state_engine.analysis.projection import Projection, load
@@ -23,8 +24,7 @@ from state_engine.data.dataset import Choices, Dataset, open_dataset
 from state_engine.data.expression import normalise
 from state_engine.data.files.matrices import dense
 from state_engine.embedding.jobs import Embedding, EmbedJob
-from state_engine.errors import StateError
-from state_engine.jobs.run_folder import RunFolder, list_runs
+from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, list_datasets
 from state_engine.plain import from_plain
 
@@ -38,40 +38,17 @@ GENE = "A gene"
 # What was made
 
 
-def embed_runs() -> dict[str, str]:
-    """Ids and titles of embeddings that are done, newest first."""
-    infos = list_runs(session.settings())
-    return {i.id: i.manifest.title for i in infos if i.manifest and i.manifest.kind == "embed" and i.state == "done"}
-
-
 def chosen_run(entry: DataEntry | None) -> RunFolder | None:
-    """The run in the address; without one, the newest that is of the chosen data set or made it."""
-    if session.chosen(CHOICE):
-        try:
-            run = RunFolder.open(session.settings(), session.chosen(CHOICE))
-            return run if run.manifest.kind == "embed" else None
-        except StateError:
-            session.choose(CHOICE, "")
-    if entry is None:
-        return None
-    for identity in embed_runs():
-        run = RunFolder.open(session.settings(), identity)
+    """Return the run in the address; without one, the newest that embedded the chosen data set or made it."""
+    chosen = session.chosen_run(CHOICE)
+    if chosen is not None or entry is None:
+        return chosen
+    for info in runs_for(CHOICE, ("done",)).values():
+        run = RunFolder(info.path)
         made = embedding_of(run)
-        if made is not None and (made.data == entry.id or from_plain(EmbedJob, run.request).request.data == entry.path):
+        if made is not None and (made.data == entry.id or run.request_as(EmbedJob).request.data == entry.path):
             return run
     return None
-
-
-def another_run(run: RunFolder) -> None:
-    """Where there are several embeddings: which one is shown."""
-    done = embed_runs()
-    if len(done) < 2 or run.id not in done:
-        return
-    ids = list(done)
-    picked = st.selectbox("Embedding", ids, index=ids.index(run.id), format_func=lambda i: done[i], key=f"embedding_{run.id}")
-    if picked != run.id:
-        session.choose(CHOICE, picked)
-        st.rerun()
 
 
 def embedding_of(run: RunFolder) -> Embedding | None:
@@ -90,7 +67,7 @@ def open_made(made: Embedding, run: RunFolder) -> Dataset | None:
     if not Path(made.path).exists():
         st.warning("**The embedded data set was deleted.** Embed the cells again to see them.", icon=":material/delete:")
         return None
-    choices = from_plain(EmbedJob, run.request).request.choices
+    choices = run.request_as(EmbedJob).request.choices
     return _opened(made.path, stamp(Path(made.path)), choices)
 
 

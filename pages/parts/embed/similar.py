@@ -14,14 +14,13 @@ from pages.parts import umap as umapchart
 from pages.parts.embed.map import colours_of, label_codes, over
 from pages.parts.figures import show_figure
 from pages.parts.format import plural
+from pages.parts.jobs import derived_run
 from pages.parts.result import stamp
 from state_engine.analysis.projection import load
 from state_engine.data.dataset import Dataset
 from state_engine.embedding.jobs import MOST_ASKED, Embedding, EmbedJob, Pick, SimilarJob, reference_folder
-from state_engine.errors import StateError
 from state_engine.jobs import local
-from state_engine.jobs.run_folder import RunFolder, RunInfo, list_runs
-from state_engine.plain import from_plain, to_plain
+from state_engine.jobs.run_folder import RunFolder
 from state_engine.search import query as search
 
 ALL, LABEL, LASSO = "All cells", "By label", "Selected on the map"
@@ -37,11 +36,10 @@ def similar_cells(run: RunFolder, made: Embedding, data: Dataset) -> None:
         return
     _reference(stored)
     _question(run, made, data, stored)
-    info = latest(made, "similar")
-    if info is None:
+    asked = derived_run(run, SimilarJob)
+    if asked is None:
         st.caption("Pick cells above to see which reference cells are most like them, and which labels those carry.")
         return
-    asked = RunFolder(info.path)
     if over(asked, "similar_job"):
         _answer(asked, data)
 
@@ -106,9 +104,9 @@ def _question(run: RunFolder, made: Embedding, data: Dataset, stored: search.Tab
         icon=":material/search:",
         disabled=not n,
     ):
-        choices = from_plain(EmbedJob, run.request).request.choices
+        choices = run.request_as(EmbedJob).request.choices
         job = SimilarJob(made.path, made.key, pick or Pick(), int(k), bool(only and others), choices)
-        local.submit(session.settings(), "similar", to_plain(job), f"Cells like {job.pick.words}")
+        local.submit(session.settings(), job, f"Cells like {job.pick.words}", parent=run.id)
         st.rerun()
     if n == MOST_ASKED:
         st.caption(f"Of more cells, a random sample of {MOST_ASKED:,} is asked about (seed 0).")
@@ -129,22 +127,8 @@ def _by_lasso(run: RunFolder, polygon: np.ndarray | None) -> Pick | None:
     return Pick(rows=tuple(rows.tolist()), words=f"{plural(len(rows), 'cell')} selected on the map") if len(rows) else None
 
 
-def latest(made: Embedding, kind: str) -> RunInfo | None:
-    """The newest question of a kind about this embedding that was not cancelled."""
-    for info in list_runs(session.settings()):
-        if info.manifest is None or info.manifest.kind != kind or info.state == "cancelled":
-            continue
-        try:
-            request = RunFolder(info.path).request
-        except StateError:
-            continue
-        if request.get("data", request.get("request", {}).get("data")) == made.path:
-            return info
-    return None
-
-
 def _answer(asked: RunFolder, data: Dataset) -> None:
-    job = from_plain(SimilarJob, asked.request)
+    job = asked.request_as(SimilarJob)
     found = _found(str(asked.file("similar.csv")), stamp(asked.file("similar.csv")))
     where = "other data sets" if job.others_only else "all reference cells"
     st.markdown(f"#### What are these cells like? :gray[{job.pick.words}]")

@@ -7,55 +7,14 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from pages.parts import session
 from pages.parts.evaluate.conditions import arrow, conditions, genes, title
-from pages.parts.evaluate.form import CHOICE
 from pages.parts.format import plural
 from pages.parts.jobs import job_panel
 from pages.parts.result import stamp
-from pages.parts.train.run import distinct
 from state_engine import keys
-from state_engine.errors import StateError
 from state_engine.evaluation.report import EVALUATION, METRICS, SUMMARY, EvaluatedMethod, Evaluation, provenance, read_evaluation
 from state_engine.evaluation.verdict import Statement
-from state_engine.jobs.run_folder import RunFolder, list_runs
-from state_engine.library.allowed import EVALUATE, TEST
-
-# ---- which evaluation ----
-
-
-def chosen_evaluation() -> RunFolder | None:
-    """The evaluation in the address."""
-    if not session.chosen(CHOICE):
-        return None
-    try:
-        run = RunFolder.open(session.settings(), session.chosen(CHOICE))
-    except StateError:
-        run = None
-    if run is None or run.manifest.kind not in (EVALUATE, TEST):
-        session.choose(CHOICE, "")
-        return None
-    return run
-
-
-def another_evaluation(run: RunFolder | None) -> None:
-    """Earlier evaluations, where there are some others."""
-    found = [i.manifest for i in list_runs(session.settings()) if i.manifest and i.manifest.kind in (EVALUATE, TEST)]
-    known = distinct({m.id: f"{m.title} · {m.created[:16].replace('T', ' ')}" for m in found})
-    if not known or (run is not None and set(known) == {run.id}):
-        return
-    ids = list(known)
-    picked = st.selectbox(
-        "Earlier evaluations",
-        ids,
-        index=ids.index(run.id) if run is not None and run.id in ids else None,
-        format_func=lambda i: known[i],
-        placeholder="Choose one to look at it again",
-        key=f"evaluation_pick_{run.id if run is not None else ''}",
-    )
-    if picked and picked != (run.id if run is not None else ""):
-        session.choose(CHOICE, picked)
-        st.rerun()
+from state_engine.jobs.run_folder import RunFolder
 
 
 @st.cache_data(max_entries=32, show_spinner=False)

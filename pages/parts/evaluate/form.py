@@ -10,8 +10,8 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.format import plural
+from pages.parts.picker import pick_run, run_words, runs_for
 from pages.parts.result import open_run
-from pages.parts.train.run import training_runs
 from state_engine import keys
 from state_engine.analysis import stored
 from state_engine.challenge.rehearsal import Seen, seen
@@ -22,11 +22,9 @@ from state_engine.evaluation.held_out_request import HeldOutRequest, split_of_ca
 from state_engine.evaluation.profiles import profiles
 from state_engine.evaluation.request import EvaluationRequest, PredictedFile, ToCounts
 from state_engine.jobs import local
-from state_engine.jobs.run_folder import RunFolder, list_runs
+from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.train_job import training_folder
-from state_engine.library.allowed import EVALUATE, TEST
 from state_engine.library.datasets import DEMO_ID, DataEntry, get_dataset, list_datasets, receive_upload
-from state_engine.plain import from_plain, to_plain
 from state_engine.prediction.request import PredictionRequest
 
 CHOICE = "evaluation"
@@ -62,11 +60,11 @@ def evaluate_demo(key: str = "evaluate_demo", primary: bool = False) -> None:
         path = Path(entry.path).parent / "model"
         split = split_of_card(read_card(path), session.understand(entry))
         request = HeldOutRequest(model=str(path), split=split, choices=entry.choices)
-        _start(TEST, to_plain(request), DEMO_TITLE)
+        _start(request, DEMO_TITLE)
 
 
-def _start(kind: str, request: dict[str, object], title: str) -> None:
-    _, run_id = local.submit(session.settings(), kind, request, title)
+def _start(request: EvaluationRequest | HeldOutRequest, title: str) -> None:
+    _, run_id = local.submit(session.settings(), request, title)
     session.choose(CHOICE, run_id)
     st.rerun()
 
@@ -110,8 +108,7 @@ def _log1p_metrics(key: str) -> str:
 
 
 def _done_trainings() -> dict[str, str]:
-    done = {i.id for i in list_runs(session.settings()) if i.state == "done"}
-    return {i: words for i, words in training_runs().items() if i in done}
+    return run_words(runs_for("training", ("done",)))
 
 
 def _training() -> None:
@@ -127,15 +124,7 @@ def _training() -> None:
     st.caption(
         "The held-out cells of its split are predicted from the control cells of their own contexts, and compared with the measured ones."
     )
-    ids = list(known)
-    current = session.chosen("training")
-    picked = st.selectbox(
-        "Training",
-        ids,
-        index=ids.index(current) if current in ids else 0,
-        format_func=lambda i: known[i],
-        key="evaluate_training",
-    )
+    picked = pick_run(known, "training", "Training", "evaluate_training")
     left, right = st.columns(2)
     with left:
         profile = _log1p_metrics("training_profile")
@@ -154,7 +143,7 @@ def _training() -> None:
             request = HeldOutRequest(
                 run=str(training_folder(run)), part=part, seeds=tuple(range(42, 42 + seeds)), profile=profile
             )
-            _start(TEST, to_plain(request), f"{run.manifest.title} on its held-out cells")
+            _start(request, f"{run.manifest.title} on its held-out cells")
         evaluate_demo()
 
 
@@ -173,18 +162,16 @@ def _measured(path: str, written: int) -> int:
 def predictions() -> dict[str, str]:
     """Ids of finished predictions with measured cells, newest first, and what tells them apart."""
     found = {}
-    for info in list_runs(session.settings())[:100]:
-        if info.manifest is None or info.manifest.kind != "predict" or info.state != "done":
-            continue
+    done = runs_for("run", ("done",))
+    words = run_words(done)
+    for info in list(done.values())[:100]:
         result = info.path / "result.h5ad"
         try:
             n = _measured(str(info.path), result.stat().st_mtime_ns) if result.exists() else 0
         except StateError:
             continue
         if n:
-            found[info.id] = (
-                f"{info.manifest.title} · {info.manifest.created[:16].replace('T', ' ')} · {plural(n, 'measured condition')}"
-            )
+            found[info.id] = f"{words[info.id]} · {plural(n, 'measured condition')}"
     return found
 
 
@@ -201,23 +188,19 @@ def _prediction() -> None:
     st.caption(
         "Predicted cells are compared with the measured cells of the same data set; baselines are made of everything that it measured."
     )
-    ids = list(known)
-    current = session.chosen("run")
-    picked = st.selectbox(
-        "Prediction", ids, index=ids.index(current) if current in ids else 0, format_func=lambda i: known[i], key="evaluate_run"
-    )
+    picked = pick_run(known, "run", "Prediction", "evaluate_run")
     profile = _log1p_metrics("prediction_profile")
     with st.container(horizontal=True):
         if st.button("Evaluate the prediction", type="primary", key="evaluate_start_run", icon=":material/fact_check:"):
             run = RunFolder.open(session.settings(), picked)
-            _start(EVALUATE, to_plain(request_of(run, profile)), run.manifest.title)
+            _start(request_of(run, profile), run.manifest.title)
         evaluate_demo()
 
 
 def request_of(run: RunFolder, profile: str = "minimal") -> EvaluationRequest:
     """The evaluation of a finished prediction against the measured cells that its result holds."""
     result, path = open_run(run), str(run.result)
-    files = [PredictedFile(path, "corrected" if from_plain(PredictionRequest, run.request).method == "model" else "prediction")]
+    files = [PredictedFile(path, "corrected" if run.request_as(PredictionRequest).method == "model" else "prediction")]
     files += [PredictedFile(path, "raw", f"layers/{keys.RAW_LAYER}")] if result.has_raw else []
     files += [PredictedFile(path, "calibrated", f"layers/{keys.CALIBRATED_LAYER}")] if result.has_calibrated else []
     known = _seen(run, tuple(result.conditions()))
@@ -240,7 +223,7 @@ def request_of(run: RunFolder, profile: str = "minimal") -> EvaluationRequest:
 
 def _seen(run: RunFolder, conditions: tuple[tuple[str, str], ...]) -> Seen | None:
     """What the conditions are to the model, going by its card; None without a model, or when its card is gone."""
-    asked = from_plain(PredictionRequest, run.request)
+    asked = run.request_as(PredictionRequest)
     try:
         card = read_card(Path(asked.model))
     except StateError:
@@ -299,7 +282,7 @@ def _files() -> None:
                 common_genes=common,
                 to_counts=asked.to_counts,
             )
-            _start(EVALUATE, to_plain(request), f"{predicted.name} against {real.name}")
+            _start(request, f"{predicted.name} against {real.name}")
         evaluate_demo()
 
 

@@ -20,7 +20,7 @@ from pages.parts.format import plural
 from pages.parts.genes import charts as genechart
 from pages.parts.genes.charts import CellGroup
 from pages.parts.genes.sets import FDR, find_genes
-from pages.parts.jobs import job_panel
+from pages.parts.jobs import derived_run, job_of, job_panel
 from pages.parts.palette import KIND
 from pages.parts.result import open_run, stamp
 from pages.parts.widgets import go
@@ -28,6 +28,7 @@ from state_engine import keys
 from state_engine.analysis import differential as de
 from state_engine.analysis import stored
 from state_engine.jobs import local
+from state_engine.jobs.requests import DifferentialRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import JobStore
 from state_engine.prediction.result import Layer, Result
@@ -133,8 +134,8 @@ def table_of(run: RunFolder, question: Question) -> pd.DataFrame | None:
     """The table of all genes; while it is not there, the job that makes it, and None."""
     path = de.table_path(run.path, **asdict(question))
     if not path.exists() or not _compared(run, question):
-        request = {"run": run.id} | asdict(question)
-        if not _made(request, f"Comparing genes: {question.perturbation} in {question.context}") or not path.exists():
+        request = DifferentialRequest(run.id, **asdict(question))
+        if not _made(run, request, f"Comparing genes: {question.perturbation} in {question.context}") or not path.exists():
             return None
     return read_table(str(path), stamp(path))
 
@@ -144,18 +145,18 @@ def _compared(run: RunFolder, question: Question) -> bool:
     return not stored.is_measured(open_run(run), *condition) or stored.comparison_path(run.path, *condition).exists()
 
 
-def _made(request: dict[str, str], title: str) -> bool:
+def _made(run: RunFolder, request: DifferentialRequest, title: str) -> bool:
     """Starts the job for a question once, shows it, and says whether it ended well."""
     started = st.session_state.setdefault("de_jobs", {})
-    name = "|".join(request.values())
-    if name not in started:
-        started[name] = _running(request) or local.submit(session.settings(), "differential", request, title)[1]
-        _wait_a_little(started[name])
-    if job_panel(started[name], title=title, key="de_job"):
+    if request not in started:
+        waiting = derived_run(run, request, active=True)
+        started[request] = waiting.id if waiting else local.submit(session.settings(), request, title, parent=run.id)[1]
+        _wait_a_little(started[request])
+    if job_panel(started[request], title=title, key="de_job"):
         return True
-    job = JobStore(session.settings().database).for_run(started[name])
+    job = job_of(started[request])
     if job is not None and not job.active and st.button("Try again", key="de_again"):
-        del started[name]
+        del started[request]
         st.rerun()
     return False
 
@@ -169,12 +170,6 @@ def _wait_a_little(run_id: str) -> None:
             if job is None or not job.active:
                 return
             time.sleep(0.1)
-
-
-def _running(request: dict[str, str]) -> str:
-    """The run of a job with the same question that waits or runs, as after a reload; empty when there is none."""
-    jobs = JobStore(session.settings().database).list(states=("queued", "running"))
-    return next((job.run_id for job in jobs if job.kind == "differential" and job.request == request), "")
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

@@ -21,11 +21,12 @@ from state_engine.config import Settings
 from state_engine.data.dataset import Dataset
 from state_engine.errors import StateError, listed
 from state_engine.jobs import local
+from state_engine.jobs.requests import ConvertRequest, DownloadRequest, ModesCompared, ModesRequest
 from state_engine.library import hub
+from state_engine.library.allowed import readable
 from state_engine.library.datasets import DataEntry
-from state_engine.library.models import Entry, allowed, export_zip, import_directory, import_zip, remove
+from state_engine.library.models import Entry, export_zip, import_directory, import_zip, remove
 from state_engine.library.published import PUBLISHED
-from state_engine.plain import to_plain
 from state_engine.prediction.compatibility import check_compatibility
 from state_engine.prediction.request import PredictionRequest
 
@@ -141,7 +142,7 @@ def _from_folder(settings: Settings) -> None:
     checkpoint = _checkpoint(_checkpoints_at(text, settings), "folder_checkpoint") if text else None
     if not (st.button("Import", key="import_folder", disabled=not text) and text):
         return
-    path = allowed(Path(text), settings)
+    path = readable(text, settings)
     if import_embedding(path, settings):
         st.rerun()
     found = what_is(path)
@@ -151,7 +152,7 @@ def _from_folder(settings: Settings) -> None:
     elif found.kind == "arc":
         chosen = path / checkpoint if checkpoint else path
         name = run_of(path)[0].name
-        _, run = local.submit(settings, "convert", {"path": str(chosen), "name": name}, f"Convert {name}")
+        _, run = local.submit(settings, ConvertRequest(str(chosen), name), f"Convert {name}")
         st.session_state["model_job"] = run
         st.rerun()
     else:
@@ -163,7 +164,7 @@ def _from_folder(settings: Settings) -> None:
 def _checkpoints_at(text: str, settings: Settings) -> tuple[str, ...]:
     """Return the checkpoints of a run directory; none of what may not be read or is something else, which the import reports."""
     try:
-        path = allowed(Path(text), settings)
+        path = readable(text, settings)
     except StateError:
         return ()
     return what_is(path).checkpoints
@@ -223,9 +224,8 @@ def _from_hub(settings: Settings) -> None:
             st.markdown(facts.limits)
     accepted = st.checkbox("I accept this licence. Arc Institute's weights may not be used commercially.", key="hub_accept")
     if st.button("Download", key="hub_download", type="primary", disabled=not accepted):
-        request = {"repo": repo, "revision": facts.commit, "subfolder": folder, "accept_licence": accepted}
-        request["checkpoint"] = checkpoint or ""
-        _, run = local.submit(settings, "download", request, f"Download {repo}")
+        request = DownloadRequest(repo, facts.commit, folder, accepted, checkpoint or "")
+        _, run = local.submit(settings, request, f"Download {repo}")
         st.session_state["model_job"] = run
         del st.session_state["hub_facts"]
         st.rerun()
@@ -246,21 +246,19 @@ def attention_question(data: Dataset, entry: DataEntry, model: Entry) -> None:
         )
         key = f"modes_{card.id}_{entry.id}"
         if st.button("Measure it", key="measure_modes"):
-            asked = PredictionRequest(entry.path, str(model.path), perturbations, contexts, choices=entry.choices)
-            st.session_state[key] = local.submit(
-                session.settings(), "attention_check", to_plain(asked), f"Attention modes of {card.name}"
-            )[1]
+            asked = ModesRequest(PredictionRequest(entry.path, str(model.path), perturbations, contexts, choices=entry.choices))
+            st.session_state[key] = local.submit(session.settings(), asked, f"Attention modes of {card.name}")[1]
             st.rerun()
         run_id = str(st.session_state.get(key, ""))
         if run_id and job_panel(run_id, title="Comparing attention modes", key="modes_job"):
             job = job_of(run_id)
-            scores = job.summary.get("modes", []) if job else []
+            scores = job.summary_as(ModesCompared).modes if job else ()
             frame = pd.DataFrame(
                 {
-                    "Attention": [s["mode"] for s in scores],
-                    "Pearson r of effects": [f"{s['pearson']:.3f}" for s in scores],
-                    "MAE (log1p)": [f"{s['mae']:.4f}" for s in scores],
-                    "Conditions": [s["conditions"] for s in scores],
+                    "Attention": [s.mode for s in scores],
+                    "Pearson r of effects": [f"{s.pearson:.3f}" for s in scores],
+                    "MAE (log1p)": [f"{s.mae:.4f}" for s in scores],
+                    "Conditions": [s.conditions for s in scores],
                 }
             )
             st.dataframe(frame, hide_index=True, key="modes_table")

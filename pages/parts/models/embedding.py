@@ -13,6 +13,7 @@ from state_engine.checkpoints.embedding_card import EmbeddingCard
 from state_engine.checkpoints.recognise import embedding_kind
 from state_engine.config import Settings
 from state_engine.jobs import local
+from state_engine.jobs.requests import ConvertEmbeddingRequest
 from state_engine.library.embedding_models import (
     EmbeddingEntry,
     import_embedding_directory,
@@ -106,6 +107,6 @@ def import_embedding(path: Path, settings: Settings) -> bool:
         entry = import_embedding_directory(path, settings)
         st.session_state[SHOWN] = entry.card.id if entry.card else ""
     elif kind == "arc":
-        _, run = local.submit(settings, "convert_se", {"path": str(path), "name": path.stem}, f"Convert {path.name}")
+        _, run = local.submit(settings, ConvertEmbeddingRequest(str(path), path.stem), f"Convert {path.name}")
         st.session_state["model_job"] = run
     return bool(kind)

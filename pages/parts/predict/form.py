@@ -9,17 +9,16 @@ import streamlit as st
 from pages.parts import session
 from pages.parts.format import duration, plural, size
 from pages.parts.jobs import job_panel
-from pages.parts.widgets import go, show_error
+from pages.parts.widgets import go
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
 from state_engine.device import DEVICE_NAMES, PRECISIONS
 from state_engine.effects.store import has_effects
-from state_engine.errors import StateError, listed
+from state_engine.errors import listed
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
 from state_engine.library.models import Entry
-from state_engine.plain import from_plain, to_plain
 from state_engine.prediction.request import Method, PredictionRequest, estimate
 
 MOST_SHOWN = 5000
@@ -190,7 +189,7 @@ def submit(request: PredictionRequest, entry: DataEntry, model: Entry) -> None:
     """Starts the job and puts its run into the address."""
     name = listed(list(request.perturbations), 2)
     title = f"{name} in {listed(list(request.contexts), 2)}" + (f" · {request.method}" if request.method != "model" else "")
-    _, run_id = local.submit(session.settings(), "predict", to_plain(request), title)
+    _, run_id = local.submit(session.settings(), request, title)
     session.choose("run", run_id)
     st.rerun()
 
@@ -201,7 +200,7 @@ def show_run(run: RunFolder) -> None:
         done = job_panel(run.id, title=run.manifest.title, key="predict_job")
         if not done or run.state != "done":
             return
-        request = from_plain(PredictionRequest, run.request)
+        request = run.request_as(PredictionRequest)
         st.success(
             f"**{run.manifest.title}** is done: {plural(len(request.perturbations) * len(request.contexts), 'condition')}, "
             f"{request.cells:,} cells each, in {duration(run.manifest.elapsed or 0)} on {run.manifest.device}.",
@@ -219,12 +218,3 @@ def show_run(run: RunFolder) -> None:
         with st.expander("How to make this again"):
             st.code(run.manifest.command, language="bash", wrap_lines=True)
     st.divider()
-
-
-def run_request(run: RunFolder) -> PredictionRequest | None:
-    """What a run asked for; None when it is not a prediction, or cannot be read any more."""
-    try:
-        return from_plain(PredictionRequest, run.request)
-    except StateError as error:
-        show_error(error)
-        return None

@@ -9,8 +9,11 @@ from pages.parts.format import age, duration, size, state_words
 from pages.parts.widgets import errors_shown, go
 from state_engine.files import size_on_disk
 from state_engine.jobs import local
-from state_engine.jobs.run_folder import RunFolder, RunInfo
+from state_engine.jobs.kinds import KINDS
+from state_engine.jobs.run_folder import RunFolder, RunInfo, derived_runs, list_runs
 from state_engine.jobs.store import JobStore
+
+TABS = {"submission": "Challenge file", "scoring": "Score"}  # the tab of Submit that shows a choice
 
 
 @st.fragment(run_every=2.0)
@@ -34,8 +37,14 @@ def queue() -> None:
                 st.rerun()
 
 
+def listed_runs() -> list[RunInfo]:
+    """Return the runs that Runs lists, newest first: damaged ones too, derived ones not."""
+    infos = list_runs(session.settings())
+    return [i for i in infos if i.manifest is None or (kind := KINDS.get(i.manifest.kind)) is None or kind.listed]
+
+
 def run_card(info: RunInfo) -> None:
-    """One run: what, when, state, and what can be done with it."""
+    """Draw one run: what, when, state, and what can be done with it."""
     with st.container(border=True, key=f"run_{info.id}"):
         manifest = info.manifest
         if manifest is None:
@@ -49,28 +58,10 @@ def run_card(info: RunInfo) -> None:
             if manifest.error:
                 st.caption(manifest.error)
         with st.container(horizontal=True):
-            if manifest is not None and manifest.kind == "predict":
-                label = "Look at it" if info.state == "done" else "Open"
-                if st.button(label, key=f"open_{info.id}"):
-                    session.choose("run", info.id)
-                    go("explore" if info.state == "done" else "predict")
-            if manifest is not None and manifest.kind == "embed" and st.button("Open", key=f"open_{info.id}"):
-                session.choose("embedding", info.id)
-                go("embed")
-            if manifest is not None and manifest.kind == "train" and st.button("Open", key=f"open_{info.id}"):
-                session.choose("training", info.id)
-                go("train")
-            if manifest is not None and manifest.kind in ("evaluate", "test") and st.button("Open", key=f"open_{info.id}"):
-                session.choose("evaluation", info.id)
-                go("evaluate")
-            if manifest is not None and manifest.kind == "submit" and st.button("Open", key=f"open_{info.id}"):
-                st.session_state["submission"], st.session_state["submit_tab"] = info.id, "Challenge file"
-                go("submit")
+            open_button(info, f"open_{info.id}")
             if st.button("Delete", key=f"delete_{info.id}", type="tertiary"):
                 with errors_shown():
-                    RunFolder(info.path).delete()
-                    if session.chosen("run") == info.id:
-                        session.choose("run", "")
+                    _delete(info)
                     st.rerun()
         if manifest is not None:
             with st.expander("Details"):
@@ -79,3 +70,30 @@ def run_card(info: RunInfo) -> None:
                     {"request": RunFolder(info.path).request, "versions": manifest.versions, "device": manifest.device},
                     expanded=False,
                 )
+
+
+def open_button(info: RunInfo, key: str, tertiary: bool = False) -> None:
+    """Draw the button that leads to the page of a run; none for a kind without one."""
+    kind = KINDS.get(info.manifest.kind) if info.manifest is not None else None
+    if kind is None or not kind.page:
+        return
+    answered = info.state == "done" and kind.answer
+    label = "Look at it" if answered or tertiary else "Open"
+    if st.button(label, key=key, type="tertiary" if tertiary else "secondary"):
+        session.choose(kind.choice, info.id)
+        if kind.choice in TABS:
+            st.session_state["submit_tab"] = TABS[kind.choice]
+        go(kind.answer if answered else kind.page)
+
+
+def _delete(info: RunInfo) -> None:
+    """Delete a run, and what is derived from it: those runs are not listed, so that nobody else could."""
+    store = JobStore(session.settings().database)
+    for job in store.list(states=("queued", "running"), parent=info.id):
+        local.cancel(session.settings(), job.id)
+    RunFolder(info.path).delete()
+    for derived in derived_runs(session.settings(), info.id):
+        RunFolder(derived.path).delete()
+    for choice in session.THREAD:
+        if session.chosen(choice) == info.id:
+            session.choose(choice, "")

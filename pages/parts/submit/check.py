@@ -18,17 +18,15 @@ from state_engine.challenge import submit as submission
 from state_engine.challenge.findings import REPAIRS, Finding, Report
 from state_engine.challenge.spec import Rules, load_rules
 from state_engine.challenge.submit import SubmissionRequest
-from state_engine.errors import StateError
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.plain import from_plain, to_plain
 
 _SEVERITY = {"error": "blocking", "warning": "warning", "note": "ok"}
 
 
 def challenge_file(run: RunFolder | None) -> None:
     """The whole part: what is asked for, the form, and the report of the last check."""
-    earlier = _earlier()
+    earlier = session.chosen_run("submission")
     before = _asked(earlier)
     rules = pick_challenge(before.challenge if before else "", "submit_challenge")
     if before is not None and before.challenge != rules.name:
@@ -57,35 +55,18 @@ def challenge_file(run: RunFolder | None) -> None:
 
 def _start(request: SubmissionRequest) -> None:
     verb = "Challenge file" if request.write else "Check"
-    _, run_id = local.submit(session.settings(), "submit", to_plain(request), f"{verb}: {load_rules(request.challenge).title}")
+    _, run_id = local.submit(session.settings(), request, f"{verb}: {load_rules(request.challenge).title}")
     st.session_state["submit_repairs"] = request.repairs
-    st.session_state["submission"] = run_id
-    st.query_params["submission"] = run_id
+    session.choose("submission", run_id)
     st.rerun()
 
 
-def _earlier() -> RunFolder | None:
-    """The last check or file of this session, or the one in the address."""
-    run_id = str(st.session_state.get("submission") or st.query_params.get("submission", ""))
-    if not run_id:
-        return None
-    try:
-        run = RunFolder.open(session.settings(), run_id)
-        if run.manifest.kind != "submit":
-            return None
-    except StateError:
-        st.session_state["submission"] = ""
-        return None
-    st.session_state["submission"] = st.query_params["submission"] = run_id
-    return run
-
-
 def _asked(run: RunFolder | None) -> SubmissionRequest | None:
-    return from_plain(SubmissionRequest, run.request) if run is not None else None
+    return run.request_as(SubmissionRequest) if run is not None else None
 
 
 def _report(run: RunFolder, wanted: SubmissionRequest | None) -> None:
-    asked = from_plain(SubmissionRequest, run.request)
+    asked = run.request_as(SubmissionRequest)
     rules = load_rules(asked.challenge)
     title = "Writing and verifying the file" if asked.write else "Checking the cells"
     if not job_panel(run.id, title=title, key="submit_job"):

@@ -9,13 +9,13 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.format import duration, plural, size
-from pages.parts.jobs import job_panel
+from pages.parts.jobs import derived_run, job_panel
 from pages.parts.result import open_run
 from state_engine import keys
 from state_engine.analysis import export
 from state_engine.jobs import local
+from state_engine.jobs.requests import TablesRequest
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.jobs.store import JobStore
 from state_engine.prediction.result import Result
 
 MOST_BYTES = 500_000_000
@@ -88,21 +88,16 @@ def _tables(run: RunFolder) -> None:
     if path.exists():
         file_button(path, "Tables", f"{run.id}-tables.zip", "tables_zip", "application/zip")
         return
-    job_run = st.session_state.get(f"tables_{run.id}") or _running(run)
-    if job_run:
-        if not job_panel(job_run, title="Making the tables", key="tables_job"):
+    request = TablesRequest(run.id)
+    asked = derived_run(run, request)
+    if asked is not None:
+        if not job_panel(asked.id, title="Making the tables", key="tables_job") and asked.active:
             return
         if path.exists():
             st.rerun()
     if st.button("Make the tables", key="make_tables", icon=":material/table_view:"):
-        _, started = local.submit(session.settings(), "tables", {"run": run.id}, f"Tables of {run.manifest.title}")
-        st.session_state[f"tables_{run.id}"] = started
+        local.submit(session.settings(), request, f"Tables of {run.manifest.title}", parent=run.id)
         st.rerun()
-
-
-def _running(run: RunFolder) -> str:
-    jobs = JobStore(session.settings().database).list(states=("queued", "running"))
-    return next((job.run_id for job in jobs if job.kind == "tables" and job.request == {"run": run.id}), "")
 
 
 def _record(run: RunFolder) -> None:

@@ -18,12 +18,10 @@ from state_engine.challenge.scores import SCORES, TABLE, ContextScores, Scores, 
 from state_engine.challenge.spec import Rules
 from state_engine.challenge.submit import SubmissionRequest
 from state_engine.data.dataset import Dataset
-from state_engine.errors import StateError
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, get_dataset, list_datasets, receive_upload
 from state_engine.metrics.profile import Fdr
-from state_engine.plain import from_plain, to_plain
 from state_engine.prediction.request import PredictionRequest
 
 _SCORE, _REHEARSE = "A submission", "A rehearsal"
@@ -35,7 +33,7 @@ _FDR: dict[Fdr, str] = {
 
 def score_tab(run: RunFolder | None) -> None:
     """The whole part: what to score, and the scores of the last time."""
-    earlier = _earlier()
+    earlier = session.chosen_run("scoring")
     start = _REHEARSE if earlier is not None and earlier.manifest.kind == "rehearse" else _SCORE
     what = st.segmented_control(
         "What to score", (_SCORE, _REHEARSE), default=start, key="score_what", label_visibility="collapsed", required=True
@@ -77,17 +75,13 @@ def _score_form(run: RunFolder | None) -> None:
         request = ScoreRequest(asked, truth.path, truth.choices, fdr=fdr)
         if training is not None:
             request = ScoreRequest(asked, truth.path, truth.choices, training.path, training.choices, fdr)
-        _start("score", to_plain(request), f"Scores: {source.name} ({rules.title})")
+        _start(request, f"Scores: {source.name} ({rules.title})")
 
 
 def _archives() -> list[Source]:
     """The challenge file of this session, when one was written."""
-    run_id = str(st.session_state.get("submission") or st.query_params.get("submission", ""))
-    try:
-        run = RunFolder.open(session.settings(), run_id) if run_id else None
-        path = run.file(submission.ARCHIVE) if run else None
-    except StateError:
-        return []
+    run = session.chosen_run("submission")
+    path = run.file(submission.ARCHIVE) if run else None
     return [Source("The challenge file", str(path), False)] if path is not None and path.exists() else []
 
 
@@ -161,7 +155,7 @@ def _rehearsal_form() -> None:
     if st.button("Rehearse", type="primary", key="rehearse", icon=":material/theater_comedy:", disabled=not contexts):
         prediction = PredictionRequest(entry.path, str(model.path), (), tuple(contexts), cells=cells, choices=entry.choices)
         request = RehearsalRequest(rules.name, prediction, share / 100, seed)
-        _start("rehearse", to_plain(request), f"Rehearsal: {model.card.name} ({rules.title})")
+        _start(request, f"Rehearsal: {model.card.name} ({rules.title})")
 
 
 def _usual_cells(data: Dataset, contexts: list[str]) -> int:
@@ -174,23 +168,10 @@ def _usual_cells(data: Dataset, contexts: list[str]) -> int:
 # ---- the scores ----
 
 
-def _start(kind: str, request: dict[str, object], title: str) -> None:
-    _, run_id = local.submit(session.settings(), kind, request, title)
-    st.session_state["scoring"] = st.query_params["scoring"] = run_id
+def _start(request: ScoreRequest | RehearsalRequest, title: str) -> None:
+    _, run_id = local.submit(session.settings(), request, title)
+    session.choose("scoring", run_id)
     st.rerun()
-
-
-def _earlier() -> RunFolder | None:
-    run_id = str(st.session_state.get("scoring") or st.query_params.get("scoring", ""))
-    try:
-        run = RunFolder.open(session.settings(), run_id) if run_id else None
-    except StateError:
-        run = None
-    if run is None or run.manifest.kind not in ("score", "rehearse"):
-        st.session_state["scoring"] = ""
-        return None
-    st.session_state["scoring"] = st.query_params["scoring"] = run_id
-    return run
 
 
 def _shown(run: RunFolder) -> None:
@@ -223,7 +204,7 @@ def _shown(run: RunFolder) -> None:
 def _name_of_source(run: RunFolder) -> str:
     if run.manifest.kind == "rehearse":
         return "the rehearsal"
-    asked = from_plain(ScoreRequest, run.request).submission
+    asked = run.request_as(ScoreRequest).submission
     return "the run" if asked.is_run else Path(asked.source).name
 
 

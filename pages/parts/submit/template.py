@@ -19,7 +19,6 @@ from state_engine.data.dataset import Dataset
 from state_engine.jobs import local
 from state_engine.library.datasets import DataEntry
 from state_engine.library.models import Entry
-from state_engine.plain import to_plain
 
 _SEVERITY = {"error": "blocking", "warning": "warning", "note": "ok"}
 _UNKNOWN: dict[Unknown, str] = {
@@ -81,7 +80,7 @@ def _plan(rules: Rules, entry: DataEntry, model: Entry) -> None:
 def _predict(plan: TemplatePlan, spec: ChallengeSpec, dataset: Dataset, counts: str) -> None:
     assert plan.prediction is not None
     title = f"{spec.rules.title}: {plural(len(plan.perturbations), 'perturbation')}"
-    _, run_id = local.submit(session.settings(), "predict", to_plain(plan.prediction), title)
+    _, run_id = local.submit(session.settings(), plan.prediction, title)
     if not counts:
         text = targets_text(plan, spec)
         counts = str(keep_list(session.settings(), "pert_counts.csv", text.encode()))

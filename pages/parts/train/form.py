@@ -10,7 +10,8 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.format import duration, plural, size
-from pages.parts.train.run import CHOICE, distinct
+from pages.parts.picker import distinct
+from pages.parts.train.run import CHOICE
 from pages.parts.train.split import applied, pick_plan, show_split
 from pages.parts.widgets import errors_shown
 from state_engine.data.dataset import Dataset

@@ -6,64 +6,21 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.format import duration
-from pages.parts.jobs import job_of
+from pages.parts.jobs import job_of, live_panel
 from pages.parts.model_scores import worth
 from pages.parts.navigation import names
 from pages.parts.train.curves import curves
 from pages.parts.widgets import go, show_error
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.store import read_card
-from state_engine.errors import ConfigError, JobError, StateError
-from state_engine.jobs import local
-from state_engine.jobs.run_folder import RunFolder, list_runs
+from state_engine.errors import ConfigError, JobError
+from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import Job, JobFailure
-from state_engine.jobs.train_job import KIND, TrainJob, command_of, job_request, resume, training_folder
+from state_engine.jobs.train_job import TrainJob, command_of, job_request, resume, training_folder
 from state_engine.library.models import list_models
 
 CHOICE = "training"
 MODEL = "model"
-
-
-def training_runs() -> dict[str, str]:
-    """Ids of trainings, newest first, and what tells them apart: name and time (UTC)."""
-    found = [i.manifest for i in list_runs(session.settings()) if i.manifest and i.manifest.kind == KIND]
-    return distinct({m.id: f"{m.title} · {m.created[:16].replace('T', ' ')}" for m in found})
-
-
-def distinct(words: dict[str, str]) -> dict[str, str]:
-    """Words for ids, with the end of the id where two would read the same: the browser tells options apart by their words."""
-    every = list(words.values())
-    return {i: f"{text} · {i[-6:]}" if every.count(text) > 1 else text for i, text in words.items()}
-
-
-def chosen_training() -> RunFolder | None:
-    """The training in the address."""
-    if not session.chosen(CHOICE):
-        return None
-    try:
-        run = RunFolder.open(session.settings(), session.chosen(CHOICE))
-    except StateError:
-        session.choose(CHOICE, "")
-        return None
-    return run if run.manifest.kind == KIND else None
-
-
-def another_training(run: RunFolder | None) -> None:
-    """Which training is shown, where there are some; or none, to begin another."""
-    known = training_runs()
-    if not known or (run is not None and set(known) == {run.id}):
-        return
-    ids = ["", *known]
-    picked = st.selectbox(
-        "Training",
-        ids,
-        index=ids.index(run.id) if run is not None and run.id in known else 0,
-        format_func=lambda i: known.get(i, "none: begin a new one"),
-        key=f"training_pick_{run.id if run is not None else ''}",
-    )
-    if picked != (run.id if run is not None else ""):
-        session.choose(CHOICE, picked)
-        st.rerun()
 
 
 def show_training(run: RunFolder) -> None:
@@ -71,7 +28,7 @@ def show_training(run: RunFolder) -> None:
     job = job_of(run.id)
     with st.container(key="training"):
         if job is not None and job.active:
-            _live(run.id)
+            _live(run)
             return
         st.subheader(run.manifest.title, anchor=False)
         if run.state == "done":
@@ -82,39 +39,21 @@ def show_training(run: RunFolder) -> None:
         _again(run)
 
 
-@st.fragment(run_every=1.5)
-def _live(run_id: str) -> None:
-    job = job_of(run_id)
-    if job is None or not job.active:
-        st.rerun()
-    if job.state == "queued":  # a worker that was killed keeps its lock for a moment: none could be started then
-        local.ensure_worker(session.settings())
-    run = RunFolder.open(session.settings(), run_id)
-    with st.container(border=True, key="training_panel"):
-        left, right = st.columns([5, 1], vertical_alignment="center")
-        left.markdown(f"**{run.manifest.title}** · {_state(job)}")
-        if right.button("Stop", key="training_stop", icon=":material/stop_circle:", help="What is trained so far is kept."):
-            with st.spinner("Stopping"):
-                local.cancel(session.settings(), job.id)
-            st.rerun()
-        st.progress(job.fraction, text=_stage(job))
-        st.caption("You can leave this page: the training goes on, and this address brings you back.")
-    if not curves(training_folder(run), "train"):
-        st.caption("The curves appear with the first step.")
+def _live(run: RunFolder) -> None:
+    def growing() -> None:
+        if not curves(training_folder(run), "train"):
+            st.caption("The curves appear with the first step.")
 
-
-def _state(job: Job) -> str:
-    if job.state == "queued":
-        return "waiting for the worker" if job.position <= 1 else f"waiting, {job.position - 1} before it"
-    if job.cancelling:
-        return "stopping"
-    left = f", about {duration(job.seconds_left)} left in this stage" if job.seconds_left is not None else ""
-    return f"running{left}"
-
-
-def _stage(job: Job) -> str:
-    counts = f" {job.done:,} of {job.total:,}" if job.total else ""
-    return f"{job.stage or 'Starting'}{counts}"
+    live_panel(
+        run.id,
+        run.manifest.title,
+        "training",
+        stop="Stop",
+        stop_help="What is trained so far is kept.",
+        leave="You can leave this page: the training goes on, and this address brings you back.",
+        below=growing,
+        every=1.5,
+    )
 
 
 def _stopped(run: RunFolder, job: Job | None) -> None:

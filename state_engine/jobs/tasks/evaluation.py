@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 from state_engine.checkpoints.load import load_model
 from state_engine.config import load_settings
@@ -16,41 +16,49 @@ from state_engine.evaluation.request import EvaluationRequest
 from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.train_job import check_places
-from state_engine.library.allowed import check_evaluation, check_held_out
+from state_engine.library.allowed import check_no_program, check_readable
 from state_engine.options import command
-from state_engine.plain import from_plain
 from state_engine.progress import OnProgress, Progress
 
 
-def evaluate(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
-    """An `EvaluationRequest`; tables and verdict are in the run folder."""
-    asked = from_plain(EvaluationRequest, request)
-    check_evaluation(asked, load_settings())
-    run.record(seed=asked.seed, command=command(asked, output="evaluation"))
-    return _summary(evaluation.evaluate(asked, run.path, on_progress), run)
+@dataclass(frozen=True)
+class Evaluated:
+    """How many conditions, genes and methods were compared."""
+
+    conditions: int
+    genes: int
+    methods: int
 
 
-def test(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
-    """A `HeldOutRequest`; both sides' cells, tables and verdict are in the run folder."""
-    asked, settings = from_plain(HeldOutRequest, request), load_settings()
-    check_held_out(asked, settings)
-    if asked.split:
-        check_places(parse_plan(asked.split), settings)
+def evaluate(request: EvaluationRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Evaluated:
+    """Evaluate files; tables and verdict are in the run folder."""
+    check_no_program(request.cell_eval)
+    check_readable(load_settings(), request.real, *(p.path for p in request.predicted), request.effects, request.features)
+    run.record(seed=request.seed, command=command(request, output="evaluation"))
+    return _evaluated(evaluation.evaluate(request, run.path, on_progress), run)
+
+
+def test(request: HeldOutRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Evaluated:
+    """Evaluate a model on its held-out cells; both sides' cells, tables and verdict are in the run folder."""
+    settings = load_settings()
+    check_readable(settings, request.run, request.model, request.features)
+    if request.split:
+        check_places(parse_plan(request.split), settings)
     on_progress(Progress("Loading the model"))
-    device = choose_device(asked.device)
-    loaded = load_model(asked.folder, device.kind, dtype_of(asked.precision))
+    device = choose_device(request.device)
+    loaded = load_model(request.folder, device.kind, dtype_of(request.precision))
     run.record(
-        seed=asked.seeds[0],
+        seed=request.seeds[0],
         model_hash=loaded.card.weights_hash,
         device=device.name,
-        precision=asked.precision,
-        command=command(asked, output="test"),
+        precision=request.precision,
+        command=command(request, output="test"),
     )
-    return _summary(held_out.evaluate_held_out(asked, run.path, on_progress, loaded), run)
+    return _evaluated(held_out.evaluate_held_out(request, run.path, on_progress, loaded), run)
 
 
-def _summary(made: Evaluation, run: RunFolder) -> dict[str, Any]:
-    for remark in (*made.verdict, *made.remarks):
+def _evaluated(found: Evaluation, run: RunFolder) -> Evaluated:
+    for remark in (*found.verdict, *found.remarks):
         run.log(remark)
-    run.record(settings={"profile": made.profile, "metrics": made.engine, "controls": made.control_source})
-    return {"conditions": len(made.conditions), "genes": made.n_genes, "methods": len(made.methods)}
+    run.record(settings={"profile": found.profile, "metrics": found.engine, "controls": found.control_source})
+    return Evaluated(len(found.conditions), found.n_genes, len(found.methods))

@@ -1,43 +1,134 @@
-"""What the worker does to bring a public data set here: fetched into the installation's folder, its files known as data sets."""
+"""What the worker does to bring things into the library: models converted or downloaded, public data sets, variable genes."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
+from state_engine.checkpoints.arc.read import convert as convert_arc
+from state_engine.checkpoints.embedding_store import convert_embedding
+from state_engine.checkpoints.recognise import what_is
 from state_engine.config import load_settings
+from state_engine.data.dataset import open_dataset
 from state_engine.data.files.file_kind import check_signature
+from state_engine.data.variable_genes import add_hvgs
 from state_engine.errors import DataError
-from state_engine.files import write_json
+from state_engine.files import write_bytes, write_json
 from state_engine.jobs.kinds import WarmCache
+from state_engine.jobs.requests import (
+    ConvertEmbeddingRequest,
+    ConvertRequest,
+    DownloadRequest,
+    FetchRequest,
+    Prepared,
+    PrepareRequest,
+)
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.library.datasets import register_public
+from state_engine.library import hub
+from state_engine.library.allowed import readable
+from state_engine.library.datasets import get_dataset, register_made, register_public
+from state_engine.library.embedding_models import adopt_embedding
+from state_engine.library.models import adopt, import_directory
 from state_engine.plain import to_plain
-from state_engine.progress import OnProgress
+from state_engine.progress import OnProgress, Progress
 from state_engine.public_data.catalogue import find
 from state_engine.public_data.fetch import RECORD, home_of
 from state_engine.public_data.fetch import fetch as fetch_data
 
 
-def fetch(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
-    """A public data set of the catalogue: {"name"}. What has arrived stays when it is stopped, and is used the next time."""
-    settings, data = load_settings(), find(str(request["name"]))
+@dataclass(frozen=True)
+class ModelAdded:
+    """Id of the model, and its folder in the library."""
+
+    model: str
+    folder: str = ""
+
+
+@dataclass(frozen=True)
+class PublicDataAdded:
+    """Name in the catalogue, ids of the data sets, and paths of the split plans that came along."""
+
+    name: str
+    data: tuple[str, ...]
+    plans: tuple[str, ...]
+
+
+def convert(request: ConvertRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> ModelAdded:
+    """Convert an arc-state run directory, or a checkpoint of it, on this server into the library."""
+    return _into_library(readable(request.path, load_settings()), request.name or None, run, on_progress)
+
+
+def download(request: DownloadRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> ModelAdded:
+    """Download a model from the hub into the library."""
+    settings = load_settings()
+    checkpoint = request.checkpoint or None
+    folder = hub.download(
+        request.repo, request.revision, settings, request.accept_licence, request.subfolder, on_progress, checkpoint
+    )
+    if what_is(folder).kind == "store":
+        entry = import_directory(folder, settings)
+        return ModelAdded(entry.card.id if entry.card else "")
+    name = " ".join(filter(None, (request.repo.split("/")[-1], request.subfolder)))
+    return _into_library(folder, name, run, on_progress, checkpoint)
+
+
+def _into_library(
+    folder: Path, name: str | None, run: RunFolder, on_progress: OnProgress, checkpoint: str | None = None
+) -> ModelAdded:
+    on_progress(Progress("Reading the checkpoint"))
+    target = run.path / "model"
+    card = convert_arc(folder, target, name, checkpoint)
+    for note in card.notes:
+        run.log(note)
+    hub.credit(target, folder)
+    return ModelAdded(card.id, str(adopt(target, load_settings()).path))
+
+
+def convert_se(request: ConvertEmbeddingRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> ModelAdded:
+    """Convert a State Embedding checkpoint on this server into the library."""
+    settings = load_settings()
+    path = readable(request.path, settings)
+    on_progress(Progress("Reading the checkpoint"))
+    target = run.path / "model"
+    card = convert_embedding(path, target, request.name or None)
+    for note in card.notes:
+        run.log(note)
+    return ModelAdded(card.id, str(adopt_embedding(target, settings).path))
+
+
+def prepare(request: PrepareRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Prepared:
+    """Choose the most variable genes of a data set: `obsm["X_hvg"]` of a copy, which becomes a data set."""
+    settings = load_settings()
+    entry = get_dataset(settings, request.data)
+    source = open_dataset(readable(entry.path, settings), entry.choices, settings)
+    found = add_hvgs(source, request.genes, run.result, on_progress)
+    run.log(found.method)
+    run.record(settings={"method": found.method})
+    write_bytes(run.file("genes.csv"), ("gene\n" + "\n".join(found.genes) + "\n").encode())
+    name = f"{Path(entry.name).stem} with {request.genes:,} HVGs"
+    return Prepared(register_made(settings, name, run.result, entry.choices).id, found.method)
+
+
+def fetch(request: FetchRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> PublicDataAdded:
+    """Download a public data set. What has arrived stays when the job is stopped, and is used the next time."""
+    settings, data = load_settings(), find(request.name)
     folder = home_of(data.name, settings)
     run.log(f"Licence: {data.licence} {data.licence_url}".rstrip())
-    made = fetch_data(data, folder, on_progress, settings)
-    write_json(run.file(RECORD), to_plain(made))
-    hashes = {arrived.name: arrived.sha256 for arrived in made.arrived}
+    fetched = fetch_data(data, folder, on_progress, settings)
+    write_json(run.file(RECORD), to_plain(fetched))
+    hashes = {arrived.name: arrived.sha256 for arrived in fetched.arrived}
     run.record(
-        data_hash=made.arrived[0].sha256 if len(hashes) == 1 else None,
+        data_hash=fetched.arrived[0].sha256 if len(hashes) == 1 else None,
         command=f"python -m state_engine fetch {data.name}",
-        settings={"sha256": hashes, "checked": [a.checked for a in made.arrived], "licence": made.licence},
+        settings={"sha256": hashes, "checked": [a.checked for a in fetched.arrived], "licence": fetched.licence},
     )
     known = []
-    for name in made.data:
+    for name in fetched.data:
         try:
             check_signature(folder / name, settings.max_file_bytes)
         except DataError as error:
             run.log(f"{name} is not among the data sets: {error}")
             continue
-        title = data.title if len(made.data) == 1 else f"{data.title}: {name.rpartition('/')[2]}"
+        title = data.title if len(fetched.data) == 1 else f"{data.title}: {name.rpartition('/')[2]}"
         known.append(register_public(settings, folder / name, title).id)
-    return {"name": data.name, "data": known, "plans": [str(folder / name) for name in made.plans]}
+    return PublicDataAdded(data.name, tuple(known), tuple(str(folder / name) for name in fetched.plans))

@@ -4,60 +4,66 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from state_engine.config import Settings, load_settings
 from state_engine.data.dataset import open_dataset
 from state_engine.data.splits.apply import Split, apply_plan
 from state_engine.data.splits.plan import parse_plan, plan_files
 from state_engine.device import choose_device
-from state_engine.errors import RequestError
 from state_engine.files import write_bytes
 from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.jobs.train_job import RESUME, TrainJob, check_devices, check_places, command_of, job_request, training_folder
+from state_engine.jobs.train_job import TrainJob, check_devices, check_places, command_of, training_folder
+from state_engine.library.allowed import check_readable
 from state_engine.library.models import STORE_FILES, Entry, adopt, incoming
-from state_engine.plain import from_plain
 from state_engine.progress import OnProgress, Progress
 from state_engine.train.fit import train_transition
 
 SPLIT, MODEL = "split.toml", "model"
 
 
-def train(request: dict[str, Any], run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> dict[str, Any]:
-    """A `TrainJob`, or {"resume": its run}: a stopped one goes on from its last checkpoint, in its own folder."""
+@dataclass(frozen=True)
+class Trained:
+    """Id and name of the model, the steps it was trained for, and its scores on held-out cells."""
+
+    model: str
+    name: str
+    steps: int
+    scores: dict[str, float]
+
+
+def train(request: TrainJob, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Trained:
+    """Train a model. Asked for again, a stopped training goes on from its last checkpoint, in its own folder."""
     settings = load_settings()
-    again = RESUME in request
-    if again and request[RESUME] != run.id:
-        raise RequestError("A training goes on in its own run.", f"{run.id} is not {request[RESUME]}.", "Resume it on Train.")
-    job = job_request(run) if again else from_plain(TrainJob, request)
-    check_devices(job)
+    check_readable(settings, request.init_from, request.request.network.features)
+    check_devices(request)
     warm.clear()  # the memory is wanted for the training
     on_progress(Progress("Reading labels"))
-    split = _open(job, settings)
+    split = _open(request, settings)
     for warning in split.warnings:
         run.log(warning)
-    write_bytes(run.file(SPLIT), job.split.encode())
-    asked = job.request
+    write_bytes(run.file(SPLIT), request.split.encode())
+    asked = request.request
     run.record(
         seed=asked.run.seed,
         data_hash=_data_hash(split),
         device=choose_device(asked.run.device).name,
         precision=asked.run.precision,
-        command=command_of(job),
+        command=command_of(request),
         settings={"preset": asked.run.preset, "cells": dict(split.cells())},
     )
     folder = training_folder(run)
-    begun = _begun(folder, run)
-    start = Path(job.init_from) if job.init_from else None
-    card = train_transition(split, asked, folder, on_progress, resume=begun, init_from=start)
+    started = _is_started(folder, run)
+    start = Path(request.init_from) if request.init_from else None
+    card = train_transition(split, asked, folder, on_progress, resume=started, init_from=start)
     for note in card.notes:
         run.log(note)
     entry = into_library(folder / MODEL, settings)
     run.record(model_hash=card.weights_hash)
     scores = {name: float(value) for name, value in card.training.scores.items() if value == value}
-    return {"model": entry.card.id if entry.card else "", "name": card.name, "steps": card.training.steps, "scores": scores}
+    return Trained(entry.card.id if entry.card else "", card.name, card.training.steps, scores)
 
 
 def _open(job: TrainJob, settings: Settings) -> Split:
@@ -67,8 +73,8 @@ def _open(job: TrainJob, settings: Settings) -> Split:
     return apply_plan(plan, [(name, open_dataset(file, job.choices, settings)) for name, file in files])
 
 
-def _begun(folder: Path, run: RunFolder) -> bool:
-    """Whether there is a checkpoint to go on from; a training that was stopped before its first one begins anew."""
+def _is_started(folder: Path, run: RunFolder) -> bool:
+    """Return whether there is a checkpoint to go on from; clear the folder of a training that was stopped before its first one."""
     if any((folder / "checkpoints").glob("*.ckpt")):
         return True
     if folder.exists():
@@ -84,7 +90,7 @@ def _data_hash(split: Split) -> str:
 
 
 def into_library(folder: Path, settings: Settings) -> Entry:
-    """A copy of a trained model in the library: the run keeps its own, so each can be deleted alone.
+    """Copy a trained model into the library: the run keeps its own, so that each can be deleted alone.
 
     Raises:
         CheckpointError: the folder is damaged.

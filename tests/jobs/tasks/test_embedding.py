@@ -16,8 +16,10 @@ from state_engine.embedding.jobs import Embedding, EmbedJob, GenesReadJob, Pick,
 from state_engine.embedding.request import EmbedRequest
 from state_engine.errors import JobCancelled, LabelError, RequestError
 from state_engine.jobs.kinds import WarmCache
+from state_engine.jobs.requests import ConvertEmbeddingRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.tasks import embedding as embed_tasks
+from state_engine.jobs.tasks import library as library_tasks
 from state_engine.library.datasets import DEMO_PATH, get_dataset, list_datasets, remove_dataset
 from state_engine.library.embedding_models import DEMO_EMBEDDING, find_embedding_model, list_embedding_models
 from state_engine.plain import from_plain, to_plain
@@ -40,13 +42,14 @@ def files(module_home: Path) -> Path:
 @pytest.fixture
 def settings(module_home: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("STATE_EXPLORER_HOME", str(module_home))
+    monkeypatch.setenv("STATE_EXPLORER_DATA", str(module_home.parent))
     return Settings(module_home)
 
 
 def job(settings: Settings, kind: str, request: object) -> RunFolder:
     run = RunFolder.create(settings, kind, to_plain(request), kind)
     run.start()
-    getattr(embed_tasks, kind)(to_plain(request), run, silent, WARM)
+    getattr(embed_tasks, kind)(request, run, silent, WARM)
     run.finish("done")
     return run
 
@@ -61,6 +64,7 @@ def embedded(module_home: Path, files: Path) -> dict[str, Embedding]:
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STATE_EXPLORER_HOME", str(module_home))
+        patch.setenv("STATE_EXPLORER_DATA", str(module_home.parent))
         for name in ("one", "two"):
             asked = EmbedJob(request(module_home, f"{name}.h5ad"), f"{name} (embedded)", reference=name == "one")
             run = job(Settings(module_home), "embed", asked)
@@ -130,7 +134,7 @@ def test_a_cancelled_embedding_leaves_no_data_set(settings: Settings, module_hom
     run = RunFolder.create(settings, "embed", to_plain(asked), "never")
     run.start()
     with pytest.raises(JobCancelled):
-        embed_tasks.embed(to_plain(asked), run, stop, WARM)
+        embed_tasks.embed(asked, run, stop, WARM)
     assert list_datasets(settings) == before and not run.file("embedded.h5ad").exists()
 
 
@@ -152,11 +156,11 @@ def test_a_checkpoint_of_the_reference_program_comes_into_the_library(
 ) -> None:
     folder = Path(__file__).resolve().parents[2] / "parity" / "fixtures" / "embedding" / "one_layer"
     monkeypatch.setenv("STATE_EXPLORER_DATA", str(folder))
-    run = RunFolder.create(settings, "convert_se", {"path": str(folder / "se.ckpt"), "name": "theirs"}, "convert")
+    asked = ConvertEmbeddingRequest(str(folder / "se.ckpt"), "theirs")
+    run = RunFolder.create(settings, "convert_se", to_plain(asked), "convert")
     run.start()
-    made = embed_tasks.convert_se(run.request, run, silent, WARM)
-    entry = find_embedding_model(settings, made["model"])
+    entry = find_embedding_model(settings, library_tasks.convert_se(asked, run, silent, WARM).model)
     assert entry.path.parent == settings.models and entry.card is not None and entry.card.name == "theirs" and not entry.demo
     assert entry in list_embedding_models(settings)
     with pytest.raises(RequestError, match="not in a folder that may be read"):
-        embed_tasks.convert_se({"path": str(DEMO_PATH)}, run, silent, WARM)
+        library_tasks.convert_se(ConvertEmbeddingRequest(__file__), run, silent, WARM)

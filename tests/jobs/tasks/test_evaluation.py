@@ -18,6 +18,7 @@ from state_engine.jobs.tasks import evaluation as evaluate_tasks
 from state_engine.plain import to_plain
 from state_engine.progress import silent
 from tests.evaluation.test_evaluate import CHOICES, MEASURED, PREDICTED, cells
+from tests.jobs.workers import log_of
 from tests.small import write_cells, write_model
 
 
@@ -35,16 +36,16 @@ def test_files(settings: Settings, tmp_path: Path) -> None:
         cells(made).write_h5ad(tmp_path / "data" / f"{name}.h5ad")
     request = EvaluationRequest((PredictedFile(str(tmp_path / "data" / "p.h5ad")),), str(tmp_path / "data" / "r.h5ad"), CHOICES)
     run = RunFolder.create(settings, "evaluate", to_plain(request), "p")
-    made = evaluate_tasks.evaluate(run.request, run, silent, WarmCache())
-    assert made == {"conditions": 4, "genes": 4, "methods": 5}
+    made = evaluate_tasks.evaluate(request, run, silent, WarmCache())
+    assert made == evaluate_tasks.Evaluated(4, 4, 5)
     kept = read_evaluation(run.path)
-    assert kept is not None and kept.verdict[0] in run.log_text
+    assert kept is not None and kept.verdict[0] in log_of(run)
     assert run.manifest.command.startswith("python -m state_engine evaluate --predicted")
     assert run.manifest.settings["profile"] == "minimal"
     cells(PREDICTED).write_h5ad(tmp_path / "elsewhere.h5ad")
     outside = EvaluationRequest((PredictedFile(str(tmp_path / "elsewhere.h5ad")),), request.real, CHOICES)
     with pytest.raises(RequestError, match="outside what may be read"):
-        evaluate_tasks.evaluate(to_plain(outside), run, silent, WarmCache())
+        evaluate_tasks.evaluate(outside, run, silent, WarmCache())
 
 
 def test_a_model_on_its_held_out_cells(settings: Settings, tmp_path: Path) -> None:
@@ -59,12 +60,12 @@ def test_a_model_on_its_held_out_cells(settings: Settings, tmp_path: Path) -> No
         device="cpu",
     )
     run = RunFolder.create(settings, "test", to_plain(request), "Tiny")
-    made = evaluate_tasks.test(run.request, run, silent, WarmCache())
-    assert made["conditions"] == 2 and run.manifest.model_hash and run.manifest.seed == 42
+    made = evaluate_tasks.test(request, run, silent, WarmCache())
+    assert made.conditions == 2 and run.manifest.model_hash and run.manifest.seed == 42
     assert {p.name for p in run.path.iterdir()} >= {"predicted.h5ad", "real.h5ad", "metrics.csv", "evaluation.json"}
     write_model(tmp_path / "model")
     with pytest.raises(RequestError, match="outside what may be read"):
-        evaluate_tasks.test(to_plain(HeldOutRequest(model=str(tmp_path / "model"), split=split)), run, silent, WarmCache())
+        evaluate_tasks.test(HeldOutRequest(model=str(tmp_path / "model"), split=split), run, silent, WarmCache())
     foreign = split.replace(str(data), str(write_cells(tmp_path / "cells.h5ad")))
     with pytest.raises(RequestError, match="outside what may be read"):
-        evaluate_tasks.test(to_plain(HeldOutRequest(model=request.model, split=foreign)), run, silent, WarmCache())
+        evaluate_tasks.test(HeldOutRequest(model=request.model, split=foreign), run, silent, WarmCache())

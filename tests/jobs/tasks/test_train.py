@@ -20,12 +20,11 @@ from state_engine.data.splits.choices import suggest_plan
 from state_engine.data.splits.plan import SplitPlan, parse_plan, plan_text
 from state_engine.errors import ConfigError, JobCancelled, JobError, RequestError, SplitError
 from state_engine.jobs import local
-from state_engine.jobs.kinds import WarmCache, check_kind, load_target
+from state_engine.jobs.kinds import KINDS, WarmCache, load_target
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import JobStore
 from state_engine.jobs.tasks import train as train_tasks
 from state_engine.jobs.train_job import (
-    RESUME,
     TrainJob,
     check_places,
     command_of,
@@ -42,6 +41,7 @@ from state_engine.plain import from_plain, to_plain
 from state_engine.progress import OnProgress, silent
 from state_engine.train.curves import read_curve
 from state_engine.train.request import TrainRequest, resolve
+from tests.jobs.workers import log_of, stopped
 from tests.small import write_model
 
 TINY = TrainRequest().with_settings(name="Tiny", hvgs=0, hidden=8, layers=1, heads=2, steps=4, seed=5, device="cpu")
@@ -84,26 +84,28 @@ def run_of(settings: Settings, job: TrainJob) -> RunFolder:
 
 
 def test_the_kind_is_known_to_the_worker() -> None:
-    assert load_target(check_kind("train", {})) is train_tasks.train
+    assert load_target(KINDS["train"].target) is train_tasks.train
 
 
 def test_a_training_is_recorded_and_its_model_taken_into_the_library(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer()
     monkeypatch.setattr(train_tasks, "train_transition", trainer)
-    run = run_of(settings, demo_job(init_from="/models/old"))
-    summary = train_tasks.train(run.request, run, silent, WarmCache())
+    write_model(settings.models / "old")
+    old = str(settings.models / "old")
+    run = run_of(settings, demo_job(init_from=old))
+    summary = train_tasks.train(job_request(run), run, silent, WarmCache())
     ((split, request, output, resumed, init_from),) = trainer.calls
-    assert request == TINY and output == training_folder(run) and not resumed and init_from == Path("/models/old")
+    assert request == TINY and output == training_folder(run) and not resumed and init_from == Path(old)
     assert [s.dataset.path for s in split.sources] == [DEMO_PATH] and split.cells()["train"] and split.cells()["test"]
-    entry = find(settings, summary["model"])
+    entry = find(settings, summary.model)
     assert entry.path.parent == settings.models and (output / "model" / "model.json").exists()
     manifest = run.manifest
     assert (manifest.seed, manifest.precision, manifest.model_hash) == (5, "fp32", entry.card.weights_hash)
     assert manifest.data_hash == open_dataset(DEMO_PATH).hash() and manifest.settings["cells"] == split.cells()
-    assert manifest.command == command_of(demo_job(init_from="/models/old"))
+    assert manifest.command == command_of(demo_job(init_from=old))
     assert parse_plan(run.file("split.toml").read_text()) == split.plan
     again = run_of(settings, demo_job())
-    assert train_tasks.train(again.request, again, silent, WarmCache())["model"] == summary["model"]
+    assert train_tasks.train(job_request(again), again, silent, WarmCache()).model == summary.model
 
 
 def test_a_stopped_training_goes_on_in_its_own_run(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,24 +117,22 @@ def test_a_stopped_training_goes_on_in_its_own_run(settings: Settings, monkeypat
     run.start()
     monkeypatch.setattr(train_tasks, "train_transition", Trainer(stops=True))
     with pytest.raises(JobCancelled):
-        train_tasks.train(claimed.request, run, silent, WarmCache())
+        train_tasks.train(from_plain(TrainJob, claimed.request), run, silent, WarmCache())
     store.finish(claimed.id, "a worker", "cancelled")
     run.finish("cancelled")
     resume(settings, run)
     job = store.for_run(run_id)
-    assert job.active and job.request == {RESUME: run_id} and job_request(run) == demo_job()
+    assert job.active and from_plain(TrainJob, job.request) == job_request(run) == demo_job()
     trainer = Trainer()
     monkeypatch.setattr(train_tasks, "train_transition", trainer)
     run.start()
-    train_tasks.train(job.request, run, silent, WarmCache())
+    train_tasks.train(from_plain(TrainJob, job.request), run, silent, WarmCache())
     assert trainer.calls[0][3] is True
     store.claim("a worker")
     store.finish(job.id, "a worker", "done")
     run.finish("done")
     with pytest.raises(JobError, match="It is done"):
         resume(settings, run)
-    with pytest.raises(RequestError, match="in its own run"):
-        train_tasks.train({RESUME: "20261122-151233-ab12cd"}, run, silent, WarmCache())
 
 
 def test_without_a_checkpoint_it_begins_anew(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,8 +141,8 @@ def test_without_a_checkpoint_it_begins_anew(settings: Settings, monkeypatch: py
     run = run_of(settings, demo_job())
     training_folder(run).mkdir()
     (training_folder(run) / "log.csv").write_text("step,loss\n1,2\n")
-    train_tasks.train({RESUME: run.id}, run, silent, WarmCache())
-    assert trainer.calls[0][3] is False and "begins anew" in run.log_text and not (training_folder(run) / "log.csv").exists()
+    train_tasks.train(job_request(run), run, silent, WarmCache())
+    assert trainer.calls[0][3] is False and "begins anew" in log_of(run) and not (training_folder(run) / "log.csv").exists()
 
 
 def test_only_files_that_may_be_read_are_trained_on(settings: Settings, tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_real_worker_trains_is_stopped_is_killed_and_goes_on(tmp_path: Path) -
         assert local.cancel(settings, store.for_run(run_id).id).state == "cancelled" and run.state == "cancelled"
         resume(settings, run)
         reach(steps_of(log)[-1] + 30)
-        assert local.stop_worker(settings)
+        assert stopped(settings)
         store.mark_lost()
         assert store.for_run(run_id).state == run.state == "lost"
         resume(settings, run)
@@ -240,7 +240,7 @@ def test_a_real_worker_trains_is_stopped_is_killed_and_goes_on(tmp_path: Path) -
         local.cancel(settings, store.for_run(run_id).id)
         assert steps_of(log) == list(range(1, len(steps_of(log)) + 1))
     finally:
-        local.stop_worker(settings)
+        stopped(settings)
 
 
 def steps_of(log: Path) -> list[int]:

@@ -1,0 +1,168 @@
+"""Requests of the jobs whose verb has no request of its own, and the summaries that pages read. No torch: pages import this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from state_engine.attention.modes import ModeScore
+from state_engine.prediction.request import PredictionRequest
+
+# ---- derived from a finished prediction: their files lie in its folder ----
+
+
+@dataclass(frozen=True)
+class LookRequest:
+    """The map and the first tables of a prediction, so that the pages are ready.
+
+    Args:
+        run: id of the prediction.
+    """
+
+    run: str
+
+
+@dataclass(frozen=True)
+class DifferentialRequest:
+    """One table of differential expression, and its comparison with measured cells where there are any.
+
+    Args:
+        run: id of the prediction.
+        perturbation, context: the condition.
+        reference, expression: see `analysis.differential`.
+    """
+
+    run: str
+    perturbation: str
+    context: str
+    reference: str
+    expression: str
+
+
+@dataclass(frozen=True)
+class TablesRequest:
+    """All tables of a prediction as one zip.
+
+    Args:
+        run: id of the prediction.
+    """
+
+    run: str
+
+
+@dataclass(frozen=True)
+class AttentionMapsRequest:
+    """The attention maps of one cell set of a prediction.
+
+    Args:
+        run: id of the prediction.
+        perturbation, context: the condition; `number` of the set in it, from 0.
+    """
+
+    run: str
+    perturbation: str
+    context: str
+    number: int
+
+
+@dataclass(frozen=True)
+class ModesRequest:
+    """A comparison of each attention mode with measured cells.
+
+    Args:
+        prediction: which cells, conditions and model.
+    """
+
+    prediction: PredictionRequest
+
+
+# ---- into the library ----
+
+
+@dataclass(frozen=True)
+class ConvertRequest:
+    """An arc-state run directory on this server, converted into the library.
+
+    Args:
+        path: the directory, or a checkpoint in it.
+        name: of the model; "" for the directory's.
+    """
+
+    path: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class ConvertEmbeddingRequest:
+    """A State Embedding checkpoint on this server, converted into the library.
+
+    Args:
+        path: the checkpoint, or its folder.
+        name: of the model; "" for the file's.
+    """
+
+    path: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class DownloadRequest:
+    """A model from the hub.
+
+    Args:
+        repo: owner/name; `revision` a branch, tag or commit; `subfolder` of the model, "" for the top.
+        accept_licence: whether the user accepted the licence of the weights.
+        checkpoint: of several, relative to the subfolder; "" takes the one that is meant by default.
+    """
+
+    repo: str
+    revision: str
+    subfolder: str
+    accept_licence: bool
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True)
+class PrepareRequest:
+    """The most variable genes of a data set, as `obsm["X_hvg"]` of a copy.
+
+    Args:
+        data: id of the data set.
+        genes: how many.
+    """
+
+    data: str
+    genes: int
+
+
+@dataclass(frozen=True)
+class FetchRequest:
+    """A public data set.
+
+    Args:
+        name: in the catalogue.
+    """
+
+    name: str
+
+
+# ---- summaries that pages read ----
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A copy of a data set with its most variable genes.
+
+    Args:
+        data: id of the copy.
+        method: how the genes were chosen, a sentence.
+    """
+
+    data: str
+    method: str
+
+
+@dataclass(frozen=True)
+class ModesCompared:
+    """Agreement of each attention mode, smallest error first."""
+
+    modes: tuple[ModeScore, ...]
