@@ -30,7 +30,7 @@ from state_engine.challenge.findings import Archive, Report, found, ordered
 from state_engine.challenge.source import Labels, SubmissionSource
 from state_engine.challenge.spec import ChallengeSpec, fingerprint
 from state_engine.data.files.csr_writer import Spool, write_h5ad
-from state_engine.errors import ChallengeError
+from state_engine.errors import ChallengeError, DataError
 from state_engine.progress import OnProgress, Progress, silent
 
 PREDICTION = "pred.h5ad.zst"
@@ -96,7 +96,7 @@ def _spool(plan: Plan, folder: Path, on_progress: OnProgress) -> tuple[Report, S
                 if spooling:
                     spool.add(part)
                 on_progress(Progress("Checking cells", checks.done, plan.n_cells))
-        except ChallengeError as error:
+        except (ChallengeError, DataError) as error:
             damage.append(found("file-damaged", "error", error.what, f"{error.why} {error.fix}".strip()))
     return checks.report(damage), spool
 

@@ -17,7 +17,7 @@ from state_engine.challenge.findings import Finding, Report, found, ordered
 from state_engine.challenge.source import Labels, SubmissionSource
 from state_engine.challenge.spec import ChallengeSpec
 from state_engine.challenge.value_checks import ValueChecks
-from state_engine.errors import ChallengeError
+from state_engine.errors import ChallengeError, DataError
 from state_engine.progress import OnProgress, Progress, silent
 
 
@@ -50,7 +50,7 @@ def check(
         for part, untidy in plan.blocks():
             values.add(part, untidy)
             on_progress(Progress("Checking cells", values.done, plan.n_cells))
-    except ChallengeError as error:
+    except (ChallengeError, DataError) as error:
         damage.append(found("file-damaged", "error", error.what, f"{error.why} {error.fix}".strip()))
     return replace(values.report(damage), seconds=time.monotonic() - start)
 

@@ -26,7 +26,7 @@ from state_engine.challenge.findings import REPAIRS, Finding, found
 from state_engine.challenge.source import Labels, Opened, SubmissionSource, open_controls, open_source
 from state_engine.challenge.spec import ChallengeSpec
 from state_engine.data.files.blocks import Matrix, read_blocks
-from state_engine.errors import ChallengeError, EmptyDataError, StateError
+from state_engine.errors import ChallengeError, DataError, EmptyDataError, StateError
 from state_engine.plain import to_plain
 
 
@@ -240,7 +240,7 @@ def _plan_normalise(plan: Plan, opened: Opened, scratch: Path | None) -> Plan:
     """Only when the values are counts: the repair is not made on values that are log1p already."""
     try:
         totals, whole = cell_totals(opened, plan.parts[0].keep, scratch)
-    except ChallengeError:
+    except (ChallengeError, DataError):
         return plan  # met again, and reported, when the cells are read
     if not whole or not (totals > 0).any():
         return plan

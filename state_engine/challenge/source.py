@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from state_engine import keys
 from state_engine.challenge.spec import Rules
-from state_engine.data.files.blocks import Matrix, describe, node
+from state_engine.data.files.blocks import Matrix, find_matrix
+from state_engine.data.files.columns import Coded as Labels
 from state_engine.data.files.hdf5 import column_names, index_column
 from state_engine.data.files.safety import FileFacts, check_file
 from state_engine.errors import ChallengeError
@@ -55,36 +56,6 @@ def source_of_run(
     own = rules.controls != "forbidden" and not (rules.controls == "required" and control_files)
     kinds = (keys.PREDICTED, keys.OBSERVED_CONTROL) if own else (keys.PREDICTED,)
     return SubmissionSource(result, keys.PERTURBATION, keys.CONTEXT, kinds=kinds, control_files=control_files, contexts=contexts)
-
-
-@dataclass(frozen=True)
-class Labels:
-    """A categorical column.
-
-    Args:
-        codes: (n,) index into `names`; -1 where the label is missing.
-        names: the categories, as ordered in the file; in natural order when the file has plain strings.
-    """
-
-    codes: NDArray[np.int32]
-    names: tuple[str, ...]
-
-    def take(self, keep: NDArray[np.bool_]) -> Labels:
-        """The labels of some cells, with the categories they use."""
-        codes = self.codes[keep]
-        used = np.zeros(len(self.names) + 1, bool)
-        used[codes] = True
-        new = np.cumsum(used[:-1], dtype=np.int32) - 1
-        renumbered = np.where(codes < 0, -1, new[codes]) if len(new) else codes
-        return Labels(renumbered.astype(np.int32), tuple(n for n, u in zip(self.names, used, strict=False) if u))
-
-    def counts(self) -> NDArray[np.int64]:
-        """(len(names),) cells by label."""
-        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.names))
-
-    def where(self, name: str) -> NDArray[np.bool_]:
-        """(n,) cells with that label."""
-        return self.codes == (self.names.index(name) if name in self.names else -2)
 
 
 @dataclass(frozen=True)
@@ -147,7 +118,7 @@ def _first(names: tuple[str, ...], columns: tuple[str, ...]) -> str:
 
 
 def _open(file: h5py.File, source: SubmissionSource, rules: Rules, facts: FileFacts) -> Opened:
-    matrix = describe(file, source.matrix)
+    matrix = find_matrix(facts, source.matrix)
     obs, var = node(file, "obs"), node(file, "var")
     genes = read_strings(var, source.gene_column or index_column(var) or "_index")
     n_cells, columns = facts.n_cells, column_names(obs)
@@ -166,6 +137,17 @@ def _open(file: h5py.File, source: SubmissionSource, rules: Rules, facts: FileFa
     dropped = [p for p in places if p != source.matrix] + (["raw"] if "raw" in file else [])
     fallback = _flags(obs, keys.FALLBACK, n_cells) if source.kinds else None
     return Opened(matrix, tuple(genes), columns, labels[0], labels[1], labels[2], fallback, tuple(dropped))
+
+
+def node(file: h5py.File | h5py.Group, key: str) -> h5py.Group | h5py.Dataset:
+    """Return the group or data set at a place.
+
+    Raises:
+        ChallengeError: it is not there.
+    """
+    if key not in file:
+        raise ChallengeError(f"The file has no {key}.")
+    return file[key]
 
 
 def _flags(frame: h5py.Group, column: str, n_cells: int) -> NDArray[np.bool_] | None:

@@ -13,6 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from state_engine.data.files.hdf5 import EXPORT_AGAIN, column_names, encoding, follow, index_column, read_text
 from state_engine.data.genes import INDEX, is_gene_column
@@ -23,6 +24,36 @@ MOST_WHOLE_NUMBERS = 200  # an integer column with more distinct values is a mea
 PEEK = 2_000
 MOST_COLUMNS = 2_000  # columns that are looked at for labels; a user can still name any other
 MOST_DISTINCT = 0.5  # a text column in which more of the cells than this have a name of their own is no label
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A column of labels as codes, without what pandas knows of it.
+
+    Args:
+        codes: (n,) index into `names`; -1 where the label is missing.
+        names: the categories, as ordered in the file; in natural order when the file has plain strings.
+    """
+
+    codes: NDArray[np.int32]
+    names: tuple[str, ...]
+
+    def take(self, keep: NDArray[np.bool_]) -> Coded:
+        """Return the labels of some cells, with the categories they use."""
+        codes = self.codes[keep]
+        used = np.zeros(len(self.names) + 1, bool)
+        used[codes] = True
+        new = np.cumsum(used[:-1], dtype=np.int32) - 1
+        renumbered = np.where(codes < 0, -1, new[codes]) if len(new) else codes
+        return Coded(renumbered.astype(np.int32), tuple(n for n, u in zip(self.names, used, strict=False) if u))
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return how many cells each label has, (len(names),)."""
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.names))
+
+    def where(self, name: str) -> NDArray[np.bool_]:
+        """Return which cells have a label, (n,)."""
+        return self.codes == (self.names.index(name) if name in self.names else -2)
 
 
 def read_column(frame: h5py.Group, name: str, length: int) -> pd.Series:

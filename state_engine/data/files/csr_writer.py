@@ -19,7 +19,7 @@ from anndata.io import write_elem
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from state_engine.challenge.source import Labels
+from state_engine.data.files.columns import Coded
 from state_engine.progress import OnProgress, Progress, silent
 
 SLAB_BYTES = 8 * 1024**2
@@ -66,7 +66,7 @@ class Spool:
 
 
 def write_h5ad(
-    path: Path, spool: Spool, genes: tuple[str, ...], columns: dict[str, Labels], on_progress: OnProgress = silent
+    path: Path, spool: Spool, genes: tuple[str, ...], columns: dict[str, Coded], on_progress: OnProgress = silent
 ) -> None:
     """Write an AnnData file with X, label columns in obs, gene names in var, and nothing else.
 

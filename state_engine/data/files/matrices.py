@@ -23,6 +23,7 @@ from state_engine.errors import RepresentationError, UnsafeFileError
 
 Layout = Literal["csr", "csc", "dense", "frame"]
 NUMBERS = "biuf"
+FLOAT32 = np.dtype(np.float32)
 BLOCK = 4_000_000  # stored values read at once
 COMPLETE = 50_000_000  # up to this many stored values every index is checked when a file is opened
 CLOSE = 20_000  # values between two wanted rows that are cheaper to read than to skip
@@ -165,25 +166,37 @@ def check_sparse(group: h5py.Group, facts: MatrixFacts) -> None:
     if facts.stored > COMPLETE:
         begins = begins[np.linspace(0, len(begins) - 1, COMPLETE // BLOCK).astype(int)]
     for start in begins.tolist():
-        _check_positions(group["indices"][start : start + BLOCK], limit, facts.name)
+        check_positions(group["indices"][start : start + BLOCK], limit, facts.name)
 
 
-def _check_positions(positions: np.ndarray, limit: int, name: str) -> None:
+def check_positions(positions: np.ndarray, limit: int, name: str) -> None:
+    """Check that positions of stored values lie in a matrix.
+
+    Raises:
+        UnsafeFileError: names the first that does not.
+    """
     if len(positions) and (int(positions.min()) < 0 or int(positions.max()) >= limit):
         bad = int(positions.min()) if int(positions.min()) < 0 else int(positions.max())
         raise _contradiction(name, f"A stored value claims position {bad:,} of {limit:,}.")
 
 
-def read_rows(path: Path, facts: MatrixFacts, rows: np.ndarray) -> np.ndarray | sp.csr_matrix:
-    """Rows of a matrix, in any order, repeats allowed.
+def plain_type(dtype: np.dtype) -> np.dtype:
+    """Return the number type in which values of a file are kept as they are: SciPy has no sparse float16 or bool."""
+    return np.dtype(np.float32) if dtype.kind == "b" or dtype == np.float16 else dtype.newbyteorder("=")
+
+
+def read_rows(path: Path, facts: MatrixFacts, rows: np.ndarray, dtype: np.dtype | None = FLOAT32) -> np.ndarray | sp.csr_matrix:
+    """Return rows of a matrix, in any order, repeats allowed.
 
     Args:
         path: a file that `check_file` accepted.
         facts: the matrix.
         rows: (m,) integers, 0 <= row < n.
+        dtype: of the answer; None for values as they are stored: in the number type of the file (see `plain_type`), repeated
+            positions apart.
 
     Returns:
-        (m, g) float32: a CSR matrix when the file stores a sparse one, else an array. A matrix stored by column (csc) costs a
+        (m, g): a CSR matrix when the file stores a sparse one, else an array. A matrix stored by column (csc) costs a
         pass over all its values.
 
     Raises:
@@ -197,14 +210,19 @@ def read_rows(path: Path, facts: MatrixFacts, rows: np.ndarray) -> np.ndarray | 
     # a number beyond float32 must not become infinite in silence
     with open_h5(path) as file, np.errstate(over="raise"):
         item = file[facts.name]
+        kind = plain_type(np.dtype(facts.dtype)) if dtype is None else dtype
         if facts.layout == "csr":
-            values = _read_csr(item, facts, wanted, _pointers(path, facts.name, path.stat().st_mtime_ns))
+            values = _read_csr(item, facts, wanted, line_starts(path, facts), kind)
+            if dtype is not None:
+                # a position may be stored several times (files put together from pieces): its value is the sum, before anybody
+                # takes a logarithm
+                values.sum_duplicates()
         elif facts.layout == "csc":
-            values = _read_csc(item, facts, wanted)
+            values = _read_csc(item, facts, wanted, kind)
         elif facts.layout == "dense":
-            values = _read_dense(item, facts, wanted)
+            values = _read_dense(item, facts, wanted, kind)
         else:
-            values = np.stack([item[c][...][wanted] for c in column_names(item)], axis=1).astype(np.float32)
+            values = np.stack([item[c][...][wanted] for c in column_names(item)], axis=1).astype(kind)
     in_order = len(wanted) == len(rows) and bool((back == np.arange(len(rows))).all())
     return values if in_order else values[back]
 
@@ -212,6 +230,11 @@ def read_rows(path: Path, facts: MatrixFacts, rows: np.ndarray) -> np.ndarray | 
 def dense(values: np.ndarray | sp.csr_matrix) -> np.ndarray:
     """Values as an array, whichever way they were stored."""
     return values if isinstance(values, np.ndarray) else np.asarray(values.toarray())
+
+
+def line_starts(path: Path, facts: MatrixFacts) -> np.ndarray:
+    """Return where each line of a sparse matrix starts among its stored values, (lines + 1,) int64; kept between reads."""
+    return _pointers(path, facts.name, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=4)
@@ -230,12 +253,12 @@ def _ranges(starts: np.ndarray, ends: np.ndarray, close: int) -> list[tuple[int,
     return list(pairwise(edges)) if len(starts) else []
 
 
-def _read_csr(group: h5py.Group, facts: MatrixFacts, wanted: np.ndarray, pointers: np.ndarray) -> sp.csr_matrix:
+def _read_csr(group: h5py.Group, facts: MatrixFacts, wanted: np.ndarray, pointers: np.ndarray, dtype: np.dtype) -> sp.csr_matrix:
     starts, ends = pointers[wanted], pointers[wanted + 1]
     lengths = ends - starts
     indptr = np.concatenate([[0], np.cumsum(lengths)])
     indices = np.empty(indptr[-1], dtype=np.int32 if facts.width < 2**31 else np.int64)
-    data = np.empty(indptr[-1], dtype=np.float32)
+    data = np.empty(indptr[-1], dtype=dtype)
     for first, behind in _ranges(starts, ends, CLOSE):
         low, high = int(starts[first]), int(ends[behind - 1])
         to = slice(indptr[first], indptr[behind])
@@ -245,14 +268,11 @@ def _read_csr(group: h5py.Group, facts: MatrixFacts, wanted: np.ndarray, pointer
             shift = np.repeat(starts[first:behind] - low - (indptr[first:behind] - indptr[first]), lengths[first:behind])
             keep = shift + np.arange(to.stop - to.start)
             indices[to], data[to] = group["indices"][low:high][keep], group["data"][low:high][keep]
-    _check_positions(indices, facts.width, facts.name)
-    rows = sp.csr_matrix((data, indices, indptr), shape=(len(wanted), facts.width))
-    # a position may be stored several times (files put together from pieces): its value is the sum, before anybody takes a logarithm
-    rows.sum_duplicates()
-    return rows
+    check_positions(indices, facts.width, facts.name)
+    return sp.csr_matrix((data, indices, indptr), shape=(len(wanted), facts.width))
 
 
-def _read_csc(group: h5py.Group, facts: MatrixFacts, wanted: np.ndarray) -> sp.csr_matrix:
+def _read_csc(group: h5py.Group, facts: MatrixFacts, wanted: np.ndarray, dtype: np.dtype) -> sp.csr_matrix:
     pointers = group["indptr"][...].astype(np.int64)
     place = np.full(facts.rows, -1, dtype=np.int32)
     place[wanted] = np.arange(len(wanted), dtype=np.int32)
@@ -260,20 +280,20 @@ def _read_csc(group: h5py.Group, facts: MatrixFacts, wanted: np.ndarray) -> sp.c
     for start in range(0, facts.stored, BLOCK):
         stop = min(start + BLOCK, facts.stored)
         positions = group["indices"][start:stop]
-        _check_positions(positions, facts.rows, facts.name)
+        check_positions(positions, facts.rows, facts.name)
         at = place[positions]
         keep = np.flatnonzero(at >= 0)
         rows.append(at[keep])
         columns.append((np.searchsorted(pointers, start + keep, side="right") - 1).astype(np.int32))
-        values.append(group["data"][start:stop][keep].astype(np.float32))
+        values.append(group["data"][start:stop][keep].astype(dtype))
     if not rows:
-        return sp.csr_matrix((len(wanted), facts.width), dtype=np.float32)
+        return sp.csr_matrix((len(wanted), facts.width), dtype=dtype)
     triples = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
     return sp.csr_matrix(triples, shape=(len(wanted), facts.width))
 
 
-def _read_dense(item: h5py.Dataset, facts: MatrixFacts, wanted: np.ndarray) -> np.ndarray:
-    out = np.empty((len(wanted), facts.width), dtype=np.float32)
+def _read_dense(item: h5py.Dataset, facts: MatrixFacts, wanted: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    out = np.empty((len(wanted), facts.width), dtype=dtype)
     # rows of one chunk are decompressed together anyway
     close = max((item.chunks or (1,))[0], CLOSE // max(facts.width, 1))
     for first, behind in _ranges(wanted, wanted + 1, close):
