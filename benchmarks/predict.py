@@ -1,9 +1,10 @@
-"""Our replay beside the reference's `state tx infer`, whole processes, in one run: seconds, ratio, peak memory, largest difference.
+"""Our replay beside the reference's `state tx infer`, whole processes, in one run: seconds, ratios, peak memory, largest difference.
 
     python benchmarks/predict.py --peer .peers/arc-state --oracle ../shared/oracle [--cells 20000] [--genes 2000] [--config state_sm]
 
 Everything is made afresh in a temporary folder: cells and a model with random weights by the oracle's scripts. Each program is started
-as its user would start it, `--repeats` times in turn; the median counts. Peak memory is the largest resident size of the process.
+as its user would start it, `--repeats` times in turn; the median counts. Processor seconds are those of all its cores (user and system):
+on a machine that is shared they say more than the seconds on the clock. Peak memory is the largest resident size of the process.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import h5py
@@ -28,25 +30,40 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         work = Path(folder)
         _make_inputs(work, options)
-        runs: dict[str, list[tuple[float, float]]] = {}
+        runs: dict[str, list[Run]] = {}
         for _ in range(options.repeats):
             for name, command in _commands(work, options).items():
                 runs.setdefault(name, []).append(_timed(command))
-        reference = statistics.median(seconds for seconds, _ in runs["state tx infer"])
-        memory = statistics.median(peak for _, peak in runs["state tx infer"])
-        for name, measured in runs.items():
-            seconds = statistics.median(s for s, _ in measured)
-            peak = statistics.median(p for _, p in measured)
+        reference = _median(runs["state tx infer"])
+        for name, each in runs.items():
+            run = _median(each)
+            seconds = [round(one.seconds, 2) for one in each]
             row = {
                 "program": name,
-                "seconds": round(seconds, 2),
-                "spread": [round(min(s for s, _ in measured), 2), round(max(s for s, _ in measured), 2)],
-                "times as fast": round(reference / seconds, 2),
-                "peak MB": round(peak),
-                "part of its memory": round(peak / memory, 2),
+                "seconds": round(run.seconds, 2),
+                "spread": [min(seconds), max(seconds)],
+                "times as fast": round(reference.seconds / run.seconds, 2),
+                "processor seconds": round(run.processor, 2),
+                "part of its processor seconds": round(run.processor / reference.processor, 3),
+                "peak MB": round(run.peak),
+                "part of its memory": round(run.peak / reference.peak, 2),
                 "largest difference": _difference(work, name),
             }
             print(json.dumps(row), flush=True)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process: seconds on the clock, user and system seconds of all cores, peak resident megabytes."""
+
+    seconds: float
+    processor: float
+    peak: float
+
+
+def _median(runs: list[Run]) -> Run:
+    """The medians, each by itself."""
+    return Run(*(statistics.median(values) for values in zip(*map(astuple, runs), strict=True)))
 
 
 def _options() -> argparse.Namespace:
@@ -94,17 +111,18 @@ def _commands(work: Path, options: argparse.Namespace) -> dict[str, list[str]]:
     }
 
 
-def _timed(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak resident megabytes of a process; it is run by a small parent, so that the peak is its own."""
+def _timed(command: list[str]) -> Run:
+    """Run a process below a small parent, so that peak and processor seconds are its own."""
     start = time.perf_counter()
     child = f"import subprocess,resource,sys; r=subprocess.run({command!r}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)\n"
     child += "sys.stderr.write(r.stderr.decode()[-2000:]) if r.returncode else None\n"
-    child += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(r.returncode)"
+    child += "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+    child += "print(used.ru_utime + used.ru_stime, used.ru_maxrss); sys.exit(r.returncode)"
     done = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
         raise SystemExit(f"{command[0]} failed:\n{done.stderr}")
-    unit = 1024 if sys.platform != "darwin" else 1024**2
-    return time.perf_counter() - start, int(done.stdout) / unit
+    processor, peak = map(float, done.stdout.split())
+    return Run(time.perf_counter() - start, processor, peak / (1024 if sys.platform != "darwin" else 1024**2))
 
 
 def _difference(work: Path, name: str) -> float:

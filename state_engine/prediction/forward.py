@@ -6,19 +6,19 @@ Control cells are encoded once however often they are drawn, a perturbation once
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from state_engine.models.config import AttentionMode
-from state_engine.models.pass_size import PassSize
+from state_engine.models.passes import Passes
 from state_engine.models.transition import TransitionModel, TransitionOutput
 
-# cells a forward pass: where the matrix units of a CPU are busy; a GPU wants many more
-CELLS_A_PASS = {"cpu": 1024, "cuda": 65536, "mps": 8192}
+# cells in a forward pass: enough to keep the matrix units of one core busy; a GPU wants many more
+CELLS_A_PASS = {"cpu": 512, "cuda": 65536, "mps": 8192}
+ROWS = 64  # passes on a CPU have a multiple of these
 
 
 @dataclass(frozen=True)
@@ -70,55 +70,74 @@ class SetRunner:
         parameter = next(model.parameters())
         self.model, self.attention = model.eval(), attention
         self.device, self.dtype = parameter.device, parameter.dtype
-        self.passes = PassSize(cells_a_pass or CELLS_A_PASS.get(self.device.type, 2048), self.device, on_remark)
+        cells = cells_a_pass or CELLS_A_PASS.get(self.device.type, 2048)
+        self.encoding = Passes(cells, self.device, on_remark)
+        self.passes = Passes(
+            cells,
+            self.device,
+            on_remark,
+            one="One set of {cells} cells",
+            fix="Choose a smaller set size, bf16, or another device.",
+            size=lambda part: sum(len(task.cells) for task in part),
+        )
         self._features = perturbations.to(self.device, self.dtype)
         self._encoded: dict[int, Tensor] = {}
         self._basal = torch.empty(0)
         self._basal_encoded = torch.empty(0)
 
-    @torch.inference_mode()
     def load_cells(self, blocks: Iterable[np.ndarray]) -> None:
-        """Encodes blocks of basal cells (n, g); tasks point at them by position until the next call."""
-        encoded, kept = [], []
-        for values in blocks:
-            basal = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
-            for part in basal.split(self.passes.cells):
-                encoded.append(self.model.encode_basal(part.to(self.device, self.dtype)))
-            if self.model.needs_basal:
-                kept.append(basal)
-        self._basal_encoded = torch.cat(encoded)
+        """Encode blocks of basal cells (n, g); tasks point at them by position until the next call.
+
+        An iterator is read while cells are encoded.
+        """
+        kept: list[Tensor] = []
+
+        def parts() -> Iterator[Tensor]:
+            for values in blocks:
+                basal = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+                if self.model.needs_basal:
+                    kept.append(basal)
+                yield from self.encoding.cut(basal)
+
+        cells = sum(map(len, blocks)) if isinstance(blocks, Sequence) else None
+        encoded = list(self.encoding.run(self._encode, parts(), cells))
+        self._basal_encoded = torch.cat(encoded) if encoded else torch.empty(0)
         self._basal = torch.cat(kept) if kept else torch.empty(0)
 
+    @torch.inference_mode()
+    def _encode(self, basal: Tensor) -> Tensor:
+        return self.model.encode_basal(basal.to(self.device, self.dtype))
+
     def run(self, tasks: Sequence[SetTask]) -> Iterator[SetResult]:
-        """Predicts sets, small ones first; each result carries its task's tag.
+        """Predict sets, small ones first; each result carries its task's tag.
 
         Raises:
             DeviceError: not even one set fits into memory.
         """
-        pending = sorted(tasks, key=lambda task: len(task.cells))
-        while pending:
-            batch = self._next(pending)
-            cells = sum(len(task.cells) for task in batch)
-            whole = f"One set of {cells} cells" if len(batch) == 1 else ""
-            fix = "Choose a smaller set size, bf16, or another device."
-            results = self.passes.attempt(partial(self._forward, batch), cells, whole, fix)
-            if results is not None:
-                pending = pending[len(batch) :]
-                yield from results
+        cells = sum(len(task.cells) for task in tasks)
+        for results in self.passes.run(self._forward, self._groups(tasks), cells):
+            yield from results
 
-    def _next(self, pending: list[SetTask]) -> list[SetTask]:
-        """The next sets for one pass. A GPU gets sets of one size, whose attention is a single kernel."""
+    def _groups(self, tasks: Sequence[SetTask]) -> Iterator[list[SetTask]]:
+        """The sets of each pass. A GPU gets sets of one size, whose attention is a single kernel."""
         same_size = self.device.type != "cpu"
-        cells, batch = 0, list[SetTask]()
-        for task in pending:
-            cells += len(task.cells)
-            if batch and (cells > self.passes.cells or (same_size and len(task.cells) != len(batch[0].cells))):
-                break
-            batch.append(task)
-        return batch
+        cells, group = 0, list[SetTask]()
+        for task in sorted(tasks, key=lambda task: len(task.cells)):
+            size = len(task.cells)
+            if group and (cells + size > self.passes.cells or (same_size and size != len(group[0].cells))):
+                yield group
+                cells, group = 0, []
+            cells += size
+            group.append(task)
+        if group:
+            yield group
 
     @torch.inference_mode()
     def _forward(self, batch: list[SetTask]) -> list[SetResult]:
+        asked, rest = len(batch), -sum(len(task.cells) for task in batch) % ROWS
+        if rest and self.device.type == "cpu" and sum(len(task.cells) for task in batch) >= 4 * ROWS:
+            # one more set, whose result is dropped: each new number of rows would have new matrix kernels generated, kept in memory
+            batch = [*batch, replace(batch[0], cells=np.resize(batch[0].cells, rest), batches=_resized(batch[0].batches, rest))]
         sizes = [len(task.cells) for task in batch]
         output = self._transform(batch, sizes)
         decoded: Sequence[np.ndarray | None] = [None] * len(batch)
@@ -126,7 +145,7 @@ class SetRunner:
             decoded = _split(self.model.decode(output.predicted), sizes)
         predicted = _split(output.predicted, sizes)
         confidence = output.confidence.float().cpu().numpy() if output.confidence is not None else np.full(len(batch), np.nan)
-        return [SetResult(predicted[i], decoded[i], float(confidence[i]), task.tag) for i, task in enumerate(batch)]
+        return [SetResult(predicted[i], decoded[i], float(confidence[i]), task.tag) for i, task in enumerate(batch[:asked])]
 
     def _transform(self, batch: list[SetTask], sizes: list[int]) -> TransitionOutput:
         """(b, s, o) for sets of one size, (n, o) for sets of several."""
@@ -153,6 +172,10 @@ class SetRunner:
         if row not in self._encoded:
             self._encoded[row] = self.model.encode_perturbation(self._features[row : row + 1])[0]
         return self._encoded[row]
+
+
+def _resized(values: np.ndarray | None, n: int) -> np.ndarray | None:
+    return None if values is None else np.resize(values, n)
 
 
 def _split(values: Tensor, sizes: list[int]) -> list[np.ndarray]:

@@ -287,3 +287,18 @@ def test_a_label_never_trained_is_predicted_from_its_vector(tmp_path: Path) -> N
     assert np.array_equal(ifnb, copy)  # it is its vector
     assert np.abs(ifnb - new).max() > 0.01
     assert not of(result, keys.PREDICTED, "NEW").obs[keys.FALLBACK].any()
+
+
+def test_a_pass_that_is_filled_up_gives_the_same_numbers(request_: PredictionRequest) -> None:
+    loaded = load_model(Path(request_.model))
+    rng = np.random.default_rng(1)
+    basal = rng.random((40, len(GENES)), dtype=np.float32)
+    tasks = [SetTask(rng.integers(0, 40, 5 + i % 4), i % 4, None, i) for i in range(60)]
+    found = []
+    for cells_a_pass in (1, 300):  # one set per pass, which is never filled; passes of almost 300 cells, filled to 320
+        runner = SetRunner(loaded.module, loaded.perturbation_features, "full", cells_a_pass)
+        runner.load_cells([basal])
+        found.append({r.tag: r.predicted for r in runner.run(tasks)})
+    assert sorted(found[1]) == list(range(60))
+    for tag, one in found[0].items():
+        np.testing.assert_allclose(one, found[1][tag], atol=1e-5)

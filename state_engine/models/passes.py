@@ -1,0 +1,127 @@
+"""Forward passes over many cells: how many cells each has, on which threads it runs, and what happens when memory runs out.
+
+Boundary: knows no network; what a pass computes is a function of the caller.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, Protocol, Self, TypeVar
+
+import torch
+
+from state_engine.errors import DeviceError
+
+MOST_WORKERS = 32
+
+
+class Part(Protocol):
+    """What goes through a pass: cells or sets of cells, which can be cut into fewer."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, which: slice, /) -> Self: ...
+
+
+P = TypeVar("P", bound=Part)
+R = TypeVar("R")
+
+
+class Passes:
+    """Runs forward passes, in order; a pass that does not fit into memory is cut in half, and so are those to come.
+
+    On a CPU each core computes passes of its own, because cores that share a pass wait for each other at every step. Another device
+    gets one thread, so that the caller can write results while it computes.
+
+    Args:
+        cells: in a pass, to start with.
+        device: where the network is.
+        on_remark: told when passes become smaller.
+        one: words for a part of length 1, which cannot be cut; "{cells}" in it is replaced by the number of its cells.
+        fix: advice when even that does not fit.
+        size: the number of cells in a part.
+    """
+
+    def __init__(
+        self,
+        cells: int,
+        device: torch.device,
+        on_remark: Callable[[str], None] = lambda text: None,
+        one: str = "One cell",
+        fix: str = "Choose bf16, or another device.",
+        size: Callable[[Any], int] = len,
+    ) -> None:
+        self.cells, self.device, self.on_remark = max(1, cells), device, on_remark
+        self.one, self.fix, self.size = one, fix, size
+        self.workers = min(torch.get_num_threads(), MOST_WORKERS) if device.type == "cpu" else 1
+
+    def cut(self, block: P) -> Iterator[P]:
+        """Pieces of as many cells as a pass has; the number may shrink meanwhile."""
+        start = 0
+        while start < len(block):
+            size = self.cells
+            yield block[start : start + size]
+            start += size
+
+    def run(self, forward: Callable[[P], R], parts: Iterable[P], cells: int | None = None) -> Iterator[R]:
+        """Compute passes and return their results in order.
+
+        Args:
+            forward: the pass.
+            parts: asked for one by one, so they can follow `cells` when it shrinks.
+            cells: in all parts together, when that is known: the cores share passes that are fewer than themselves.
+
+        Raises:
+            DeviceError: out of memory, and the pass cannot be cut any further.
+        """
+        threads = torch.get_num_threads()
+        workers = self.workers if cells is None else max(1, min(self.workers, cells // self.cells))
+        if workers == 1 and self.device.type == "cpu":
+            for part in parts:
+                yield from self._results(forward, part, partial(forward, part))
+            return
+        pool = ThreadPoolExecutor(workers, "passes", self._start_worker, (max(1, threads // workers),))
+        pending: deque[tuple[P, Future[R]]] = deque()
+        try:
+            for part in parts:
+                pending.append((part, pool.submit(forward, part)))
+                if len(pending) > workers:
+                    first, future = pending.popleft()
+                    yield from self._results(forward, first, future.result)
+            for first, future in pending:
+                yield from self._results(forward, first, future.result)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)  # a worker's number becomes that of threads to come
+
+    def _start_worker(self, threads: int) -> None:
+        if self.device.type == "cpu":
+            torch.set_num_threads(threads)
+
+    def _results(self, forward: Callable[[P], R], part: P, compute: Callable[[], R]) -> Iterator[R]:
+        """The result of a pass, or those of its halves when it ran out of memory."""
+        try:
+            result = compute()
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            # the allocator of the CPU raises a plain RuntimeError
+            if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+                raise
+            cells = self.size(part)
+            if len(part) == 1:
+                one = self.one.format(cells=cells)
+                what = f"{one} does not fit into the memory of the {self.device.type.upper()}."
+                raise DeviceError(what, str(error).partition("\n")[0], self.fix) from error
+        else:
+            yield result
+            return
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if cells // 2 < self.cells:  # passes that were under way with the old number fail too; one remark is enough
+            self.cells = max(1, cells // 2)
+            self.on_remark(f"Out of memory: going on with {self.cells:,} cells a pass, half as many as before.")
+        half = len(part) // 2
+        for piece in (part[:half], part[half:]):
+            yield from self._results(forward, piece, partial(forward, piece))
