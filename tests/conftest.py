@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
-# groups of files that must not run beside one another; every other file is a group of its own, because its fixtures are shared
-ALONE = {"browser": "browser"}
 LONGEST_FIRST = ("browser", "parity", "slow")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: threads of two workers would only wait for one another
@@ -20,18 +19,31 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: threads of two wor
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Name the group of each test, and begin with the groups that take longest, so that no core is left alone at the end."""
+    """Begin with the files that take longest, so that no core is left alone at the end. Files stay together."""
     if not hasattr(config, "workerinput"):
         return
     ranks: dict[str, int] = {}
     for item in items:
         marks = {mark.name for mark in item.iter_markers()}
-        group = next((group for mark, group in ALONE.items() if mark in marks), str(item.path))
-        if "xdist_group" not in marks:
-            item.add_marker(pytest.mark.xdist_group(group))
         rank = next((rank for rank, mark in enumerate(LONGEST_FIRST) if mark in marks), len(LONGEST_FIRST))
         ranks[str(item.path)] = min(rank, ranks.get(str(item.path), rank))
     items.sort(key=lambda item: ranks[str(item.path)])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each worker whole files, because tests share the fixtures of their file, and all browser tests to one worker.
+
+    This is what `--dist loadgroup` is for, but pytest-xdist 3.8 loses the groups with pytest 9.2, which computes the id of each test itself.
+    """
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return "browser" if "/browser/" in file else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="module")
