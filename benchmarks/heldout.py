@@ -27,8 +27,8 @@ from state_engine.data.dataset import Choices, open_dataset
 from state_engine.data.splits.apply import apply_plan
 from state_engine.data.splits.plan import FewShot, SplitPlan, ZeroShot
 from state_engine.evaluation.held_out import evaluate_held_out
-from state_engine.evaluation.held_out_request import HeldOutRequest
 from state_engine.evaluation.report import METRICS
+from state_engine.evaluation.request import HeldOutRequest
 from state_engine.options import settings
 from state_engine.train.fit import train_transition
 from state_engine.train.request import TrainRequest, resolve

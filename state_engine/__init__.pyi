@@ -45,8 +45,8 @@ from .embedding.request import EmbedRequest as EmbedRequest
 from .errors import StateError as StateError
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.held_out import evaluate_held_out as evaluate_held_out
-from .evaluation.held_out_request import HeldOutRequest as HeldOutRequest
 from .evaluation.request import EvaluationRequest as EvaluationRequest
+from .evaluation.request import HeldOutRequest as HeldOutRequest
 from .evaluation.request import PredictedFile as PredictedFile
 from .prediction.compatibility import check_compatibility as check_compatibility
 from .prediction.predict import predict as predict

@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 
 from state_engine.cli.options import JSON, Write, path, request, takes, word
-from state_engine.evaluation.held_out_request import FOLDER, HeldOutRequest
-from state_engine.evaluation.request import PREDICTION, EvaluationRequest
+from state_engine.evaluation.request import FOLDER, PREDICTION, EvaluationRequest, HeldOutRequest
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress
 

@@ -34,9 +34,8 @@ from state_engine.data.splits.plan import parse_plan, plan_files
 from state_engine.effects.store import load_effects, save_effects
 from state_engine.errors import IncompatibleError, SplitError, listed
 from state_engine.evaluation.evaluate import evaluate
-from state_engine.evaluation.held_out_request import PREDICTED, REAL, HeldOutRequest
 from state_engine.evaluation.report import Evaluation
-from state_engine.evaluation.request import EvaluationRequest, PredictedFile
+from state_engine.evaluation.request import PREDICTED, REAL, EvaluationRequest, HeldOutRequest, PredictedFile
 from state_engine.files import free_folder, replacing
 from state_engine.prediction.compatibility import check_compatibility, require_compatible
 from state_engine.prediction.outputs import expression_source, gene_names

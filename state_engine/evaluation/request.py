@@ -1,23 +1,31 @@
-"""What is asked of an evaluation, as plain values. No torch: pages and the command line make these, the worker does them."""
+"""What is asked of an evaluation, and of a test on held-out cells, as plain values. No torch: pages and commands make these."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import ClassVar, Final, Literal
 
 from state_engine.challenge.spec import PRESETS
-from state_engine.data.dataset import Choices
-from state_engine.errors import ConfigError
+from state_engine.checkpoints.card import ModelCard
+from state_engine.data.dataset import Choices, Dataset
+from state_engine.data.splits.choices import everything
+from state_engine.data.splits.plan import FewShot, SplitPlan, ZeroShot, plan_text
+from state_engine.device import DeviceName, Precision
+from state_engine.errors import ConfigError, SplitError, listed
 from state_engine.evaluation.profiles import find_profile
 from state_engine.metrics.profile import ControlSource
 from state_engine.metrics.profiles import HOUSE
 from state_engine.options import about, check, option, part, within
+from state_engine.options import part as part_field
 
-# name of a profile: see `evaluation.profiles`
-Profile = str
-PROFILES: tuple[Profile, ...] = (*HOUSE, *PRESETS)
+PROFILES: tuple[str, ...] = (*HOUSE, *PRESETS)
 ToCounts = Literal["poisson", "stochastic", "nearest"]
 PREDICTION = "prediction"
+# files of a test on held-out cells, and its folder in the folder of a training
+PREDICTED: Final = "predicted.h5ad"
+REAL: Final = "real.h5ad"
+FOLDER: Final = "test"
 PROFILE_HELP = (
     f"whose metrics: {', '.join(PROFILES)}; minimal: mean expression only, while the files stream by; full: also "
     "differential expression, which needs all cells and takes minutes on large files"
@@ -56,7 +64,7 @@ class EvaluationRequest:
     real: str = field(metadata=about("measured cells, controls among them", metavar="R.h5ad"))
     choices: Choices = field(metadata=within(needed=("perturbation_key", "control")))
     predicted_choices: Choices | None = part(None, prefix="predicted-", of="predicted cells, where it differs")
-    profile: Profile = option("minimal", PROFILE_HELP, label="Metrics", metavar="NAME")
+    profile: str = option("minimal", PROFILE_HELP, label="Metrics", metavar="NAME")
     controls: ControlSource | None = option(
         None, "whose control cells effects start from; default: the profile's", none="profile"
     )
@@ -67,13 +75,13 @@ class EvaluationRequest:
         False, "where genes differ, score those that all files have", label="Where genes differ, score those that both have"
     )
     to_counts: ToCounts | None = option(
-        None, "vcc2026: how log1p predictions are rounded to counts; it changes the metrics, so it is recorded",
+        None, "where the metrics compare counts: how log1p predictions are rounded to counts; it changes the metrics, so it is recorded",
         label="Predictions on the log1p scale become counts by",
     )  # fmt: skip
     seed: int = option(0, "of control cells for baselines, and of rounding", metavar="S", least=0)
     cell_eval: str = option(
         "",
-        "vcc2025: Python of an environment with cell-eval, which computes the metrics; default: cell-eval2 here",
+        "Python of an environment with cell-eval, which computes the metrics where it can; default: cell-eval2 here",
         metavar="PYTHON",
     )
     held_out: str = option("", "what the conditions are to the model, in words that are kept beside the numbers", metavar="WORDS")
@@ -103,3 +111,70 @@ class EvaluationRequest:
     def methods(self) -> tuple[str, ...]:
         """Names of what is scored, each once."""
         return tuple(dict.fromkeys(p.method for p in self.predicted))
+
+
+@dataclass(frozen=True)
+class HeldOutRequest:
+    """A test on held-out cells: of a training run, or of a model whose split is given beside (`choices` tell of its data)."""
+
+    VERB: ClassVar = "test"
+    run: str = option("", "folder that `train` made, with training.json and split.toml", metavar="RUN")
+    model: str = option("", "model folder; default: that of the run", metavar="DIR")
+    split: str = option(
+        "", "text of a split (TOML) whose places are absolute, or @FILE to read it; default: that of the run", metavar="TOML"
+    )
+    choices: Choices = part_field(Choices())
+    part: Literal["val", "test"] = option("test", "which held-out cells", label="Held-out cells")
+    cells: int | None = option(
+        None,
+        "predicted cells per condition; default: as many as the context has control cells, at most 2,048",
+        metavar="N",
+        least=1,
+    )
+    seeds: tuple[int, ...] = option(
+        (42,), "of the draw of control cells; several show how much that matters", flag="--seed", metavar="S",
+        label="Draws of control cells",
+    )  # fmt: skip
+    profile: str = option("minimal", PROFILE_HELP, label="Metrics", metavar="NAME")
+    features: str = option("", "features of the perturbations for a ridge regression; default: the training's", metavar="F")
+    device: DeviceName = option("auto", "where to compute; auto takes a GPU when there is one")
+    precision: Precision = option("fp32", "bf16 is faster and slightly less exact")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.run and not (self.model and self.split):
+            raise ConfigError("There is nothing to test.", fix="Name a training run, or a model and a split.")
+        find_profile(self.profile)
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ConfigError("Seeds are missing or named twice.", fix="Name each once.")
+
+    @property
+    def folder(self) -> Path:
+        """The model, where it lies in the folder of a run."""
+        folder = Path(self.model or self.run)
+        return folder / "model" if (folder / "model" / "model.json").is_file() else folder
+
+
+def split_of_card(card: ModelCard, dataset: Dataset) -> str:
+    """Return the split of a model's card, as text: what it calls held out is tested. For models trained without a split's file.
+
+    Raises:
+        SplitError: the card names nothing that the data set has.
+    """
+    whole, blocks = [], dict[str, list[str]]()
+    for text in card.training.held_out:
+        context, _, perturbation = text.partition(" x ")
+        if perturbation and len(dataset.rows(perturbation, context)):
+            blocks.setdefault(context, []).append(perturbation)
+        elif not perturbation and text in dataset.contexts:
+            whole.append(text)
+    if not whole and not blocks:
+        raise SplitError(
+            f"The card of {card.name} names no held-out cells of {dataset.path.name}.",
+            f"Held out, it says: {listed(card.training.held_out) or 'nothing'}.",
+            "Test a training run, which keeps its split.",
+        )
+    plan = everything(dataset)
+    name = plan.datasets[0][0]
+    few = tuple(FewShot(name, context, test=tuple(labels)) for context, labels in blocks.items() if context not in whole)
+    return plan_text(SplitPlan(plan.datasets, plan.training, tuple(ZeroShot(name, c, "test") for c in whole), few))

@@ -74,7 +74,7 @@ _ENTRIES = (
         choice="evaluation",
     ),
     Kind(
-        "test", "state_engine.evaluation.held_out_request:HeldOutRequest", f"{_TASKS}.evaluation:test", "evaluate",
+        "test", "state_engine.evaluation.request:HeldOutRequest", f"{_TASKS}.evaluation:test", "evaluate",
         choice="evaluation",
     ),
 )  # fmt: skip

@@ -23,8 +23,7 @@ from state_engine.cli.main import COMMANDS, build_parser, main
 from state_engine.cli.options import request as from_words
 from state_engine.data.dataset import Choices
 from state_engine.embedding.request import DecodeRequest, EmbedRequest
-from state_engine.evaluation.held_out_request import HeldOutRequest
-from state_engine.evaluation.request import EvaluationRequest, PredictedFile
+from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, PredictedFile
 from state_engine.options import options_of
 from state_engine.prediction.request import PredictionRequest, ReplayRequest
 from state_engine.search.request import QueryRequest

@@ -18,8 +18,8 @@ from state_engine.data.splits.plan import FewShot, SplitPlan, plan_text
 from state_engine.errors import ConfigError, RunError, SplitError
 from state_engine.evaluation.effects_file import read_condition
 from state_engine.evaluation.held_out import evaluate_held_out
-from state_engine.evaluation.held_out_request import HeldOutRequest, split_of_card
 from state_engine.evaluation.report import Evaluation, read_evaluation
+from state_engine.evaluation.request import HeldOutRequest, split_of_card
 from state_engine.jobs.kinds import KINDS, load_target
 from state_engine.library.datasets import DEMO_PATH
 from state_engine.plain import from_plain, to_plain

@@ -17,8 +17,7 @@ from state_engine.data.splits.plan import SplitPlan, plan_text
 from state_engine.embedding.jobs import EmbedJob, GenesReadJob, Pick, SimilarJob
 from state_engine.embedding.request import EmbedRequest
 from state_engine.errors import DataError, RequestError, RunError, StateError
-from state_engine.evaluation.held_out_request import HeldOutRequest
-from state_engine.evaluation.request import EvaluationRequest, PredictedFile
+from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, PredictedFile
 from state_engine.jobs.kinds import KINDS, WarmCache, kind_of, load_target
 from state_engine.jobs.requests import (
     AttentionMapsRequest,

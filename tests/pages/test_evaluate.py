@@ -17,9 +17,8 @@ from pages.parts.evaluate.conditions import paired, title
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices
 from state_engine.evaluation.evaluate import evaluate
-from state_engine.evaluation.held_out_request import HeldOutRequest
 from state_engine.evaluation.report import EvaluatedCondition, EvaluatedMethod, Evaluation, read_evaluation
-from state_engine.evaluation.request import EvaluationRequest
+from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest
 from state_engine.evaluation.verdict import Comparison, SummaryRow, sentence, verdict
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder

@@ -18,9 +18,8 @@ from state_engine.challenge.rehearsal import Seen, seen
 from state_engine.checkpoints.store import read_card
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.errors import StateError
-from state_engine.evaluation.held_out_request import HeldOutRequest, split_of_card
 from state_engine.evaluation.profiles import profiles
-from state_engine.evaluation.request import EvaluationRequest, PredictedFile, ToCounts
+from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, PredictedFile, ToCounts, split_of_card
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.train_job import training_folder

@@ -10,9 +10,8 @@ from state_engine.data.splits.plan import parse_plan
 from state_engine.device import choose_device, dtype_of
 from state_engine.evaluation import evaluate as evaluation
 from state_engine.evaluation import held_out
-from state_engine.evaluation.held_out_request import HeldOutRequest
 from state_engine.evaluation.report import Evaluation
-from state_engine.evaluation.request import EvaluationRequest
+from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest
 from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.train_job import check_places

@@ -9,9 +9,8 @@ import pytest
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices
 from state_engine.errors import RequestError
-from state_engine.evaluation.held_out_request import HeldOutRequest
 from state_engine.evaluation.report import read_evaluation
-from state_engine.evaluation.request import EvaluationRequest, PredictedFile
+from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, PredictedFile
 from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.tasks import evaluation as evaluate_tasks
