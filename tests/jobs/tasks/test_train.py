@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import numpy as np
 import pytest
 
 from state_engine.checkpoints.card import ModelCard
+from state_engine.cli.main import build_parser, main
+from state_engine.cli.train import wanted
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices, open_dataset
 from state_engine.data.splits.apply import Split
@@ -36,13 +39,16 @@ from state_engine.jobs.train_job import (
 )
 from state_engine.library.datasets import DEMO_PATH, demo_entry, register_file
 from state_engine.library.models import find
+from state_engine.options import options_of
 from state_engine.options import settings as settings_of
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import OnProgress, silent
 from state_engine.train.curves import read_curve
 from state_engine.train.request import TrainRequest, resolve
+from state_engine.train.run_folder import read_record
 from tests.jobs.workers import log_of, stopped
 from tests.small import write_model
+from tests.train.small import SMALL, make_data, plan_of
 
 TINY = TrainRequest().with_settings(name="Tiny", hvgs=0, hidden=8, layers=1, heads=2, steps=4, seed=5, device="cpu")
 
@@ -205,6 +211,83 @@ def test_the_command_gives_the_same_request_again() -> None:
     assert given["--perturbation-key"] == "gene" and given["--control"] == "ctrl" and given["--init-from"] == "/models/old"
     changed = settings_of(TrainRequest, [words[i + 1] for i, word in enumerate(words) if word == "--set"])
     assert resolve("state_sm", changed | {"optimiser.steps": 7, "network.features": "f.csv"}) == request
+
+
+# every setting off its default in one of the two: a batch token excludes a batch encoder and mixed sets
+OTHER = {
+    "embedding": "X_e", "genes": ("A", "B,C"), "hvgs": 7, "output_space": "genes", "features": "f 1.csv", "gene_decoder": True,
+    "decoder_hidden": (8, 9), "decoder_dropout": 0.2, "decoder_residual": True, "decoder_weight": 0.5, "decoder_detach": True,
+    "backbone": "gpt2", "hidden": 24, "layers": 2, "heads": 3, "kv_heads": 1, "head_dim": 5, "intermediate": 6, "encoder_layers": 3,
+    "decoder_layers": 1, "set_size": 9, "predict_residual": False, "basal_mlp": False, "batch_encoder": True,
+    "confidence_token": True, "mask_attention": True, "dropout": 0.3, "activation": "relu", "loss": "combined", "blur": 0.1,
+    "energy_weight": 2.0, "sinkhorn_weight": 0.02, "loss_chunks": 2, "shuffle_chunks": True, "effect_weight": 0.1, "l1": 1e-7,
+    "confidence_weight": 0.3, "confidence_scale": 3.0, "batch_token_weight": 0.4, "learning_rate": 0.1 + 0.2, "schedule": "constant",
+    "warmup": 3, "weight_decay": 0.1, "gradient_clip": 0.0, "ema": 0.5, "gene_dropout": 0.1, "basal_noise": 0.2, "fill": True,
+    "sets_a_step": 12, "steps": 77, "control_mapping": "batch", "train_control": False, "paired": True, "balance": "contexts",
+    "mix": 0.25, "validate_every": 0, "checkpoint_every": 1, "validation_sets": 3, "freeze": ("a.", "b"), "lora_rank": 2,
+    "lora_alpha": 8.0, "lora_dropout": 0.1, "lora_feed": True, "seed": 1, "device": "cpu", "precision": "bf16", "devices": 2,
+    "nodes": 3, "compile": True, "cache_gb": 0.0, "calibrate": False, "cross_fit": True, "licence": "MIT", "data_name": "it's",
+    "simulated": True, "name": "Two words", "preset": "state_sm",
+}  # fmt: skip
+TOKEN = {"batch_token": True, "control_mapping": "batch"}
+CHOICES = Choices("gene's", "-c", "cell type", "", "log1p", "symbol", "layers/counts", False)
+
+
+@pytest.mark.parametrize("preset", ["", "default", "state_sm", "replogle"])
+@pytest.mark.parametrize("changes", [OTHER, TOKEN, {}], ids=["every field", "token", "none"])
+def test_the_command_makes_request_and_choices_again(preset: str, changes: dict[str, Any]) -> None:
+    fixed = {"mix": 0.0, "batch_encoder": False} if changes is TOKEN else {}
+    job = TrainJob("", resolve(preset, changes | fixed | {"preset": preset}), CHOICES, "/models/old model")
+    words = shlex.split(command_of(job, "s.toml", "R"))
+    given = build_parser(["train"]).parse_args(words[3:])
+    assert wanted(given) == (job.request, job.choices)
+    assert (str(given.init_from), str(given.split), str(given.output)) == (job.init_from, "s.toml", "R")
+
+
+def test_every_setting_is_off_its_default_above() -> None:
+    requests = resolve("", OTHER | {"preset": "state_sm"}), resolve("", TOKEN)
+    for option in options_of(TrainRequest):
+        part, _, name = option.path.partition(".")
+        assert any(getattr(getattr(request, part), name) != option.default for request in requests), option.path
+
+
+@pytest.mark.parametrize(
+    ("more", "needed"),
+    [
+        ({"scale": "log1p"}, ("--expression", "--gene-column", "--scale")),
+        ({"scale": "counts", "normalise": False}, ("--no-normalise",)),
+    ],
+)
+def test_a_training_is_made_again_bit_equal_from_the_command_that_is_shown(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], needed: tuple[str, ...]
+) -> None:
+    """Its data need every choice: X holds other values, the index of var other names."""
+    cells = anndata.read_h5ad(make_data(tmp_path))
+    cells.layers["counts"] = cells.X.copy()
+    cells.X = cells.X.copy()
+    cells.X.data = np.log1p(cells.X.data[::-1])
+    cells.var["symbol"], cells.var["label"] = cells.var_names[::-1], cells.var_names
+    cells.var_names = [f"feature {i}" for i in range(cells.n_vars)]
+    path = tmp_path / "data" / "cells.h5ad"
+    cells.write_h5ad(path)
+    choices = Choices("perturbation", gene_column="label", expression="layers/counts", **more)
+    request = SMALL.with_settings(name="Again", genes=("ISG15", "MX1", "ACTB"), steps=2, calibrate=True)
+    run = run_of(settings, TrainJob(plan_text(plan_of(path)), request, choices))
+    train_tasks.train(job_request(run), run, silent, WarmCache())
+    monkeypatch.chdir(run.path)  # where split.toml is
+    assert main(shlex.split(run.manifest.command)[3:]) == 0
+    first, again = training_folder(run), run.path / "RUN"
+    assert read_record(again).choices == choices
+    files = ("model.json", "model.safetensors")
+    assert [(again / "model" / name).read_bytes() for name in files] == [(first / "model" / name).read_bytes() for name in files]
+    for option in needed:  # without one of them it is another model
+        words = shlex.split(run.manifest.command)[3:]
+        at = words.index(option)
+        del words[at : at + (1 if option == "--no-normalise" else 2)]
+        words[words.index("RUN")] = "OTHER" + option
+        assert main(words) == 0
+        other = run.path / f"OTHER{option}" / "model"
+        assert [(other / name).read_bytes() for name in files] != [(first / "model" / name).read_bytes() for name in files]
 
 
 def test_a_request_travels_as_json() -> None:
