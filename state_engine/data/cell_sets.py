@@ -15,21 +15,6 @@ from state_engine.errors import LabelError, RequestError, listed
 
 
 @dataclass(frozen=True, eq=False)
-class CellSet:
-    """Cells that the model sees together.
-
-    Args:
-        perturbation: the label to predict under.
-        context: of all its cells.
-        rows: (s,) row numbers of the basal cells.
-    """
-
-    perturbation: str
-    context: str
-    rows: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
 class ReplayWindow:
     """One forward pass of the reference: the cells `target` are replaced by predictions from the cells `basal`, both (s,)."""
 
@@ -69,11 +54,6 @@ def windows(rows: np.ndarray, set_size: int) -> list[np.ndarray]:
     if set_size < 1:
         raise RequestError(f"A set cannot have {set_size} cells.", "", "Take a set size of 1 or more.")
     return [rows[i : i + set_size] for i in range(0, len(rows), set_size)]
-
-
-def cell_sets(perturbation: str, context: str, basal: np.ndarray, set_size: int) -> list[CellSet]:
-    """The sets of one perturbation in one context."""
-    return [CellSet(perturbation, context, rows) for rows in windows(basal, set_size)]
 
 
 def replay_plan(

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
+from state_engine.data.splits.plan import expand_braces
 from state_engine.errors import DataError, listed
 from state_engine.files import write_bytes
 
 ORIGINAL = ".original"
-_BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 def point_to_files(plan: Path, folder: Path) -> tuple[Path, ...]:
@@ -50,19 +50,10 @@ def point_to_files(plan: Path, folder: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def expanded(pattern: str) -> tuple[str, ...]:
-    """The names that braces stand for: "{a,b}.h5" is a.h5 and b.h5; braces side by side multiply."""
-    match = _BRACES.search(pattern)
-    if match is None:
-        return (pattern,)
-    head, tail = pattern[: match.start()], pattern[match.end() :]
-    return tuple(name for choice in match[1].split(",") for name in expanded(head + choice.strip() + tail))
-
-
 def _located(value: str, folder: Path, plan: Path) -> tuple[str, tuple[Path, ...]]:
     """The path to write, and the files it stands for."""
     last = PurePosixPath(value.replace("\\", "/")).name
-    names = expanded(last)
+    names = expand_braces(last)
     places = {p.parent for p in folder.rglob(_literal(names[0]))} if last else set()
     whole = sorted(p for p in places if all((p / n).exists() for n in names))
     if not whole:

@@ -17,16 +17,20 @@ ENOUGH = 12  # conditions to weigh; with many perturbations few contexts have th
 MIN_CELLS = 10  # measured cells of a condition; fewer say little about an effect
 
 
-def left_out_places(split: Split, most: int | None = None, seed: int = 42) -> list[tuple[str, str]]:
-    """(data set, context) pairs that can be left out: with controls, and perturbations that are trained in another context too.
+def left_out_places(
+    split: Split, most: int | None = None, seed: int = 42, *, min_cells: int | None = None, fewest: int = FEWEST_CONTEXTS,
+    enough: int = ENOUGH,
+) -> list[tuple[str, str]]:  # fmt: skip
+    """Return (data set, context) pairs that can be left out: with controls, and perturbations that another context trains too.
 
     Args:
         split: of the training.
-        most: that are wanted, drawn by the seed where there are more; None: four to six, until there are conditions enough.
+        most: that are wanted, drawn by the seed where there are more; None: `fewest` to six, until there are `enough` conditions.
         seed: of the draw.
+        min_cells: measured cells that a condition needs; None: `MIN_CELLS`.
     """
     table = split.table()
-    trained = table[(table["train"] >= MIN_CELLS)]
+    trained = table[(table["train"] >= (MIN_CELLS if min_cells is None else min_cells))]
     perturbed = trained[trained["perturbation"] != split.control]
     contexts = perturbed.groupby("perturbation")["context"].nunique()
     shared = perturbed[perturbed["perturbation"].map(contexts) > 1]
@@ -34,28 +38,28 @@ def left_out_places(split: Split, most: int | None = None, seed: int = 42) -> li
     controls = trained[trained["perturbation"] == split.control]
     usable = sorted(places & {*zip(controls["dataset"], controls["context"], strict=True)})
     if most is None:
-        most = int(np.clip(np.ceil(ENOUGH * len(places) / max(1, len(shared))), FEWEST_CONTEXTS, MOST_CONTEXTS))
+        most = int(np.clip(np.ceil(enough * len(places) / max(1, len(shared))), fewest, MOST_CONTEXTS))
     if len(usable) <= most:
         return usable
     chosen = np.random.default_rng(seed).choice(len(usable), most, replace=False)
     return [usable[i] for i in sorted(chosen.tolist())]
 
 
-def calibrating_places(split: Split) -> list[tuple[str, str]]:
-    """What a training without validation cells leaves out in turn to calibrate itself; empty where that would mislead or cannot be.
+def calibrating_places(split: Split, min_cells: int | None = None) -> list[tuple[str, str]]:
+    """Return what a training without validation cells leaves out in turn to calibrate itself; empty where that would mislead.
 
     It misleads where only perturbations of trained contexts are tested: a context that is left out whole is harder to predict, and
-    the model would be believed far too little (on four blocks of a real screen 0.15 of its effect, where all of it was right).
+    too little of the model's effect would be taken (on four blocks of a real screen 0.15 of its effect, where all of it was right).
     """
     plan = split.plan
     if any(c.test for c in plan.fewshot) and not any(c.part == "test" for c in plan.zeroshot):
         return []
-    places = left_out_places(split)
+    places = left_out_places(split, min_cells=min_cells)
     return places if len(places) > 1 else []
 
 
 def fold_steps(steps: int) -> int:
-    """Steps of a further training, two thirds of the model's own: it learns from less, and only its effects are wanted.
+    """Return the steps of a further training, two thirds of the model's own: it learns from less, and only its effects are wanted.
 
     At most `MOST_STEPS`, so that a long training is not made twice as long by weighing it.
     """
@@ -63,7 +67,7 @@ def fold_steps(steps: int) -> int:
 
 
 def fold_split(split: Split, place: tuple[str, str]) -> Split:
-    """The split with one trained context for validation; what was held out before is not used at all."""
+    """Return the split with one trained context for validation; what was held out before is not used at all."""
     name, context = place
     sources = []
     for source in split.sources:

@@ -103,11 +103,6 @@ class SetSchedule:
         self._counts = np.array(counts, dtype=float)
         self._alike = {p: _by_context(self.groups, p) for p in {g.perturbation for g in self.groups}} if mix else {}
 
-    @property
-    def steps_a_pass(self) -> float:
-        """Steps in which every group has had its turns."""
-        return len(self.turns) / self.drawn
-
     def rows(self, step: int, share: slice = slice(None)) -> SetRows:
         """The sets of a step, counted from 0; `share` takes some of them."""
         rng = np.random.default_rng([self.seed, 0, step])

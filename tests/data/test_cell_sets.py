@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from state_engine.data.cell_sets import cell_sets, draw_basal, replay_plan, windows
+from state_engine.data.cell_sets import draw_basal, replay_plan, windows
 from state_engine.errors import LabelError, RequestError
 
 
@@ -37,8 +37,6 @@ def test_windows_are_consecutive_and_the_last_may_be_short() -> None:
     assert windows(np.arange(0), 3) == []
     with pytest.raises(RequestError):
         windows(np.arange(3), 0)
-    sets = cell_sets("STAT1", "NK", np.arange(5), 4)
-    assert [(s.perturbation, s.context, len(s.rows)) for s in sets] == [("STAT1", "NK", 4), ("STAT1", "NK", 1)]
 
 
 def test_replay_draws_as_the_reference_does() -> None:

@@ -15,7 +15,7 @@ from state_engine.data.splits.apply import open_split
 from state_engine.errors import DataError, DownloadError, JobCancelled
 from state_engine.progress import Progress
 from state_engine.public_data.fetch import fetch, fetched_here, home_of, read_record, remove_fetched
-from state_engine.public_data.split_paths import expanded, point_to_files
+from state_engine.public_data.split_paths import point_to_files
 from tests.public_data.server import FileServer, serving
 from tests.public_data.support_set import STARTER, entry, own_catalogue, support_set
 from tests.small import write_cells
@@ -138,10 +138,6 @@ def test_folders_and_windows_paths_are_found_too(tmp_path: Path) -> None:
     plan.write_text('[datasets]\none = "/their/place/screens"\ntwo = "D:\\\\data\\\\b.h5ad"\n')
     files = point_to_files(plan, tmp_path)
     assert [f.name for f in files] == ["a.h5ad", "b.h5ad"] and str(tmp_path / "set" / "screens") in plan.read_text()
-
-
-def test_braces_multiply() -> None:
-    assert expanded("{a, b}_{1,2}.h5") == ("a_1.h5", "a_2.h5", "b_1.h5", "b_2.h5") and expanded("x") == ("x",)
 
 
 def test_the_command_lists_and_fetches(

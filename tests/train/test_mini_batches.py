@@ -43,7 +43,7 @@ def test_shares_are_the_parts_of_the_step():
 
 def test_a_pass_takes_every_group_as_often_as_it_fills_sets():
     made = SetSchedule(GROUPS, 10, 1, 0)
-    assert made.steps_a_pass == 4 + 1 + 2
+    assert len(made.turns) / made.drawn == 4 + 1 + 2
     for number in range(3):
         labels = [int(made.rows(number * 7 + k).perturbations[0]) for k in range(7)]
         assert sorted(labels) == [0, 0, 0, 0, 1, 2, 2]
@@ -78,7 +78,7 @@ def test_paired_sets_have_the_same_basal_cells_under_both_labels():
     assert all((a == b).all() for a, b in zip(basal[0::2], basal[1::2], strict=True)) and (rows.perturbations[1::2] == 0).all()
     assert (rows.perturbations[0::2] > 0).all() and all((o < 40).all() for o in observed[1::2])
     assert all((o >= 40).all() for o in observed[0::2])
-    assert made.steps_a_pass == 1.5
+    assert len(made.turns) / made.drawn == 1.5
 
 
 TWO = (

@@ -10,8 +10,7 @@ import glob
 import json
 import re
 import tomllib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -286,7 +285,7 @@ def plan_files(plan: SplitPlan, base: Path) -> tuple[tuple[str, Path], ...]:
 def _files(where: str, base: Path) -> list[Path]:
     literal = base / Path(where).expanduser()
     found: list[Path] = []
-    for pattern in [] if literal.exists() else _braces(where):
+    for pattern in [] if literal.exists() else expand_braces(where):
         place = str(base / Path(pattern).expanduser())
         # Path.glob knows no absolute patterns
         found += [Path(p) for p in sorted(glob.glob(place))] if re.search(r"[*?\[]", pattern) else [Path(place)]  # noqa: PTH207
@@ -299,15 +298,10 @@ def _files(where: str, base: Path) -> list[Path]:
     return list(dict.fromkeys(p.resolve() for p in files))
 
 
-def _braces(pattern: str) -> list[str]:
-    """'a/{b,c}.h5' -> 'a/b.h5', 'a/c.h5'; several and nested ones one after the other."""
+def expand_braces(pattern: str) -> list[str]:
+    """Return the names that braces stand for: 'a/{b,c}.h5' -> 'a/b.h5', 'a/c.h5'; braces side by side multiply, and they may be nested."""
     match = re.search(r"\{([^{}]*)\}", pattern)
     if match is None:
         return [pattern]
     before, after = pattern[: match.start()], pattern[match.end() :]
-    return [full for option in match[1].split(",") for full in _braces(before + option.strip() + after)]
-
-
-def relocated(plan: SplitPlan, where: Callable[[str], str]) -> SplitPlan:
-    """The plan with the place of every data set replaced by `where(place)`."""
-    return replace(plan, datasets=tuple((name, where(place)) for name, place in plan.datasets))
+    return [full for option in match[1].split(",") for full in expand_braces(before + option.strip() + after)]

@@ -13,7 +13,16 @@ import scipy.sparse as sp
 
 from state_engine.data.dataset import Choices, Dataset, open_dataset
 from state_engine.data.splits.apply import Split, apply_plan, open_split
-from state_engine.data.splits.plan import FewShot, SplitPlan, ZeroShot, parse_plan, plan_files, plan_text, read_plan
+from state_engine.data.splits.plan import (
+    FewShot,
+    SplitPlan,
+    ZeroShot,
+    expand_braces,
+    parse_plan,
+    plan_files,
+    plan_text,
+    read_plan,
+)
 from state_engine.errors import SplitError
 
 CHOICES = Choices("gene", "ctrl", "line", "batch")
@@ -133,6 +142,10 @@ def test_a_file_that_is_no_text_is_said(tmp_path: Path) -> None:
 
 
 # Places
+
+
+def test_braces_multiply() -> None:
+    assert expand_braces("{a, b}_{1,2}.h5") == ["a_1.h5", "a_2.h5", "b_1.h5", "b_2.h5"] and expand_braces("x") == ["x"]
 
 
 def test_folders_files_braces_and_globs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
