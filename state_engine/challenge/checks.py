@@ -6,13 +6,13 @@ Each function takes what a file says and what a challenge wants, and returns wha
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from state_engine import keys
-from state_engine.challenge.findings import Finding, found
+from state_engine.challenge.findings import Finding, Severity, found
 from state_engine.challenge.source import Labels
 from state_engine.challenge.spec import ChallengeSpec, Rules
 
@@ -20,45 +20,65 @@ CONSTRUCT = re.compile(r"-\d+$")
 ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{11}")
 
 
-def check_genes(genes: tuple[str, ...], spec: ChallengeSpec, repairs: set[str]) -> tuple[list[Finding], NDArray[np.int32] | None]:
-    """What is wrong with the gene names, and the column in the archive of each gene of the file.
+# ---- genes ----
 
-    Returns:
-        findings, and (g,) places in `spec.genes` (-1: left out). None when the genes are as they must be, or cannot be mapped.
+
+def check_genes(genes: tuple[str, ...], spec: ChallengeSpec, repairs: set[str]) -> tuple[list[Finding], NDArray[np.int32] | None]:
+    """Return what is wrong with the gene names, and the column in the archive of each gene of the file.
+
+    The columns are (g,) places in `spec.genes` (-1: left out); None when the genes are as they must be, or cannot be mapped.
     """
-    findings = [] if genes else [found("no-genes", "error", "The file has no genes.")]
-    if not spec.genes or not genes:
-        return findings, None
-    wanted = {name: i for i, name in enumerate(spec.genes)}
-    present = set(genes)
-    missing, extra = [g for g in wanted if g not in present], [g for g in dict.fromkeys(genes) if g not in wanted]
+    if not genes:
+        return [found("no-genes", "error", "The file has no genes.")], None
+    if not spec.genes:
+        return [], None
+    wanted, present = {name: i for i, name in enumerate(spec.genes)}, set(genes)
+    missing = [g for g in wanted if g not in present]
+    extra = [g for g in dict.fromkeys(genes) if g not in wanted]
     repeated = repeated_names(genes)
-    if repeated:
-        findings.append(
-            found("genes-duplicated", "error", "Genes occur more than once in the file.", "Keep one.", names=repeated)
-        )
-    unsolved = bool(repeated)
-    if missing:
-        title, solved = (
-            f"{len(missing):,} of {len(spec.genes):,} genes are missing from the file.",
-            "fill-missing-genes" in repairs,
-        )
-        fix = "They were filled with zeros." if solved else f"{_why_missing(missing, extra)}Add them, or fill them with zeros."
-        findings.append(_repairable("genes-missing", title, fix, missing, "fill-missing-genes", solved))
-        unsolved |= not solved
-    if extra:
-        title, solved = f"{len(extra):,} genes of the file are not in the gene list.", "drop-extra-genes" in repairs
-        fix = "They were left out." if solved else "Leave them out."
-        findings.append(_repairable("genes-extra", title, fix, extra, "drop-extra-genes", solved))
-        unsolved |= not solved
     columns = np.array([wanted.get(name, -1) for name in genes], np.int32)
-    common = columns[columns >= 0]
-    if not repeated and (np.diff(common) < 0).any():
-        here, there = [g for g in genes if g in wanted], [g for g in wanted if g in present]
-        moved = [g for g, w in zip(here, there, strict=True) if g != w]
-        title = f"{len(moved):,} genes are in another order than in the gene list."
-        findings.append(found("genes-order", "note", title, "They are put into order.", names=moved, repair="reorder-genes"))
+    findings = [
+        *_genes_repeated(repeated),
+        *_genes_missing(missing, extra, len(spec.genes), "fill-missing-genes" in repairs),
+        *_genes_extra(extra, "drop-extra-genes" in repairs),
+        *([] if repeated else _genes_in_another_order(genes, spec.genes, columns)),
+    ]
+    unsolved = any(f.severity == "error" for f in findings)
     return findings, None if unsolved or genes == spec.genes else columns
+
+
+def _genes_repeated(repeated: list[str]) -> list[Finding]:
+    if not repeated:
+        return []
+    return [found("genes-duplicated", "error", "Genes occur more than once in the file.", "Keep one.", names=repeated)]
+
+
+def _genes_missing(missing: list[str], extra: list[str], n_wanted: int, solved: bool) -> list[Finding]:
+    if not missing:
+        return []
+    title = f"{len(missing):,} of {n_wanted:,} genes are missing from the file."
+    fix = "They were filled with zeros." if solved else f"{_why_missing(missing, extra)}Add them, or fill them with zeros."
+    return [_repairable("genes-missing", title, fix, missing, "fill-missing-genes", solved)]
+
+
+def _genes_extra(extra: list[str], solved: bool) -> list[Finding]:
+    if not extra:
+        return []
+    title = f"{len(extra):,} genes of the file are not in the gene list."
+    fix = "They were left out." if solved else "Leave them out."
+    return [_repairable("genes-extra", title, fix, extra, "drop-extra-genes", solved)]
+
+
+def _genes_in_another_order(genes: tuple[str, ...], wanted: tuple[str, ...], columns: NDArray[np.int32]) -> list[Finding]:
+    common = columns[columns >= 0]
+    if not (np.diff(common) < 0).any():
+        return []
+    # the common genes as the file has them, beside the same genes as the list has them
+    here = [wanted[i] for i in common]
+    there = [wanted[i] for i in np.sort(common)]
+    moved = [g for g, w in zip(here, there, strict=True) if g != w]
+    title = f"{len(moved):,} genes are in another order than in the gene list."
+    return [found("genes-order", "note", title, "They are put into order.", names=moved, repair="reorder-genes")]
 
 
 def _why_missing(missing: list[str], extra: list[str]) -> str:
@@ -70,54 +90,66 @@ def _why_missing(missing: list[str], extra: list[str]) -> str:
     return ""
 
 
+# ---- labels ----
+
+
 def check_labels(perturbations: Labels | None, columns: tuple[str, ...], key: str, rules: Rules) -> list[Finding]:
-    """The column is there, every cell has a label, and controls are there or not, as asked for."""
+    """Return what is wrong with the labels: no column, cells without one, controls that must or must not be there."""
     if perturbations is None:
         likely = [name for name in keys.PERTURBATION_ALIASES if name in columns]
         fix = f"It may be called {' or '.join(likely)} here." if likely else "Say which column it is."
         return [found("perturbation-column", "error", f"obs has no column {key}; it has the following.", fix, names=columns)]
     findings = _missing_labels("labels-missing", perturbations, key)
-    n_control = int(perturbations.where(rules.control).sum())
-    other = control_aliases(perturbations, rules.control)
-    if rules.controls == "required" and not n_control:
-        title = f"No cell is labelled '{rules.control}', but control cells are required."
-        if other:
-            fix = f"They seem to be called '{other[0]}': rename them."
-            findings.append(found("control-renamed", "error", title, fix, names=other, repair="rename-control"))
-        else:
-            findings.append(found("control-missing", "error", title, "Add the control cells.", repair="add-controls"))
-    forbidden = [n for n in (rules.control, *other) if perturbations.where(n).any()]
-    if rules.controls == "forbidden" and forbidden:
-        number = int(sum(perturbations.where(n).sum() for n in forbidden))
-        title = f"{number:,} control cells are in the file, but must not be submitted."
-        fix = "The scorer uses its own: leave them out."
-        findings.append(found("control-present", "error", title, fix, names=forbidden, count=number, repair="drop-controls"))
+    if rules.controls == "required":
+        findings += _controls_lacking(perturbations, rules.control)
+    if rules.controls == "forbidden":
+        findings += _controls_present(perturbations, rules.control)
     return findings
 
 
+def _controls_lacking(perturbations: Labels, control: str) -> list[Finding]:
+    if perturbations.where(control).any():
+        return []
+    title, other = f"No cell is labelled '{control}', but control cells are required.", control_aliases(perturbations, control)
+    if other:
+        fix = f"They seem to be called '{other[0]}': rename them."
+        return [found("control-renamed", "error", title, fix, names=other, repair="rename-control")]
+    return [found("control-missing", "error", title, "Add the control cells.", repair="add-controls")]
+
+
+def _controls_present(perturbations: Labels, control: str) -> list[Finding]:
+    names = [n for n in (control, *control_aliases(perturbations, control)) if perturbations.where(n).any()]
+    if not names:
+        return []
+    number = int(sum(perturbations.where(n).sum() for n in names))
+    title = f"{number:,} control cells are in the file, but must not be submitted."
+    fix = "The scorer uses its own: leave them out."
+    return [found("control-present", "error", title, fix, names=names, count=number, repair="drop-controls")]
+
+
 def control_aliases(perturbations: Labels, control: str) -> list[str]:
-    """Labels that usually mean control, other than the control label itself."""
+    """Return the labels that usually mean control, other than the control label itself."""
     known = {re.sub(r"[\W_]", "", name).lower() for name in (*keys.CONTROL_ALIASES, control)}
-    present = [n for n, k in zip(perturbations.names, perturbations.counts(), strict=True) if k]
-    return [n for n in present if n != control and re.sub(r"[\W_]", "", n).lower() in known]
+    return [n for n in _used(perturbations) if n != control and re.sub(r"[\W_]", "", n).lower() in known]
+
+
+# ---- contexts ----
 
 
 def check_contexts(
     contexts: Labels | None, columns: tuple[str, ...], key: str, spec: ChallengeSpec
 ) -> tuple[list[Finding], tuple[str, ...]]:
-    """Every cell has a context, they are those asked for, and the contexts to cover.
+    """Return what is wrong with the contexts, and the contexts to cover.
 
     When the spec does not say the contexts, they are those of the phase of which the data have any.
     """
     if not spec.rules.context_key:
         return [], ()
     if contexts is None:
-        fix = "Every cell needs the context that it was predicted for."
-        return [
-            found("context-column", "error", f"obs has no column {key}; it has the following.", fix, names=columns)
-        ], spec.contexts
+        title, fix = f"obs has no column {key}; it has the following.", "Every cell needs the context that it was predicted for."
+        return [found("context-column", "error", title, fix, names=columns)], spec.contexts
     findings = _missing_labels("context-missing-label", contexts, key)
-    present = [n for n, k in zip(contexts.names, contexts.counts(), strict=True) if k]
+    present = _used(contexts)
     wanted = spec.contexts
     if not wanted:
         phases = [phase for phase in spec.rules.phases if set(phase.contexts) & set(present)]
@@ -128,80 +160,120 @@ def check_contexts(
         wanted = phases[0].contexts
         title = f"Contexts to cover were not given; the data match phase {phases[0].name}."
         findings.append(found("contexts-assumed", "note", title, names=wanted))
-    other_phase = {c: p.name for p in spec.rules.phases for c in p.contexts if c not in wanted}
-    foreign = [c for c in present if c in other_phase]
-    unknown = [c for c in present if c not in wanted and c not in other_phase]
-    lacking = [c for c in wanted if c not in present]
-    asked = f"Contexts must be {', '.join(wanted)}."
-    if foreign:
-        title = f"Contexts of another phase ({other_phase[foreign[0]]}) are in the file."
-        findings.append(found("contexts-other-phase", "error", title, asked, names=foreign))
-    if unknown:
-        findings.append(
-            found("contexts-unknown", "error", "The file has contexts that the challenge has not.", asked, names=unknown)
-        )
-    if lacking:
-        findings.append(
-            found("contexts-missing", "error", "Contexts have no cells; one file must cover all.", asked, names=lacking)
-        )
+    elsewhere = {c: phase.name for phase in spec.rules.phases for c in phase.contexts if c not in wanted}
+    findings += _contexts_of_another_phase(present, elsewhere, wanted)
+    findings += _contexts_unknown([c for c in present if c not in wanted and c not in elsewhere], wanted)
+    findings += _contexts_lacking([c for c in wanted if c not in present], wanted)
     return findings, wanted
 
 
+def _contexts_of_another_phase(present: list[str], elsewhere: dict[str, str], wanted: tuple[str, ...]) -> list[Finding]:
+    foreign = [c for c in present if c in elsewhere]
+    if not foreign:
+        return []
+    title = f"Contexts of another phase ({elsewhere[foreign[0]]}) are in the file."
+    return [found("contexts-other-phase", "error", title, _must_be(wanted), names=foreign)]
+
+
+def _contexts_unknown(unknown: list[str], wanted: tuple[str, ...]) -> list[Finding]:
+    title = "The file has contexts that the challenge has not."
+    return [found("contexts-unknown", "error", title, _must_be(wanted), names=unknown)] if unknown else []
+
+
+def _contexts_lacking(lacking: list[str], wanted: tuple[str, ...]) -> list[Finding]:
+    title = "Contexts have no cells; one file must cover all."
+    return [found("contexts-missing", "error", title, _must_be(wanted), names=lacking)] if lacking else []
+
+
+def _must_be(wanted: tuple[str, ...]) -> str:
+    return f"Contexts must be {', '.join(wanted)}."
+
+
+# ---- perturbations and numbers of cells ----
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Cells by perturbation in one context ("" without contexts), and what is asked for; None: the list has no such context."""
+
+    context: str
+    cells: dict[str, int]
+    asked: dict[str, int | None] | None
+
+    @property
+    def where(self) -> str:
+        """ " in CONTEXT" """
+        return f" in {self.context}" if self.context else ""
+
+
 def check_targets(perturbations: Labels, contexts: Labels | None, wanted: tuple[str, ...], spec: ChallengeSpec) -> list[Finding]:
-    """Perturbations missing or not asked for, and numbers of cells, in each context."""
-    unknown: dict[str, list[str]] = {}
-    missing, wrong, odd, more = [], [], [], 0
+    """Return which perturbations are missing or not asked for, and wrong numbers of cells, over all contexts."""
+    groups = []
     for context in wanted or ("",):
         here = perturbations if contexts is None or not context else perturbations.take(contexts.where(context))
         cells = {n: int(k) for n, k in zip(here.names, here.counts(), strict=True) if k and n != spec.rules.control}
-        tail = f" in {context}" if context else ""
-        number = spec.rules.n_perturbations
-        if spec.targets is None and number and cells and len(cells) != number:
-            odd.append(f"{len(cells):,}{tail} instead of {number:,}")
-        asked = spec.targets.of(context) if spec.targets else dict.fromkeys(cells, spec.rules.cells_per_perturbation or None)
-        if asked is None:
-            missing.append(f"all{tail}: the list has no such context")
-            continue
-        for name in (n for n in cells if n not in asked):
-            unknown.setdefault(name, []).append(context)
-        missing += [f"{name}{tail}" for name in asked if name not in cells]
-        other = {n: k for n, k in asked.items() if k and n in cells and cells[n] != k}
-        wrong += [f"{n}{tail} has {cells[n]:,} instead of {k:,}" for n, k in other.items()]
-        more += sum(cells[n] > k for n, k in other.items())
-    title = "The number of perturbations is not the one asked for."
-    number_findings = [found("perturbations-number", "error", title, names=odd)] if odd else []
-    aliases = control_aliases(perturbations, spec.rules.control)
-    findings = _target_findings(list(unknown), missing, wrong, more, spec.rules)
-    # a control under another name has a finding and a repair of its own
-    only_controls = set(unknown) <= set(aliases)
-    return number_findings + [
-        replace(f, repair=None) if f.code == "perturbations-unknown" and only_controls else f for f in findings
+        # without a list every perturbation is asked for, with the number of cells that the rules say
+        usual: dict[str, int | None] = dict.fromkeys(cells, spec.rules.cells_per_perturbation or None)
+        groups.append(_Group(context, cells, spec.targets.of(context) if spec.targets else usual))
+    return [
+        *([] if spec.targets else _perturbations_miscounted(groups, spec.rules.n_perturbations)),
+        *_perturbations_unknown(groups, control_aliases(perturbations, spec.rules.control)),
+        *_perturbations_missing(groups),
+        *_cells_miscounted(groups, spec.rules),
     ]
 
 
-def _target_findings(unknown: list[str], missing: list[str], wrong: list[str], more: int, rules: Rules) -> list[Finding]:
-    findings = []
-    if unknown:
-        fix = "Leave them out, or correct the labels."
-        if any(CONSTRUCT.search(name) for name in unknown):
-            fix += " Some look like constructs: the label is the gene, without the number behind it."
-        title = f"{len(unknown):,} perturbations of the file are not asked for."
-        repair = "drop-extra-perturbations"
-        findings.append(found("perturbations-unknown", "error", title, fix, names=unknown, repair=repair))
-    if missing:
-        title = f"{len(missing):,} perturbations that are asked for have no cells."
-        findings.append(found("perturbations-missing", "error", title, "Predict them.", names=missing))
-    if wrong:
-        title = f"{len(wrong):,} perturbations have another number of cells than asked for."
-        severity = "error" if rules.cells_rule == "exact" else "warning"
-        fix = "The number of cells changes how many genes count as significant."
-        shorten = "first-cells" if more else None
-        findings.append(found("cells-per-perturbation", severity, title, fix, names=wrong, repair=shorten))  # type: ignore[arg-type]
-    return findings
+def _perturbations_miscounted(groups: list[_Group], number: int) -> list[Finding]:
+    odd = [f"{len(g.cells):,}{g.where} instead of {number:,}" for g in groups if number and g.cells and len(g.cells) != number]
+    title = "The number of perturbations is not the one asked for."
+    return [found("perturbations-number", "error", title, names=odd)] if odd else []
+
+
+def _perturbations_unknown(groups: list[_Group], aliases: list[str]) -> list[Finding]:
+    unknown = list(dict.fromkeys(n for g in groups if g.asked is not None for n in g.cells if n not in g.asked))
+    if not unknown:
+        return []
+    fix = "Leave them out, or correct the labels."
+    if any(CONSTRUCT.search(name) for name in unknown):
+        fix += " Some look like constructs: the label is the gene, without the number behind it."
+    title = f"{len(unknown):,} perturbations of the file are not asked for."
+    # a control under another name has a finding and a repair of its own
+    repair = None if set(unknown) <= set(aliases) else "drop-extra-perturbations"
+    return [found("perturbations-unknown", "error", title, fix, names=unknown, repair=repair)]
+
+
+def _perturbations_missing(groups: list[_Group]) -> list[Finding]:
+    missing = []
+    for group in groups:
+        if group.asked is None:
+            missing.append(f"all{group.where}: the list has no such context")
+        else:
+            missing += [f"{name}{group.where}" for name in group.asked if name not in group.cells]
+    title = f"{len(missing):,} perturbations that are asked for have no cells."
+    return [found("perturbations-missing", "error", title, "Predict them.", names=missing)] if missing else []
+
+
+def _cells_miscounted(groups: list[_Group], rules: Rules) -> list[Finding]:
+    wrong, more = [], False
+    for group in groups:
+        for name, number in (group.asked or {}).items():
+            cells = group.cells.get(name, number)
+            if number and cells and cells != number:
+                wrong.append(f"{name}{group.where} has {cells:,} instead of {number:,}")
+                more = more or cells > number
+    if not wrong:
+        return []
+    title = f"{len(wrong):,} perturbations have another number of cells than asked for."
+    severity: Severity = "error" if rules.cells_rule == "exact" else "warning"
+    fix = "The number of cells changes how many genes count as significant."
+    return [found("cells-per-perturbation", severity, title, fix, names=wrong, repair="first-cells" if more else None)]
+
+
+# ---- sizes ----
 
 
 def check_size(n_cells: int, rules: Rules) -> list[Finding]:
-    """Some cells, and not too many."""
+    """Return whether there are cells, and not too many."""
     if not n_cells:
         return [found("no-cells", "error", "There are no cells to submit.")]
     if rules.max_cells and n_cells > rules.max_cells:
@@ -213,8 +285,13 @@ def check_size(n_cells: int, rules: Rules) -> list[Finding]:
     return []
 
 
+def _used(labels: Labels) -> list[str]:
+    """Labels that cells have."""
+    return [n for n, k in zip(labels.names, labels.counts(), strict=True) if k]
+
+
 def repeated_names(names: tuple[str, ...]) -> list[str]:
-    """Names that occur more than once, each once."""
+    """Return the names that occur more than once, each once."""
     if len(set(names)) == len(names):
         return []
     seen: dict[str, int] = {}
