@@ -10,6 +10,7 @@ from pathlib import Path
 from state_engine.errors import ConfigError
 
 GB = 1024**3
+DEMO = Path(__file__).resolve().parents[1] / "assets" / "demo"
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Settings:
         max_declared_bytes: largest sum of declared array sizes. STATE_EXPLORER_MAX_DECLARED_GB.
         max_cells: most cells a file may declare. STATE_EXPLORER_MAX_CELLS.
         hub_endpoint: base address of the model hub. HF_ENDPOINT.
+        demo: folder of the data set and models that come with the program.
     """
 
     home: Path
@@ -31,6 +33,7 @@ class Settings:
     max_declared_bytes: int = 200 * GB
     max_cells: int = 20_000_000
     hub_endpoint: str = "https://huggingface.co"
+    demo: Path = DEMO
 
     @property
     def uploads(self) -> Path:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from state_engine.config import Settings
+from state_engine.config import DEMO, Settings
 from state_engine.data.dataset import Choices
 from state_engine.errors import ConfigError, DataError, UnsafeFileError
 from state_engine.files import replacing
@@ -23,7 +23,7 @@ from state_engine.plain import from_plain, to_plain
 from state_engine.progress import OnProgress, Progress, silent
 
 DEMO_ID = "demo"
-DEMO_PATH = Path(__file__).resolve().parents[2] / "assets" / "demo" / "demo.h5ad"
+DEMO_PATH = DEMO / "demo.h5ad"
 BLOCK = 1 << 20
 _ID = re.compile(r"[a-z0-9]{4,24}")
 

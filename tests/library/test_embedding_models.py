@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from state_engine.checkpoints.embedding_card import read_embedding_card
 from state_engine.checkpoints.recognise import embedding_kind
 from state_engine.config import Settings
 from state_engine.errors import CheckpointError, RequestError
-from state_engine.library import embedding_models as lib
 from state_engine.library.allowed import readable
-from state_engine.library.models import list_models
+from state_engine.library.models import DEMO_EMBEDDING, EMBEDDINGS, EmbeddingEntry, list_models
 
 
 @pytest.fixture
@@ -23,62 +23,60 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def added(settings: Settings) -> lib.EmbeddingEntry:
+def added(settings: Settings) -> EmbeddingEntry:
     """The demo's model once more, brought into the library from a folder that may be read."""
-    shutil.copytree(lib.DEMO_EMBEDDING, settings.data_folders[0] / "se")
+    shutil.copytree(DEMO_EMBEDDING, settings.data_folders[0] / "se")
     folder = settings.data_folders[0] / "se"
     card = folder / "embedding.json"
     card.write_text(card.read_text().replace("Demo SE (random projection, not trained)", "Mine"))
     shutil.rmtree(settings.models, ignore_errors=True)
-    return lib.EmbeddingEntry(folder, lib.read_embedding_card(folder))
+    return EmbeddingEntry(folder, read_embedding_card(folder))
 
 
 def test_the_demo_is_first_and_no_transition_model(settings: Settings) -> None:
-    (demo,) = lib.list_embedding_models(settings)
+    (demo,) = EMBEDDINGS.entries(settings)
     assert demo.demo and demo.card is not None and not demo.error and 0 < demo.nbytes < 2_000_000
     assert all(e.path != demo.path for e in list_models(settings))
-    assert lib.find_embedding_model(settings, demo.card.weights_hash) == demo
-    with pytest.raises(CheckpointError, match="no State Embedding model 'abc'"):
-        lib.find_embedding_model(settings, "abc")
+    assert EMBEDDINGS.find(settings, demo.card.id) == demo
+    with pytest.raises(CheckpointError, match=r"no model 'abc' in the library.*No State Embedding model"):
+        EMBEDDINGS.find(settings, "abc")
     with pytest.raises(RequestError, match="belongs to the program"):
-        lib.remove_embedding(demo, settings)
+        EMBEDDINGS.remove(demo, settings)
 
 
-def test_a_folder_of_weights_that_are_there_gives_what_is_there(settings: Settings, added: lib.EmbeddingEntry) -> None:
-    assert lib.import_embedding_directory(added.path, settings).demo  # the same weights as the demo's
-    assert len(lib.list_embedding_models(settings)) == 1
+def test_a_folder_of_weights_that_are_there_gives_what_is_there(settings: Settings, added: EmbeddingEntry) -> None:
+    assert EMBEDDINGS.import_directory(added.path, settings).demo  # the same weights as the demo's
+    assert len(EMBEDDINGS.entries(settings)) == 1
 
 
-def test_a_model_is_added_listed_damaged_and_removed(
-    settings: Settings, added: lib.EmbeddingEntry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lib, "DEMO_EMBEDDING", settings.home / "none")
-    entry = lib.import_embedding_directory(added.path, settings)
+def test_a_model_is_added_listed_damaged_and_removed(settings: Settings, added: EmbeddingEntry) -> None:
+    settings = replace(settings, demo=settings.home / "none")
+    entry = EMBEDDINGS.import_directory(added.path, settings)
     assert entry.path.parent == settings.models and entry.path.name.startswith("mine-") and not entry.demo
-    assert lib.list_embedding_models(settings) == (entry,) and not [e for e in list_models(settings) if not e.demo]
+    assert EMBEDDINGS.entries(settings) == (entry,) and not [e for e in list_models(settings) if not e.demo]
     assert not [p for p in settings.models.iterdir() if p.name.startswith(".")]
     with (entry.path / "genes.safetensors").open("r+b") as file:
         file.truncate(1000)
-    (damaged,) = lib.list_embedding_models(settings)
+    (damaged,) = EMBEDDINGS.entries(settings)
     assert damaged.card is None and "genes.safetensors" in damaged.error
-    assert lib.import_embedding_directory(added.path, settings).card is not None  # takes the damaged one's place
-    lib.remove_embedding(lib.list_embedding_models(settings)[0], settings)
-    assert lib.list_embedding_models(settings) == () and not list(settings.models.iterdir())
+    assert EMBEDDINGS.import_directory(added.path, settings).card is not None  # takes the damaged one's place
+    EMBEDDINGS.remove(EMBEDDINGS.entries(settings)[0], settings)
+    assert EMBEDDINGS.entries(settings) == () and not list(settings.models.iterdir())
 
 
-def test_what_is_not_allowed_or_no_model_is_refused(settings: Settings, added: lib.EmbeddingEntry, tmp_path: Path) -> None:
-    elsewhere = shutil.copytree(lib.DEMO_EMBEDDING, tmp_path / "elsewhere")
+def test_what_is_not_allowed_or_no_model_is_refused(settings: Settings, added: EmbeddingEntry, tmp_path: Path) -> None:
+    elsewhere = shutil.copytree(DEMO_EMBEDDING, tmp_path / "elsewhere")
     with pytest.raises(RequestError, match="not in a folder that may be read"):
-        lib.import_embedding_directory(elsewhere, settings)
+        EMBEDDINGS.import_directory(elsewhere, settings)
     (settings.data_folders[0] / "other").mkdir()
     with pytest.raises(CheckpointError, match=r"embedding\.json"):
-        lib.import_embedding_directory(settings.data_folders[0] / "other", settings)
+        EMBEDDINGS.import_directory(settings.data_folders[0] / "other", settings)
     (added.path / "model.safetensors").unlink()
     (added.path / "model.safetensors").symlink_to(elsewhere / "model.safetensors")
     with pytest.raises(RequestError, match="not in a folder that may be read"):
-        lib.import_embedding_directory(added.path, settings)
-    with pytest.raises(RequestError, match="not a model of the library"):
-        lib.remove_embedding(replace(added, demo=False), settings)
+        EMBEDDINGS.import_directory(added.path, settings)
+    with pytest.raises(RequestError, match="not a folder of the model library"):
+        EMBEDDINGS.remove(replace(added, demo=False), settings)
     assert readable(added.path, settings) and added.path.exists()
 
 

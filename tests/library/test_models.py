@@ -18,10 +18,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from state_engine.checkpoints.card import FORMAT, ModelCard
+from state_engine.checkpoints.recognise import Found, what_is
 from state_engine.config import Settings
 from state_engine.effects.store import EFFECTS
 from state_engine.errors import CheckpointError, RequestError
 from state_engine.library import models as library
+from state_engine.library import zips
 from state_engine.library.allowed import readable
 from state_engine.models.config import BackboneConfig, TransitionConfig
 from state_engine.plain import to_plain
@@ -50,15 +52,10 @@ def write_store(folder: Path, card: ModelCard) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _no_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(library, "DEMO", tmp_path / "no-demo")
-
-
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     (tmp_path / "data").mkdir()
-    return Settings(home=tmp_path / "home", data_folders=(tmp_path / "data",))
+    return Settings(home=tmp_path / "home", data_folders=(tmp_path / "data",), demo=tmp_path / "no-demo")
 
 
 def hidden(settings: Settings) -> list[str]:
@@ -71,12 +68,13 @@ def test_an_empty_library_lists_nothing(settings: Settings) -> None:
         library.find(settings, "abc")
 
 
-def test_listed_by_name_after_the_demo(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listed_by_name_after_the_demo(settings: Settings, tmp_path: Path) -> None:
     for name in ("zeta", "Alpha", "beta"):
         write_store(settings.models / f"{name}-folder", a_card(name))
     (settings.models / ".incoming-1").mkdir()
     (settings.models / "notes.txt").write_text("not a model")
-    monkeypatch.setattr(library, "DEMO", write_store(tmp_path / "demo", a_card("zz demo")))
+    write_store(tmp_path / "demo" / "model", a_card("zz demo"))
+    settings = dataclasses.replace(settings, demo=tmp_path / "demo")
     entries = library.list_models(settings)
     assert [e.card.name for e in entries if e.card] == ["zz demo", "Alpha", "beta", "zeta"]
     assert [e.demo for e in entries] == [True, False, False, False]
@@ -130,7 +128,7 @@ def test_a_damaged_model_is_listed_with_its_error(settings: Settings, how: str, 
     with pytest.raises(CheckpointError, match="is damaged"):
         library.find(settings, card.id)
     with pytest.raises(CheckpointError, match="cannot be exported"):
-        library.export_zip(entries[folder.name], settings.home / "x.zip")
+        zips.export_zip(entries[folder.name], settings.home / "x.zip")
     with pytest.raises(CheckpointError):
         library.import_directory(folder.rename(settings.data_folders[0] / "bad"), settings)
     assert [p.name for p in settings.models.iterdir()] == ["good"]
@@ -139,16 +137,16 @@ def test_a_damaged_model_is_listed_with_its_error(settings: Settings, how: str, 
 def test_export_then_import_is_the_same_model(settings: Settings, tmp_path: Path) -> None:
     write_store(settings.models / "one", a_card("One!", perturbation_encoding="features"))
     entry = library.list_models(settings)[0]
-    first = library.export_zip(entry, tmp_path / "a.zip").read_bytes()
+    first = zips.export_zip(entry, tmp_path / "a.zip").read_bytes()
     os.utime(entry.path / "model.json", (1, 1))
-    assert library.export_zip(entry, tmp_path / "b.zip").read_bytes() == first
-    other = Settings(home=tmp_path / "other")
-    imported = library.import_zip(tmp_path / "a.zip", other)
+    assert zips.export_zip(entry, tmp_path / "b.zip").read_bytes() == first
+    other = Settings(home=tmp_path / "other", demo=tmp_path / "no-demo")
+    imported = zips.import_zip(tmp_path / "a.zip", other)
     assert imported.card == entry.card
     assert imported.path == other.models / f"one-{a_card('One!').id}"
     for path in entry.path.iterdir():
         assert (imported.path / path.name).read_bytes() == path.read_bytes()
-    assert library.import_zip(tmp_path / "a.zip", other) == imported
+    assert zips.import_zip(tmp_path / "a.zip", other) == imported
     assert len(library.list_models(other)) == 1 and hidden(other) == []
 
 
@@ -165,7 +163,7 @@ def test_the_effects_of_baselines_travel_with_a_model(settings: Settings, tmp_pa
     save_file({"effects": np.ones((2, 4), np.float32)}, folder / EFFECTS)
     (entry,) = library.list_models(settings)
     other = dataclasses.replace(settings, home=tmp_path / "elsewhere")
-    imported = library.import_zip(library.export_zip(entry, tmp_path / "a.zip"), other)
+    imported = zips.import_zip(zips.export_zip(entry, tmp_path / "a.zip"), other)
     assert (imported.path / EFFECTS).read_bytes() == (folder / EFFECTS).read_bytes()
     (folder / EFFECTS).write_bytes(b"cut")
     (damaged,) = library.list_models(settings)
@@ -188,7 +186,7 @@ def good_files(tmp_path: Path) -> dict[str, bytes]:
 
 def test_one_folder_around_the_files_is_fine(settings: Settings, tmp_path: Path) -> None:
     path = zip_of(tmp_path / "x.zip", {f"my model/{n}": c for n, c in good_files(tmp_path).items()})
-    assert library.import_zip(path, settings).card == a_card()
+    assert zips.import_zip(path, settings).card == a_card()
 
 
 @pytest.mark.parametrize(
@@ -201,7 +199,7 @@ def test_one_folder_around_the_files_is_fine(settings: Settings, tmp_path: Path)
 def test_a_zip_with_anything_else_is_refused_whole(settings: Settings, tmp_path: Path, name: str) -> None:
     path = zip_of(tmp_path / "x.zip", {**good_files(tmp_path), name: b"x"})
     with pytest.raises(CheckpointError, match=r"The zip holds .*Nothing was unpacked"):
-        library.import_zip(path, settings)
+        zips.import_zip(path, settings)
     assert list(settings.models.iterdir()) == []
     assert not any(p.name == "evil.py" for p in tmp_path.rglob("*"))
 
@@ -209,7 +207,7 @@ def test_a_zip_with_anything_else_is_refused_whole(settings: Settings, tmp_path:
 def test_links_in_a_zip_are_refused(settings: Settings, tmp_path: Path) -> None:
     path = zip_of(tmp_path / "x.zip", good_files(tmp_path), external_attr=(stat.S_IFLNK | 0o777) << 16, create_system=3)
     with pytest.raises(CheckpointError, match="link or a device"):
-        library.import_zip(path, settings)
+        zips.import_zip(path, settings)
 
 
 def test_an_encrypted_zip_is_refused(settings: Settings, tmp_path: Path) -> None:
@@ -219,7 +217,7 @@ def test_an_encrypted_zip_is_refused(settings: Settings, tmp_path: Path) -> None
     content[at + 8] |= 1
     path.write_bytes(bytes(content))
     with pytest.raises(CheckpointError, match="encrypted"):
-        library.import_zip(path, settings)
+        zips.import_zip(path, settings)
 
 
 def test_size_and_number_limits(settings: Settings, tmp_path: Path) -> None:
@@ -228,11 +226,11 @@ def test_size_and_number_limits(settings: Settings, tmp_path: Path) -> None:
     total = sum(len(c) for c in files.values())
     small = dataclasses.replace(settings, max_file_bytes=total - 1)
     with pytest.raises(CheckpointError, match=f"The model has {total:,} bytes"):
-        library.import_zip(path, small)
-    assert library.import_zip(path, dataclasses.replace(settings, max_file_bytes=total)).card is not None
-    many = zip_of(tmp_path / "many.zip", {f"d{i}/": b"" for i in range(library.MOST_MEMBERS + 1)})
+        zips.import_zip(path, small)
+    assert zips.import_zip(path, dataclasses.replace(settings, max_file_bytes=total)).card is not None
+    many = zip_of(tmp_path / "many.zip", {f"d{i}/": b"" for i in range(zips.MOST_MEMBERS + 1)})
     with pytest.raises(CheckpointError, match="has 33 members"):
-        library.import_zip(many, settings)
+        zips.import_zip(many, settings)
 
 
 def test_a_name_that_comes_twice(settings: Settings, tmp_path: Path) -> None:
@@ -240,21 +238,21 @@ def test_a_name_that_comes_twice(settings: Settings, tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("model.json", b"{}")
     with pytest.raises(CheckpointError, match=r"holds model.json twice"):
-        library.import_zip(path, settings)
+        zips.import_zip(path, settings)
 
 
 def test_not_a_zip_cut_or_incomplete(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(b"hello")
     with pytest.raises(CheckpointError, match="not a readable zip"):
-        library.import_zip(tmp_path / "x.zip", settings)
+        zips.import_zip(tmp_path / "x.zip", settings)
     path = zip_of(tmp_path / "y.zip", {"model.json": b"{}"})
     with pytest.raises(CheckpointError, match=r"lacks model.safetensors"):
-        library.import_zip(path, settings)
+        zips.import_zip(path, settings)
     content = bytearray(zip_of(tmp_path / "z.zip", good_files(tmp_path)).read_bytes())
     content[60] ^= 255  # a byte of the first member: its checksum no longer fits
     (tmp_path / "z.zip").write_bytes(bytes(content))
     with pytest.raises(CheckpointError):
-        library.import_zip(tmp_path / "z.zip", settings)
+        zips.import_zip(tmp_path / "z.zip", settings)
     assert list(settings.models.iterdir()) == []
 
 
@@ -291,25 +289,23 @@ def test_downloads_may_be_imported(settings: Settings) -> None:
 
 def test_what_a_folder_is(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", a_card())
-    assert library.what_is(store).kind == "store"
+    assert what_is(store).kind == "store"
     (store / "model.safetensors").unlink()
-    assert library.what_is(store) == library.Found("unknown", "It has model.json, but not model.safetensors.")
+    assert what_is(store) == Found("unknown", "It has model.json, but not model.safetensors.")
     run = tmp_path / "repo" / "zeroshot" / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").touch()
-    assert "no .ckpt file" in library.what_is(run).reason
+    assert "no .ckpt file" in what_is(run).reason
     for name in ("step=5.ckpt", "final.ckpt", "step=50.ckpt"):
         (run / "checkpoints" / name).touch()
-    found = library.what_is(run)
+    found = what_is(run)
     assert found.kind == "arc"
     assert found.checkpoints == ("checkpoints/final.ckpt", "checkpoints/step=50.ckpt", "checkpoints/step=5.ckpt")
-    assert library.what_is(tmp_path / "repo") == library.Found(
-        "hub snapshot", "It holds 1 models in folders: zeroshot/run.", ("zeroshot/run",)
-    )
-    assert "choose the folder above" in library.what_is(run / "checkpoints").reason
+    assert what_is(tmp_path / "repo") == Found("hub snapshot", "It holds 1 models in folders: zeroshot/run.", ("zeroshot/run",))
+    assert "choose the folder above" in what_is(run / "checkpoints").reason
     (tmp_path / "plain").mkdir()
-    assert library.what_is(tmp_path / "plain").reason.startswith("Neither model.json")
-    assert library.what_is(tmp_path / "nothing").reason == "nothing is not a folder."
+    assert what_is(tmp_path / "plain").reason.startswith("Neither model.json")
+    assert what_is(tmp_path / "nothing").reason == "nothing is not a folder."
 
 
 def test_an_arc_directory_is_not_imported_but_converted(settings: Settings) -> None:
@@ -321,7 +317,7 @@ def test_an_arc_directory_is_not_imported_but_converted(settings: Settings) -> N
         library.import_directory(run, settings)
 
 
-def test_remove(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remove(settings: Settings, tmp_path: Path) -> None:
     write_store(settings.models / "a", a_card("a"))
     write_store(settings.models / "b", a_card("b"))
     library.remove(library.find(settings, a_card("a").id), settings)
@@ -329,10 +325,11 @@ def test_remove(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(RequestError, match="not a folder of the model library"):
         library.remove(library.Entry(tmp_path / "data", None), settings)
     assert (tmp_path / "data").is_dir()
-    monkeypatch.setattr(library, "DEMO", write_store(tmp_path / "demo", a_card("demo")))
+    write_store(tmp_path / "demo" / "model", a_card("demo"))
+    settings = dataclasses.replace(settings, demo=tmp_path / "demo")
     with pytest.raises(RequestError, match="belongs to the program"):
         library.remove(library.list_models(settings)[0], settings)
-    assert (tmp_path / "demo" / "model.json").is_file()
+    assert (tmp_path / "demo" / "model" / "model.json").is_file()
 
 
 def test_torch_is_not_imported() -> None:

@@ -24,7 +24,7 @@ from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.tasks import embedding as embed_tasks
 from state_engine.library.datasets import DEMO_PATH, register_file
-from state_engine.library.embedding_models import DEMO_EMBEDDING
+from state_engine.library.models import DEMO_EMBEDDING
 from state_engine.plain import from_plain
 from state_engine.progress import silent
 from tests.pages.opened import figures, opened, text

@@ -21,12 +21,12 @@ from state_engine.embedding.request import EmbedRequest, gene_map_of
 from state_engine.errors import StateError
 from state_engine.jobs import local
 from state_engine.library.datasets import DataEntry
-from state_engine.library.embedding_models import EmbeddingEntry, list_embedding_models
+from state_engine.library.models import EMBEDDINGS, EmbeddingEntry
 
 
 def embed_form(entry: DataEntry, data: Dataset) -> None:
     """Model, what fits, and the button that starts the job."""
-    models = [m for m in list_embedding_models(session.settings()) if m.card is not None]
+    models = [m for m in EMBEDDINGS.entries(session.settings()) if m.card is not None]
     if not models:
         st.info("No State Embedding model is in the library. Add one on the Models page.", icon=":material/deployed_code:")
         if st.button("Add a model", key="to_models"):

@@ -25,8 +25,9 @@ from state_engine.jobs.requests import ConvertRequest, DownloadRequest, ModesCom
 from state_engine.library import hub
 from state_engine.library.allowed import readable
 from state_engine.library.datasets import DataEntry
-from state_engine.library.models import Entry, export_zip, import_directory, import_zip, remove
+from state_engine.library.models import Entry, import_directory, remove
 from state_engine.library.published import PUBLISHED
+from state_engine.library.zips import export_zip, import_zip
 from state_engine.prediction.compatibility import check_compatibility
 from state_engine.prediction.request import PredictionRequest
 

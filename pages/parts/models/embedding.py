@@ -14,19 +14,14 @@ from state_engine.checkpoints.recognise import embedding_kind
 from state_engine.config import Settings
 from state_engine.jobs import local
 from state_engine.jobs.requests import ConvertEmbeddingRequest
-from state_engine.library.embedding_models import (
-    EmbeddingEntry,
-    import_embedding_directory,
-    list_embedding_models,
-    remove_embedding,
-)
+from state_engine.library.models import EMBEDDINGS, EmbeddingEntry
 
 SHOWN = "se_shown"
 
 
 def embedding_models(settings: Settings) -> None:
     """The State Embedding models, each with a way to its card."""
-    entries = list_embedding_models(settings)
+    entries = EMBEDDINGS.entries(settings)
     st.markdown("#### State Embedding models")
     st.caption("They give every cell a place; some State Transition models read that instead of genes.")
     if not entries:
@@ -47,7 +42,7 @@ def embedding_models(settings: Settings) -> None:
 def embedding_card(settings: Settings) -> bool:
     """The card of the State Embedding model that is looked at; False when none is."""
     shown = st.session_state.get(SHOWN)
-    entry = next((e for e in list_embedding_models(settings) if e.card and e.card.id == shown), None)
+    entry = next((e for e in EMBEDDINGS.entries(settings) if e.card and e.card.id == shown), None)
     if entry is None or entry.card is None:
         return False
     _card(entry, entry.card, settings)
@@ -64,7 +59,7 @@ def _card(entry: EmbeddingEntry, card: EmbeddingCard, settings: Settings) -> Non
             st.rerun()
         if not entry.demo and st.button("Remove from the library", key="se_remove", type="tertiary"):
             with errors_shown():
-                remove_embedding(entry, settings)
+                EMBEDDINGS.remove(entry, settings)
                 del st.session_state[SHOWN]
                 st.rerun()
     with st.container(border=True, key="se_facts"):
@@ -104,7 +99,7 @@ def import_embedding(path: Path, settings: Settings) -> bool:
     """
     kind = embedding_kind(path)
     if kind == "store":
-        entry = import_embedding_directory(path, settings)
+        entry = EMBEDDINGS.import_directory(path, settings)
         st.session_state[SHOWN] = entry.card.id if entry.card else ""
     elif kind == "arc":
         _, run = local.submit(settings, ConvertEmbeddingRequest(str(path), path.stem), f"Convert {path.name}")

@@ -27,8 +27,7 @@ from state_engine.jobs.run_folder import RunFolder
 from state_engine.library import hub
 from state_engine.library.allowed import readable
 from state_engine.library.datasets import get_dataset, register_made, register_public
-from state_engine.library.embedding_models import adopt_embedding
-from state_engine.library.models import adopt, import_directory
+from state_engine.library.models import EMBEDDINGS, adopt, import_directory
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress
 from state_engine.public_data.catalogue import find
@@ -93,7 +92,7 @@ def convert_se(request: ConvertEmbeddingRequest, run: RunFolder, on_progress: On
     card = convert_embedding(path, target, request.name or None)
     for note in card.notes:
         run.log(note)
-    return ModelAdded(card.id, str(adopt_embedding(target, settings).path))
+    return ModelAdded(card.id, str(EMBEDDINGS.adopt(target, settings).path))
 
 
 def prepare(request: PrepareRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Prepared:

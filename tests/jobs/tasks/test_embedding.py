@@ -21,7 +21,7 @@ from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.tasks import embedding as embed_tasks
 from state_engine.jobs.tasks import library as library_tasks
 from state_engine.library.datasets import DEMO_PATH, get_dataset, list_datasets, remove_dataset
-from state_engine.library.embedding_models import DEMO_EMBEDDING, find_embedding_model, list_embedding_models
+from state_engine.library.models import DEMO_EMBEDDING, EMBEDDINGS
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import Progress, silent
 from state_engine.search import query as search
@@ -146,9 +146,9 @@ def test_a_forgotten_embedding_is_deleted_and_the_original_stays(settings: Setti
 
 
 def test_the_library_knows_the_demo_and_keeps_what_is_added(settings: Settings, tmp_path: Path) -> None:
-    demo = list_embedding_models(settings)[0]
+    demo = EMBEDDINGS.entries(settings)[0]
     assert demo.demo and demo.card is not None
-    assert find_embedding_model(settings, demo.card.id) == demo
+    assert EMBEDDINGS.find(settings, demo.card.id) == demo
 
 
 def test_a_checkpoint_of_the_reference_program_comes_into_the_library(
@@ -159,8 +159,8 @@ def test_a_checkpoint_of_the_reference_program_comes_into_the_library(
     asked = ConvertEmbeddingRequest(str(folder / "se.ckpt"), "theirs")
     run = RunFolder.create(settings, "convert_se", to_plain(asked), "convert")
     run.start()
-    entry = find_embedding_model(settings, library_tasks.convert_se(asked, run, silent, WARM).model)
+    entry = EMBEDDINGS.find(settings, library_tasks.convert_se(asked, run, silent, WARM).model)
     assert entry.path.parent == settings.models and entry.card is not None and entry.card.name == "theirs" and not entry.demo
-    assert entry in list_embedding_models(settings)
+    assert entry in EMBEDDINGS.entries(settings)
     with pytest.raises(RequestError, match="not in a folder that may be read"):
         library_tasks.convert_se(ConvertEmbeddingRequest(__file__), run, silent, WARM)
