@@ -9,7 +9,8 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from state_engine.jobs.store import JobStore
-from state_engine.library.datasets import DEMO_PATH
+from state_engine.library.datasets import DEMO_ID, DEMO_PATH
+from state_engine.library.models import list_models
 from tests.browser.app import ROOT, Server, keep_picture, no_errors, pick, press, settle
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -25,6 +26,53 @@ def test_a_deep_link_opened_first_has_the_whole_app(start_server: Callable[[], S
     assert page.title().startswith("Genes") and page.locator("[data-testid=stSidebarNavLink]").count() >= len(PAGES)
     assert page.locator("[role=dialog]").count() == 0, page.inner_text("[role=dialog]")
     assert page.locator("h1").first.inner_text() == "Which genes?"
+    page.close()
+
+
+def whole_app(page: Page, title: str) -> None:
+    """The page of this title, with the menu, the thread and no message in front of it."""
+    settle(page)
+    page.wait_for_timeout(1000)
+    assert page.title().startswith(title) and page.locator("[data-testid=stSidebarNavLink]").count() >= len(PAGES)
+    assert page.locator(".st-key-thread").count() == 1 and page.locator("[role=dialog]").count() == 0
+    no_errors(page)
+
+
+def test_the_same_deep_link_works_again_and_again(start_server: Callable[[], Server], browser: Browser) -> None:
+    server = start_server()
+    page = browser.new_page()
+    for _ in range(2):
+        page.goto(f"{server.address}/predict")
+        whole_app(page, "Predict")
+        assert page.locator(".st-key-empty_state").count() == 1
+    press(page, "empty_go")  # and the app goes on from there
+    whole_app(page, "Data")
+    page.close()
+
+
+def test_two_sessions_open_deep_links_at_once(start_server: Callable[[], Server], browser: Browser) -> None:
+    server = start_server()
+    pages = {"Predict": browser.new_context().new_page(), "Runs": browser.new_context().new_page()}
+    for title, page in pages.items():
+        page.goto(f"{server.address}/{title.lower()}", wait_until="commit")
+    for title, page in pages.items():
+        whole_app(page, title)
+        page.context.close()
+
+
+@pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
+def test_a_fragment_of_a_deep_linked_page_runs_again(start_server: Callable[[], Server], browser: Browser) -> None:
+    """The panel of a job is a fragment that polls: opened by a deep link first, it gives way to the result by itself."""
+    server = start_server()
+    model = next(e.card.id for e in list_models(server.settings) if e.demo and e.card)
+    page = browser.new_page()
+    page.goto(f"{server.address}/predict?data={DEMO_ID}&model={model}")
+    whole_app(page, "Predict")
+    pick(page, "perturbations_", ["TNF"])
+    page.click(".st-key-predict button")
+    page.wait_for_selector(".st-key-predict_job_panel", timeout=60_000)
+    page.wait_for_selector(".st-key-go_explore", timeout=180_000)
+    whole_app(page, "Predict")
     page.close()
 
 
