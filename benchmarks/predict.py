@@ -34,6 +34,7 @@ def main() -> None:
         for _ in range(options.repeats):
             for name, command in _commands(work, options).items():
                 runs.setdefault(name, []).append(_timed(command))
+                print(name, runs[name][-1], file=sys.stderr, flush=True)
         reference = _median(runs["state tx infer"])
         for name, each in runs.items():
             run = _median(each)

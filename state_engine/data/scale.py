@@ -7,6 +7,7 @@ Boundary: reads a sample and decides; changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -261,8 +262,17 @@ def _neither(evidence: tuple[str, ...], fix: str) -> ScaleDecision:
     return ScaleDecision(None, evidence, fix=fix)
 
 
+# ways of undoing a logarithm, the most likely first
+UNDO: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "expm1": np.expm1,
+    "plain": lambda values: values,
+    "log2": lambda values: np.exp2(values) - 1,
+    "log10": lambda values: 10.0**values - 1,
+}
+
+
 def _depths(values: np.ndarray, row_of: np.ndarray | None, n_rows: int) -> dict[str, float]:
-    """For each way of undoing a logarithm under which the cells' sums are alike: their median."""
+    """Return the median sum of the cells for each way of undoing a logarithm under which the sums are alike."""
     if row_of is None:
         return {}
     undone = {"plain": values}

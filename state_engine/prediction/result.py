@@ -21,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from state_engine import keys
+from state_engine.data.files.frames import read_frame, read_names
 from state_engine.errors import GeneError, RequestError, RunError, listed
 
 Layer = Literal["corrected", "raw", "calibrated"]
@@ -211,11 +212,11 @@ def open_result(path: Path) -> Result:
                 raise _damaged(path, f"It has no '{name}'.")
         if not isinstance(file["X"], h5py.Dataset):
             raise _damaged(path, "Its X is sparse; results hold dense expression.")
-        obs = _read_frame(file["obs"])
+        obs = read_frame(file["obs"])
         missing = [name for name in _REQUIRED if name not in obs]
         if missing:
             raise _damaged(path, f"Its obs lacks {listed(missing)}.")
-        genes = tuple(str(name) for name in _read_index(file["var"]))
+        genes = tuple(str(name) for name in read_names(file["var"]))
         embedding, width = _find_embedding(file)
         manifest = _read_manifest(file, path)
         shape = file["X"].shape
@@ -275,31 +276,6 @@ def _ranges(rows: NDArray[np.int64], gap: int = 16) -> Iterator[tuple[int, int]]
         return
     breaks = np.flatnonzero(np.diff(rows) > gap)
     yield from zip(np.r_[0, breaks + 1].tolist(), np.r_[breaks, len(rows) - 1].tolist(), strict=True)
-
-
-def _read_frame(group: h5py.Group) -> pd.DataFrame:
-    names = [n.decode() if isinstance(n, bytes) else str(n) for n in group.attrs.get("column-order", [])]
-    return pd.DataFrame({name: _read_column(group[name]) for name in names}, index=pd.Index(_read_index(group)))
-
-
-def _read_index(group: h5py.Group) -> NDArray[Any]:
-    return _read_array(group[group.attrs.get("_index", "_index")])
-
-
-def _read_column(item: h5py.Dataset | h5py.Group) -> Any:
-    if isinstance(item, h5py.Dataset):
-        values = _read_array(item)
-        return pd.Categorical(values) if values.dtype == object else values
-    if "categories" in item:
-        categories = pd.Index(_read_array(item["categories"]))
-        return pd.Categorical.from_codes(item["codes"][:], categories, ordered=bool(item.attrs.get("ordered", False)))
-    values = _read_array(item["values"]).astype(object)
-    values[item["mask"][:]] = None
-    return values
-
-
-def _read_array(data: h5py.Dataset) -> NDArray[Any]:
-    return np.asarray(data.asstr()[:]) if h5py.check_string_dtype(data.dtype) else np.asarray(data[:])
 
 
 def _find_embedding(file: h5py.File) -> tuple[str | None, int]:

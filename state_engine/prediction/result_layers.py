@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import anndata as ad
 import h5py
 import numpy as np
 import pandas as pd
 
 from state_engine import keys
 from state_engine.checkpoints.card import Calibration, ModelCard
+from state_engine.data.files.frames import read_frame
 from state_engine.effects.apply import apply_effect
 from state_engine.effects.baselines import mean_of_other_contexts
 from state_engine.effects.store import check_features
@@ -115,7 +115,7 @@ def add_calibrated(path: Path, parts: Calibrated, key: str | None = None, on_pro
     """
     weights = parts.calibration
     with h5py.File(path, "r+") as file:
-        obs = ad.io.read_elem(file["obs"])
+        obs = read_frame(file["obs"])
         source = file["X"] if key is None else file["obsm"][key]
         group, name = (file["layers"], keys.CALIBRATED_LAYER) if key is None else (file["obsm"], f"{key}_calibrated")
         target = new_array(group, name, source.shape)
@@ -153,7 +153,7 @@ def fill_mean_effects(path: Path, unknown: tuple[str, ...], on_progress: OnProgr
         UnknownLabelError: there is no other label to take the mean of.
     """
     with h5py.File(path, "r+") as file:
-        obs = ad.io.read_elem(file["obs"])
+        obs = read_frame(file["obs"])
         predicted = obs[keys.KIND] == keys.PREDICTED
         known = [str(p) for p in pd.unique(obs[keys.PERTURBATION][predicted]) if p not in unknown]
         if not known:

@@ -11,12 +11,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import anndata as ad
 import h5py
 import numpy as np
 import pandas as pd
 
 from state_engine import keys
+from state_engine.data.files.frames import write_empty, write_text
 
 # rows of a chunk: reading one gene of all cells touches every chunk, reading a cell's row only one
 CHUNK_ROWS, CHUNK_GENES = 256, 128
@@ -42,8 +42,9 @@ class ResultWriter:
         embedding: tuple[str, int] | None = None,
         keep_raw: bool = True,
     ) -> None:
-        _write_frame(path, obs, genes)
-        self._file = h5py.File(path, "r+")
+        self._file = h5py.File(path, "w")
+        no_confidence = np.full(len(obs), np.nan, np.float32)
+        write_empty(self._file, obs.assign(**{keys.CONFIDENCE: no_confidence}), pd.DataFrame(index=pd.Index(genes, dtype=object)))
         n = len(obs)
         self._x = new_array(self._file, "X", (n, len(genes)))
         self._raw = new_array(self._file["layers"], keys.RAW_LAYER, (n, len(genes))) if keep_raw and genes else None
@@ -75,18 +76,13 @@ class ResultWriter:
         """
         column = self._file["obs"][keys.CONFIDENCE]
         column[...] = confidence.astype(np.float32)
-        ad.io.write_elem(self._file, f"uns/{keys.MANIFEST}", json.dumps(manifest))
+        write_text(self._file["uns"], keys.MANIFEST, json.dumps(manifest))
         self.close()
 
     def close(self) -> None:
         """Closes the file as it is."""
         if self._file:
             self._file.close()
-
-
-def _write_frame(path: Path, obs: pd.DataFrame, genes: list[str]) -> None:
-    frame = obs.assign(**{keys.CONFIDENCE: np.full(len(obs), np.nan, np.float32)})
-    ad.AnnData(obs=frame, var=pd.DataFrame(index=pd.Index(genes, dtype=object))).write_h5ad(path)
 
 
 def new_array(group: h5py.Group, name: str, shape: tuple[int, int]) -> h5py.Dataset:

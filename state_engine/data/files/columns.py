@@ -80,6 +80,8 @@ def _column(item: Any, name: str, length: int) -> pd.Series:
             return pd.Series(_categorical(codes[...], categories, name, bool(item.attrs.get("ordered", False))))
     if _is_text(item):
         return pd.Series(read_text(item, name))
+    if isinstance(item, h5py.Dataset) and encoding(item) == "array" and item.dtype.kind in "biuf":
+        return pd.Series(item[...])
     return pd.Series(_read_element(item, name))
 
 
