@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import streamlit as st
 
 from state_engine.options import MISSING, Option, option_of
 

@@ -37,7 +37,7 @@ class CountsOptions:
     )  # fmt: skip
     seed: int = option(0, "of the rounding", metavar="S", least=0, most=2**63 - 1, offered=2**31)
     library: float | None = option(
-        None, "counts per cell; default: drawn from the real control cells of the cell's context", metavar="N", above=0,
+        None, "counts per cell; default: drawn from the real control cells of the cell's context", metavar="N", above=0, offered=1_000_000,
         label="Counts a cell",
     )  # fmt: skip
 

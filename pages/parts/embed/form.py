@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import session
+from pages.parts import fields, session
 from pages.parts.embed.map import CHOICE
 from pages.parts.format import plural
 from pages.parts.result import stamp
@@ -15,7 +15,6 @@ from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.embedding_card import EmbeddingCard
 from state_engine.data.dataset import Choices, Dataset, open_dataset
 from state_engine.data.gene_vocabulary import LEAST_OVERLAP, GeneMap
-from state_engine.device import DEVICE_NAMES, PRECISIONS
 from state_engine.embedding.jobs import EmbedJob
 from state_engine.embedding.request import EmbedRequest, gene_map_of
 from state_engine.errors import StateError
@@ -44,11 +43,8 @@ def embed_form(entry: DataEntry, data: Dataset) -> None:
         help="It turns a cell's expressed genes into a point in a space where cells that it reads alike lie close.",
         persist_state="session",
     )
-    key = right.text_input(
-        "Name of the embedding",
-        wanted.input_key if wanted else "X_state",
-        key=f"se_key_{wanted.id if wanted else ''}",
-        help="Where it is kept in the new data set (obsm).",
+    key = fields.text(
+        right, EmbedRequest, "key", f"se_key_{wanted.id if wanted else ''}", wanted.input_key if wanted else "X_state"
     )
     card = model.card
     if card is None:
@@ -128,11 +124,9 @@ def _settings(entry: DataEntry, model: EmbeddingEntry, key: str, card: Embedding
     with st.expander("More settings"):
         left, middle, right = st.columns(3)
         name = left.text_input("Name of the new data set", f"{_stem(entry.name)} · {key}", key=f"se_name_{entry.id}")
-        device = middle.selectbox("Device", DEVICE_NAMES, key="se_device", help="auto takes a GPU when there is one.")
-        precision = right.selectbox("Precision", PRECISIONS, key="se_precision", help="bf16 is faster and slightly less exact.")
-        seed = left.number_input(
-            "Seed", 0, 2**31 - 1, 0, key="se_seed", help="Of the unexpressed genes that fill the sentence of a shallow cell."
-        )
+        device = fields.choice(middle, EmbedRequest, "device", "se_device")
+        precision = fields.choice(right, EmbedRequest, "precision", "se_precision")
+        seed = fields.number(left, EmbedRequest, "seed", "se_seed")
         reference = middle.checkbox(
             "Keep as reference cells",
             True,
@@ -141,7 +135,7 @@ def _settings(entry: DataEntry, model: EmbeddingEntry, key: str, card: Embedding
         )
     try:
         request = EmbedRequest(
-            entry.path, str(model.path), entry.choices, key.strip(), device, precision, None, int(seed)  # type: ignore[arg-type]
+            entry.path, str(model.path), entry.choices, key.strip(), device, precision, None, int(seed)
         )  # fmt: skip
     except StateError as error:
         st.error(str(error), icon=":material/error:")

@@ -8,7 +8,7 @@ from typing import Literal
 
 import streamlit as st
 
-from pages.parts import session
+from pages.parts import fields, session
 from pages.parts.format import plural
 from pages.parts.picker import pick_run, run_words, runs_for
 from pages.parts.result import open_run
@@ -24,12 +24,12 @@ from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.train_job import training_folder
 from state_engine.library.datasets import DEMO_ID, DataEntry, get_dataset, list_datasets, receive_upload
+from state_engine.options import option_of
 from state_engine.prediction.request import PredictionRequest
 
 CHOICE = "evaluation"
 DEMO_TITLE = "Demo model on its held-out cells"
 _TRAINING, _PREDICTION, _FILES = "A training", "A prediction", "Two files"
-ROUNDINGS: tuple[ToCounts, ...] = ("poisson", "stochastic", "nearest")
 PARTS: dict[Literal["test", "val"], str] = {"test": "Test cells", "val": "Validation cells (they flatter)"}
 
 
@@ -71,22 +71,13 @@ def _start(request: EvaluationRequest | HeldOutRequest, title: str) -> None:
 def _metrics(key: str) -> _Asked:
     """The choice of metrics; for metrics on counts also how predictions become counts."""
     known = profiles()
-    profile = st.selectbox(
-        "Metrics",
-        list(known),
+    profile = fields.choice(
+        st, EvaluationRequest, "profile", f"{key}_profile", list(known),
         format_func=lambda p: known[p].title + (" (counts)" if known[p].values == "counts" else ""),
-        key=f"{key}_profile",
-        help="Mean expression: MAE, MSE, Pearson, cosine, discrimination of perturbations. Differential expression needs all cells and takes "
-        "minutes on large files. The challenge's metrics follow its rules.",
-    )
+    )  # fmt: skip
     rounding: ToCounts | None = None
     if known[profile].values == "counts":
-        rounding = st.selectbox(
-            "Predictions on the log1p scale become counts by",
-            ROUNDINGS,
-            key=f"{key}_rounding",
-            help="These metrics compare raw counts. The rounding changes them, so it is recorded.",
-        )
+        rounding = fields.choice(st, EvaluationRequest, "to_counts", f"{key}_rounding")
         st.caption("The measured cells must be raw counts.")
     return _Asked(profile, rounding)
 
@@ -94,13 +85,7 @@ def _metrics(key: str) -> _Asked:
 def _log1p_metrics(key: str) -> str:
     """The choice of metrics for cells that a prediction wrote: those that compare log1p expression."""
     known = {name: profile.title for name, profile in profiles().items() if profile.values == "log1p"}
-    return st.selectbox(
-        "Metrics",
-        list(known),
-        format_func=lambda p: known[p],
-        key=key,
-        help="Differential expression needs all cells and takes minutes on large data.",
-    )
+    return str(fields.choice(st, EvaluationRequest, "profile", key, list(known), format_func=lambda p: known[p]))
 
 
 # ---- a training ----
@@ -127,14 +112,15 @@ def _training() -> None:
     left, right = st.columns(2)
     with left:
         profile = _log1p_metrics("training_profile")
-    seeds = int(
-        right.number_input(
-            "Draws of control cells", 1, 5, 1, key="evaluate_seeds",
-            help="Predictions start from control cells drawn at random. With several draws the table shows how much that matters.",
-        )
-    )  # fmt: skip
+    seeds_option = option_of(HeldOutRequest, "seeds")
+    seeds = int(right.number_input(seeds_option.label, 1, 5, 1, key="evaluate_seeds", help=fields.sentence(seeds_option)))
     part = st.segmented_control(
-        "Held-out cells", tuple(PARTS), default="test", key="evaluate_part", required=True, format_func=lambda p: PARTS[p]
+        option_of(HeldOutRequest, "part").label,
+        tuple(PARTS),
+        default="test",
+        key="evaluate_part",
+        required=True,
+        format_func=lambda p: PARTS[p],
     )
     with st.container(horizontal=True):
         if st.button("Test on held-out cells", type="primary", key="evaluate_start_training", icon=":material/fact_check:"):
@@ -263,7 +249,7 @@ def _files() -> None:
         help="The same in both.",
     )
     asked = _metrics("files")
-    common = st.checkbox("Where genes differ, score those that both have", key="evaluate_common")
+    common = fields.yes(st, EvaluationRequest, "common_genes", "evaluate_common")
     with st.container(horizontal=True):
         if st.button(
             "Evaluate the files",

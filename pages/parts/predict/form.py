@@ -6,19 +6,19 @@ import re
 
 import streamlit as st
 
-from pages.parts import session
+from pages.parts import fields, session
 from pages.parts.format import duration, plural, size
 from pages.parts.jobs import job_panel
 from pages.parts.widgets import go
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
-from state_engine.device import DEVICE_NAMES, PRECISIONS
 from state_engine.effects.store import has_effects
 from state_engine.errors import listed
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
 from state_engine.library.models import Entry
+from state_engine.options import option_of
 from state_engine.prediction.request import Method, PredictionRequest, estimate
 
 MOST_SHOWN = 5000
@@ -76,11 +76,7 @@ def allow_other_embedding(card: ModelCard, data: Dataset) -> bool:
     made = data.embeddings.get(card.input_key)
     if not card.embedding_model or made is None or made.model in ("", card.embedding_model):
         return False
-    return st.checkbox(
-        "Predict from the embedding of another model all the same",
-        key=f"allow_other_embedding_{card.id}",
-        help="The features mean something else to this model than they did in training; the result is marked so.",
-    )
+    return fields.yes(st, PredictionRequest, "allow_other_embedding", f"allow_other_embedding_{card.id}")
 
 
 METHOD_WORDS: dict[Method, str] = {
@@ -110,10 +106,10 @@ def request_form(entry: DataEntry, data: Dataset, model: Entry, perturbations: t
     contexts = [c for c in data.contexts if len(data.control_rows(c))]
     unseen = set(contexts) - set(card.contexts) if card.contexts else set()
     chosen = st.multiselect(
-        "Contexts (cell types or lines) to start from",
+        option_of(PredictionRequest, "contexts").label,
         contexts,
-        default=[c for c in contexts if c in unseen][:2]
-        or contexts[:2],  # those that nobody told the model of are asked for first
+        # those that the model has not seen are the question, so they are asked for first
+        default=[c for c in contexts if c in unseen][:2] or contexts[:2],
         key=f"contexts_{entry.id}",
         format_func=lambda c: (
             f"{c} · {len(data.control_rows(c)):,} control cells" + (" · not in training" if c in unseen else "")
@@ -122,29 +118,19 @@ def request_form(entry: DataEntry, data: Dataset, model: Entry, perturbations: t
         persist_state="session",
     )
     left, middle, right = st.columns(3)
-    cells = left.number_input("Cells per perturbation and context", 1, 100_000, 256, key="cells", persist_state="session")
-    seed = middle.number_input(
-        "Seed", 0, 2**31 - 1, 42, key="seed", help="The same seed draws the same control cells.", persist_state="session"
-    )
+    cells = fields.number(left, PredictionRequest, "cells", "cells", help=None, persist_state="session")
+    seed = fields.number(middle, PredictionRequest, "seed", "seed", persist_state="session")
     with right.container(), st.expander("More settings"):
-        set_size = st.number_input(
-            "Cells in a set", 1, 4096, card.set_size, key=f"set_size_{card.id}", help="The model was trained with this many."
+        set_size = fields.number(st, PredictionRequest, "set_size", f"set_size_{card.id}", value=card.set_size)
+        device = fields.choice(st, PredictionRequest, "device", "device")
+        precision = fields.choice(st, PredictionRequest, "precision", "precision")
+        method = fields.choice(
+            st, PredictionRequest, "method", f"method_{card.id}", methods(model), format_func=METHOD_WORDS.__getitem__
         )
-        device = st.selectbox("Device", DEVICE_NAMES, key="device", help="auto takes a GPU when there is one.")
-        precision = st.selectbox("Precision", PRECISIONS, key="precision", help="bf16 is faster and slightly less exact.")
-        method = st.selectbox(
-            "Predicted by",
-            methods(model),
-            format_func=METHOD_WORDS.__getitem__,
-            key=f"method_{card.id}",
-            help="A baseline takes the model's place: the same control cells, moved by what its training cells say without a network. "
-            "What a model is worth is what it adds to them.",
-        )
-        modes = ("as the model's card says", "full", "causal", "causal-rotary")
-        attention = st.selectbox("Attention", modes, key="attention", help="Which cells of a set see which.")
-        unknown = st.checkbox(
-            "Allow batches the model does not know", key="allow_unknown", help="The first batch is used; rows are marked."
-        )
+        own = "as the model's card says"
+        modes = (own, *option_of(PredictionRequest, "attention").about.choices)
+        attention = fields.choice(st, PredictionRequest, "attention", "attention", modes)
+        unknown = fields.yes(st, PredictionRequest, "allow_unknown", "allow_unknown")
     if not perturbations or not chosen:
         return None
     return PredictionRequest(
@@ -156,9 +142,9 @@ def request_form(entry: DataEntry, data: Dataset, model: Entry, perturbations: t
         seed=int(seed),
         choices=entry.choices,
         set_size=None if set_size == card.set_size else int(set_size),
-        device=device,  # type: ignore[arg-type]
-        precision=precision,  # type: ignore[arg-type]
-        attention=None if attention == modes[0] else attention,  # type: ignore[arg-type]
+        device=device,
+        precision=precision,
+        attention=None if attention == own else attention,
         allow_unknown=unknown,
         method=method,
     )

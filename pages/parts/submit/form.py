@@ -6,10 +6,11 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import streamlit as st
 
-from pages.parts import session
+from pages.parts import fields, session
 from pages.parts.format import plural
 from pages.parts.widgets import errors_shown
 from state_engine.challenge.counts import CountsOptions, Rounding
@@ -19,6 +20,7 @@ from state_engine.config import Settings
 from state_engine.files import write_bytes
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import list_datasets
+from state_engine.options import option_of
 
 MOST_MB = 64
 """Largest list taken."""
@@ -91,10 +93,8 @@ def submission_form(run: RunFolder | None, rules: Rules, before: SubmissionReque
         return None
     perturbation, context = pick_columns(source, rules, "submit")
     contexts = pick_contexts(source, rules, before.contexts if before and before.source == source.path else (), "submit")
-    genes = pick_list("genes", "Gene list (gene_names.csv)", before.genes if before else "", rules)
-    counts = pick_list(
-        "counts", "Perturbations and cells (pert_counts.csv), optional", before.pert_counts if before else "", rules
-    )
+    genes = pick_list("genes", before.genes if before else "", rules)
+    counts = pick_list("pert_counts", before.pert_counts if before else "", rules)
     step, controls = counts_step(source, rules, before.counts if before else None, "submit")
     repairs = st.session_state.get("submit_repairs")
     if repairs is None or st.session_state.get("submit_repairs_of") != source.path:
@@ -131,14 +131,12 @@ def pick_columns(source: Source, rules: Rules, key: str) -> tuple[str, str]:
     """The obs columns of perturbation and context of a data set; ("", "") for a run, which names its own."""
     if not source.columns:
         return "", ""
-    perturbation = st.selectbox(
-        "Column with the perturbation", source.columns, key=f"{key}_column_{source.path}", help="Of the cells' table (obs)."
-    )
+    perturbation = fields.choice(st, SubmissionRequest, "perturbation_key", f"{key}_column_{source.path}", source.columns)
     if not rules.context_key:
         return perturbation, ""
     named = [rules.context_key, *source.contexts, *source.columns]
     likely = tuple(dict.fromkeys(name for name in named if name and name in source.columns))
-    return perturbation, st.selectbox("Column with the context", likely, key=f"{key}_context_{source.path}")
+    return perturbation, fields.choice(st, SubmissionRequest, "context_key", f"{key}_context_{source.path}", likely)
 
 
 def pick_contexts(source: Source, rules: Rules, before: tuple[str, ...], key: str) -> tuple[str, ...]:
@@ -148,7 +146,8 @@ def pick_contexts(source: Source, rules: Rules, before: tuple[str, ...], key: st
     chosen = source.contexts
     if len(chosen) > 1:
         default = [c for c in before if c in chosen] or list(chosen)
-        picked = st.multiselect("Contexts to take", chosen, default=default, key=f"{key}_contexts_{source.path}_{rules.name}")
+        label = option_of(SubmissionRequest, "contexts").label
+        picked = st.multiselect(label, chosen, default=default, key=f"{key}_contexts_{source.path}_{rules.name}")
         chosen = tuple(c for c in chosen if c in picked) or chosen
     if len(chosen) > 1 and not rules.context_key:
         st.caption(
@@ -175,15 +174,19 @@ def counts_step(
     left, middle, right = st.columns([2, 2, 1])
     names = tuple(_ROUNDINGS)
     start = names.index(before.rounding) if before else 0
-    rounding = left.selectbox("Rounding", names, index=start, format_func=lambda r: _ROUNDINGS[r], key=f"{key}_rounding")
+    rounding = fields.choice(
+        left, CountsOptions, "rounding", f"{key}_rounding", names, index=start, format_func=lambda r: _ROUNDINGS[r]
+    )
     drawn = "Drawn from the measured control cells of each context"
     fixed = "The same for every cell"
     options = [drawn, fixed] if source.data else [fixed]
     how = middle.selectbox("Library size", options, key=f"{key}_library_how_{source.path}")
     library = None
     if how == fixed:
-        library = float(middle.number_input("Counts a cell", 100, 1_000_000, 10_000, step=1000, key=f"{key}_library"))
-    seed = int(right.number_input("Seed", 0, 2**31, before.seed if before else 0, key=f"{key}_seed"))
+        library = float(
+            fields.number(middle, CountsOptions, "library", f"{key}_library", value=10_000.0, step=1000.0, format="%.0f")
+        )
+    seed = int(fields.number(right, CountsOptions, "seed", f"{key}_seed", value=before.seed if before else 0))
     return CountsOptions(rounding, seed, library), (() if library else (source.data,))
 
 
@@ -205,9 +208,9 @@ def sources(run: RunFolder | None) -> list[Source]:
     return found
 
 
-def pick_list(kind: str, label: str, before: str, rules: Rules) -> str:
-    """Path of an uploaded list, kept on disk; what is in it is said."""
-    key = f"submit_{kind}"
+def pick_list(kind: Literal["genes", "pert_counts"], before: str, rules: Rules) -> str:
+    """Return the path of an uploaded list, kept on disk, and show what is in it."""
+    key, label = f"submit_{kind.removeprefix('pert_')}", option_of(SubmissionRequest, kind).label
     if key not in st.session_state:
         st.session_state[key] = before if before and Path(before).exists() else ""
     path = str(st.session_state[key])
