@@ -81,13 +81,14 @@ def test_a_prediction_is_made_again_bit_for_bit(settings: Settings, data: Path, 
     model = TransitionModel(made)
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.5)
-    save_model(tmp_path / "a model", replace(card_of(made), scale="counts"), model.state_dict())
+    folder = settings.data_folders[0] / "a model"
+    save_model(folder, replace(card_of(made), scale="counts"), model.state_dict())
     asked = PredictionRequest(
-        str(data), str(tmp_path / "a model"), ("TNF", "JUN,FOS"), ("B",), 20, 7, CHOICES, set_size=4, device="cpu", precision="bf16",
+        str(data), str(folder), ("TNF", "JUN,FOS"), ("B",), 20, 7, CHOICES, set_size=4, device="cpu", precision="bf16",
         attention="causal", keep_raw=False, observed=9,
     )  # fmt: skip
     run = begun(settings, "predict", asked)
-    results.predict(run.request, run, silent, WarmCache())
+    results.predict(asked, run, silent, WarmCache())
     first = anndata.read_h5ad(run.result)
     assert again(run.manifest.command, output=tmp_path / "again.h5ad") == 0
     second = anndata.read_h5ad(tmp_path / "again.h5ad")
@@ -108,8 +109,9 @@ def test_a_training_is_made_again_bit_for_bit(settings: Settings, data: Path, tm
         (("pbmc", str(data)),), ("pbmc",), (ZeroShot("pbmc", "NK", "test"),), (FewShot("pbmc", "B", test=("JUN,FOS",)),)
     )
     request = resolve("default", TINY)
-    run = begun(settings, "train", TrainJob(plan_text(plan), request, CHOICES))
-    train_tasks.train(run.request, run, silent, WarmCache())
+    job = TrainJob(plan_text(plan), request, CHOICES)
+    run = begun(settings, "train", job)
+    train_tasks.train(job, run, silent, WarmCache())
     first = read_card(training_folder(run) / "model")
     assert again(run.manifest.command, split=run.file("split.toml"), output=tmp_path / "again") == 0
     assert read_card(tmp_path / "again").weights_hash == first.weights_hash

@@ -21,12 +21,16 @@ from state_engine.challenge.template import TemplateRequest
 from state_engine.cli.evaluate import run_evaluate
 from state_engine.cli.main import COMMANDS, build_parser, main
 from state_engine.cli.options import request as from_words
+from state_engine.cli.train import wanted
 from state_engine.data.dataset import Choices
 from state_engine.embedding.request import DecodeRequest, EmbedRequest
+from state_engine.errors import ConfigError
 from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, PredictedFile
+from state_engine.jobs.train_job import TrainJob, command_of
 from state_engine.options import options_of
 from state_engine.prediction.request import PredictionRequest, ReplayRequest
 from state_engine.search.request import QueryRequest
+from state_engine.train.request import TrainRequest, resolve
 
 CHOICES = Choices("gene's", "", "cell type", "", "log1p", "", "layers/counts", False)
 OTHERS = Choices("p", "-x", "c", "b", "counts", "symbol", "X", False)
@@ -113,6 +117,44 @@ def test_every_field_has_its_help() -> None:
     for request in FULL:
         for one in options_of(type(request)):
             assert one.about.help or one.flag is None, f"{type(request).__name__}.{one.path}"
+
+
+# settings that a field of a training needs beside it
+BESIDE = {
+    "network.batch_token": {"control_mapping": "batch"}, "run.compile": {"fill": True}, "run.devices": {"sets_per_step": 14},
+    "run.nodes": {"sets_per_step": 14}, "network.gene_decoder": {"embedding": "X_pca"}, "network.heads": {"hidden": 700},
+    "network.hidden": {"heads": 1, "head_dim": 8}, "network.output_space": {"embedding": "X_pca"},
+}  # fmt: skip
+
+
+def off_default(one: options.Option) -> Any:
+    """A value that the field does not have by default."""
+    if one.about.choices:
+        return next(c for c in reversed(one.about.choices) if c != one.default)
+    if one.many:
+        return (7, 5) if one.kind is int else ("a,b", "c")
+    if one.kind is bool:
+        return not one.default
+    if one.kind is str:
+        return "x = 'y'"
+    return 7 if one.kind is int else 0.123456789
+
+
+@pytest.mark.parametrize("preset", ["", "default", "state_sm"])
+@pytest.mark.parametrize("one", options_of(TrainRequest), ids=lambda o: o.path)
+def test_the_command_of_a_training_makes_it_again(one: options.Option, preset: str) -> None:
+    changed = {**BESIDE.get(one.path, {}), one.path: off_default(one)}
+    if one.path == "run.preset":
+        changed = {}
+    try:
+        request = resolve(preset, changed)
+    except ConfigError as error:
+        # the preset forbids it: then the plain defaults must not
+        assert preset, error
+        return
+    words = shlex.split(command_of(TrainJob("", request, CHOICES, "/models/old one")))
+    given = build_parser(["train"]).parse_args(words[3:])
+    assert wanted(given) == (request, CHOICES) and given.init_from == Path("/models/old one")
 
 
 BEFORE = json.loads((Path(__file__).parent / "options.json").read_text())

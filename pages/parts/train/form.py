@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.parts import session
+from pages.parts import fields, session
 from pages.parts.format import duration, plural, size
 from pages.parts.picker import distinct
 from pages.parts.train.run import CHOICE
@@ -22,7 +22,7 @@ from state_engine.files import write_bytes
 from state_engine.jobs.train_job import TrainJob, start
 from state_engine.library.datasets import DataEntry
 from state_engine.library.models import Entry, list_models
-from state_engine.options import Option, option_of, options_of, settings
+from state_engine.options import option_of, options_of, settings
 from state_engine.train.cost import estimate_training
 from state_engine.train.folds import calibrating_places
 from state_engine.train.network import network_config
@@ -177,22 +177,14 @@ def _usual(preset: str, base: TrainRequest) -> dict[str, Any]:
 
 
 def _number(column: Any, path: str, preset: str, value: float | None, **more: Any) -> Any:
-    """A number as its option describes it: label, help, bounds."""
-    one = option_of(TrainRequest, path)
-    least, most = one.about.least, one.about.most if one.about.offered is None else one.about.offered
-    if least is None and one.about.above is not None:
-        least = one.about.above + (1 if one.kind is int else 1e-7)
-    bounds = [None if bound is None else one.kind(bound) for bound in (least, most)]
-    return column.number_input(
-        one.label, bounds[0], bounds[1], value, key=f"train_{one.name}_{preset}", help=_sentence(one), **more
-    )
+    """Show a setting that is a number."""
+    return fields.number(column, TrainRequest, path, f"train_{path.rpartition('.')[2]}_{preset}", value=value, **more)
 
 
 def _choice(column: Any, path: str, preset: str, value: str) -> Any:
-    """One of the words that an option admits."""
-    one = option_of(TrainRequest, path)
-    index = one.about.choices.index(value)
-    return column.selectbox(one.label, one.about.choices, index=index, key=f"train_{one.name}_{preset}", help=_sentence(one))
+    """Show a setting that is one of several words."""
+    index = option_of(TrainRequest, path).about.choices.index(value)
+    return fields.choice(column, TrainRequest, path, f"train_{path.rpartition('.')[2]}_{preset}", index=index)
 
 
 def _all_settings(request: TrainRequest, base: TrainRequest) -> None:
@@ -200,14 +192,9 @@ def _all_settings(request: TrainRequest, base: TrainRequest) -> None:
     rows = []
     for one in options_of(TrainRequest):
         value, usual = (_text(getattr(getattr(r, one.path.split(".")[0]), one.name)) for r in (request, base))
-        rows.append((one.name, one.path.split(".")[0], value, "" if value == usual else usual, _sentence(one)))
+        rows.append((one.name, one.path.split(".")[0], value, "" if value == usual else usual, fields.sentence(one)))
     table = pd.DataFrame(rows, columns=["Setting", "Part", "Value", "Preset's", "What it is"])
     st.dataframe(table, hide_index=True, key="train_all_settings", height=260)
-
-
-def _sentence(one: Option) -> str:
-    """The help of an option."""
-    return f"{one.about.help[:1].upper()}{one.about.help[1:]}."
 
 
 def _text(value: Any) -> str:
