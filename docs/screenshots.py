@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Page
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.browser.app import Server, chromium, pick, press, running_app, settle  # noqa: E402
+from tests.browser.app import Server, chromium, open_demo, pick, running_app, settle  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
 # picture -> page, colour scheme, and what has to be there before it is taken
@@ -37,9 +37,7 @@ def demo_prediction(server: Server, browser: Browser) -> str:
     """Predict three perturbations of the demo as a user would, and return the address of the finished run."""
     page = browser.new_page(viewport={"width": 1440, "height": 1000})
     page.set_default_timeout(240_000)
-    page.goto(server.address)
-    settle(page)
-    press(page, "start_demo")
+    open_demo(server, page)
     pick(page, "perturbations_", ["IFN-beta", "TNF", "Dexamethasone"])
     page.click(".st-key-predict button")
     page.wait_for_selector(".st-key-go_explore")

@@ -90,6 +90,15 @@ def press(page: Page, key: str) -> None:
     settle(page)
 
 
+def open_demo(server: Server, page: Page) -> None:
+    """Choose the demo on the first page, and wait for the page that it leads to: its address holds the ids of data set and model."""
+    page.goto(server.address)
+    settle(page)
+    page.click(".st-key-start_demo button")
+    page.wait_for_url("**/predict?*model=*")
+    settle(page)
+
+
 def pick(page: Page, key_start: str, names: list[str]) -> None:
     """Choose options of a multiselect by typing."""
     box = page.locator(f"[class*='st-key-{key_start}'] input").first

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page
 from state_engine.jobs.store import JobStore
 from state_engine.library.datasets import DEMO_ID, DEMO_PATH
 from state_engine.library.models import list_models
-from tests.browser.app import ROOT, Server, keep_picture, no_errors, pick, press, settle
+from tests.browser.app import ROOT, Server, keep_picture, no_errors, open_demo, pick, press, settle
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PAGES = ("", "data", "models", "predict", "runs", "explore", "genes", "attention", "submit")
@@ -107,9 +107,7 @@ def test_the_server_never_loads_torch(server: Server, page: Page) -> None:
 
 @pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
 def test_the_demo_from_one_click_to_every_answer(server: Server, page: Page) -> None:
-    page.goto(server.address)
-    settle(page)
-    press(page, "start_demo")
+    open_demo(server, page)
     pick(page, "perturbations_", ["IFN-beta", "TNF", "Dexamethasone"])
     page.click(".st-key-predict button")
     page.wait_for_selector(".st-key-run_state")

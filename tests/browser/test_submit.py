@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page
 
 from state_engine.library.datasets import DEMO_PATH
-from tests.browser.app import Server, keep_picture, no_errors, pick, press, settle
+from tests.browser.app import Server, keep_picture, no_errors, open_demo, pick, press, settle
 
 pytestmark = [
     pytest.mark.browser,
@@ -40,9 +40,7 @@ def choose(page: Page, key: str, name: str) -> None:
 
 
 def test_from_a_run_to_a_score(server: Server, page: Page, tmp_path: Path) -> None:
-    page.goto(server.address)
-    settle(page)
-    press(page, "start_demo")
+    open_demo(server, page)
     pick(page, "perturbations_", ["IFN-beta", "TNF", "Dexamethasone"])
     page.click(".st-key-predict button")
     page.wait_for_selector(".st-key-go_explore", timeout=240_000)
@@ -87,9 +85,7 @@ def test_from_a_run_to_a_score(server: Server, page: Page, tmp_path: Path) -> No
 
 
 def test_a_rehearsal(server: Server, page: Page) -> None:
-    page.goto(server.address)
-    settle(page)
-    press(page, "start_demo")
+    open_demo(server, page)
     page.goto(page.url.replace("/predict", "/submit"))
     settle(page)
     tab(page, "Score")

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from state_engine.library.datasets import DEMO_PATH
-from tests.browser.app import Server, keep_picture, no_errors, pick, press, settle
+from tests.browser.app import Server, keep_picture, no_errors, open_demo, pick, press, settle
 
 pytestmark = [
     pytest.mark.browser,
@@ -27,9 +27,7 @@ def fill(page: Page, key: str, value: str) -> None:
 
 
 def test_from_clicks_to_a_model(server: Server, page: Page) -> None:
-    page.goto(server.address)
-    settle(page)
-    press(page, "start_demo")
+    open_demo(server, page)
     page.goto(page.url.replace("/predict", "/train"))
     page.wait_for_selector("text=What is it tested on?")
     settle(page)
