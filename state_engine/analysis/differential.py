@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from state_engine import keys
 from state_engine.errors import RequestError, RunError, listed
+from state_engine.files import replacing
 from state_engine.prediction.result import Layer, Result, open_result
 
 Reference = Literal["predicted control", "observed control"]
@@ -64,7 +65,7 @@ def differential(
     expression: Expression = "corrected",
     floor: float = FLOOR,
 ) -> pd.DataFrame:
-    """The table of all genes, in the order of the result.
+    """Return the table of all genes, in the order of the result.
 
     Columns: gene; log2_fold_change; mean_perturbed and mean_reference (natural, see the module); fraction_perturbed and
     fraction_reference (share of cells not under `floor`, 0 to 1); p_value (two-sided Mann-Whitney U, tie-, continuity-corrected);
@@ -83,14 +84,14 @@ def differential(
 
 
 def layer_of(expression: Expression) -> Layer:
-    """Where the values of a question lie; measured cells are the same everywhere."""
+    """Return where the values of a question lie; measured cells are the same everywhere."""
     return "corrected" if expression == "observed" else expression
 
 
 def groups(
     result: Result, perturbation: str, context: str, reference: Reference, expression: Expression
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the perturbed and of the reference cells.
+    """Return the rows of the perturbed and of the reference cells.
 
     Raises:
         RequestError: as `differential`.
@@ -118,7 +119,7 @@ def groups(
 def compare_groups(
     result: Result, perturbed: NDArray[np.int64], reference: NDArray[np.int64], layer: Layer = "corrected", floor: float = FLOOR
 ) -> pd.DataFrame:
-    """The same table for any two groups of rows, such as a selection in the plot and the rest.
+    """Return the same table for any two groups of rows, such as a selection in the plot and the rest.
 
     Raises:
         RequestError: the result has no genes, or a group has fewer than 3 cells.
@@ -153,7 +154,7 @@ def table_for(
     expression: Expression = "corrected",
     floor: float = FLOOR,
 ) -> Path:
-    """The table as a file, run_dir/differential/….parquet, made when it is not there or the result has changed. See `read_table`.
+    """Return the table as a file, run_dir/differential/….parquet; it is written when it is not there or the result has changed. See `read_table`.
 
     Raises:
         RequestError: as `differential`.
@@ -163,9 +164,8 @@ def table_for(
     if not path.exists():
         table = differential(open_result(Path(run_dir) / "result.h5ad"), perturbation, context, reference, expression, floor)
         path.parent.mkdir(exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
-        table.to_parquet(unfinished, engine="pyarrow")
-        unfinished.replace(path)
+        with replacing(path) as beside:
+            table.to_parquet(beside, engine="pyarrow")
     return path
 
 
@@ -177,7 +177,7 @@ def table_path(
     expression: Expression = "corrected",
     floor: float = FLOOR,
 ) -> Path:
-    """Where `table_for` keeps a table; it may not be there yet. Its name changes with the question and the result.
+    """Return where `table_for` keeps a table; it may not be there yet. Its name changes with the question and the result.
 
     Raises:
         RunError: the run has no result.
@@ -195,7 +195,7 @@ def table_path(
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A stored table with its `attrs`.
+    """Return a stored table with its `attrs`.
 
     Raises:
         RunError: the file is damaged.
@@ -209,19 +209,13 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def count_significant(table: pd.DataFrame, fdr: float = SIGNIFICANT) -> tuple[int, int]:
-    """Genes that go (up, down) with an FDR under `fdr`."""
+    """Return how many genes go (up, down) with an FDR under `fdr`."""
     called = table["fdr"] < fdr
     return int((called & (table["log2_fold_change"] > 0)).sum()), int((called & (table["log2_fold_change"] < 0)).sum())
 
 
-def warm_up() -> None:
-    """Compiles the test (seconds, once a process), so that the first question is answered quickly."""
-    values = np.arange(8, dtype=np.float32).reshape(4, 2)
-    _test(values, values)
-
-
 def _test(x: NDArray[np.float32], y: NDArray[np.float32]) -> pd.DataFrame:
-    """p_value, fdr, statistic of each column, x (n, g) against y (m, g)."""
+    """Return p_value, fdr and statistic of each column, x (n, g) against y (m, g)."""
     import anndata
     from pdex import pdex
 

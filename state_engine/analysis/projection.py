@@ -1,4 +1,4 @@
-"""One two-dimensional map (PCA, then UMAP) of control, predicted and observed cells, fitted together; and the arrows on it.
+"""Two-dimensional maps (PCA, then UMAP): of the cells of a result, with arrows from basal to predicted cells, and of an embedding.
 
 Which cells: predicted (corrected expression, or the predicted embedding), observed control and observed. Predicted control cells
 are left out: corrected, they are their basal cells again. Distances on a UMAP are qualitative: arrows show where, not how much.
@@ -15,14 +15,16 @@ import json
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from state_engine import keys
+from state_engine.data.dataset import Dataset
 from state_engine.errors import RequestError, RunError
+from state_engine.files import replacing
 from state_engine.prediction.result import Result, open_result
 from state_engine.progress import OnProgress, Progress, silent
 
@@ -32,6 +34,8 @@ COMPONENTS: Final = 50
 NEIGHBOURS: Final = 15
 MIN_DISTANCE: Final = 0.3
 EPOCHS: Final = 200
+EMBEDDING_BLOCK: Final = 8192
+"""Rows of an embedding that are read at a time."""
 MOST_RELATIVES: Final = 500
 """Cells of the same origin that are looked past when neighbours are searched."""
 Neighbours = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -40,7 +44,7 @@ KINDS: Final = (keys.PREDICTED, keys.OBSERVED_CONTROL, keys.OBSERVED)
 
 @dataclass(frozen=True)
 class Settings:
-    """How a projection was made; stored with it.
+    """How a projection was fitted; stored with it.
 
     Args:
         seed: of the subsample, the PCA and the UMAP.
@@ -64,7 +68,7 @@ class Settings:
 
     @property
     def note(self) -> str:
-        """The line under the figure."""
+        """Return the line under the figure."""
         cells = (
             f"{self.n_shown:,} of {self.n_available:,} cells (stratified sample)"
             if self.subsampled
@@ -81,7 +85,7 @@ class Projection:
         xy: (n, 2) float32, UMAP units.
         rows: (n,) int32, the cells' rows in the result, ascending.
         variance: (components,) share of the variance in each principal component, 0 to 1.
-        settings: how it was made.
+        settings: how it was fitted.
     """
 
     xy: NDArray[np.float32]
@@ -90,15 +94,14 @@ class Projection:
     settings: Settings
 
     def save(self, path: Path) -> None:
-        """Writes an .npz; it appears only when complete."""
-        unfinished = path.with_suffix(".unfinished")
-        with unfinished.open("wb") as file:
-            np.savez(file, xy=self.xy, rows=self.rows, variance=self.variance, settings=json.dumps(asdict(self.settings)))
-        unfinished.replace(path)
+        """Write an .npz; it appears only when complete."""
+        settings = json.dumps(asdict(self.settings))
+        with replacing(path) as beside, beside.open("wb") as file:
+            np.savez(file, xy=self.xy, rows=self.rows, variance=self.variance, settings=settings)
 
 
 def load(path: Path) -> Projection:
-    """A stored projection; light, for pages.
+    """Return a stored projection; light, for pages.
 
     Raises:
         RunError: the file is missing or damaged.
@@ -112,7 +115,7 @@ def load(path: Path) -> Projection:
 
 
 def fit(result_path: Path, out: Path, seed: int = 0, on_progress: OnProgress = silent, max_cells: int = MAX_CELLS) -> Projection:
-    """Fits the projection of a result and stores it at `out` (.npz). Same file and seed, same coordinates.
+    """Fit the projection of a result and store it at `out` (.npz). Same file and seed, same coordinates.
 
     Raises:
         RequestError: fewer than 10 cells.
@@ -128,11 +131,8 @@ def fit(result_path: Path, out: Path, seed: int = 0, on_progress: OnProgress = s
     remark = "" if len(rows) == len(available) else f"{len(rows):,} of {len(available):,} cells are shown (stratified sample)"
     on_progress(Progress("Reading cells for the UMAP", 0, 3, remark))
     features = result.features(rows)
-    on_progress(Progress("Principal components", 1, 3))
-    components, variance = _principal_components(features, seed)
-    on_progress(Progress("Fitting the UMAP", 2, 3))
-    neighbours = min(NEIGHBOURS, len(rows) - 1)
-    xy = _umap(components, _neighbours(components, _origins(result)[rows], neighbours), seed)
+    on_progress(Progress("Fitting the UMAP", 1, 3))
+    xy, variance, neighbours = place(features, seed, _origins(result)[rows])
     settings = Settings(
         seed=seed,
         source=result.embedding or "corrected expression (log1p)",
@@ -148,8 +148,60 @@ def fit(result_path: Path, out: Path, seed: int = 0, on_progress: OnProgress = s
     return projection
 
 
-def place(features: NDArray[np.float32], seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
-    """(n, 2) UMAP of any features (n, w), the variance of each principal component, and the neighbours used.
+def fit_embedding(
+    dataset: Dataset,
+    key: str,
+    cell_width: int,
+    out: Path,
+    seed: int = 0,
+    on_progress: OnProgress = silent,
+    max_cells: int = MAX_CELLS,
+) -> Projection:
+    """Fit a map of embedded cells and store it at `out` (.npz): of the part of an embedding that describes the cell.
+
+    Cells without an embedding are left out; of more than `max_cells` cells a random sample is shown.
+
+    Args:
+        dataset: with `obsm/KEY`.
+        cell_width: columns that describe the cell; what follows is not looked at.
+
+    Raises:
+        RequestError: fewer than 10 cells have an embedding.
+        RepresentationError: no such embedding.
+    """
+    on_progress(Progress("Reading the embedding"))
+    name = f"obsm/{key}"
+    known = np.concatenate([np.isfinite(values).all(axis=1) for _, values in dataset.iter_blocks(name, block=EMBEDDING_BLOCK)])
+    available = np.flatnonzero(known)
+    rows = available
+    if len(available) > max_cells:
+        rows = np.sort(np.random.default_rng(seed).choice(available, max_cells, replace=False))
+    features = dataset.read(name, rows)[:, :cell_width]
+    on_progress(Progress("Fitting the UMAP"))
+    xy, variance, neighbours = place(features, seed)
+    settings = Settings(
+        seed=seed,
+        source=f"the embedding {key}",
+        n_available=len(available),
+        n_shown=len(rows),
+        subsampled=len(rows) < len(available),
+        components=len(variance),
+        neighbours=neighbours,
+    )
+    projection = Projection(xy, rows.astype(np.int32), variance, settings)
+    projection.save(out)
+    return projection
+
+
+def place(
+    features: NDArray[np.float32], seed: int, origins: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
+    """Return the UMAP (n, 2) of any features (n, w), the variance of each principal component, and the neighbours that were used.
+
+    Args:
+        features: of the cells.
+        seed: of the PCA and the UMAP.
+        origins: (n,) which cells come from the same basal cell; None: each is its own.
 
     Raises:
         RequestError: fewer than 10 cells.
@@ -158,11 +210,12 @@ def place(features: NDArray[np.float32], seed: int) -> tuple[NDArray[np.float32]
         raise RequestError(f"There are {len(features)} cells to show.", f"A UMAP needs at least {MIN_CELLS}.", "Take more cells.")
     components, variance = _principal_components(features, seed)
     n = min(NEIGHBOURS, len(features) - 1)
-    return _umap(components, _neighbours(components, np.arange(len(features)), n), seed), variance, n
+    own = np.arange(len(features)) if origins is None else origins
+    return _umap(components, _neighbours(components, own, n), seed), variance, n
 
 
 def choose_cells(result: Result, rows: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """At most about `most` of the rows, sorted: the same share of each kind x context x perturbation, at least one cell of each.
+    """Return at most about `most` of the rows, sorted: the same share of each kind x context x perturbation, at least one cell of each.
 
     Predicted cells are drawn first; among observed controls their basal cells come before others, so that arrows have both ends.
     """
@@ -187,7 +240,7 @@ def choose_cells(result: Result, rows: NDArray[np.int64], most: int, rng: np.ran
 
 
 def arrows(result: Result, projection: Projection, perturbation: str | None = None, context: str | None = None) -> pd.DataFrame:
-    """One row a predicted cell that is shown together with its basal cell (UMAP units).
+    """Return a row for each predicted cell that is shown together with its basal cell (UMAP units).
 
     Columns: row, basal_row (of the result), perturbation, context, x0, y0 (basal cell), x1, y1 (prediction). The basal cell is
     the observed control of the same context whose name (or whose own basal_cell, where filled) is the prediction's basal_cell.
@@ -216,7 +269,7 @@ def arrows(result: Result, projection: Projection, perturbation: str | None = No
 
 
 def grid_arrows(table: pd.DataFrame, projection: Projection, n: int = 20, min_cells: int = 3) -> pd.DataFrame:
-    """The arrows averaged on an n x n grid over the whole projection, by the place of the basal cell.
+    """Return the arrows averaged on an n x n grid over the whole projection, by the place of the basal cell.
 
     Columns: x0, y0 (mean place of the bin's basal cells), x1, y1 (mean place of their predictions), n (arrows). Bins with fewer
     than `min_cells` arrows are left out.
@@ -229,14 +282,8 @@ def grid_arrows(table: pd.DataFrame, projection: Projection, n: int = 20, min_ce
     return means[means["n"] >= min_cells].reset_index(drop=True)
 
 
-def warm_up() -> None:
-    """Imports and compiles what `fit` needs (seconds, once a process)."""
-    values = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
-    _umap(values, _neighbours(values, np.arange(len(values)), 5), 0)
-
-
 def _basal_rows(result: Result) -> NDArray[np.int64]:
-    """(n,) row of the observed control cell that each predicted cell started from, -1 where there is none."""
+    """Return (n,) the row of the observed control cell that each predicted cell started from, -1 where there is none."""
     basal = np.full(result.n_cells, -1, np.int64)
     if keys.BASAL_CELL not in result.obs:
         return basal
@@ -253,7 +300,7 @@ def _basal_rows(result: Result) -> NDArray[np.int64]:
 
 
 def _principal_components(features: NDArray[np.float32], seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(n, components) and the share of variance of each. Features of 50 or fewer dimensions are used as they are."""
+    """Return (n, components) and the share of variance of each. Features of 50 or fewer dimensions are used as they are."""
     from sklearn.decomposition import PCA
 
     if features.shape[1] <= COMPONENTS:
@@ -263,13 +310,13 @@ def _principal_components(features: NDArray[np.float32], seed: int) -> tuple[NDA
 
 
 def _origins(result: Result) -> NDArray[np.int64]:
-    """(n,) row of the observed cell that each cell comes from; its own row for observed cells and where that is not known."""
+    """Return (n,) the row of the observed cell that each cell comes from; its own row for observed cells and where that is not known."""
     basal = _basal_rows(result)
     return np.where(basal >= 0, basal, np.arange(result.n_cells))
 
 
 def _neighbours(values: NDArray[np.float32], origins: NDArray[np.int64], n: int) -> Neighbours:
-    """(cells, n) nearest cells of another origin with their distances, each cell itself first; of the same origin only when
+    """Return (cells, n) nearest cells of another origin with their distances, each cell itself first; of the same origin only when
     there are no others."""
     from sklearn.neighbors import NearestNeighbors
 
@@ -283,7 +330,7 @@ def _neighbours(values: NDArray[np.float32], origins: NDArray[np.int64], n: int)
 
 
 def _umap(values: NDArray[np.float32], neighbours: Neighbours, seed: int) -> NDArray[np.float32]:
-    """(n, 2) UMAP of the values from their exact neighbours; started from two principal components, which is stable and quick."""
+    """Return the UMAP (n, 2) of the values from their exact neighbours; started from two principal components, which is stable and quick."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=ImportWarning)  # no TensorFlow, not needed
         warnings.filterwarnings("ignore", message=".*knn_search_index.*")  # no new cells are added later
@@ -299,8 +346,3 @@ def _umap(values: NDArray[np.float32], neighbours: Neighbours, seed: int) -> NDA
             precomputed_knn=neighbours,
         )
         return np.asarray(model.fit_transform(values), np.float32)
-
-
-def summary(projection: Projection) -> dict[str, Any]:
-    """What a manifest should say about the projection, as JSON values."""
-    return {**asdict(projection.settings), "variance_explained": float(projection.variance.sum())}

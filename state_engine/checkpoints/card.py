@@ -61,6 +61,9 @@ class Calibration:
     origin: Literal["validation cells", "left-out contexts"] = "validation cells"
 
 
+AttentionOrigin = Literal["declared", "assumed", "trained", "chosen", ""]
+
+
 @dataclass(frozen=True)
 class ModelCard:
     """A State Transition model's card.
@@ -80,7 +83,7 @@ class ModelCard:
         batches, contexts: labels seen in training; empty when not recorded. Batches are in the order of the model's indices.
         perturbation_key, context_key, batch_key: obs columns of the training data; None when not recorded.
         attention: which cells of a set see which.
-        attention_source: why that mode ("declared by the checkpoint", or the assumption made, a sentence).
+        attention_source: why that mode, a sentence for people; programs read `attention_origin`.
         weights_hash: sha256 of the weights in our store's order, hex.
         licence: name or identifier, "unknown" when not known.
         source: where it came from: "arc-state run directory NAME", "hub owner/name@revision",
@@ -92,6 +95,7 @@ class ModelCard:
         embedding_model: hash of the SE model whose embeddings it reads, when known.
         calibration: how far to trust it beside its baselines, when that was fitted.
         unseen: labels among `perturbations` that no training cell carried: known by their feature vector alone.
+        attention_origin: where the attention mode comes from; "" when not recorded.
     """
 
     format: int
@@ -122,6 +126,7 @@ class ModelCard:
     embedding_model: str | None = None
     calibration: Calibration | None = None
     unseen: tuple[str, ...] = ()
+    attention_origin: AttentionOrigin = ""
 
     @property
     def set_size(self) -> int:

@@ -74,7 +74,9 @@ def load_model(
     module.load_state_dict(state_dict, assign=True)
     module.to(device=device, dtype=dtype or torch.float32).eval().requires_grad_(False)
     if attention is not None and attention != card.attention:
-        card = dataclasses.replace(card, attention=attention, attention_source="Chosen when the model was loaded.")
+        card = dataclasses.replace(
+            card, attention=attention, attention_source="Chosen when the model was loaded.", attention_origin="chosen"
+        )
     if features is None:
         features = torch.eye(len(card.perturbations))
     return LoadedModel(card, module, features.to(device=device, dtype=dtype or torch.float32))

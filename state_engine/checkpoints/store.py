@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from state_engine.checkpoints.card import FORMAT, Calibration, ModelCard
+from state_engine.checkpoints.card import FORMAT, AttentionOrigin, Calibration, ModelCard
 from state_engine.checkpoints.folder import (
     AGAIN,
     MOST_LAYERS,
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 CARD = "model.json"
 TRAINED = "model"  # the folder of a training has its model here, beside the files for arc-state
 FEATURES = "perturbations.safetensors"
+# how the sentence on a card begins -> the field that says the same
+EARLIER_ORIGINS: dict[str, AttentionOrigin] = {
+    "Declared by": "declared", "Assumed:": "assumed", "Trained with": "trained", "Chosen when": "chosen"
+}  # fmt: skip
 
 
 def is_store(folder: Path) -> bool:
@@ -64,6 +68,12 @@ def read_card(folder: Path) -> ModelCard:
         is_theirs = (folder / "checkpoints").is_dir() or (folder / "var_dims.pkl").is_file()
         raise CheckpointError(f"There is no {CARD} in {folder}.", "A model in our format has one.", fix if is_theirs else AGAIN)
     card = read_card_file(path, ModelCard, "a model card")
+    if not card.attention_origin:
+        # cards written before 2026-11-28 have it in a sentence only
+        origin = next(
+            (found for start, found in EARLIER_ORIGINS.items() if card.attention_source.startswith(start)), card.attention_origin
+        )
+        card = dataclasses.replace(card, attention_origin=origin)
     check_card(card)
     return card
 

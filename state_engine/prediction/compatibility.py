@@ -285,7 +285,7 @@ def _pools(card: ModelCard, asked: tuple[str, ...], pools: dict[str, int], chose
 
 def _about_the_model(dataset: Dataset, card: ModelCard) -> list[Finding]:
     findings = []
-    if card.attention_source.lower().startswith("assumed"):
+    if card.attention_origin == "assumed":
         detail = f"Mode '{card.attention}'. {card.attention_source}"
         fix = "Where perturbed cells were measured, predict with the other modes too and keep the one that fits."
         findings.append(Finding("attention", "warning", "Which cells see which is an assumption", detail, fix))

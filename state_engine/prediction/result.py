@@ -1,4 +1,4 @@
-"""Reads a result file (`result.h5ad` of a run) without loading it: labels, chosen rows, one gene for all cells, means of groups.
+"""Read a result file (`result.h5ad` of a run) without loading it: labels, chosen rows, one gene for all cells, means of groups.
 
 Light on purpose (h5py, numpy, pandas): pages use it too. It knows the layout that the predict verb writes (see `open_result`),
 keeps no file handle, and holds nothing but the labels.
@@ -41,7 +41,7 @@ class Result:
         genes: the g gene names of X, empty when the model predicts an embedding and has no decoder.
         embedding: name in obsm of the predicted embedding, None when the model predicts expression only.
         embedding_width: its number of dimensions, 0 without one.
-        manifest: how the result was made; empty when the file has none.
+        manifest: how it came about; empty when the file has none.
     """
 
     path: Path
@@ -67,25 +67,25 @@ class Result:
 
     @property
     def has_raw(self) -> bool:
-        """The raw prediction was kept beside the corrected one."""
+        """Whether the raw prediction is there beside the corrected one."""
         with _opened(self.path) as file:
             return _dataset("raw") in file
 
     @property
     def has_calibrated(self) -> bool:
-        """A calibrated prediction of expression is there, for some conditions at least."""
+        """Whether a calibrated prediction of expression is there, for some conditions at least."""
         with _opened(self.path) as file:
             return _dataset("calibrated") in file
 
     def is_calibrated(self, perturbation: str, context: str) -> bool:
-        """A calibrated prediction of this condition's expression is there; where other contexts tell nothing it is not."""
+        """Whether a calibrated prediction of this condition is there; it is not where no other context has its effect."""
         rows = self.rows(keys.PREDICTED, context, perturbation)
         if not len(rows) or not self.has_expression or not self.has_calibrated:
             return False
         return bool(np.isfinite(self.read(rows[:1], layer="calibrated")).all())
 
     def layers(self, perturbation: str | None = None, context: str | None = None) -> tuple[Layer, ...]:
-        """The kinds of predicted expression that are kept: of one condition, or (None) of any."""
+        """Return the kinds of predicted expression that are there: of one condition, or (None) of any."""
         found: list[Layer] = ["corrected"]
         if self.has_raw:
             found.append("raw")
@@ -94,7 +94,7 @@ class Result:
         return tuple(found)
 
     def mask(self, kind: str | None = None, context: str | None = None, perturbation: str | None = None) -> NDArray[np.bool_]:
-        """(n,) True for the cells with all the given labels; None admits every label."""
+        """Return (n,) True for the cells with all the given labels; None admits every label."""
         chosen = np.ones(self.n_cells, bool)
         for column, label in ((keys.KIND, kind), (keys.CONTEXT, context), (keys.PERTURBATION, perturbation)):
             if label is not None:
@@ -102,16 +102,16 @@ class Result:
         return chosen
 
     def rows(self, kind: str | None = None, context: str | None = None, perturbation: str | None = None) -> NDArray[np.int64]:
-        """Rows of the cells with all the given labels, in file order."""
+        """Return the rows of the cells with all the given labels, in file order."""
         return np.flatnonzero(self.mask(kind, context, perturbation))
 
     def conditions(self, kind: str = keys.PREDICTED) -> list[tuple[str, str]]:
-        """(perturbation, context) pairs that have cells of this kind, in file order."""
+        """Return the (perturbation, context) pairs that have cells of this kind, in file order."""
         labels = self.obs.loc[self.mask(kind), [keys.PERTURBATION, keys.CONTEXT]].drop_duplicates()
         return [(str(p), str(c)) for p, c in labels.itertuples(index=False)]
 
     def paired_controls(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """For each predicted row, the predicted control row made from the same basal cell in the same context.
+        """Return for each predicted row the predicted control row of the same basal cell in the same context.
 
         A basal cell that was drawn several times is matched draw by draw, in file order.
 
@@ -134,7 +134,7 @@ class Result:
         return found.astype(np.int64)
 
     def column(self, gene: str) -> int:
-        """Index of a gene.
+        """Return the column of a gene.
 
         Raises:
             GeneError: the result does not have it.
@@ -144,7 +144,7 @@ class Result:
         return self._columns[gene]
 
     def gene(self, gene: str, layer: Layer = "corrected") -> NDArray[np.float32]:
-        """(n,) expression (log1p) of one gene in all cells.
+        """Return the expression (n,) (log1p) of one gene in all cells.
 
         Raises:
             GeneError: the result does not have it.
@@ -157,7 +157,7 @@ class Result:
     def read(
         self, rows: NDArray[np.int64], genes: Sequence[str] | None = None, layer: Layer = "corrected"
     ) -> NDArray[np.float32]:
-        """(len(rows), g or len(genes)) expression (log1p), rows in the given order, repeats allowed.
+        """Return (len(rows), g or len(genes)) expression (log1p), rows in the given order, repeats allowed.
 
         Raises:
             GeneError: a gene is not in the result.
@@ -169,7 +169,7 @@ class Result:
         return values if columns is None else values[:, columns]
 
     def features(self, rows: NDArray[np.int64], layer: Layer = "corrected") -> NDArray[np.float32]:
-        """What was predicted: (len(rows), width) of the embedding when the model predicts one, else expression (log1p)."""
+        """Return what was predicted: (len(rows), width) of the embedding when the model predicts one, else expression (log1p)."""
         if self.embedding is None:
             return self.read(rows, layer=layer)
         name = f"obsm/{self.embedding}" + ("" if layer == "corrected" else f"_{layer}")
@@ -177,12 +177,12 @@ class Result:
             return _read_rows(file[name], np.asarray(rows, np.int64))
 
     def blocks(self, rows: NDArray[np.int64], layer: Layer = "corrected") -> Iterator[NDArray[np.float32]]:
-        """Expression (log1p) of the rows, at most `BLOCK` rows at a time."""
+        """Yield the expression (log1p) of the rows, at most `BLOCK` rows at a time."""
         for start in range(0, len(rows), BLOCK):
             yield self.read(rows[start : start + BLOCK], layer=layer)
 
     def mean(self, rows: NDArray[np.int64], layer: Layer = "corrected", natural: bool = False) -> NDArray[np.float64]:
-        """(g,) pseudobulk: the mean of log1p expression, or of natural values (expm1 of each cell's) when `natural`.
+        """Return the pseudobulk (g,): the mean of log1p expression, or of natural values (expm1 of each cell's) when `natural`.
 
         Raises:
             RequestError: no rows, so there is no mean.
@@ -196,7 +196,7 @@ class Result:
 
 
 def open_result(path: Path) -> Result:
-    """A result file, ready to be asked.
+    """Open a result file.
 
     Layout: X "corrected" expression, float32, dense; layers/raw and layers/calibrated of the same shape, each where it was kept (NaN
     in rows without a calibrated prediction); obs with perturbation, context, kind, basal_cell; obsm/NAME and obsm/NAME_raw when the
@@ -261,7 +261,7 @@ def _dataset(layer: Layer) -> str:
 
 
 def _read_rows(data: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Rows in any order. Consecutive ones are read together, because HDF5 is slow at single rows."""
+    """Return rows in any order. Consecutive ones are read together, because HDF5 is slow at single rows."""
     unique, back = np.unique(rows, return_inverse=True)
     values = np.empty((len(unique), data.shape[1]), np.float32)
     for first, last in _ranges(unique):
@@ -271,7 +271,7 @@ def _read_rows(data: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[np.float3
 
 
 def _ranges(rows: NDArray[np.int64], gap: int = 16) -> Iterator[tuple[int, int]]:
-    """(first, last) positions of runs of sorted rows; holes up to `gap` rows are read over."""
+    """Yield (first, last) positions of runs of sorted rows; holes up to `gap` rows are read over."""
     if not len(rows):
         return
     breaks = np.flatnonzero(np.diff(rows) > gap)
@@ -279,7 +279,7 @@ def _ranges(rows: NDArray[np.int64], gap: int = 16) -> Iterator[tuple[int, int]]
 
 
 def _find_embedding(file: h5py.File) -> tuple[str | None, int]:
-    """The embedding that has a raw partner; a projection stored beside it has none."""
+    """Return the embedding that has a raw partner; a projection stored beside it has none."""
     group = file.get("obsm", {})
     for name in group:
         if f"{name}_raw" in group:

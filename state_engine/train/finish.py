@@ -119,6 +119,7 @@ def card_of_training(split: Split, request: TrainRequest, inputs: Inputs, cells:
         batch_key=dataset.labels.batch_key,
         attention="full",
         attention_source="Trained with full attention: the cells of a set have no order.",
+        attention_origin="trained",
         weights_hash="",
         licence=request.run.licence,
         source=f"trained by STATE Explorer {__version__}",

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -227,3 +229,19 @@ def test_labels_never_trained_need_vectors_and_stay_on_the_card(tmp_path, weight
         save_model(tmp_path / "other", dataclasses.replace(card, unseen=("X",)), weights, torch.rand(3, 3))
     save_model(tmp_path / "seen", card_of(), weights)
     assert "unseen" not in json.loads((tmp_path / "seen" / CARD).read_text())  # versions before it read such a card
+
+
+def test_an_earlier_card_says_where_its_attention_comes_from(tmp_path: Path) -> None:
+    """Cards had only a sentence; the field is read from it once, when the card is opened."""
+    demo = Path(__file__).resolve().parents[2] / "assets" / "demo" / "model"
+    folder = tmp_path / "model"
+    shutil.copytree(demo, folder)
+    plain = json.loads((folder / "model.json").read_text())
+    plain.pop("attention_origin", None)
+    for sentence, origin in (
+        ("Trained with full attention: the cells of a set have no order.", "trained"),
+        ("Assumed: the checkpoint does not declare bidirectional_attention; …", "assumed"),
+        ("Said by nobody.", ""),
+    ):
+        (folder / "model.json").write_text(json.dumps(plain | {"attention_source": sentence}))
+        assert read_card(folder).attention_origin == origin

@@ -349,7 +349,9 @@ def test_contexts_without_controls() -> None:
 
 
 def test_what_the_model_itself_is() -> None:
-    assumed = check_compatibility(a_dataset(), a_card(attention_source="Assumed: the checkpoint does not say."))
+    assumed = check_compatibility(
+        a_dataset(), a_card(attention_source="Assumed: the checkpoint does not say.", attention_origin="assumed")
+    )
     assert the(assumed, "attention").severity == "warning" and "Mode 'full'" in the(assumed, "attention").detail
     foreign = a_dataset(cells(*USUAL, ("TP53", "B", "b1", 2)))
     assert the(check_compatibility(foreign, a_card(simulated=True)), "simulated").severity == "warning"

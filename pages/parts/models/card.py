@@ -235,7 +235,7 @@ def _from_hub(settings: Settings) -> None:
 def attention_question(data: Dataset, entry: DataEntry, model: Entry) -> None:
     """Offers to measure which attention mode agrees with the data set's perturbed cells, and shows the answer."""
     card = model.card
-    if card is None or card.attention_source.startswith("Trained"):
+    if card is None or card.attention_origin == "trained":
         return
     perturbations, contexts = measurable(data, card)
     if not perturbations or not contexts:

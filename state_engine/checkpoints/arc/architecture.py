@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from state_engine.checkpoints.card import AttentionOrigin
 from state_engine.errors import CheckpointError, ConfigError
 from state_engine.models.config import (
     Activation,
@@ -83,7 +84,7 @@ class ArcArchitecture:
     Args:
         config: the network.
         input_key: "X", "X_hvg" or another obsm key.
-        attention, attention_source: which cells see which, and why.
+        attention, attention_source, attention_origin: which cells see which, why in a sentence, and where that comes from.
         lora: alpha / r of the adapters (for rank-stabilised ones alpha / sqrt(r)), or None.
         notes: what was decided, for people.
     """
@@ -92,6 +93,7 @@ class ArcArchitecture:
     input_key: str
     attention: AttentionMode
     attention_source: str
+    attention_origin: AttentionOrigin
     lora: tuple[float, int] | None
     notes: tuple[str, ...]
 
@@ -146,8 +148,8 @@ def _architecture(hyper: Mapping[str, Any], names: Sequence[str]) -> ArcArchitec
         activation=_choice(ACTIVATIONS, str(hyper.get("activation") or "gelu").lower(), "activation"),
         decoder=decoder,
     )
-    attention, source = _attention(hyper, backbone.kind)
-    return ArcArchitecture(config, key or "X", attention, source, _lora(hyper), _notes(hyper))
+    attention, source, origin = _attention(hyper, backbone.kind)
+    return ArcArchitecture(config, key or "X", attention, source, origin, _lora(hyper), _notes(hyper))
 
 
 def _choice(known: Mapping[str, Any], value: Any, what: str) -> Any:
@@ -218,17 +220,18 @@ def _decoder(hyper: Mapping[str, Any], names: Sequence[str], key: str | None) ->
     )
 
 
-def _attention(hyper: Mapping[str, Any], kind: BackboneKind) -> tuple[AttentionMode, str]:
+def _attention(hyper: Mapping[str, Any], kind: BackboneKind) -> tuple[AttentionMode, str, AttentionOrigin]:
     declared = hyper["transformer_backbone_kwargs"].get("bidirectional_attention")
     if declared is True:
-        return "full", "Declared by the checkpoint (bidirectional_attention: true)."
+        return "full", "Declared by the checkpoint (bidirectional_attention: true).", "declared"
     if declared is False:
         mode: AttentionMode = "causal-rotary" if kind == "llama" else "causal"
-        return mode, "Declared by the checkpoint (bidirectional_attention: false)."
-    return "full", (
+        return mode, "Declared by the checkpoint (bidirectional_attention: false).", "declared"
+    why = (
         "Assumed: the checkpoint does not declare bidirectional_attention; models from before that key were, going by the "
         "library versions of their time, trained with full attention, where a set has no order."
     )
+    return "full", why, "assumed"
 
 
 def _lora(hyper: Mapping[str, Any]) -> tuple[float, int] | None:

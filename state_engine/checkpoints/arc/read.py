@@ -207,6 +207,7 @@ def _card(folder: Path, architecture: ArcArchitecture, facts: _Facts, labels: La
         batch_key=facts.column("batch_col"),
         attention=architecture.attention,
         attention_source=architecture.attention_source,
+        attention_origin=architecture.attention_origin,
         weights_hash=hashed,
         source=f"arc-state run directory {folder.resolve().name}",
         notes=tuple(facts.notes),

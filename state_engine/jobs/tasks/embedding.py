@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from state_engine.analysis.embedding_map import fit_embedding
+from state_engine.analysis.projection import fit_embedding
 from state_engine.config import load_settings
 from state_engine.data.dataset import open_dataset
 from state_engine.embedding.embed import embed as embed_cells

@@ -67,7 +67,7 @@ def test_card_of_a_run_directory(run):
     assert card.contexts == ("jurkat", "k562", "rpe1")
     assert card.input_genes == card.output_genes == tuple(f"G{i}" for i in range(20))
     assert (card.attention, card.set_size) == ("full", 6)
-    assert card.attention_source.startswith("Declared")
+    assert card.attention_source.startswith("Declared") and card.attention_origin == "declared"
     assert card.source == "arc-state run directory state_sm"
     assert len(card.weights_hash) == 64
     assert card.id == card.weights_hash[:12]
@@ -80,6 +80,7 @@ def test_attention_of_every_kind_of_checkpoint(run):
     card = read_arc(run("no_key").folder)[0]
     assert card.attention == "full"
     assert card.attention_source.startswith("Assumed: the checkpoint does not declare bidirectional_attention")
+    assert card.attention_origin == "assumed"
     for mode in ("full", "causal", "causal-rotary"):
         assert load_model(FIXTURES / "no_key", attention=mode).card.attention == mode
 

@@ -23,7 +23,8 @@ from tests.small import BATCHES, GENES, card_of, config, embedding_changes
 FIXTURES = Path(__file__).resolve().parents[2] / "parity" / "fixtures"
 NAMES = sorted(path.parent.parent.name for path in FIXTURES.glob("*/checkpoints/final.ckpt"))
 # what such a folder cannot say
-UNSAID = ("id", "name", "weights_hash", "source", "notes", "limits", "licence", "training", "attention_source", "format")
+UNSAID = ("id", "name", "weights_hash", "source", "notes", "limits", "licence", "training", "attention_source", "attention_origin",
+          "format")  # fmt: skip
 
 
 def same_card(ours, back) -> None:
