@@ -24,7 +24,7 @@ from state_engine.prediction.result import Result, open_result
 
 
 def finished_run(answer: str) -> RunFolder | None:
-    """The chosen prediction when it is done; otherwise what is shown instead, and None.
+    """Return the chosen prediction when it is done; otherwise show what stands in its way, and return None.
 
     Args:
         answer: what the page would show of a run ("the cells before and after"), for the empty state.
@@ -43,7 +43,7 @@ def finished_run(answer: str) -> RunFolder | None:
 
 
 def open_run(run: RunFolder) -> Result:
-    """The run's result, its labels read once for all sessions; values are read when asked for.
+    """Return the run's result, its labels read once for all sessions; values are read when asked for.
 
     Raises:
         RunError: the file is missing or damaged.
@@ -52,7 +52,7 @@ def open_run(run: RunFolder) -> Result:
 
 
 def map_ready(run: RunFolder) -> bool:
-    """The run's UMAP is there; otherwise the job that makes it is shown, or the button that starts it."""
+    """Return whether the run's UMAP is there; otherwise show the job that makes it, or the button that starts it."""
     if run.file("projection.npz").exists():
         return True
     request = LookRequest(run.id)
@@ -66,7 +66,7 @@ def map_ready(run: RunFolder) -> bool:
 
 
 def open_projection(run: RunFolder) -> projection.Projection:
-    """The run's UMAP.
+    """Return the run's UMAP.
 
     Raises:
         RunError: it is missing or damaged.
@@ -76,7 +76,7 @@ def open_projection(run: RunFolder) -> projection.Projection:
 
 
 def stamp(path: Path) -> int:
-    """When a file was last written, for the keys of caches; 0 when it is not there."""
+    """Return when a file was last written, for the keys of caches; 0 when it is not there."""
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
@@ -91,12 +91,12 @@ def _projected(path: str, written: int) -> projection.Projection:
 
 
 def differences(request: PredictionRequest, data: DataEntry | None, model: Entry | None) -> tuple[str, ...]:
-    """How the data set and the model that are chosen now differ from those of a request; what is not chosen is not compared."""
+    """Return how the data set and the model that are chosen now differ from those of a request; what is not chosen is not compared."""
     found = []
     if data is not None and not _same(data.path, request.data):
         found.append(f"it used the data set {Path(request.data).name}, chosen now is {data.name}")
     elif data is not None and data.choices != request.choices:
-        found.append("what is said about the data set (columns, control, scale or genes) was changed afterwards")
+        found.append("what is noted about the data set (columns, control, scale or genes) was changed afterwards")
     if model is not None and not _same(str(model.path), request.model):
         name = model.card.name if model.card else model.path.name
         found.append(f"it used the model in {Path(request.model).name}, chosen now is {name}")
@@ -108,7 +108,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def out_of_date(run: RunFolder) -> tuple[str, ...]:
-    """Why a run is out of date; empty when it is not."""
+    """Return why a run is out of date; empty when it is not."""
     request = run.request_as(PredictionRequest)
     found = differences(request, session.data_entry(), session.model_entry())
     written = Path(request.data).stat().st_mtime if Path(request.data).exists() else 0.0
@@ -144,7 +144,7 @@ def _banner(run: RunFolder, found: tuple[str, ...]) -> None:
 
 
 def _recalculate(run: RunFolder) -> None:
-    """The same question to the data set and model that are chosen now, as a new run."""
+    """Ask the data set and model that are chosen now the same question, as a new run."""
     request = run.request_as(PredictionRequest)
     data, model = session.data_entry(), session.model_entry()
     if data is not None:

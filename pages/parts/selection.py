@@ -1,4 +1,4 @@
-"""The selection on the map of cells: its outline, what it is made of, and its cells as CSV."""
+"""The selection on the map of cells: its outline, its composition, and its cells as CSV."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from state_engine.jobs.run_folder import RunFolder
 
 
 def composition(labels: pd.DataFrame, chosen: NDArray[np.bool_]) -> pd.DataFrame:
-    """What a selection is made of beside what is shown.
+    """Return the composition of a selection beside that of all cells shown.
 
     Columns: label ("kind", "perturbation" or "context"); value; selected (cells); share (of the selection); expected (share of all
     cells shown); enrichment (share / expected).
@@ -36,12 +36,12 @@ def composition(labels: pd.DataFrame, chosen: NDArray[np.bool_]) -> pd.DataFrame
 
 
 def polygon_of(run: RunFolder) -> NDArray[np.float32] | None:
-    """(k, 2) corners of the run's selection, UMAP units; None without one."""
+    """Return the corners (k, 2) of the run's selection, UMAP units; None without one."""
     return st.session_state.get(f"map_polygon_{run.id}")
 
 
 def remember(run: RunFolder, key: str) -> None:
-    """Keeps the outline of a new lasso or box, and has the map drawn anew.
+    """Keep the outline of a new lasso or box, and have the map drawn again.
 
     The browser would send every selected point again with each later click; the outline is a few numbers, stays right when colours or
     filters change, and a new key for the chart makes the browser forget its points.
@@ -53,7 +53,7 @@ def remember(run: RunFolder, key: str) -> None:
 
 
 def outline(event: Any) -> NDArray[np.float32] | None:
-    """Corners of the lasso or box in a chart's selection event, (k, 2) data units; None without one."""
+    """Return the corners of the lasso or box in a chart's selection event, (k, 2) data units; None without one."""
     selection = event["selection"] if event else {}
     for shape in selection.get("lasso") or []:
         return np.column_stack([shape["x"], shape["y"]]).astype(np.float32)
@@ -64,7 +64,7 @@ def outline(event: Any) -> NDArray[np.float32] | None:
 
 
 def show(run: RunFolder, labels: pd.DataFrame, chosen: NDArray[np.bool_], cells: Callable[[], pd.DataFrame]) -> None:
-    """The selection's composition and its files.
+    """Show the selection's composition and its files.
 
     Args:
         labels: (m, ...) labels of the cells shown.
@@ -115,5 +115,5 @@ def show(run: RunFolder, labels: pd.DataFrame, chosen: NDArray[np.bool_], cells:
 
 
 def forget(run: RunFolder) -> None:
-    """Takes the selection back."""
+    """Take the selection back."""
     st.session_state.pop(f"map_polygon_{run.id}", None)

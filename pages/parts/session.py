@@ -23,12 +23,12 @@ THREAD = ("data", "model", "run", "embedding", "training", "evaluation", "submis
 
 @st.cache_resource
 def settings() -> Settings:
-    """Settings of this installation, read once."""
+    """Return the settings of this installation, read once."""
     return load_settings()
 
 
 def start_worker() -> None:
-    """Makes sure that a worker waits for jobs; once a session."""
+    """Make sure that a worker waits for jobs, once per session."""
     if "worker_started" not in st.session_state:
         local.ensure_worker(settings())
         st.session_state["worker_started"] = True
@@ -50,7 +50,7 @@ def chosen(name: str) -> str:
 
 
 def choose(name: str, identity: str) -> None:
-    """Chooses a data set, model or run; an empty id takes the choice back."""
+    """Choose a data set, model or run; an empty id takes the choice back."""
     st.session_state[f"thread_{name}"] = identity
     if identity:
         st.query_params[name] = identity
@@ -59,7 +59,7 @@ def choose(name: str, identity: str) -> None:
 
 
 def data_entry() -> DataEntry | None:
-    """The chosen data set's entry, or None when none is chosen or it is gone."""
+    """Return the chosen data set's entry, or None when none is chosen or it is gone."""
     if not chosen("data"):
         return None
     try:
@@ -70,7 +70,7 @@ def data_entry() -> DataEntry | None:
 
 
 def dataset() -> Dataset | None:
-    """The chosen data set, understood as its user said.
+    """Return the chosen data set, understood with its user's choices.
 
     Raises:
         DataError: the file cannot be read; pages show its text.
@@ -80,7 +80,7 @@ def dataset() -> Dataset | None:
 
 
 def understand(entry: DataEntry) -> Dataset:
-    """What is in the file of an entry, cached until the file or the choices change."""
+    """Return what is in the file of an entry, cached until the file or the choices change."""
     path = Path(entry.path)
     stamp = path.stat().st_mtime_ns if path.exists() else 0
     return _understand(entry.path, stamp, entry.choices)
@@ -92,7 +92,7 @@ def _understand(path: str, stamp: int, choices: Choices) -> Dataset:
 
 
 def model_entry() -> Entry | None:
-    """The chosen model's entry in the library, or None."""
+    """Return the chosen model's entry in the library, or None."""
     if not chosen("model"):
         return None
     try:
@@ -103,12 +103,12 @@ def model_entry() -> Entry | None:
 
 
 def demo_model_id() -> str:
-    """Id of the bundled demo model; empty when the installation came without it."""
+    """Return the id of the bundled demo model; empty when the installation came without it."""
     return next((e.card.id for e in list_models(settings()) if e.demo and e.card), "")
 
 
 def thread_params() -> dict[str, str]:
-    """The thread as address parameters, for links to other pages."""
+    """Return the thread as address parameters, for links to other pages."""
     return {name: chosen(name) for name in THREAD if chosen(name)}
 
 

@@ -28,7 +28,7 @@ _POLL_SECONDS = 0.05
 
 
 def ensure_worker(settings: Settings, options: WorkerOptions = DEFAULT) -> bool:
-    """Start a worker when none lives; True when this call did. Safe to call from any process, thread and page run."""
+    """Start a worker when none lives; return True when this call did. Safe to call from any process, thread and page run."""
     settings.home.mkdir(parents=True, exist_ok=True)
     lock = WorkerLock.take(settings.home)
     if lock is None:
@@ -51,7 +51,7 @@ def submit(
     parent: str = "",
     options: WorkerOptions = DEFAULT,
 ) -> tuple[str, str]:
-    """Queue a job and see that a worker lives. Returns (job id, run id).
+    """Queue a job and see that a worker lives. Return (job id, run id).
 
     Args:
         settings: of the installation.
@@ -84,7 +84,7 @@ def queue(
 
 
 def cancel(settings: Settings, job_id: str, options: WorkerOptions = DEFAULT, grace_seconds: float = _GRACE_SECONDS) -> Job:
-    """Cancel a job, within two seconds: by asking, then by killing the worker. Returns the job as it then is.
+    """Cancel a job, within two seconds: by asking, then by killing the worker. Return the job as it then is.
 
     A job that ended before it noticed stays what it became.
     """

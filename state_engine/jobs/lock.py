@@ -22,7 +22,7 @@ class WorkerLock:
 
     @classmethod
     def take(cls, home: Path) -> Self | None:
-        """The lock, or None when another process has it. Does not wait."""
+        """Return the lock, or None when another process has it. Do not wait."""
         descriptor = os.open(home / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -33,7 +33,7 @@ class WorkerLock:
 
     @classmethod
     def inherited(cls, descriptor: int) -> Self:
-        """The lock that the parent took for this process; not passed on to this process's own children."""
+        """Return the lock that the parent took for this process; not passed on to this process's own children."""
         os.set_inheritable(descriptor, False)
         return cls(descriptor)
 
@@ -48,6 +48,6 @@ class WorkerLock:
 
 
 def holder(home: Path) -> str:
-    """Identity of the worker that has the lock, or had it last; "" when there never was one."""
+    """Return the identity of the worker that has the lock, or had it last; "" when there never was one."""
     path = home / NAME
     return path.read_text() if path.exists() else ""

@@ -15,7 +15,7 @@ _TOLERANCE_SECONDS = 5.0
 
 
 def identity_of(pid: int | None = None) -> str:
-    """The identity of a process of this machine (default: this one).
+    """Return the identity of a process of this machine (default: this one).
 
     Raises:
         psutil.NoSuchProcess: it has ended.
@@ -25,7 +25,7 @@ def identity_of(pid: int | None = None) -> str:
 
 
 def is_alive(identity: str) -> bool | None:
-    """Whether that process lives; None when it is on another machine and cannot be asked."""
+    """Return whether that process lives; None when it is on another machine and cannot be asked."""
     if identity.partition("/")[0] != socket.gethostname():
         return None
     return _find(identity) is not None

@@ -19,7 +19,7 @@ import shutil
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 from state_engine.config import Settings
 from state_engine.errors import ConfigError, RunError
@@ -79,7 +79,7 @@ class Manifest:
     device: str = ""
     precision: str = ""
     command: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
     error: str = ""
     parent: str = ""
 
@@ -103,7 +103,7 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, settings: Settings, kind: str, request: dict[str, Any], title: str = "", owner: str = "", parent: str = ""
+        cls, settings: Settings, kind: str, request: dict[str, object], title: str = "", owner: str = "", parent: str = ""
     ) -> Self:
         """A new folder with the request and a manifest in state "queued"; `run.id` is its name.
 
@@ -143,7 +143,7 @@ class RunFolder:
         return self.path.name
 
     @property
-    def request(self) -> dict[str, Any]:
+    def request(self) -> dict[str, object]:
         """What was asked, as plain values. Raises RunError when it cannot be read."""
         return self._read("request.json")
 
@@ -212,7 +212,7 @@ class RunFolder:
         device: str | None = None,
         precision: str | None = None,
         command: str | None = None,
-        settings: dict[str, Any] | None = None,
+        settings: dict[str, object] | None = None,
     ) -> None:
         """Add facts to the manifest; what is None stays as it is, `settings` are merged."""
         given = {
@@ -251,7 +251,7 @@ class RunFolder:
             return
         shutil.rmtree(going, ignore_errors=True)
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def _read(self, name: str) -> dict[str, object]:
         try:
             value = json.loads((self.path / name).read_bytes())
         except FileNotFoundError as error:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 from urllib.parse import quote
 
 from state_engine.errors import JobError
@@ -80,7 +80,7 @@ class Job:
     run_id: str
     owner: str
     parent: str
-    request: dict[str, Any]
+    request: dict[str, object]
     state: JobState
     position: int
     cancelling: bool
@@ -94,7 +94,7 @@ class Job:
     started: float | None
     ended: float | None
     worker: str
-    summary: dict[str, Any]
+    summary: dict[str, object]
     error: JobFailure | None
 
     def summary_as(self, cls: type[T]) -> T:
@@ -126,10 +126,10 @@ LOST = JobFailure(
 
 
 class JobStore:
-    """Jobs in one SQLite file. Holds no connection, so it may be shared by threads and made anew on every page run.
+    """Jobs in one SQLite file. Holds no connection, so it may be shared by threads and created on every page run.
 
     Args:
-        path: the database; made with its folder when it is not there.
+        path: the database; created with its folder when it is not there.
         stale_seconds: a running job whose worker has been silent for longer is lost.
 
     Every method raises JobError when the database cannot be used.
@@ -163,8 +163,10 @@ class JobStore:
         db.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
         db.execute("COMMIT")
 
-    def submit(self, kind: str, request: dict[str, Any], run_id: str, title: str = "", owner: str = "", parent: str = "") -> str:
-        """Put a job at the end of the queue; returns its id, which is hard to guess."""
+    def submit(
+        self, kind: str, request: dict[str, object], run_id: str, title: str = "", owner: str = "", parent: str = ""
+    ) -> str:
+        """Put a job at the end of the queue; return its id, which is hard to guess."""
         job_id = secrets.token_hex(8)
         with self._connection() as db:
             db.execute(
@@ -175,7 +177,7 @@ class JobStore:
         return job_id
 
     def get(self, job_id: str) -> Job:
-        """The job as it is now.
+        """Return the job as it is now.
 
         Raises:
             JobError: there is none with this id.
@@ -188,7 +190,7 @@ class JobStore:
         return _job(row)
 
     def for_run(self, run_id: str) -> Job | None:
-        """The latest job of a run, or None when the run was made without one."""
+        """Return the latest job of a run, or None when it has none."""
         self.mark_lost()
         with self._connection() as db:
             row = db.execute(f"{_SELECT} WHERE run_id = ? ORDER BY number DESC LIMIT 1", (run_id,)).fetchone()
@@ -209,7 +211,7 @@ class JobStore:
         return tuple(_job(row) for row in rows)
 
     def has_queued(self) -> bool:
-        """Whether any job waits."""
+        """Return whether any job waits."""
         with self._connection() as db:
             return db.execute("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1").fetchone() is not None
 
@@ -225,7 +227,7 @@ class JobStore:
         return self.get(job_id)
 
     def force_cancelled(self, job_id: str) -> bool:
-        """Mark a running job cancelled over its worker's head; True when this call did it. The caller then kills the worker."""
+        """Mark a running job cancelled over its worker's head; return True when this call did it. The caller then kills the worker."""
         with self._connection() as db:
             changed = db.execute(
                 "UPDATE jobs SET state = 'cancelled', ended = ? WHERE id = ? AND state = 'running'", (time.time(), job_id)
@@ -244,7 +246,7 @@ class JobStore:
             raise JobError("The job is waiting or running.", fix="Cancel it first.")
 
     def mark_lost(self) -> tuple[str, ...]:
-        """Mark running jobs lost whose worker is dead or silent; returns their ids. Anyone who reads may call it, at any time."""
+        """Mark running jobs lost whose worker is dead or silent; return their ids. Anyone who reads may call it, at any time."""
         lost = []
         with self._connection() as db:
             running = db.execute("SELECT id, worker, heartbeat FROM jobs WHERE state = 'running'").fetchall()
@@ -312,7 +314,7 @@ class JobStore:
         job_id: str,
         worker: str,
         state: Literal["done", "failed", "cancelled"],
-        summary: dict[str, Any] | None = None,
+        summary: dict[str, object] | None = None,
         error: JobFailure | None = None,
     ) -> bool:
         """Record the end; False when the job is no longer this worker's (it was cancelled over its head)."""
@@ -372,11 +374,11 @@ def _job(row: sqlite3.Row) -> Job:
 
 
 def _seconds_left(row: sqlite3.Row) -> float | None:
-    """From the rate of this stage, counted on to now since the last report."""
+    """Seconds left by the rate of this stage, counted on to now since the last report."""
     if row["state"] != "running" or not row["total"] or row["stage_started"] is None:
         return None
-    made, spent = row["done"] - row["stage_first"], row["progress_at"] - row["stage_started"]
-    if made <= 0 or spent <= 0:
+    finished, spent = row["done"] - row["stage_first"], row["progress_at"] - row["stage_started"]
+    if finished <= 0 or spent <= 0:
         return None
     since = time.time() - row["progress_at"]
-    return float(max((row["total"] - row["done"]) * spent / made - since, 0.0))
+    return float(max((row["total"] - row["done"]) * spent / finished - since, 0.0))

@@ -30,7 +30,7 @@ class TrainJob:
     Args:
         split: the TOML text; places of data sets are absolute.
         request: what to train.
-        choices: what was said about the data, for every file alike.
+        choices: columns, control and scale of the data, for every file alike.
         init_from: folder of a model or of a training whose weights are the start; "" for new ones.
         data: id of the data set it was asked from, for pages.
     """
@@ -43,12 +43,12 @@ class TrainJob:
 
 
 def training_folder(run: RunFolder) -> Path:
-    """Where the training of a run lies: log.csv, validation.csv, checkpoints/, model/ and the files that arc-state reads."""
+    """Return where the training of a run lies: log.csv, validation.csv, checkpoints/, model/ and the files that arc-state reads."""
     return run.path / OUTPUT
 
 
 def job_request(run: RunFolder) -> TrainJob:
-    """What the training of a run was asked for.
+    """Return what the training of a run was asked for.
 
     Raises:
         ConfigError: it cannot be understood any more.
@@ -104,7 +104,7 @@ def check_places(plan: SplitPlan, settings: Settings) -> None:
 
 
 def placed(plan: SplitPlan, settings: Settings, chosen: tuple[str, str]) -> tuple[SplitPlan, tuple[str, ...]]:
-    """The plan of somebody's TOML with its places found on this installation, and what was decided, sentences.
+    """Return the plan of somebody's TOML with its places found on this installation, and remarks on what was decided.
 
     A data set is looked for below the data folders, then by file name among the data sets that are open; the only one of a plan is
     taken to be the chosen data set.
@@ -116,12 +116,12 @@ def placed(plan: SplitPlan, settings: Settings, chosen: tuple[str, str]) -> tupl
         SplitError: a data set is not found.
     """
     entries = {Path(e.path).name: e.path for e in list_datasets(settings)} | {e.name: e.path for e in list_datasets(settings)}
-    found, said = [], []
+    found, remarks = [], []
     for name, where in plan.datasets:
         place = _below(name, where, settings) or entries.get(Path(where).name)
         if place is None and len(plan.datasets) == 1:
             place = chosen[1]
-            said.append(f"The split's data set '{name}' ({where}) is not here; it is taken to be {chosen[0]}.")
+            remarks.append(f"The split's data set '{name}' ({where}) is not here; it is taken to be {chosen[0]}.")
         if place is None:
             raise SplitError(
                 f"The split's data set '{name}' is not here.",
@@ -129,7 +129,7 @@ def placed(plan: SplitPlan, settings: Settings, chosen: tuple[str, str]) -> tupl
                 "Open it on the Data page first.",
             )
         found.append((name, place))
-    return dataclasses.replace(plan, datasets=tuple(found)), tuple(said)
+    return dataclasses.replace(plan, datasets=tuple(found)), tuple(remarks)
 
 
 def _below(name: str, where: str, settings: Settings) -> str | None:
@@ -145,7 +145,11 @@ def _below(name: str, where: str, settings: Settings) -> str | None:
 
 
 def check_devices(job: TrainJob) -> None:
-    """Raises ConfigError for several devices or nodes, which need processes of their own."""
+    """Refuse several devices or nodes, which need processes of their own.
+
+    Raises:
+        ConfigError: says which command does it.
+    """
     if job.request.run.all_devices > 1:
         raise ConfigError(
             "A training job uses one device.",

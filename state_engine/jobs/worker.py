@@ -68,7 +68,7 @@ class WorkerOptions:
     kinds: tuple[Kind, ...] = ()
 
     def arguments(self) -> list[str]:
-        """The same as arguments of the command line."""
+        """Return the same as arguments of the command line."""
         numbers = [f"--idle={self.idle_seconds}", f"--heartbeat={self.heartbeat_seconds}", f"--poll={self.poll_seconds}"]
         kinds = [f"--kind={kind.name}={kind.request}={kind.target}" for kind in self.kinds]
         return [*numbers, *([] if self.warm else ["--cold"]), *kinds]

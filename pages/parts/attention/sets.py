@@ -25,7 +25,7 @@ def cell_sets(run: RunFolder, result: Result) -> views.CellSet:
     request = run.request_as(PredictionRequest)
     conditions = result.conditions()
     perturbations, contexts = (list(dict.fromkeys(labels)) for labels in zip(*conditions, strict=True))
-    size = int(run.manifest.settings["set_size"])
+    size = int(str(run.manifest.settings["set_size"]))
     sets = -(-request.cells // size)
     columns = st.columns([3, 3, 2])
     perturbation = columns[0].selectbox("Perturbation", perturbations, key=f"att_perturbation_{run.id}")

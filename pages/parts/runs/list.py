@@ -18,7 +18,7 @@ TABS = {"submission": "Challenge file", "scoring": "Score"}  # the tab of Submit
 
 @st.fragment(run_every=2.0)
 def queue() -> None:
-    """Jobs that wait or run, with cancel; polls."""
+    """Show the jobs that wait or run, each with a button to cancel it; poll."""
     store = JobStore(session.settings().database)
     store.mark_lost()
     active = store.list(states=("queued", "running"))

@@ -21,6 +21,7 @@ from state_engine.files import write_bytes
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import list_datasets
 from state_engine.options import option_of
+from state_engine.prediction.request import PredictionRequest
 
 MOST_MB = 64
 """Largest list taken."""
@@ -194,9 +195,8 @@ def sources(run: RunFolder | None) -> list[Source]:
     """The chosen run and the data sets of this installation; the demo's cells are measurements, not predictions."""
     found = []
     if run is not None and run.manifest.kind == "predict" and run.result.exists():
-        contexts = tuple(run.request.get("contexts", ()))
-        data = str(run.request.get("data", ""))
-        found.append(Source(f"This run: {run.manifest.title}", str(run.result), True, (), contexts, data))
+        asked = run.request_as(PredictionRequest)
+        found.append(Source(f"This run: {run.manifest.title}", str(run.result), True, (), asked.contexts, asked.data))
     for entry in list_datasets(session.settings()):
         if entry.origin == "demo" or not Path(entry.path).exists():
             continue

@@ -35,7 +35,7 @@ from state_engine.prediction.request import PredictionRequest
 from state_engine.prediction.result import open_result
 from state_engine.progress import OnProgress, Progress
 
-# DE tables made with the prediction; more conditions get theirs when they are looked at
+# DE tables that come with the prediction; more conditions get theirs when they are looked at
 TABLES_AT_ONCE = 24
 
 
@@ -50,7 +50,7 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Looked:
-    """How many tables were made."""
+    """How many tables the run has now."""
 
     tables: int
 
