@@ -121,7 +121,7 @@ def _also(sets: dict[str, Any]) -> type[argparse.Action]:
 def _help(one: Option) -> str:
     """The help of a field, with its default and whether it may be repeated."""
     default = one.default
-    plain = default is not MISSING and default not in (None, "", ()) and one.kind is not bool and not one.many
+    plain = default is not MISSING and default not in (None, "", ()) and one.kind is not bool and not one.many and not one.part
     more = f" (default {default})" if plain and "default" not in one.about.help else ""
     return f"{one.about.help}{more}{'; repeatable' if one.many and not one.about.commas else ''}".replace("%", "%%")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from state_engine.challenge.spec import PRESETS, load_challenge, load_rules
+from state_engine.challenge.findings import Report, found
+from state_engine.challenge.spec import PRESETS, ChallengeSpec, load_challenge, load_rules
 from state_engine.cli.main import build_parser
 from state_engine.errors import ChallengeError, ConfigError
 from state_engine.progress import silent
@@ -41,6 +43,33 @@ def test_submit_and_verify(request: pytest.FixtureRequest, year: int) -> None:
     code, lines = call("verify", output, "--challenge", f"vcc{year}", *lists(s), "--json")
     assert code == 0
     assert json.loads("\n".join(lines))["ok"] is True
+
+
+def test_submit_opens_the_archive_again_and_verifies_it(vcc2025: Submission, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command is the verb: an archive that turns out wrong is reported, and the exit code is 1."""
+    from state_engine.challenge import verify as verifying
+
+    s, output, honest, seen = vcc2025, vcc2025.folder / "s.vcc", verifying.verify, []
+
+    def damaged(archive: Path, spec: ChallengeSpec, **more: object) -> Report:
+        seen.append(archive)
+        report = honest(archive, spec, **more)  # type: ignore[arg-type]
+        return replace(report, findings=(found("archive-damaged", "error", "Bytes are missing."), *report.findings))
+
+    monkeypatch.setattr(verifying, "verify", damaged)
+    code, lines = call("submit", "--challenge", "vcc2025", "--data", s.write(), *lists(s), "--output", output)
+    assert code == 1 and seen == [output]
+    assert any("Bytes are missing." in line for line in lines) and any("opened again" in line for line in lines)
+
+
+def test_the_matrix_and_the_gene_column_are_part_of_the_request(vcc2025: Submission) -> None:
+    s = vcc2025
+    arguments = ["submit", "--challenge", "vcc2025", "--data", s.write(), *lists(s), "--dry-run"]
+    assert call(*arguments, "--matrix", "X")[0] == 0
+    code, lines = call(*arguments, "--matrix", "layers/none")
+    assert code == 1 and any("layers/none" in line for line in lines)
+    code, lines = call(*arguments, "--gene-column", "nothing")
+    assert code == 1 and any("nothing" in line for line in lines)
 
 
 def test_problems_are_said_with_the_repair(vcc2025: Submission) -> None:
