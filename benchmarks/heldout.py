@@ -108,13 +108,14 @@ def _line(options: argparse.Namespace, plan: SplitPlan, seed: int) -> list[Line]
         found = evaluate_held_out(HeldOutRequest(run=str(folder), seeds=(seed,), device=options.device), folder / "test")
         table = pd.read_csv(folder / "test" / METRICS).set_index(["method", "metric", "perturbation", "context"])["value"]
     fitted = card.calibration
+    uncut = {(c.perturbation, c.context): c.scores.get("r_mean", np.nan) for c in card.training.conditions}
     weights = (fitted.paired, fitted.mean) if fitted else (float("nan"), float("nan"))
     made = []
     for condition in found.conditions:
         name = condition.context if options.dataset == "kang" else f"{condition.context} x {condition.perturbation}"
         where = condition.perturbation, condition.context
         values = {name: float(table.get((*column, *where), np.nan)) for name, column in COLUMNS.items()}
-        values[R_UNCUT] = card.training.scores.get(f"{where[1]} x {where[0]}: r_mean", np.nan)
+        values[R_UNCUT] = uncut.get(where, np.nan)
         made.append(Line(name, seed, tuple(values.values()), weights, seconds))
     return made
 

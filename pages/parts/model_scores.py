@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.parts.format import plural
-from state_engine.checkpoints.card import Calibration, ModelCard
+from state_engine.checkpoints.card import Calibration, ModelCard, TrainingSummary
 from state_engine.errors import listed
 from state_engine.evaluation.verdict import TIE
 
@@ -33,7 +33,7 @@ def verdict(card: ModelCard) -> None:
         st.info("No cells were kept for testing, so nothing shows how good this model is.", icon=":material/info:")
         return
     st.markdown("#### How good is it on cells it has never seen?")
-    st.markdown(verdict_words(scores))
+    st.markdown(verdict_words(card.training))
     table = pd.DataFrame(
         [
             (words, scores[f"mae_{name}"], scores.get(_R.get(name, ""), None))
@@ -51,21 +51,22 @@ def verdict(card: ModelCard) -> None:
     }
     st.dataframe(table, hide_index=True, key="training_scores", placeholder="n/a", column_config=numbers)
     st.caption(
-        f"Means over {plural(len(blocks(scores)), 'held-out condition')}. Corrected: each control cell plus its own predicted effect, "
+        f"Means over {plural(len(card.training.conditions), 'held-out condition')}. Corrected: each control cell plus its own predicted effect, "
         "the default of Predict. Raw: cells as they come out of the network."
     )
 
 
-def verdict_words(scores: dict[str, float]) -> str:
+def verdict_words(training: TrainingSummary) -> str:
     """Return a few sentences with numbers: is the model better than each baseline, and in how many conditions not?"""
-    ours = scores["mae_corrected"]
+    scores, ours = training.scores, training.scores["mae_corrected"]
     found = []
     for name, words in (("mean", "the mean effect of the other contexts"), ("none", "predicting no change")):
         other = scores.get(f"mae_{name}")
         if other is None:
             continue
-        worse = [b for b, s in blocks(scores).items() if s.get("mae_corrected", 0.0) > s.get(f"mae_{name}", float("inf"))]
-        counted = len([b for b in blocks(scores).values() if f"mae_{name}" in b])
+        against = [c for c in training.conditions if f"mae_{name}" in c.scores]
+        worse = [c.name for c in against if c.scores.get("mae_corrected", 0.0) > c.scores[f"mae_{name}"]]
+        counted = len(against)
         if abs(ours - other) <= TIE * other:
             outcome = f"**No better than {words}**"
         else:
@@ -80,18 +81,8 @@ def verdict_words(scores: dict[str, float]) -> str:
     return "  \n".join(found)
 
 
-def blocks(scores: dict[str, float]) -> dict[str, dict[str, float]]:
-    """Return the scores of each held-out condition: "NK x TNF" -> metric -> value."""
-    found: dict[str, dict[str, float]] = {}
-    for name, value in scores.items():
-        block, colon, metric = name.rpartition(": ")
-        if colon and metric.startswith(("mae_", "r_")):
-            found.setdefault(block, {})[metric] = value
-    return found
-
-
 def _conditions(card: ModelCard) -> None:
-    by_block = blocks(card.training.scores)
+    by_block = {condition.name: condition.scores for condition in card.training.conditions}
     if len(by_block) < 2:
         return
     with st.expander(f"Each of the {len(by_block):,} held-out conditions"):

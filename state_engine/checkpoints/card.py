@@ -6,21 +6,71 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from state_engine.checkpoints.folder import FORMAT as FORMAT
 from state_engine.models.config import AttentionMode, TransitionConfig
 
 
 @dataclass(frozen=True)
+class ConditionScores:
+    """Scores of one held-out perturbation in one context: metric ("mae_corrected") -> value, where it is defined."""
+
+    context: str
+    perturbation: str
+    scores: dict[str, float]
+
+    @property
+    def name(self) -> str:
+        """For people: "NK x TNF"."""
+        return f"{self.context} x {self.perturbation}"
+
+
+@dataclass(frozen=True)
 class TrainingSummary:
-    """What is known of the training, for people. `held_out` are contexts or 'context x perturbation' never trained on."""
+    """What is known of the training.
+
+    Args:
+        data: what it was trained on, for people.
+        steps: of the optimiser.
+        loss: that was minimised.
+        held_out: contexts or 'context x perturbation' never trained on.
+        scores: metric -> mean over the tested conditions.
+        validation_scores: the same over the conditions kept for validation.
+        conditions: each tested condition.
+    """
 
     data: str = ""
     steps: int = 0
     loss: str = ""
     held_out: tuple[str, ...] = ()
     scores: dict[str, float] = field(default_factory=dict)
+    validation_scores: dict[str, float] = field(default_factory=dict)
+    conditions: tuple[ConditionScores, ...] = ()
+
+    def flat(self) -> dict[str, float]:
+        """Return all scores by names for people: "mae_corrected", "NK x TNF: mae_corrected", "validation mae_corrected"."""
+        each = {f"{c.name}: {metric}": value for c in self.conditions for metric, value in c.scores.items()}
+        return {**self.scores, **each, **{f"validation {metric}": value for metric, value in self.validation_scores.items()}}
+
+    @classmethod
+    def upgrade(cls, plain: dict[str, Any]) -> dict[str, Any]:
+        """Return today's fields from a card whose scores had all these names in one table."""
+        if "conditions" in plain or "validation_scores" in plain:
+            return plain
+        means, validation = dict[str, float](), dict[str, float]()
+        conditions: dict[str, dict[str, float]] = {}
+        for name, value in plain.get("scores", {}).items():
+            condition, _, metric = name.rpartition(": ")
+            if condition:
+                conditions.setdefault(condition, {})[metric] = value
+            elif name.startswith("validation "):
+                validation[name.removeprefix("validation ")] = value
+            else:
+                means[name] = value
+        parts = [(*name.partition(" x ")[::2], scores) for name, scores in conditions.items()]
+        found = [{"context": context, "perturbation": label, "scores": scores} for context, label, scores in parts]
+        return {**plain, "scores": means, "validation_scores": validation, "conditions": found}
 
 
 @dataclass(frozen=True)

@@ -40,5 +40,5 @@ def run_demo(options: argparse.Namespace, write: Write, on_progress: OnProgress)
     output = options.output or DEMO_PATH.parent
     card = rebuild(output, on_progress).card
     write(f"{output}: {card.name}")
-    for name, value in card.training.scores.items():
+    for name, value in card.training.flat().items():
         write(f"  {name}: {value:.4f}")

@@ -93,8 +93,8 @@ def demo_split(dataset: Dataset) -> Split:
 
 def readme(n_cells: int, n_genes: int, card: ModelCard) -> str:
     """The README of the folder, with the scores of this model."""
-    scores, config = card.training.scores, card.config
-    blocks = [*card.training.held_out, ""]
+    training, config = card.training, card.config
+    by_name = {condition.name: condition.scores for condition in training.conditions}
     lines = [
         "# The demo: simulated data, and a small model trained on it",
         "",
@@ -122,11 +122,11 @@ def readme(n_cells: int, n_genes: int, card: ModelCard) -> str:
         "| held out | MAE raw | MAE corrected | MAE mean | MAE none | r raw | r paired | r mean |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for block in blocks:
-        start = f"{block}: " if block else ""
-        cells = [_number(scores, f"{start}mae_{m}", 4) for m in ("raw", "corrected", "mean", "none")]
-        cells += [_number(scores, f"{start}r_{m}", 3) for m in ("raw", "paired", "mean")]
-        lines.append(f"| {block or 'mean of the blocks'} | " + " | ".join(cells) + " |")
+    blocks = [(name, by_name.get(name, {})) for name in training.held_out]
+    for name, scores in [*blocks, ("mean of the blocks", training.scores)]:
+        cells = [_number(scores, f"mae_{m}", 4) for m in ("raw", "corrected", "mean", "none")]
+        cells += [_number(scores, f"r_{m}", 3) for m in ("raw", "paired", "mean")]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -25,7 +25,7 @@ from state_engine.models.transition import TransitionModel
 from state_engine.progress import OnProgress, Progress
 from state_engine.train.calibration import add_baselines
 from state_engine.train.cells import Inputs, TrainingCells
-from state_engine.train.held_out_scores import score_groups, summarise
+from state_engine.train.held_out_scores import by_condition, score_groups, summarise
 from state_engine.train.network import network_config
 from state_engine.train.request import TrainRequest
 from state_engine.train.run_folder import MODEL, SPLIT
@@ -79,10 +79,12 @@ def save_training(
     there = vectors.values.to(next(model.parameters()).device)
     tests = score_groups(model, there, cells, cells.groups["test"], request.run.seed, on_progress)
     validations = score_groups(model, there, cells, cells.groups["val"], request.run.seed, on_progress)
-    scores = summarise(tests) | summarise(validations, "validation ", blocks=False)
     on_progress(Progress("Saving the model"))
     weights = {name: value.cpu() for name, value in model.state_dict().items()}
-    card = replace(card, training=replace(card.training, scores=scores))
+    training = replace(
+        card.training, scores=summarise(tests), validation_scores=summarise(validations), conditions=by_condition(tests)
+    )
+    card = replace(card, training=training)
     features = None if vectors.features is None else vectors.values
     try:
         write_arc(output, card, weights, features, _facts(request, output))

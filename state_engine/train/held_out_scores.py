@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from state_engine.checkpoints.card import ConditionScores
 from state_engine.data.cell_sets import draw_basal
 from state_engine.effects.apply import applied_mean, paired_cells
 from state_engine.effects.scores import Scores, scores
@@ -80,19 +81,23 @@ def score_groups(
     return tuple(scores)
 
 
-def summarise(scores: tuple[HeldOutScore, ...], prefix: str = "", blocks: bool = True) -> dict[str, float]:
-    """Flat, for a card: each metric's mean over the blocks ("mae_corrected"), then a block's own ("NK x TNF: mae_corrected").
-
-    A number that is not defined is left out, of a mean too.
-    """
-    flat: dict[str, float] = {}
+def summarise(scores: tuple[HeldOutScore, ...]) -> dict[str, float]:
+    """Return the mean of each metric over the blocks; numbers that are not defined are left out, of a mean too."""
+    found: dict[str, float] = {}
     for metric in METRICS:
         values = [v for s in scores if np.isfinite(v := getattr(s, metric))]
         if values:
-            flat[prefix + metric] = float(np.mean(values))
-    if blocks:
-        flat |= {f"{prefix}{s.context} x {s.perturbation}: {m}": getattr(s, m) for s in scores for m in METRICS}
-    return {name: round(value, 6) for name, value in flat.items() if np.isfinite(value)}
+            found[metric] = round(float(np.mean(values)), 6)
+    return found
+
+
+def by_condition(scores: tuple[HeldOutScore, ...]) -> tuple[ConditionScores, ...]:
+    """Return the metrics of each block, where they are defined."""
+    found = []
+    for s in scores:
+        values = {metric: round(v, 6) for metric in METRICS if np.isfinite(v := getattr(s, metric))}
+        found.append(ConditionScores(s.context, s.perturbation, values))
+    return tuple(found)
 
 
 def _score(model: TransitionModel, vectors: Tensor, cells: TrainingCells, group: Group, seed: int) -> HeldOutScore:

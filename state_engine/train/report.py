@@ -39,12 +39,11 @@ def card_lines(card: ModelCard, output: Path) -> Iterator[str]:
     yield f"{output}: {card.name}, {len(card.perturbations):,} perturbations, {card.training.steps:,} steps"
     for note in card.notes:
         yield f"  {note}"
-    scores = card.training.scores
-    blocks = list(dict.fromkeys(name.rpartition(": ")[0] for name in scores if ": " in name))
+    training = card.training
     rows = [["held out", *SHOWN.values()]]
-    rows += [[block, *_numbers(scores, f"{block}: ")] for block in blocks]
-    means = [("mean, testing", ""), ("mean, validation", "validation ")]
-    rows += [[name, *_numbers(scores, start)] for name, start in means if f"{start}mae_none" in scores]
+    rows += [[condition.name, *_numbers(condition.scores)] for condition in training.conditions]
+    means = [("mean, testing", training.scores), ("mean, validation", training.validation_scores)]
+    rows += [[name, *_numbers(scores)] for name, scores in means if "mae_none" in scores]
     if len(rows) > 1:
         yield from _columns(rows)
     if card.calibration is not None:
@@ -53,8 +52,8 @@ def card_lines(card: ModelCard, output: Path) -> Iterator[str]:
     yield f"Curves, split and record: {output}/log.csv, {TABLE}, {RECORD}"
 
 
-def _numbers(scores: dict[str, float], start: str) -> list[str]:
-    return [f"{scores[start + m]:.{3 if m.startswith('r_') else 4}f}" if start + m in scores else "-" for m in SHOWN]
+def _numbers(scores: dict[str, float]) -> list[str]:
+    return [f"{scores[m]:.{3 if m.startswith('r_') else 4}f}" if m in scores else "-" for m in SHOWN]
 
 
 def _columns(rows: list[list[str]], names: int = 1) -> Iterator[str]:

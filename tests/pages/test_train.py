@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.parts.model_scores import blocks, verdict_words
+from pages.parts.model_scores import verdict_words
 from pages.parts.train.curves import MOST_POINTS, error_columns, loss_figure, thinned
-from state_engine.checkpoints.card import Calibration, TrainingSummary
+from state_engine.checkpoints.card import Calibration, ConditionScores, TrainingSummary
 from state_engine.checkpoints.store import CARD
 from state_engine.config import Settings
 from state_engine.data.dataset import open_dataset
@@ -25,7 +25,7 @@ from state_engine.jobs.store import JobStore
 from state_engine.jobs.tasks.train import into_library
 from state_engine.jobs.train_job import TrainJob, training_folder
 from state_engine.library.datasets import DEMO_PATH
-from state_engine.plain import to_plain
+from state_engine.plain import from_plain, to_plain
 from state_engine.progress import Progress
 from state_engine.train.request import TrainRequest
 from tests.pages.opened import figures, opened, text
@@ -88,7 +88,8 @@ def run_of(home: Path, **changes: Any) -> RunFolder:
 def finished(home: Path, scores: dict[str, float] = SCORES, calibration: Calibration | None = CALIBRATION) -> RunFolder:
     run = run_of(home)
     card = write_model(training_folder(run) / "model")
-    card = replace(card, training=TrainingSummary("demo", 400, "energy", ("NK",), scores), calibration=calibration)
+    training = {"data": "demo", "steps": 400, "loss": "energy", "held_out": ["NK"], "scores": scores}
+    card = replace(card, training=from_plain(TrainingSummary, training), calibration=calibration)
     (training_folder(run) / "model" / CARD).write_text(json.dumps(to_plain(card)))
     into_library(training_folder(run) / "model", Settings(home))
     run.start()
@@ -311,13 +312,17 @@ def test_runs_leads_back_to_a_training(monkeypatch: pytest.MonkeyPatch, home: Pa
 
 
 def test_the_verdict_counts_conditions() -> None:
-    good = {"mae_corrected": 0.03, "mae_mean": 0.05, "a x b: mae_corrected": 0.03, "a x b: mae_mean": 0.05}
-    words = verdict_words(good | {"c x d: mae_corrected": 0.02, "c x d: mae_mean": 0.05})
+    better = ConditionScores("a", "b", {"mae_corrected": 0.03, "mae_mean": 0.05})
+    good = TrainingSummary(scores=better.scores, conditions=(better,))
+    words = verdict_words(
+        replace(good, conditions=(better, ConditionScores("c", "d", {"mae_corrected": 0.02, "mae_mean": 0.05})))
+    )
     assert "Better than the mean effect" in words and "in all 2 conditions" in words and "no change" not in words
     assert "conditions" not in verdict_words(good)
-    assert "No better than the mean effect" in verdict_words({"mae_corrected": 0.05001, "mae_mean": 0.05})
-    assert ":red[**Worse than the mean effect" in verdict_words({"mae_corrected": 0.0502, "mae_mean": 0.05})
-    assert blocks({"x: y: mae_raw": 1.0, "mae_raw": 2.0, "note: other": 3.0}) == {"x: y": {"mae_raw": 1.0}}
+    assert "No better than the mean effect" in verdict_words(TrainingSummary(scores={"mae_corrected": 0.05001, "mae_mean": 0.05}))
+    assert ":red[**Worse than the mean effect" in verdict_words(
+        TrainingSummary(scores={"mae_corrected": 0.0502, "mae_mean": 0.05})
+    )
 
 
 def test_long_curves_are_thinned_to_what_a_screen_shows() -> None:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from state_engine.checkpoints.card import TrainingSummary
 from state_engine.models.config import BackboneConfig, TransitionConfig
 from state_engine.models.transition import TransitionModel, TransitionOutput
+from state_engine.plain import from_plain, to_plain
 from state_engine.train.cell_features import DenseFeatures
 from state_engine.train.cells import Group, TrainingCells
-from state_engine.train.held_out_scores import METRICS, HeldOutScore, mean_effect, score_groups, summarise
+from state_engine.train.held_out_scores import METRICS, HeldOutScore, by_condition, mean_effect, score_groups, summarise
 
 CONFIG = TransitionConfig(
     input_dim=4,
@@ -85,15 +87,20 @@ def test_without_other_contexts_there_is_no_mean_effect(cells):
     alone = replace(cells, groups={**cells.groups, "train": cells.groups["train"][:2]})
     (found,) = score(alone)
     assert math.isnan(found.mae_mean) and math.isnan(found.r_mean) and found.mae_raw == pytest.approx(1, abs=1e-5)
-    assert "mae_mean" not in summarise((found,)) and "A x TNF: mae_raw" in summarise((found,))
+    assert "mae_mean" not in summarise((found,)) and "mae_raw" in by_condition((found,))[0].scores
 
 
 def test_a_summary_has_means_and_blocks_and_no_undefined_number():
     def made(context: str, x: float, r: float) -> HeldOutScore:
         return HeldOutScore(context, "TNF", 9, **{m: (r if m.startswith("r_") else x) for m in METRICS})
 
-    flat = summarise((made("A", 1.0, math.nan), made("B", 3.0, 0.5)))
+    scores = made("A", 1.0, math.nan), made("B", 3.0, 0.5)
+    training = TrainingSummary(scores=summarise(scores), conditions=by_condition(scores), validation_scores=summarise(scores[1:]))
+    flat = training.flat()
     assert flat["mae_corrected"] == 2.0 and flat["A x TNF: mae_none"] == 1.0 and flat["B x TNF: r_paired"] == 0.5
     assert "A x TNF: r_raw" not in flat and all(math.isfinite(v) for v in flat.values())
-    assert set(summarise((made("A", 1.0, 0.1),), "validation ", blocks=False)) == {f"validation {m}" for m in METRICS}
-    assert summarise(()) == {}
+    assert {name for name in flat if name.startswith("validation ")} == {f"validation {m}" for m in METRICS}
+    assert summarise(()) == {} and by_condition(()) == ()
+    # cards of before had all these in one table
+    assert from_plain(TrainingSummary, {"scores": flat}) == training
+    assert from_plain(TrainingSummary, to_plain(training)) == training

@@ -62,7 +62,7 @@ def train(request: TrainJob, run: RunFolder, on_progress: OnProgress, warm: Warm
         run.log(note)
     entry = into_library(folder / MODEL, settings)
     run.record(model_hash=card.weights_hash)
-    scores = {name: float(value) for name, value in card.training.scores.items() if value == value}
+    scores = {name: float(value) for name, value in card.training.flat().items() if value == value}
     return Trained(entry.card.id if entry.card else "", card.name, card.training.steps, scores)
 
 
