@@ -194,3 +194,26 @@ def test_dataclass_fields_are_options_by_name() -> None:
     """A field without metadata would have an option without a word of help."""
     for cls in {type(request) for request in FULL} | {Choices, CountsOptions}:
         assert all(f.metadata for f in fields(cls)), cls
+
+
+@pytest.mark.parametrize(
+    ("words", "seeds"), [((), (42, 42)), (("--seed", "7"), (7, 7)), (("--seed", "7", "--counts-seed", "3"), (7, 3))]
+)
+def test_the_seed_of_a_template_is_that_of_its_rounding_too(
+    words: tuple[str, ...], seeds: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As before; the rounding may now have a seed of its own, which the command of a request always names."""
+    from state_engine.cli import challenge
+    from tests.small import write_cells, write_model
+
+    write_model(tmp_path / "model")
+    asked = []
+
+    def plan(request: TemplateRequest, *more: object) -> None:
+        asked.append((request.seed, request.counts.seed))
+        raise ConfigError("Enough.")
+
+    monkeypatch.setattr(challenge, "plan_from_template", plan)
+    data = write_cells(tmp_path / "cells.h5ad")
+    assert main(["template", "--challenge", "vcc2026", "--data", str(data), "--model", str(tmp_path / "model"), *words]) == 1
+    assert asked == [seeds]
