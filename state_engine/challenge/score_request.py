@@ -24,15 +24,17 @@ class ScoreRequest:
     submission: SubmissionRequest = field(metadata=within(flags={"write": None}))
     truth: str = field(metadata=about("measured cells", metavar="T.h5ad"))
     choices: Choices = part(Choices(), prefix="truth-", of="measured cells")
-    training: str = option("", "2025: cells whose mean is the baseline; default: the measured cells", metavar="D.h5ad")
+    training: str = option(
+        "", "cells whose mean is the baseline, where the baseline is a mean; default: the measured cells", metavar="D.h5ad"
+    )
     training_choices: Choices = part(Choices(), prefix="training-", of="training cells")
     fdr: Fdr = option(
-        "per perturbation", "2025: p-values adjusted within each perturbation (cell-eval 0.8.2) or over all (cell-eval 0.6.6, the "
-        "scorer of that year)", also={"--pooled-fdr": {"fdr": "pooled"}},
+        "per perturbation", "where the challenge leaves it open: p-values adjusted within each perturbation (cell-eval 0.8.2) "
+        "or over all (cell-eval 0.6.6)", also={"--pooled-fdr": {"fdr": "pooled"}},
     )  # fmt: skip
     cell_eval: str = option(
         "",
-        "2025: Python of an environment with cell-eval, which computes the metrics; default: cell-eval2 here",
+        "Python of an environment with cell-eval, which computes the metrics where it can; default: cell-eval2 here",
         metavar="PYTHON",
     )
 

@@ -113,7 +113,7 @@ def _check_members(members: list[tarfile.TarInfo], spec: ChallengeSpec) -> list[
     out = []
     missing = [n for n in wanted if n not in names and n != PREDICTION]
     if missing:
-        # the 2026 scorer reads archives without meta.json; the 2025 page asked for the watermark
+        # the scorer of vcc2026 reads archives without meta.json; the page of vcc2025 asked for the watermark
         severity = "error" if spec.rules.layout == "watermark" else "warning"
         out.append(found("members-missing", severity, "Members of the archive are missing.", "Pack it again.", names=missing))  # type: ignore[arg-type]
     extra = [n for n in names if _plain(n) not in wanted]

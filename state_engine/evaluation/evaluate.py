@@ -35,7 +35,7 @@ from state_engine.evaluation.report import (
     Evaluation,
 )
 from state_engine.evaluation.request import EvaluationRequest
-from state_engine.evaluation.scoring import Row, Scored, score_on_cells, score_on_counts, score_on_means
+from state_engine.evaluation.scoring import CHUNK_VALUES, Row, Scored, score_on_cells, score_on_counts, score_on_means
 from state_engine.evaluation.verdict import comparisons, sentence, summarise, verdict
 from state_engine.files import free_folder, replacing, write_json
 from state_engine.plain import to_plain
@@ -43,13 +43,16 @@ from state_engine.progress import OnProgress, Progress, silent
 from state_engine.versions import SCORING, package_versions
 
 
-def evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress = silent) -> Evaluation:
-    """Score predictions and baselines; the tables are kept in `output`.
+def evaluate(
+    request: EvaluationRequest, output: Path, on_progress: OnProgress = silent, chunk_values: float = CHUNK_VALUES
+) -> Evaluation:
+    """Score predictions and baselines; the tables are stored in `output`.
 
     Args:
         request: what to compare.
         output: a folder, made when missing; each file appears only when complete.
         on_progress: told block by block; may raise `JobCancelled`.
+        chunk_values: values of one side that are in memory at once where cells are compared.
 
     Raises:
         DataError, RequestError, ChallengeError: files that cannot be read or compared; each says what and why.
@@ -63,7 +66,7 @@ def evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress =
     source = effect_source(request, files, real)
     features, why = perturbation_features(request)
     made = baselines_of(files, source, features, why)
-    scored = Scored(files, request, find_profile(request.profile), real, predicted, made, remarks)
+    scored = Scored(files, request, find_profile(request.profile), real, predicted, made, remarks, chunk_values=chunk_values)
     rows: list[Row] = []
     profile = scored.profile
     if profile.on_means and not request.cell_eval:

@@ -50,6 +50,7 @@ class Scored:
     remarks: list[str]
     engine: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    chunk_values: float = CHUNK_VALUES
 
     def control(self, own: Means | None, context: str) -> np.ndarray:
         """(g,) mean of the control cells that effects of a method start from."""
@@ -154,7 +155,7 @@ def _chunks(scored: Scored, context: str) -> list[tuple[str, ...]]:
     for p in scored.files.of(context):
         sides = [scored.real, *(seed for seeds in scored.predicted.values() for seed in seeds)]
         cells = max(side.n(p, context) for side in sides) * width
-        if groups[-1] and size + cells > CHUNK_VALUES:
+        if groups[-1] and size + cells > scored.chunk_values:
             groups.append([])
             size = 0.0
         groups[-1].append(p)

@@ -111,27 +111,33 @@ def compute_on_means(
         control: label of the control cells.
         source: whose control cells effects start from.
     """
-    sides = []
-    for means, mean in zip((predicted, measured), controls, strict=True):
-        # a perturbation that is not predicted stands at the control; its numbers are dropped below
-        rows = [means.get(p, mean) for p in measured]
-        sides.append(_cells(np.vstack([*rows, mean]).astype(np.float32), [*measured, control], genes))
+    sides = [_rows(means, measured, mean, control, genes) for means, mean in zip((predicted, measured), controls, strict=True)]
     names = tuple(name for name in profile.on_means if name != COSINE)
     found = compute(profile, sides[0], sides[1], control, Settings(source, metrics=names, validate=False)).values
     base = controls[0] if source == "predicted" else controls[1]
     effects = {p: (mean - base, measured[p] - controls[1]) for p, mean in predicted.items()}
-    flat = {p for p, pair in effects.items() if any(np.ptp(e) == 0 for e in pair)}
+    flat = {p for p, (own, real) in effects.items() if np.ptp(own) == 0 or np.ptp(real) == 0}
     values: Values = {}
-    for name, by_perturbation in found.items():
-        metric = profile.metric(name)
-        if metric is not None and metric.needs_two and len(measured) < 2:
+    for metric in profile.metrics:
+        if metric.name not in found or (metric.needs_two and len(measured) < 2):
             continue
-        left_out = flat if name in CORRELATIONS else set()
-        values[name] = {p: v for p, v in by_perturbation.items() if p in predicted and p not in left_out}
+        exists = predicted.keys() - flat if metric.name in CORRELATIONS else predicted.keys()
+        values[metric.name] = {p: v for p, v in found[metric.name].items() if p in exists}
     if COSINE in profile.on_means:
-        cosines = {p: cosine(*pair) for p, pair in effects.items()}
-        values[COSINE] = {p: c for p, c in cosines.items() if c is not None}
+        values[COSINE] = {p: c for p, pair in effects.items() if (c := cosine(*pair)) is not None}
     return values
+
+
+def _rows(
+    means: Mapping[str, np.ndarray],
+    measured: Mapping[str, np.ndarray],
+    mean: np.ndarray,
+    control: str,
+    genes: tuple[str, ...],
+) -> ad.AnnData:
+    """A row for each measured perturbation and one for the control; what has no mean stands at the control."""
+    rows = [means.get(p, mean) for p in measured]
+    return _cells(np.vstack([*rows, mean]).astype(np.float32), [*measured, control], genes)
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float | None:

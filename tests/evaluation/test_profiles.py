@@ -15,7 +15,6 @@ from sklearn.metrics import average_precision_score
 
 from state_engine.data.dataset import Choices
 from state_engine.errors import ChallengeError, ScaleError
-from state_engine.evaluation import scoring
 from state_engine.evaluation.evaluate import evaluate
 from state_engine.evaluation.report import Evaluation
 from state_engine.evaluation.request import EvaluationRequest, PredictedFile
@@ -106,12 +105,9 @@ def test_metrics_of_means_equal_the_engine_on_whole_files(full: tuple[Path, Eval
     np.testing.assert_allclose(ours.loc[theirs.index, names], theirs[names], rtol=1e-5)
 
 
-def test_cells_in_chunks_change_nothing(
-    full: tuple[Path, EvaluationRequest, Evaluation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cells_in_chunks_change_nothing(full: tuple[Path, EvaluationRequest, Evaluation], tmp_path: Path) -> None:
     folder, request, _ = full
-    monkeypatch.setattr(scoring, "CHUNK_VALUES", 2 * 40 * len(GENES))
-    evaluate(request, tmp_path)
+    evaluate(request, tmp_path, chunk_values=2 * 40 * len(GENES))
     names = list(HOUSE["full"].on_cells)
     pd.testing.assert_frame_equal(numbers(tmp_path)[names], numbers(folder / "out")[names])
 
