@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,20 @@ def free_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"{folder} is a file.", "The results go into a folder.", "Give another name.")
     _make_folder(folder)
+
+
+@contextmanager
+def output_folder(folder: Path) -> Iterator[None]:
+    """Make sure of a folder as `free_folder` does; take it away again when the work ends badly and nothing is in it."""
+    new = not folder.exists()
+    free_folder(folder)
+    try:
+        yield
+    except BaseException:
+        if new:
+            with suppress(OSError):  # not empty: what was completed stays
+                folder.rmdir()
+        raise
 
 
 def _make_folder(folder: Path) -> None:

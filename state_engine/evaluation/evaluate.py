@@ -37,7 +37,7 @@ from state_engine.evaluation.report import (
 from state_engine.evaluation.request import EvaluationRequest
 from state_engine.evaluation.scoring import CHUNK_VALUES, Row, Scored, score_on_cells, score_on_counts, score_on_means
 from state_engine.evaluation.verdict import comparisons, sentence, summarise, verdict
-from state_engine.files import free_folder, replacing, write_json
+from state_engine.files import output_folder, replacing, write_json
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.versions import SCORING, package_versions
@@ -57,8 +57,12 @@ def evaluate(
     Raises:
         DataError, RequestError, ChallengeError: files that cannot be read or compared; each says what and why.
     """
+    with output_folder(output):
+        return _evaluate(request, output, on_progress, chunk_values)
+
+
+def _evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress, chunk_values: float) -> Evaluation:
     start = time.monotonic()
-    free_folder(output)
     on_progress(Progress("Reading labels"))
     files = open_files(request)
     remarks = list(files.remarks)
