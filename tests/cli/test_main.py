@@ -105,3 +105,16 @@ def test_as_a_module(data: Path) -> None:
         [sys.executable, "-m", "state_engine", "inspect", str(data)], capture_output=True, text=True, check=True
     )
     assert "160 cells" in done.stdout
+
+
+def test_only_the_command_that_is_given_is_imported() -> None:
+    """Help of all commands needs no torch; the list of commands and one command need no other command."""
+    script = (
+        "import sys; from state_engine.cli.main import build_parser; build_parser([])\n"
+        "assert not {'numpy', 'pandas'} & set(sys.modules)\n"
+        "build_parser(['predict']); names = {m for m in sys.modules if m.startswith('state_engine.cli.')}\n"
+        "assert names == {'state_engine.cli.' + n for n in ('main', 'options', 'predict')}, names\n"
+        "build_parser(); assert not {'torch', 'lightning', 'lancedb', 'anndata', 'scanpy', 'sklearn'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
