@@ -1,4 +1,4 @@
-"""Evaluate: predicted against measured cells, beside simple guesses, with a verdict in words."""
+"""Evaluate: predicted against measured cells, beside simple baselines, with a verdict in words."""
 
 import streamlit as st
 
@@ -13,7 +13,7 @@ through_app()
 
 page_head(
     "How good is it?",
-    "Predicted cells are compared with measured ones, and with what anyone could guess without a model, by the same metrics.",
+    "Predicted cells are compared with measured ones, and with simple baselines that need no model, by the same metrics.",
 )
 
 with errors_shown():

@@ -1,4 +1,4 @@
-"""Parts of the Evaluate page that answer: a verdict in words, metrics beside simple guesses, conditions, genes, and how it was made."""
+"""Parts of the Evaluate page that answer: a verdict in words, metrics beside simple baselines, conditions, genes, and how it was made."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _cell(row, best: float, n: int) -> str:  # type: ignore[no-untyped-def]  # a
 
 
 def _metrics(found: Evaluation) -> None:
-    st.markdown("#### How far off is it, beside simple guesses?")
+    st.markdown("#### How far off is it, beside simple baselines?")
     contexts = list(dict.fromkeys(c.context for c in found.conditions))
     context = ""
     if len(contexts) > 1:

@@ -1,4 +1,4 @@
-"""Figures of the page Evaluate: conditions (prediction against a simple guess), and genes of one condition (predicted against measured).
+"""Figures of the page Evaluate: conditions (prediction against a baseline), and genes of one condition (predicted against measured).
 
 No Streamlit here and no files. Text colours are left to the theme.
 """
@@ -19,11 +19,11 @@ from pages.parts.palette import DOWN, GREY, UP, VERMILION
 def conditions(
     table: pd.DataFrame, method: str, other: str, title: str, more_is_better: bool, chosen: tuple[str, str]
 ) -> go.Figure:
-    """A point a condition: what the guess scores, and what the prediction scores.
+    """Return a figure with a point for each condition: the score of the baseline and that of the prediction.
 
     Args:
         table: perturbation, context, own, other: a row a condition.
-        method, other: names of the prediction and of the guess.
+        method, other: names of the prediction and of the baseline.
         title: of the metric.
         more_is_better: its direction.
         chosen: the condition that is ringed.

@@ -1,4 +1,4 @@
-"""Parts of the Evaluate page that look closer: each condition against a simple guess, and each gene of a condition."""
+"""Parts of the Evaluate page that look closer: each condition against a baseline, and each gene of a condition."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ def paired(table: pd.DataFrame, metric: str, method: str, other: str) -> pd.Data
 
 
 def conditions(found: Evaluation, table: pd.DataFrame) -> None:
-    """A point a condition: the prediction against a guess; a click shows its genes."""
+    """Show a point for each condition, the prediction against a baseline; a click shows its genes."""
     predictions = [m.name for m in found.methods if m.kind == "prediction"]
     baselines = [m.name for m in found.methods if m.kind == "baseline" and m.n_conditions]
     metrics = [m for m in found.scored if ((table["metric"] == m.name) & (table["perturbation"] != "")).any()]
     if not metrics:
         return
-    st.markdown("#### Where is it better than a guess?")
+    st.markdown("#### Where is it better than a baseline?")
     first, second = st.columns(2)
     metric = first.selectbox("Metric", metrics, format_func=lambda m: f"{m.title} {arrow(m)}", key="evaluation_metric")
     ours = predictions[0]
     with_numbers = [b for b in baselines if len(paired(table, metric.name, ours, b))]
     if not with_numbers:
-        st.caption(f"No simple guess has a {metric.title}.")
+        st.caption(f"No baseline has a {metric.title}.")
         return
     usual = "mean of other contexts"
     other = second.selectbox(
@@ -76,7 +76,7 @@ def conditions(found: Evaluation, table: pd.DataFrame) -> None:
         evaluatechart.conditions(rows, title(ours), title(other), metric.title, metric.more_is_better, _condition(found)),
         key="evaluation_conditions",
         title=f"{metric.title} of each condition: {title(ours).lower()} against {title(other).lower()}",
-        caption=f"{plural(len(rows), 'condition')}; the prediction is better in {better:,}. Dashed: as good as the guess. Choose a point to see "
+        caption=f"{plural(len(rows), 'condition')}; the prediction is better in {better:,}. Dashed: as good as the baseline. Choose a point to see "
         "its genes.",
         table=lambda: rows,
         height=420,
