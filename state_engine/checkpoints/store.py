@@ -151,8 +151,13 @@ def set_calibration(folder: Path, calibration: Calibration | None) -> ModelCard:
         CheckpointError: no model of ours is there.
     """
     card = dataclasses.replace(read_card(folder), calibration=calibration)
-    write_bytes(model_folder(folder) / CARD, _card_text(card).encode("utf-8"))
+    write_card(folder, card)
     return card
+
+
+def write_card(folder: Path, card: ModelCard) -> None:
+    """Replace the card of a saved model; its weights stay."""
+    write_bytes(model_folder(folder) / CARD, _card_text(card).encode("utf-8"))
 
 
 def check_weights(card: ModelCard, state_dict: dict[str, Tensor]) -> None:
@@ -179,8 +184,9 @@ def check_features(card: ModelCard, features: Tensor | None) -> None:
 
 
 def _card_text(card: ModelCard) -> str:
-    """A card without a calibration and unseen labels is written as before there were any, so that earlier versions read it."""
-    plain = {name: value for name, value in to_plain(card).items() if value or name not in ("calibration", "unseen")}
+    """Return the text of a card; fields that came later are left out where they say nothing, so that earlier versions read it."""
+    later = ("calibration", "unseen")
+    plain = {name: value for name, value in to_plain(card).items() if value or name not in later}
     return json.dumps(plain, indent=1, ensure_ascii=False)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.recognise import ordered_checkpoints, preferred_checkpoint
-from state_engine.checkpoints.store import CARD, read_card
+from state_engine.checkpoints.store import read_card, write_card
 from state_engine.config import Settings
 from state_engine.download import CONNECT_SECONDS, RemoteFile, read_text
 from state_engine.download import download as download_file
@@ -238,7 +238,7 @@ def credit(model: Path, downloaded: Path) -> ModelCard | None:
     limits = known.limits if known else tuple(line for line in lines if line)[:LIMITS_MOST_LINES]
     licence = record.licence if card.licence == "unknown" else card.licence
     card = dataclasses.replace(card, source=record.source, licence=licence, limits=card.limits or limits)
-    write_json(model / CARD, to_plain(card))
+    write_card(model, card)
     write_json(model / RECORD, to_plain(record))
     return card
 

@@ -85,7 +85,7 @@ def card_view(entry: Entry, settings: Settings) -> None:
             right.markdown(value.replace("$", "\\$"))
     for text in (*card.limits, *card.notes):
         st.caption(f":material/info: {text}")
-    if card.source.startswith("trained by STATE Explorer") or card.training.scores:
+    if card.attention_origin == "trained" or card.training.scores:
         worth(card)
     with st.expander(f"Its {len(card.perturbations):,} perturbations"):
         st.dataframe(pd.DataFrame({"Perturbation": card.perturbations}), hide_index=True, key="card_perturbations", height=300)

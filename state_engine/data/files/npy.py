@@ -1,4 +1,7 @@
-"""A .npy file that takes rows at their place: nothing of it stays in memory. Knows nothing of what the rows are."""
+"""A .npy file that takes rows at their place: nothing of it stays in memory. Knows nothing of what the rows are.
+
+`np.lib.format.open_memmap` is not used: on a full disk a write to mapped memory ends the process, where this raises an error.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 
 
 class NpyRows:
-    """Writes a float32 matrix row by row; rows that never come are zero.
+    """Write a float32 matrix row by row; rows that never come are zero.
 
     Args:
         file: open for writing, at its start.

@@ -1,6 +1,8 @@
 """A copy of an .h5ad in which some matrices are new, written row by row: no matrix is ever whole in memory.
 
-HDF5 lays a contiguous matrix out as one run of bytes, so rows are written straight to their place in the file.
+HDF5 lays a contiguous matrix out as one run of bytes, so rows are written straight to their place in the file. Cells come set by set,
+not in file order, and h5py takes a call for each run of rows: 60,000 scattered rows of 2,058 numbers took 15 to 25 s with h5py and
+1.8 to 2.6 s this way (in order: 1.0 and 0.5 s; two busy cores).
 """
 
 from __future__ import annotations
