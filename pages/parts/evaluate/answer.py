@@ -152,9 +152,9 @@ def _metrics(found: Evaluation) -> None:
         for metric in found.scored:
             st.markdown(f"**{metric.title}** {arrow(metric)} `{metric.name}`  \n{metric.meaning}")
         st.markdown(
-            "**Guesses**  \n*No change*: the control. *Mean of other contexts*: the mean effect of this perturbation elsewhere. *Mean of the "
+            "**Baselines**  \n*No change*: the control. *Mean of other contexts*: the mean effect of this perturbation elsewhere. *Mean of the "
             "context*: the mean effect of the other perturbations here. *Ridge regression*: from features of the perturbations. Each effect is "
-            "added to measured control cells and clipped at 0."
+            "added to measured control cells, so that their mean moves by it, not below 0."
         )
 
 

@@ -88,7 +88,7 @@ def _scatter(found: EffectComparison, question: Question, gene: str) -> None:
 
 
 def _scores(found: EffectComparison) -> None:
-    st.markdown("**How well it agrees, beside simple guesses**")
+    st.markdown("**How well it agrees, beside simple baselines**")
     st.markdown(score_table(found))
     for line in missing_scores(found.scores):
         st.caption(f"– {line}")
@@ -143,7 +143,7 @@ def missing_scores(scores: Sequence[Score]) -> list[str]:
 
 
 def verdict(scores: Sequence[Score]) -> list[str]:
-    """In words: which simple guess predicts this better than the corrected prediction, by which numbers."""
+    """In words: which baseline predicts this better than the corrected prediction, by which numbers."""
     by_method = {score.method: score for score in scores}
     model = by_method[CORRECTED]
     sentences = []

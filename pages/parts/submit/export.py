@@ -21,7 +21,7 @@ from state_engine.prediction.result import Result
 MOST_BYTES = 500_000_000
 """Larger files are not sent through the browser: Streamlit would hold them in memory."""
 _TABLES = (
-    "All genes of every condition, agreement with the measurement beside simple guesses, effect sizes, pseudobulks, and every cell with "
+    "All genes of every condition, agreement with the measurement beside simple baselines, effect sizes, pseudobulks, and every cell with "
     "its place on the map. CSV, with a README."
 )
 
