@@ -1,4 +1,4 @@
-"""Device and precision: chosen explicitly, reported, never changed in silence. Imports torch only when asked to choose."""
+"""Choose device and precision: explicit, reported, never changed in silence. Imports torch only when a function is called."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 @dataclass(frozen=True)
 class Device:
-    """A device that exists. `kind` is cpu, cuda or mps; `name` is what a person calls it; `memory` is in bytes (0: unknown)."""
+    """A device of this machine. `kind` is cpu, cuda or mps; `name` is for people; `memory` is in bytes (0: unknown)."""
 
     kind: str
     name: str
@@ -27,14 +27,14 @@ class Device:
 
     @property
     def torch_device(self) -> torch.device:
-        """The torch object of this device."""
+        """The device as torch names it."""
         import torch
 
         return torch.device(self.kind)
 
 
 def choose_device(wanted: str = "auto") -> Device:
-    """The device to compute on.
+    """Return the device to compute on.
 
     Args:
         wanted: "auto" takes CUDA, then MPS, then the CPU; any other name must be present.
@@ -60,7 +60,7 @@ def choose_device(wanted: str = "auto") -> Device:
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """The torch dtype of a precision name.
+    """Return the torch dtype of a precision name.
 
     Raises:
         DeviceError: the name is not one of `PRECISIONS`.

@@ -1,6 +1,9 @@
-"""Many sets through a model at once: the same numbers as one by one, faster, and with an answer to "out of memory".
+"""Run many cell sets through a model: the same numbers as one set at a time, in fewer and fuller forward passes.
 
-Control cells are encoded once however often they are drawn, a perturbation once a set; sets of one size share a forward pass.
+Control cells are encoded once however often they are drawn, and each perturbation once; small sets share a pass. What happens when
+memory runs out is in `state_engine.models.passes`.
+
+Notation: n basal cells, b sets in a pass, s cells in a set, g input features, o output features, d hidden width.
 """
 
 from __future__ import annotations
@@ -40,7 +43,14 @@ class SetTask:
 
 @dataclass(frozen=True)
 class SetResult:
-    """A predicted set: (s, o) output features, (s, genes) decoded expression or None, the predicted loss or NaN, the task's tag."""
+    """A predicted set.
+
+    Args:
+        predicted: (s, o) output features, float32.
+        decoded: (s, genes) decoded expression, or None when the model has no gene decoder.
+        confidence: the loss that the model predicts for the set, or NaN.
+        tag: that of the task.
+    """
 
     predicted: np.ndarray
     decoded: np.ndarray | None
@@ -56,7 +66,7 @@ class SetRunner:
         perturbations: (labels, p) feature rows.
         attention: which cells of a set see which.
         cells_a_pass: cells in one forward pass; None for the device's usual number.
-        on_remark: told when a pass had to be made smaller.
+        on_remark: called when passes become smaller for lack of memory.
     """
 
     def __init__(
@@ -148,7 +158,7 @@ class SetRunner:
         return [SetResult(predicted[i], decoded[i], float(confidence[i]), task.tag) for i, task in enumerate(batch[:asked])]
 
     def _transform(self, batch: list[SetTask], sizes: list[int]) -> TransitionOutput:
-        """(b, s, o) for sets of one size, (n, o) for sets of several."""
+        """Return (b, s, o) for sets of one size, (all their cells, o) for sets of several sizes."""
         cells = torch.from_numpy(np.concatenate([task.cells for task in batch]))  # (n,)
         encoded = self._basal_encoded[cells.to(self._basal_encoded.device)]
         labels = torch.stack([self._perturbation(task.perturbation) for task in batch])
@@ -168,7 +178,7 @@ class SetRunner:
         )
 
     def _perturbation(self, row: int) -> Tensor:
-        """(d,): encoded when first used, then kept."""
+        """Return the encoded perturbation (d,); it is encoded when first used, then kept."""
         if row not in self._encoded:
             self._encoded[row] = self.model.encode_perturbation(self._features[row : row + 1])[0]
         return self._encoded[row]
@@ -179,6 +189,6 @@ def _resized(values: np.ndarray | None, n: int) -> np.ndarray | None:
 
 
 def _split(values: Tensor, sizes: list[int]) -> list[np.ndarray]:
-    """(b, s, o) or (n, o) as one float32 array a set."""
+    """Split (b, s, o), or (all cells, o), into one float32 array for each set."""
     whole = values.float().cpu().numpy().reshape(-1, values.shape[-1])
     return np.split(whole, np.cumsum(sizes)[:-1])

@@ -1,7 +1,7 @@
-"""Replay: every cell of a data set replaced by a simulated one, with the draws and the numbers of `state tx infer`.
+"""Replace every cell of a data set by a simulated one, with the draws and the numbers of `state tx infer`.
 
-For comparison with results made by the reference program. Unpaired and raw, so `state_engine.prediction.predict` is what to use for
-answers. Control cells are drawn with numpy's legacy generator, as there. Notation: s cells in a window.
+For comparison with results of the reference program. Predictions are unpaired and raw: to answer a question use
+`state_engine.prediction.predict`. Control cells are drawn with numpy's legacy generator, as there. Notation: s cells in a window.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ LOWEST, HIGHEST = 0.0, 14.0
 def replay(
     request: ReplayRequest, output: Path, on_progress: OnProgress = silent, loaded: LoadedModel | None = None
 ) -> dict[str, Any]:
-    """Writes a copy of the data set whose cells are simulated.
+    """Write a copy of the data set whose cells are simulated.
 
     Args:
         request: what to replay.
         output: where the .h5ad goes; it appears only when complete.
-        on_progress: called once a window; may raise `JobCancelled`.
+        on_progress: called for each window; may raise `JobCancelled`.
         loaded: the model, when it is in memory already.
 
     Returns:
         Number of simulated and kept cells, device and remarks.
 
     Raises:
-        DataError, ModelError, RequestError, DeviceError: what each says.
+        DataError, ModelError, RequestError, DeviceError: the data set, the model or the request cannot be used.
     """
     free_output(output, request.data, request.model)
     dataset = open_dataset(Path(request.data), request.choices)
@@ -74,10 +74,10 @@ def replay(
 
 
 def _source(dataset: Dataset, card: ModelCard, key: str) -> FeatureSource:
-    """The representation as it is in the file: a replay never converts anything.
+    """Return the representation as it is in the file: a replay never converts anything.
 
     Raises:
-        RepresentationError: it is not there, or has another width than the model's input.
+        RepresentationError: it is missing, or has another width than the model's input.
     """
     name = key if key == keys.X or key.startswith(("obsm/", "layers/")) else f"obsm/{key}"
     found = next((r for r in dataset.representations if r.name == name), None)
@@ -140,7 +140,7 @@ def _predict(
 
 
 class _Output:
-    """Where results go: HDF5 paths, and the range they are cut to."""
+    """Where results go: HDF5 paths, and whether values are clipped."""
 
     def __init__(self, card: ModelCard, source: FeatureSource) -> None:
         self.clip = card.config.output_space != "embedding"  # the embedding too, when genes come out
