@@ -1,4 +1,8 @@
-"""Frozen dataclasses to and from plain JSON values: unknown and missing fields are errors, never ignored."""
+"""Plain values and plain text: dataclasses to and from JSON values, and text of strangers made safe to show.
+
+Unknown and missing fields of a dataclass are errors, never ignored. Names come from files that anybody may have written: what they hold
+beside letters is shown, not obeyed by a terminal, a page that reads from right to left, or a spreadsheet.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,73 @@ import dataclasses
 import json
 import types
 import typing
+import unicodedata
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from state_engine.errors import ConfigError, RunError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 T = TypeVar("T")
+
+# categories of Unicode that are obeyed and not seen: control, format (also bidi), surrogates, ends of lines and paragraphs
+_OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet reads a cell that begins so as a formula
+
+
+def visible(text: object, most: int | None = 80, keep: str = "") -> str:
+    """Return text with control, bidi and other unseen characters as escapes such as \\u001b, cut at a length.
+
+    Args:
+        text: a name, or anything with words of a file in it.
+        most: characters to keep, the sign of a cut included; None for all.
+        keep: characters that stay as they are, such as the line ends of a message.
+    """
+    given = str(text)
+    shown = given if most is None else given[:most]  # escapes make it longer, so no more is looked at than is shown
+    shown = "".join(c if c in keep or unicodedata.category(c) not in _OBEYED else _escape(c) for c in shown)
+    if most is None or (len(shown) <= most and len(given) <= most):
+        return shown
+    return shown[: most - 1] + "…"
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def cell_text(value: Any) -> Any:
+    """Return a cell or heading of a table that people open in a spreadsheet: text that would be a formula gets an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    shown = visible(value, most=None, keep="\n\t")  # a return inside would begin a row of its own
+    return f"'{shown}" if value.startswith(_FORMULA) and not _is_number(value) else shown
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def csv_for_people(table: pd.DataFrame, index_label: str = "") -> str:
+    """Return a table as CSV to take home: numbers as they are, and no text that a spreadsheet would run as a formula.
+
+    Tables that programs read back are written with `to_csv`, unchanged.
+
+    Args:
+        index_label: heading of the row names; "" leaves them out.
+    """
+    safe = table.rename(columns=cell_text, index=cell_text)
+    for place, kind in enumerate(safe.dtypes):
+        if kind.kind == "O":  # text, also as categories: numbers keep their type and their minus sign
+            safe.isetitem(place, safe.iloc[:, place].astype(object).map(cell_text))
+    text: str = safe.to_csv(index=bool(index_label), index_label=cell_text(index_label) or None)
+    return text
 
 
 def to_plain(value: Any) -> Any:
@@ -23,6 +88,13 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(k): to_plain(v) for k, v in value.items()}
     return value
+
+
+def csv_file_for_people(path: Path) -> bytes:
+    """Return a CSV file that programs read back as `csv_for_people` would have written it; every number keeps its digits."""
+    import pandas as pd
+
+    return csv_for_people(pd.read_csv(path, dtype=str, keep_default_na=False)).encode()
 
 
 def from_plain(cls: type[T], plain: Any, where: str = "") -> T:

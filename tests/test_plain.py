@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 import pytest
 
 from state_engine.config import load_settings
 from state_engine.device import choose_device, dtype_of
 from state_engine.errors import ConfigError, DeviceError, StateError, listed
-from state_engine.plain import from_plain, to_plain
+from state_engine.plain import csv_file_for_people, csv_for_people, from_plain, to_plain, visible
 from state_engine.prediction.request import PredictionRequest
 
 
@@ -79,3 +82,35 @@ def test_errors_are_sentences() -> None:
     error = StateError("It broke.", "Too hot.", "Cool it.")
     assert str(error) == "It broke. Too hot. Cool it."
     assert listed(["a", "b", "c"], 2) == "a, b and 1 more" and listed(("a",)) == "a"
+
+
+def test_text_of_strangers_is_seen_and_cut() -> None:
+    assert visible("TNF \u03b2-chain 2") == "TNF \u03b2-chain 2"  # letters of any language stay
+    assert visible("a\x1b[31mb\u202ec\nd\udce4") == r"a\u001b[31mb\u202ec\u000ad\udce4"
+    assert visible("a\nb\x07", keep="\n") == "a\nb\\u0007" and visible("\U000e0041") == r"\U000e0041"
+    assert visible("x" * 80) == "x" * 80 and visible("x" * 81) == "x" * 79 + "…"
+    assert len(visible("\x1b" * 50)) == 80 and len(visible("x" * 10**6, most=None)) == 10**6
+
+
+def test_a_table_to_take_home_has_no_formulas() -> None:
+    table = pd.DataFrame(
+        {
+            "=A1": ["=1+1", "+x", "-y", "@z", "\tq", "\rq", "a=b", None],
+            "change": [-1.5, 2.0, -0.25, 0.0, 1.0, 1.0, 1.0, float("nan")],
+            "kind": pd.Categorical(["-", "b", "b", "b", "b", "b", "b", "b"]),
+        },
+        index=["@r", *"bcdefgh"],
+    )
+    text = csv_for_people(table, index_label="-gene")
+    rows = list(csv.reader(io.StringIO(text)))
+    assert rows[0] == ["'-gene", "'=A1", "change", "kind"]
+    assert rows[1] == ["'@r", "'=1+1", "-1.5", "'-"]  # numbers stay numbers
+    assert [row[1] for row in rows[1:]] == ["'=1+1", "'+x", "'-y", "'@z", "'\tq", r"'\u000dq", "a=b", ""]
+    assert csv_for_people(table[["change"]]).splitlines()[:2] == ["change", "-1.5"]
+    assert table.columns[0] == "=A1" and table.iloc[0, 0] == "=1+1"  # the table itself is unchanged
+
+
+def test_a_kept_table_is_taken_home_without_formulas_and_with_all_digits(tmp_path: Path) -> None:
+    kept = "perturbation,score\n@SUM(A1),-0.10\nNA,+1e-300\n"
+    (tmp_path / "scores.csv").write_text(kept)
+    assert csv_file_for_people(tmp_path / "scores.csv").decode() == kept.replace("@SUM", "'@SUM")

@@ -9,6 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from state_engine.plain import csv_for_people
+
 PLAIN_AXES = {"showgrid": False, "zeroline": False, "showticklabels": False, "ticks": ""}
 
 
@@ -67,7 +69,7 @@ def show_figure(
             if table is not None:
                 st.download_button(
                     "Data (CSV)",
-                    data=lambda: table().to_csv(index=False).encode(),
+                    data=lambda: csv_for_people(table()).encode(),
                     file_name=f"{key}.csv",
                     mime="text/csv",
                     key=f"{key}_csv",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pages.parts.format import plural
 from state_engine import keys
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.plain import csv_for_people
 
 
 def composition(labels: pd.DataFrame, chosen: NDArray[np.bool_]) -> pd.DataFrame:
@@ -95,7 +96,7 @@ def show(run: RunFolder, labels: pd.DataFrame, chosen: NDArray[np.bool_], cells:
     with st.container(horizontal=True):
         st.download_button(
             "Cells (CSV)",
-            data=lambda: cells().to_csv(index=False).encode(),
+            data=lambda: csv_for_people(cells()).encode(),
             file_name="selected_cells.csv",
             mime="text/csv",
             key="selection_csv",
@@ -104,7 +105,7 @@ def show(run: RunFolder, labels: pd.DataFrame, chosen: NDArray[np.bool_], cells:
         )
         st.download_button(
             "Composition (CSV)",
-            data=lambda: table.to_csv(index=False).encode(),
+            data=lambda: csv_for_people(table).encode(),
             file_name="composition.csv",
             mime="text/csv",
             key="composition_csv",

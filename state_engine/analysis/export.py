@@ -27,6 +27,7 @@ from state_engine.analysis import projection, stored
 from state_engine.analysis.effects import effect_sizes
 from state_engine.errors import RequestError
 from state_engine.files import replacing
+from state_engine.plain import csv_for_people
 from state_engine.prediction.result import Result, open_result
 from state_engine.progress import OnProgress, Progress, silent
 
@@ -136,4 +137,4 @@ def _file_names(conditions: list[tuple[str, str]]) -> Iterator[str]:
 
 
 def _put(archive: zipfile.ZipFile, name: str, table: pd.DataFrame, index_label: str = "") -> None:
-    archive.writestr(name, table.to_csv(index=bool(index_label), index_label=index_label or None))
+    archive.writestr(name, csv_for_people(table, index_label))

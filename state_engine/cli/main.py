@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TextIO
 
 from state_engine import __version__
 from state_engine.cli.options import add_command
 from state_engine.errors import StateError
+from state_engine.plain import visible
 from state_engine.progress import OnProgress, Progress
 
 # command -> the module beside this one that has its function `run_COMMAND`, and what it does
@@ -42,14 +44,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     options = build_parser(words[:1]).parse_args(words)
     try:
-        return int(options.run_command(options, print, _on_terminal()) or 0)
+        return int(options.run_command(options, say, _on_terminal()) or 0)
     except StateError as error:
         for line in filter(None, (error.what, error.why, error.fix)):
-            print(line, file=sys.stderr)
+            say(line, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
+
+
+def say(text: object = "", file: TextIO | None = None, begin: str = "", end: str = "\n") -> None:
+    """Print text that may hold names of files, genes and labels: no character of theirs is a code of the terminal.
+
+    Args:
+        file: standard output where none is given.
+        begin: own codes before the text, such as the return to the start of a line.
+    """
+    print(begin + visible(text, most=None, keep="\n\t"), end=end, file=file, flush=not end)
 
 
 def build_parser(wanted: Sequence[str] | None = None) -> argparse.ArgumentParser:
@@ -76,13 +88,13 @@ def _on_terminal() -> OnProgress:
         now = time.monotonic()
         new = progress.stage != last_stage
         if progress.message:
-            print(("\n" if live else "") + progress.message, file=sys.stderr)
+            say(progress.message, file=sys.stderr, begin="\n" if live else "")
         if live and (new or now - last_time > 0.2 or progress.done == progress.total):
             counts = f" {progress.done:,}/{progress.total:,}" if progress.total else ""
-            print(f"\r\033[K{progress.stage}{counts}", end="", file=sys.stderr, flush=True)
+            say(f"{progress.stage}{counts}", file=sys.stderr, begin="\r\033[K", end="")
             last_time = now
         elif new and not live:
-            print(progress.stage, file=sys.stderr)
+            say(progress.stage, file=sys.stderr)
         last_stage = progress.stage
 
     return report

@@ -56,6 +56,17 @@ def test_errors_are_sentences_without_a_traceback(tmp_path: Path, capsys: pytest
     assert "not.h5ad" in captured.err and "Traceback" not in captured.err and not captured.out
 
 
+def test_no_name_is_a_code_of_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = anndata.read_h5ad(write_cells(tmp_path / "cells.h5ad"))
+    cells.obs["cell_type"] = cells.obs["cell_type"].astype(str).replace("NK", "N\x1b[2J\u202eK")
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    assert main(["inspect", str(tmp_path / "cells.h5ad")]) == 0
+    assert main(["inspect", str(tmp_path / "n\x1b[31m.h5ad")]) == 1
+    captured = capsys.readouterr()
+    assert r"N\u001b[2J\u202eK" in captured.out and r"n\u001b[31m.h5ad" in captured.err
+    assert not {"\x1b", "\u202e"} & set(captured.out + captured.err)
+
+
 def test_predict_all_from_a_file_of_names_and_replay(data: Path, model: Path, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("TNF\n\nJUN,FOS\n")
     common = ["predict", "--model", str(model), "--data", str(data), "--device", "cpu"]

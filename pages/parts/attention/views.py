@@ -21,6 +21,7 @@ from state_engine import keys
 from state_engine.attention.maps import AttentionMaps, load_maps, maps_name
 from state_engine.errors import RunError
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.plain import csv_for_people
 from state_engine.prediction.result import Result
 
 Under = Literal["perturbed", "control", "difference"]
@@ -232,7 +233,7 @@ def most_attended(
         )
         st.download_button(
             "Cells (CSV)",
-            data=lambda: facts.to_csv(index=False).encode(),
+            data=lambda: csv_for_people(facts).encode(),
             file_name="attended_cells.csv",
             mime="text/csv",
             key="attended_csv",

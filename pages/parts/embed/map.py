@@ -26,7 +26,7 @@ from state_engine.data.files.matrices import dense
 from state_engine.embedding.jobs import Embedding, EmbedJob
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, list_datasets
-from state_engine.plain import from_plain
+from state_engine.plain import csv_for_people, from_plain
 
 CHOICE = "embedding"
 MOST_IN_BROWSER = 400_000_000  # bytes of a file that is handed over by the page; larger ones are copied from the server
@@ -230,7 +230,7 @@ def _selected(
     with st.container(horizontal=True):
         st.download_button(
             "Cells (CSV)",
-            data=lambda: cell_table(data, projection, gene)[chosen].to_csv(index=False).encode(),
+            data=lambda: csv_for_people(cell_table(data, projection, gene)[chosen]).encode(),
             file_name="selected_cells.csv",
             mime="text/csv",
             key="embed_selection_csv",

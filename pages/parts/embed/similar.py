@@ -21,6 +21,7 @@ from state_engine.data.dataset import Dataset
 from state_engine.embedding.jobs import MOST_ASKED, Embedding, EmbedJob, Pick, SimilarJob, reference_folder
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.plain import csv_for_people
 from state_engine.search import query as search
 
 ALL, LABEL, LASSO = "All cells", "By label", "Selected on the map"
@@ -242,7 +243,7 @@ def _pairs(found: search.Neighbours) -> None:
 def _download(label: str, table: pd.DataFrame, name: str) -> None:
     st.download_button(
         label,
-        data=lambda: table.to_csv(index=False).encode(),
+        data=lambda: csv_for_people(table).encode(),
         file_name=name,
         mime="text/csv",
         key=f"download_{name}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ from state_engine import keys
 from state_engine.evaluation.report import EVALUATION, METRICS, SUMMARY, EvaluatedMethod, Evaluation, provenance, read_evaluation
 from state_engine.evaluation.verdict import Statement
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.plain import csv_file_for_people
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
@@ -175,7 +177,7 @@ def _take_home(run: RunFolder, found: Evaluation) -> None:
         ):
             st.download_button(
                 words,
-                data=run.file(name).read_bytes,
+                data=partial(_to_take_home, run.file(name)),
                 file_name=name,
                 key=f"evaluation_{name.replace('.', '_')}",
                 icon=":material/download:",
@@ -184,3 +186,7 @@ def _take_home(run: RunFolder, found: Evaluation) -> None:
     if run.manifest.command:
         with st.expander("How to make this again"):
             st.code(run.manifest.command, language="bash", wrap_lines=True)
+
+
+def _to_take_home(path: Path) -> bytes:
+    return csv_file_for_people(path) if path.suffix == ".csv" else path.read_bytes()

@@ -28,6 +28,7 @@ from state_engine.analysis.effects import (
     gene_ranking,
 )
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.plain import csv_for_people
 from state_engine.prediction.result import Layer, Result
 
 NAMES = {
@@ -100,7 +101,7 @@ def _scores(found: EffectComparison) -> None:
     )
     st.download_button(
         "Scores (CSV)",
-        data=lambda: found.table().to_csv(index=False).encode(),
+        data=lambda: csv_for_people(found.table()).encode(),
         file_name="scores.csv",
         mime="text/csv",
         key="scores_csv",

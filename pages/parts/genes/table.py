@@ -31,6 +31,7 @@ from state_engine.jobs import local
 from state_engine.jobs.requests import DifferentialRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import JobStore
+from state_engine.plain import csv_for_people
 from state_engine.prediction.result import Layer, Result
 
 CELLS = {
@@ -336,7 +337,7 @@ def gene_table(table: pd.DataFrame, marked: Sequence[str]) -> None:
     st.caption(f"{len(shown):,} of {len(table):,} genes. {table.attrs['method']}; {table.attrs['scale']}.")
     st.download_button(
         "All genes (CSV)",
-        data=lambda: table.to_csv(index=False).encode(),
+        data=lambda: csv_for_people(table).encode(),
         file_name=f"{file_name(table)}.csv",
         mime="text/csv",
         key="genes_csv",

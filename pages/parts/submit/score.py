@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,7 @@ from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, get_dataset, list_datasets, receive_upload
 from state_engine.metrics.profile import Fdr
+from state_engine.plain import csv_file_for_people
 from state_engine.prediction.request import PredictionRequest
 
 _SCORE, _REHEARSE = "A submission", "A rehearsal"
@@ -192,7 +194,7 @@ def _shown(run: RunFolder) -> None:
     st.caption(provenance(scores))
     st.download_button(
         "By perturbation (CSV)",
-        data=run.file(TABLE).read_bytes,
+        data=partial(csv_file_for_people, run.file(TABLE)),
         file_name=f"{scores.challenge}-scores.csv",
         mime="text/csv",
         key="scores_csv",

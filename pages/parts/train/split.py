@@ -17,6 +17,7 @@ from state_engine.data.splits.plan import SplitPlan, parse_plan, plan_files, pla
 from state_engine.errors import SplitError, listed
 from state_engine.jobs.train_job import check_places, placed
 from state_engine.library.datasets import DataEntry
+from state_engine.plain import csv_for_people
 
 SUGGESTED, CONTEXTS, PERTURBATIONS, TOML = "Suggested", "Contexts", "Perturbations", "A TOML file"
 NAME = "data"
@@ -151,7 +152,7 @@ def show_split(split: Split) -> None:
         st.dataframe(table, hide_index=True, key="split_table", height=min(38 + 35 * len(table), 320))
         st.download_button(
             "Table (CSV)",
-            data=lambda: split.table().to_csv(index=False).encode(),
+            data=lambda: csv_for_people(split.table()).encode(),
             file_name="split.csv",
             mime="text/csv",
             key="split_csv",
