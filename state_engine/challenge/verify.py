@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,13 +21,18 @@ from state_engine.challenge.check import check
 from state_engine.challenge.findings import Archive, Finding, Report, found, ordered
 from state_engine.challenge.source import SubmissionSource
 from state_engine.challenge.spec import ChallengeSpec, fingerprint
-from state_engine.config import load_settings
-from state_engine.errors import ChallengeError, listed
+from state_engine.config import GB, load_settings
+from state_engine.data.files.unpacking import ALIKE_RATIO, RATIO, Unpacking, scratch_folder
+from state_engine.errors import ChallengeError, door, listed
 from state_engine.progress import OnProgress, Progress, silent
 
 MAX_MEMBERS = 64
 MAX_SMALL_BYTES = 64 * 1024
 MAX_FRAME_HEADER_BYTES = 18
+MAX_UNDECLARED_BYTES = 16 * GB  # of a frame that does not say how large its content is; a whole panel has some 5 GB
+MAX_WINDOW_BYTES = 2**27
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+AGAIN = "Pack it again."
 
 
 @dataclass(frozen=True)
@@ -45,15 +49,16 @@ def verify(archive: Path, spec: ChallengeSpec, *, scratch: Path | None = None, o
 
     Args:
         archive: a .vcc file.
-        scratch: folder for the unpacked prediction (as large as the h5ad inside); the system's own for None.
+        scratch: folder for the unpacked prediction (as large as the h5ad inside); below the home of the installation for None.
         on_progress: may raise `JobCancelled`.
     """
     start = time.monotonic()
     findings: list[Finding] = []
-    with tempfile.TemporaryDirectory(dir=scratch, prefix=".verify-") as name:
-        h5ad = Path(name) / "pred.h5ad"
+    with scratch_folder(load_settings(), scratch) as folder:
+        h5ad = folder / "pred.h5ad"
         try:
-            unpacked = _unpack(archive, h5ad, spec, findings, on_progress)
+            with door(archive.name, ChallengeError, AGAIN):
+                unpacked = _unpack(archive, h5ad, spec, findings, on_progress)
         except ChallengeError as error:
             findings.append(found("archive-unreadable", "error", error.what, f"{error.why} {error.fix}".strip()))
             report = Report(spec.rules.name, str(archive), findings=ordered([*spec.problems, *findings]))
@@ -84,14 +89,19 @@ def _unpack(archive: Path, h5ad: Path, spec: ChallengeSpec, findings: list[Findi
             if content is None:
                 names = listed([m.name for m in members]) or "nothing"
                 raise ChallengeError(f"{archive.name} has no {PREDICTION}.", f"It has {names}.", "Pack it again.")
-            return _decompress(content, h5ad, findings, meta, on_progress)
+            with h5ad.open("wb") as file, door(PREDICTION, ChallengeError, AGAIN):
+                return _decompress(content, file, _meter(archive, h5ad.parent), findings, meta, on_progress)
     except tarfile.TarError as error:
-        raise ChallengeError(f"{archive.name} is not an uncompressed tar archive.", f"{error}.", "Pack it again.") from error
-    except zstandard.ZstdError as error:
-        raise ChallengeError(f"{PREDICTION} cannot be decompressed.", f"{error}.", "Pack it again.") from error
-    except (OSError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or "it ends early"
-        raise ChallengeError(f"{archive} cannot be read.", f"{reason}.", "Check the path and the free disk.") from error
+        raise ChallengeError(f"{archive.name} is not an uncompressed tar archive.", f"{error}.", AGAIN) from error
+    except OSError as error:
+        raise ChallengeError(f"{archive.name} cannot be read.", f"{error.strerror or error}.", "Check the path.") from error
+
+
+def _meter(archive: Path, folder: Path) -> Unpacking:
+    """Return what bounds the unpacking of a prediction; in it all cells may be alike, as where a mean is the prediction."""
+    most = load_settings().max_declared_bytes
+    fix = "Pack the prediction again, or open the .h5ad itself."
+    return Unpacking(archive.name, archive.stat().st_size, folder, most, ALIKE_RATIO, ChallengeError, fix)
 
 
 def _members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
@@ -156,7 +166,7 @@ def _read_meta(tar: tarfile.TarFile, members: list[tarfile.TarInfo], findings: l
 
 
 def _decompress(
-    content: IO[bytes], h5ad: Path, findings: list[Finding], meta: dict[str, Any], on_progress: OnProgress
+    content: IO[bytes], file: IO[bytes], meter: Unpacking, findings: list[Finding], meta: dict[str, Any], on_progress: OnProgress
 ) -> _Unpacked:
     head = content.read(MAX_FRAME_HEADER_BYTES)
     content.seek(0)
@@ -164,21 +174,21 @@ def _decompress(
     declared = 0 if frame.content_size in (zstandard.CONTENTSIZE_UNKNOWN, zstandard.CONTENTSIZE_ERROR) else frame.content_size
     if not declared or not frame.has_checksum:
         findings.append(found("frame", "note", "The compressed prediction lacks its content size or checksum."))
-    most, done, digest = load_settings().max_declared_bytes, 0, hashlib.sha256()
-    decompressor = zstandard.ZstdDecompressor(max_window_size=2**27)
-    with h5ad.open("wb") as file, decompressor.stream_reader(content, read_across_frames=True) as reader:
+    if declared:
+        meter.expect(declared)
+    meter.most = declared or min(meter.most, MAX_UNDECLARED_BYTES)
+    digest = hashlib.sha256()
+    decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
+    with decompressor.stream_reader(content, read_across_frames=True, closefd=False) as reader:
         while piece := reader.read(COPY_BYTES):
-            done += len(piece)
-            if done > most:
-                raise ChallengeError(
-                    "The prediction is too large.", f"It unpacks to more than {most:,} bytes.", "Is it an archive?"
-                )
-            file.write(piece)
+            if not meter.done and not piece.startswith(HDF5_SIGNATURE):
+                meter.ratio = RATIO  # no cells, so none that are alike
+            meter.write(piece, file)
             digest.update(piece)
-            on_progress(Progress("Unpacking", done, declared, unit="bytes"))
-    if declared and done != declared:
-        raise ChallengeError(f"{PREDICTION} is cut off.", f"It unpacks to {done:,} of {declared:,} bytes.", "Pack it again.")
-    return _Unpacked(digest.hexdigest(), done, meta)
+            on_progress(Progress("Unpacking", meter.done, declared, unit="bytes"))
+    if declared and meter.done != declared:
+        raise ChallengeError(f"{PREDICTION} is cut off.", f"It unpacks to {meter.done:,} of {declared:,} bytes.", AGAIN)
+    return _Unpacked(digest.hexdigest(), meter.done, meta)
 
 
 def _repairs_needed(report: Report) -> list[Finding]:
@@ -218,5 +228,6 @@ def unpack_prediction(archive: Path, h5ad: Path, spec: ChallengeSpec) -> Path:
     Raises:
         ChallengeError: it cannot be read.
     """
-    _unpack(archive, h5ad, spec, [], silent)
+    with door(archive.name, ChallengeError, AGAIN):
+        _unpack(archive, h5ad, spec, [], silent)
     return h5ad

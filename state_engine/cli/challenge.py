@@ -73,7 +73,7 @@ def run_submit(options: argparse.Namespace, write: Write, on_progress: OnProgres
         "--genes": path("G.csv", "the challenge's gene list"),
         "--pert-counts": path("C.csv", "the challenge's list of perturbations"),
         "--contexts": word("A,B,C", "contexts to cover; default: manifest.json beside the lists"),
-        "--scratch": path("FOLDER", "where to unpack it for a while; default: the system's"),
+        "--scratch": path("FOLDER", "where to unpack it for a while; default: the folder of the installation"),
     },
     JSON,
 )

@@ -9,12 +9,12 @@ import shutil
 import stat
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from state_engine.checkpoints.recognise import REQUIRED
 from state_engine.checkpoints.store import CARD
 from state_engine.config import Settings
-from state_engine.errors import CheckpointError, listed
+from state_engine.data.files.unpacking import BLOCK, Unpacking
+from state_engine.errors import CheckpointError, door, listed
 from state_engine.files import replacing
 from state_engine.library.models import TRANSITION, Entry
 from state_engine.library.shelf import HEADER_MOST_BYTES, check_size, incoming
@@ -22,22 +22,40 @@ from state_engine.library.shelf import HEADER_MOST_BYTES, check_size, incoming
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 MOST_MEMBERS = 32
 COPY_CHUNK = 1 << 22
+AGAIN = "Export the model again."
 
 
-def import_zip(path: Path, settings: Settings) -> Entry:
+def import_zip(path: Path, settings: Settings, name: str = "") -> Entry:
     """Unpack a zip of our own format into the library. The same weights twice give the entry that is there.
+
+    Args:
+        name: how the user calls the file; default: the name of the path.
 
     Raises:
         CheckpointError: not a zip, other files than those of a model, links, encryption, too large, damaged.
     """
+    name = name or path.name
+    with incoming(settings) as beside:
+        try:
+            with door(name, CheckpointError, AGAIN):
+                _unpack(path, beside, settings, name)
+                return TRANSITION.adopt(beside, settings)
+        except CheckpointError as error:
+            # the files lie in a hidden folder whose drawn name tells the user nothing
+            parts = [part.replace(f"{beside}/", "").replace(beside.name, name) for part in (error.what, error.why, error.fix)]
+            raise CheckpointError(*parts) from error
+
+
+def _unpack(path: Path, folder: Path, settings: Settings, name: str) -> None:
     try:
-        with zipfile.ZipFile(path) as archive, incoming(settings) as beside:
-            for name, member in _members(archive, settings).items():
-                with archive.open(member) as source, (beside / name).open("wb") as target:
-                    _copy(source, target, member.file_size, name)
-            return TRANSITION.adopt(beside, settings)
+        with zipfile.ZipFile(path) as archive:
+            members = _members(archive, settings)
+            meter = Unpacking(name, path.stat().st_size, folder, settings.max_file_bytes, kind=CheckpointError, fix=AGAIN)
+            meter.expect(sum(member.file_size for member in members.values()))
+            for plain, member in members.items():
+                _copy(archive, member, folder / plain, meter)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError) as error:
-        raise CheckpointError(f"{path.name} is not a readable zip file.", str(error), "Export the model again.") from error
+        raise CheckpointError(f"{name} is not a readable zip file.", str(error), AGAIN) from error
 
 
 def export_zip(entry: Entry, out: Path) -> Path:
@@ -98,11 +116,12 @@ def _check_member(member: zipfile.ZipInfo, name: str, tops: set[str]) -> None:
         )
 
 
-def _copy(source: IO[bytes], target: IO[bytes], size: int, name: str) -> None:
-    """Copy at most the declared size: a zip may hold more than it declares."""
-    left = size
-    while chunk := source.read(min(COPY_CHUNK, left + 1)):
-        left -= len(chunk)
-        if left < 0:
-            raise CheckpointError(f"{name} in the zip is longer than it declares.", "", "Nothing was unpacked.")
-        target.write(chunk)
+def _copy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, meter: Unpacking) -> None:
+    """Write a member, up to its declared size: a zip may hold more than it declares."""
+    left = member.file_size
+    with archive.open(member) as source, path.open("wb") as target:
+        while piece := source.read(min(BLOCK, left + 1)):
+            left -= len(piece)
+            if left < 0:
+                raise CheckpointError(f"{path.name} in the zip is longer than it declares.", "", "Nothing was unpacked.")
+            meter.write(piece, target)

@@ -174,3 +174,46 @@ def test_a_bomb_is_stopped(vcc2025: Submission, monkeypatch: pytest.MonkeyPatch)
     write(path, members)
     report = verify(path, vcc2025.spec(), scratch=vcc2025.folder)
     assert "archive-unreadable" in report.codes("error")
+
+
+@pytest.mark.parametrize("start", [b"", b"\x89HDF\r\n\x1a\n"], ids=["zeros", "begins as HDF5"])
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_bomb_is_refused_with_little_written(vcc2025: Submission, start: bytes, declared: bool) -> None:
+    path, total = vcc2025.folder / "bomb.vcc", 1 << 29
+    compressor = zstandard.ZstdCompressor(level=3).compressobj(size=len(start) + total if declared else -1)
+    pieces = [compressor.compress(start), *(compressor.compress(bytes(1 << 22)) for _ in range(128)), compressor.flush()]
+    write(path, {"pred.h5ad.zst": b"".join(pieces), "watermark.txt": b"vcc-prep"})
+    written = 0
+
+    def watch(_: object) -> None:
+        nonlocal written
+        written = max(written, *(f.stat().st_size for f in vcc2025.folder.rglob(".unpacked-*/*")))
+
+    report = verify(path, vcc2025.spec(), scratch=vcc2025.folder, on_progress=watch)
+    finding = next(f for f in report.findings if f.code == "archive-unreadable")
+    assert "times as large as the archive" in finding.detail and written <= 5_000 * path.stat().st_size
+    assert declared <= (written == 0) and (start or written <= 200 * path.stat().st_size)
+    assert not list(vcc2025.folder.glob(".unpacked-*"))
+
+
+def test_cells_that_are_all_alike_are_no_bomb(vcc2025: Submission) -> None:
+    """A mean as the prediction of many cells is one row again and again: 16 MB of it shrink a thousandfold."""
+    row = np.random.default_rng(0).random(5_000, dtype=np.float32)
+    file = io.BytesIO()
+    with h5py.File(file, "w") as h5:
+        h5["X/data"] = np.tile(row, 800)
+    path = vcc2025.folder / "mean.vcc"
+    write(path, {"pred.h5ad.zst": zstandard.compress(file.getvalue()), "watermark.txt": b"vcc-prep"})
+    assert len(file.getvalue()) > 500 * path.stat().st_size
+    found = verify(path, vcc2025.spec()).codes()
+    assert "file-unreadable" in found and "archive-unreadable" not in found
+
+
+def test_a_damaged_sparse_map_of_the_tar_is_a_finding(vcc2025: Submission) -> None:
+    path = vcc2025.folder / "sparse.vcc"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("pred.h5ad.zst")
+        info.size, info.pax_headers = 10, {"GNU.sparse.map": "a,b", "GNU.sparse.size": "9"}
+        tar.addfile(info, io.BytesIO(b"x" * 10))
+    found = next(f for f in verify(path, vcc2025.spec()).findings if f.code == "archive-unreadable")
+    assert "sparse.vcc" in found.title

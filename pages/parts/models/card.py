@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import pandas as pd
 import streamlit as st
 
@@ -19,6 +16,7 @@ from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.recognise import run_of, what_is
 from state_engine.config import Settings
 from state_engine.data.dataset import Dataset
+from state_engine.data.files.unpacking import scratch_folder
 from state_engine.errors import StateError, listed
 from state_engine.jobs import local
 from state_engine.jobs.requests import ConvertRequest, DownloadRequest, ModesCompared, ModesRequest
@@ -113,8 +111,8 @@ def _predicts(card: ModelCard) -> str:
 
 
 def _zipped(entry: Entry) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        return export_zip(entry, Path(folder) / "model.zip").read_bytes()
+    with scratch_folder(session.settings()) as folder:
+        return export_zip(entry, folder / "model.zip").read_bytes()
 
 
 def add_models(settings: Settings) -> None:
@@ -182,10 +180,9 @@ def _from_zip(settings: Settings) -> None:
     upload = st.file_uploader("A model exported from STATE Explorer", type=["zip"], key=f"zip_{st.session_state.get('zips', 0)}")
     if upload is None:
         return
-    with tempfile.NamedTemporaryFile(suffix=".zip") as file:
-        file.write(upload.getbuffer())
-        file.flush()
-        entry = import_zip(Path(file.name), settings)
+    with scratch_folder(settings) as folder:
+        (folder / "upload.zip").write_bytes(upload.getbuffer())
+        entry = import_zip(folder / "upload.zip", settings, upload.name)
     st.session_state["zips"] = st.session_state.get("zips", 0) + 1
     session.choose("model", _id(entry))
     st.rerun()
