@@ -116,8 +116,10 @@ def compare(
     observed = de.differential(result, perturbation, context, keys.OBSERVED_CONTROL, "observed")
     measured, control = de.groups(result, perturbation, context, keys.OBSERVED_CONTROL, "observed")
     predicted, paired = de.groups(result, perturbation, context, keys.PREDICTED_CONTROL, "corrected")
+    # pseudobulks (g,) of the two observed groups: every method is compared with their difference
     base, truth = result.mean(control), result.mean(measured)
     effects: dict[str, Vector] = {
+        # paired: the same basal cells on both sides, so it cancels out which of them were drawn
         CORRECTED: result.mean(predicted) - result.mean(paired),
         NO_CHANGE: np.zeros(result.n_genes),
     }
@@ -129,6 +131,7 @@ def compare(
     baselines, reasons = _mean_baselines(result, perturbation, context, reference_means)
     reasons[RAW] = "The run did not keep the raw prediction."
     reasons[CALIBRATED] = f"The model was trained on '{perturbation}' in no other context."
+    # a baseline starts from the cells that the prediction starts from, so that both are cut at 0 in the same genes
     start = result.mean(paired)
     effects |= {method: applied_mean(start, found.effect) - start for method, found in baselines.items()}
     significant = (observed["fdr"] < de.SIGNIFICANT).to_numpy()
@@ -198,6 +201,7 @@ def gene_ranking(result: Result, gene: str, layer: Layer = "corrected") -> pd.Da
     rows = []
     for perturbation, context, predicted, paired in _pairs(result, layer):
         x, y = values[predicted], values[paired]
+        # the mean of expm1, not expm1 of the mean: fold changes are ratios of arithmetic means of counts
         fold = np.log2((np.expm1(x).mean() + de.PSEUDOCOUNT) / (np.expm1(y).mean() + de.PSEUDOCOUNT))
         rows.append((perturbation, context, len(x), x.mean(), y.mean(), x.mean() - y.mean(), fold))
     names = ["perturbation", "context", "n_cells", "mean_perturbed", "mean_reference", "effect", "log2_fold_change"]
@@ -207,6 +211,7 @@ def gene_ranking(result: Result, gene: str, layer: Layer = "corrected") -> pd.Da
 def _pairs(result: Result, layer: Layer) -> Iterator[tuple[str, str, NDArray[np.int64], NDArray[np.int64]]]:
     """perturbation, context, predicted rows, their paired control rows, of every predicted condition that has this layer."""
     everything = result.rows(keys.PREDICTED)
+    # row of a prediction -> row of its control; all are matched at once, since matching goes through a table of the whole file
     paired = np.full(result.n_cells, -1, np.int64)
     paired[everything] = result.paired_controls(everything)
     for perturbation, context in result.conditions():
@@ -242,11 +247,13 @@ def _score(
     predicted = applied_mean(base, effect, nonnegative=method != RAW)
     measured = truth - base
     agreement = scores(predicted, truth, base, effect)
+    # a constant has no variance: Pearson and Spearman would divide by 0
     if np.ptp(effect) == 0:
         reason = "The same effect for every gene has no direction and no order."
         return Score(method, None, None, agreement.mae, None, None, n, reason)
     direction, reason = None, "No gene is significant in the measured data."
     if significant.any():
+        # only genes with a significant change: the sign of noise is a coin toss
         direction, reason = float((np.sign(effect) == np.sign(measured))[significant].mean()), ""
     if np.ptp(measured) == 0:
         reason = "The measured effect is the same for every gene."

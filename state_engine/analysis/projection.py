@@ -171,6 +171,7 @@ def fit_embedding(
     """
     on_progress(Progress("Reading the embedding"))
     name = f"obsm/{key}"
+    # (n,), a block at a time: an embedding of all cells need not fit into memory
     known = np.concatenate([np.isfinite(values).all(axis=1) for _, values in dataset.iter_blocks(name, block=EMBEDDING_BLOCK)])
     available = np.flatnonzero(known)
     rows = available
@@ -229,8 +230,10 @@ def choose_cells(result: Result, rows: NDArray[np.int64], most: int, rng: np.ran
     wanted = _basal_rows(result)
     chosen: list[NDArray[np.int64]] = []
     preferred: set[int] = set()
+    # predicted strata first (False sorts before True): they decide which basal cells are preferred
     for key in sorted(strata, key=lambda k: (k[0] != keys.PREDICTED, k)):
         members = rng.permutation(strata[key])
+        # a stable sort keeps the random order within preferred and other cells
         members = members[np.argsort([int(m) not in preferred for m in members], kind="stable")]
         part = members[: max(1, int(len(members) * share))]
         if key[0] == keys.PREDICTED:
@@ -250,6 +253,7 @@ def arrows(result: Result, projection: Projection, perturbation: str | None = No
     rows = result.rows(keys.PREDICTED, context, perturbation)
     basal = _basal_rows(result)[rows]
     shown = (basal >= 0) & (place[rows] >= 0)
+    # -1 would index the last cell; those rows are out already, so 0 stands in
     shown &= place[np.where(basal >= 0, basal, 0)] >= 0
     rows, basal = rows[shown], basal[shown]
     start, end = projection.xy[place[basal]], projection.xy[place[rows]]
@@ -275,6 +279,7 @@ def grid_arrows(table: pd.DataFrame, projection: Projection, n: int = 20, min_ce
     than `min_cells` arrows are left out.
     """
     low, high = projection.xy.min(axis=0), projection.xy.max(axis=0)
+    # points on the upper edge would fall into bin n: they go into the last one
     step = np.maximum(high - low, 1e-9) / n
     bins = np.clip(((table[["x0", "y0"]].to_numpy() - low) / step).astype(int), 0, n - 1)
     grouped = table[["x0", "y0", "x1", "y1"]].groupby(bins[:, 0] * n + bins[:, 1])
@@ -290,10 +295,12 @@ def _basal_rows(result: Result) -> NDArray[np.int64]:
     control, predicted = result.rows(keys.OBSERVED_CONTROL), result.rows(keys.PREDICTED)
     frame = result.obs[[keys.CONTEXT, keys.BASAL_CELL]].astype(str)
     own = frame[keys.BASAL_CELL].iloc[control].to_numpy()
+    # where the basal_cell of a control is empty, its own name stands in
     names = np.where((own == "") | (own == "nan"), np.asarray(result.obs.index)[control].astype(str), own)
     index = pd.MultiIndex.from_arrays([frame[keys.CONTEXT].iloc[control].to_numpy(), names])
     lookup = pd.Series(control, index=index)
     lookup = lookup[~index.duplicated()]
+    # float, because a missing partner is NaN until it becomes -1
     found = lookup.reindex(pd.MultiIndex.from_frame(frame.iloc[predicted])).to_numpy(float)
     basal[predicted] = np.where(np.isnan(found), -1, found).astype(np.int64)
     return basal
@@ -321,9 +328,11 @@ def _neighbours(values: NDArray[np.float32], origins: NDArray[np.int64], n: int)
     from sklearn.neighbors import NearestNeighbors
 
     relatives = int(np.unique(origins, return_counts=True)[1].max()) - 1
+    # so many more are searched that n of another origin remain after relatives are put last
     k = min(n + min(relatives, MOST_RELATIVES), len(values))
     distances, indices = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(values).kneighbors(values)
     own = np.arange(len(values))[:, None]
+    # 0 the cell itself, 1 cells of another origin, 2 relatives; the stable sort keeps nearest first within each
     rank = np.where(indices == own, 0, np.where(origins[indices] == origins[:, None], 2, 1))
     order = np.argsort(rank, axis=1, kind="stable")[:, :n]
     return np.take_along_axis(indices, order, 1), np.take_along_axis(distances, order, 1).astype(np.float32)

@@ -63,6 +63,7 @@ def attention_of_set(
     batches = None if indices is None else indices[rows]
     mode = prediction.attention or card.attention
     maps = []
+    # the same cells under both labels: the difference of the two maps is due to the perturbation alone
     for number, label in enumerate((request.perturbation, card.control)):
         on_progress(Progress("Computing attention", number, 2))
         maps.append(_maps(loaded, features, label, batches, mode))
@@ -75,6 +76,7 @@ def attention_of_set(
             control=weights[1],
             cells=dataset.obs_names[rows].astype(str),
             batches=dataset.batch_labels()[rows].astype(str),
+            # float16: for sorting and distances on a page, not for computing with
             basal=features.astype(np.float16),
             genes=np.array(names),
             token_share=shares[0],
@@ -98,6 +100,7 @@ def _maps(
     parameter = next(model.parameters())
     row = card.perturbations.index(label) if label in card.perturbations else card.perturbations.index(card.control)
     output = model(
+        # [None]: a batch of one set, (1, s, g)
         torch.from_numpy(features)[None].to(parameter.device, parameter.dtype),
         loaded.perturbation_features[row : row + 1].to(parameter.device, parameter.dtype),
         None if batches is None else torch.from_numpy(batches)[None].to(parameter.device),
@@ -105,6 +108,8 @@ def _maps(
         maps=True,
     )
     whole = torch.cat(output.attention or ()).float().cpu().numpy()  # (l, h, t, t): b is 1
+    # t counts the tokens before and after the cells as well; a row sums to one over all t
     cells = slice(model.tokens_before, model.tokens_before + len(features))
     between = whole[:, :, cells, cells]
+    # what a row lacks to one went to tokens: sum over the cells attended to, mean over the s attending cells
     return between, 1.0 - between.sum(-1).mean(-1)

@@ -43,6 +43,7 @@ def load_maps(path: Path) -> AttentionMaps:
             file["control"],
             file["cells"],
             file["batches"],
+            # stored as float16 to save space; float32 here, because distances may overflow and do round in half precision
             file["basal"].astype(np.float32),
             file["genes"],
             file["token_share"],

@@ -35,6 +35,7 @@ class CellChoice:
         if kept.all():
             return
         keep = np.zeros_like(self.keep)
+        # `kept` counts the cells that are still in: their places in the file come first
         keep[np.nonzero(self.keep)[0][kept]] = True
         self.keep = keep
         self.perturbations = self.perturbations.take(kept) if self.perturbations else None
@@ -73,6 +74,7 @@ def _by_kind(choice: CellChoice, source: SubmissionSource, opened: Opened) -> No
         title = f"obs has no column {keys.KIND}: this is not the result of a run."
         choice.findings.append(found("kind-column", "error", title))
         return
+    # codes are compared, not text: one integer for each cell against a few
     choice.narrow(np.isin(kinds.codes, [kinds.names.index(k) for k in source.kinds if k in kinds.names]))
 
 
@@ -124,6 +126,7 @@ def _drop_extra(choice: CellChoice, spec: ChallengeSpec) -> None:
     for where, asked in _groups(choice, spec):
         extra = [i for i, name in enumerate(labels.names) if name not in asked and name not in stays]
         out = where & np.isin(labels.codes, extra)
+        # a name may be extra in one context only: those are named that had cells here
         gone |= dict.fromkeys(labels.names[i] for i in np.unique(labels.codes[out]))
         kept &= ~out
     if gone:
@@ -140,6 +143,7 @@ def _first_cells(choice: CellChoice, spec: ChallengeSpec) -> None:
     for where, asked in _groups(choice, spec):
         for name, number in asked.items():
             if number:
+                # places ascend, so all beyond the first `number` in file order go
                 kept[np.nonzero(where & labels.where(name))[0][number:]] = False
     surplus = int(np.count_nonzero(~kept))
     if surplus:
@@ -154,6 +158,7 @@ def _name_fallbacks(choice: CellChoice, fallback: NDArray[np.bool_]) -> None:
     cells = fallback[choice.keep]
     if labels is None or not cells.any():
         return
+    # -1 is a cell without a label
     names = [labels.names[i] for i in np.unique(labels.codes[cells]) if i >= 0]
     title = f"{int(cells.sum()):,} cells of {len(names):,} perturbations do not come from what the model learned of them."
     detail = "The model does not know their label or batch; the run says what stands in for it."

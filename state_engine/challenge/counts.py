@@ -77,8 +77,10 @@ class ToCounts:
 
     def apply(self, part: csr_matrix, first: int) -> csr_matrix:
         """Counts of a block, zeros dropped."""
+        # only stored values: expm1(0) is 0, so zeros stay zeros; 60 keeps the sum of a damaged cell finite (e^60)
         rates = np.expm1(np.clip(np.nan_to_num(part.data, nan=0, posinf=0), 0, 60, dtype=np.float64))
         out = np.empty(len(rates), np.float32)
+        # a cell at a time, because each has its own generator and library size
         for row in range(part.shape[0]):
             low, high = part.indptr[row], part.indptr[row + 1]
             out[low:high] = self._cell(rates[low:high], first + row)
@@ -87,8 +89,10 @@ class ToCounts:
         return counts
 
     def _cell(self, rates: NDArray[np.float64], place: int) -> NDArray[np.float64]:
+        # Philox is counter-based: the key alone gives an independent stream, so no state passes between cells
         rng = np.random.Generator(np.random.Philox(key=np.array([self.options.seed, place], np.uint64)))
         sizes, total = self.libraries[self.codes[place]], rates.sum()
+        # the size of one real control cell, each with the same chance: depth varies as it does among controls
         size = sizes[int(rng.random() * len(sizes))]
         if not total:
             return rates
@@ -100,6 +104,7 @@ class ToCounts:
         else:
             counts = np.round(rates)
         if self.cap and counts.sum() > self.cap:
+            # rounded down, as rounding up may exceed the cap again
             counts = np.floor(counts * (self.cap / counts.sum()))
         return counts
 
@@ -114,6 +119,7 @@ class Normalise:
     def apply(self, part: csr_matrix, first: int) -> csr_matrix:
         """log1p of the scaled counts of a block."""
         totals = np.asarray(part.sum(axis=1), np.float64).ravel()
+        # (m,) one factor for each cell, repeated for its stored values below
         scale = self.depth / np.where(totals > 0, totals, 1)
         values = np.log1p(np.maximum(part.data * np.repeat(scale, np.diff(part.indptr)), 0))
         return csr_matrix((values.astype(np.float32), part.indices, part.indptr), shape=part.shape)

@@ -65,6 +65,7 @@ def read_submission(request: SubmissionRequest, rules: Rules, scratch: Path, on_
         changed = plan.change.apply(part, done) if plan.change else part
         parts.append(changed.astype(np.float32))
         done += part.shape[0]
+    # "" comes last, so that code -1 (no label) reads it
     names = np.array([*plan.perturbations.names, ""], dtype=object)
     obs = {TARGET: names[plan.perturbations.codes].astype(str)}
     if rules.context_key and plan.contexts is not None:
@@ -100,6 +101,7 @@ def read_measured(
         raise ChallengeError(
             "Predicted and measured cells share no gene.", f"Predicted: {listed(genes)}.", "Choose the column of gene names."
         )
+    # only genes that were measured: others would be scored against zeros that nobody measured
     columns = tuple(int(c) for c in np.asarray(match.columns)[there])
     normalise = rules.values == "log1p" and dataset.scale.scale == "counts"
     source = FeatureSource(dataset.expression, columns, normalise)
@@ -108,6 +110,7 @@ def read_measured(
     parts, done = [], 0
     for _, values in iter_features(dataset, source, rows, BLOCK):
         on_progress(Progress("Reading measured cells", done, len(rows)))
+        # sparse at once: a dense block is held for a moment, the whole matrix never
         parts.append(sp.csr_matrix(values))
         done += len(values)
     if not parts:
@@ -145,6 +148,7 @@ def compared(predicted: ad.AnnData, measured: ad.AnnData, there: np.ndarray, rul
     if not (measured.obs[TARGET] == rules.control).any():
         raise ChallengeError("The measurement has no control cells.", "Effects are differences from them.", "Add them.")
     keep = [*both, rules.control]
+    # copies, not views: a view keeps the whole matrix in memory, and copies itself with a warning when written to
     predicted = predicted[np.isin(predicted.obs[TARGET].to_numpy(str), keep)].copy()
     return ScoredCells(predicted, measured[np.isin(measured.obs[TARGET].to_numpy(str), keep)].copy(), tuple(remarks))
 

@@ -32,6 +32,7 @@ class Tally:
         places = np.nonzero(bad)[0]
         self.count += places.size
         for place in places[: 5 - len(self.examples)]:
+            # indptr[row] <= place < indptr[row + 1]; "right" passes over empty rows
             row = int(np.searchsorted(part.indptr, place, side="right")) - 1
             name = genes[part.indices[place]] if part.indices[place] < len(genes) else f"gene {part.indices[place]}"
             self.examples.append(f"cell {first + row:,}, {name}: {part.data[place]:g}")
@@ -63,12 +64,14 @@ class ValueChecks:
         self.bad = {name: Tally() for name in ("nan", "inf", "negative", "fractional", "inexact")}
         self.totals = np.zeros(n_cells)
         self.alive = np.zeros(len(names), bool)
+        # a checksum for each cell instead of its values: enough to tell whether all cells of a group are the same
         self.prints = np.zeros(n_cells, np.uint32)
 
     def add(self, part: csr_matrix, untidy: int = 0) -> None:
         """Take the next cells. (m, genes) CSR without stored zeros."""
         first, stop = self.done, self.done + part.shape[0]
         data = part.data
+        # integers are finite by their type
         finite = np.isfinite(data) if data.dtype.kind == "f" else np.ones(len(data), bool)
         if not finite.all():
             self.bad["nan"].add(np.isnan(data), part, first, self.genes)
@@ -86,6 +89,7 @@ class ValueChecks:
     def _fractions(self, part: csr_matrix, finite: NDArray[np.bool_], first: int) -> None:
         data = part.data
         if data.dtype.kind == "f":
+            # inf - inf is NaN, which compares as False: infinite values are counted elsewhere
             with np.errstate(invalid="ignore"):
                 off = np.abs(data - np.trunc(data))
             self.fractional_entries += int(np.count_nonzero(off > FRACTION_LOG1P))
@@ -96,7 +100,9 @@ class ValueChecks:
 
     def _sums(self, part: csr_matrix, finite: NDArray[np.bool_], first: int, stop: int) -> None:
         clean = np.where(finite, part.data, 0) if not finite.all() else part.data
+        # float64: sums of float32 lose whole counts above 2**24; 60 keeps a damaged value from overflowing
         sums = clean.astype(np.float64) if self.rules.values == "counts" else np.expm1(np.minimum(clean, 60, dtype=np.float64))
+        # (nnz,) the row of each stored value: bincount sums cells without a loop
         rows = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
         self.totals[first:stop] = np.bincount(rows, sums, part.shape[0])
         ends = part.indptr
@@ -198,6 +204,7 @@ class ValueChecks:
         codes, known = self.codes, self.codes >= 0
         low = np.full(len(self.names), np.iinfo(np.uint32).max, np.uint32)
         high = np.zeros(len(self.names), np.uint32)
+        # smallest and largest checksum of each group; ufunc.at, as groups repeat among the codes
         np.minimum.at(low, codes[known], self.prints[known])
         np.maximum.at(high, codes[known], self.prints[known])
         return [

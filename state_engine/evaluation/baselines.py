@@ -60,6 +60,7 @@ def on_genes(table: EffectTable, genes: tuple[str, ...], name: str) -> EffectTab
             f"{len(missing):,} of {len(genes):,} are not among its {len(place):,} features: {listed(missing)}.",
             "Leave out the run (--effects), or compare on its genes.",
         )
+    # columns of the table in the order of the files, so that effects add to means gene by gene
     columns = [place[g] for g in genes]
     controls = {c: values[columns] for c, values in table.controls.items()}
     return EffectTable(table.perturbations, table.contexts, table.cells, table.effects[:, columns], controls, genes)
@@ -117,7 +118,9 @@ def baseline_means(files: ComparedFiles, means: Means, baseline: EvaluatedBaseli
 
 def baseline_cells(files: ComparedFiles, effect: np.ndarray, context: str, n: int, seed: int) -> np.ndarray:
     """Return n control cells of the context, drawn by the seed, moved by the effect: (n, g) float32."""
+    # as many as were measured, by the caller's n: tests for differential expression find more genes among more cells
     rows = draw_basal(files.real.rows(files.control, context), n, np.random.default_rng(seed))
+    # a cell may be drawn several times, and is read once
     unique, back = np.unique(rows, return_inverse=True)
     values = np.concatenate([v for _, v in files.real.blocks(unique)])[back]
     return apply_effect(values, effect.astype(np.float32))

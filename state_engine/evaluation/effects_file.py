@@ -35,6 +35,7 @@ def keep_effects(path: Path, scored: Scored) -> list[str]:
     """Write the effects; returns remarks. Baselines are left out of very large files."""
     files = scored.files
     named = list(_effects(scored))
+    # bytes of one float32 matrix (k, g); below, one for each method and one for the measured effects
     size = 4 * len(files.conditions) * len(files.genes)
     remarks = []
     if size * (len(named) + 1) > MOST_BYTES:
@@ -58,6 +59,7 @@ def _effects(scored: Scored) -> Iterator[tuple[str, np.ndarray]]:
     for method in (*scored.files.predicted, *(b.name for b in scored.baselines)):
         rows = [scored.effect(method, p, c) for p, c in scored.files.conditions]
         width = len(scored.files.genes)
+        # rows of NaN keep the conditions in one order for every method
         yield method, np.array([np.full(width, np.nan) if r is None else r for r in rows], np.float32)
 
 

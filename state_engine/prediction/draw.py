@@ -81,6 +81,7 @@ def draw_cells(request: PredictionRequest, dataset: Dataset, card: ModelCard, co
     drawn, control, observed = {}, {}, {}
     for context in contexts:
         pool = dataset.control_rows(context)
+        # one generator serves basal, then control, then observed cells: their order is part of what a seed means
         rng = generator(request.seed, context)
         drawn[context] = whole_sets(pool, request.cells, size, rng)
         # the basal cells are always among the measured controls, so that each prediction can be seen beside its start

@@ -132,6 +132,7 @@ class SetRunner:
         """The sets of each pass. A GPU gets sets of one size, whose attention is a single kernel."""
         same_size = self.device.type != "cpu"
         cells, group = 0, list[SetTask]()
+        # by size, so that sets of one size come together and passes fill up
         for task in sorted(tasks, key=lambda task: len(task.cells)):
             size = len(task.cells)
             if group and (cells + size > self.passes.cells or (same_size and size != len(group[0].cells))):
@@ -160,6 +161,7 @@ class SetRunner:
     def _transform(self, batch: list[SetTask], sizes: list[int]) -> TransitionOutput:
         """Return (b, s, o) for sets of one size, (all their cells, o) for sets of several sizes."""
         cells = torch.from_numpy(np.concatenate([task.cells for task in batch]))  # (n,)
+        # (n, d): encoded once, gathered for each set that drew the cell
         encoded = self._basal_encoded[cells.to(self._basal_encoded.device)]
         labels = torch.stack([self._perturbation(task.perturbation) for task in batch])
         basal = self._basal[cells].to(self.device, self.dtype) if self.model.needs_basal else None
@@ -190,5 +192,6 @@ def _resized(values: np.ndarray | None, n: int) -> np.ndarray | None:
 
 def _split(values: Tensor, sizes: list[int]) -> list[np.ndarray]:
     """Split (b, s, o), or (all cells, o), into one float32 array for each set."""
+    # float() first: numpy has no bfloat16
     whole = values.float().cpu().numpy().reshape(-1, values.shape[-1])
     return np.split(whole, np.cumsum(sizes)[:-1])

@@ -52,6 +52,7 @@ class MeasuredCells:
         if self.expression is None:
             return None
         values = read_features(self.dataset, self.expression, rows)
+        # column -1 is a gene that the data set lacks: it was read as 0, which would look measured
         values[:, np.asarray(self.expression.columns) < 0] = np.nan
         return values
 

@@ -82,6 +82,7 @@ class Result:
         rows = self.rows(keys.PREDICTED, context, perturbation)
         if not len(rows) or not self.has_expression or not self.has_calibrated:
             return False
+        # a condition is calibrated as a whole or not at all: its first cell tells
         return bool(np.isfinite(self.read(rows[:1], layer="calibrated")).all())
 
     def layers(self, perturbation: str | None = None, context: str | None = None) -> tuple[Layer, ...]:
@@ -125,9 +126,11 @@ class Result:
         control = self.rows(keys.PREDICTED_CONTROL)
         left, right = frame.iloc[rows].copy(), frame.iloc[control].copy()
         groups = self.obs[keys.PERTURBATION].astype(str).iloc[rows].to_numpy()
+        # how often the basal cell came before: of each perturbation here, of the one control below
         left["draw"] = left.assign(group=groups).groupby(["group", *columns]).cumcount()
         right["draw"] = right.groupby(columns).cumcount()
         lookup = pd.Series(control, index=pd.MultiIndex.from_frame(right))
+        # float, because a missing partner is NaN
         found = lookup.reindex(pd.MultiIndex.from_frame(left)).to_numpy(float)
         if np.isnan(found).any():
             raise _unpaired(int(np.isnan(found).sum()), len(rows))
@@ -165,6 +168,7 @@ class Result:
         """
         columns = None if genes is None else np.array([self.column(g) for g in genes], np.int64)
         with _opened(self.path) as file:
+            # whole rows, genes chosen after: h5py is slow at scattered columns
             values = _read_rows(file[_dataset(layer)], np.asarray(rows, np.int64))
         return values if columns is None else values[:, columns]
 
@@ -189,6 +193,7 @@ class Result:
         """
         if not len(rows):
             raise RequestError("There are no cells to average.", "The chosen group is empty.")
+        # a running float64 sum, as float32 loses digits over many cells; all rows need not fit into memory
         total = np.zeros(self.n_genes)
         for values in self.blocks(rows, layer):
             total += (np.expm1(values.astype(np.float64)) if natural else values).sum(axis=0, dtype=np.float64)
@@ -262,6 +267,7 @@ def _dataset(layer: Layer) -> str:
 
 def _read_rows(data: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return rows in any order. Consecutive ones are read together, because HDF5 is slow at single rows."""
+    # h5py takes ascending rows without repeats; `back` restores the order that was asked for
     unique, back = np.unique(rows, return_inverse=True)
     values = np.empty((len(unique), data.shape[1]), np.float32)
     for first, last in _ranges(unique):
@@ -274,6 +280,7 @@ def _ranges(rows: NDArray[np.int64], gap: int = 16) -> Iterator[tuple[int, int]]
     """Yield (first, last) positions of runs of sorted rows; holes up to `gap` rows are read over."""
     if not len(rows):
         return
+    # a break lies after position i where the next row is further than `gap`
     breaks = np.flatnonzero(np.diff(rows) > gap)
     yield from zip(np.r_[0, breaks + 1].tolist(), np.r_[breaks, len(rows) - 1].tolist(), strict=True)
 

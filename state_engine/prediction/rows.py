@@ -59,6 +59,7 @@ class ResultRows:
 
     def measured(self) -> tuple[int, np.ndarray]:
         """Return the first row of the measured cells, and all of them as rows of the data set; they are the last rows of a result."""
+        # blocks of measured cells follow each other, so one start and one array describe them all
         last = [block for block in self.blocks if block.kind not in PREDICTED_KINDS]
         return last[0].start, np.concatenate([block.cells for block in last]).astype(np.int64)
 
@@ -71,6 +72,7 @@ class ResultRows:
         within = np.arange(len(cells)) - np.repeat([block.start for block in self.blocks], sizes)
         known = {*card.perturbations}
         replaced = np.repeat([b.kind == keys.PREDICTED and b.perturbation not in known for b in self.blocks], sizes)
+        # of the basal cell, for predictions as for measured cells
         batches = dataset.batch_labels()[cells]
         if card.config.batch_encoder:
             replaced |= predicted & ~np.isin(batches, card.batches)
