@@ -129,6 +129,7 @@ def compare_groups(
     for rows, name in ((perturbed, "selected cells"), (reference, "reference cells")):
         _enough(rows, name)
     x, y = result.read(perturbed, layer=layer), result.read(reference, layer=layer)
+    _finite(result, (x, y))
     mean_x, mean_y = _natural_mean(x), _natural_mean(y)
     x[x < floor], y[y < floor] = 0, 0
     table = pd.DataFrame(
@@ -237,6 +238,19 @@ def _enough(rows: NDArray[np.int64], name: str) -> None:
     if len(rows) < MIN_CELLS:
         raise RequestError(
             f"There are {len(rows)} {name}.", f"A test needs at least {MIN_CELLS} in each group.", "Predict more cells."
+        )
+
+
+def _finite(result: Result, both: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
+    """Refuse NaN and infinity by the genes that have them: results of before may hold what their data set held."""
+    wrong = [~np.isfinite(values) for values in both]
+    genes = [str(result.genes[i]) for i in np.flatnonzero(wrong[0].any(axis=0) | wrong[1].any(axis=0))]
+    if genes:
+        cells = sum(int(bad.any(axis=1).sum()) for bad in wrong)
+        raise RequestError(
+            "The cells cannot be compared: their expression is not all finite (NaN or infinite).",
+            f"{cells:,} of {len(both[0]) + len(both[1]):,} cells, in {len(genes):,} of {len(result.genes):,} genes, such as {listed(genes, 3)}.",
+            "Remove or repair these cells in the data set, and predict again.",
         )
 
 

@@ -19,6 +19,7 @@ from state_engine.data.dataset import Dataset
 from state_engine.data.files.matrices import dense
 from state_engine.data.genes import GeneMatch, match_names
 from state_engine.data.scale import DEPTH as DEPTH
+from state_engine.data.usable_values import ValueCheck
 from state_engine.errors import GeneError, RepresentationError
 
 HVG_CELLS = 20_000
@@ -123,7 +124,7 @@ def hvg_choice(
     Raises:
         ScaleError: the scale of the data set is not known.
         GeneError: fewer than n genes.
-        RepresentationError: the data set has no expression.
+        RepresentationError: the data set has no expression, or values that are not finite.
     """
     import anndata
     import scanpy
@@ -140,8 +141,13 @@ def hvg_choice(
     rows = everywhere = np.arange(dataset.n_cells) if cells is None else cells
     if len(everywhere) > HVG_CELLS:
         rows = np.sort(np.random.default_rng(seed).choice(everywhere, HVG_CELLS, replace=False))
-    blocks = (normalise(v) if scale == "counts" else v for _, v in dataset.iter_blocks(dataset.expression, rows))
-    values = sp.vstack([sp.csr_matrix(b) for b in blocks], format="csr")
+    check = ValueCheck(dataset, dataset.expression)
+    blocks = []
+    for at, stored in dataset.iter_blocks(dataset.expression, rows):
+        check.add(at, stored)
+        blocks.append(sp.csr_matrix(normalise(stored) if scale == "counts" else stored))
+    check.require_usable()
+    values = sp.vstack(blocks, format="csr")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on deprecated dtypes inside scanpy and anndata
         cells = anndata.AnnData(values[:, first])

@@ -10,6 +10,7 @@ import numpy as np
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
 from state_engine.data.expression import FeatureSource, read_features
+from state_engine.data.usable_values import require_usable
 from state_engine.prediction.outputs import expression_source, gene_names
 
 BLOCK = 2048
@@ -67,7 +68,21 @@ class MeasuredCells:
             unique, back = np.unique(rows[first : first + BLOCK], return_inverse=True)
             features = self.features(unique)
             expression = self.genes_of(unique, features) if self.genes else None
-            yield first, features[back], None if expression is None else np.nan_to_num(expression)[back]
+            if expression is not None and self.expression is not None and self.reads_embedding:
+                expression[:, np.asarray(self.expression.columns) < 0] = 0
+            yield first, features[back], None if expression is None else expression[back]
+
+    def require_usable(self, rows: np.ndarray) -> None:
+        """Look at every value that a prediction reads of some cells.
+
+        Raises:
+            RepresentationError: values are NaN or infinite. ScaleError: expression is negative.
+        """
+        for source in dict.fromkeys((self.source, self.expression if self.reads_embedding else None)):
+            if source is not None:
+                # a cell's depth is the sum of all its columns
+                used = None if source.normalise else source.columns
+                require_usable(self.dataset, source.representation, rows, used)
 
 
 def measured_cells(dataset: Dataset, card: ModelCard, source: FeatureSource) -> MeasuredCells:

@@ -87,6 +87,7 @@ def predict(
     on_progress(Progress("Drawing control cells"))
     drawn = draw_cells(request, dataset, card, contexts)
     rows = result_rows(drawn, card.control)
+    cells.require_usable(np.concatenate([block.cells for block in rows.blocks]))
     # effects that do not fit are refused here, before any work
     remarks: list[str] = []
     calibrated, filled = None, tuple[str, ...]()

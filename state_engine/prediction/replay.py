@@ -19,6 +19,7 @@ from state_engine.data.cell_sets import ReplayWindow, replay_plan
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.expression import FeatureSource, iter_features
 from state_engine.data.files.replaced_copy import ReplacedCopy
+from state_engine.data.usable_values import require_usable
 from state_engine.device import choose_device, dtype_of
 from state_engine.errors import RepresentationError, UnknownLabelError, listed
 from state_engine.files import free_output, replacing
@@ -60,6 +61,8 @@ def replay(
     size = request.set_size or card.set_size
     draws = replay_plan(dataset.perturbation_labels(), dataset.context_labels(), dataset.require_control(), size, request.seed)
     plan = tuple(draws)
+    if plan:
+        require_usable(dataset, source.representation, np.concatenate([window.basal for window in plan]))
     remarks: list[str] = []
     runner = SetRunner(loaded.module, loaded.perturbation_features, request.attention or card.attention, on_remark=remarks.append)
     summary = {"simulated": sum(len(w.target) for w in plan), "cells": dataset.n_cells, "device": device.name}

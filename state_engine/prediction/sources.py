@@ -100,7 +100,7 @@ class BaselineSource:
     def _blocks(self, basal: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Yield basal cells in the result's features, where they have genes in their expression."""
         for first, features, expression in self.cells.blocks(basal):
-            yield first, np.nan_to_num(features) if expression is None else expression
+            yield first, features if expression is None else expression
 
     def _block(self, start: int, values: np.ndarray) -> PredictedBlock:
         pair = values, values  # there is nothing to correct

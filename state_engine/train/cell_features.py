@@ -20,7 +20,8 @@ import scipy.sparse as sp
 from state_engine.data.dataset import Dataset
 from state_engine.data.expression import FeatureSource, normalise
 from state_engine.data.files.matrices import dense
-from state_engine.errors import ConfigError, RepresentationError, listed
+from state_engine.data.usable_values import ValueCheck
+from state_engine.errors import ConfigError
 from state_engine.progress import OnProgress, Progress, silent
 
 GB = 1024**3
@@ -85,6 +86,7 @@ def read_cell_features(
     Raises:
         ConfigError: the parts differ in width.
         RepresentationError: a value is not finite, such as those of an empty cell's embedding.
+        ScaleError: expression is negative.
     """
     widths = {_width(dataset, source) for dataset, source, _ in parts}
     if len(widths) != 1:
@@ -121,22 +123,12 @@ def _blocks(parts: Sequence[Part]) -> Iterator[np.ndarray | sp.csr_matrix]:
     """Features block after block, sparse where the file is."""
     for dataset, source, rows in parts:
         for at, values in dataset.iter_blocks(source.representation, rows, BLOCK):
-            _check_finite(values, dataset, source, at)
+            # one such value would make every weight NaN at the first step that reads it
+            check = ValueCheck(dataset, source.representation)
+            check.add(at, values)
+            check.require_usable()
             made = normalise(values) if source.normalise else values
             yield made if source.columns is None else made[:, list(source.columns)]
-
-
-def _check_finite(values: np.ndarray | sp.csr_matrix, dataset: Dataset, source: FeatureSource, rows: np.ndarray) -> None:
-    """One such value would make every weight NaN at the first step that reads it."""
-    if np.isfinite(values.sum(dtype=np.float64)):
-        return
-    wrong = ~np.isfinite(dense(values)).all(axis=1)
-    names = [str(name) for name in dataset.obs_names[rows[wrong]]]
-    raise RepresentationError(
-        f"{source.representation} of {dataset.path.name} has cells whose values are not all finite.",
-        f"{len(names):,} of {len(rows):,} cells that were looked at, such as {listed(names, 3)}.",
-        "Remove these cells (an empty cell has no embedding), or read another matrix.",
-    )
 
 
 def _told(

@@ -1,0 +1,97 @@
+"""Whether values can be used by a model or a score: a sample decided the scale, but every value that is used is looked at here.
+
+One NaN makes every cell of its set NaN, and a negative value is no expression. Boundary: reads and refuses; nothing is repaired.
+
+Notation: m cells, w columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse as sp
+
+from state_engine.data.dataset import Dataset
+from state_engine.errors import RepresentationError, ScaleError, listed
+
+BLOCK = 2048
+
+
+class ValueCheck:
+    """Look at values block by block, and refuse at the end with counts of cells and genes.
+
+    Args:
+        dataset: the values' data set.
+        representation: "X", "layers/NAME" or "obsm/NAME"; in the last, values may be negative.
+        columns: that are used; None for all, as when a cell's depth is taken from all of them.
+    """
+
+    def __init__(self, dataset: Dataset, representation: str, columns: Sequence[int] | None = None) -> None:
+        self.dataset, self.representation = dataset, representation
+        self.signed = representation.startswith("obsm/")
+        self.used = None if columns is None else np.array([c for c in columns if c >= 0], dtype=np.int64)
+        self.looked_at = 0
+        self._cells: dict[str, list[np.ndarray]] = {"not finite": [], "negative": []}
+        self._columns: dict[str, list[np.ndarray]] = {"not finite": [], "negative": []}
+
+    def add(self, rows: np.ndarray, values: np.ndarray | sp.csr_matrix) -> None:
+        """Look at the values (m, w) of some cells, as they are stored."""
+        self.looked_at += len(rows)
+        stored = values if isinstance(values, np.ndarray) else values.data
+        # the sum of finite float32 values in float64 is finite: one pass, and almost always the only one
+        fine = bool(np.isfinite(stored.sum(dtype=np.float64)))
+        if fine and (self.signed or not stored.size or stored.min() >= 0):
+            return
+        chosen = values if self.used is None else values[:, self.used]
+        found = sp.coo_matrix(chosen)
+        for what, bad in (("not finite", ~np.isfinite(found.data)), ("negative", found.data < 0)):
+            if bad.any() and not (what == "negative" and self.signed):
+                columns = np.unique(found.col[bad])
+                self._cells[what].append(rows[np.unique(found.row[bad])])
+                self._columns[what].append(columns if self.used is None else self.used[columns])
+
+    def require_usable(self) -> None:
+        """Refuse what was found.
+
+        Raises:
+            RepresentationError: values are NaN or infinite. ScaleError: expression is negative.
+        """
+        where = f"{self.representation} of {self.dataset.path.name}"
+        if self._cells["not finite"]:
+            remedy = "Remove or repair these cells"
+            if self.signed:
+                remedy = "Remove these cells (an empty cell has no embedding)"
+            raise RepresentationError(
+                f"{where} has cells whose values are not all finite (NaN or infinite).",
+                self._counted("not finite"),
+                f"{remedy}, or read another matrix.",
+            )
+        if self._cells["negative"]:
+            raise ScaleError(
+                f"{where} has negative values: neither counts nor log1p of them is negative.",
+                self._counted("negative"),
+                "Remove or repair these cells, or choose the matrix of counts or log1p values.",
+            )
+
+    def _counted(self, what: str) -> str:
+        """Return how many cells and genes, and names of the first."""
+        cells = np.unique(np.concatenate(self._cells[what]))
+        columns = np.unique(np.concatenate(self._columns[what]))
+        names = listed([str(name) for name in self.dataset.obs_names[cells]], 3)
+        where = f"{len(columns):,} of {self.dataset.representation(self.representation).width:,} features"
+        if not self.signed:
+            where = f"{len(columns):,} of {self.dataset.n_genes:,} genes, such as {listed([self.dataset.genes.names[i] for i in columns[:3]], 3)}"
+        return f"{len(cells):,} of {self.looked_at:,} cells that were looked at, such as {names}. They are in {where}."
+
+
+def require_usable(dataset: Dataset, representation: str, rows: np.ndarray, columns: Sequence[int] | None = None) -> None:
+    """Look at the values of some cells, each once, and refuse what cannot be used. See `ValueCheck`.
+
+    Raises:
+        RepresentationError: values are NaN or infinite. ScaleError: expression is negative.
+    """
+    check = ValueCheck(dataset, representation, columns)
+    for part, values in dataset.iter_blocks(representation, np.unique(rows), BLOCK):
+        check.add(part, values)
+    check.require_usable()

@@ -1,0 +1,113 @@
+"""NaN, infinity and negative values that no sample saw: refused by name, with counts, before a result exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from state_engine import keys
+from state_engine.analysis.differential import differential
+from state_engine.data import scale
+from state_engine.data.dataset import open_dataset
+from state_engine.data.usable_values import require_usable
+from state_engine.errors import RepresentationError, RequestError, ScaleError
+from state_engine.prediction.predict import predict
+from state_engine.prediction.replay import replay
+from state_engine.prediction.request import PredictionRequest, ReplayRequest
+from state_engine.prediction.result import open_result
+from tests.prediction.make_result import make_result
+from tests.small import write_cells, write_model
+from tests.train.test_bad_training_input import split_of, train
+
+
+@pytest.fixture(autouse=True)
+def sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scale is decided on the first 20 cells, as in a file of which the damage lies far from every sample."""
+    monkeypatch.setattr(scale, "sample_rows", lambda n_cells, n_genes: np.arange(20))
+
+
+def spoil(value: float, sparse: bool = False, gene: int = 5) -> Callable[[anndata.AnnData], anndata.AnnData]:
+    """Put a value in one gene of three late control cells."""
+
+    def change(cells: anndata.AnnData) -> anndata.AnnData:
+        values = cells.X.toarray()
+        late = np.flatnonzero(cells.obs["perturbation"] == "control")[-3:]
+        values[late, gene] = value
+        cells.X = sp.csr_matrix(values) if sparse else values
+        return cells
+
+    return change
+
+
+def spoiled(folder: Path, value: float, sparse: bool = False) -> Path:
+    path = write_cells(folder / "cells.h5ad", counts=False)
+    cells = spoil(value, sparse)(anndata.read_h5ad(path))
+    cells.write_h5ad(path)
+    return path
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(("value", "error"), [(np.nan, RepresentationError), (np.inf, RepresentationError), (-3.0, ScaleError)])
+def test_predict_refuses_with_counts(tmp_path: Path, value: float, error: type[Exception], sparse: bool) -> None:
+    write_model(tmp_path / "model")
+    data = spoiled(tmp_path, value, sparse)
+    names = anndata.read_h5ad(data).obs.query("perturbation == 'control'").index[-3:]
+    request = PredictionRequest(str(data), str(tmp_path / "model"), ("IFNB1",), cells=200, observed=200, device="cpu")
+    for method in ("model", "no change"):
+        with pytest.raises(error, match=rf"3 of \d+ cells that were looked at, such as {', '.join(names)}.*1 of 24 genes.*GENE5"):
+            predict(replace(request, method=method), tmp_path / "r.h5ad")
+        assert not (tmp_path / "r.h5ad").exists()
+
+
+def test_values_that_are_not_used_are_no_reason_to_refuse(tmp_path: Path) -> None:
+    data = open_dataset(spoiled(tmp_path, np.nan))
+    rows = np.arange(data.n_cells)
+    require_usable(data, "X", rows, columns=(0, -1, 4))
+    require_usable(data, "X", np.flatnonzero(data.perturbation_labels() != "control"))
+    with pytest.raises(RepresentationError, match="3 of 160 cells"):
+        require_usable(data, "X", rows, columns=(0, 5))
+
+
+def test_an_embedding_may_be_negative(tmp_path: Path) -> None:
+    data = open_dataset(write_cells(tmp_path / "cells.h5ad", embedding=6))
+    require_usable(data, "obsm/X_state", np.arange(data.n_cells))
+
+
+def test_replay_refuses(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    cells = anndata.read_h5ad(spoiled(tmp_path, np.nan))
+    cells.obsm["X_hvg"] = cells.X.copy()
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(RepresentationError, match=r"obsm/X_hvg.*2 of 58 cells"):
+        replay(ReplayRequest(str(tmp_path / "cells.h5ad"), str(tmp_path / "model"), device="cpu"), tmp_path / "out.h5ad")
+    assert not (tmp_path / "out.h5ad").exists()
+
+
+@pytest.mark.parametrize(("hvgs", "looked_at"), [(0, "3 of 160"), (8, "1 of 72")])
+@pytest.mark.parametrize(("value", "error"), [(np.nan, RepresentationError), (-3.0, ScaleError)])
+def test_train_refuses_before_genes_are_chosen(
+    tmp_path: Path, value: float, error: type[Exception], hvgs: int, looked_at: str
+) -> None:
+    split = split_of(tmp_path, spoil(value))
+    with pytest.raises(error, match=rf"{looked_at} cells that were looked at.*1 of 24 genes, such as GENE5"):
+        train(tmp_path, split, hvgs=hvgs)
+
+
+def test_differential_expression_of_a_result_that_has_nan(tmp_path: Path) -> None:
+    path = make_result(tmp_path / "result.h5ad")
+    obs = anndata.read_h5ad(path).obs
+    at = int(
+        np.flatnonzero((obs[keys.KIND] == keys.PREDICTED) & (obs[keys.PERTURBATION] == "drugA") & (obs[keys.CONTEXT] == "B"))[2]
+    )
+    with h5py.File(path, "r+") as file:
+        file["X"][at, 3] = np.nan
+    result = open_result(path)
+    with pytest.raises(RequestError, match=rf"not all finite.*1 of 60 cells, in 1 of 40 genes, such as {result.genes[3]}\."):
+        differential(result, "drugA", "B")
