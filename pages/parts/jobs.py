@@ -23,10 +23,9 @@ LEAVE = "You can leave this page: the job goes on, and this address brings you b
 
 
 def job_of(run_id: str) -> Job | None:
-    """Return the newest job of a run, or None."""
-    store = JobStore(session.settings().database)
-    store.mark_lost()
-    return store.for_run(run_id)
+    """Return the newest job of a run, or None; whoever looks sees that jobs get done."""
+    local.look_after(session.settings())
+    return JobStore(session.settings().database).for_run(run_id)
 
 
 def derived_run(parent: RunFolder, request: object, *, active: bool = False) -> RunFolder | None:
@@ -95,8 +94,6 @@ def live_panel(
         job = job_of(run_id)
         if job is None or not job.active:
             st.rerun()
-        if job.state == "queued":  # a worker that was killed keeps its lock for a moment: none could be started then
-            local.ensure_worker(session.settings())
         with st.container(border=True, key=f"{key}_panel"):
             left, right = st.columns([5, 1], vertical_alignment="center")
             left.markdown(f"**{title}** · {state_text(job)}")

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from state_engine.config import GB, Settings
 from state_engine.errors import JobError, RunError
 from state_engine.jobs.kinds import kind_of
-from state_engine.jobs.lock import WorkerLock
-from state_engine.jobs.processes import identity_of, kill_tree
+from state_engine.jobs.lock import WorkerLock, holder
+from state_engine.jobs.processes import identity_of, is_alive, kill_tree, started_at
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import Job, JobStore
 from state_engine.jobs.worker import WorkerOptions
@@ -25,6 +26,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _LOG_BYTES = 5 * 1024**2
 _GRACE_SECONDS = 1.2
 _POLL_SECONDS = 0.05
+_WAKE_SECONDS = 10.0  # a worker that slept with the machine takes its job back within a heartbeat
+_STALLED_SECONDS = 120.0  # longer than any step of the warm-up
 
 
 def ensure_worker(settings: Settings, options: WorkerOptions = DEFAULT) -> bool:
@@ -41,6 +44,30 @@ def ensure_worker(settings: Settings, options: WorkerOptions = DEFAULT) -> bool:
     # waits for the end, so that no zombie stays
     threading.Thread(target=process.wait, name="worker-reaper", daemon=True).start()
     return True
+
+
+def look_after(settings: Settings, options: WorkerOptions = DEFAULT) -> None:
+    """See that jobs get done; whoever polls calls it, from any process, thread and page run.
+
+    Jobs of dead or silent workers become lost and their runs are closed; a worker that stays silent is killed with all its
+    children; a worker is started when jobs wait.
+    """
+    store = JobStore(settings.database)
+    store.mark_lost()
+    for job in store.lost_with_worker():
+        alive = is_alive(job.worker)
+        if alive is None or (alive and time.time() - (job.ended or 0) < _WAKE_SECONDS):
+            continue
+        # the order matters: once the job is no longer the worker's, that worker takes no other, so the kill cannot hit one
+        if store.disown(job.id):
+            kill_tree(job.worker)
+            _close(settings, job)
+    if not store.has_queued():
+        return
+    worker = holder(settings.home)
+    if time.time() - started_at(worker) > _STALLED_SECONDS and store.is_stalled(_STALLED_SECONDS):
+        kill_tree(worker)
+    ensure_worker(settings, options)
 
 
 def submit(
@@ -65,7 +92,7 @@ def submit(
         JobError: no kind of job takes such a request. TypeError, ValueError: the request is not plain JSON.
     """
     queued = queue(settings, request, title, owner, parent, options)
-    ensure_worker(settings, options)
+    look_after(settings, options)
     return queued
 
 
@@ -91,17 +118,16 @@ def cancel(settings: Settings, job_id: str, options: WorkerOptions = DEFAULT, gr
     store = JobStore(settings.database)
     job = store.request_cancel(job_id)
     deadline = time.monotonic() + grace_seconds
-    while job.state == "running" and time.monotonic() < deadline:
+    while _at_work(job) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
         job = store.get(job_id)
     # the order matters: once the job is no longer the worker's, that worker takes no other, so the kill cannot hit one
-    if job.state == "running" and store.force_cancelled(job_id):
+    if _at_work(job) and store.force_cancelled(job_id):
         kill_tree(job.worker)
     job = store.get(job_id)
     if job.state == "cancelled":
         _close(settings, job)
-    if store.has_queued():
-        ensure_worker(settings, options)
+    look_after(settings, options)
     return job
 
 
@@ -120,25 +146,34 @@ def wait(
     store = JobStore(settings.database)
     deadline = time.monotonic() + timeout
     while True:
+        look_after(settings, options)
         job = store.get(job_id)
         on_progress(Progress(job.stage, job.done, job.total, job.message, job.unit))
         if not job.active:
             return job
         if time.monotonic() > deadline:
             raise JobError(f"Job {job_id} did not end.", f"It is {job.state} after {timeout:g} seconds.")
-        if job.state == "queued":
-            ensure_worker(settings, options)
         time.sleep(_POLL_SECONDS)
 
 
+def _at_work(job: Job) -> bool:
+    """Return whether a worker may still do this job: it runs, or it is lost because its worker, which lives, was silent."""
+    return job.state == "running" or (job.state == "lost" and bool(is_alive(job.worker)))
+
+
 def _close(settings: Settings, job: Job) -> None:
-    """The run folder of a job that was cancelled before it ran, or whose worker was killed."""
+    """Close the run folder of a job that was cancelled before it ran, or whose worker died or was killed."""
     try:
         run = RunFolder.open(settings, job.run_id)
     except RunError:
         return  # deleted meanwhile
-    if run.manifest.state != "cancelled":
+    later = JobStore(settings.database).for_run(job.run_id)  # a training may have been gone on with
+    if later is not None and later.id != job.id:
+        return
+    if job.state == "cancelled" and run.manifest.state != "cancelled":
         run.finish("cancelled")
+    elif job.state == "lost" and run.manifest.state in ("queued", "running"):
+        run.finish("lost", str(job.error or ""), datetime.fromtimestamp(job.ended, UTC) if job.ended else None)
 
 
 def _spawn(settings: Settings, options: WorkerOptions, lock: WorkerLock) -> subprocess.Popen[bytes]:

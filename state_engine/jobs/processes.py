@@ -31,6 +31,14 @@ def is_alive(identity: str) -> bool | None:
     return _find(identity) is not None
 
 
+def started_at(identity: str) -> float:
+    """Return when that process started, in seconds since 1970; 0 when the identity does not tell."""
+    try:
+        return float(identity.rpartition("/")[2])
+    except ValueError:
+        return 0.0
+
+
 def kill_tree(identity: str, wait_seconds: float = 1.0) -> bool:
     """Kill a process, its group when it leads one, and all its children; wait until it is gone.
 

@@ -224,10 +224,12 @@ class RunFolder:
         plain["settings"] = old.settings | to_plain(settings or {})
         self._save(from_plain(Manifest, plain))
 
-    def finish(self, state: Literal["done", "failed", "cancelled", "lost"], error: str = "") -> None:
-        """Write the end of the run and remove half-written files."""
+    def finish(
+        self, state: Literal["done", "failed", "cancelled", "lost"], error: str = "", ended: datetime | None = None
+    ) -> None:
+        """Write the end of the run (at `ended`, default: now) and remove half-written files."""
         remove_parts(self.path)
-        old, now = self.manifest, datetime.now(UTC)
+        old, now = self.manifest, ended or datetime.now(UTC)
         elapsed = round((now - datetime.fromisoformat(old.started)).total_seconds(), 3) if old.started else None
         self._save(replace(old, state=state, ended=now.isoformat(), elapsed=elapsed, error=error))
 

@@ -118,6 +118,11 @@ class Job:
         return min(self.done / self.total, 1.0) if self.total else 0.0
 
 
+SILENT = JobFailure(
+    "The job was lost: its worker process did not answer any more.",
+    "It hangs, for example in a file that is damaged, or the machine slept.",
+    "Run it again; if it is lost again, check the file of the data set.",
+)
 LOST = JobFailure(
     "The job was lost: its worker process ended while it ran.",
     "It was killed, or the machine ran out of memory or was restarted.",
@@ -216,23 +221,50 @@ class JobStore:
             return db.execute("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1").fetchone() is not None
 
     def request_cancel(self, job_id: str) -> Job:
-        """Cancel a job that waits; ask a running one to stop. Others stay as they are."""
+        """Cancel a job that waits; ask a running one to stop, and a lost one, should its worker wake. Others stay as they are."""
         with self._connection() as db:
             db.execute(
                 """UPDATE jobs SET cancel = 1, ended = CASE state WHEN 'queued' THEN ? ELSE ended END,
                 state = CASE state WHEN 'queued' THEN 'cancelled' ELSE state END
-                WHERE id = ? AND state IN ('queued', 'running')""",
+                WHERE id = ? AND state IN ('queued', 'running', 'lost')""",
                 (time.time(), job_id),
             )
         return self.get(job_id)
 
     def force_cancelled(self, job_id: str) -> bool:
-        """Mark a running job cancelled over its worker's head; return True when this call did it. The caller then kills the worker."""
+        """Mark a running job, or a lost one whose worker lives, cancelled over its worker's head; True when this call did it.
+
+        The caller then kills the worker.
+        """
         with self._connection() as db:
             changed = db.execute(
-                "UPDATE jobs SET state = 'cancelled', ended = ? WHERE id = ? AND state = 'running'", (time.time(), job_id)
+                """UPDATE jobs SET state = 'cancelled', ended = ?, error_what = '', error_why = '', error_fix = ''
+                WHERE id = ? AND state IN ('running', 'lost')""",
+                (time.time(), job_id),
             )
             return changed.rowcount == 1
+
+    def lost_with_worker(self) -> tuple[Job, ...]:
+        """Return the lost jobs that are still in the name of a worker (see `disown`)."""
+        with self._connection() as db:
+            return tuple(map(_job, db.execute(f"{_SELECT} WHERE state = 'lost' AND worker != ''").fetchall()))
+
+    def disown(self, job_id: str) -> bool:
+        """Take a lost job from its worker for good, so that it cannot take it back; return True when this call did it."""
+        with self._connection() as db:
+            changed = db.execute("UPDATE jobs SET worker = '' WHERE id = ? AND state = 'lost' AND worker != ''", (job_id,))
+            return changed.rowcount == 1
+
+    def is_stalled(self, seconds: float) -> bool:
+        """Return whether a job has waited for so long in which no other ran or ended: the worker takes none."""
+        since = time.time() - seconds
+        with self._connection() as db:
+            row = db.execute(
+                """SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' AND created < :since)
+                AND NOT EXISTS (SELECT 1 FROM jobs WHERE state = 'running' OR ended > :since)""",
+                {"since": since},
+            ).fetchone()
+        return bool(row[0])
 
     def delete(self, job_id: str) -> None:
         """Forget a job.
@@ -251,13 +283,14 @@ class JobStore:
         with self._connection() as db:
             running = db.execute("SELECT id, worker, heartbeat FROM jobs WHERE state = 'running'").fetchall()
             for row in running:
-                silent = time.time() - row["heartbeat"] > self.stale_seconds
-                if not silent and is_alive(row["worker"]) is not False:
+                dead = is_alive(row["worker"]) is False
+                if not dead and time.time() - row["heartbeat"] <= self.stale_seconds:
                     continue
+                why = LOST if dead else SILENT
                 changed = db.execute(
                     """UPDATE jobs SET state = 'lost', ended = ?, error_what = ?, error_why = ?, error_fix = ?
                     WHERE id = ? AND state = 'running' AND worker = ?""",
-                    (time.time(), LOST.what, LOST.why, LOST.fix, row["id"], row["worker"]),
+                    (time.time(), why.what, why.why, why.fix, row["id"], row["worker"]),
                 )
                 lost += [row["id"]] * changed.rowcount
         return tuple(lost)

@@ -73,8 +73,8 @@ def resume(settings: Settings, run: RunFolder) -> str:
     Raises:
         JobError: it is waiting, running or done, or is no training.
     """
+    local.look_after(settings)
     store = JobStore(settings.database)
-    store.mark_lost()
     job = store.for_run(run.id)
     state = job.state if job is not None and job.active else run.state
     if run.manifest.kind != KIND or state in ("queued", "running", "done"):
@@ -84,7 +84,7 @@ def resume(settings: Settings, run: RunFolder) -> str:
             "Only a training that was stopped, failed or lost goes on.",
         )
     queued = store.submit(KIND, run.request, run.id, run.manifest.title, run.manifest.owner)
-    local.ensure_worker(settings)
+    local.look_after(settings)
     return queued
 
 

@@ -288,9 +288,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _lock(home: Path, descriptor: int | None) -> WorkerLock:
-    if descriptor is not None:
-        return WorkerLock.inherited(descriptor)
-    lock = WorkerLock.take(home)
+    lock = WorkerLock.take(home) if descriptor is None else WorkerLock.inherited(descriptor)
     if lock is None:
         raise SystemExit(f"A worker runs already for {home}.")
     lock.write_holder(identity_of())

@@ -18,10 +18,9 @@ TABS = {"submission": "Challenge file", "scoring": "Score"}  # the tab of Submit
 
 @st.fragment(run_every=2.0)
 def queue() -> None:
-    """Show the jobs that wait or run, each with a button to cancel it; poll."""
-    store = JobStore(session.settings().database)
-    store.mark_lost()
-    active = store.list(states=("queued", "running"))
+    """Show the jobs that wait or run, each with a button to cancel it; poll, and see that they get done."""
+    local.look_after(session.settings())
+    active = JobStore(session.settings().database).list(states=("queued", "running"))
     before = st.session_state.get("queue_length", 0)
     st.session_state["queue_length"] = len(active)
     if before and not active:

@@ -1,0 +1,36 @@
+"""Pages that poll jobs see that they get done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from state_engine.config import load_settings
+from state_engine.jobs import local
+from state_engine.jobs.processes import identity_of
+from state_engine.jobs.requests import DownloadRequest
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.jobs.store import JobStore
+from tests.pages.opened import VIEWS
+
+DEAD = identity_of().split("/")[0] + "/999999999/1.00"
+
+
+def _runs_page() -> AppTest:
+    return AppTest.from_file(str(VIEWS / "runs.py"), default_timeout=30)
+
+
+def test_runs_replaces_a_worker_that_was_killed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Path] = []
+    monkeypatch.setattr(local, "ensure_worker", lambda settings, *rest: started.append(settings.home))
+    settings = load_settings()
+    _, run_id = local.queue(settings, DownloadRequest("a/b", "", "", False), "killed")
+    local.queue(settings, DownloadRequest("a/c", "", "", False), "waits")
+    store = JobStore(settings.database)
+    assert store.claim(DEAD) is not None
+    page = _runs_page().run()
+    assert not page.exception and started == [settings.home]
+    assert RunFolder(settings.runs / run_id).manifest.state == "lost"
+    assert [job.title for job in store.list(states=("queued", "running"))] == ["waits"]
