@@ -6,7 +6,7 @@ trained on, and the controls are the basal cells of every part. cell-load trains
 (`SplitSource.held_out_controls`): that is for a training to decide, and to say. What cell-load lets pass in silence is an error here: a clause
 that selects nothing leaks what it should hold out.
 
-Boundary: labels only; no expression value is read.
+Boundary: labels only; expression is read only to find held-out cells that another data set has too (`splits.leaks`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import pandas as pd
 
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices, Dataset, open_dataset
+from state_engine.data.splits.leaks import leaks
 from state_engine.data.splits.plan import PARTS, FewShot, Part, SplitPlan, ZeroShot, plan_files, read_plan
 from state_engine.errors import SplitError, listed
 
@@ -322,3 +323,5 @@ def _warnings(split: Split, table: pd.DataFrame, control: str) -> Iterator[str]:
                 f"{here.path.name} has {here.n_genes:,} genes, of which {first.path.name} has {shared:,}; "
                 "genes are matched by name, and only those of all files are used."
             )
+    if len(split.plan.datasets) > 1:
+        yield from leaks([(s.name, s.dataset, s.parts) for s in split.sources], table, control)

@@ -259,16 +259,26 @@ def plan_files(plan: SplitPlan, base: Path) -> tuple[tuple[str, Path], ...]:
     which is where cell-load looks.
 
     Raises:
-        SplitError: a place without files, or one file in two data sets.
+        SplitError: a place without files, a file of a list in braces that is missing, or one file in two data sets.
     """
     found: list[tuple[str, Path]] = []
     for name, where in plan.datasets:
-        files = _files(where, base) or _files(where, Path.cwd())
+        files, absent = _files(where, base)
+        if absent:
+            elsewhere, absent_there = _files(where, Path.cwd())
+            if len(absent_there) < len(absent):
+                files, absent = elsewhere, absent_there
         if not files:
             raise SplitError(
                 f"The data set '{name}' has no files.",
                 f"'{where}' matches no .h5ad or .h5 file in {base} or {Path.cwd()}.",
                 "Correct its place in [datasets].",
+            )
+        if absent:
+            raise SplitError(
+                f"The data set '{name}' lists {listed(absent)}, which {'is' if len(absent) == 1 else 'are'} not there.",
+                f"'{where}' was found in part: {len(files):,} files are in {files[0].parent}.",
+                "Put the missing files there, or take them off the list.",
             )
         found += [(name, file) for file in files]
     for file in {f for _, f in found}:
@@ -282,20 +292,28 @@ def plan_files(plan: SplitPlan, base: Path) -> tuple[tuple[str, Path], ...]:
     return tuple(found)
 
 
-def _files(where: str, base: Path) -> list[Path]:
+def _files(where: str, base: Path) -> tuple[list[Path], list[str]]:
+    """Return the files that a place in [datasets] stands for in a folder, and which of its alternatives have none."""
     literal = base / Path(where).expanduser()
     found: list[Path] = []
-    for pattern in [] if literal.exists() else expand_braces(where):
-        place = str(base / Path(pattern).expanduser())
-        # Path.glob knows no absolute patterns
-        found += [Path(p) for p in sorted(glob.glob(place))] if re.search(r"[*?\[]", pattern) else [Path(place)]  # noqa: PTH207
-    files: list[Path] = []
-    for path in found or [literal]:
-        if path.is_dir():
-            files += sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and p.is_file() and not p.name.startswith("."))
-        elif path.is_file():
-            files.append(path)
-    return list(dict.fromkeys(p.resolve() for p in files))
+    absent: list[str] = []
+    for pattern in [where] if literal.exists() else expand_braces(where):
+        place = base / Path(pattern).expanduser()
+        matched = [place]
+        if not literal.exists() and re.search(r"[*?\[]", pattern):
+            matched = [Path(p) for p in sorted(glob.glob(str(place)))]  # noqa: PTH207 - Path.glob knows no absolute patterns
+        files = [file for path in matched for file in _files_at(path)]
+        found += files
+        if not files:
+            absent.append(pattern)
+    return list(dict.fromkeys(p.resolve() for p in found)), absent
+
+
+def _files_at(path: Path) -> list[Path]:
+    """Return a file itself, or the files of a folder by name."""
+    if path.is_dir():
+        return sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and p.is_file() and not p.name.startswith("."))
+    return [path] if path.is_file() else []
 
 
 def expand_braces(pattern: str) -> list[str]:

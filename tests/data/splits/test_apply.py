@@ -177,6 +177,62 @@ def test_folders_files_braces_and_globs(tmp_path: Path, monkeypatch: pytest.Monk
         names("c/*")
 
 
+def test_a_list_in_braces_must_be_all_there(tmp_path: Path) -> None:
+    for name in ("k562.h5ad", "rpe1.h5ad"):
+        (tmp_path / name).touch()
+
+    def files(where: str) -> int:
+        return len(plan_files(SplitPlan((("screen", where),), ("screen",)), tmp_path))
+
+    assert files("{k562,rpe1}.h5ad") == 2 and files("{k5,rp}*.h5ad") == 2 and files("*.h5ad") == 2
+    with pytest.raises(SplitError, match=r"'screen' lists jurkat\.h5ad, which is not there"):
+        files("{k562,rpe1,jurkat}.h5ad")
+    with pytest.raises(SplitError, match=r"lists hep\*\.h5ad, jur\*\.h5ad, which are not there"):
+        files("{k,hep,jur}*.h5ad")
+
+
+LEAK = """
+[datasets]
+one = "one.h5ad"
+two = "two.h5ad"
+[training]
+one = "train"
+two = "train"
+[zeroshot]
+[fewshot."one.B"]
+test = ["IL6", "TNF"]
+"""
+
+
+@pytest.mark.parametrize("change", ["copy", "half", "renamed"])
+def test_the_same_cells_under_another_data_set_are_found(tmp_path: Path, change: str) -> None:
+    write(tmp_path / "one.h5ad", {k: 10 * n for k, n in CELLS.items()}, "abcdefghijklmnopqrst")
+    (tmp_path / "two.h5ad").write_bytes((tmp_path / "one.h5ad").read_bytes())
+    if change != "copy":
+        cells = anndata.read_h5ad(tmp_path / "two.h5ad")[:: 2 if change == "half" else 1].copy()
+        if change == "renamed":
+            cells.obs_names = [f"other {i}" for i in range(cells.n_obs)]
+        cells.write_h5ad(tmp_path / "two.h5ad")
+    (tmp_path / "split.toml").write_text(LEAK)
+    warnings = open_split(tmp_path / "split.toml", CHOICES).warnings
+    assert any("What one holds out is trained on in two" in w and "B x IL6, B x TNF" in w for w in warnings)
+    (same,) = (w for w in warnings if w.startswith("The same cells are held out in one and trained on in two"))
+    counted = int(same.split(": ")[1].split(" of ")[0])
+    assert counted == {"copy": 70, "renamed": 70}.get(change, counted) and 25 <= counted <= 70
+    assert ("byte for byte" in same) == (change == "copy")
+
+
+def test_cells_that_share_only_their_names_are_not_the_same(tmp_path: Path) -> None:
+    write(tmp_path / "one.h5ad", {k: 10 * n for k, n in CELLS.items()}, "abcdefghijklmnopqrst")
+    other = anndata.read_h5ad(tmp_path / "one.h5ad")
+    other.X = sp.csr_matrix(np.random.default_rng(7).poisson(3, other.shape).astype(np.float32))
+    other.obs["line"] = other.obs["line"].cat.rename_categories({"B": "another B"})
+    other.write_h5ad(tmp_path / "two.h5ad")
+    (tmp_path / "split.toml").write_text(LEAK)
+    warnings = open_split(tmp_path / "split.toml", CHOICES).warnings
+    assert not any("same cells" in w or "is trained on in" in w for w in warnings)
+
+
 def test_a_file_of_two_data_sets_would_leak(tmp_path: Path) -> None:
     (tmp_path / "a.h5ad").touch()
     with pytest.raises(SplitError, match=r"a\.h5ad is in the data sets one, two"):
