@@ -5,16 +5,15 @@ Problems of the lists are findings, kept in the spec and reported with those of 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from state_engine.challenge.findings import Finding, found
 from state_engine.config import load_settings
+from state_engine.data.files.text import parse_toml, read_rows, read_text_file
 from state_engine.errors import ChallengeError
 from state_engine.metrics.profile import Profile
 from state_engine.plain import from_plain
@@ -22,7 +21,6 @@ from state_engine.plain import from_plain
 _PRESETS = Path(__file__).with_name("presets")
 PRESETS = tuple(sorted(path.stem for path in _PRESETS.glob("*.toml")))
 GENE_HEADERS = ("gene", "genes", "gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "feature_name")
-MAX_LIST_BYTES = 64 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -161,10 +159,7 @@ def load_rules(challenge: str | Path) -> Rules:
         ConfigError: unknown, missing or impossible fields.
     """
     file = _file_of(challenge)
-    try:
-        plain = tomllib.loads(_read_text(file))
-    except tomllib.TOMLDecodeError as error:
-        raise ChallengeError(f"{challenge} is not a challenge file.", f"It is not TOML: {error}.", "See the presets.") from error
+    plain = parse_toml(read_text_file(file, ChallengeError), f"The challenge file {file.name}", ChallengeError)
     rules = from_plain(Rules, plain, str(challenge))
     if rules.scored_as and rules.scoring is None and rules.scored_as != rules.name:
         return replace(rules, scoring=load_rules(rules.scored_as).profile)
@@ -279,20 +274,9 @@ def _header_findings(names: list[str], path: Path, rules: Rules) -> list[Finding
 
 def _read_csv(path: Path, code: str) -> tuple[list[list[str]], list[Finding]]:
     try:
-        return list(csv.reader(_read_text(path).splitlines())), []
-    except (ChallengeError, csv.Error) as error:
+        return read_rows(path, ",", ChallengeError), []
+    except ChallengeError as error:
         return [], [found(f"{code}-unreadable", "error", f"The list {path.name} cannot be read.", f"{error}")]
-
-
-def _read_text(path: Path) -> str:
-    try:
-        if path.stat().st_size > MAX_LIST_BYTES:
-            raise ChallengeError(f"{path.name} is too large for a list.", f"It has {path.stat().st_size:,} bytes.")
-        return path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ChallengeError(f"{path.name} is not text in UTF-8.", "", "Save it as CSV in UTF-8.") from error
-    except OSError as error:
-        raise ChallengeError(f"{path} cannot be read.", f"{error.strerror}.", "Check the path.") from error
 
 
 def _manifest(*near: Path | None) -> dict[str, Any]:
@@ -301,7 +285,7 @@ def _manifest(*near: Path | None) -> dict[str, Any]:
         manifest = path.parent / "manifest.json" if path else None
         if manifest and manifest.is_file():
             try:
-                plain = json.loads(_read_text(manifest))
+                plain = json.loads(read_text_file(manifest, ChallengeError))
             except (ChallengeError, ValueError, RecursionError):
                 continue
             contexts = plain.get("contexts") if isinstance(plain, dict) else None

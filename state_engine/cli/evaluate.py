@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 
 from state_engine.cli.options import JSON, Write, path, request, takes, word
+from state_engine.data.files.text import read_text_file
+from state_engine.errors import SplitError
 from state_engine.evaluation.request import FOLDER, PREDICTION, EvaluationRequest, HeldOutRequest
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress
@@ -39,7 +41,7 @@ def run_test(options: argparse.Namespace, write: Write, on_progress: OnProgress)
     from state_engine.evaluation.report import evaluation_lines
 
     if getattr(options, "split", "").startswith("@"):
-        options.split = Path(options.split[1:]).read_text(encoding="utf-8")
+        options.split = read_text_file(Path(options.split[1:]), SplitError)
     asked = request(HeldOutRequest, options)
     output = options.output or Path(asked.run or ".") / FOLDER
     result = evaluate_held_out(asked, output, on_progress)

@@ -12,6 +12,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from state_engine.data.files.text import read_names
 from state_engine.options import SET, Option, build, options_of, settings, split_commas
 from state_engine.progress import OnProgress
 
@@ -159,8 +160,7 @@ def _value(one: Option, given: Any) -> Any:
 
 def add_names(options: argparse.Namespace, field: str, file: Path | None) -> None:
     """Add names of a file, one per line, to those given by an option; each name once."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file else []
-    given = [*getattr(options, field, []), *filter(None, (line.strip() for line in lines))]
+    given = [*getattr(options, field, []), *(read_names(file) if file else ())]
     setattr(options, field, list(dict.fromkeys(given)))
 
 

@@ -45,9 +45,10 @@ class EmbeddingFacts:
 
 def embeddings_of(path: Path) -> dict[str, EmbeddingFacts]:
     """The recorded embeddings of a file, by their key in obsm; a damaged record counts as none."""
+    records = stored_records(path)
     try:
-        return {key: _facts(value) for key, value in stored_records(path).items()}
-    except (ValueError, TypeError, AttributeError):
+        return {key: _facts(dict(value)) for key, value in records.items()}
+    except Exception:  # noqa: BLE001 - a record that anybody may have written fails in ways that no list of types covers
         return {}
 
 
@@ -59,7 +60,7 @@ def stored_records(path: Path) -> dict[str, Any]:
             return {}
         try:
             plain = json.loads(text(item[()]))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return {}
         return plain if isinstance(plain, dict) else {}
 

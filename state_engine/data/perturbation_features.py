@@ -8,7 +8,6 @@ Notation: n labels, p width of a vector.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from state_engine.data.files.text import read_rows
 from state_engine.errors import LabelError, UnreadableFileError, listed
 
 
@@ -99,12 +99,7 @@ def read_features_csv(path: Path) -> PerturbationFeatures:
     Raises:
         UnreadableFileError: not such a table; the line is named.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnreadableFileError(f"{path} cannot be read.", f"{error}.", "It must be a table of text in UTF-8.") from error
-    first = text.split("\n", 1)[0]
-    rows = list(csv.reader(text.splitlines(), delimiter=next((c for c in "\t;" if c in first), ",")))
+    rows = read_rows(path, "")
     vectors: dict[str, np.ndarray] = {}
     for number, row in enumerate(rows, 1):
         if not any(cell.strip() for cell in row):

@@ -17,7 +17,7 @@ _OWN = ("uploads", "models", "runs", "downloads", "challenge")  # folders of HOM
 
 def is_readable(path: str | Path, settings: Settings) -> bool:
     """Return whether a path may be read; it need not exist."""
-    place = Path(path).expanduser().resolve()
+    place = _place(path)
     folders = [settings.home / name for name in _OWN] + [DEMO_PATH.parent, *settings.data_folders]
     if any(place.is_relative_to(folder.resolve()) for folder in folders):
         return True
@@ -51,9 +51,24 @@ def readable(path: str | Path, settings: Settings) -> Path:
         RequestError: it may not be read, or is not there.
     """
     check_readable(settings, path)
-    place = Path(path).expanduser().resolve()
+    place = _place(path)
     if not place.exists():
         raise RequestError(f"There is no {path}.", "", "Check the path.")
+    return place
+
+
+def _place(path: str | Path) -> Path:
+    """Return where a path leads, without links and "..".
+
+    Raises:
+        RequestError: it can be no path: too long, with a zero in it, or in the home of nobody.
+    """
+    try:
+        place = Path(path).expanduser().resolve()
+        place.exists()  # some paths are refused by the system only when it is asked
+    except (ValueError, OSError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise RequestError(f"{str(path)[:80]!r} is no path.", f"{why}.", "Check the path.") from error
     return place
 
 

@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.embedding_card import EmbeddingCard
 from state_engine.config import Settings
-from state_engine.errors import CheckpointError, ModelError, RequestError, listed
+from state_engine.errors import CheckpointError, RequestError, StateError, door, listed
 from state_engine.files import size_on_disk
 from state_engine.library.allowed import readable
 
@@ -137,7 +137,8 @@ class Shelf(Generic[C]):
         Raises:
             CheckpointError: the folder is damaged.
         """
-        card = self._checked_card(folder)
+        with door(folder.name, CheckpointError, AGAIN):
+            card = self._checked_card(folder)
         there = next((e for e in self.entries(settings) if e.card is not None and e.card.id == card.id), None)
         if there is not None:
             return there
@@ -150,8 +151,9 @@ class Shelf(Generic[C]):
 
     def _entry(self, path: Path, demo: bool = False) -> Listed[C]:
         try:
-            card = self._checked_card(path)
-        except (ModelError, OSError) as error:
+            with door(path.name, CheckpointError, AGAIN):
+                card = self._checked_card(path)
+        except StateError as error:
             return Listed(path, None, str(error) or repr(error), demo, size_on_disk(path))
         return Listed(path, card, "", demo, size_on_disk(path))
 
@@ -195,8 +197,8 @@ def check_safetensors(path: Path) -> None:
         try:
             header = json.loads(source.read(length))
             ends = [int(tensor["data_offsets"][1]) for name, tensor in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise CheckpointError(f"{path.name} has a damaged header.", repr(error), AGAIN) from error
+        except Exception as error:  # an endless number, a list in a list in a list: no list of types covers it
+            raise CheckpointError(f"{path.name} has a damaged header.", repr(error)[:200], AGAIN) from error
     expected = 8 + length + max(ends, default=0)
     if expected != size:
         raise CheckpointError(f"{path.name} has {size:,} bytes instead of {expected:,}.", "It was cut.", AGAIN)

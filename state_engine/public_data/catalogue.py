@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from state_engine.data.files.text import parse_toml, read_text_file
 from state_engine.download import RemoteFile, check_address
 from state_engine.errors import ConfigError, RequestError, listed
 from state_engine.plain import from_plain
@@ -261,10 +261,7 @@ def read_catalogue(path: Path) -> tuple[PublicData, ...]:
     Raises:
         ConfigError: it cannot be read, is not TOML, or an entry is wrong.
     """
-    try:
-        plain = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"The catalogue {path} cannot be read.", str(error), f"See {CATALOGUE_VARIABLE}.") from error
+    plain = parse_toml(read_text_file(path, ConfigError), f"The catalogue {path.name}", ConfigError)
     if set(plain) != {"data"} or not isinstance(plain["data"], list):
         raise ConfigError(f"The catalogue {path.name} has no list of data sets.", "", "Write each as [[data]].")
     return tuple(from_plain(PublicData, entry, f"{path.name} data[{i}]") for i, entry in enumerate(plain["data"]))

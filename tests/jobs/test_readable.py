@@ -169,3 +169,10 @@ def test_refusals_are_for_people(settings: Settings) -> None:
     with pytest.raises(StateError) as caught:
         check_readable(settings, "/data/cells.h5ad")
     assert caught.value.what == "cells.h5ad is outside what may be read." and "STATE_EXPLORER_DATA" in caught.value.fix
+
+
+@pytest.mark.parametrize("path", ["/data/\0.h5ad", "/" + "x" * 300, "x/" * 3000, "~nobody-of-this-name/x"])
+def test_what_can_be_no_path_is_a_sentence(tmp_path: Path, path: str) -> None:
+    for ask in (is_readable, readable, lambda p, s: check_readable(s, p)):
+        with pytest.raises(RequestError, match="is no path"):
+            ask(path, Settings(tmp_path))

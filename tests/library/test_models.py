@@ -335,3 +335,52 @@ def test_remove(settings: Settings, tmp_path: Path) -> None:
 def test_torch_is_not_imported() -> None:
     code = "import sys, state_engine.library.models; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def header(text: bytes) -> bytes:
+    return len(text).to_bytes(8, "little") + text
+
+
+def spoilt(raw: bytes) -> bytes:
+    at = len(raw) // 3
+    return raw[:at] + bytes(b ^ 0x5A for b in raw[at : at + 100]) + raw[at + 100 :]
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        header(b"[" * 200_000),
+        header(b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, Infinity]}}'),
+        header(b'{"a": [[], 1]}'),
+        header(b"\xff\xfe{}"),
+        b"\xff" * 8,
+    ],
+    ids=["nested", "endless", "a list", "no text", "length"],
+)
+def test_headers_of_weights_from_strangers_are_sentences(settings: Settings, tmp_path: Path, weights: bytes) -> None:
+    path = zip_of(tmp_path / "upload.zip", {**good_files(tmp_path), "model.safetensors": weights})
+    with pytest.raises(CheckpointError, match=r"model\.safetensors (has a damaged header|is truncated)") as caught:
+        zips.import_zip(path, settings, "my model.zip")
+    assert ".incoming" not in str(caught.value) and not list(settings.models.iterdir())
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_zip_is_a_sentence_with_its_name(settings: Settings, tmp_path: Path, how: int) -> None:
+    path = tmp_path / "upload.zip"
+    with zipfile.ZipFile(path, "w", how) as archive:
+        for name, content in good_files(tmp_path).items():
+            archive.writestr(name, content)
+    path.write_bytes(spoilt(path.read_bytes()))
+    with pytest.raises(CheckpointError, match=r"my model\.zip"):
+        zips.import_zip(path, settings, "my model.zip")
+    assert not list(settings.models.iterdir())
+
+
+def test_a_zip_of_zeros_is_refused_unwritten(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.json", b"{}")
+        archive.writestr("model.safetensors", bytes(1 << 25))
+    with pytest.raises(CheckpointError, match=r"bomb\.zip is not unpacked.*times as large as the archive"):
+        zips.import_zip(path, settings)
+    assert not list(settings.models.iterdir())

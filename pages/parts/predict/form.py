@@ -12,6 +12,7 @@ from pages.parts.jobs import job_panel
 from pages.parts.widgets import go
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
+from state_engine.data.files.text import decode_text
 from state_engine.effects.store import has_effects
 from state_engine.errors import listed
 from state_engine.jobs import local
@@ -47,7 +48,7 @@ def pick_perturbations(data: Dataset, card: ModelCard) -> tuple[str, ...]:
         text = st.text_area("Names, one a line or separated by commas", key=f"{key}_text")
         file = st.file_uploader("Or a text file", type=["txt", "csv", "tsv"], key=f"{key}_file")
         if st.button("Add these", key=f"{key}_add"):
-            pasted = text + "\n" + (file.read().decode("utf-8", "replace") if file else "")
+            pasted = text + "\n" + (decode_text(file.getvalue(), file.name) if file else "")
             found, left_out = add_names(chosen, options, pasted)
             st.session_state[f"{key}_wanted"], st.session_state[f"{key}_unknown"] = found, left_out
             st.rerun()

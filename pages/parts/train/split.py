@@ -11,6 +11,7 @@ from pages.parts import session
 from pages.parts.format import plural
 from pages.parts.result import stamp
 from state_engine.data.dataset import Choices, Dataset, open_dataset
+from state_engine.data.files.text import decode_text
 from state_engine.data.splits.apply import Split, apply_plan
 from state_engine.data.splits.choices import candidates, everything, hold_out_contexts, hold_out_perturbations, suggest_plan
 from state_engine.data.splits.plan import SplitPlan, parse_plan, plan_files, plan_text
@@ -110,10 +111,7 @@ def _uploaded(entry: DataEntry) -> SplitPlan | None:
     )
     if file is None:
         return None
-    try:
-        text = file.getvalue().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise SplitError(f"{file.name} is not text.", str(error), "Upload a TOML file.") from error
+    text = decode_text(file.getvalue(), file.name, SplitError)
     plan, said = placed(parse_plan(text), session.settings(), (entry.name, entry.path))
     for sentence in said:
         st.caption(f":material/info: {sentence}")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import glob
 import json
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from state_engine.errors import SplitError, listed
+from state_engine.data.files.text import parse_toml, read_text_file
+from state_engine.errors import SplitError, door, listed
 
 Part = Literal["train", "val", "test"]
 HeldPart = Literal["val", "test"]
@@ -147,12 +147,7 @@ def read_plan(path: Path | str) -> SplitPlan:
     Raises:
         SplitError: not there, not TOML, or a plan that contradicts itself.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows editors begin a file with a mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise SplitError(f"The split {path.name} cannot be read.", f"{path}: {error}", "Give a TOML file.") from error
-    return parse_plan(text)
+    return parse_plan(read_text_file(Path(path), SplitError))
 
 
 def parse_plan(text: str) -> SplitPlan:
@@ -161,10 +156,11 @@ def parse_plan(text: str) -> SplitPlan:
     Raises:
         SplitError: not TOML, unknown sections, wrong types, or a plan that contradicts itself.
     """
-    try:
-        found = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SplitError("The split is not TOML.", f"{error}.", "Correct that line.") from error
+    with door("The split", SplitError, "Correct it."):
+        return _plan(parse_toml(text, "The split", SplitError))
+
+
+def _plan(found: dict[str, Any]) -> SplitPlan:
     unknown = sorted(set(found) - set(SECTIONS))
     if unknown:
         raise SplitError(f"The split has unknown sections: {listed(unknown)}.", f"Known: {', '.join(SECTIONS)}.")

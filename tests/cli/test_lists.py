@@ -1,0 +1,30 @@
+"""Lists of names on the command line: read however they were saved, or a sentence."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from state_engine.cli.main import main
+from state_engine.cli.options import add_names
+from tests.data.files.test_text import BAD, GOOD, NAMES
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_names_of_a_file_join_those_that_were_given(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "list.txt").write_bytes(GOOD[kind])
+    options = argparse.Namespace(perturbations=["IL6", "TNF"])
+    add_names(options, "perturbations", tmp_path / "list.txt")
+    assert options.perturbations == ["IL6", *NAMES]
+
+
+@pytest.mark.parametrize("kind", [*BAD, "not there"])
+def test_a_list_that_cannot_be_read_ends_with_a_sentence(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if kind in BAD:
+        (tmp_path / "my list.txt").write_bytes(BAD[kind][0])
+    common = ["--model", "assets/demo/model", "--data", "assets/demo/demo.h5ad", "--output", str(tmp_path / "p.h5ad")]
+    for command, option in (("predict", "--perturbations-file"), ("decode", "--genes-file")):
+        assert main([command, *common, option, str(tmp_path / "my list.txt")]) == 1
+        assert "my list.txt cannot be read" in capsys.readouterr().err and not (tmp_path / "p.h5ad").exists()

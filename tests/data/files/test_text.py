@@ -1,0 +1,93 @@
+"""Lists, tables and TOML as people save them: UTF-8 is read with or without its mark, all else is a sentence with the file's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from state_engine.challenge.spec import load_rules, read_genes
+from state_engine.data.files.text import decode_text, read_names, read_rows
+from state_engine.data.perturbation_features import read_features_csv
+from state_engine.data.splits.plan import parse_plan, read_plan
+from state_engine.errors import ChallengeError, RequestError, SplitError, StateError, UnreadableFileError
+from state_engine.public_data.catalogue import read_catalogue
+
+NAMES = ("TNF", "IFN-beta")
+GOOD = {
+    "plain": b"TNF\nIFN-beta",
+    "mark of Windows": b"\xef\xbb\xbfTNF\r\nIFN-beta",
+    "quotes": b'"TNF"\r\n"IFN-beta"\r\n',
+    "commas behind": b"TNF,,\nIFN-beta,,\n",
+    "twice and empty lines": b"TNF\n\n  \nIFN-beta\nTNF\n",
+}
+BAD = {
+    "UTF-16": ("TNF\r\n".encode("utf-16"), "it is text in UTF-16.*Save it as UTF-8"),
+    "UTF-16 without its mark": ("TNF\r\n".encode("utf-16-le"), "bytes that are zero"),
+    "Latin-1": ("TNF\nIFN-\u00df\n".encode("latin-1"), "Line 2 has another encoding"),
+    "zeros": (b"TNF\0", "is not text"),
+}
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_a_list_is_read_however_it_was_saved(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "list.txt").write_bytes(GOOD[kind])
+    assert read_names(tmp_path / "list.txt") == NAMES
+
+
+def test_a_name_may_hold_commas(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text('IFN-beta, 6 h\n"TNF, 2 h"\n')
+    assert read_names(tmp_path / "list.txt") == ("IFN-beta, 6 h", "TNF, 2 h")
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("reader", [read_names, read_rows, read_plan, read_catalogue, load_rules, read_features_csv])
+def test_another_encoding_is_a_sentence_at_every_door(tmp_path: Path, reader: Callable[[Path], object], kind: str) -> None:
+    raw, words = BAD[kind]
+    (tmp_path / "my list.txt").write_bytes(raw)
+    with pytest.raises(StateError, match=f"my list.txt cannot be read: .*{words}"):
+        reader(tmp_path / "my list.txt")
+
+
+@pytest.mark.parametrize("reader", [read_names, read_rows, read_plan, read_catalogue, load_rules, read_features_csv])
+@pytest.mark.parametrize("name", ["not there.txt", "x" * 300, "zero\0.txt", "."])
+def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path, reader: Callable[[Path], object], name: str) -> None:
+    with pytest.raises(StateError, match="cannot be read"):
+        reader(tmp_path / name)
+
+
+DEEP = {
+    "lists": "a = " + "[" * 5000,
+    "closed lists": "a = " + "[" * 200 + "]" * 200,
+    "number of 5,000 digits": "a = " + "9" * 5000,
+    "5,000 dotted keys": "[training]\n" + "a." * 5000 + "b = 1",
+    "inline tables": "a = " + "{a=" * 3000,
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_deep_or_endless_toml_is_a_sentence(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text(DEEP[kind])
+    with pytest.raises(SplitError, match="The split"):
+        parse_plan(DEEP[kind])
+    with pytest.raises(ChallengeError, match=r"rules\.toml"):
+        load_rules(path)
+    with pytest.raises(StateError, match=r"rules\.toml"):
+        read_catalogue(path)
+
+
+def test_a_field_without_end_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "long.csv"
+    path.write_text("A," + "1" * 200_000)
+    with pytest.raises(UnreadableFileError, match=r"long\.csv cannot be read.*field"):
+        read_features_csv(path)
+    names, problems = read_genes(path, load_rules("vcc2025"))
+    assert names == () and problems[0].code == "gene-list-unreadable" and "long.csv" in problems[0].title
+
+
+def test_bytes_of_an_upload_are_read_alike() -> None:
+    assert decode_text(GOOD["mark of Windows"], "list.txt") == "TNF\r\nIFN-beta"
+    with pytest.raises(RequestError, match=r"list\.txt cannot be read: it is text in UTF-16"):
+        decode_text(BAD["UTF-16"][0], "list.txt", RequestError)
