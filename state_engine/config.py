@@ -10,6 +10,7 @@ from pathlib import Path
 from state_engine.errors import ConfigError
 
 GB = 1024**3
+DATABASE = "jobs.sqlite"  # in the home
 DEMO = Path(__file__).resolve().parents[1] / "assets" / "demo"
 
 
@@ -49,7 +50,7 @@ class Settings:
 
     @property
     def database(self) -> Path:
-        return self.home / "jobs.sqlite"
+        return self.home / DATABASE
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:

@@ -16,7 +16,7 @@ from state_engine.errors import JobError
 from state_engine.jobs import local
 from state_engine.jobs.kinds import kind_of
 from state_engine.jobs.run_folder import RunFolder, derived_runs
-from state_engine.jobs.store import Job, JobFailure, JobStore
+from state_engine.jobs.store import LOST, Job, JobFailure, JobStore
 from state_engine.plain import to_plain
 
 LEAVE = "You can leave this page: the job goes on, and this address brings you back."
@@ -56,7 +56,10 @@ def job_panel(run_id: str, *, title: str, key: str) -> bool:
     """
     job = job_of(run_id)
     if job is None:
-        return True
+        lost = (session.settings().runs / run_id).is_dir() and RunFolder.open(session.settings(), run_id).state == "lost"
+        if lost:
+            show_error(JobError(LOST.what, LOST.why, LOST.fix))
+        return not lost
     if job.active:
         live_panel(run_id, title, key)
     elif job.state in ("failed", "lost"):

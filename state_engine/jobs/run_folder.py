@@ -21,18 +21,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
-from state_engine.config import Settings
-from state_engine.errors import ConfigError, RunError
+from state_engine.config import DATABASE, Settings
+from state_engine.errors import ConfigError, JobError, RunError
 from state_engine.files import remove_parts, write_json
 from state_engine.jobs.before import parent_before
 from state_engine.jobs.processes import identity_of, is_alive
+from state_engine.jobs.store import JobStore
 from state_engine.plain import from_plain, to_plain
 from state_engine.versions import package_versions
 
 T = TypeVar("T")
 FORMAT = 2  # 1 had no `parent`; it is read as well
 RunState = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
-
+_QUEUING_SECONDS = 60.0
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,199}")
 
@@ -171,8 +172,8 @@ class RunFolder:
 
     @property
     def state(self) -> RunState:
-        """The state, "lost" when the manifest says running and that process is dead."""
-        return _state(self.manifest)
+        """The state; "lost" when the manifest says running and that process is dead, or queued and no job of the run is active."""
+        return _state(self.manifest, self.path)
 
     @property
     def active(self) -> bool:
@@ -296,13 +297,29 @@ def _info(settings: Settings, run_id: str) -> RunInfo:
         manifest = RunFolder.open(settings, run_id).manifest
     except RunError as error:
         return RunInfo(run_id, path, "damaged", None, str(error))
-    return RunInfo(run_id, path, _state(manifest), manifest)
+    return RunInfo(run_id, path, _state(manifest, path), manifest)
 
 
-def _state(manifest: Manifest) -> RunState:
+def _state(manifest: Manifest, path: Path) -> RunState:
     if manifest.state == "running" and is_alive(manifest.process) is False:
         return "lost"
+    if manifest.state == "queued" and not _is_waited_for(manifest, path.parent.parent / DATABASE):
+        return "lost"
     return manifest.state
+
+
+def _is_waited_for(manifest: Manifest, database: Path) -> bool:
+    """Return whether a queued run will be done as far as is known: a folder that was copied away stands for itself."""
+    if not database.exists():
+        return True
+    try:
+        job = JobStore(database).for_run(manifest.id)
+    except JobError:
+        return True
+    if job is not None:
+        return job.active
+    # the folder is made before its job
+    return (datetime.now(UTC) - datetime.fromisoformat(manifest.created)).total_seconds() < _QUEUING_SECONDS
 
 
 def _path_of(settings: Settings, run_id: str) -> Path:

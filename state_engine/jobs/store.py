@@ -12,7 +12,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -297,8 +297,13 @@ class JobStore:
 
     # ---- what the worker calls ----
 
-    def claim(self, worker: str) -> Job | None:
-        """Take the first job of the queue for this worker; None when none waits."""
+    def claim(self, worker: str, start: Callable[[str], None] | None = None) -> Job | None:
+        """Take the first job of the queue for this worker; None when none waits.
+
+        Args:
+            worker: identity of the process that takes it.
+            start: called with the id of the job's run before the claim holds, so that a worker that dies meanwhile claims nothing.
+        """
         now = time.time()
         with self._connection() as db:
             db.execute("BEGIN IMMEDIATE")
@@ -309,6 +314,8 @@ class JobStore:
                     (worker, now, now, row["id"]),
                 )
                 row = db.execute(f"{_SELECT} WHERE id = ?", (row["id"],)).fetchone()
+                if start is not None:
+                    start(row["run_id"])
             db.execute("COMMIT")
         return None if row is None else _job(row)
 

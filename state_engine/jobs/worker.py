@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -145,7 +145,7 @@ class Worker:
         last_work = time.monotonic()
         while time.monotonic() - last_work < self.options.idle_seconds and self.settings.database.exists():
             self.store.mark_lost()
-            job = self.store.claim(self.identity)
+            job = self.store.claim(self.identity, self._start_run)
             if job is not None:
                 self._do(job)
             elif self._to_warm and time.monotonic() > self._warm_from:
@@ -156,6 +156,11 @@ class Worker:
                 time.sleep(self.options.poll_seconds)
                 continue
             last_work = time.monotonic()
+
+    def _start_run(self, run_id: str) -> None:
+        """Mark a run as running in the step that claims its job; what prevents that fails the job afterwards."""
+        with suppress(StateError, OSError):
+            RunFolder.open(self.settings, run_id).start()
 
     def _do(self, job: Job) -> None:
         log.info("job %s (%s), run %s", job.id, job.kind, job.run_id)
@@ -170,7 +175,8 @@ class Worker:
         run: RunFolder | None = None
         try:
             run = RunFolder.open(self.settings, job.run_id)
-            run.start()
+            if run.manifest.process != self.identity:  # it could not be started when its job was claimed
+                run.start()
             summary = self._call(job, run)
             run.finish("done")
             return _Outcome("done", summary)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -14,11 +16,15 @@ import psutil
 import pytest
 
 from state_engine.config import Settings
+from state_engine.files import write_json
 from state_engine.jobs import local
-from state_engine.jobs.processes import is_alive
-from state_engine.jobs.run_folder import RunFolder
+from state_engine.jobs.lock import WorkerLock
+from state_engine.jobs.processes import identity_of, is_alive
+from state_engine.jobs.run_folder import RunFolder, list_runs
 from state_engine.jobs.store import Job, JobStore
-from state_engine.jobs.worker import WorkerOptions
+from state_engine.jobs.train_job import resume
+from state_engine.jobs.worker import Worker, WorkerOptions
+from state_engine.plain import to_plain
 from tests.jobs.sample_tasks import KINDS, Steps, Stuck
 from tests.jobs.workers import stopped
 
@@ -88,6 +94,50 @@ def test_a_dead_worker_is_replaced_by_whoever_polls(settings: Settings) -> None:
     assert run.manifest.state == "lost" and "worker" in run.manifest.error and run.manifest.elapsed is not None
     assert not list(run.path.glob(".part-*"))  # what was half-written went
     psutil.Process(int(job.message.split()[1])).kill()  # its orphan
+
+
+def test_a_worker_that_dies_while_it_claims_a_job_has_claimed_nothing(settings: Settings) -> None:
+    job_id, run_id = local.queue(settings, Steps(1), options=OPTIONS)
+    claims = (
+        "import os, sys; from pathlib import Path; from state_engine.jobs.store import JobStore;"
+        "from state_engine.jobs.processes import identity_of;"
+        "JobStore(Path(sys.argv[1])).claim(identity_of(), lambda run_id: os._exit(3))"
+    )
+    died = subprocess.run([sys.executable, "-c", claims, str(settings.database)], cwd=Path(__file__).parents[2], check=False)
+    assert died.returncode == 3 and _state(settings, job_id) == "queued"
+    assert RunFolder(settings.runs / run_id).state == "queued"
+    assert local.wait(settings, job_id, 20, options=OPTIONS).state == "done"
+
+
+def test_a_job_that_is_claimed_is_a_run_that_has_started(settings: Settings) -> None:
+    _, run_id = local.queue(settings, Steps(1), options=OPTIONS)
+    run, store = RunFolder(settings.runs / run_id), JobStore(settings.database)
+    worker = Worker(settings, OPTIONS, WorkerLock(-1))
+    assert store.claim(worker.identity, worker._start_run) is not None
+    assert (run.manifest.state, run.manifest.process) == ("running", worker.identity)
+
+
+def test_a_run_whose_job_was_lost_before_it_began_is_lost_and_goes_on(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "ensure_worker", lambda *arguments: False)
+    run, store = RunFolder.create(settings, "train", {}, "a training"), JobStore(settings.database)
+    store.submit("train", {}, run.id)
+    store.claim(identity_of().split("/")[0] + "/999999999/1.00")
+    assert run.state == "lost" and not run.active and run.manifest.state == "queued"
+    again = resume(settings, run)
+    assert store.get(again).state == "queued" and store.for_run(run.id) == store.get(again)
+
+
+def test_a_queued_run_without_a_job_is_lost_after_a_while(settings: Settings) -> None:
+    run = RunFolder.create(settings, "predict", {})
+    assert run.state == "queued"  # no database: the folder stands for itself
+    store = JobStore(settings.database)
+    assert run.state == "queued"  # its job may be on its way
+    write_json(run.path / "manifest.json", to_plain(run.manifest) | {"created": "2026-11-28T12:00:00+00:00"})
+    assert run.state == "lost" == list_runs(settings)[0].state
+    store.submit("predict", {}, run.id)
+    assert run.state == "queued"
 
 
 def test_a_worker_that_stays_silent_is_killed_with_its_children(settings: Settings) -> None:
