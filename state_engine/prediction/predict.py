@@ -102,6 +102,8 @@ def predict(
         remarks += _remarks(card, drawn, calibrated, filled)
         batches = batch_indices(dataset, card, request.allow_unknown)
         source = ModelSource(loaded, cells, drawn, rows, batches, request.attention or card.attention, remarks, on_progress)
+    # what the compatibility report warns of belongs to the result: nobody may have looked at the report
+    remarks += [" ".join(filter(None, (f"{f.title}.", f.detail))) for f in report.warnings]
     # a baseline's effects are of genes where there are any
     has_embedding = card.reads_embedding and (loaded is not None or not cells.genes)
     with replacing(output) as beside:

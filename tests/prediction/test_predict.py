@@ -14,15 +14,17 @@ import torch
 from state_engine import keys
 from state_engine.checkpoints.load import load_model
 from state_engine.checkpoints.store import save_model
-from state_engine.data.dataset import Choices
+from state_engine.data.dataset import Choices, open_dataset
 from state_engine.data.embedding_record import EMBEDDINGS
 from state_engine.errors import ConfigError, DeviceError, IncompatibleError, JobCancelled, LabelError, UnknownLabelError
 from state_engine.models.transition import TransitionModel
 from state_engine.options import command
 from state_engine.plain import from_plain, to_plain
+from state_engine.prediction.compatibility import check_compatibility
 from state_engine.prediction.forward import SetRunner, SetTask
 from state_engine.prediction.predict import predict
 from state_engine.prediction.request import PredictionRequest, contexts_of, estimate, parameters
+from state_engine.prediction.result import open_result
 from state_engine.progress import Progress
 from tests.small import GENES, card_of, config, embedding_changes, write_cells, write_model
 
@@ -302,3 +304,15 @@ def test_a_pass_that_is_filled_up_gives_the_same_numbers(request_: PredictionReq
     assert sorted(found[1]) == list(range(60))
     for tag, one in found[0].items():
         np.testing.assert_allclose(one, found[1][tag], atol=1e-5)
+
+
+def test_warnings_of_the_report_belong_to_the_result(request_: PredictionRequest, tmp_path: Path) -> None:
+    write_model(tmp_path / "wide", set_size=64)  # sets of more cells than a context has controls
+    request = replace(request_, model=str(tmp_path / "wide"))
+    dataset, card = open_dataset(request.data), load_model(tmp_path / "wide").card
+    report = check_compatibility(dataset, card, request.perturbations, contexts_of(request, dataset))
+    assert report.warnings
+    done = predict(request, tmp_path / "p.h5ad")
+    for finding in report.warnings:
+        assert any(finding.title in remark for remark in done.remarks)
+    assert list(done.remarks) == open_result(tmp_path / "p.h5ad").manifest["remarks"]
