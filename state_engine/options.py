@@ -19,7 +19,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Final, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from state_engine.errors import ConfigError, StateError
 
@@ -60,7 +60,7 @@ class About:
     none: str = ""
     commas: bool = False
     turns: bool | None = None
-    also: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    also: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     old: tuple[str, ...] = ()
 
 
@@ -92,8 +92,8 @@ def about(help: str = "", **more: Any) -> dict[str, About]:
     return {"about": About(help, **more)}
 
 
-def option(default: Any, help: str = "", **more: Any) -> Any:
-    """Return a dataclass field with a default; `more` are fields of `About`."""
+def option(default: T, help: str = "", **more: Any) -> T:
+    """Return a dataclass field with a default; `more` are fields of `About`. Its type is that of the default, as with `field`."""
     return field(default=default, metadata=about(help, **more))
 
 
@@ -102,7 +102,7 @@ def within(**more: Any) -> dict[str, Part]:
     return {"part": Part(**more)}
 
 
-def part(default: Any, **more: Any) -> Any:
+def part(default: T, **more: Any) -> T:
     """Return a field that holds a dataclass, with a default; `more` are fields of `Part`."""
     return field(default=default, metadata=within(**more))
 
@@ -128,7 +128,7 @@ class Option:
     kind: type
     many: bool
     optional: bool
-    default: Any
+    default: object
     part: str
     switch: bool
     always: bool
@@ -201,7 +201,7 @@ def option_of(request: type, path: str) -> Option:
     return next(one for one in options_of(request) if one.path == path)
 
 
-def _is_part(hint: Any) -> bool:
+def _is_part(hint: object) -> bool:
     return isinstance(hint, type) and is_dataclass(hint)
 
 
@@ -218,7 +218,7 @@ def _without_none(hint: Any) -> tuple[Any, bool]:
 # ---- values ----
 
 
-def check(request: Any, error: type[StateError] = ConfigError) -> None:
+def check(request: object, error: type[StateError] = ConfigError) -> None:
     """Raise `error` where fields of a request lie outside their bounds or choices; for `__post_init__`. Parts check themselves."""
     wrong: dict[str, list[str]] = {}  # what the value must do -> the fields that do not
     values, known = [], []
@@ -237,7 +237,7 @@ def check(request: Any, error: type[StateError] = ConfigError) -> None:
         raise error(" ".join([*known, *rules]), f"{', '.join(values)}." if values else "")
 
 
-def _broken(a: About, value: Any) -> str:
+def _broken(a: About, value: object) -> str:
     """The rule that a value breaks; "" for none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
@@ -260,7 +260,7 @@ def bounds_words(a: About) -> str:
     return "be " + " and ".join(filter(None, (lower, upper)))
 
 
-def build(cls: type[T], values: Mapping[str, Any], base: T | None = None, where: str = "") -> T:
+def build(cls: type[T], values: Mapping[str, object], base: T | None = None, where: str = "") -> T:
     """Return the request that has these values.
 
     Args:
@@ -287,7 +287,7 @@ def build(cls: type[T], values: Mapping[str, Any], base: T | None = None, where:
     return cls(**found) if base is None else replace(base, **found)  # type: ignore[type-var]
 
 
-def settings(request: type, words: Iterable[str]) -> dict[str, Any]:
+def settings(request: type, words: Iterable[str]) -> dict[str, object]:
     """Return path -> value of words `path=value`, as `--set` takes them.
 
     A field of a part may be named alone where no other is called so. Text is taken as it is, numbers and true/false as such, `none` where
@@ -296,7 +296,7 @@ def settings(request: type, words: Iterable[str]) -> dict[str, Any]:
     Raises:
         ConfigError: no '=' in a word, a field that is not known, or a value that is not of its type.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
@@ -330,7 +330,7 @@ def near(name: str, known: Iterable[str]) -> str:
     return f"Near: {', '.join(close)}." if close else "Nothing is called nearly so."
 
 
-def _read(one: Option, text: str) -> Any:
+def _read(one: Option, text: str) -> object:
     if one.optional and text.lower() in ("none", "null"):
         return None
     if one.many:
@@ -338,7 +338,7 @@ def _read(one: Option, text: str) -> Any:
     return _read_one(one, text)
 
 
-def _read_one(one: Option, text: str) -> Any:
+def _read_one(one: Option, text: str) -> object:
     if one.about.choices and text not in one.about.choices:
         raise ConfigError(f"{one.name} is '{text}'.", f"Known: {', '.join(one.about.choices)}.", "Choose one of them.")
     if one.kind is str:
@@ -358,7 +358,7 @@ def split_commas(text: str) -> tuple[str, ...]:
     return tuple(next(csv.reader([text], skipinitialspace=True), ()))
 
 
-def join_commas(items: Iterable[Any]) -> str:
+def join_commas(items: Iterable[object]) -> str:
     """Items as `split_commas` reads them."""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(items)
@@ -368,7 +368,7 @@ def join_commas(items: Iterable[Any]) -> str:
 # ---- the way back: from a request to the command that makes it ----
 
 
-def words(request: Any, base: Any = None) -> list[str]:
+def words(request: object, base: object = None) -> list[str]:
     """Return the options of the command line that make a request again.
 
     Args:
@@ -409,7 +409,13 @@ def words(request: Any, base: Any = None) -> list[str]:
     return found
 
 
-def command(request: Any, *more: str, output: str = "", base: Any = None) -> str:
+class Repeatable(Protocol):
+    """A request that a command of the command line makes; `VERB` names it."""
+
+    VERB: ClassVar[str]
+
+
+def command(request: Repeatable, *more: str, output: str = "", base: object = None) -> str:
     """Return the command line that makes a request again.
 
     Args:
@@ -422,7 +428,7 @@ def command(request: Any, *more: str, output: str = "", base: Any = None) -> str
     return shlex.join([*start, *words(request, base), *more, *(["--output", output] if output else [])])
 
 
-def _follow(request: Any, path: str) -> Any:
+def _follow(request: object, path: str) -> object:
     """The part of a request at a path; None where there is none."""
     for name in filter(None, path.split(".")):
         request = None if request is None else getattr(request, name)
@@ -436,7 +442,7 @@ def _default_words(one: Option) -> list[str]:
     return [one.flag, one.about.none if one.default is None else str(one.default)]
 
 
-def _words(one: Option, value: Any, owner: Any) -> list[str]:
+def _words(one: Option, value: object, owner: object) -> list[str]:
     flag = one.flag
     for other, sets in one.about.also.items():
         if all(getattr(owner, name) == wanted for name, wanted in sets.items()):
@@ -449,12 +455,12 @@ def _words(one: Option, value: Any, owner: Any) -> list[str]:
         return [flag] if value is one.turns else []
     if flag is None or one.bare or (value is None and not one.about.none):
         raise ConfigError(f"The command line cannot say that {one.path} is {value!r}.", fix="Use the Python function.")
-    if one.many and not one.about.commas:
+    if one.many and isinstance(value, Iterable) and not one.about.commas:
         return [word for item in value for word in _item(flag, item)]
     return _item(flag, one.about.none if value is None else _text(value))
 
 
-def _item(flag: str, value: Any) -> list[str]:
+def _item(flag: str, value: object) -> list[str]:
     if is_dataclass(value):
         given = [str(getattr(value, f.name)) for f in fields(value)]
         usual = [str(f.default) for f in fields(value)]
@@ -465,7 +471,7 @@ def _item(flag: str, value: Any) -> list[str]:
     return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """A value as `settings` reads it."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()

@@ -254,7 +254,7 @@ def _finite(result: Result, both: tuple[NDArray[np.float32], NDArray[np.float32]
         )
 
 
-def _description(n: int, m: int, floor: float) -> Mapping[str, Any]:
+def _description(n: int, m: int, floor: float) -> Mapping[str, object]:
     method = (
         f"pdex 0.3.0, two-sided Mann-Whitney U test with tie and continuity correction on log1p expression, values "
         f"under {floor:g} counted as not detected; FDR by Benjamini-Hochberg over all genes; log2 fold change of arithmetic "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from state_engine.errors import listed
 
@@ -126,7 +126,7 @@ class Report:
     cells: dict[str, int] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     repairs: tuple[str, ...] = ()
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, object] = field(default_factory=dict)
     archive: Archive | None = None
     seconds: float = 0.0
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from state_engine.challenge.findings import REPAIRS, Report
 from state_engine.challenge.spec import ChallengeSpec
 from state_engine.plain import to_plain
 
 
-def report_plain(report: Report) -> dict[str, Any]:
+def report_plain(report: Report) -> dict[str, object]:
     """Return a report as JSON values, with `ok` and the repairs on offer."""
     return {"ok": report.ok, **to_plain(report), "offered": [repair.name for repair in report.offered]}
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from state_engine.challenge.findings import Finding, found
 from state_engine.config import load_settings
@@ -193,12 +193,10 @@ def load_challenge(
     pert_counts = pert_counts or (beside / rules.target_list if rules.target_list else None)
     names, problems = read_genes(genes, rules)
     targets, more = read_targets(pert_counts, rules)
-    manifest = _manifest(genes, pert_counts)
+    covered, panel = _manifest(genes, pert_counts)
     if contexts is None:
-        contexts = tuple(manifest.get("contexts", ())) if rules.context_key else ()
-    same_panel = set(manifest.get("contexts", ())) == set(contexts)
-    panel = manifest.get("panel_id") if same_panel else None
-    return ChallengeSpec(rules, names, targets, contexts, panel if isinstance(panel, str) else None, (*problems, *more))
+        contexts = covered if rules.context_key else ()
+    return ChallengeSpec(rules, names, targets, contexts, panel if set(covered) == set(contexts) else None, (*problems, *more))
 
 
 def read_genes(path: Path | None, rules: Rules) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
@@ -279,8 +277,8 @@ def _read_csv(path: Path, code: str) -> tuple[list[list[str]], list[Finding]]:
         return [], [found(f"{code}-unreadable", "error", f"The list {path.name} cannot be read.", f"{error}")]
 
 
-def _manifest(*near: Path | None) -> dict[str, Any]:
-    """`manifest.json` beside one of the lists, when it is an object with a list of contexts; else {}."""
+def _manifest(*near: Path | None) -> tuple[tuple[str, ...], str | None]:
+    """Contexts and panel of the `manifest.json` beside one of the lists, when it is an object with a list of contexts; else () and None."""
     for path in near:
         manifest = path.parent / "manifest.json" if path else None
         if manifest and manifest.is_file():
@@ -290,8 +288,9 @@ def _manifest(*near: Path | None) -> dict[str, Any]:
                 continue
             contexts = plain.get("contexts") if isinstance(plain, dict) else None
             if isinstance(contexts, list) and all(isinstance(c, str) for c in contexts):
-                return plain
-    return {}
+                panel = plain.get("panel_id")
+                return tuple(contexts), panel if isinstance(panel, str) else None
+    return (), None
 
 
 def _number(text: str) -> int | None:

@@ -7,7 +7,7 @@ requests whose options it has, and options of its own. It returns its exit code 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,11 +17,12 @@ from state_engine.options import SET, Option, build, options_of, settings, split
 from state_engine.progress import OnProgress
 
 T = TypeVar("T")
+Arguments = dict[str, Any]  # of argparse's add_argument
 Write = Callable[[str], None]
 Run = Callable[[argparse.Namespace, Write, OnProgress], int | None]
 
 
-def takes(*requests: type | dict[str, dict[str, Any]]) -> Callable[[Run], Run]:
+def takes(*requests: type | dict[str, Arguments]) -> Callable[[Run], Run]:
     """Declare the options of a command: those of requests, and flag -> arguments of `add_argument` of others."""
 
     def declared(run: Run) -> Run:
@@ -31,17 +32,17 @@ def takes(*requests: type | dict[str, dict[str, Any]]) -> Callable[[Run], Run]:
     return declared
 
 
-def path(metavar: str, help: str = "", **more: Any) -> dict[str, Any]:
+def path(metavar: str, help: str = "", **more: object) -> Arguments:
     """An option that takes a path."""
     return {"type": Path, "metavar": metavar, "help": help, **more}
 
 
-def word(metavar: str | None, help: str, **more: Any) -> dict[str, Any]:
+def word(metavar: str | None, help: str, **more: object) -> Arguments:
     """An option that takes a word."""
     return {"metavar": metavar, "help": help, **more}
 
 
-def yes(help: str = "", **more: Any) -> dict[str, Any]:
+def yes(help: str = "", **more: object) -> Arguments:
     """An option without a value."""
     return {"action": "store_true", "help": help, **more}
 
@@ -77,43 +78,46 @@ def _add(parser: argparse.ArgumentParser, one: Option) -> None:
     if one.bare:
         parser.add_argument(flag, dest=one.path, action="store_const", const=one.turns, default=argparse.SUPPRESS, help=text)
         return
-    metavar = (
-        None if one.about.choices or one.kind is bool else one.about.metavar or flag.removeprefix("--").rpartition("-")[2].upper()
-    )
-    takes: dict[str, Any] = {"dest": one.path, "default": argparse.SUPPRESS, "help": text, "metavar": metavar}
-    if is_dataclass(one.kind):
-        takes |= {"nargs": "+", "metavar": tuple(f.name.upper() for f in fields(one.kind))[:2]}
-    else:
-        takes["type"] = str if one.about.commas or one.kind is bool else one.kind
-    if one.kind is bool:
-        takes["choices"] = ("true", "false")
-    elif one.about.choices:
-        takes["choices"] = (*filter(None, [one.about.none]), *one.about.choices)
-    needed = one.needed and not one.many and not one.part
+    takes = _arguments(one)
+    # flags that give this field a value of their own take none; of the others and this one, one may be given
     others = {other: sets for other, sets in one.about.also.items() if one.name not in sets}
-    group: Any = parser.add_mutually_exclusive_group(required=needed) if others else parser
-    if needed and not others:
-        takes["required"] = True
+    needed = one.needed and not one.many and not one.part
+    group: argparse._ActionsContainer = parser.add_mutually_exclusive_group(required=needed) if others else parser
+    required: Arguments = {"required": True} if needed and not others else {}
+    group.add_argument(flag, **takes, **required)
+    where = one.path.removesuffix(one.name)
+    for other, sets in one.about.also.items():
+        if other in others:
+            group.add_argument(other, **takes, action=_also({f"{where}{name}": value for name, value in sets.items()}))
+        else:
+            const = sets[one.name]
+            parser.add_argument(other, dest=one.path, action="store_const", const=const, default=argparse.SUPPRESS, help=text)
+
+
+def _arguments(one: Option) -> Arguments:
+    """Return the arguments of `add_argument` for a flag that takes a value."""
+    takes: Arguments = {"dest": one.path, "default": argparse.SUPPRESS, "help": _help(one)}
     if one.many and not one.about.commas:
         takes["action"] = "append"
-    group.add_argument(flag, **takes)
-    for other, sets in one.about.also.items():
-        where = one.path.removesuffix(one.name)
-        if one.name in sets:
-            parser.add_argument(
-                other, dest=one.path, action="store_const", const=sets[one.name], default=argparse.SUPPRESS, help=text
-            )
-            continue
-        named = {f"{where}{name}": value for name, value in sets.items()}
-        group.add_argument(other, **takes, action=_also(named))
+    if is_dataclass(one.kind):
+        # a word for each of its fields, the later ones optional
+        return takes | {"nargs": "+", "metavar": tuple(f.name.upper() for f in fields(one.kind))[:2]}
+    if one.kind is bool:
+        return takes | {"type": str, "choices": ("true", "false")}
+    takes["type"] = str if one.about.commas else one.kind
+    if one.about.choices:
+        return takes | {"choices": (*filter(None, [one.about.none]), *one.about.choices)}
+    return takes | {"metavar": one.about.metavar or str(one.flag).removeprefix("--").rpartition("-")[2].upper()}
 
 
-def _also(sets: dict[str, Any]) -> type[argparse.Action]:
+def _also(sets: Mapping[str, object]) -> type[argparse.Action]:
     """An option that sets other fields too."""
 
     class Also(argparse.Action):
-        def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
-            for path, value in ({self.dest: values} | sets).items():
+        def __call__(
+            self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option_string: str | None = None
+        ) -> None:
+            for path, value in {self.dest: values, **sets}.items():
                 setattr(namespace, path, value)
 
     return Also
@@ -146,14 +150,15 @@ def request(cls: type[T], namespace: argparse.Namespace, base: T | None = None) 
     return build(cls, values, base)
 
 
-def _value(one: Option, given: Any) -> Any:
+def _value(one: Option, given: object) -> object:
+    """Return the value of a field from what the parser gave: a word, a list of words, or a list of such lists."""
     if one.about.none and given == one.about.none:
         return None
-    if one.kind is bool and isinstance(given, str):
+    if isinstance(given, str) and one.kind is bool:
         return given == "true"
-    if one.about.commas:
+    if isinstance(given, str) and one.about.commas:
         return split_commas(given)
-    if is_dataclass(one.kind):
+    if isinstance(given, list) and is_dataclass(one.kind):
         return tuple(one.kind(*item) for item in given)
     return tuple(given) if one.many and isinstance(given, list) else given
 

@@ -14,7 +14,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import anndata as ad
 import numpy as np
@@ -26,6 +26,7 @@ from state_engine.metrics.profile import TARGET, ControlSource, Fdr, Profile
 from state_engine.metrics.profiles import COSINE
 
 if TYPE_CHECKING:
+    import polars
     from cell_eval2 import EvalConfig
 
 DEVICE: Literal["cpu"] = "cpu"
@@ -240,7 +241,7 @@ def _config(profile: Profile, measured: ad.AnnData, control: str, settings: Sett
     return config if has_targets(measured, control) else replace(config, target_gene_map={"*": None})
 
 
-def _means(table: Any, column: str) -> dict[str, float]:
+def _means(table: polars.DataFrame, column: str) -> dict[str, float]:
     """Finite numbers of a table (a polars frame) by metric."""
     rows = table.select("metric", column).iter_rows()
     return {metric: float(value) for metric, value in rows if value is not None and np.isfinite(value)}

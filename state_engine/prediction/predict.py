@@ -13,7 +13,6 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -205,7 +204,7 @@ def _manifest(
     cells: MeasuredCells,
     drawn: DrawnCells,
     calibrated: Calibrated | None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return how the result was made, as JSON values."""
     embedding_models = None
     if card.reads_embedding:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -36,7 +35,7 @@ LOWEST, HIGHEST = 0.0, 14.0
 
 def replay(
     request: ReplayRequest, output: Path, on_progress: OnProgress = silent, loaded: LoadedModel | None = None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Write a copy of the data set whose cells are simulated.
 
     Args:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -56,7 +55,7 @@ class Calibrated:
     effects: dict[Condition, np.ndarray]
     missing: tuple[Condition, ...]
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Return JSON values for the manifest."""
         fitted = self.calibration
         return {

@@ -8,8 +8,8 @@ layers["raw"] what the model said; layers["calibrated"] where the model has a ca
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -67,7 +67,7 @@ class ResultWriter:
         if self._embedding_raw is not None:
             self._embedding_raw[start : start + len(raw)] = raw
 
-    def finish(self, confidence: np.ndarray, manifest: dict[str, Any]) -> None:
+    def finish(self, confidence: np.ndarray, manifest: Mapping[str, object]) -> None:
         """Adds what is only known at the end and closes the file.
 
         Args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from state_engine.checkpoints.card import AttentionOrigin
 from state_engine.errors import CheckpointError, ConfigError
@@ -21,6 +21,10 @@ from state_engine.models.config import (
     OutputSpace,
     TransitionConfig,
 )
+
+T = TypeVar("T")
+# values of another program: each is converted where it is read, and a value that cannot be becomes a CheckpointError
+Hyper = Mapping[str, Any]
 
 
 def _names(text: str) -> frozenset[str]:
@@ -53,7 +57,7 @@ GPT2_READ = _names(
     hidden_size n_embd n_layer num_hidden_layers n_head num_attention_heads n_inner layer_norm_epsilon
     """
 )
-BACKBONE_FIXED: dict[str, Any] = {
+BACKBONE_FIXED: dict[str, object] = {
     "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "rope_scaling": None, "activation_function": "gelu_new",
     "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "reorder_and_upcast_attn": False,
     "add_cross_attention": False,
@@ -98,7 +102,7 @@ class ArcArchitecture:
     notes: tuple[str, ...]
 
 
-def read_architecture(hyper: Mapping[str, Any], names: Sequence[str]) -> ArcArchitecture:
+def read_architecture(hyper: Hyper, names: Sequence[str]) -> ArcArchitecture:
     """The architecture of a checkpoint.
 
     Args:
@@ -120,7 +124,7 @@ def read_architecture(hyper: Mapping[str, Any], names: Sequence[str]) -> ArcArch
         raise CheckpointError("The checkpoint's hyper_parameters make no network.", f"{error}") from error
 
 
-def _architecture(hyper: Mapping[str, Any], names: Sequence[str]) -> ArcArchitecture:
+def _architecture(hyper: Hyper, names: Sequence[str]) -> ArcArchitecture:
     key = hyper["embed_key"]
     space = _choice(SPACES, hyper.get(OWN_SPACE) or hyper["output_space"], "output_space")
     backbone = _backbone(hyper)
@@ -152,13 +156,13 @@ def _architecture(hyper: Mapping[str, Any], names: Sequence[str]) -> ArcArchitec
     return ArcArchitecture(config, key or "X", attention, source, origin, _lora(hyper), _notes(hyper))
 
 
-def _choice(known: Mapping[str, Any], value: Any, what: str) -> Any:
+def _choice(known: Mapping[str, T], value: str, what: str) -> T:
     if value not in known:
         raise CheckpointError(f"The checkpoint's {what} is {value!r}.", f"Known here: {', '.join(known)}.")
     return known[value]
 
 
-def _backbone(hyper: Mapping[str, Any]) -> BackboneConfig:
+def _backbone(hyper: Hyper) -> BackboneConfig:
     kinds: dict[str, BackboneKind] = {"llama": "llama", "GPT2": "gpt2", "gpt2": "gpt2"}
     kind: BackboneKind = _choice(kinds, hyper["transformer_backbone_key"], "transformer_backbone_key")
     kwargs = hyper["transformer_backbone_kwargs"]
@@ -177,7 +181,7 @@ def _backbone(hyper: Mapping[str, Any]) -> BackboneConfig:
     return _llama(kwargs, hidden) if kind == "llama" else _gpt2(kwargs, hidden)
 
 
-def _llama(kwargs: Mapping[str, Any], hidden: int) -> BackboneConfig:
+def _llama(kwargs: Hyper, hidden: int) -> BackboneConfig:
     heads = int(kwargs["num_attention_heads"])
     return BackboneConfig(
         kind="llama",
@@ -192,7 +196,7 @@ def _llama(kwargs: Mapping[str, Any], hidden: int) -> BackboneConfig:
     )
 
 
-def _gpt2(kwargs: Mapping[str, Any], hidden: int) -> BackboneConfig:
+def _gpt2(kwargs: Hyper, hidden: int) -> BackboneConfig:
     heads = int(kwargs.get("n_head") or kwargs.get("num_attention_heads") or 12)
     return BackboneConfig(
         kind="gpt2",
@@ -206,7 +210,7 @@ def _gpt2(kwargs: Mapping[str, Any], hidden: int) -> BackboneConfig:
     )
 
 
-def _decoder(hyper: Mapping[str, Any], names: Sequence[str], key: str | None) -> DecoderConfig | None:
+def _decoder(hyper: Hyper, names: Sequence[str], key: str | None) -> DecoderConfig | None:
     """Gene decoders are used on embeddings only; in gene space they lie unused in the checkpoint."""
     cfg = hyper.get("decoder_cfg")
     if key in GENE_KEYS or not cfg or not hyper.get("gene_decoder_bool", True) or hyper.get(FILLER_DECODER):
@@ -220,7 +224,7 @@ def _decoder(hyper: Mapping[str, Any], names: Sequence[str], key: str | None) ->
     )
 
 
-def _attention(hyper: Mapping[str, Any], kind: BackboneKind) -> tuple[AttentionMode, str, AttentionOrigin]:
+def _attention(hyper: Hyper, kind: BackboneKind) -> tuple[AttentionMode, str, AttentionOrigin]:
     declared = hyper["transformer_backbone_kwargs"].get("bidirectional_attention")
     if declared is True:
         return "full", "Declared by the checkpoint (bidirectional_attention: true).", "declared"
@@ -234,7 +238,7 @@ def _attention(hyper: Mapping[str, Any], kind: BackboneKind) -> tuple[AttentionM
     return "full", why, "assumed"
 
 
-def _lora(hyper: Mapping[str, Any]) -> tuple[float, int] | None:
+def _lora(hyper: Hyper) -> tuple[float, int] | None:
     lora = hyper.get("lora")
     if not lora or not lora.get("enable", False):
         return None
@@ -245,7 +249,7 @@ def _lora(hyper: Mapping[str, Any]) -> tuple[float, int] | None:
     return float(lora["alpha"]) / float(lora["r"]), int(lora["r"])
 
 
-def _notes(hyper: Mapping[str, Any]) -> tuple[str, ...]:
+def _notes(hyper: Hyper) -> tuple[str, ...]:
     unknown = {n: v for n, v in hyper.items() if n not in READ | TRAINING_ONLY and v not in (None, False, 0, "", {}, [])}
     return tuple(
         f"Hyper-parameter {name} = {str(value)[:60]} is not known here; it was left out."

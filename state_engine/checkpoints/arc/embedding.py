@@ -15,7 +15,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,7 +83,7 @@ def read_arc_embedding(path: Path, checkpoint: str | Path | None = None) -> tupl
 def _read(path: Path, files: _Files) -> tuple[EmbeddingCard, dict[str, Tensor], Tensor]:
     loaded = _read_safetensors(files.weights) if files.weights.suffix == ".safetensors" else load_torch(files.weights)
     weights = _weights(loaded, files.weights)
-    inside: Mapping[str, Any] = loaded if isinstance(loaded, dict) and "state_dict" in loaded else {}
+    inside: Mapping[str, object] = loaded if isinstance(loaded, dict) and "state_dict" in loaded else {}
     notes = choice_notes(files.weights.parent, files.weights)
     settings = _settings(inside, files, notes)
     names, vectors = _vectors(inside, files, notes)
@@ -141,17 +140,18 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path.name} is damaged or truncated.", f"{error}.", COMPLETE) from error
 
 
-def _weights(loaded: Any, path: Path) -> dict[str, Tensor]:
+def _weights(loaded: object, path: Path) -> dict[str, Tensor]:
     weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(weights, dict) or not weights or not all(isinstance(v, Tensor) for v in weights.values()):
         raise CheckpointError(f"{path.name} has no weights.", "It is no State Embedding checkpoint.", "Name another file.")
     return {re.sub(r"^(_orig_mod\.|module\.|model\.)+", "", str(name)): tensor for name, tensor in weights.items()}
 
 
-def _settings(inside: Mapping[str, Any], files: _Files, notes: list[str]) -> Mapping[str, Any]:
+def _settings(inside: Mapping[str, object], files: _Files, notes: list[str]) -> Mapping[str, object]:
     """The configuration: inside the checkpoint as text, else in its hyper-parameters, else beside it."""
-    if isinstance(inside.get("cfg_yaml"), str):
-        return _yaml(inside["cfg_yaml"], f"the configuration in {files.weights.name}")
+    text = inside.get("cfg_yaml")
+    if isinstance(text, str):
+        return _yaml(text, f"the configuration in {files.weights.name}")
     hyper = inside.get("hyper_parameters")
     if isinstance(hyper, dict) and isinstance(hyper.get("cfg"), dict):
         return hyper["cfg"]
@@ -163,7 +163,7 @@ def _settings(inside: Mapping[str, Any], files: _Files, notes: list[str]) -> Map
     )
 
 
-def _yaml(text: str, where: str) -> Mapping[str, Any]:
+def _yaml(text: str, where: str) -> Mapping[str, object]:
     with door(where, CheckpointError, COMPLETE):
         loaded = read_yaml(text)
     if not isinstance(loaded, dict):
@@ -171,7 +171,7 @@ def _yaml(text: str, where: str) -> Mapping[str, Any]:
     return loaded
 
 
-def _vectors(inside: Mapping[str, Any], files: _Files, notes: list[str]) -> tuple[tuple[str, ...], Tensor]:
+def _vectors(inside: Mapping[str, object], files: _Files, notes: list[str]) -> tuple[tuple[str, ...], Tensor]:
     """Gene names in the order of the vocabulary, and their vectors (genes, token_dim) float32."""
     if files.vectors is not None:
         found, where = load_torch(files.vectors), files.vectors.name
@@ -236,7 +236,7 @@ def _rename(name: str) -> str:
     return name
 
 
-def _config(weights: Mapping[str, Tensor], settings: Mapping[str, Any], genes: int, path: Path) -> EmbeddingConfig:
+def _config(weights: Mapping[str, Tensor], settings: Mapping[str, object], genes: int, path: Path) -> EmbeddingConfig:
     """Sizes from the weights' shapes; from the configuration only what shapes do not say."""
     shape = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     needed = ("encoder.0.weight", "layers.0.up.weight", "decoder.1.weight", "expression_decoder.2.weight")
@@ -267,7 +267,7 @@ def _config(weights: Mapping[str, Tensor], settings: Mapping[str, Any], genes: i
     )
 
 
-def _number(settings: Mapping[str, Any], part: str, name: str) -> int:
+def _number(settings: Mapping[str, object], part: str, name: str) -> int:
     inner = settings.get(part)
     value = inner.get(name) if isinstance(inner, Mapping) else None
     if isinstance(value, bool) or not isinstance(value, int):

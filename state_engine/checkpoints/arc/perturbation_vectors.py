@@ -7,7 +7,6 @@ labels can be numpy strings. Boundary: a path in, a `PerturbationFeatures` out.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -62,7 +61,7 @@ def _read_torch(path: Path) -> PerturbationFeatures:
     return from_vectors(vectors, path.name)
 
 
-def _vector(value: Any, label: str, path: Path) -> np.ndarray:
+def _vector(value: object, label: str, path: Path) -> np.ndarray:
     import torch
 
     try:

@@ -13,17 +13,15 @@ What had to be decided or was not there is written in the card's notes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from state_engine.checkpoints import store
-from state_engine.checkpoints.arc.architecture import GENE_KEYS, ArcArchitecture, read_architecture
+from state_engine.checkpoints.arc.architecture import GENE_KEYS, ArcArchitecture, Hyper, read_architecture
 from state_engine.checkpoints.arc.names_in import translate
 from state_engine.checkpoints.arc.pickles import load_pickle, load_torch
 from state_engine.checkpoints.arc.plain_yaml import read_yaml
@@ -108,7 +106,7 @@ def convert(arc_dir: Path, out_dir: Path, name: str | None = None, checkpoint: s
 class _Facts:
     """What config.yaml and var_dims.pkl add to the hyper-parameters; a file that is not there becomes a note."""
 
-    def __init__(self, folder: Path, hyper: Mapping[str, Any], notes: list[str]) -> None:
+    def __init__(self, folder: Path, hyper: Hyper, notes: list[str]) -> None:
         self.hyper, self.notes = hyper, notes
         self.columns = self._columns(folder / "config.yaml")
         self.dims = self._dims(folder / "var_dims.pkl")
@@ -116,7 +114,7 @@ class _Facts:
         contexts = _label_map(folder, "cell_type_onehot_map", None)
         self.contexts = contexts or ()
 
-    def _columns(self, path: Path) -> Mapping[str, Any]:
+    def _columns(self, path: Path) -> Hyper:
         if not path.is_file():
             self.notes.append("config.yaml was missing: the columns of the training data are not known.")
             return {}
@@ -126,7 +124,7 @@ class _Facts:
             whole = whole.get(part) if isinstance(whole, dict) else None
         return whole if isinstance(whole, dict) else {}
 
-    def _dims(self, path: Path) -> Mapping[str, Any]:
+    def _dims(self, path: Path) -> Hyper:
         if not path.is_file():
             self.notes.append("var_dims.pkl was missing: gene names are those of the checkpoint, if any.")
             return {}
@@ -214,15 +212,16 @@ def _card(folder: Path, architecture: ArcArchitecture, facts: _Facts, labels: La
     )
 
 
-def _parts(loaded: Any, path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+def _parts(loaded: object, path: Path) -> tuple[dict[str, Tensor], Hyper]:
+    whole = loaded if isinstance(loaded, dict) else {}
     for part in ("state_dict", "hyper_parameters"):
-        if not isinstance(loaded, dict) or not isinstance(loaded.get(part), dict):
+        if not isinstance(whole.get(part), dict):
             raise CheckpointError(f"{path.name} has no {part}.", "It is not a Lightning checkpoint.", "Name another checkpoint.")
-    weights = loaded["state_dict"]
+    weights = whole["state_dict"]
     strange = [str(name)[:80] for name, value in weights.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if strange:
         raise CheckpointError(f"{path.name} has weights that are not numbers: {listed(strange)}.")
-    return weights, loaded["hyper_parameters"]
+    return weights, whole["hyper_parameters"]
 
 
 def _perturbations(folder: Path, width: int) -> Labels:
@@ -260,7 +259,7 @@ def _label_map(folder: Path, stem: str, width: int | None) -> tuple[str, ...] | 
     return tuple(names[i] for i in order)
 
 
-def _vectors(loaded: Any, path: Path) -> dict[str, Tensor]:
+def _vectors(loaded: object, path: Path) -> dict[str, Tensor]:
     """label -> float32 vector; labels are made plain strings."""
     if not isinstance(loaded, dict) or not loaded:
         raise CheckpointError(f"{path.name} is not a map of labels to vectors.", f"It holds {type(loaded).__name__}.", COMPLETE)

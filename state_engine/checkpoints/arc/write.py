@@ -15,13 +15,13 @@ from __future__ import annotations
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import yaml
 from torch import Tensor
 
-from state_engine.checkpoints.arc.architecture import FILLER_DECODER, GENE_KEYS, OWN_SPACE, SPACES
+from state_engine.checkpoints.arc.architecture import FILLER_DECODER, GENE_KEYS, OWN_SPACE, SPACES, Hyper
 from state_engine.checkpoints.arc.names_out import VOCABULARY, positions, to_arc
 from state_engine.checkpoints.arc.read import PERTURBATIONS
 from state_engine.checkpoints.card import ModelCard
@@ -100,7 +100,7 @@ def write_arc(
     _save(folder / "checkpoints" / "final.ckpt", _checkpoint(hyper, weights, facts))
 
 
-def hyper_parameters(card: ModelCard, facts: TrainingFacts) -> dict[str, Any]:
+def hyper_parameters(card: ModelCard, facts: TrainingFacts) -> Hyper:
     """arc-state's `hyper_parameters` of a model, plain values."""
     config = card.config
     genes = card.output_genes or card.input_genes
@@ -137,9 +137,13 @@ def hyper_parameters(card: ModelCard, facts: TrainingFacts) -> dict[str, Any]:
     return found | ({FILLER_DECODER: True} if filler else {})
 
 
-def _backbone(card: ModelCard) -> dict[str, Any]:
+def _backbone(card: ModelCard) -> dict[str, object]:
     backbone, length = card.config.backbone, positions(card.config)
-    common: dict[str, Any] = {"bidirectional_attention": card.attention == "full", "use_cache": False, "vocab_size": VOCABULARY}
+    common: dict[str, object] = {
+        "bidirectional_attention": card.attention == "full",
+        "use_cache": False,
+        "vocab_size": VOCABULARY,
+    }
     if backbone.kind == "gpt2":
         sizes = {
             "n_embd": backbone.hidden,
@@ -183,7 +187,7 @@ def _wants_filler(card: ModelCard) -> bool:
     return card.input_key not in (*GENE_KEYS, "X") and card.config.decoder is None and not card.config.final_relu
 
 
-def _decoder_cfg(latent: int, genes: int, hidden: list[int], dropout: float) -> dict[str, Any]:
+def _decoder_cfg(latent: int, genes: int, hidden: list[int], dropout: float) -> dict[str, object]:
     return {"latent_dim": latent, "gene_dim": genes, "hidden_dims": hidden, "dropout": dropout, "residual_decoder": False}
 
 
@@ -193,13 +197,13 @@ def _filler_decoder(width: int) -> dict[str, Tensor]:
     return {"gene_decoder.decoder.0.weight": torch.zeros(width, width), "gene_decoder.decoder.0.bias": nothing}
 
 
-def _dims(card: ModelCard, hyper: dict[str, Any]) -> dict[str, Any]:
+def _dims(card: ModelCard, hyper: Hyper) -> dict[str, object]:
     sizes = {name: hyper[name] for name in ("input_dim", "output_dim", "hvg_dim", "gene_dim", "pert_dim", "batch_dim")}
     names = hyper["gene_names"] or []
     return {**sizes, "gene_names": names, "hvg_names": names, "pert_names": list(card.perturbations)}
 
 
-def _configuration(card: ModelCard, hyper: dict[str, Any], facts: TrainingFacts) -> dict[str, Any]:
+def _configuration(card: ModelCard, hyper: Hyper, facts: TrainingFacts) -> dict[str, object]:
     columns = {"pert_col": card.perturbation_key, "batch_col": card.batch_key, "cell_type_key": card.context_key}
     data = {
         "toml_config_path": facts.split or None, "embed_key": hyper["embed_key"], "output_space": hyper["output_space"],
@@ -222,7 +226,7 @@ def _configuration(card: ModelCard, hyper: dict[str, Any], facts: TrainingFacts)
     }
 
 
-def _checkpoint(hyper: dict[str, Any], weights: dict[str, Tensor], facts: TrainingFacts) -> dict[str, Any]:
+def _checkpoint(hyper: Hyper, weights: dict[str, Tensor], facts: TrainingFacts) -> dict[str, object]:
     return {
         "epoch": 0,
         "global_step": facts.step or facts.steps,
@@ -241,6 +245,6 @@ def _labelled(labels: tuple[str, ...], vectors: Tensor) -> dict[str, Tensor]:
     return {label: vector.clone() for label, vector in zip(labels, vectors, strict=True)}
 
 
-def _save(path: Path, value: Any) -> None:
+def _save(path: Path, value: object) -> None:
     with replacing(path) as beside:
         torch.save(value, beside)
