@@ -8,8 +8,10 @@ from pages.parts import session
 from pages.parts.data.form import choices_form, understood, variable_genes
 from pages.parts.data.public import public_data
 from pages.parts.door import through_app
+from pages.parts.uploads import received, upload_key
 from pages.parts.widgets import errors_shown, go, page_head, start_demo
-from state_engine.library.datasets import list_datasets, receive_upload, register_file, remove_dataset, server_files
+from state_engine.library.datasets import list_datasets, register_file, remove_dataset, server_files
+from state_engine.sandbox.limits import confinement
 
 through_app()
 
@@ -22,24 +24,21 @@ settings = session.settings()
 with st.container(border=True, key="open_data"):
     tabs = st.tabs(["Upload", "On this server", "Opened before", "Public data", "Demo"])
     with tabs[0]:
-        upload = st.file_uploader(
-            "An .h5ad file", type=["h5ad"], key=f"upload_{st.session_state.get('uploads', 0)}", help="AnnData, up to a few GB."
-        )
-        if upload is not None:
-            with errors_shown(), st.spinner("Copying to disk and checking"):
-                received = receive_upload(settings, upload.name, upload, upload.size)
-                # a new key lets go of the uploaded bytes, which the widget would keep in memory
-                st.session_state["uploads"] = st.session_state.get("uploads", 0) + 1
-                session.choose("data", received.id)
+        upload = st.file_uploader("An .h5ad file", type=["h5ad"], key=upload_key("upload"), help="AnnData, up to a few GB.")
+        with errors_shown():
+            came = received(upload, "upload")
+            if came is not None:
+                session.choose("data", came.id)
                 session.choose("run", "")
                 st.rerun()
+        st.caption(f"Files are opened in a child process that may not read others ({confinement()}).")
     with tabs[1]:
         files = server_files(settings)
         if files:
             path = st.selectbox("File", files, format_func=lambda p: p.name, key="server_file", index=None)
             if st.button("Open this file", key="open_server_file", disabled=path is None) and path is not None:
                 with errors_shown():
-                    session.choose("data", register_file(settings, Path(path)).id)
+                    session.choose("data", register_file(settings, Path(path), session.opened).id)
                     session.choose("run", "")
                     st.rerun()
         else:

@@ -24,7 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "search": {"data"},
     "effects": {"checkpoints", "data"},
     "embedding": {"checkpoints", "search", "data", "models"},
-    "library": {"effects", "checkpoints", "data"},
+    "library": {"effects", "checkpoints", "data", "sandbox"},
     "public_data": {"library", "data"},
     "prediction": {"effects", "checkpoints", "data", "models"},
     "train": {"prediction", "effects", "checkpoints", "data", "models"},

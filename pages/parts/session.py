@@ -10,12 +10,13 @@ from pathlib import Path
 import streamlit as st
 
 from state_engine.config import Settings, load_settings
-from state_engine.data.dataset import Choices, Dataset, open_dataset
+from state_engine.data.dataset import Choices, Dataset
 from state_engine.errors import StateError
 from state_engine.jobs import local
 from state_engine.jobs.kinds import KINDS
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, get_dataset
+from state_engine.library.foreign import open_foreign
 from state_engine.library.models import Entry, find, list_models
 
 THREAD = ("data", "model", "run", "embedding", "training", "evaluation", "submission", "scoring")
@@ -81,14 +82,24 @@ def dataset() -> Dataset | None:
 
 def understand(entry: DataEntry) -> Dataset:
     """Return what is in the file of an entry, cached until the file or the choices change."""
-    path = Path(entry.path)
+    return opened(Path(entry.path), entry.name, entry.choices)
+
+
+def opened(path: Path, name: str = "", choices: Choices | None = None) -> Dataset:
+    """Return what is in a file, which a child process reads; cached until the file or the choices change.
+
+    Args:
+        path: the file.
+        name: how its user calls it, for messages.
+        choices: the user's word.
+    """
     stamp = path.stat().st_mtime_ns if path.exists() else 0
-    return _understand(entry.path, stamp, entry.choices)
+    return _opened(str(path), stamp, choices or Choices(), name)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Reading the data set")
-def _understand(path: str, stamp: int, choices: Choices) -> Dataset:
-    return open_dataset(Path(path), choices, settings())
+def _opened(path: str, stamp: int, choices: Choices, _name: str) -> Dataset:
+    return open_foreign(Path(path), choices, settings(), _name)
 
 
 def model_entry() -> Entry | None:

@@ -10,6 +10,7 @@ import json
 import re
 import secrets
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from state_engine.config import DEMO, Settings
 from state_engine.data.dataset import Choices
 from state_engine.errors import ConfigError, DataError, UnsafeFileError
 from state_engine.files import replacing
+from state_engine.library.foreign import open_foreign
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import OnProgress, Progress, silent
 
@@ -50,18 +52,25 @@ def demo_entry() -> DataEntry:
     return DataEntry(DEMO_ID, "Demo: simulated PBMC screen", str(DEMO_PATH), "demo", "2026-11-22T00:00:00+00:00")
 
 
-def receive_upload(settings: Settings, name: str, stream: BinaryIO, size: int, on_progress: OnProgress = silent) -> DataEntry:
-    """Copies an upload to disk and gives it an id.
+def receive_upload(
+    settings: Settings, name: str, stream: BinaryIO, size: int, on_progress: OnProgress = silent,
+    opened: Callable[[Path, str], object] | None = None,
+) -> DataEntry:  # fmt: skip
+    """Copy an upload to disk, open it in a child process, and give it an id. What cannot be opened leaves nothing.
 
     Args:
+        settings: where uploads lie.
         name: file name as the user knows it.
         stream: the bytes.
         size: their number.
+        on_progress: is told how much was copied.
+        opened: opens the copy, given its path and the user's name; default: `open_foreign`.
 
     Raises:
         UnsafeFileError: the file is larger than the limit.
-        DataError: the disk has no room for it.
+        DataError: the disk has no room for it, or it cannot be opened.
     """
+    name = Path(name).name
     if size > settings.max_file_bytes:
         raise UnsafeFileError(
             f"{name} has {size / 1e9:.1f} GB.",
@@ -80,20 +89,35 @@ def receive_upload(settings: Settings, name: str, stream: BinaryIO, size: int, o
             out.write(block)
             done += len(block)
             on_progress(Progress("Copying the upload", done, size, unit="bytes"))
-    return _save(settings, DataEntry(identity, Path(name).name, str(target), "upload", _now()))
+    try:
+        if opened is None:
+            open_foreign(target, settings=settings, name=name)
+        else:
+            opened(target, name)
+    except BaseException:  # a session that ends, or a page that runs again, is no reason to keep the copy either
+        target.unlink(missing_ok=True)
+        raise
+    return _save(settings, DataEntry(identity, name, str(target), "upload", _now()))
 
 
-def register_file(settings: Settings, path: Path) -> DataEntry:
-    """Gives a file on the server an id; the same file gets the same entry again.
+def register_file(settings: Settings, path: Path, opened: Callable[[Path, str], object] | None = None) -> DataEntry:
+    """Give a file on the server an id, once it could be opened in a child process; the same file gets the same entry again.
 
     Raises:
         UnsafeFileError: the file is not below an allow-listed folder.
+        DataError: it cannot be opened.
     """
     real = path.resolve()
     if not any(real.is_relative_to(folder) for folder in settings.data_folders):
         raise UnsafeFileError(f"{path.name} is outside the data folders.", "", "Add its folder to STATE_EXPLORER_DATA.")
     known = next((e for e in list_datasets(settings) if e.path == str(real)), None)
-    return known or _save(settings, DataEntry(secrets.token_hex(6), real.name, str(real), "server", _now()))
+    if known is not None:
+        return known
+    if opened is None:
+        open_foreign(real, settings=settings)
+    else:
+        opened(real, real.name)
+    return _save(settings, DataEntry(secrets.token_hex(6), real.name, str(real), "server", _now()))
 
 
 def register_public(settings: Settings, path: Path, name: str) -> DataEntry:

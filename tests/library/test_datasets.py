@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from state_engine.config import Settings
-from state_engine.data.dataset import Choices
-from state_engine.errors import DataError, UnsafeFileError
+from state_engine.data.dataset import Choices, open_dataset
+from state_engine.errors import DataError, UnreadableFileError, UnsafeFileError
 from state_engine.library.datasets import (
     DEMO_ID,
     get_dataset,
@@ -21,6 +22,10 @@ from state_engine.library.datasets import (
     server_files,
     set_choices,
 )
+from state_engine.library.foreign import call
+from state_engine.sandbox import Limits
+from tests.hostile import write_hanging
+from tests.small import write_cells
 
 
 @pytest.fixture
@@ -30,14 +35,26 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_an_upload_is_on_disk_and_removed_with_its_entry(settings: Settings) -> None:
-    entry = receive_upload(settings, "../../my cells.h5ad", io.BytesIO(b"x" * 3_000_000), 3_000_000)
-    assert entry.name == "my cells.h5ad" and Path(entry.path).stat().st_size == 3_000_000
+    content = write_cells(settings.home.parent / "cells.h5ad").read_bytes()
+    entry = receive_upload(settings, "../../my cells.h5ad", io.BytesIO(content), len(content))
+    assert entry.name == "my cells.h5ad" and Path(entry.path).read_bytes() == content
     assert Path(entry.path).is_relative_to(settings.uploads)
     assert get_dataset(settings, entry.id) == entry
     remove_dataset(settings, entry.id)
     assert not Path(entry.path).exists()
     with pytest.raises(DataError, match="not here"):
         get_dataset(settings, entry.id)
+
+
+def test_what_cannot_be_opened_leaves_nothing_and_is_called_as_its_user_calls_it(settings: Settings) -> None:
+    with pytest.raises(UnreadableFileError, match=r"my cells\.h5ad") as caught:
+        receive_upload(settings, "my cells.h5ad", io.BytesIO(b"x" * 3_000_000), 3_000_000)
+    assert str(settings.home) not in str(caught.value) and not list(settings.uploads.iterdir())
+    hanging = write_hanging(settings.home.parent / "data" / "hangs.h5ad")
+    quick = partial(call, open_dataset, limits=Limits(seconds=2))
+    with pytest.raises(UnsafeFileError, match=r"hangs\.h5ad could not be opened within 2 s"):
+        register_file(settings, hanging, lambda path, name: quick(path, path=path, name=name))
+    assert [e.id for e in list_datasets(settings)] == [DEMO_ID]
 
 
 def test_too_large_is_refused_before_copying(settings: Settings) -> None:
@@ -48,7 +65,7 @@ def test_too_large_is_refused_before_copying(settings: Settings) -> None:
 
 def test_server_files_only_below_the_allowed_folders(settings: Settings, tmp_path: Path) -> None:
     inside, outside = tmp_path / "data" / "in.h5ad", tmp_path / "out.h5ad"
-    inside.write_bytes(b"1")
+    write_cells(inside)
     outside.write_bytes(b"2")
     (tmp_path / "data" / "link.h5ad").symlink_to(outside)
     assert server_files(settings) == (inside,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from state_engine.config import Settings
 from state_engine.jobs import local
 from state_engine.jobs.requests import ConvertRequest, PrepareRequest
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.library.datasets import DEMO_ID, DEMO_PATH, get_dataset, receive_upload
+from state_engine.library.datasets import DEMO_ID, DEMO_PATH, get_dataset, list_datasets, receive_upload
 from state_engine.plain import to_plain
 from state_engine.prediction.request import PredictionRequest
 from tests.data.bad_files import EMPTY, UNREADABLE, UNSAFE
@@ -22,9 +23,13 @@ from tests.pages.queued import queued
 from tests.small import write_cells, write_model
 
 
-def upload(home: Path, path: Path) -> str:
+def upload(home: Path, path: Path, opened: Callable[[Path, str], object] | None = None) -> str:
     with path.open("rb") as stream:
-        return receive_upload(Settings(home), path.name, stream, path.stat().st_size).id
+        return receive_upload(Settings(home), path.name, stream, path.stat().st_size, opened=opened).id
+
+
+def unchecked(path: Path, name: str) -> None:
+    """A file that was whole when it was registered."""
 
 
 def test_home_explains_itself_and_starts_the_demo(home: Path) -> None:
@@ -64,10 +69,24 @@ def test_what_the_user_says_decides_and_is_remembered(home: Path, tmp_path: Path
 
 @pytest.mark.parametrize("maker", [*UNREADABLE, *EMPTY, *UNSAFE], ids=lambda m: m.__name__)
 def test_bad_files_get_a_plain_message(home: Path, tmp_path: Path, maker: Any) -> None:
-    app = app_on("data", data=upload(home, maker(tmp_path)))
+    app = app_on("data", data=upload(home, maker(tmp_path), unchecked))
     assert app.error and "Traceback" not in text(app)
     words = {**UNREADABLE, **EMPTY, **UNSAFE}
     assert words[maker].lower() in app.error[0].value.lower()
+
+
+@pytest.mark.parametrize("maker", [next(iter(UNREADABLE)), next(iter(EMPTY)), *list(UNSAFE)[-2:]], ids=lambda m: m.__name__)
+def test_bad_uploads_are_refused_and_removed(home: Path, tmp_path: Path, maker: Any) -> None:
+    path = maker(tmp_path)
+    app = app_on("data")
+    app.file_uploader(key="upload_0").upload("my.h5ad", path.read_bytes(), "application/x-hdf5").run()
+    words = {**UNREADABLE, **EMPTY, **UNSAFE}
+    assert words[maker].lower() in app.error[0].value.lower() and "my.h5ad" in app.error[0].value
+    assert not list((home / "uploads").iterdir()) and [e.id for e in list_datasets(Settings(home))] == [DEMO_ID]
+    app.file_uploader(key="upload_1").upload(
+        "cells.h5ad", write_cells(tmp_path / "c.h5ad").read_bytes(), "application/x-hdf5"
+    ).run()
+    assert not app.error and app.metric[0].value == "160" and app.subheader[0].value == "cells.h5ad"
 
 
 def test_variable_genes_are_chosen_in_a_job(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from pages.parts.result import stamp
 from pages.parts.widgets import finding, go
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.embedding_card import EmbeddingCard
-from state_engine.data.dataset import Choices, Dataset, open_dataset
+from state_engine.data.dataset import Choices, Dataset
 from state_engine.data.gene_vocabulary import LEAST_OVERLAP, GeneMap
 from state_engine.embedding.jobs import EmbedJob
 from state_engine.embedding.request import EmbedRequest, gene_map_of
@@ -117,7 +117,7 @@ def _fit(data: Dataset, card: EmbeddingCard) -> bool:
 @st.cache_data(max_entries=32, show_spinner=False)
 def genes_matched(path: str, written: int, choices: Choices, model: str, _card: EmbeddingCard) -> GeneMap:
     """Which genes of a data set a model knows; computed once for both."""
-    return gene_map_of(open_dataset(Path(path), choices, session.settings()), _card)
+    return gene_map_of(session.opened(Path(path), choices=choices), _card)
 
 
 def _settings(entry: DataEntry, model: EmbeddingEntry, key: str, card: EmbeddingCard) -> tuple[EmbedRequest | None, str, bool]:

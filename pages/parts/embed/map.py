@@ -20,7 +20,7 @@ from pages.parts.picker import runs_for
 from pages.parts.result import stamp
 from pages.parts.widgets import go
 from state_engine.analysis.projection import Projection, load
-from state_engine.data.dataset import Choices, Dataset, open_dataset
+from state_engine.data.dataset import Choices, Dataset
 from state_engine.data.expression import normalise
 from state_engine.data.files.matrices import dense
 from state_engine.embedding.jobs import Embedding, EmbedJob
@@ -68,12 +68,7 @@ def open_made(made: Embedding, run: RunFolder) -> Dataset | None:
         st.warning("**The embedded data set was deleted.** Embed the cells again to see them.", icon=":material/delete:")
         return None
     choices = run.request_as(EmbedJob).request.choices
-    return _opened(made.path, stamp(Path(made.path)), choices)
-
-
-@st.cache_resource(max_entries=8, show_spinner="Reading the data set")
-def _opened(path: str, written: int, choices: Choices) -> Dataset:
-    return open_dataset(Path(path), choices, session.settings())
+    return session.opened(Path(made.path), choices=choices)
 
 
 def summary(run: RunFolder, made: Embedding) -> None:
@@ -187,7 +182,7 @@ def label_codes(data: Dataset, column: str, rows: NDArray[np.int32]) -> tuple[li
 @st.cache_data(max_entries=32, show_spinner="Reading the gene")
 def gene_values(path: str, written: int, choices: Choices, gene: str, rows: tuple[int, ...]) -> NDArray[np.float32]:
     """(n,) log1p expression of a gene in some cells."""
-    data = open_dataset(Path(path), choices, session.settings())
+    data = session.opened(Path(path), choices=choices)
     column, parts = data.genes.names.index(gene), []
     for _, block in data.iter_blocks(str(data.expression), np.array(rows)):
         values = normalise(block) if data.scale.scale == "counts" else block
@@ -198,7 +193,7 @@ def gene_values(path: str, written: int, choices: Choices, gene: str, rows: tupl
 @st.cache_data(max_entries=32, show_spinner="Reading the genes")
 def most_variable(path: str, written: int, choices: Choices) -> int:
     """Number of the gene whose log1p expression varies most in a sample of cells."""
-    data = open_dataset(Path(path), choices, session.settings())
+    data = session.opened(Path(path), choices=choices)
     rows = np.sort(np.random.default_rng(0).choice(data.n_cells, min(SAMPLE, data.n_cells), replace=False))
     values = data.read_stored(str(data.expression), rows)
     values = dense(normalise(values) if data.scale.scale == "counts" else values)

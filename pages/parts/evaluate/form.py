@@ -12,6 +12,7 @@ from pages.parts import fields, session
 from pages.parts.format import plural
 from pages.parts.picker import pick_run, run_words, runs_for
 from pages.parts.result import open_run
+from pages.parts.uploads import received, upload_key
 from state_engine import keys
 from state_engine.analysis import stored
 from state_engine.challenge.rehearsal import Seen, seen
@@ -23,7 +24,7 @@ from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, P
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.train_job import training_folder
-from state_engine.library.datasets import DEMO_ID, DataEntry, get_dataset, list_datasets, receive_upload
+from state_engine.library.datasets import DEMO_ID, DataEntry, get_dataset, list_datasets
 from state_engine.options import option_of
 from state_engine.prediction.request import PredictionRequest
 
@@ -276,16 +277,16 @@ def _with(choices: Choices, control: str) -> Choices:
 
 
 def _file(entries: tuple[DataEntry, ...], label: str, key: str) -> DataEntry | None:
-    """A data set of this installation, or an upload, which becomes one."""
+    """Return a data set of this installation, or an upload, which becomes one."""
+    if f"evaluate_{key}_came" in st.session_state:
+        st.session_state[f"evaluate_{key}"] = st.session_state.pop(f"evaluate_{key}_came")
     entry = st.selectbox(
         label, entries, format_func=lambda e: e.name, key=f"evaluate_{key}", index=None, placeholder="Choose a data set"
     )
-    n = st.session_state.get(f"evaluate_{key}_n", 0)
-    upload = st.file_uploader("or upload them (.h5ad)", type=["h5ad"], key=f"evaluate_{key}_upload_{n}")
-    if upload is not None:
-        made = receive_upload(session.settings(), upload.name, upload, upload.size)
-        st.session_state[f"evaluate_{key}_n"] = n + 1
-        st.session_state[f"evaluate_{key}"] = get_dataset(session.settings(), made.id)
+    name = f"evaluate_{key}_upload"
+    came = received(st.file_uploader("or upload them (.h5ad)", type=["h5ad"], key=upload_key(name)), name)
+    if came is not None:
+        st.session_state[f"evaluate_{key}_came"] = came
         st.rerun()
     return entry
 

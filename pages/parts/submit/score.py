@@ -12,6 +12,7 @@ from pages.parts import session
 from pages.parts.format import plural
 from pages.parts.jobs import job_panel
 from pages.parts.submit.form import Source, counts_step, pick_challenge, pick_columns, pick_contexts, sources
+from pages.parts.uploads import received, upload_key
 from pages.parts.widgets import go
 from state_engine.challenge import submit as submission
 from state_engine.challenge.score_request import RehearsalRequest, ScoreRequest
@@ -21,7 +22,7 @@ from state_engine.challenge.submit import SubmissionRequest
 from state_engine.data.dataset import Dataset
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.library.datasets import DataEntry, get_dataset, list_datasets, receive_upload
+from state_engine.library.datasets import DataEntry, list_datasets
 from state_engine.metrics.profile import Fdr
 from state_engine.plain import csv_file_for_people
 from state_engine.prediction.request import PredictionRequest
@@ -89,15 +90,14 @@ def _archives() -> list[Source]:
 
 def _truth() -> DataEntry | None:
     entries = list_datasets(session.settings())
+    if "score_came" in st.session_state:
+        st.session_state["score_truth"] = st.session_state.pop("score_came")
     left, right = st.columns([3, 2])
     entry = left.selectbox("Measured cells", entries, format_func=lambda e: e.name, key="score_truth")
-    upload = right.file_uploader(
-        "Or upload them (.h5ad)", type=["h5ad"], key=f"score_upload_{st.session_state.get('score_n', 0)}"
-    )
-    if upload is not None:
-        made = receive_upload(session.settings(), upload.name, upload, upload.size)
-        st.session_state["score_n"] = st.session_state.get("score_n", 0) + 1
-        st.session_state["score_truth"] = get_dataset(session.settings(), made.id)
+    upload = right.file_uploader("Or upload them (.h5ad)", type=["h5ad"], key=upload_key("score_upload"))
+    came = received(upload, "score_upload")
+    if came is not None:
+        st.session_state["score_came"] = came
         st.rerun()
     return entry
 

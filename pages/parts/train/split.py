@@ -10,7 +10,7 @@ import streamlit as st
 from pages.parts import session
 from pages.parts.format import plural
 from pages.parts.result import stamp
-from state_engine.data.dataset import Choices, Dataset, open_dataset
+from state_engine.data.dataset import Choices, Dataset
 from state_engine.data.files.text import decode_text
 from state_engine.data.splits.apply import Split, apply_plan
 from state_engine.data.splits.choices import candidates, everything, hold_out_contexts, hold_out_perturbations, suggest_plan
@@ -18,6 +18,7 @@ from state_engine.data.splits.plan import SplitPlan, parse_plan, plan_files, pla
 from state_engine.errors import SplitError, listed
 from state_engine.jobs.train_job import check_places, placed
 from state_engine.library.datasets import DataEntry
+from state_engine.library.foreign import TEXT, call
 from state_engine.plain import csv_for_people
 
 SUGGESTED, CONTEXTS, PERTURBATIONS, TOML = "Suggested", "Contexts", "Perturbations", "A TOML file"
@@ -112,10 +113,15 @@ def _uploaded(entry: DataEntry) -> SplitPlan | None:
     if file is None:
         return None
     text = decode_text(file.getvalue(), file.name, SplitError)
-    plan, said = placed(parse_plan(text), session.settings(), (entry.name, entry.path))
+    plan, said = placed(_parsed(text, file.name), session.settings(), (entry.name, entry.path))
     for sentence in said:
         st.caption(f":material/info: {sentence}")
     return plan
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _parsed(text: str, name: str) -> SplitPlan:
+    return call(parse_plan, text, name=name, limits=TEXT)
 
 
 def applied(plan: SplitPlan, entry: DataEntry) -> Split:
@@ -132,8 +138,8 @@ def applied(plan: SplitPlan, entry: DataEntry) -> Split:
 @st.cache_resource(max_entries=16, show_spinner="Reading labels")
 def _applied(text: str, stamps: tuple[int, ...], choices: Choices) -> Split:
     plan = parse_plan(text)
-    settings = session.settings()
-    return apply_plan(plan, [(n, open_dataset(Path(f), choices, settings)) for n, f in plan_files(plan, settings.home)])
+    files = plan_files(plan, session.settings().home)
+    return apply_plan(plan, [(name, session.opened(Path(file), choices=choices)) for name, file in files])
 
 
 def show_split(split: Split) -> None:

@@ -1,0 +1,20 @@
+"""Files that harm who opens them, written anew by each test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+
+
+def write_hanging(path: Path) -> Path:
+    """Write an .h5ad whose attributes lie in a heap with an object of size 0: libhdf5 walks that heap for ever."""
+    with h5py.File(path, "w") as file:
+        file.attrs["encoding-type"] = "anndata"
+        file.create_group("obs")
+        file.create_group("var")
+    content = bytearray(path.read_bytes())
+    objects = content.find(b"GCOL") + 16  # after signature, version and size of the collection
+    content[objects : objects + 560] = bytes(560)
+    path.write_bytes(content)
+    return path
