@@ -1,9 +1,12 @@
-"""Write numbers, times and states the same way on every page."""
+"""Write names, numbers, times and states the same way on every page."""
 
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
+
+from state_engine.plain import visible
 
 _STATES = {
     "queued": "waiting",
@@ -13,6 +16,35 @@ _STATES = {
     "cancelled": "cancelled",
     "lost": "lost: its worker stopped",
 }
+
+# What Markdown, and Streamlit's colours, formulas and icons, would obey. An underscore between letters is one of a name and obeyed by none
+_MARKS = re.compile(
+    r"[\\`*\[\]|~$]|!(?=\[|$)|&(?=[#\w]|$)|<(?=[\w/!?]|$)|:(?=[a-z]|$)|(?<![^\W_])_|_(?![^\W_])|^[#+=>-]|^\d+(?=[.)])",
+    re.IGNORECASE,
+)
+# Addresses, e-mail and `:smile:` are found in the finished text, where a backslash is gone already: a joiner of no width parts them
+_FOUND_LATER = re.compile(r":(?=//|[\w+/-]+:)|\bwww(?=\.)|(?<=\w)@(?=\w)", re.IGNORECASE)
+
+
+def md(name: object, most: int | None = 80) -> str:
+    """Return a name, or any text with names of a file, model, run or person in it, for Streamlit's Markdown: shown as it is written.
+
+    Args:
+        most: characters to keep; None for all.
+    """
+    shown = _FOUND_LATER.sub("\\g<0>\u2060", visible(name, most).strip())
+    return _MARKS.sub(_literal, shown)
+
+
+def sentences(text: str, most: int = 2000) -> str:
+    """Return a message with names in it, such as that of an error, for Streamlit's Markdown."""
+    return md(" ".join(text.split()), most)
+
+
+def _literal(found: re.Match[str]) -> str:
+    """Return Markdown for characters as they are: a backslash before a mark, and after the number of a list (before its dot)."""
+    text = found.group()
+    return f"{text}\\" if text.isdigit() else f"\\{text}"
 
 
 def state_words(state: str) -> str:

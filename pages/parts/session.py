@@ -70,6 +70,12 @@ def data_entry() -> DataEntry | None:
         return None
 
 
+def name_of(choice: str) -> str:
+    """Return a name for what is chosen, even where it cannot be opened: that of the data set, else the id."""
+    entry = data_entry() if choice == "data" else None
+    return entry.name if entry is not None else chosen(choice)
+
+
 def dataset() -> Dataset | None:
     """Return the chosen data set, understood with its user's choices.
 

@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.format import age, state_words
+from pages.parts.format import age, md, state_words
 from pages.parts.navigation import script
+from pages.parts.widgets import logged
 from state_engine.errors import StateError
 
 
 def show_thread() -> None:
-    """Draws the three steps, what is chosen in each, and links that keep the choice in the address."""
+    """Draw the three steps, what is chosen in each, and links that keep the choice in the address.
+
+    It runs before every page, so whatever a damaged data set, model or run raises stops here, with a way out.
+    """
     with st.sidebar, st.container(key="thread"):
-        _step("Data set", _data_words(), "data", ":material/table:")
-        _step("Model", _model_words(), "models", ":material/deployed_code:")
-        _step("Run", _run_words(), "runs", ":material/history:")
+        _step("Data set", "data", _data_words, "data", ":material/table:")
+        _step("Model", "model", _model_words, "models", ":material/deployed_code:")
+        _step("Run", "run", _run_words, "runs", ":material/history:")
 
 
-def _step(title: str, words: tuple[str, str], page: str, icon: str) -> None:
-    name, detail = words
-    st.page_link(script(page), label=f"**{title}** · {name}", icon=icon, query_params=session.thread_params())
-    if detail:
-        st.caption(detail)
+def _step(title: str, choice: str, words: Callable[[], tuple[str, str]], page: str, icon: str) -> None:
+    problem = ""
+    try:
+        name, detail = words()
+    except StateError:
+        name, detail = session.name_of(choice), ""
+        problem = "cannot be read"
+    except Exception as error:  # noqa: BLE001 - a parser raises anything, and every page begins here
+        name, detail = session.name_of(choice), ""
+        problem = f"cannot be read; its trace is in the server's log under {logged(error)}"
+    st.page_link(script(page), label=f"**{title}** · {md(name)}", icon=icon, query_params=session.thread_params())
+    if detail or problem:
+        st.caption(md(detail or problem, most=200))
+    if problem and st.button("Let go of it", key=f"let_go_{choice}", help="It is no longer chosen; nothing is deleted."):
+        session.choose(choice, "")
+        st.rerun()
 
 
 def _data_words() -> tuple[str, str]:
     entry = session.data_entry()
     if entry is None:
         return "none yet", ""
-    try:
-        data = session.understand(entry)
-    except StateError:
-        return entry.name, "cannot be read"
+    data = session.understand(entry)
     return entry.name, f"{data.n_cells:,} cells x {data.n_genes:,} genes, {data.scale.scale or 'scale unknown'}"
 
 

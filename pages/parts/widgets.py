@@ -11,6 +11,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import session
+from pages.parts.format import md, sentences
 from pages.parts.navigation import script
 from state_engine.errors import StateError
 from state_engine.library.datasets import DEMO_ID
@@ -27,25 +28,35 @@ def page_head(question: str, line: str) -> None:
 
 
 def show_error(error: StateError) -> None:
-    """What happened, why, what to do; no traceback."""
-    lines = [f"**{error.what}**", error.why, error.fix]
-    st.error("  \n".join(line for line in lines if line), icon=":material/error:")
+    """Show what happened, why, and what to do; no traceback."""
+    what, *rest = map(sentences, (error.what, error.why, error.fix))
+    st.error("  \n".join([f"**{what}**", *filter(None, rest)]), icon=":material/error:")
 
 
 @contextmanager
 def errors_shown() -> Iterator[None]:
-    """Shows errors meant for the user; anything else gets an id that is in the log as well."""
+    """Show errors meant for the user; any other gets an id that is in the log as well.
+
+    Files that anybody may have written raise whatever a parser raises, so no list of exceptions would be complete. Streamlit's own signals
+    to stop or to run again are no `Exception` and pass.
+    """
     try:
         yield
     except StateError as error:
         show_error(error)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        identity = secrets.token_hex(4)
-        log.exception("error %s", identity)
+    except Exception as error:  # noqa: BLE001 - see above
+        kind, identity = type(error).__name__, logged(error)
         st.error(
-            f"**Something unexpected happened ({type(error).__name__}).**  \nIts trace is in the server's log under {identity}.",
+            f"**Something unexpected happened ({kind}).**  \nIts trace is in the server's log under {identity}.",
             icon=":material/error:",
         )
+
+
+def logged(error: Exception) -> str:
+    """Write the trace of an error that nobody expected to the log; return the id that it has there."""
+    identity = secrets.token_hex(4)
+    log.error("error %s", identity, exc_info=error)
+    return identity
 
 
 def empty_state(title: str, why: str, page: str, button: str, demo_page: str = "predict") -> None:
@@ -77,8 +88,8 @@ _MARKS = {"ok": (":material/check_circle:", "green"), "warning": (":material/war
 
 
 def finding(severity: str, title: str, detail: str, fix: str) -> None:
-    """One line of a report: a mark, the fact with its numbers, and the way out."""
+    """Show one line of a report: a mark, the fact with its numbers, and the way out."""
     icon, colour = _MARKS.get(severity, (":material/block:", "red"))
-    words = {"ok": "OK", "warning": "Note", "blocking": "Stops"}.get(severity, severity)
-    rest = " ".join(part for part in (detail, f"*{fix}*" if fix else "") if part)
-    st.markdown(f":{colour}[{icon} {words}]&ensp;**{title}**  \n{rest}")
+    words = {"ok": "OK", "warning": "Note", "blocking": "Stops"}.get(severity) or md(severity)
+    rest = " ".join(filter(None, (sentences(detail), f"*{sentences(fix)}*" if fix else "")))
+    st.markdown(f":{colour}[{icon} {words}]&ensp;**{sentences(title)}**  \n{rest}")
