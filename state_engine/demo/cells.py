@@ -172,6 +172,7 @@ def simulate(design: Design | None = None, folder: Path = TABLES) -> anndata.Ann
 
     design = design or Design()
     programs = read_programs(folder)
+    # a generator for each kind of number: a change in how one is drawn leaves the others as they were
     of_tables, of_cells, of_counts = (np.random.default_rng([design.seed, k]) for k in range(3))
     rest, effects = rest_levels(programs, of_tables), true_effects(programs, of_tables)
     batch_shift = of_tables.normal(0, design.batch_sd, len(programs.genes))
@@ -183,6 +184,7 @@ def simulate(design: Design | None = None, folder: Path = TABLES) -> anndata.Ann
         share = _shares(part, programs, rest, effects, batch_shift, of_cells)
         depth = np.array([CELL_TYPES[t][1] for t in part[CELL_TYPE]]) * np.where(part[keys.BATCH] == "batch 2", 1.2, 1.0)
         mean = (depth * np.exp(of_cells.normal(0, 0.3, len(part))))[:, None] * share
+        # Poisson counts with a gamma mean are negative binomial
         blocks.append(sp.csr_matrix(of_counts.poisson(of_counts.gamma(1 / dispersion, mean * dispersion)).astype(np.float32)))
     data = ad.AnnData(X=sp.vstack(blocks, format="csr"), obs=obs)
     data.var_names = list(programs.genes)
@@ -257,6 +259,7 @@ def _largest_remainder(shares: np.ndarray, total: int) -> np.ndarray:
     """Whole numbers in the proportions of `shares` that add up to `total`."""
     exact = shares / shares.sum() * total
     counts = np.floor(exact).astype(int)
+    # those that lost most by rounding down get one more; stable, so that ties fall the same way everywhere
     counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
     return counts
 

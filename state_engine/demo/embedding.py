@@ -79,6 +79,7 @@ def _wired(config: EmbeddingConfig) -> EmbeddingModel:
     generator = torch.Generator().manual_seed(0)
     module = EmbeddingModel(config).eval()
     for weight in module.parameters():
+        # divided by the root of the inputs, so that values stay of one size from layer to layer
         if weight.ndim > 1:
             weight.copy_(torch.randn(weight.shape, generator=generator) / math.sqrt(weight.shape[1]))
         else:
@@ -118,6 +119,7 @@ def _attend_to_amounts(layer: EncoderLayer, generator: torch.Generator) -> None:
     layer.qkv.weight.zero_()
     layer.qkv.bias.zero_()
     for head, sharpness in enumerate(SHARPNESS):
+        # a query is its bias, the same in every cell; the root cancels that by which attention divides
         layer.qkv.bias[head * c] = math.sqrt(c)
         layer.qkv.weight[d + head * c, 0] = sharpness / LOUDNESS
     for part in (layer.qkv.weight[2 * d :], layer.out.weight):

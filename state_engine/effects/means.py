@@ -75,6 +75,7 @@ class Means:
         enough = [(p, c) for p, c in self.conditions if self.n(p, c) >= least]
         controls = {c: self.mean(p, c) for p, c in enough if p == self.control}
         pairs = [(p, c) for p, c in enough if p != self.control and c in controls]
+        # the difference in float64: the effect between two means is far smaller than either
         effects = np.array([self.mean(p, c).astype(np.float64) - controls[c] for p, c in pairs], dtype=np.float32)
         return EffectTable(
             tuple(p for p, _ in pairs),
@@ -102,6 +103,7 @@ class Means:
     def save(self, path: Path) -> None:
         """Write the .npz; it appears only when complete."""
         with replacing(path) as beside, beside.open("wb") as file:
+            # labels as fixed-width text, not objects: those would need pickle to be read
             np.savez(
                 file,
                 perturbations=np.array([p for p, _ in self.conditions], str),
@@ -176,6 +178,7 @@ def condition_codes(dataset: Dataset, control: str | None = None) -> tuple[tuple
     names_c, c = dataset.coded(dataset.labels.context_key)
     if control is not None:
         names_p = [control if name == dataset.labels.control else name for name in names_p]
+    # a pair of labels as one number, so that one pass finds those that occur; a missing label is the empty name
     present, codes = np.unique(p * len(names_c) + c, return_inverse=True)
     pairs = [(names_p[i // len(names_c)], names_c[i % len(names_c)]) for i in present.tolist()]
     conditions = sorted({pair for pair in pairs if all(pair)}, key=lambda pair: (pair[1], pair[0]))

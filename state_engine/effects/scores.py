@@ -45,6 +45,7 @@ def scores(
 
 def pearson(a: np.ndarray, b: np.ndarray) -> float:
     """Return the correlation of two vectors (g,); NaN when one of them is the same everywhere."""
+    # by range: the deviations of equal values from their rounded mean need not be exactly 0
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     a, b = a - a.mean(), b - b.mean()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -125,9 +125,8 @@ def _labels(path: Path, metadata: dict[str, str]) -> dict[str, tuple[str, ...]]:
         raise CheckpointError(f"{path} is not a table of effects.", why, AGAIN)
     found = {}
     for name in LABELS:
-        values: Any
         try:
-            values = json.loads(metadata[name])
+            values: object = json.loads(metadata[name])
         except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{path} is damaged.", f"Its {name} are not JSON: {error}.", AGAIN) from error
         if not isinstance(values, list) or not all(isinstance(v, str) for v in values):

@@ -56,6 +56,7 @@ class EffectTable:
         wrong = []
         if n != len(self.perturbations) or n != len(self.contexts) or self.cells.shape != (n,):
             wrong.append(f"{len(self.perturbations)} labels for effects of shape {self.effects.shape}")
+        # not strict: lengths that differ have their words above
         if len(set(zip(self.perturbations, self.contexts, strict=False))) != len(self.perturbations):
             wrong.append("a perturbation occurs twice in a context")
         if missing := sorted(set(self.contexts) - set(self.controls)):
@@ -112,6 +113,7 @@ class EffectTable:
     def mean_of_context(self, context: str, leave_out: str | None = None) -> np.ndarray | None:
         """(g,) float32: mean effect of the context's perturbations, one left out; None when none is left."""
         total, n = self._sums.get(context, (np.zeros(self.width), 0))
+        # one subtraction in float64 in place of a sum without the row: this is asked for each perturbation of a context
         own = self.effect(leave_out, context) if leave_out is not None else None
         if own is not None:
             total, n = total - own, n - 1
@@ -119,6 +121,7 @@ class EffectTable:
 
     def by_perturbation(self) -> tuple[tuple[str, ...], np.ndarray]:
         """Labels (k,) and their mean effects over all contexts, (k, g) float32."""
+        # the shape is named because an array of no rows has no second axis
         means = [self.effects[list(rows.values())].mean(axis=0, dtype=np.float64) for rows in self._rows.values()]
         return tuple(self._rows), np.array(means, dtype=np.float32).reshape(len(means), self.width)
 
@@ -171,9 +174,11 @@ def fit_ridge(perturbations: tuple[str, ...], features: np.ndarray, effects: np.
             f"A ridge regression cannot be fitted on {k} perturbations, {len(features)} features and {len(effects)} effects.",
             "It needs three different perturbations or more, with features and an effect each.",
         )
+    # one decomposition serves all penalties: each only shrinks the singular values in another way
     x, y = features.astype(np.float64), effects.astype(np.float64)
     x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
     u, s, vt = np.linalg.svd(x - x_mean, full_matrices=False)
+    # features that do not vary have no variance to measure a penalty in; any unit does then
     unit = float((s**2).sum()) / k or 1.0
     target = u.T @ (y - y_mean)
     best: tuple[float, float, np.ndarray] | None = None
@@ -201,4 +206,5 @@ def _left_out(u: np.ndarray, shrink: np.ndarray, target: np.ndarray, y: np.ndarr
     """Each row's prediction from a fit without it: y - (y - fitted) / (1 - leverage), the intercept's 1 / k included."""
     fitted = (u * shrink) @ target + y_mean
     leverage = np.square(u) @ shrink + 1 / len(y)
+    # leverage 1: the fit goes through the row, and nothing is known without it
     return y - (y - fitted) / np.maximum(1 - leverage, 1e-12)[:, None]

@@ -6,11 +6,10 @@ It looks at one gene in one cell at a time, so the cost is cells x genes. Notati
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import anndata as ad
 import h5py
@@ -164,7 +163,9 @@ class _Expression:
 
 
 @contextmanager
-def _writer(dataset: Dataset, output: Path, genes: tuple[str, ...], about: dict[str, Any]) -> Iterator[_Expression | NpyRows]:
+def _writer(
+    dataset: Dataset, output: Path, genes: tuple[str, ...], about: Mapping[str, object]
+) -> Iterator[_Expression | NpyRows]:
     shape = (dataset.n_cells, len(genes))
     with replacing(output) as beside:
         if output.suffix == ".npy":

@@ -6,11 +6,11 @@ Every cell's embedding depends on the cell, the model and the seed alone: not on
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -128,7 +128,7 @@ def _finish(done: _Done, dataset: Dataset) -> None:
         done.remarks.append(f"{done.negative:,} values below 0 were taken as 0.")
 
 
-def _record(request: EmbedRequest, dataset: Dataset, card: EmbeddingCard, genes: GeneMap, device: str) -> dict[str, Any]:
+def _record(request: EmbedRequest, dataset: Dataset, card: EmbeddingCard, genes: GeneMap, device: str) -> dict[str, object]:
     """What the file says about its embedding: enough to make it again, and to know what it can be compared with."""
     facts = EmbeddingFacts(
         model=card.weights_hash,
@@ -153,7 +153,7 @@ def _record(request: EmbedRequest, dataset: Dataset, card: EmbeddingCard, genes:
 
 
 @contextmanager
-def _writer(dataset: Dataset, output: Path, key: str, width: int, record: dict[str, Any]) -> Iterator[_Writer]:
+def _writer(dataset: Dataset, output: Path, key: str, width: int, record: Mapping[str, object]) -> Iterator[_Writer]:
     """The open output; it appears under its name when the block ends well."""
     with replacing(output) as beside:
         if output.suffix == ".npy":

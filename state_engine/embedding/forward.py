@@ -56,7 +56,7 @@ class EmbeddingRunner:
         self.model = model.eval()
         self.device = model.cls_token.device
         usual = TOKENS_A_PASS.get(self.device.type, 4096) // model.config.tokens
-        self.passes = Passes(batch_size or usual, self.device, on_remark)
+        self.passes: Passes[Sentences] = Passes(batch_size or usual, self.device, on_remark)
 
     @property
     def batch_size(self) -> int:
@@ -77,6 +77,7 @@ class EmbeddingRunner:
         rows = torch.from_numpy(part.rows).to(self.device)
         counts = torch.from_numpy(part.counts).to(self.device)
         output = self.model(rows, counts, attention=attention)
+        # to the CPU here, in the thread of the pass: what does not lie on the device any more can wait to be written
         seen = tuple(layer.cpu().numpy() for layer in output.cls_attention or ())
         return Embedded(part, output.embedding.cpu().numpy(), seen)
 
@@ -84,6 +85,7 @@ class EmbeddingRunner:
 def read_sentences(dataset: Dataset, maker: SentenceMaker, cells: np.ndarray | None, timing: Timing) -> Iterator[Sentences]:
     """Sentences of some cells (None: all) in blocks, in their order; of a block without expression only `empty` is filled."""
     assert dataset.expression is not None
+    # the more genes, the fewer cells, so that a block takes about the same memory
     block = int(np.clip(VALUES_A_BLOCK // max(dataset.n_genes, 1), 64, 1024))
     for part, values in dataset.iter_blocks(dataset.expression, cells, block):
         start = time.perf_counter()

@@ -8,8 +8,9 @@ Notation: m cells, q groups, l layers, h heads, t positions of the transformer, 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -104,6 +105,7 @@ def _rows_of_groups(
     if group_key is None:
         labels = np.full(dataset.n_cells, keys.ALL)
     elif group_key in dataset.columns:
+        # code -1, a missing label, becomes the empty name in front
         column = dataset.columns[group_key]
         labels = np.array(["", *map(str, column.categories)])[np.asarray(column.codes, dtype=np.int64) + 1]
     else:
@@ -126,6 +128,7 @@ def _rows_of_groups(
 
 def _add(part: Embedded, sums: _Sums, at: int) -> None:
     """Adds some cells of group number `at`, genes by their row in the vocabulary."""
+    # a sentence is CLS, then the expressed genes, then genes without expression that fill it up
     rows, genes = part.sentences.rows, sums.present.shape[1]
     width = rows.shape[1]
     places = np.arange(width)
@@ -134,19 +137,22 @@ def _add(part: Embedded, sums: _Sums, at: int) -> None:
     found = rows[expressed]
     sums.present[at] += np.bincount(found, minlength=genes)
     sums.cells[at] += len(rows)
+    # head by head: `bincount` weighs one number for each token, and (m, v) maps would be far larger than the sentences
     for layer, seen in enumerate(part.cls_attention):  # (m, h, t)
         for head in range(seen.shape[1]):
             weights = seen[:, head]
             sums.genes[at, layer, head] += np.bincount(found, weights[:, :width][expressed], genes).astype(np.float32)
+            # positions behind the sentence are the data set token
             shares = (weights[:, 0].sum(), weights[:, width:].sum(), weights[:, :width][filling].sum())
             sums.shares[at, layer, head] += shares
 
 
-def _together(sums: _Sums, vocabulary: tuple[str, ...], about: dict[str, Any]) -> ClsAttention:
+def _together(sums: _Sums, vocabulary: tuple[str, ...], about: Mapping[str, object]) -> ClsAttention:
     """Means, of the genes that are among the first in any group, layer and head, or in the mean over all."""
     there = np.flatnonzero(sums.cells)
     if not len(there):
         raise RequestError("There is nothing to average.", "No cell of these groups expresses a gene that the model knows.")
+    # group by group, since the sums of all groups lie in a file because they need not fit in memory
     kept = np.zeros(len(vocabulary), dtype=bool)
     for at in there:
         heads = np.asarray(sums.genes[at]).reshape(-1, len(vocabulary))

@@ -6,9 +6,9 @@ Notation: q groups, l layers, h heads, k genes that are kept.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,7 @@ class ClsAttention:
     cls: np.ndarray
     dataset: np.ndarray
     unexpressed: np.ndarray
-    about: dict[str, Any]
+    about: Mapping[str, object]
 
     @property
     def layers(self) -> int:
@@ -60,8 +60,10 @@ class ClsAttention:
             Columns rank, gene, attention, cells_with_gene (a part of one).
         """
         at = self.groups.tolist().index(group)
+        # slices, not numbers, so that layers and heads stay axes and one mean does for all cases
         part = self.attention[at, slice(None) if layer is None else slice(layer, layer + 1)]
         values = part[:, slice(None) if head is None else slice(head, head + 1)].mean(axis=(0, 1))
+        # stable: genes with equal attention keep the order of the file, so that a table repeats
         order = np.argsort(-values, kind="stable")[:n]
         return pd.DataFrame(
             {

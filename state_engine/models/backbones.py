@@ -72,6 +72,7 @@ class Backbone(nn.Module):
             x, weights = layer(x, mode, alone, maps, sizes)
             if weights is not None:
                 collected.append(weights)
+        # layers norm what they read, never what they add to, so one norm is left for the end
         return self.norm(x), tuple(collected)
 
 

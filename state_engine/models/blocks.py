@@ -35,6 +35,7 @@ def normed_block(wide_in: int, wide_out: int, dropout: float) -> nn.Sequential:
 def rotate(x: Tensor, theta: float) -> Tensor:
     """Rotary positions 0..t-1 on (b, h, t, c): each pair (i, i + c/2) of a head is turned by position x theta^(-2i/c)."""
     t, c = x.shape[-2:]
+    # angles in float32 whatever x is: bfloat16 cannot tell positions above 256 apart
     frequency = theta ** -(torch.arange(0, c, 2, device=x.device, dtype=torch.float32) / c)  # (c/2,)
     angle = torch.arange(t, device=x.device, dtype=torch.float32)[:, None] * frequency  # (t, c/2)
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
@@ -71,6 +72,7 @@ class Attention(nn.Module):
         """
         b, t, _ = x.shape
         queries, keys, values = self._split(self.qkv(x))
+        # cells see each other in the softmax only: there the sets are taken one by one, all else is one product over all of them
         if sizes is not None and not alone:
             one, other, third = (part.split(list(sizes), dim=2) for part in (queries, keys, values))
             parts = [self._mix(q, k, v, mode).transpose(1, 2) for q, k, v in zip(one, other, third, strict=True)]
@@ -93,6 +95,7 @@ class Attention(nn.Module):
         b, t, _ = qkv.shape
         heads = qkv.view(b, t, self.heads + 2 * self.kv_heads, self.head_dim).transpose(1, 2)  # (b, h + 2k, t, c)
         queries, keys, values = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        # a key head serves neighbouring query heads, so its copies lie side by side
         if self.kv_heads != self.heads:
             group = self.heads // self.kv_heads
             keys, values = keys.repeat_interleave(group, dim=1), values.repeat_interleave(group, dim=1)
@@ -109,6 +112,7 @@ class Attention(nn.Module):
             t = scores.shape[-1]
             future = torch.ones(t, t, dtype=torch.bool, device=scores.device).triu(1)
             scores = scores.masked_fill(future, float("-inf"))
+        # in float32, so that the rows sum to one in half precision too
         return scores.float().softmax(dim=-1).to(queries.dtype)
 
 

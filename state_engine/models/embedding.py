@@ -83,8 +83,10 @@ class EmbeddingModel(nn.Module):
         wanted = (self.config.genes, self.config.token_dim)
         if tuple(vectors.shape) != wanted:
             raise ConfigError(f"The gene vectors have shape {tuple(vectors.shape)}.", f"The network was made for {wanted}.")
+        # in pieces, so that the float32 copy of all vectors is never in memory at once
         like = self.cls_token
         parts = [self.encoder(functional.normalize(part.float(), dim=1).to(like)) for part in vectors.split(2048)]
+        # vectors of genes count by direction alone; the two learnt tokens keep their length
         special: list[Tensor] = [self.cls_token]
         if self.dataset_token is not None:
             special.append(self.dataset_token)
@@ -122,12 +124,14 @@ class EmbeddingModel(nn.Module):
         for layer in self.layers[:-1]:
             x, seen = layer(x, attention=attention)
             weights += [seen] if seen is not None else []
+        # CLS and the data set token, where there is one: the only positions that are read, so the last layer has no other queries
         ends = [0, x.shape[1] - 1] if self.dataset_token is not None else [0]
         last = self.layers[-1]
         assert isinstance(last, EncoderLayer)
         x, seen = last.at(x, ends)
         weights.append(seen)
         decoded = self.decoder(x)
+        # in float32: cosines between cells differ in digits that half precision does not have
         cell = functional.normalize(decoded[:, 0].float(), dim=1)
         dataset = self.dataset_embedder(decoded[:, -1]).float() if self.dataset_embedder is not None else None
         return EmbeddingOutput(cell, dataset, tuple(weights) if attention else None)
@@ -155,6 +159,7 @@ class EmbeddingModel(nn.Module):
                 raise ConfigError("The expression decoder of this model reads the data set part.", "None was given.")
             parts.append(dataset.to(like))
         cells, genes = torch.cat(parts, dim=1), self.encoder(vectors.to(like))
+        # each cell beside each gene, (b, k, width of both): `expand` is a view, the concatenation is what takes memory
         b, k = len(cells), len(genes)
         pairs = torch.cat([genes.expand(b, k, -1), cells[:, None].expand(b, k, -1)], dim=2)
         return self.expression_decoder(pairs).squeeze(-1).float()
@@ -246,10 +251,12 @@ class CountEmbedding(nn.Module):
     @torch.no_grad()
     def tabulate(self) -> None:
         """Write the broken lines down, from the weights as they are now."""
+        # once, on the CPU, in float64: each slope is a sum over 512 units
         weight, bias = self.up.weight[:, 0].double().cpu(), self.up.bias.double().cpu()
         breaks = (-bias / weight)[weight != 0].float().unique()  # sorted; a unit without weight has no break
         breaks = breaks[breaks.isfinite()]
         ends = torch.cat([breaks[:1] - 1, breaks, breaks[-1:] + 1]).double()
+        # which units are active is the same all along a piece, so any point inside it tells; a point beyond each outer break too
         middles = (ends[1:] + ends[:-1]) / 2 if len(breaks) else torch.zeros(1, dtype=torch.float64)
         active = torch.where(middles[:, None] * weight + bias > 0, 1.0, LEAK)  # (pieces, 512)
         out = self.down.weight.double().cpu()

@@ -33,6 +33,7 @@ class AdaptedLinear(nn.Module):
         super().__init__()
         self.base = base.requires_grad_(False)
         self.sizes, self.scale = sizes, alpha / rank
+        # b is zero at first, so that the adapted network starts as the base; a is drawn as a linear's weight is
         self.a = nn.ParameterList(nn.Parameter(base.weight.new_empty(rank, base.in_features)) for _ in sizes)
         self.b = nn.ParameterList(nn.Parameter(base.weight.new_zeros(size, rank)) for size in sizes)
         self.dropout = nn.Dropout(dropout)
@@ -43,6 +44,7 @@ class AdaptedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         seen = self.dropout(x)
+        # the parts share their input, so one product serves all of them
         low = functional.linear(seen, torch.cat([*self.a])).chunk(len(self.sizes), dim=-1)  # r features each
         change = torch.cat([functional.linear(part, up) for part, up in zip(low, self.b, strict=True)], dim=-1)
         return self.base(x) + self.scale * change
@@ -50,6 +52,7 @@ class AdaptedLinear(nn.Module):
     @torch.no_grad()
     def merged_weight(self) -> Tensor:
         """Weight of the one linear that does the same: (out, in)."""
+        # in float32: a change this small would be rounded away in half precision
         change = torch.cat([up.float() @ down.float() for up, down in zip(self.b, self.a, strict=True)])
         return (self.base.weight.float() + self.scale * change).to(self.base.weight.dtype)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -126,6 +126,7 @@ class Objective:
             shape = (len(sizes), sizes[0])
             return self.distance(predicted.unflatten(0, shape), observed.unflatten(0, shape))
         pairs = zip(predicted.split(sizes), observed.split(sizes), strict=True)
+        # sets of different sizes go one by one: padding would add cells to the distance
         return torch.cat([self.distance(one[None], other[None]) for one, other in pairs])
 
 
@@ -296,6 +297,15 @@ class _Evaluated:
     within_y: Tensor
 
 
+class _Saved(Protocol):
+    """What autograd keeps between `forward` and `backward`."""
+
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
 class _Between(torch.autograd.Function):
     """A loss that depends on squared distances only, with its gradient written out: matrix products, and no pass over the features.
 
@@ -304,7 +314,7 @@ class _Between(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, predicted: Tensor, observed: Tensor, evaluate: Callable[[_Pairs], _Evaluated]) -> Tensor:
+    def forward(ctx: _Saved, predicted: Tensor, observed: Tensor, evaluate: Callable[[_Pairs], _Evaluated]) -> Tensor:
         # Distances do not change with the origin; near it, the products below lose the fewest digits.
         origin = observed.mean(dim=1, keepdim=True)
         x, y = predicted - origin, observed - origin
@@ -314,7 +324,7 @@ class _Between(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: _Saved, slope: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, y, across, within_x, back, within_y = ctx.saved_tensors
         of_x = _pull(x, y, across, within_x, slope) if ctx.needs_input_grad[0] else None
         of_y = _pull(y, x, back, within_y, slope) if ctx.needs_input_grad[1] else None
@@ -323,6 +333,7 @@ class _Between(torch.autograd.Function):
 
 def _pull(x: Tensor, y: Tensor, across: Tensor, within: Tensor, slope: Tensor) -> Tensor:
     """The gradient for one set: (b, s, g)."""
+    # sum_j w_ij (x_i - y_j) = (sum_j w_ij) x_i - (w y)_i: the row sums go on the diagonal, and no difference of cells is formed
     across, within = across * slope[:, None, None], within * slope[:, None, None]
     own = within + torch.diag_embed(across.sum(2) - within.sum(2))
     return torch.baddbmm(torch.bmm(own, x), across, y, alpha=-1)
@@ -330,11 +341,14 @@ def _pull(x: Tensor, y: Tensor, across: Tensor, within: Tensor, slope: Tensor) -
 
 def _squares(x: Tensor, y: Tensor) -> _Pairs:
     """Squared distances of all pairs; that of a cell to itself is exactly 0."""
+    # |x - y|^2 = |x|^2 + |y|^2 - 2 x y: three products in place of (b, s, t, g) differences
     xx, yy = torch.bmm(x, x.transpose(1, 2)), torch.bmm(y, y.transpose(1, 2))
+    # copies, since a diagonal is a view of the products, which are overwritten below
     of_x, of_y = xx.diagonal(dim1=1, dim2=2).clone(), yy.diagonal(dim1=1, dim2=2).clone()
     xy = torch.bmm(x, y.transpose(1, 2))
     for products, one, other in ((xy, of_x, of_y), (xx, of_x, of_x), (yy, of_y, of_y)):
         products.mul_(-2).add_(one[:, :, None]).add_(other[:, None, :])
+    # rounding leaves a little on the diagonal, which the root would magnify
     for products in (xx, yy):
         products.diagonal(dim1=1, dim2=2).zero_()
     return _Pairs(xy, xx, yy)
@@ -360,11 +374,13 @@ def _sinkhorn(squares: _Pairs, schedule: list[float]) -> _Evaluated:
     back = across.transpose(1, 2).contiguous()
     f, g = _soft_minimum(schedule[0], across, None), _soft_minimum(schedule[0], back, None)
     own_f, own_g = _soft_minimum(schedule[0], within_x, None), _soft_minimum(schedule[0], within_y, None)
+    # both potentials come from those of the round before and are averaged with them, so that neither set goes first
     for temperature in schedule:
         next_f, next_g = _soft_minimum(temperature, across, g), _soft_minimum(temperature, back, f)
         f, g = (f + next_f) / 2, (g + next_g) / 2
         own_f = (own_f + _soft_minimum(temperature, within_x, own_f)) / 2
         own_g = (own_g + _soft_minimum(temperature, within_y, own_g)) / 2
+    # the last round is not averaged: its soft minimum is what the plans are the gradient of
     last = schedule[-1]
     (f, of_f), (g, of_g) = _plan(last, across, g), _plan(last, back, f)
     (own_f, of_own_f), (own_g, of_own_g) = _plan(last, within_x, own_f), _plan(last, within_y, own_g)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import torch
 
@@ -30,7 +30,7 @@ P = TypeVar("P", bound=Part)
 R = TypeVar("R")
 
 
-class Passes:
+class Passes(Generic[P]):
     """Runs forward passes, in order; a pass that does not fit into memory is cut in half, and so are those to come.
 
     On a CPU each core computes passes of its own, because cores that share a pass wait for each other at every step. Another device
@@ -52,7 +52,7 @@ class Passes:
         on_remark: Callable[[str], None] = lambda text: None,
         one: str = "One cell",
         fix: str = "Choose bf16, or another device.",
-        size: Callable[[Any], int] = len,
+        size: Callable[[P], int] = len,
     ) -> None:
         self.cells, self.device, self.on_remark = max(1, cells), device, on_remark
         self.one, self.fix, self.size = one, fix, size

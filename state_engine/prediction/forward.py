@@ -81,8 +81,8 @@ class SetRunner:
         self.model, self.attention = model.eval(), attention
         self.device, self.dtype = parameter.device, parameter.dtype
         cells = cells_a_pass or CELLS_A_PASS.get(self.device.type, 2048)
-        self.encoding = Passes(cells, self.device, on_remark)
-        self.passes = Passes(
+        self.encoding: Passes[Tensor] = Passes(cells, self.device, on_remark)
+        self.passes: Passes[list[SetTask]] = Passes(
             cells,
             self.device,
             on_remark,

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -34,6 +34,8 @@ from state_engine.search.tables import (
 
 if TYPE_CHECKING:
     import pandas as pd
+    from lancedb.query import LanceVectorQueryBuilder
+    from lancedb.table import Table
 
     from state_engine.config import Settings
     from state_engine.data.dataset import Choices
@@ -178,9 +180,9 @@ def transfer(neighbours: Neighbours, label: str) -> pd.DataFrame:
 # Behind
 
 
-def _nearest(table: Any, found: Embedded, vectors: np.ndarray, names: np.ndarray, k: int, others_only: bool) -> pd.DataFrame:
+def _nearest(table: Table, found: Embedded, vectors: np.ndarray, names: np.ndarray, k: int, others_only: bool) -> pd.DataFrame:
     """The k nearest of each vector: a frame with cell, rank, similar_cell, data_set, similarity, labels (JSON)."""
-    search = table.search(list(vectors), vector_column_name="vector").distance_type("cosine")
+    search = cast("LanceVectorQueryBuilder", table.search(list(vectors), vector_column_name="vector")).distance_type("cosine")
     search = search.select(["data", "cell", "name", "labels", "_distance"]).limit(k + 1)
     if others_only:
         search = search.where(f"data != '{hex_only(found.data_hash)}'", prefilter=True)

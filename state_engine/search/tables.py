@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,6 +32,8 @@ from state_engine.progress import OnProgress, Progress, silent
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from lancedb.db import DBConnection
+    from lancedb.table import Table
 
     from state_engine.config import Settings
     from state_engine.data.dataset import Choices, Dataset
@@ -174,8 +176,7 @@ def add_embeddings(
     with _alone(folder):
         known = next((t for t in tables(folder) if t.name == found.table), None)
         before = next((d.cells for d in known.datasets if d.hash == found.data_hash), 0) if known else 0
-        database = connect(folder)
-        table = _open_or_create(database, found)
+        table = connect(folder).create_table(found.table, schema=_schema(found.width), exist_ok=True)
         stamp = datetime.now(UTC)
         new, updated, left_out = _write(table, found, name or data.name, stamp, before > 0, on_progress)
         if not new + updated:
@@ -211,7 +212,7 @@ def forget(folder: Path, table: str, data_hash: str) -> int:
 # Behind
 
 
-def connect(folder: Path) -> Any:
+def connect(folder: Path) -> DBConnection:
     """The database of a folder."""
     import lancedb
 
@@ -227,11 +228,9 @@ def _schema(width: int) -> pa.Schema:
     return pa.schema([*columns, ("vector", pa.list_(pa.float32(), width))])
 
 
-def _open_or_create(database: Any, found: Embedded) -> Any:
-    return database.create_table(found.table, schema=_schema(found.width), exist_ok=True)
-
-
-def _write(table: Any, found: Embedded, name: str, stamp: datetime, there: bool, on_progress: OnProgress) -> tuple[int, int, int]:
+def _write(
+    table: Table, found: Embedded, name: str, stamp: datetime, there: bool, on_progress: OnProgress
+) -> tuple[int, int, int]:
     """Cells that are new, brought up to date, and left out."""
     import pyarrow as pa
 
@@ -265,7 +264,7 @@ def _write(table: Any, found: Embedded, name: str, stamp: datetime, there: bool,
     return new, updated, left_out
 
 
-def _index(table: Any, on_progress: OnProgress) -> bool:
+def _index(table: Table, on_progress: OnProgress) -> bool:
     """Keeps the index of a large table complete; small tables need none. True when there is one."""
     there = any("vector" in index.columns for index in table.list_indices())
     if not there and table.count_rows() >= INDEX_FROM:

@@ -63,6 +63,7 @@ class SparseFeatures:
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """See `CellFeatures`."""
+        # place of each value in the arrays: the start of its row there, plus its number within the row
         starts = self.pointers[rows]
         ends = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(self.pointers[rows + 1] - starts, out=ends[1:])
@@ -94,6 +95,7 @@ def read_cell_features(
     width, n = widths.pop(), sum(len(rows) for _, _, rows in parts)
     blocks = _told(_blocks(parts), n, on_progress, stage)
     sparse = all(source.columns is not None or _expression(source) for _, source, _ in parts)
+    # 4 bytes for a float32, dense; 8 for a stored value with its int32 column
     whole = 4 * n * width
     if whole <= memory * (DENSE_PART if sparse else 1):
         return DenseFeatures(_dense_in_memory(blocks, n, width))
@@ -154,10 +156,12 @@ def _dense_in_file(blocks: Iterator[np.ndarray | sp.csr_matrix], n: int, width: 
     with path.open("wb") as file:
         for block in blocks:
             file.write(np.ascontiguousarray(dense(block), dtype=np.float32).data)
+    # mapped to be read only: the system keeps the rows that are used, and lets go of them when memory is short
     return np.memmap(path, dtype=np.float32, mode="r", shape=(n, width))
 
 
 def _sparse(blocks: Iterator[np.ndarray | sp.csr_matrix], n: int, width: int, folder: Path | None, stage: str) -> SparseFeatures:
+    # pointers of 64 bits: a large screen stores more values than 32 bits can count, though never as many columns
     pointers, at = np.zeros(n + 1, dtype=np.int64), 0
     keep = _InMemory() if folder is None else _InFiles(folder, stage)
     with keep:

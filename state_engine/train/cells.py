@@ -167,6 +167,7 @@ def read_training_cells(
     made: dict[Part, tuple[Group, ...]] = {
         part: tuple(Group(place[label], *rest) for label, rest in found if label in place) for part, found in groups.items()
     }
+    # features and expression for a decoder share what is allowed evenly
     memory = request.run.cache_gb * 1024**3 / (1 if inputs.targets is None else 2)
     datasets = [source.dataset for source in split.sources]
     parts = list(zip(datasets, inputs.sources, labelled.rows, strict=True))
@@ -218,6 +219,7 @@ class _Labelled:
         batched = all(s.dataset.labels.batch_key for s in split.sources)
         batch, batches = _numbered([_names(s, "batch", r) for s, r in zip(split.sources, rows, strict=True)])
         names = list(dict.fromkeys(s.name for s in split.sources))
+        # a context of two data sets is two places: cells are compared with controls of their own laboratory
         file = np.concatenate([np.full(len(r), names.index(s.name)) for s, r in zip(split.sources, rows, strict=True)])
         return cls(
             rows=rows,
@@ -238,6 +240,7 @@ def _names(source: SplitSource, role: str, rows: np.ndarray) -> tuple[list[str],
 
 def _numbered(found: list[tuple[list[str], np.ndarray]]) -> tuple[np.ndarray, tuple[str, ...]]:
     """Codes of several files as codes of one list of names, sorted; -1 for a missing label."""
+    # names of cells that are used only, so that the numbers do not depend on what the split leaves out
     used = sorted({names[i] for names, codes in found for i in np.unique(codes).tolist()} - {""})
     place = {name: i for i, name in enumerate(used)}
     parts = [np.array([place.get(n, -1) for n in names], dtype=np.int32)[codes] for names, codes in found]
@@ -261,6 +264,7 @@ def _groups(
         if not len(pool):
             bare.add(context)
             continue
+        # part, label and batch as one number, in 64 bits since their counts multiply: one sort then finds all groups
         keys = cells.part[here].astype(np.int64) * len(cells.labels) + cells.label[here]
         if by_batch:
             keys = keys * n_batches + cells.batch[here] + 1
@@ -272,6 +276,7 @@ def _groups(
             if known is not None and label not in known:
                 unknown.add(label)
                 continue
+            # a batch without controls falls back on those of the whole context
             same = pool[cells.batch[pool] == cells.batch[rows[0]]] if by_batch else pool
             groups[part].append((label, (context, rows, same if len(same) else pool)))
     notes = [f"Left out, since they have no controls: {listed(sorted(bare))}."] if bare else []
@@ -285,6 +290,7 @@ _PARTS: dict[int, Part] = {code: part for part, code in CODES.items()}
 
 def _runs(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Each value and where it is, sorted by value; positions in their order."""
+    # stable, so that the cells of a group keep the order of the file and their numbers are found near each other
     order = np.argsort(keys, kind="stable")
     values, starts = np.unique(keys[order], return_index=True)
     yield from zip(values.tolist(), np.split(order, starts[1:]), strict=True)

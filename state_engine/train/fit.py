@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from state_engine.data.splits.apply import Split
 from state_engine.device import Device, choose_device
 from state_engine.errors import CheckpointError, JobCancelled, RunError
 from state_engine.models.lora import add_adapters, merged_state_dict
+from state_engine.models.losses import MiniBatch
 from state_engine.models.transition import TransitionModel
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.cells import TrainingCells, choose_inputs, read_training_cells
@@ -50,6 +51,9 @@ from state_engine.train.run_folder import (
     write_split,
 )
 from state_engine.versions import package_versions
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 SETS_A_PASS = 8  # validation sets predicted together
 AHEAD = 4  # mini-batches that wait for their step
@@ -210,18 +214,18 @@ class _Loader:
         self.schedule = SetSchedule(
             cells.groups["train"], sets.set_size, sets.sets_per_step, request.run.seed, sets.paired, sets.balance, sets.mix, sets.fill
         )  # fmt: skip
-        self.trainer: Any = None
+        self.trainer: Trainer
         self.request, self.cells = request, cells
-        self.ahead: Ahead[Any] | None = None
+        self.ahead: Ahead[MiniBatch] | None = None
         self._made = mini_batch
         self._pin = pin
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[MiniBatch]:
         world, rank = self.trainer.world_size, self.trainer.global_rank
         each = self.request.sets.sets_per_step // world
         share = slice(rank * each, (rank + 1) * each)
 
-        def make(step: int) -> Any:
+        def make(step: int) -> MiniBatch:
             return self._made(gather(self.cells, self.schedule.rows(step, share)), self._pin)
 
         self.close()

@@ -103,6 +103,7 @@ def by_condition(scores: tuple[HeldOutScore, ...]) -> tuple[ConditionScores, ...
 def _score(model: TransitionModel, vectors: Tensor, cells: TrainingCells, group: Group, seed: int) -> HeldOutScore:
     pool, size = group.controls, model.config.set_size
     n = min(len(pool), MOST_CELLS)
+    # whole sets, as in training: the surplus is predicted too and then cut off
     rows = draw_basal(pool, -(-n // size) * size, np.random.default_rng(seed))
     basal, batches = cells.features.gather(rows), np.maximum(cells.batch[rows], 0)
     perturbed = _predict(model, basal, batches, vectors[group.perturbation])[:n]
@@ -146,6 +147,7 @@ def mean_effect(cells: TrainingCells, group: Group) -> np.ndarray | None:
 
 def mean_cell(cells: TrainingCells, rows: np.ndarray) -> np.ndarray:
     """(g,) float32, in blocks."""
+    # float64: the sum of thousands of float32 cells would lose the digits in which effects lie
     total = np.zeros(cells.features.width)
     for start in range(0, len(rows), CELLS_A_PASS):
         total += cells.features.gather(rows[start : start + CELLS_A_PASS]).sum(axis=0, dtype=np.float64)
@@ -153,6 +155,7 @@ def mean_cell(cells: TrainingCells, rows: np.ndarray) -> np.ndarray:
 
 
 def _together(parts: Iterable[np.ndarray]) -> np.ndarray:
+    # each cell once: groups of several batches can share their controls
     return np.unique(np.concatenate(list(parts)))
 
 

@@ -96,6 +96,7 @@ class SetSchedule:
         self.groups = tuple(g for g in groups if g.perturbation) if paired else groups
         self.set_size, self.seed, self.paired, self.mix, self.fill = set_size, seed, paired, mix, fill
         self.drawn = sets_a_step // 2 if paired else sets_a_step
+        # sets that the cells of a group fill, rounded up: its turns in a pass
         counts = [-(-len(g.cells) // set_size) for g in self.groups]
         self.turns = np.repeat(np.arange(len(self.groups)), counts)
         self._order = lru_cache(maxsize=2)(self._order_of_pass)
@@ -105,6 +106,7 @@ class SetSchedule:
 
     def rows(self, step: int, share: slice = slice(None)) -> SetRows:
         """The sets of a step, counted from 0; `share` takes some of them."""
+        # a generator for each step, so that no step depends on those before; the middle number tells its uses apart
         rng = np.random.default_rng([self.seed, 0, step])
         chosen = [self.groups[i] for i in self._chosen(step, rng)]
         sizes = np.array([self.set_size if self.fill else min(self.set_size, len(g.cells)) for g in chosen])
@@ -120,6 +122,7 @@ class SetSchedule:
     def _chosen(self, step: int, rng: np.random.Generator) -> list[int]:
         if self._contexts is not None:
             return [_one_of(self._contexts, self._counts, rng) for _ in range(self.drawn)]
+        # a step can reach from the end of one pass into the next, so two orders are kept
         n, first = len(self.turns), step * self.drawn
         return [int(self.turns[self._order(at // n)[at % n]]) for at in range(first, first + self.drawn)]
 
@@ -132,6 +135,7 @@ class SetSchedule:
             return SetRows(sizes, labels, np.concatenate(basal), np.concatenate(observed))
         controls = [draw(g.controls, n, rng) for g, n in of]
         between = [part for pair in zip(observed, controls, strict=True) for part in pair]
+        # perturbed, control, perturbed, control …: the sets of a pair share their basal cells and stay side by side
         twice = [part for one in basal for part in (one, one)]
         both = np.stack([labels, np.zeros_like(labels)], axis=1).ravel()
         return SetRows(np.repeat(sizes, 2), both, np.concatenate(twice), np.concatenate(between))
@@ -203,6 +207,7 @@ def gather(cells: TrainingCells, rows: SetRows) -> SetCells:
 def _mixed(features: CellFeatures, rows: np.ndarray, others: np.ndarray | None, share: np.ndarray | None) -> np.ndarray:
     values = features.gather(rows)
     if others is not None and share is not None:
+        # where nothing is mixed no second cell is read
         at = np.flatnonzero(share)
         values[at] += share[at, None] * (features.gather(others[at]) - values[at])
     return values

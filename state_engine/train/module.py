@@ -14,11 +14,14 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from state_engine.device import dtype_of
 from state_engine.errors import ConfigError
@@ -105,7 +108,7 @@ class TransitionTraining(pl.LightningModule):
         if self._shuffle is not None:
             self._shuffle.manual_seed(seed % 2**63)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with the learning rates of the schedule."""
         r = self.request.optimiser
         kind = torch.optim.AdamW if r.weight_decay else torch.optim.Adam
@@ -115,7 +118,10 @@ class TransitionTraining(pl.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+        self,
+        optimizer: Optimizer | LightningOptimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip to the request's norm, and remember the norm before."""
         trained = [p for group in optimizer.param_groups for p in group["params"]]
@@ -148,15 +154,16 @@ class TransitionTraining(pl.LightningModule):
             _put(self.network, current)
             self.network.train()
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """The running mean goes along."""
         if self.mean:
             checkpoint[EMA_KEY] = {name: value.cpu() for name, value in self.mean.items()}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """The running mean comes back."""
         place = self.vectors.device
-        self.mean = {name: value.to(place) for name, value in checkpoint.get(EMA_KEY, {}).items()}
+        saved = cast(dict[str, Tensor], checkpoint.get(EMA_KEY, {}))
+        self.mean = {name: value.to(place) for name, value in saved.items()}
 
 
 @torch.no_grad()

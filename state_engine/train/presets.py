@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
-_ARC: dict[str, Any] = {
+_ARC: dict[str, object] = {
     "backbone": "llama",
     "loss": "energy",
     "blur": 0.05,
@@ -59,28 +58,28 @@ _ARC: dict[str, Any] = {
     "seed": 42,
 }  # fmt: skip
 
-_STATE: dict[str, Any] = {
+_STATE: dict[str, object] = {
     **_ARC, "hidden": 768, "layers": 8, "heads": 12, "kv_heads": 12, "head_dim": 64, "intermediate": 3072, "set_size": 512,
     "encoder_layers": 1, "decoder_layers": 1, "basal_mlp": True,
 }  # fmt: skip
-_STATE_SM: dict[str, Any] = {
+_STATE_SM: dict[str, object] = {
     **_ARC, "hidden": 672, "layers": 4, "heads": 8, "kv_heads": 8, "head_dim": 84, "intermediate": 2688, "set_size": 128,
     "encoder_layers": 4, "decoder_layers": 4, "basal_mlp": False,
 }  # fmt: skip
-_STATE_LG: dict[str, Any] = {
+_STATE_LG: dict[str, object] = {
     **_ARC, "hidden": 1488, "layers": 6, "heads": 12, "kv_heads": 12, "head_dim": 124, "intermediate": 5952, "set_size": 512,
     "encoder_layers": 4, "decoder_layers": 4, "basal_mlp": False,
 }  # fmt: skip
 # Small data sets have few contexts, and a network that knows each of them by heart says little about another. Hence the means against
 # that: sets mixed between contexts that are drawn alike, noise on basal cells, strong dropout, a running mean of the weights.
-_DEFAULT: dict[str, Any] = {
+_DEFAULT: dict[str, object] = {
     "backbone": "llama", "hidden": 256, "layers": 2, "heads": 8, "intermediate": 512, "encoder_layers": 2, "decoder_layers": 2,
     "set_size": 32, "dropout": 0.4, "loss": "energy", "learning_rate": 1e-3, "schedule": "cosine", "gradient_clip": 10.0, "ema": 0.98,
     "basal_noise": 0.3, "paired": True, "balance": "contexts", "mix": 1.0, "sets_per_step": 8, "steps": 0, "validate_every": 50,
     "checkpoint_every": 100, "cross_fit": True,
 }  # fmt: skip
 
-PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+PRESETS: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
         name: MappingProxyType(values)
         for name, values in {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from state_engine.device import DeviceName, Precision
 from state_engine.errors import ConfigError
@@ -260,7 +260,7 @@ class TrainRequest:
         if self.sets.mix and self.network.batch_token:
             raise ConfigError("Mixed sets have no one batch for a batch token.", fix="Set mix=0 or batch_token=false.")
 
-    def with_settings(self, settings: Mapping[str, Any] | None = None, /, **more: Any) -> TrainRequest:
+    def with_settings(self, settings: Mapping[str, object] | None = None, /, **more: object) -> TrainRequest:
         """Return the request with some settings changed: path or name -> value.
 
         Raises:
@@ -272,21 +272,23 @@ class TrainRequest:
         return from_plain(TrainRequest, plain)
 
     @classmethod
-    def upgrade(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
+    def upgrade(cls, plain: Mapping[str, object]) -> dict[str, dict[str, object]]:
         """Return settings by part: those named by path or name, as in requests of before there were parts, go to theirs.
 
         Raises:
             ConfigError: a setting that is not known.
         """
         parts = {f.name for f in fields(cls)}
-        found: dict[str, Any] = {name: dict(value) for name, value in plain.items() if name in parts and isinstance(value, dict)}
+        found: dict[str, dict[str, object]] = {
+            name: dict(value) for name, value in plain.items() if name in parts and isinstance(value, dict)
+        }
         for name in [n for n in plain if n not in found]:
             where, _, field = setting(cls, name).path.partition(".")
             found.setdefault(where, {})[field] = plain[name]
         return found
 
 
-def resolve(preset: str, overrides: Mapping[str, Any] | None = None) -> TrainRequest:
+def resolve(preset: str, overrides: Mapping[str, object] | None = None) -> TrainRequest:
     """Return the request of a preset with some settings overridden.
 
     Args:

@@ -9,9 +9,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -44,7 +43,7 @@ class Watch(pl.Callback):
     def __init__(
         self, folder: Path, on_progress: OnProgress, validation: Sequence[SetCells], training: TransitionTraining
     ) -> None:
-        self.folder, self.on_progress, self.validation = folder, on_progress, validation
+        self.folder, self.on_progress, self.validation, self.training = folder, on_progress, validation, training
         self._pending: list[tuple[int, dict[str, torch.Tensor], torch.Tensor, float]] = []
         added = tuple(added_parts(training.request))
         self._parts = ("distance", *added) if added else ()
@@ -67,26 +66,33 @@ class Watch(pl.Callback):
             self._curve = Curve(self.folder / VALIDATION, VALIDATION_COLUMNS, start)
         self._began = self._flushed = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
         """After every step."""
-        run, steps = pl_module.request.run, pl_module.request.optimiser.steps
+        training = self.training
+        run, steps = training.request.run, training.request.optimiser.steps
         step = trainer.global_step
-        pl_module.follow(step)
+        training.follow(step)
         done = step >= steps
         save = done or bool(run.checkpoint_every and step % run.checkpoint_every == 0)
         measure = done or bool(run.validate_every and step % run.validate_every == 0)
         if trainer.is_global_zero:
-            self._pending.append((step, pl_module.parts, pl_module.gradient_norm, self.seconds))
-            self._flush(pl_module, save or measure)
-            if measure:
-                self._validate(pl_module, step)
+            self._pending.append((step, training.parts, training.gradient_norm, self.seconds))
+            self._flush(save or measure)
+            if measure and self._curve is not None:
+                scores = validation_scores(training, self.validation)
+                self._curve.add([{"step": step, **scores, "seconds": self.seconds}])
         if save:
             self._save(trainer, step)
         if trainer.is_global_zero:
+            # a message is kept in the log: ten of them say how it went
+            milestone = step % max(1, steps // 10) == 0
+            remark = f"Step {step:,}: loss {float(training.parts['loss']):.4f}" if milestone else ""
             try:
-                self.on_progress(Progress(STAGE, step, steps, self._remark(pl_module, step, steps)))
+                self.on_progress(Progress(STAGE, step, steps, remark))
             except JobCancelled:
-                self._flush(pl_module, True)
+                self._flush(True)
                 if not save:
                     self._save(trainer, step)
                 raise
@@ -100,41 +106,25 @@ class Watch(pl.Callback):
         """Computing time since the start, over all resumptions."""
         return self.seconds_before + (self._ended or time.perf_counter()) - self._began
 
-    def _remark(self, training: TransitionTraining, step: int, steps: int) -> str:
-        # a message is kept in the log: ten of them say how it went
-        milestone = step % max(1, steps // 10) == 0
-        return f"Step {step:,}: loss {float(training.parts['loss']):.4f}" if milestone else ""
-
-    def _flush(self, training: TransitionTraining, now: bool) -> None:
-        cpu = training.device.type == "cpu"
-        if not self._pending or self._log is None or not (now or cpu or time.perf_counter() - self._flushed > LOG_SECONDS):
+    def _flush(self, now: bool) -> None:
+        """Write the steps that wait: at once on a CPU, every `LOG_SECONDS` elsewhere, or `now`."""
+        due = now or self.training.device.type == "cpu" or time.perf_counter() - self._flushed > LOG_SECONDS
+        if not self._pending or self._log is None or not due:
             return
         names = ("loss", *self._parts)
+        # one tensor, so that the device is waited for once however many steps it is
         values = torch.stack(
             [torch.stack([*(parts[n] for n in names), norm.to(parts["loss"])]) for _, parts, norm, _ in self._pending]
         )
+        optimiser = self.training.request.optimiser
         rows = []
         for (step, _, _, seconds), numbers in zip(self._pending, values.tolist(), strict=True):
             row = dict(zip((*names, "gradient_norm"), numbers, strict=True))
-            rows.append(
-                {"step": step, **row, "learning_rate": learning_rate(training.request.optimiser, step - 1), "seconds": seconds}
-            )
+            rows.append({"step": step, **row, "learning_rate": learning_rate(optimiser, step - 1), "seconds": seconds})
         self._log.add(rows)
         self._pending.clear()
         self._flushed = time.perf_counter()
-        lost = next((row for row in rows if not math.isfinite(row["loss"])), None)
-        if lost is not None:
-            raise ConfigError(
-                f"The training diverged: the loss of step {lost['step']:,} is not finite.",
-                f"The learning rate was {lost['learning_rate']:g}, the gradient's norm {lost['gradient_norm']:.3g}.",
-                f"Train again with a smaller learning rate; {LOG} shows how the loss went.",
-            )
-
-    def _validate(self, training: TransitionTraining, step: int) -> None:
-        if self._curve is None:
-            return
-        scores = validation_scores(training, self.validation)
-        self._curve.add([{"step": step, **scores, "seconds": self.seconds}])
+        _check_finite(rows)
 
     def _save(self, trainer: pl.Trainer, step: int) -> None:
         """checkpoints/step=N.ckpt, and the same as last.ckpt."""
@@ -144,7 +134,10 @@ class Watch(pl.Callback):
             with replacing(named) as beside:
                 trainer.save_checkpoint(beside)
             with replacing(folder / LAST) as beside:
-                _same(named, beside)
+                try:
+                    os.link(named, beside)
+                except OSError:  # no links here
+                    shutil.copyfile(named, beside)
         else:
             trainer.save_checkpoint(named)  # all take part, the first writes
 
@@ -163,6 +156,7 @@ def validation_scores(training: TransitionTraining, cells: Sequence[SetCells]) -
                 corrected = corrected.clamp_min(0)
             truth = set_means(batch.observed, batch.sizes)
             errors = [(set_means(x, batch.sizes) - truth).abs().mean(1) for x in (predicted, corrected, batch.basal)]
+            # float64 on the CPU: sums of sets of all passes
             total += (
                 torch.stack([training.objective.distances(predicted, batch.observed, batch.sizes), *errors]).sum(1).double().cpu()
             )
@@ -171,11 +165,15 @@ def validation_scores(training: TransitionTraining, cells: Sequence[SetCells]) -
     return dict(zip(names, (total / n).tolist(), strict=True))
 
 
-def _same(existing: Path, new: Path) -> None:
-    try:
-        os.link(existing, new)
-    except OSError:  # no links here
-        shutil.copyfile(existing, new)
+def _check_finite(rows: Sequence[Mapping[str, float]]) -> None:
+    """Raise a `ConfigError` where a loss is not finite: the training has diverged, and nothing after it is worth computing."""
+    lost = next((row for row in rows if not math.isfinite(row["loss"])), None)
+    if lost is not None:
+        raise ConfigError(
+            f"The training diverged: the loss of step {lost['step']:,} is not finite.",
+            f"The learning rate was {lost['learning_rate']:g}, the gradient's norm {lost['gradient_norm']:.3g}.",
+            f"Train again with a smaller learning rate; {LOG} shows how the loss went.",
+        )
 
 
 def mini_batch(cells: SetCells, pin: bool) -> MiniBatch:
