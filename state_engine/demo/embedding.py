@@ -114,7 +114,7 @@ def _amounts(module: EmbeddingModel) -> None:
 
 
 def _attend_to_amounts(layer: EncoderLayer, generator: torch.Generator) -> None:
-    """Every query asks for dimension 0, a head more sharply than the next; values are rotated, so that nothing is lost."""
+    """Every query asks for dimension 0, each head with a sharpness of its own; values are rotated, so that nothing is lost."""
     d, c = WIDTH, WIDTH // HEADS
     layer.qkv.weight.zero_()
     layer.qkv.bias.zero_()

@@ -38,7 +38,7 @@ CELLS_A_BLOCK = 2048
 
 @dataclass(frozen=True)
 class DecodeSummary:
-    """What was made. `remarks` are sentences worth showing; `empty` cells have no embedding and got NaN."""
+    """Facts of the decoded file. `remarks` are sentences worth showing; `empty` cells have no embedding and got NaN."""
 
     cells: int
     genes: int

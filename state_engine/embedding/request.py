@@ -73,7 +73,7 @@ class DecodeRequest:
 
 @dataclass(frozen=True)
 class EmbedSummary:
-    """What was made.
+    """Facts of an embedding.
 
     Args:
         cells: of the data set.

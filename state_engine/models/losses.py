@@ -163,7 +163,7 @@ def build_loss(
         blur: of sinkhorn and combined.
         sinkhorn_weight, energy_weight: of combined.
         chunks: take the loss over this many parts of the features and average (`in_chunks`).
-        shuffle: draws which features make a part, anew in every call; a generator of the CPU. None: neighbours.
+        shuffle: draws which features make a part, again in every call; a generator of the CPU. None: neighbours.
 
     Raises:
         ConfigError: no loss of that name, or fewer than one chunk.
@@ -251,7 +251,7 @@ def in_chunks(loss: SetLoss, chunks: int, shuffle: torch.Generator | None = None
     Args:
         loss: of whole sets.
         chunks: how many parts; never more than there are features.
-        shuffle: draws the order of the features anew in every call; None leaves it.
+        shuffle: draws the order of the features, again in every call; None leaves it.
 
     Raises:
         ConfigError: fewer than one chunk.

@@ -7,7 +7,7 @@ d hidden width, o output features, t positions of the backbone (s, one more for 
     perturbation (b, p) -> encode_perturbation ───┴─> transform -> predicted (b, s, o) -> decode -> (b, s, genes)
 
 The three steps are public because two of them are often shared: a control cell needs to be encoded once however many
-perturbations it is predicted under, and a perturbation once a set. Using them gives the same numbers as `forward`.
+perturbations it is predicted under, and a perturbation once per set. Using them gives the same numbers as `forward`.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class TransitionModel(nn.Module):
 
         Args:
             basal: (b, s, g) control cells.
-            perturbation: (b, p), one a set.
+            perturbation: (b, p), one for each set.
             batch: (b, s) or (b,) batch indices, long; needed when the model has a batch encoder, else ignored.
             attention: which cells of a set see which.
             maps: also return the attention weights.

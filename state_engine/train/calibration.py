@@ -1,8 +1,8 @@
-"""How much of the network's paired effect and of the mean effect over other contexts to believe, fitted on validation cells.
+"""How much of the network's paired effect and of the mean effect over other contexts to use, fitted on validation cells.
 
 For every validation condition (a perturbation in a context) the model predicts control cells of the context, paired; its effect
 on the mean cell, and the mean effect of the other contexts' training cells, are set beside the effect that was measured. The
-weights are those of `models.mixture`. Test cells are never read; a test holds that. A condition whose perturbation no other
+weights are those of `effects.mixture`. Test cells are never read; a test holds that. A condition whose perturbation no other
 context was trained on has no mean effect, and takes no part.
 
 Notation: s cells in a set, g features.
@@ -57,7 +57,7 @@ def add_baselines(
         split: that it was trained on.
         seed: of basal cells and folds.
         device: where to predict.
-        on_progress: told once a block of training cells and once a validation condition.
+        on_progress: told once per block of training cells and once per validation condition.
         fit: also fit the calibration.
 
     Returns:
@@ -81,7 +81,7 @@ def calibrate(
         effects: of the training cells, in the features that the model predicts (`output_sources`).
         split: says which cells are for validation; those for testing are not touched.
         seed: of basal cells, of the choice among more than `MOST_CONDITIONS` conditions, and of folds.
-        on_progress: told once a condition.
+        on_progress: told once per condition.
 
     Returns:
         The calibration, or None when no validation condition has both a measured effect and a mean effect of other contexts.

@@ -81,7 +81,7 @@ def read_cell_features(
         parts: (data set, how its features are made, its rows (m,)); equally wide.
         folder: for files, when they do not fit in memory; made when needed.
         memory: bytes that may be used.
-        on_progress: told once a block; may raise `JobCancelled`.
+        on_progress: told once per block; may raise `JobCancelled`.
         stage: what to call it.
 
     Raises:

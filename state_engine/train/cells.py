@@ -145,7 +145,7 @@ def read_training_cells(
         inputs: how the features are made.
         request: how sets are to be drawn, and how much memory may be used.
         folder: for features that do not fit in memory.
-        on_progress: told once a block; may raise `JobCancelled`.
+        on_progress: told once per block; may raise `JobCancelled`.
         featured: labels that have feature vectors; None when vectors are one-hot.
 
     Raises:

@@ -2,7 +2,7 @@
 
 The number of parameters is exact; the time is rough, from the multiplications of a step and rates as measured on common machines.
 
-Notation: b sets a step, s cells in a set, d hidden width, g features, o output features, t positions of a set.
+Notation: b sets per step, s cells in a set, d hidden width, g features, o output features, t positions of a set.
 """
 
 from __future__ import annotations

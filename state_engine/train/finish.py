@@ -140,7 +140,7 @@ def card_of_training(split: Split, request: TrainRequest, inputs: Inputs, cells:
 
 
 def start_from(start: Path, fresh: TransitionModel, card: ModelCard, vectors: Vectors) -> tuple[str, ...]:
-    """Give a new network the weights of another model, labels matched by name. Returns what was done, in sentences.
+    """Give a new network the weights of another model, labels matched by name; return in sentences what happened.
 
     Raises:
         CheckpointError: the networks or what they read differ; see `initial_weights`.

@@ -72,9 +72,9 @@ def train_transition(
     Args:
         split: which cells are trained on, validated on and tested.
         request: what to train.
-        output: folder of the run. The model comes to lie in its `model`; this folder itself can be loaded too.
+        output: folder of the run. The model is saved in its `model`; this folder itself can be loaded too.
         on_progress: told every step; may raise `JobCancelled`: a checkpoint is saved first, and `resume` goes on from there.
-        resume: go on from the last checkpoint of `output` instead of starting anew.
+        resume: go on from the last checkpoint of `output` instead of starting again.
         init_from: a model whose weights are the start; perturbations are matched by name.
 
     Returns:

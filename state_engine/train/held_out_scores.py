@@ -66,7 +66,7 @@ def score_groups(
         cells: what it was trained with.
         groups: which ones; groups of one perturbation and context (of several batches) are scored together.
         seed: of the order of the controls.
-        on_progress: told once a block.
+        on_progress: told once per block.
     """
     blocks: dict[tuple[str, int], list[Group]] = {}
     for group in groups:

@@ -1,7 +1,7 @@
 """Which cells a training step sees.
 
 Mini-batch k depends on the seed and k alone, so that a training that was cut off goes on as if it had not been. A pass takes
-every group as often as its cells fill sets (at least once), in an order drawn anew for each pass; or each set's context is drawn,
+every group as often as its cells fill sets (at least once), in an order of its own for each pass; or each set's context is drawn,
 all alike, and then the group. Cells of a set are drawn without repeats; a group smaller than the set gives a smaller set, or (`fill`)
 each of its cells once, then some again.
 
@@ -85,7 +85,7 @@ class SetSchedule:
         seed: of everything.
         paired: each set is followed by one with the same basal cells and controls as observed cells; control groups are not drawn.
         balance: see `TrainRequest`.
-        mix: part of the sets (or pairs) that are mixed with cells of the same perturbation, of a context drawn anew.
+        mix: part of the sets (or pairs) that are mixed with cells of the same perturbation, of a context that is drawn for each set.
         fill: see `TrainRequest`.
     """
 

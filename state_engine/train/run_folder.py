@@ -1,4 +1,4 @@
-"""The folder of a training: what was asked, what became of it, and how it goes on. No torch: pages read it.
+"""The folder of a training: its request, its state, and how it goes on. No torch: pages read it.
 
 RUN/training.json    `TrainingRecord`
 RUN/split.toml       the split; places of files are absolute
@@ -76,7 +76,7 @@ def is_training(folder: Path) -> bool:
 
 
 def only_begun(folder: Path) -> bool:
-    """A training ended there before its first step, of a wrong file or setting: nothing is lost when it begins anew."""
+    """A training ended there before its first step, of a wrong file or setting: nothing is lost when it begins again."""
     if not is_training(folder) or {p.name for p in folder.iterdir()} - {RECORD, SPLIT, TABLE}:
         return False
     return read_record(folder).state in ("failed", "cancelled")

@@ -2,7 +2,7 @@
 
 What a label owns moves with it: the column of the perturbation encoder (one-hot models) and the row of the batch encoder. Labels
 that are new start from the values of a fresh network, labels that are gone are dropped; both are named. Other weights are taken
-as they are. A part that one of the two networks does not have is said; a part of another size, or other genes, is an error.
+as they are. A part that one of the two networks does not have is reported; a part of another size, or other genes, is an error.
 
 Boundary: dictionaries of tensors and labels; nothing is read from disk.
 """
@@ -76,9 +76,9 @@ class InitialReport:
 
     def sentences(self) -> tuple[str, ...]:
         """The report for people."""
-        said = [f"The weights start from '{self.source}'.", *_said(self.perturbations, "perturbations")]
+        said = [f"The weights start from '{self.source}'.", *_counts(self.perturbations, "perturbations")]
         if self.batches is not None:
-            said += _said(self.batches, "batches")
+            said += _counts(self.batches, "batches")
         if self.new_parts:
             said.append(f"Parts that start anew: {', '.join(self.new_parts)}.")
         if self.dropped_parts:
@@ -97,7 +97,7 @@ def initial_weights(
         start: the model to start from.
 
     Returns:
-        A `state_dict` for the new network (float32 copies), and what was done.
+        A `state_dict` for the new network (float32 copies), and the report.
 
     Raises:
         CheckpointError: the networks differ in size, read other genes or another representation, or a label that both know
@@ -225,7 +225,7 @@ def _compare(
     return tuple(sorted(new_parts)), tuple(sorted(dropped))
 
 
-def _said(found: Matched, kind: str) -> list[str]:
+def _counts(found: Matched, kind: str) -> list[str]:
     total = len(found.matched) + len(found.new)
     said = [f"{len(found.matched):,} of {total:,} {kind} are known to it."]
     if found.new:
