@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
+import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from state_engine.errors import RequestError
+from state_engine.errors import RequestError, StateError
 
+_FULL_BYTES = 16 * 1024**2
 PART_PREFIX = ".part-"
 
 
@@ -87,6 +91,54 @@ def _make_folder(folder: Path) -> None:
         raise RequestError(
             f"The folder {folder} cannot be made.", f"{error.strerror or error}.", "Choose another folder."
         ) from error
+
+
+def disk_full(error: BaseException, folder: Path, kind: type[StateError]) -> StateError | None:
+    """Return the error that tells people that the disk is full, when that is what this error or its cause comes from.
+
+    HDF5 and SQLite say "I/O error" or "flush failure" where nothing fits any more; the free disk then tells.
+
+    Args:
+        error: as it was raised.
+        folder: where it was written.
+        kind: class of the answer.
+    """
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    nameless = isinstance(error, RuntimeError | sqlite3.OperationalError) or (isinstance(error, OSError) and error.errno is None)
+    vague = nameless and any(word in str(error) for word in ("write", "flush", "disk I/O", "extend"))
+    if not (vague and free < _FULL_BYTES) and not any(map(_says_full, _causes(error))):
+        return None
+    return kind(
+        f"The disk is full: {free / 1e6:,.0f} MB are free in {there}.",
+        "What was being written there did not fit, and was removed.",
+        "Delete runs or data sets that are not needed any more, or make room otherwise; then try again.",
+    )
+
+
+@contextmanager
+def full_disk_told(folder: Path, kind: type[StateError]) -> Iterator[None]:
+    """Turn whatever a full disk raises inside the block into an error that says so (`disk_full`)."""
+    try:
+        yield
+    except Exception as error:
+        told = disk_full(error, folder, kind)
+        if told is None:
+            raise
+        raise told from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it was raised from, outermost first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _says_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(words in str(error) for words in ("No space left on device", "errno = 28", "database or disk is full"))
 
 
 def write_bytes(path: Path, data: bytes) -> None:

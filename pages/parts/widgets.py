@@ -14,6 +14,7 @@ from pages.parts import session
 from pages.parts.format import md, sentences
 from pages.parts.navigation import script
 from state_engine.errors import StateError
+from state_engine.files import disk_full
 from state_engine.library.datasets import DEMO_ID
 
 log = logging.getLogger("state_explorer")
@@ -45,6 +46,10 @@ def errors_shown() -> Iterator[None]:
     except StateError as error:
         show_error(error)
     except Exception as error:  # noqa: BLE001 - see above
+        full = disk_full(error, session.settings().home, StateError)
+        if full is not None:
+            show_error(full)
+            return
         kind, identity = type(error).__name__, logged(error)
         st.error(
             f"**Something unexpected happened ({kind}).**  \nIts trace is in the server's log under {identity}.",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from state_engine.config import GB, Settings
 from state_engine.errors import JobError, RunError
+from state_engine.files import full_disk_told
 from state_engine.jobs.kinds import kind_of
 from state_engine.jobs.lock import WorkerLock, holder
 from state_engine.jobs.processes import identity_of, is_alive, kill_tree, started_at
@@ -33,14 +34,15 @@ _STALLED_SECONDS = 120.0  # longer than any step of the warm-up
 def ensure_worker(settings: Settings, options: WorkerOptions = DEFAULT) -> bool:
     """Start a worker when none lives; return True when this call did. Safe to call from any process, thread and page run."""
     settings.home.mkdir(parents=True, exist_ok=True)
-    lock = WorkerLock.take(settings.home)
-    if lock is None:
-        return False
-    try:
-        process = _spawn(settings, options, lock)
-        lock.write_holder(identity_of(process.pid))
-    finally:
-        lock.close()  # the child has its share
+    with full_disk_told(settings.home, JobError):
+        lock = WorkerLock.take(settings.home)
+        if lock is None:
+            return False
+        try:
+            process = _spawn(settings, options, lock)
+            lock.write_holder(identity_of(process.pid))
+        finally:
+            lock.close()  # the child has its share
     # waits for the end, so that no zombie stays
     threading.Thread(target=process.wait, name="worker-reaper", daemon=True).start()
     return True
@@ -106,8 +108,13 @@ def queue(
 ) -> tuple[str, str]:
     """Make a run folder and queue a job for it, as `submit`; start no worker."""
     kind, plain = kind_of(request, options.kinds), to_plain(request)
-    run = RunFolder.create(settings, kind.name, plain, title, owner, parent)
-    return JobStore(settings.database).submit(kind.name, plain, run.id, title, owner, parent), run.id
+    with full_disk_told(settings.home, JobError):
+        run = RunFolder.create(settings, kind.name, plain, title, owner, parent)
+        try:
+            return JobStore(settings.database).submit(kind.name, plain, run.id, title, owner, parent), run.id
+        except JobError:
+            run.delete()  # nobody would do it
+            raise
 
 
 def cancel(settings: Settings, job_id: str, options: WorkerOptions = DEFAULT, grace_seconds: float = _GRACE_SECONDS) -> Job:

@@ -20,6 +20,7 @@ from typing import Literal, TypeVar, get_args
 from urllib.parse import quote
 
 from state_engine.errors import JobError
+from state_engine.files import disk_full
 from state_engine.jobs.before import parent_before
 from state_engine.jobs.processes import is_alive
 from state_engine.plain import from_plain
@@ -390,7 +391,8 @@ class JobStore:
             finally:
                 db.close()
         except sqlite3.Error as error:
-            raise JobError(
+            full = disk_full(error, self.path.parent, JobError)
+            raise full or JobError(
                 "The jobs database cannot be used.", f"{self.path}: {error}.", "Check the disk and try again."
             ) from error
 

@@ -26,6 +26,7 @@ from typing import Literal
 
 from state_engine.config import Settings, load_settings
 from state_engine.errors import JobCancelled, JobError, StateError
+from state_engine.files import disk_full
 from state_engine.jobs.before import request_before
 from state_engine.jobs.kinds import (
     FIRST_WARMUP_SECONDS,
@@ -47,6 +48,7 @@ from state_engine.progress import Progress
 
 log = logging.getLogger("state_engine.worker")
 _PROGRESS_SECONDS = 0.2
+_FULL_SECONDS = 1.0  # between two looks whether a full disk has room again
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,9 @@ class Worker:
             try:
                 with self.store.kept_open():
                     self._serve_until_idle()
-            except JobError:
+            except JobError as error:
+                if self._waits_for_disk(error):
+                    continue
                 if self.settings.database.exists():
                     raise
             self.lock.close()
@@ -165,10 +169,33 @@ class Worker:
     def _do(self, job: Job) -> None:
         log.info("job %s (%s), run %s", job.id, job.kind, job.run_id)
         outcome = self._attempt(job)
-        if not self.store.finish(job.id, self.identity, outcome.state, outcome.summary, outcome.error):
+        if not self._record(job, outcome):
             log.info("job %s was ended by another process; this worker ends too", job.id)
             raise SystemExit(0)
         log.info("job %s: %s", job.id, outcome.state)
+
+    def _record(self, job: Job, outcome: _Outcome) -> bool:
+        """Record the end of a job, when the disk has room for it; False when the job is no longer this worker's."""
+        while True:
+            try:
+                ended = self.store.finish(job.id, self.identity, outcome.state, outcome.summary, outcome.error)
+            except JobError as error:
+                if not self._waits_for_disk(error):
+                    raise
+                continue
+            with suppress(StateError):
+                run = RunFolder.open(self.settings, job.run_id)
+                if run.manifest.state == "running":  # its end did not fit on the disk before
+                    _close(run, outcome)
+            return ended
+
+    def _waits_for_disk(self, error: JobError) -> bool:
+        """Wait a moment when a full disk is what is wrong, and return whether it is: the worker lives on."""
+        if not self.settings.database.exists() or disk_full(error, self.settings.home, JobError) is None:
+            return False
+        log.warning("%s", error)
+        time.sleep(_FULL_SECONDS)
+        return True
 
     def _attempt(self, job: Job) -> _Outcome:
         """Run the job and close its run folder; whatever happens becomes an outcome."""
@@ -181,7 +208,7 @@ class Worker:
             run.finish("done")
             return _Outcome("done", summary)
         except BaseException as error:  # a verb's code may raise anything, and the page must be told of all of it
-            outcome = _outcome_of(error, run)
+            outcome = _outcome_of(error, run, self.settings.home)
             if run is not None:
                 _close(run, outcome)
             if isinstance(error, KeyboardInterrupt):
@@ -227,9 +254,13 @@ class Worker:
             thread.join()
 
 
-def _outcome_of(error: BaseException, run: RunFolder | None) -> _Outcome:
+def _outcome_of(error: BaseException, run: RunFolder | None, home: Path) -> _Outcome:
     if isinstance(error, JobCancelled):
         return _Outcome("cancelled")
+    full = disk_full(error, home, JobError)
+    if full is not None:
+        log.error("%s", "".join(traceback.format_exception(error)))
+        return _Outcome("failed", error=JobFailure(full.what, full.why, full.fix))
     if isinstance(error, StateError):
         return _Outcome("failed", error=JobFailure(error.what, error.why, error.fix))
     error_id = secrets.token_hex(4)

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from state_engine.config import DEMO, Settings
 from state_engine.data.dataset import Choices
 from state_engine.errors import ConfigError, DataError, UnsafeFileError
-from state_engine.files import replacing
+from state_engine.files import full_disk_told, replacing
 from state_engine.library.foreign import open_foreign
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import OnProgress, Progress, silent
@@ -83,7 +83,7 @@ def receive_upload(
         raise DataError(f"{name} needs {size / 1e9:.1f} GB.", f"{free / 1e9:.1f} GB of disk are free.", "Make room first.")
     identity = secrets.token_hex(6)
     target = settings.uploads / f"{identity}.h5ad"
-    with replacing(target) as beside, beside.open("wb") as out:
+    with full_disk_told(settings.uploads, DataError), replacing(target) as beside, beside.open("wb") as out:
         done = 0
         while block := stream.read(BLOCK):
             out.write(block)

@@ -41,6 +41,11 @@ class Stuck:
 
 
 @dataclass(frozen=True)
+class Fill:
+    size: int
+
+
+@dataclass(frozen=True)
 class Cached:
     name: str
 
@@ -62,6 +67,7 @@ class Loaded:
 
 REQUESTS = {
     "steps": Steps, "no_label": NoLabel, "crash": Crash, "unserialisable": Unserialisable, "stuck": Stuck, "cached": Cached,
+    "fill": Fill,
 }  # fmt: skip
 KINDS = tuple(Kind(name, f"{__name__}:{cls.__name__}", f"{__name__}:{name}") for name, cls in REQUESTS.items())
 
@@ -102,6 +108,15 @@ def stuck(request: Stuck, run: RunFolder, on_progress: OnProgress, warm: WarmCac
         on_progress(Progress("Stuck", 0, 0, f"child {child.pid}"))
         time.sleep(60)
     return Total(0)
+
+
+def fill(request: Fill, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Total:
+    """Writes a file of a size."""
+    with replacing(run.file("result.bin")) as path, path.open("wb") as out:
+        for done in range(0, request.size, 1 << 16):
+            out.write(bytes(1 << 16))
+            on_progress(Progress("Writing", done, request.size, unit="bytes"))
+    return Total(request.size)
 
 
 def cached(request: Cached, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Loaded:
