@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -249,28 +249,15 @@ def _append(
     have = os.fstat(out.fileno()).st_size if known else 0
     if origin and have and have == origin.size:
         return True
-    headers = dict(file.headers)
-    if origin and have:
-        headers["Range"] = f"bytes={have}-"
-        if origin.validator:
-            headers["If-Range"] = origin.validator
+    headers = {**file.headers, **(_from(have, origin) if origin and have else {})}
     try:
         with _opened(url, headers, file, refused) as response:
             start, total = _place(response, have)
             if start != have or not have:
                 _begin(file, part, out, _Origin(url, _validator(response), total), start)
             _check_room(file, part, total, start, settings)
-            done, most = start, total if total >= 0 else settings.max_file_bytes
-            report(done, max(total, 0))
-            for chunk in response.iter_raw(file.piece):
-                done += len(chunk)
-                if done > most:
-                    raise DownloadError(
-                        f"{file.name} is longer than its server said.", f"More than {done:,} bytes came.", "Try later."
-                    )
-                out.write(chunk)
-                report(done, max(total, 0))
-            out.flush()
+            most = total if total >= 0 else settings.max_file_bytes
+            done = _copy(response.iter_raw(file.piece), out, file, start, most, lambda done: report(done, max(total, 0)))
             return done == total or total < 0
     except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.InvalidURL) as error:
         raise DownloadError(
@@ -283,6 +270,28 @@ def _append(
         return False
     except OSError as error:
         raise DownloadError(f"{file.name} could not be written.", str(error), "Check space and permissions.") from error
+
+
+def _from(have: int, origin: _Origin) -> dict[str, str]:
+    """Return the headers that ask for what is behind the first bytes, or for all of it where the file is another one now."""
+    return {"Range": f"bytes={have}-"} | ({"If-Range": origin.validator} if origin.validator else {})
+
+
+def _copy(chunks: Iterable[bytes], out: BinaryIO, file: RemoteFile, done: int, most: int, report: Callable[[int], None]) -> int:
+    """Append pieces to a file of `done` bytes, and return how many it has then.
+
+    Raises:
+        DownloadError: more than `most` bytes come.
+    """
+    report(done)
+    for chunk in chunks:
+        done += len(chunk)
+        if done > most:
+            raise DownloadError(f"{file.name} is longer than its server said.", f"More than {done:,} bytes came.", "Try later.")
+        out.write(chunk)
+        report(done)
+    out.flush()
+    return done
 
 
 def _begin(file: RemoteFile, part: Path, out: BinaryIO, origin: _Origin, start: int) -> None:

@@ -11,6 +11,7 @@ import json
 import types
 import typing
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -143,31 +144,55 @@ def read_json_as(cls: type[T], path: Path, what: str, fix: str) -> T | None:
         raise RunError(f"The {what} {path.name} cannot be read.", str(error), fix) from error
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _convert(hint: object, value: object, where: str) -> object:
+    """Return a value as a type hint wants it; a value that it does not admit is a `ConfigError`."""
+    convert = _GENERIC.get(get_origin(hint))
+    return _one(hint, value, where) if convert is None else convert(get_args(hint), value, where)
+
+
+def _one(hint: object, value: object, where: str) -> object:
     if hint is Any:
         return value
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        choices = [a for a in args if a is not type(None)]
-        return _convert(choices[0], value, where) if len(choices) == 1 else value
-    if origin is typing.Literal:
-        if value not in args:
-            raise ConfigError(f"{where} is {value!r}.", f"Known: {', '.join(map(str, args))}.")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where} is {type(value).__name__}, not a list.")
-        return tuple(_convert(args[0], v, where) for v in value)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where} is {type(value).__name__}, not an object.")
-        return {k: _convert(args[1], v, where) for k, v in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return from_plain(hint, value, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    # to Python True is an int; to a reader of the file it is none
+    is_bool = isinstance(value, bool)
+    if hint is float and isinstance(value, int) and not is_bool:
         return float(value)
-    if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
+    if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and is_bool)):
         raise ConfigError(f"{where} is {value!r}.", f"It must be of type {hint.__name__}.")
     return value
+
+
+def _union(kinds: tuple[object, ...], value: object, where: str) -> object:
+    if value is None and type(None) in kinds:
+        return None
+    choices = [kind for kind in kinds if kind is not type(None)]
+    return _convert(choices[0], value, where) if len(choices) == 1 else value
+
+
+def _literal(words: tuple[object, ...], value: object, where: str) -> object:
+    if value not in words:
+        raise ConfigError(f"{where} is {value!r}.", f"Known: {', '.join(map(str, words))}.")
+    return value
+
+
+def _tuple(kinds: tuple[object, ...], value: object, where: str) -> object:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{where} is {type(value).__name__}, not a list.")
+    return tuple(_convert(kinds[0], item, where) for item in value)
+
+
+def _dict(kinds: tuple[object, ...], value: object, where: str) -> object:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} is {type(value).__name__}, not an object.")
+    return {key: _convert(kinds[1], item, where) for key, item in value.items()}
+
+
+_GENERIC: dict[object, Callable[[tuple[object, ...], object, str], object]] = {
+    typing.Union: _union,
+    types.UnionType: _union,
+    typing.Literal: _literal,
+    tuple: _tuple,
+    dict: _dict,
+}

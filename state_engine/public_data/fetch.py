@@ -90,24 +90,31 @@ def fetch(data: PublicData | str, folder: Path, on_progress: OnProgress = silent
                 came += _unpacked(folder / file.name, made_folders, settings, on_progress)
             else:
                 came.append(folder / file.name)
-        plans = [p for p in came if p.suffix == ".toml"]
-        for plan in plans:
-            point_to_files(plan, folder)
+        for plan in came:
+            if plan.suffix == ".toml":
+                point_to_files(plan, folder)
     except BaseException:
         for made_folder in made_folders:  # the archive is still there to unpack again
             shutil.rmtree(made_folder, ignore_errors=True)
         raise
-    made = Fetched(
-        entry.name, entry.title, entry.licence, entry.licence_url, entry.citation, entry.source,
-        datetime.now(UTC).isoformat(timespec="seconds"), tuple(arrived),
-        tuple(_relative(p, folder) for p in came if p.suffix in CELLS),
-        tuple(_relative(p, folder) for p in plans),
-        tuple(_relative(p, folder) for p in came if p.suffix not in (*CELLS, ".toml")),
-    )  # fmt: skip
+    made = _record(entry, folder, arrived, came)
     write_json(folder / RECORD, to_plain(made))
     for archive in (folder / f.name for f in entry.files if f.is_archive):
         archive.unlink(missing_ok=True)
     return made
+
+
+def _record(entry: PublicData, folder: Path, arrived: list[Arrived], came: list[Path]) -> Fetched:
+    """Return what `folder` has now: the files that were downloaded, and those that came out of them by kind."""
+    kinds: dict[str, list[str]] = {"data": [], "plans": [], "others": []}
+    for path in came:
+        kind = "data" if path.suffix in CELLS else "plans" if path.suffix == ".toml" else "others"
+        kinds[kind].append(_relative(path, folder))
+    return Fetched(
+        entry.name, entry.title, entry.licence, entry.licence_url, entry.citation, entry.source,
+        datetime.now(UTC).isoformat(timespec="seconds"), tuple(arrived),
+        tuple(kinds["data"]), tuple(kinds["plans"]), tuple(kinds["others"]),
+    )  # fmt: skip
 
 
 def bring(file: PublicFile, folder: Path, settings: Settings, on_progress: OnProgress = silent) -> Arrived:
