@@ -10,6 +10,7 @@ CONTEXT: Final = "context"
 BATCH: Final = "batch"
 KIND: Final = "kind"
 BASAL_CELL: Final = "basal_cell"
+BASAL_ROW: Final = "basal_row"  # of the data set: names of cells may repeat
 CELL_SET: Final = "cell_set"
 CONFIDENCE: Final = "predicted_loss"
 FALLBACK: Final = "fallback"

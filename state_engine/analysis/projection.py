@@ -246,7 +246,8 @@ def arrows(result: Result, projection: Projection, perturbation: str | None = No
     """Return a row for each predicted cell that is shown together with its basal cell (UMAP units).
 
     Columns: row, basal_row (of the result), perturbation, context, x0, y0 (basal cell), x1, y1 (prediction). The basal cell is
-    the observed control of the same context whose name (or whose own basal_cell, where filled) is the prediction's basal_cell.
+    the observed control of the same row of the data set; in results without that column, the one of the same context whose name
+    (or whose own basal_cell, where filled) is the prediction's basal_cell.
     """
     place = np.full(result.n_cells, -1)
     place[projection.rows] = np.arange(len(projection.rows))
@@ -293,6 +294,11 @@ def _basal_rows(result: Result) -> NDArray[np.int64]:
     if keys.BASAL_CELL not in result.obs:
         return basal
     control, predicted = result.rows(keys.OBSERVED_CONTROL), result.rows(keys.PREDICTED)
+    if keys.BASAL_ROW in result.obs:
+        # the cell's row in the data set: names of cells may repeat
+        at = pd.Series(control, index=result.obs[keys.BASAL_ROW].to_numpy()[control])
+        basal[predicted] = at.reindex(result.obs[keys.BASAL_ROW].to_numpy()[predicted], fill_value=-1).to_numpy()
+        return basal
     frame = result.obs[[keys.CONTEXT, keys.BASAL_CELL]].astype(str)
     own = frame[keys.BASAL_CELL].iloc[control].to_numpy()
     # where the basal_cell of a control is empty, its own name stands in

@@ -22,7 +22,7 @@ from state_engine import keys
 from state_engine.config import Settings
 from state_engine.data.embedding_record import EmbeddingFacts, embeddings_of
 from state_engine.data.files.columns import read_gene_columns, read_index, read_labels
-from state_engine.data.files.hdf5 import open_h5
+from state_engine.data.files.hdf5 import column_names, open_h5
 from state_engine.data.files.matrices import MatrixFacts, dense, read_rows
 from state_engine.data.files.safety import FileFacts, check_file
 from state_engine.data.genes import GeneNames, gene_names
@@ -31,6 +31,7 @@ from state_engine.data.scale import Scale, ScaleDecision, scale_of_file
 from state_engine.errors import LabelError, RepresentationError, UnreadableFileError, listed
 from state_engine.options import check, option
 
+NAMES_COMPARED = 200_000  # up to so many cells a repeated name is looked for when a file is opened
 CSC_PASS = 50_000_000  # stored values kept in memory at once when cells of such a matrix are read one after the other
 
 
@@ -104,6 +105,8 @@ class Dataset:
             file.append(f"{self.expression} is stored by gene (CSC): reading cells takes a pass over the whole file.")
         if self.expression not in (None, "X"):
             file.append(f"The expression is taken from {self.expression}.")
+        if self.n_cells <= NAMES_COMPARED and (different := len(set(self.obs_names.tolist()))) < self.n_cells:
+            file.append(f"Names of cells repeat: {self.n_cells:,} cells have {different:,} names. Cells are found by their row.")
         if self.file.has_raw:
             file.append("The file's 'raw' part is not read.")
         return (*labels, *self.scale.notes, *self.genes.chosen.notes, *file)
@@ -232,6 +235,18 @@ class Dataset:
                 return facts
         known = listed([f"{f.name} ({f.width:,} wide)" for f in self.representations], 20) or "none that can be read"
         raise RepresentationError(f"{self.path.name} has no '{name}'.", f"It has: {known}.", "Choose one of them.")
+
+    def feature_names(self, representation: str) -> tuple[str, ...]:
+        """Return the names of the columns of a data frame in obsm; none for any other matrix.
+
+        Raises:
+            RepresentationError: it is not there.
+        """
+        if self.representation(representation).layout != "frame":
+            return ()
+        self._check_unchanged()
+        with open_h5(self.path) as file:
+            return column_names(file[representation])
 
     def read_stored(self, representation: str, rows: np.ndarray) -> np.ndarray | sp.csr_matrix:
         """Rows as they are stored: (m, width) float32, a CSR matrix when the file's is sparse. Any order, repeats allowed."""

@@ -116,7 +116,7 @@ def _named_genes(dataset: Dataset, card: ModelCard, genes: tuple[str, ...]) -> I
     usable = stored is not None and _width(dataset, stored) == len(genes)
     if dataset.expression is None:
         if usable and stored:
-            return _taken_as_it_is(stored, len(genes), "The data set has no expression to match names with.")
+            return _stored_genes(dataset, stored, genes, "The data set has no expression to match names with.")
         detail = f"The model reads {len(genes):,} genes by name. The data set has {_have(dataset)}."
         return [
             Finding("representation", "blocking", "There is no expression in the data set", detail, "Add X or a layer.")
@@ -126,7 +126,7 @@ def _named_genes(dataset: Dataset, card: ModelCard, genes: tuple[str, ...]) -> I
     title = f"{match.n_matched:,} of {len(genes):,} genes matched"
     if share < BLOCKED_BELOW:
         if usable and stored:
-            return _taken_as_it_is(stored, len(genes), f"By name only {match.n_matched:,} genes were found.")
+            return _stored_genes(dataset, stored, genes, f"By name only {match.n_matched:,} genes were found.")
         detail = f"{match.how} That is {share:.0%}; at least {BLOCKED_BELOW:.0%} are needed."
         fix = (
             f"Choose another column of gene names on the Data page, with names like {listed(genes, 3)}. {_other_columns(dataset)}"
@@ -141,6 +141,16 @@ def _named_genes(dataset: Dataset, card: ModelCard, genes: tuple[str, ...]) -> I
         return [Finding("genes", "ok", title, detail)], source
     fix = "Check the column of gene names on the Data page, or use the data before genes were filtered out."
     return [Finding("genes", "warning", title, f"{detail} Predictions from so few are unreliable.", fix)], source
+
+
+def _stored_genes(dataset: Dataset, name: str, genes: tuple[str, ...], why: str) -> Input:
+    """By name where it is a table whose columns are those genes, in any order; else as it is."""
+    place = {column: i for i, column in enumerate(dataset.feature_names(name))}
+    if not set(genes) <= place.keys():
+        return _taken_as_it_is(name, len(genes), why)
+    title = f"{len(genes):,} of {len(genes):,} genes matched"
+    found = Finding("genes", "ok", title, f"{why} The columns of {name} are taken by their names, as log1p values.")
+    return [found], FeatureSource(name, tuple(place[g] for g in genes))
 
 
 def _unnamed_genes(dataset: Dataset, card: ModelCard) -> Input:

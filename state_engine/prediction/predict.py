@@ -86,9 +86,13 @@ def predict(
     on_progress(Progress("Drawing control cells"))
     drawn = draw_cells(request, dataset, card, contexts)
     rows = result_rows(drawn, card.control)
-    cells.require_usable(np.concatenate([block.cells for block in rows.blocks]))
+    used = np.unique(np.concatenate([block.cells for block in rows.blocks]))
+    cells.require_usable(used)
     # effects that do not fit are refused here, before any work
     remarks: list[str] = []
+    different = len(set(dataset.obs_names[used].tolist()))
+    if different < len(used):
+        remarks.append(f"Names of cells repeat: {len(used):,} cells have {different:,} names. Cells are found by their row.")
     calibrated, filled = None, tuple[str, ...]()
     source: Source
     if loaded is None:

@@ -84,6 +84,7 @@ class ResultRows:
             keys.CELL_SET: np.where(predicted, within // self.set_size, -1),
             keys.FALLBACK: replaced,
             keys.BASAL_CELL: pd.Categorical(dataset.obs_names[cells]),
+            keys.BASAL_ROW: cells.astype(np.int64),
         }
         return pd.DataFrame(columns, index=pd.Index([f"cell {i}" for i in range(len(cells))], dtype=object))
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from state_engine import keys
+from state_engine.analysis.projection import _basal_rows
 from state_engine.checkpoints.load import load_model
 from state_engine.checkpoints.store import save_model
 from state_engine.data.dataset import Choices, open_dataset
@@ -316,3 +318,34 @@ def test_warnings_of_the_report_belong_to_the_result(request_: PredictionRequest
     for finding in report.warnings:
         assert any(finding.title in remark for remark in done.remarks)
     assert list(done.remarks) == open_result(tmp_path / "p.h5ad").manifest["remarks"]
+
+
+def test_cells_are_found_by_their_row_where_names_repeat(request_: PredictionRequest) -> None:
+    cells = anndata.read_h5ad(request_.data)
+    cells.obs_names = [f"AAAC{i // 8}-1" for i in range(cells.n_obs)]
+    cells.write_h5ad(request_.data)
+    output = Path(request_.data).with_name("result.h5ad")
+    summary = predict(request_, output)
+    assert any(r.startswith("Names of cells repeat") for r in summary.remarks)
+    assert any(
+        n == "Names of cells repeat: 160 cells have 20 names. Cells are found by their row."
+        for n in open_dataset(Path(request_.data)).notes
+    )
+    result = open_result(output)
+    predicted = result.rows(keys.PREDICTED)
+    # in corrected expression the predicted control is the basal cell
+    basal = _basal_rows(result)[predicted]
+    assert (basal >= 0).all()
+    np.testing.assert_allclose(result.read(result.paired_controls(predicted)), result.read(basal), atol=1e-5)
+
+
+def test_a_table_in_obsm_is_read_by_the_names_of_its_columns(request_: PredictionRequest, tmp_path: Path) -> None:
+    cells = anndata.read_h5ad(write_cells(tmp_path / "log.h5ad", counts=False))
+    cells.write_h5ad(tmp_path / "log.h5ad")
+    order = list(reversed(GENES))
+    table = pd.DataFrame(cells[:, order].X.toarray(), index=cells.obs_names, columns=order)
+    bare = anndata.AnnData(obs=cells.obs, obsm={"X_hvg": table}, var=pd.DataFrame(index=["none"]))
+    bare.write_h5ad(tmp_path / "table.h5ad")
+    a = run(replace(request_, data=str(tmp_path / "log.h5ad")), "a.h5ad")
+    b = run(replace(request_, data=str(tmp_path / "table.h5ad")), "b.h5ad")
+    np.testing.assert_array_equal(a.X, b.X)
