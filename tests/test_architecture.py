@@ -178,3 +178,32 @@ def test_a_verb_is_a_verb_whatever_was_imported_before() -> None:
         "from state_engine.evaluation import evaluate as module; import state_engine.challenge.scores"
     )
     loaded_after(code)
+
+
+# readers of foreign bytes: a page gives them to `library.foreign.call`, or asks a function of the library that does
+READERS = {
+    "open_dataset", "check_file", "open_h5", "open_source", "read_rows", "read_index", "read_labels", "read_gene_columns", "read_frame",
+    "read_column", "read_strings", "parse_plan", "read_plan", "read_genes", "read_targets", "read_names", "read_arc", "read_arc_embedding",
+    "read_yaml", "read_features", "read_features_csv", "read_features_file", "unpack", "verify", "ZipFile", "TarFile", "File", "reader",
+}  # fmt: skip
+PARSERS = {"h5py", "zipfile", "tarfile", "tomllib", "csv", "pickle", "zarr", "yaml"}
+
+
+def calls_of(tree: ast.AST) -> set[str]:
+    """Names of the functions that are called, without what they are called on."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            found.add(node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", ""))
+    return found
+
+
+def test_pages_parse_no_foreign_bytes_themselves() -> None:
+    for path in [*(ROOT / "pages").rglob("*.py"), ROOT / "app.py"]:
+        assert not calls_of(ast.parse(path.read_text())) & READERS, path
+        assert not {name.split(".")[0] for name in imports_of(path)} & PARSERS, path
+
+
+def test_a_direct_call_is_found() -> None:
+    assert calls_of(ast.parse("x = dataset.open_dataset(path)")) & READERS
+    assert not calls_of(ast.parse("x = call(open_dataset, path)")) & READERS

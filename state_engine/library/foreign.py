@@ -43,7 +43,7 @@ def call(
     try:
         return isolated(function, *arguments, reads=(*reads, *writes), name=shown, limits=limits, writes=writes)
     except StateError as error:
-        raise _named(error, path, shown) from None
+        raise _named(error, path, name) from None
 
 
 def open_foreign(path: Path, choices: Choices | None = None, settings: Settings | None = None, name: str = "") -> Dataset:
@@ -63,7 +63,7 @@ def limits_for(path: Path) -> Limits:
 
 def _named(error: StateError, path: Path | None, name: str) -> StateError:
     """Return an error that shows the user's name, not where or under which name the server keeps the file."""
-    if path is None:
+    if path is None or not name:
         return error
     parts = [error.what, error.why, error.fix]
     for place in (str(path.resolve()), str(path), path.name):

@@ -22,6 +22,7 @@ from state_engine.config import Settings
 from state_engine.errors import CheckpointError, RequestError, StateError, door, listed
 from state_engine.files import size_on_disk
 from state_engine.library.allowed import readable
+from state_engine.library.foreign import call
 
 AGAIN = "Import the model again."
 HEADER_MOST_BYTES = 256 << 20
@@ -138,6 +139,10 @@ class Shelf(Generic[C]):
             CheckpointError: the folder is damaged.
         """
         with door(folder.name, CheckpointError, AGAIN):
+            # a child parses everything first: only what came through is read here
+            call(self.read, folder, path=folder)
+            for weights in sorted(folder.glob("*.safetensors")):
+                call(check_safetensors, weights, path=weights)
             card = self._checked_card(folder)
         there = next((e for e in self.entries(settings) if e.card is not None and e.card.id == card.id), None)
         if there is not None:

@@ -16,8 +16,11 @@ from state_engine.config import Settings
 from state_engine.data.files.unpacking import BLOCK, Unpacking
 from state_engine.errors import CheckpointError, door, listed
 from state_engine.files import replacing
+from state_engine.library.foreign import SLOWEST, call
 from state_engine.library.models import TRANSITION, Entry
 from state_engine.library.shelf import HEADER_MOST_BYTES, check_size, incoming
+from state_engine.sandbox import Limits
+from state_engine.sandbox.limits import MB
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 MOST_MEMBERS = 32
@@ -38,7 +41,8 @@ def import_zip(path: Path, settings: Settings, name: str = "") -> Entry:
     with incoming(settings) as beside:
         try:
             with door(name, CheckpointError, AGAIN):
-                _unpack(path, beside, settings, name)
+                limits = Limits(60 + settings.max_file_bytes / SLOWEST, written_mb=settings.max_file_bytes // MB + 1)
+                call(unpack, path, beside, settings, name, path=path, name=name, limits=limits, writes=(beside,))
                 return TRANSITION.adopt(beside, settings)
         except CheckpointError as error:
             # the files lie in a hidden folder whose drawn name tells the user nothing
@@ -46,16 +50,22 @@ def import_zip(path: Path, settings: Settings, name: str = "") -> Entry:
             raise CheckpointError(*parts) from error
 
 
-def _unpack(path: Path, folder: Path, settings: Settings, name: str) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = _members(archive, settings)
-            meter = Unpacking(name, path.stat().st_size, folder, settings.max_file_bytes, kind=CheckpointError, fix=AGAIN)
-            meter.expect(sum(member.file_size for member in members.values()))
-            for plain, member in members.items():
-                _copy(archive, member, folder / plain, meter)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError) as error:
-        raise CheckpointError(f"{name} is not a readable zip file.", str(error), AGAIN) from error
+def unpack(path: Path, folder: Path, settings: Settings, name: str) -> None:
+    """Write the files of a model from a zip into a folder; runs in a child that may write nowhere else.
+
+    Raises:
+        CheckpointError: see `import_zip`.
+    """
+    with door(name, CheckpointError, AGAIN):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = _members(archive, settings)
+                meter = Unpacking(name, path.stat().st_size, folder, settings.max_file_bytes, kind=CheckpointError, fix=AGAIN)
+                meter.expect(sum(member.file_size for member in members.values()))
+                for plain, member in members.items():
+                    _copy(archive, member, folder / plain, meter)
+        except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError) as error:
+            raise CheckpointError(f"{name} is not a readable zip file.", str(error), AGAIN) from error
 
 
 def export_zip(entry: Entry, out: Path) -> Path:

@@ -21,7 +21,12 @@ from state_engine.sandbox.limits import Limits
 T = TypeVar("T")
 AT_ONCE: Final = 4  # children at the same time; further calls wait
 START_SECONDS: Final = 60.0
-PRELOADED: Final = ("state_engine.data.dataset", "state_engine.data.describe")
+PRELOADED: Final = (
+    "state_engine.data.dataset",
+    "state_engine.data.describe",
+    "state_engine.library.zips",
+    "state_engine.challenge.spec",
+)
 # variables that a child does not need and a stranger would like
 SECRETS: Final = ("TOKEN", "SECRET", "PASSWORD", "KEY", "CREDENTIAL")
 ROOT: Final = Path(__file__).resolve().parents[2]

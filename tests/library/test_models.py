@@ -184,6 +184,16 @@ def good_files(tmp_path: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in write_store(tmp_path / "good", a_card()).iterdir()}
 
 
+def test_a_zip_is_read_in_a_child_only(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = zip_of(tmp_path / "x.zip", good_files(tmp_path))
+
+    def here(*arguments: object) -> None:
+        raise AssertionError("the zip is read in this process")
+
+    monkeypatch.setattr(zipfile, "ZipFile", here)
+    assert zips.import_zip(path, settings).card == a_card()
+
+
 def test_one_folder_around_the_files_is_fine(settings: Settings, tmp_path: Path) -> None:
     path = zip_of(tmp_path / "x.zip", {f"my model/{n}": c for n, c in good_files(tmp_path).items()})
     assert zips.import_zip(path, settings).card == a_card()

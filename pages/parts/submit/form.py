@@ -17,9 +17,11 @@ from state_engine.challenge.counts import CountsOptions, Rounding
 from state_engine.challenge.spec import Rules, known_challenges, load_rules, read_genes, read_targets
 from state_engine.challenge.submit import SubmissionRequest
 from state_engine.config import Settings
+from state_engine.errors import StateError
 from state_engine.files import write_bytes
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import list_datasets
+from state_engine.library.foreign import TEXT, call
 from state_engine.options import option_of
 from state_engine.prediction.request import PredictionRequest
 
@@ -220,7 +222,13 @@ def pick_list(kind: Literal["genes", "pert_counts"], before: str, rules: Rules) 
         )
         if file is None:
             return ""
-        st.session_state[key] = str(keep_list(session.settings(), file.name, file.getvalue()))
+        kept = keep_list(session.settings(), file.name, file.getvalue())
+        try:
+            list_words(kept, kind, rules)
+        except StateError:
+            kept.unlink()
+            raise
+        st.session_state[key] = str(kept)
         st.session_state[f"{key}_n"] = st.session_state.get(f"{key}_n", 0) + 1
         st.rerun()
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -231,11 +239,12 @@ def pick_list(kind: Literal["genes", "pert_counts"], before: str, rules: Rules) 
     return path
 
 
+@st.cache_data(max_entries=32, show_spinner=False)
 def list_words(path: Path, kind: str, rules: Rules) -> str:
-    """How much an uploaded list holds."""
+    """Return how much an uploaded list holds; a child reads it. Its folder is named by its content, so the answer is kept."""
     if kind == "genes":
-        return plural(len(read_genes(path, rules)[0]), "gene")
-    targets = read_targets(path, rules)[0]
+        return plural(len(call(read_genes, path, rules, path=path, limits=TEXT)[0]), "gene")
+    targets = call(read_targets, path, rules, path=path, limits=TEXT)[0]
     return plural(len(set(targets.names)), "perturbation") if targets else "no perturbation could be read"
 
 

@@ -132,14 +132,13 @@ def applied(plan: SplitPlan, entry: DataEntry) -> Split:
     """
     check_places(plan, session.settings())
     files = plan_files(plan, session.settings().home)
-    return _applied(plan_text(plan), tuple(stamp(file) for _, file in files), entry.choices)
+    return _applied(plan_text(plan), tuple(stamp(file) for _, file in files), entry.choices, plan)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Reading labels")
-def _applied(text: str, stamps: tuple[int, ...], choices: Choices) -> Split:
-    plan = parse_plan(text)
-    files = plan_files(plan, session.settings().home)
-    return apply_plan(plan, [(name, session.opened(Path(file), choices=choices)) for name, file in files])
+def _applied(text: str, stamps: tuple[int, ...], choices: Choices, _plan: SplitPlan) -> Split:
+    files = plan_files(_plan, session.settings().home)
+    return apply_plan(_plan, [(name, session.opened(Path(file), choices=choices)) for name, file in files])
 
 
 def show_split(split: Split) -> None:
