@@ -104,9 +104,10 @@ def scale_of_file(
         ScaleError: the user's word contradicts the values.
     """
     if expression is None:
-        return ScaleDecision(
-            None, ("The file has no expression matrix (no X and no layers).",), fix="Embeddings can still be used."
-        )
+        fix = "Embeddings can still be used."
+        if facts.has_raw:
+            fix = f"Its 'raw' part has a matrix: save it once, adata.raw.to_adata().write_h5ad('raw.h5ad'), and open that. {fix}"
+        return ScaleDecision(None, ("The file has no expression matrix (no X and no layers).",), fix=fix)
     matrix = next(m for m in facts.matrices if m.name == expression)
     marked = marked and expression == "X"
     if matrix.layout == "csc" and matrix.stored > whole:

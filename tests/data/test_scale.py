@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -149,3 +150,14 @@ def test_other_transformations_are_named(name: str) -> None:
 )
 def test_log1p_stays_log1p(values: np.ndarray) -> None:
     assert decided(values).scale == "log1p"
+
+
+def test_a_file_with_nothing_but_raw_says_so(tmp_path: Path) -> None:
+    whole = cells()
+    bare = anndata.AnnData(obs=whole.obs, var=whole.var)
+    write(bare, tmp_path / "bare.h5ad")
+    bare.raw = whole
+    write(bare, tmp_path / "raw.h5ad")
+    data = open_dataset(tmp_path / "raw.h5ad")
+    assert data.expression is None and "Its 'raw' part has a matrix: save it once, adata.raw.to_adata()" in data.scale.fix
+    assert "raw" not in open_dataset(tmp_path / "bare.h5ad").scale.fix

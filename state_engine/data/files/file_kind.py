@@ -6,13 +6,18 @@ Boundary: bytes only; HDF5 itself is not asked to open anything.
 
 from __future__ import annotations
 
+import zlib
+from itertools import islice
 from pathlib import Path
 
 from state_engine.config import GB
-from state_engine.errors import EmptyDataError, UnreadableFileError, UnsafeFileError
+from state_engine.errors import EmptyDataError, UnreadableFileError, UnsafeFileError, listed
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 UNPACK = "Unpack it first."
+ZARR = {".zgroup", "zarr.json", ".zattrs"}
+ZARR_COMMAND = "Convert it: anndata.io.read_zarr('{}').write_h5ad('cells.h5ad')."
+MOST_NAMES = 10_000  # of a folder
 EXPORT = "Export the data as .h5ad (AnnData)."
 # first bytes -> (what it is, what to do)
 _MAGIC: tuple[tuple[bytes, str, str], ...] = (
@@ -37,9 +42,10 @@ def check_signature(path: Path, max_bytes: int) -> int:
         EmptyDataError: it has no bytes.
         UnsafeFileError: larger than `max_bytes`.
     """
+    if path.is_dir():
+        raise _folder(path)
     if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "is not there"
-        raise UnreadableFileError(f"{path.name} {what}.", f"Looked for {path}.", "Choose an .h5ad file.")
+        raise UnreadableFileError(f"{path.name} is not there.", f"Looked for {path}.", "Choose an .h5ad file.")
     try:
         size = path.stat().st_size
         head = _superblock(path)
@@ -91,11 +97,53 @@ def _declared_end(offset: int, block: bytes) -> int | None:
     return int.from_bytes(end, "little") if len(end) == width else offset + 96
 
 
+def _folder(path: Path) -> UnreadableFileError:
+    """Return what a folder is by the files in it."""
+    there = {item.name for item in islice(path.iterdir(), MOST_NAMES)}
+    if there & ZARR:
+        what, fix = "a zarr store", ZARR_COMMAND.format(path.name)
+    elif there & {"matrix.mtx", "matrix.mtx.gz"}:
+        what = "a 10x matrix folder"
+        fix = f"Convert it: scanpy.read_10x_mtx('{path.name}').write_h5ad('cells.h5ad')."
+    else:
+        return UnreadableFileError(f"{path.name} is a folder, not a file.", f"Looked for {path}.", "Choose an .h5ad file.")
+    return UnreadableFileError(f"{path.name} is {what}, a folder, not an .h5ad file.", f"It holds: {listed(sorted(there))}.", fix)
+
+
 def _another_format(path: Path) -> UnreadableFileError:
     with path.open("rb") as file:
         head = file.read(2048)
     what, fix = _describe(head)
+    if head.startswith(b"\x1f\x8b"):
+        inside = _first_unpacked(path)
+        if inside.startswith(HDF5):
+            what, fix = "a gzip-compressed HDF5 file", f"Unpack it first: gunzip {path.name}"
+        elif inside[:2] in (b"X\n", b"A\n") or inside[:4] in (b"RDX2", b"RDX3", b"RDA2", b"RDA3"):
+            what = "an R object (.rds)"
+            fix = f"Convert it in R: sceasy::convertFormat(readRDS('{path.name}'), 'seurat', 'anndata', outFile = 'cells.h5ad')."
+    elif head.startswith(b"PK") and _holds_zarr(path):
+        what, fix = (
+            "a zipped zarr store",
+            f"Unpack it, then {ZARR_COMMAND.format(path.stem)[0].lower()}{ZARR_COMMAND.format(path.stem)[1:]}",
+        )
     return UnreadableFileError(f"{path.name} is not an .h5ad file.", f"It looks like {what}.", fix)
+
+
+def _first_unpacked(path: Path) -> bytes:
+    """Return the first bytes of a gzip-compressed file, unpacked; nothing where it is damaged."""
+    with path.open("rb") as file:
+        try:
+            return zlib.decompressobj(wbits=31).decompress(file.read(4096), 16)
+        except zlib.error:
+            return b""
+
+
+def _holds_zarr(path: Path) -> bool:
+    """Whether a zip archive is a zarr store, by its last kilobytes, where the names of its files are."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - (256 << 10)))
+        names = file.read()
+    return any(name.encode() in names for name in ZARR)
 
 
 def _describe(head: bytes) -> tuple[str, str]:

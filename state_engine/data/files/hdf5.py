@@ -37,6 +37,12 @@ def open_h5(path: Path) -> Iterator[h5py.File]:
         raise UnreadableFileError(
             f"{path.name} is not there.", f"No file at {path}.", "Choose it again; it may have been moved or deleted."
         ) from error
+    except BlockingIOError as error:
+        raise UnreadableFileError(
+            f"{path.name} is open in another program, which may write to it.",
+            "HDF5 cannot lock it, for example because a notebook has it open with backed='r+'.",
+            "Close it there (adata.file.close()), or give a copy of the file.",
+        ) from error
     except PermissionError as error:
         raise UnreadableFileError(f"{path.name} may not be read.", "The server has no permission to read it.") from error
     except DAMAGE as error:

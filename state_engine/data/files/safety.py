@@ -241,26 +241,31 @@ def _leads_somewhere(group: h5py.Group, name: str) -> bool:
         return False
 
 
+def _another_kind(file: h5py.File) -> tuple[str, str]:
+    """Return which other kind of HDF5 file this is, and the command that converts it; nothing where it is none of them."""
+    groups = {name: item for name in file if isinstance(item := file.get(name), h5py.Group)}
+    modalities = groups.get("mod")
+    if encoding(file) == "MuData" or (modalities is not None and "X" not in file):
+        inside = list(modalities) if modalities is not None else []
+        rna = "rna" if "rna" in inside or not inside else inside[0]
+        return "a MuData file (.h5mu)", f"Save one modality: mudata.read_h5mu(...)['{rna}'].write_h5ad(...)."
+    cell_ranger_2 = any({"barcodes", "genes", "indptr"} <= set(item) for item in groups.values())
+    if "matrix" in groups or cell_ranger_2:
+        return "a 10x Genomics matrix (.h5)", "Convert it: scanpy.read_10x_h5(...).write_h5ad(...)."
+    if "row_attrs" in file and "col_attrs" in file:
+        return "a Loom file", "Convert it: anndata.io.read_loom(...).write_h5ad(...)."
+    if "assays" in file:
+        return "a Seurat file (.h5Seurat)", "Convert it to .h5ad with SeuratDisk or sceasy."
+    return "", ""
+
+
 def _check_anndata(file: h5py.File, path: Path) -> None:
     names = sorted(file)
     fix = "Read it with the tool that wrote it and save an .h5ad, for example with anndata's write_h5ad."
-    kinds = (
-        (
-            "mod" in file or encoding(file) == "MuData",
-            "a MuData file (.h5mu)",
-            "Save one modality: mdata['rna'].write_h5ad(...).",
-        ),
-        (
-            isinstance(file.get("matrix"), h5py.Group),
-            "a 10x Genomics matrix (.h5)",
-            "Convert it: scanpy.read_10x_h5(...).write_h5ad(...).",
-        ),
-        ("row_attrs" in file and "col_attrs" in file, "a Loom file", "Convert it: anndata.io.read_loom(...).write_h5ad(...)."),
-        ("assays" in file, "a Seurat file (.h5Seurat)", "Convert it to .h5ad with SeuratDisk or sceasy."),
-    )
-    for found, what, how in kinds:
-        if found and not ("obs" in file and "var" in file):
-            raise UnreadableFileError(f"{path.name} is {what}, not an AnnData file.", f"It holds: {listed(names)}.", how)
+    what, how = _another_kind(file)
+    # a MuData file has obs and var at its root too, but its matrices lie in mod/
+    if what and (what.startswith("a MuData") or not ("obs" in file and "var" in file)):
+        raise UnreadableFileError(f"{path.name} is {what}, not an AnnData file.", f"It holds: {listed(names)}.", how)
     for part in ("obs", "var"):
         if part not in file:
             held = f"It holds: {listed(names)}." if names else "It holds nothing."
