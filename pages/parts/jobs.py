@@ -11,12 +11,13 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.format import duration, size
-from pages.parts.widgets import show_error
-from state_engine.errors import JobError
+from pages.parts.widgets import errors_shown, show_error
+from state_engine.errors import JobError, StateError
 from state_engine.jobs import local
 from state_engine.jobs.kinds import kind_of
+from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.run_folder import RunFolder, derived_runs
-from state_engine.jobs.store import LOST, Job, JobFailure, JobStore
+from state_engine.jobs.store import LOST, Job, JobFailure
 from state_engine.plain import to_plain
 
 LEAVE = "You can leave this page: the job goes on, and this address brings you back."
@@ -25,7 +26,7 @@ LEAVE = "You can leave this page: the job goes on, and this address brings you b
 def job_of(run_id: str) -> Job | None:
     """Return the newest job of a run, or None; whoever looks sees that jobs get done."""
     local.look_after(session.settings())
-    return JobStore(session.settings().database).for_run(run_id)
+    return asked_of_store(session.settings(), lambda store: store.for_run(run_id))
 
 
 def derived_run(parent: RunFolder, request: object, *, active: bool = False) -> RunFolder | None:
@@ -54,6 +55,14 @@ def job_panel(run_id: str, *, title: str, key: str) -> bool:
         title: what is done, in the user's words.
         key: unique on the page.
     """
+    try:
+        return _panel(run_id, title, key)
+    except StateError as error:
+        show_error(error)
+        return False
+
+
+def _panel(run_id: str, title: str, key: str) -> bool:
     job = job_of(run_id)
     if job is None:
         lost = (session.settings().runs / run_id).is_dir() and RunFolder.open(session.settings(), run_id).state == "lost"
@@ -94,6 +103,10 @@ def live_panel(
     """
 
     def draw() -> None:
+        with errors_shown():
+            look()
+
+    def look() -> None:
         job = job_of(run_id)
         if job is None or not job.active:
             st.rerun()

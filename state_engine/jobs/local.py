@@ -16,6 +16,7 @@ from state_engine.files import full_disk_told
 from state_engine.jobs.kinds import kind_of
 from state_engine.jobs.lock import WorkerLock, holder
 from state_engine.jobs.processes import identity_of, is_alive, kill_tree, started_at
+from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import Job, JobStore
 from state_engine.jobs.worker import WorkerOptions
@@ -54,8 +55,8 @@ def look_after(settings: Settings, options: WorkerOptions = DEFAULT) -> None:
     Jobs of dead or silent workers become lost and their runs are closed; a worker that stays silent is killed with all its
     children; a worker is started when jobs wait.
     """
+    asked_of_store(settings, JobStore.mark_lost)
     store = JobStore(settings.database)
-    store.mark_lost()
     for job in store.lost_with_worker():
         alive = is_alive(job.worker)
         if alive is None or (alive and time.time() - (job.ended or 0) < _WAKE_SECONDS):
@@ -111,7 +112,8 @@ def queue(
     with full_disk_told(settings.home, JobError):
         run = RunFolder.create(settings, kind.name, plain, title, owner, parent)
         try:
-            return JobStore(settings.database).submit(kind.name, plain, run.id, title, owner, parent), run.id
+            asked = (kind.name, plain, run.id, title, owner, parent)
+            return asked_of_store(settings, lambda store: store.submit(*asked)), run.id
         except JobError:
             run.delete()  # nobody would do it
             raise

@@ -131,6 +131,10 @@ LOST = JobFailure(
 )
 
 
+class DamagedDatabaseError(JobError):
+    """The jobs database is no database, or damaged (`state_engine.jobs.rebuild`)."""
+
+
 class JobStore:
     """Jobs in one SQLite file. Holds no connection, so it may be shared by threads and created on every page run.
 
@@ -215,6 +219,31 @@ class JobStore:
                 (*states, owner, owner, parent, parent, limit),
             ).fetchall()
         return tuple(_job(row) for row in rows)
+
+    def check(self) -> None:
+        """Read the whole database.
+
+        Raises:
+            DamagedDatabaseError: it is damaged.
+        """
+        with self._connection() as db:
+            said = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if said != "ok":
+                raise sqlite3.DatabaseError(f"malformed: {said}")
+            db.execute("SELECT count(number) FROM jobs").fetchone()
+
+    def fold(self) -> None:
+        """Fold the write-ahead log into the file, which then stands alone."""
+        with self._connection() as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def fail_restored(self, job_id: str, state: Literal["failed", "lost"], error: JobFailure) -> None:
+        """Write down that a job, which is only known from its run folder, ended badly."""
+        with self._connection() as db:
+            db.execute(
+                "UPDATE jobs SET state = ?, ended = created, error_what = ?, error_why = ?, error_fix = ? WHERE id = ?",
+                (state, error.what, error.why, error.fix, job_id),
+            )
 
     def has_queued(self) -> bool:
         """Return whether any job waits."""
@@ -392,7 +421,9 @@ class JobStore:
                 db.close()
         except sqlite3.Error as error:
             full = disk_full(error, self.path.parent, JobError)
-            raise full or JobError(
+            damaged = any(words in str(error) for words in ("malformed", "not a database", "no such table"))
+            kind = DamagedDatabaseError if damaged else JobError
+            raise full or kind(
                 "The jobs database cannot be used.", f"{self.path}: {error}.", "Check the disk and try again."
             ) from error
 

@@ -34,3 +34,13 @@ def test_runs_replaces_a_worker_that_was_killed(home: Path, monkeypatch: pytest.
     assert not page.exception and started == [settings.home]
     assert RunFolder(settings.runs / run_id).manifest.state == "lost"
     assert [job.title for job in store.list(states=("queued", "running"))] == ["waits"]
+
+
+def test_a_damaged_database_shows_nothing_red(home: Path) -> None:
+    settings = load_settings()
+    local.queue(settings, DownloadRequest("a/b", "", "", False), "waits")
+    settings.database.write_bytes(b"this is no database, not at all" * 100)
+    page = _runs_page().run()
+    assert not page.exception and not page.error
+    assert len(list(home.glob("jobs.sqlite.damaged-*"))) == 1
+    assert [job.title for job in JobStore(settings.database).list()] == ["waits"]

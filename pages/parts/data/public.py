@@ -13,6 +13,7 @@ from pages.parts.jobs import job_panel
 from state_engine.config import Settings
 from state_engine.download import waiting
 from state_engine.jobs import local
+from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.requests import FetchRequest
 from state_engine.jobs.store import Job, JobStore
 from state_engine.library.datasets import list_datasets
@@ -72,7 +73,7 @@ def public_data(settings: Settings) -> None:
 
 def _latest(settings: Settings) -> Job | None:
     """The newest download, whoever asked for it: the page finds it again after a reload."""
-    return next((job for job in JobStore(settings.database).list() if job.kind == KIND), None)
+    return next((job for job in asked_of_store(settings, JobStore.list) if job.kind == KIND), None)
 
 
 def _size(data: PublicData) -> str:

@@ -10,6 +10,7 @@ from pages.parts.widgets import errors_shown, go
 from state_engine.files import size_on_disk
 from state_engine.jobs import local
 from state_engine.jobs.kinds import KINDS
+from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.run_folder import RunFolder, RunInfo, derived_runs, list_runs
 from state_engine.jobs.store import JobStore
 
@@ -19,8 +20,13 @@ TABS = {"submission": "Challenge file", "scoring": "Score"}  # the tab of Submit
 @st.fragment(run_every=2.0)
 def queue() -> None:
     """Show the jobs that wait or run, each with a button to cancel it; poll, and see that they get done."""
+    with errors_shown():
+        _queue()
+
+
+def _queue() -> None:
     local.look_after(session.settings())
-    active = JobStore(session.settings().database).list(states=("queued", "running"))
+    active = asked_of_store(session.settings(), lambda store: store.list(states=("queued", "running")))
     before = st.session_state.get("queue_length", 0)
     st.session_state["queue_length"] = len(active)
     if before and not active:

@@ -1,0 +1,111 @@
+"""A jobs database that is damaged: put aside, and made again from the run folders, which know what was asked and how it ended."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from state_engine.config import Settings
+from state_engine.errors import RunError
+from state_engine.files import PART_PREFIX
+from state_engine.jobs.lock import holder
+from state_engine.jobs.processes import is_alive, kill_tree
+from state_engine.jobs.run_folder import RunFolder, list_runs
+from state_engine.jobs.store import LOST, DamagedDatabaseError, JobFailure, JobStore
+
+T = TypeVar("T")
+_CHECK_SECONDS = 10.0
+_sound: dict[tuple[Path, int], float] = {}  # when this process last checked a database (path, inode) as a whole
+
+
+def asked_of_store(settings: Settings, ask: Callable[[JobStore], T]) -> T:
+    """Return what is asked of the store of jobs; a database that is damaged is put aside and rebuilt first.
+
+    Raises:
+        JobError: the database cannot be used for another reason.
+    """
+    try:
+        store = JobStore(settings.database)
+        place = (settings.database, settings.database.stat().st_ino)
+        if time.monotonic() - _sound.get(place, -_CHECK_SECONDS) >= _CHECK_SECONDS:
+            store.check()
+            _sound[place] = time.monotonic()
+        return ask(store)
+    except DamagedDatabaseError:
+        rebuild(settings)
+        return ask(JobStore(settings.database))
+
+
+def rebuild(settings: Settings) -> Path | None:
+    """Put a damaged database aside and make a new one from the run folders; return where the damaged one lies.
+
+    Runs that waited or ran are queued again, those that ended badly keep their words. None when another process was faster.
+    """
+    with _alone(settings.home):
+        try:
+            JobStore(settings.database).check()
+            return None
+        except DamagedDatabaseError:
+            pass
+        waiting = _unfinished(settings)
+        # a worker that ends by itself would take the journal of the new database away with its own
+        kill_tree(holder(settings.home))
+        new = settings.home / f"{PART_PREFIX}{settings.database.name}"
+        new.unlink(missing_ok=True)
+        store = JobStore(new)
+        for info in reversed(list_runs(settings)):
+            run = RunFolder(info.path)
+            with suppress(RunError):  # damaged itself
+                _restore(store, run, run.id in waiting)
+        store.fold()
+        aside = settings.database.with_name(f"{settings.database.name}.damaged-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+        for end in ("-wal", "-shm"):
+            beside = settings.database.with_name(settings.database.name + end)
+            if beside.exists():
+                beside.replace(aside.with_name(aside.name + end))
+        shutil.copyfile(settings.database, aside)
+        new.replace(settings.database)  # in one step: a home without a database is a home that was deleted
+        return aside
+
+
+def _unfinished(settings: Settings) -> set[str]:
+    """Ids of the runs that wait or are being done by a process that lives."""
+    found = set()
+    for info in list_runs(settings):
+        manifest = info.manifest
+        if manifest is not None and (manifest.state == "queued" or (manifest.state == "running" and is_alive(manifest.process))):
+            found.add(info.id)
+    return found
+
+
+def _restore(store: JobStore, run: RunFolder, waits: bool) -> None:
+    """Put what a run folder tells into a new database; a run that is done needs no job."""
+    manifest = run.manifest
+    if manifest.state == "done":
+        return
+    job_id = store.submit(manifest.kind, run.request, run.id, manifest.title, manifest.owner, manifest.parent)
+    if waits:
+        return
+    if manifest.state == "cancelled":
+        store.request_cancel(job_id)
+        return
+    error = JobFailure(manifest.error) if manifest.error else LOST
+    store.fail_restored(job_id, "failed" if manifest.state == "failed" else "lost", error)
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Let one process of this home at a time inside."""
+    descriptor = os.open(home / "rebuild.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
