@@ -26,6 +26,7 @@ PRELOADED: Final = (
     "state_engine.data.describe",
     "state_engine.library.zips",
     "state_engine.challenge.spec",
+    "state_engine.data.cell_values",
 )
 # variables that a child does not need and a stranger would like
 SECRETS: Final = ("TOKEN", "SECRET", "PASSWORD", "KEY", "CREDENTIAL")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,17 +22,17 @@ from pages.parts.picker import runs_for
 from pages.parts.result import stamp
 from pages.parts.widgets import go
 from state_engine.analysis.projection import Projection, load
+from state_engine.data import cell_values
 from state_engine.data.dataset import Choices, Dataset
-from state_engine.data.expression import normalise
-from state_engine.data.files.matrices import dense
 from state_engine.embedding.jobs import Embedding, EmbedJob
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, list_datasets
+from state_engine.library.foreign import call, limits_for
 from state_engine.plain import csv_for_people, from_plain
 
 CHOICE = "embedding"
 MOST_IN_BROWSER = 400_000_000  # bytes of a file that is handed over by the page; larger ones are copied from the server
-SAMPLE = 500
+T = TypeVar("T")
 MOST_LABELS = 60  # a column with more labels has no legend anyone could read
 GENE = "A gene"
 
@@ -181,23 +183,25 @@ def label_codes(data: Dataset, column: str, rows: NDArray[np.int32]) -> tuple[li
 
 @st.cache_data(max_entries=32, show_spinner="Reading the gene")
 def gene_values(path: str, written: int, choices: Choices, gene: str, rows: tuple[int, ...]) -> NDArray[np.float32]:
-    """(n,) log1p expression of a gene in some cells."""
-    data = session.opened(Path(path), choices=choices)
-    column, parts = data.genes.names.index(gene), []
-    for _, block in data.iter_blocks(str(data.expression), np.array(rows)):
-        values = normalise(block) if data.scale.scale == "counts" else block
-        parts.append(dense(values[:, [column]]).ravel())
-    return np.concatenate(parts).astype(np.float32)
+    """Return the log1p expression of a gene in some cells, (n,)."""
+    return in_child(cell_values.gene_values, Path(path), choices, gene, np.array(rows))
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading the genes")
 def most_variable(path: str, written: int, choices: Choices) -> int:
-    """Number of the gene whose log1p expression varies most in a sample of cells."""
-    data = session.opened(Path(path), choices=choices)
-    rows = np.sort(np.random.default_rng(0).choice(data.n_cells, min(SAMPLE, data.n_cells), replace=False))
-    values = data.read_stored(str(data.expression), rows)
-    values = dense(normalise(values) if data.scale.scale == "counts" else values)
-    return int(values.var(axis=0).argmax())
+    """Return the number of the gene whose log1p expression varies most in a sample of cells."""
+    return in_child(cell_values.most_variable, Path(path), choices)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def cell_names(path: str, written: int, choices: Choices) -> NDArray[np.object_]:
+    """Return the barcodes of all cells, (n,) strings."""
+    return in_child(cell_values.cell_names, Path(path), choices)
+
+
+def in_child(function: Callable[..., T], path: Path, choices: Choices, *more: object) -> T:
+    """Return what a function of `cell_values` reads, in a child process."""
+    return call(function, path, choices, session.settings(), *more, path=path, limits=limits_for(path))
 
 
 def _selected(
@@ -238,7 +242,13 @@ def _selected(
 def cell_table(data: Dataset, projection: Projection, gene: str = "") -> pd.DataFrame:
     """The cells of the map: name, place, labels, and the gene's expression when one is shown."""
     rows = projection.rows
-    table = pd.DataFrame({"cell": data.obs_names[rows], "umap_1": projection.xy[:, 0], "umap_2": projection.xy[:, 1]})
+    table = pd.DataFrame(
+        {
+            "cell": cell_names(str(data.path), stamp(data.path), data.choices)[rows],
+            "umap_1": projection.xy[:, 0],
+            "umap_2": projection.xy[:, 1],
+        }
+    )
     for column in data.columns:
         names, codes = label_codes(data, column, rows)
         table[column] = np.array(names, object)[codes]
@@ -291,7 +301,7 @@ def files(run: RunFolder, made: Embedding, data: Dataset) -> None:
 def matrix_bytes(data: Dataset, key: str) -> bytes:
     """The embedding of all cells as a .npy file."""
     out = io.BytesIO()
-    np.save(out, data.read(f"obsm/{key}", np.arange(data.n_cells)))
+    np.save(out, in_child(cell_values.matrix, data.path, data.choices, f"obsm/{key}"))
     return out.getvalue()
 
 

@@ -11,7 +11,7 @@ import streamlit as st
 
 from pages.parts import selection, session
 from pages.parts import umap as umapchart
-from pages.parts.embed.map import colours_of, label_codes, over
+from pages.parts.embed.map import cell_names, colours_of, label_codes, over
 from pages.parts.figures import show_figure
 from pages.parts.format import plural
 from pages.parts.jobs import derived_run
@@ -206,7 +206,7 @@ def agreement(votes: pd.DataFrame, label: str, data: Dataset) -> float | None:
     """Share of the cells whose own label equals the voted one; None when the data set has no such column."""
     if label not in data.columns:
         return None
-    rows = pd.Series(np.arange(data.n_cells), index=data.obs_names)
+    rows = pd.Series(np.arange(data.n_cells), index=cell_names(str(data.path), stamp(data.path), data.choices))
     rows = rows[~rows.index.duplicated()].reindex(votes["cell"])
     known = rows.notna().to_numpy()
     names, codes = label_codes(data, label, rows[known].to_numpy(np.int32))

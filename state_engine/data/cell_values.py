@@ -1,0 +1,48 @@
+"""Values of a data set that a page shows, read by path: what a child process does for a page.
+
+Each function opens the file for itself, because a child shares nothing with who asks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from state_engine.config import Settings
+from state_engine.data.dataset import Choices, open_dataset
+from state_engine.data.expression import normalise
+from state_engine.data.files.matrices import dense
+
+SAMPLE = 500  # cells that tell which gene varies most
+
+
+def gene_values(path: Path, choices: Choices, settings: Settings, gene: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the log1p expression of a gene in some cells, (n,)."""
+    data = open_dataset(path, choices, settings)
+    column, parts = data.genes.names.index(gene), []
+    for _, block in data.iter_blocks(str(data.expression), rows):
+        values = normalise(block) if data.scale.scale == "counts" else block
+        parts.append(dense(values[:, [column]]).ravel())
+    return np.concatenate(parts).astype(np.float32)
+
+
+def most_variable(path: Path, choices: Choices, settings: Settings) -> int:
+    """Return the number of the gene whose log1p expression varies most in a sample of cells."""
+    data = open_dataset(path, choices, settings)
+    rows = np.sort(np.random.default_rng(0).choice(data.n_cells, min(SAMPLE, data.n_cells), replace=False))
+    values = data.read_stored(str(data.expression), rows)
+    values = dense(normalise(values) if data.scale.scale == "counts" else values)
+    return int(values.var(axis=0).argmax())
+
+
+def matrix(path: Path, choices: Choices, settings: Settings, representation: str) -> NDArray[np.float32]:
+    """Return all rows of a matrix, (n, width)."""
+    data = open_dataset(path, choices, settings)
+    return data.read(representation, np.arange(data.n_cells))
+
+
+def cell_names(path: Path, choices: Choices, settings: Settings) -> NDArray[np.object_]:
+    """Return the barcodes, (n,) strings."""
+    return open_dataset(path, choices, settings).obs_names
