@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import scipy.sparse as sp
 from state_engine import keys
 from state_engine.config import Settings
 from state_engine.data.embedding_record import EmbeddingFacts, embeddings_of
-from state_engine.data.files.columns import read_gene_columns, read_index, read_labels
+from state_engine.data.files.columns import read_feature_kinds, read_gene_columns, read_index, read_labels
 from state_engine.data.files.hdf5 import column_names, open_h5
 from state_engine.data.files.matrices import MatrixFacts, dense, read_rows
 from state_engine.data.files.safety import FileFacts, check_file
@@ -31,6 +31,9 @@ from state_engine.data.scale import Scale, ScaleDecision, scale_of_file
 from state_engine.errors import LabelError, RepresentationError, UnreadableFileError, listed
 from state_engine.options import check, option
 
+GENE_KINDS = frozenset(
+    {"gene expression", "gene", "genes", "gex", "rna"}
+)  # words for genes among kinds of features, in lower case
 NAMES_COMPARED = 200_000  # up to so many cells a repeated name is looked for when a file is opened
 CSC_PASS = 50_000_000  # stored values kept in memory at once when cells of such a matrix are read one after the other
 
@@ -55,6 +58,19 @@ class Choices:
 
 
 @dataclass(frozen=True, eq=False)
+class OnlyGenes:
+    """Rows of var that are genes, where others are guides, antibodies or peaks.
+
+    Args:
+        columns: (g,) of X and of layers, in file order.
+        others: kind -> how many rows of var.
+    """
+
+    columns: np.ndarray
+    others: dict[str, int]
+
+
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """An opened data set.
 
@@ -69,6 +85,7 @@ class Dataset:
         columns: obs column -> labels of all cells, for every column of labels.
         embeddings: key of obsm -> how it was made, where the file says so.
         broken: sentences about columns that cannot be read and are left out.
+        only_genes: which columns of the expression are genes; None when all are.
     """
 
     path: Path
@@ -81,6 +98,7 @@ class Dataset:
     columns: dict[str, pd.Categorical] = field(repr=False)
     embeddings: dict[str, EmbeddingFacts] = field(default_factory=dict)
     broken: tuple[str, ...] = ()
+    only_genes: OnlyGenes | None = None
 
     @property
     def n_cells(self) -> int:
@@ -88,12 +106,14 @@ class Dataset:
 
     @property
     def n_genes(self) -> int:
-        return self.file.n_genes
+        return self.file.n_genes if self.only_genes is None else len(self.only_genes.columns)
 
     @property
     def representations(self) -> tuple[MatrixFacts, ...]:
-        """The matrices that `read` knows."""
-        return self.file.matrices
+        """The matrices that `read` knows; X and layers are as wide as there are genes."""
+        if self.only_genes is None:
+            return self.file.matrices
+        return tuple(m if m.name.startswith("obsm/") else replace(m, width=self.n_genes) for m in self.file.matrices)
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -101,6 +121,10 @@ class Dataset:
         without = tuple(c for c in self.contexts if self.labels.control is not None and not len(self.control_rows(c)))
         labels = self.labels.notes(self.contexts, without, self.choices.control is not None)
         file = [*self.file.notes, *self.broken]
+        if self.only_genes is not None:
+            kinds = listed([f"{n:,} {kind}" for kind, n in self.only_genes.others.items()], 6)
+            count = self.file.n_genes - self.n_genes
+            file.append(f"{count:,} of the {self.file.n_genes:,} rows of var are no genes and are left out: {kinds}.")
         if self.expression is not None and self.representation(self.expression).layout == "csc":
             file.append(f"{self.expression} is stored by gene (CSC): reading cells takes a pass over the whole file.")
         if self.expression not in (None, "X"):
@@ -250,9 +274,12 @@ class Dataset:
 
     def read_stored(self, representation: str, rows: np.ndarray) -> np.ndarray | sp.csr_matrix:
         """Rows as they are stored: (m, width) float32, a CSR matrix when the file's is sparse. Any order, repeats allowed."""
-        facts = self.representation(representation)
+        self.representation(representation)  # says what there is, where this is not
         self._check_unchanged()
-        return read_rows(self.path, facts, rows)
+        values = read_rows(self.path, next(m for m in self.file.matrices if m.name == representation), rows)
+        if self.only_genes is None or representation.startswith("obsm/"):
+            return values
+        return values[:, self.only_genes.columns]
 
     def read(self, representation: str, rows: np.ndarray) -> np.ndarray:
         """Rows of "X", "layers/NAME" or "obsm/NAME", in any order, repeats allowed.
@@ -323,15 +350,33 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
     with open_h5(path) as file:
         obs = read_labels(file["obs"], facts.n_cells, named)
         gene_columns = read_gene_columns(file["var"], facts.n_genes, choices.gene_column)
+        only_genes = _only_genes(read_feature_kinds(file["var"], facts.n_genes))
         uns = file.get("uns")
         marked = isinstance(uns, h5py.Group) and "log1p" in uns
     labels = decide_labels(
         obs.labels, obs.others, choices.perturbation_key, choices.control, choices.context_key, choices.batch_key
     )
+    at = None if only_genes is None else only_genes.columns
+    if at is not None:
+        gene_columns = {column: tuple(names[i] for i in at.tolist()) for column, names in gene_columns.items()}
     genes = gene_names(gene_columns, choices.gene_column)
     expression = _expression(facts, choices.expression)
-    scale = scale_of_file(facts, expression, marked, choices.scale)
-    return Dataset(path, choices, facts, labels, genes, expression, scale, obs.labels, embeddings_of(path), obs.broken)
+    scale = scale_of_file(facts, expression, marked, choices.scale, columns=at)
+    return Dataset(
+        path, choices, facts, labels, genes, expression, scale, obs.labels, embeddings_of(path), obs.broken, only_genes
+    )
+
+
+def _only_genes(kinds: pd.Categorical | None) -> OnlyGenes | None:
+    """Return which rows of var are genes by their kinds; None when all are, or none is called so."""
+    if kinds is None:
+        return None
+    names = np.array([*map(str, kinds.categories), ""], dtype=object)
+    genes = np.array([name.casefold() in GENE_KINDS for name in names])[kinds.codes]
+    if genes.all() or not genes.any():
+        return None
+    counts = pd.Series(names[kinds.codes[~genes]]).replace("", "without a kind").value_counts()
+    return OnlyGenes(np.flatnonzero(genes), {str(kind): int(n) for kind, n in counts.items()})
 
 
 def _expression(facts: FileFacts, wanted: str | None) -> str | None:

@@ -89,7 +89,12 @@ def sample_rows(n_cells: int, n_genes: int) -> np.ndarray:
 
 
 def scale_of_file(
-    facts: FileFacts, expression: str | None, marked: bool, wanted: Scale | None, whole: int = BLOCK
+    facts: FileFacts,
+    expression: str | None,
+    marked: bool,
+    wanted: Scale | None,
+    whole: int = BLOCK,
+    columns: np.ndarray | None = None,
 ) -> ScaleDecision:
     """Decide the scale from complete cells; of a large matrix stored by gene, from values alone.
 
@@ -99,6 +104,7 @@ def scale_of_file(
         marked: the file carries scanpy's mark that log1p was applied to X.
         wanted: the user's word.
         whole: stored values up to which a matrix stored by gene is read whole.
+        columns: that are genes; None for all.
 
     Raises:
         ScaleError: the user's word contradicts the values.
@@ -118,7 +124,8 @@ def scale_of_file(
             values = np.concatenate([data[s : s + piece] for s in starts.tolist()])
         return decide_scale(values, None, 0, marked, wanted)
     rows = sample_rows(facts.n_cells, facts.n_genes)
-    stored = sp.coo_matrix(read_rows(facts.path, matrix, rows))
+    sample = read_rows(facts.path, matrix, rows)
+    stored = sp.coo_matrix(sample if columns is None else sample[:, columns])
     return decide_scale(stored.data, stored.row, len(rows), marked, wanted)
 
 

@@ -90,6 +90,12 @@ def _source(dataset: Dataset, card: ModelCard, key: str) -> FeatureSource:
             f"The data set has {has}.",
             "Add that representation, or predict without --replay, which can make it.",
         )
+    if dataset.only_genes is not None and not name.startswith("obsm/"):
+        raise RepresentationError(
+            f"{name} of {dataset.path.name} has columns that are no genes.",
+            f"The model reads and writes its {found.width:,} genes; a copy of the file needs all {dataset.file.n_genes:,} columns.",
+            "Save the genes alone, or predict without --replay.",
+        )
     return FeatureSource(name, None, False, 0)
 
 

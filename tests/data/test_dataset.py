@@ -20,7 +20,9 @@ from state_engine import keys
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices, open_dataset
 from state_engine.data.describe import describe, summary_lines
+from state_engine.data.expression import FeatureSource, hvg_choice, match_genes, read_features
 from state_engine.data.files import matrices
+from state_engine.data.files.matrices import dense
 from state_engine.data.scale import sample_rows
 from state_engine.errors import GeneError, LabelError, RepresentationError, ScaleError, UnreadableFileError, UnsafeFileError
 from state_engine.plain import from_plain, to_plain
@@ -378,3 +380,45 @@ def test_opening_is_quick(tmp_path: Path) -> None:
     data.table()
     assert time.process_time() - start < 1.0
     assert data.scale.scale == "counts"
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+@pytest.mark.parametrize("layout", ["csr", "csc", "dense"])
+def test_only_genes_are_genes(tmp_path: Path, layout: str) -> None:
+    genes = cells(layout=layout)
+    extra = counts(60, 5, 1) * 50
+    both = np.hstack([extra[:, :2], dense(genes.X if layout == "dense" else genes.X.tocsr()), extra[:, 2:]])
+    names = ["sgTNF", "CD3D", *genes.var_names, "CD86_prot", "chr1:1-500", "sgJUN"]
+    kinds = [
+        "CRISPR Guide Capture",
+        "Antibody Capture",
+        *["Gene Expression"] * 12,
+        "Antibody Capture",
+        "Peaks",
+        "CRISPR Guide Capture",
+    ]
+    to = {"csr": sp.csr_matrix, "csc": sp.csc_matrix, "dense": np.asarray}[layout]
+    var = pd.DataFrame({"feature_types": pd.Categorical(kinds)}, index=names)
+    whole = open_dataset(write(anndata.AnnData(to(both), obs=genes.obs, var=var), tmp_path / "all.h5ad"))
+    alone = open_dataset(write(genes, tmp_path / "genes.h5ad"))
+    assert whole.genes.names == alone.genes.names == tuple(genes.var_names) and whole.n_genes == 12
+    assert whole.representation("X").width == 12
+    note = next(n for n in whole.notes if "are no genes" in n)
+    assert note.startswith("5 of the 17 rows of var are no genes and are left out: ")
+    assert "2 CRISPR Guide Capture" in note and "2 Antibody Capture" in note and "1 Peaks" in note
+    rows = np.array([7, 0, 7, 59])
+    # the depth of a cell is that of its genes
+    ours, right = (read_features(d, FeatureSource("X", None, True), rows) for d in (whole, alone))
+    np.testing.assert_array_equal(ours, right)
+    assert hvg_choice(whole, 4).names == hvg_choice(alone, 4).names
+    assert not match_genes(whole, ("sgTNF", "CD86_prot")).n_matched
+    with pytest.raises(GeneError, match="12 different genes"):
+        hvg_choice(whole, 13)
+
+
+def test_kinds_that_are_all_genes_or_unknown_change_nothing(tmp_path: Path) -> None:
+    for kind in ("Gene Expression", "protein_coding"):
+        data = cells()
+        data.var["feature_types"] = pd.Categorical([kind] * 12)
+        opened = open_dataset(write(data, tmp_path / "x.h5ad"))
+        assert opened.only_genes is None and opened.n_genes == 12

@@ -20,6 +20,7 @@ from state_engine.data.genes import INDEX, is_gene_column
 from state_engine.data.labels import as_labels
 from state_engine.errors import DataError, UnreadableFileError, UnsafeFileError, door
 
+FEATURE_KINDS = ("feature_types", "feature_type")
 MOST_WHOLE_NUMBERS = 200  # an integer column with more distinct values is a measurement, not a label
 PEEK = 2_000
 MOST_COLUMNS = 2_000  # columns that are looked at for labels; a user can still name any other
@@ -219,6 +220,17 @@ def read_gene_columns(var: h5py.Group, n_genes: int, chosen: str | None) -> dict
         names = np.append(np.asarray(values.categories, dtype=object), "")[values.codes]
         found[name] = tuple(str(n) or i for n, i in zip(names, index, strict=True))
     return found
+
+
+def read_feature_kinds(var: h5py.Group, n_genes: int) -> pd.Categorical | None:
+    """Return what each row of var is ("Gene Expression", "Antibody Capture", ...), by the column that 10x files have; None without one."""
+    for name in FEATURE_KINDS:
+        if name in column_names(var):
+            try:
+                return as_labels(read_column(var, name, n_genes))
+            except DataError:
+                return None  # a broken column is no reason not to open the file
+    return None
 
 
 def _strings(values: Any) -> np.ndarray:
