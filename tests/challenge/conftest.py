@@ -81,15 +81,19 @@ def log1p_values(rng: np.random.Generator, n: int) -> np.ndarray:
     return np.log1p(counts / counts.sum(1, keepdims=True) * 1e4).astype(np.float32)
 
 
-@pytest.fixture
-def vcc2025(tmp_path: Path) -> Submission:
+def small_2025(folder: Path) -> Submission:
     """12 cells each of five perturbations and of controls, log1p."""
     labels = np.repeat(["non-targeting", *PERTURBATIONS], 12)
     rng = np.random.default_rng(0)
     genes = [f"GENE{i}" for i in range(N_GENES)]
     obs = pd.DataFrame({"target_gene": pd.Categorical(labels)}, index=[f"cell{i}" for i in range(len(labels))])
     targets = ["target_gene,n_cells,median_umi_per_cell", *(f"{p},12,50000" for p in PERTURBATIONS)]
-    return Submission(tmp_path, 2025, log1p_values(rng, len(labels)), obs, genes, list(genes), targets)
+    return Submission(folder, 2025, log1p_values(rng, len(labels)), obs, genes, list(genes), targets)
+
+
+@pytest.fixture
+def vcc2025(tmp_path: Path) -> Submission:
+    return small_2025(tmp_path)
 
 
 @pytest.fixture
