@@ -16,6 +16,7 @@ import h5py
 from state_engine.config import GB, Settings, load_settings
 from state_engine.data.files.file_kind import check_signature
 from state_engine.data.files.hdf5 import EXPORT_AGAIN, encoding, follow, index_column, open_h5
+from state_engine.data.files.heaps import check_heaps
 from state_engine.data.files.matrices import MatrixFacts, check_sparse, matrix_facts
 from state_engine.errors import EmptyDataError, RepresentationError, UnreadableFileError, UnsafeFileError, listed
 
@@ -71,6 +72,7 @@ def check_file(path: Path, settings: Settings | None = None) -> FileFacts:
 
 @lru_cache(maxsize=32)
 def _check(path: Path, size: int, modified: int, settings: Settings) -> FileFacts:
+    check_heaps(path, size)
     with open_h5(path) as file:
         declared = _check_objects(file, size, path, settings)
         _check_anndata(file, path)
