@@ -164,20 +164,11 @@ def _add_controls(plan: Plan, allowed: set[str]) -> Plan:
         return plan
     number = 0
     for path in plan.source.control_files:
-        try:
-            opened = open_controls(path, plan.source, rules)
-        except StateError as error:
-            problem = found("controls-unreadable", "error", f"The control file {path.name} cannot be read.", str(error))
-            plan = replace(plan, findings=(*plan.findings, problem))
-            continue
-        problems, columns = checks.check_genes(opened.genes, replace(plan.spec, genes=plan.genes), allowed)
-        keep = control_cells(opened, rules)
-        if plan.source.contexts and opened.contexts:
-            keep &= np.any([opened.contexts.where(c) for c in plan.source.contexts], axis=0)
-        part = Part(opened.matrix, keep, columns)
-        serious = tuple(f for f in problems if f.severity == "error")
-        plan = replace(plan, findings=(*plan.findings, *serious), parts=plan.parts if serious else (*plan.parts, part))
-        number += 0 if serious else int(keep.sum())
+        part, problems = _control_part(plan, path, allowed)
+        plan = replace(plan, findings=(*plan.findings, *problems))
+        if part is not None:
+            plan = replace(plan, parts=(*plan.parts, part))
+            number += int(part.keep.sum())
     if not number:
         return plan
     names = labels.names if rules.control in labels.names else (*labels.names, rules.control)
@@ -185,6 +176,23 @@ def _add_controls(plan: Plan, allowed: set[str]) -> Plan:
     note = found("control-missing", "note", f"{number:,} control cells were added.", repair="add-controls", count=number)
     merged = Labels(np.concatenate([labels.codes, more]), names)
     return replace(plan, perturbations=merged, findings=(*plan.findings, note), repairs=(*plan.repairs, "add-controls"))
+
+
+def _control_part(plan: Plan, path: Path, allowed: set[str]) -> tuple[Part | None, tuple[Finding, ...]]:
+    """Return the control cells of a file, in the contexts that are wanted; None, and why, where it cannot give them."""
+    rules, source = plan.spec.rules, plan.source
+    try:
+        opened = open_controls(path, source, rules)
+    except StateError as error:
+        return None, (found("controls-unreadable", "error", f"The control file {path.name} cannot be read.", str(error)),)
+    problems, columns = checks.check_genes(opened.genes, replace(plan.spec, genes=plan.genes), allowed)
+    serious = tuple(f for f in problems if f.severity == "error")
+    if serious:
+        return None, serious
+    keep = control_cells(opened, rules)
+    if source.contexts and opened.contexts:
+        keep &= np.any([opened.contexts.where(c) for c in source.contexts], axis=0)
+    return Part(opened.matrix, keep, columns), ()
 
 
 def _check_labels(plan: Plan, opened: Opened) -> Plan:

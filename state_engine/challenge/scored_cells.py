@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from state_engine.challenge.contents import make_plan
+from state_engine.challenge.contents import Plan, make_plan
+from state_engine.challenge.findings import Finding
 from state_engine.challenge.source import SubmissionSource
 from state_engine.challenge.spec import Rules
 from state_engine.challenge.submit import SubmissionRequest, source_of, spec_of
@@ -49,16 +50,10 @@ def read_submission(request: SubmissionRequest, rules: Rules, scratch: Path, on_
     if source.path.suffix == ".vcc":
         source = SubmissionSource(unpack_prediction(source.path, scratch / "pred.h5ad", spec))
     plan = make_plan(source, spec, request.repairs, request.counts, scratch)
-    fatal = [
-        f for f in plan.findings if f.severity == "error" and (not plan.parts or f.code in ("perturbation-column", "no-cells"))
-    ]
-    if request.counts and plan.change is None:
-        fatal += [f for f in plan.findings if f.severity == "error"]
-    if fatal or plan.perturbations is None:
-        why = fatal[0] if fatal else None
-        raise ChallengeError(
-            why.title if why else "The cells have no labels.", why.detail if why else "", "Check the submission."
-        )
+    why = _why_not(plan, request.counts is not None)
+    if why is not None or plan.perturbations is None:
+        title, detail = (why.title, why.detail) if why else ("The cells have no labels.", "")
+        raise ChallengeError(title, detail, "Check the submission.")
     parts, done = [], 0
     for part, _ in plan.blocks(scratch):
         on_progress(Progress("Reading predicted cells", done, plan.n_cells))
@@ -71,6 +66,16 @@ def read_submission(request: SubmissionRequest, rules: Rules, scratch: Path, on_
     if rules.context_key and plan.contexts is not None:
         obs[CONTEXT] = np.array([*plan.contexts.names, ""], dtype=object)[plan.contexts.codes].astype(str)
     return _cells(sp.vstack(parts, format="csr"), obs, plan.genes)
+
+
+def _why_not(plan: Plan, counts: bool) -> Finding | None:
+    """Return the finding that leaves nothing to score; other errors stop an archive, not its scores."""
+    errors = [f for f in plan.findings if f.severity == "error"]
+    fatal = [f for f in errors if not plan.parts or f.code in ("perturbation-column", "no-cells")]
+    # counts were asked for, and something kept them from being made
+    if counts and plan.change is None:
+        fatal += errors
+    return fatal[0] if fatal else None
 
 
 def read_measured(

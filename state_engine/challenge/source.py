@@ -133,10 +133,17 @@ def _open(file: h5py.File, source: SubmissionSource, rules: Rules, facts: FileFa
     labels = [_labels(obs, name) if name in columns else None for name in wanted]
     if any(label is not None and len(label.codes) != n_cells for label in labels):
         raise ChallengeError("A column of obs has another length than obs itself.", "The file contradicts itself.")
-    places = [f"{group}/{name}" for group in ("layers", "obsm", "obsp", "varm", "varp", "uns") for name in _names(file, group)]
-    dropped = [p for p in places if p != source.matrix] + (["raw"] if "raw" in file else [])
     fallback = _flags(obs, keys.FALLBACK, n_cells) if source.kinds else None
-    return Opened(matrix, tuple(genes), columns, labels[0], labels[1], labels[2], fallback, tuple(dropped))
+    return Opened(matrix, tuple(genes), columns, labels[0], labels[1], labels[2], fallback, _dropped(file, source.matrix))
+
+
+def _dropped(file: h5py.File, matrix: str) -> tuple[str, ...]:
+    """Return the places of the file beside the matrix, obs and var: an archive does not carry them."""
+    places = []
+    for group in ("layers", "obsm", "obsp", "varm", "varp", "uns"):
+        names = file[group] if isinstance(file.get(group), h5py.Group) else ()
+        places += [f"{group}/{name}" for name in names]
+    return tuple(p for p in places if p != matrix) + (("raw",) if "raw" in file else ())
 
 
 def node(file: h5py.File | h5py.Group, key: str) -> h5py.Group | h5py.Dataset:
@@ -161,10 +168,6 @@ def read_strings(frame: h5py.Group, column: str) -> list[str]:
     """A column as strings, missing values as "nan"."""
     labels = _labels(frame, column)
     return [labels.names[code] if code >= 0 else "nan" for code in labels.codes]
-
-
-def _names(file: h5py.File, group: str) -> list[str]:
-    return list(file[group]) if isinstance(file.get(group), h5py.Group) else []
 
 
 def _labels(frame: h5py.Group, column: str) -> Labels:

@@ -85,26 +85,30 @@ def check_card(card: ModelCard) -> None:
         CheckpointError: they have not; all that is wrong, in one message.
     """
     config = card.config
-    wrong = []
-    if card.control not in card.perturbations:
-        wrong.append(f"the control '{card.control}' is not among its perturbations")
-    if len(set(card.perturbations)) != len(card.perturbations):
-        wrong.append("perturbations repeat")
-    if card.perturbation_encoding == "one-hot" and len(card.perturbations) != config.perturbation_dim:
-        wrong.append(f"{len(card.perturbations)} perturbations, but one-hot vectors of {config.perturbation_dim}")
-    if card.input_genes is not None and len(card.input_genes) != config.input_dim:
-        wrong.append(f"{len(card.input_genes)} input genes for {config.input_dim} input features")
-    genes_out = config.decoder.genes if config.decoder else config.output_dim
-    if card.output_genes is not None and len(card.output_genes) != genes_out:
-        wrong.append(f"{len(card.output_genes)} output genes for {genes_out} output features")
-    if card.unseen and card.perturbation_encoding == "one-hot":
-        wrong.append(f"{len(card.unseen)} perturbations were never trained and have no feature vector")
-    if not set(card.unseen) <= set(card.perturbations):
-        wrong.append("perturbations that it says were never trained are not among its perturbations")
-    if config.batch_encoder and len(card.batches) != config.batch_dim:
-        wrong.append(f"{len(card.batches)} batches, but an encoder for {config.batch_dim}")
-    if max(config.backbone.layers, config.encoder_layers, config.decoder_layers) > MOST_LAYERS:
-        wrong.append(f"more than {MOST_LAYERS} layers")
+    n, genes_in, genes_out = len(card.perturbations), card.input_genes or (), card.output_genes or ()
+    width_out = config.decoder.genes if config.decoder else config.output_dim
+    one_hot = card.perturbation_encoding == "one-hot"
+    # what is wrong where the test behind it fails
+    checks = {
+        f"the control '{card.control}' is not among its perturbations": card.control in card.perturbations,
+        "perturbations repeat": len(set(card.perturbations)) == n,
+        f"{n} perturbations, but one-hot vectors of {config.perturbation_dim}": not one_hot or n == config.perturbation_dim,
+        f"{len(genes_in)} input genes for {config.input_dim} input features": (
+            card.input_genes is None or len(genes_in) == config.input_dim
+        ),
+        f"{len(genes_out)} output genes for {width_out} output features": (
+            card.output_genes is None or len(genes_out) == width_out
+        ),
+        f"{len(card.unseen)} perturbations were never trained and have no feature vector": not (card.unseen and one_hot),
+        "perturbations that it says were never trained are not among its perturbations": {*card.unseen} <= {*card.perturbations},
+        f"{len(card.batches)} batches, but an encoder for {config.batch_dim}": (
+            not config.batch_encoder or len(card.batches) == config.batch_dim
+        ),
+        f"more than {MOST_LAYERS} layers": (
+            max(config.backbone.layers, config.encoder_layers, config.decoder_layers) <= MOST_LAYERS
+        ),
+    }
+    wrong = [text for text, right in checks.items() if not right]
     if wrong:
         raise CheckpointError(f"The card of '{card.name}' contradicts itself.", f"{'; '.join(wrong)}.", AGAIN)
 

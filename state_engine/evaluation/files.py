@@ -125,13 +125,7 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
     said = request.predicted_choices or request.choices
     if said.control and said.control != control:
         raise LabelError(f"The control is '{control}' in one file and '{said.control}' in the other.", fix="Rename one of them.")
-    opened: dict[PredictedFile, Dataset] = {}
-    for file in request.predicted:
-        # the control is looked for below: predicted cells may come without
-        choices = replace(_said(said), control=None)
-        if file.representation != "X":  # a layer may be negative or empty in parts, so its scale is looked at, not said
-            choices = replace(choices, expression=file.representation, scale=None)
-        opened[file] = open_dataset(Path(file.path), choices)
+    opened = {file: _open_predicted(file, said) for file in request.predicted}
     genes, remarks = _common_genes(real, list(opened.values()), request.common_genes)
     measured = _side(real, genes, real.path.name, mask=_of_kind(real, _MEASURED) if request.by_kind else None)
     sides: dict[str, tuple[Side, ...]] = {}
@@ -152,6 +146,14 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
         sides = {method: seeds for method, seeds in sides.items() if kept[method]}
     hint = _context_hint(real)
     return ComparedFiles(measured, sides, genes, control, both, kept, (*remarks, *left_out, *([hint] if hint else [])))
+
+
+def _open_predicted(file: PredictedFile, said: Choices) -> Dataset:
+    # the control is looked for by the caller: predicted cells may come without
+    choices = replace(_said(said), control=None)
+    if file.representation != "X":  # a layer may be negative or empty in parts, so its scale is looked at, not said
+        choices = replace(choices, expression=file.representation, scale=None)
+    return open_dataset(Path(file.path), choices)
 
 
 def _of_kind(dataset: Dataset, kinds: tuple[str, ...]) -> np.ndarray:

@@ -26,7 +26,7 @@ from state_engine import keys
 from state_engine.challenge.source import Labels
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.load import card_of
-from state_engine.data.dataset import Choices, open_dataset
+from state_engine.data.dataset import Choices, Dataset, open_dataset
 from state_engine.data.expression import FeatureSource, iter_features
 from state_engine.data.files.csr_writer import Spool, write_h5ad
 from state_engine.data.splits.apply import CODES, Split, SplitSource, apply_plan
@@ -126,14 +126,7 @@ def _blocks(split: Split, card: ModelCard, part: str) -> tuple[tuple[_Block, ...
     found, unknown, bare = [], set[str](), set[str]()
     for source in split.sources:
         dataset = source.dataset
-        usable = require_compatible(check_compatibility(dataset, card))
-        expression = expression_source(dataset, card, usable)
-        if expression is None or not gene_names(dataset, card, usable):
-            raise IncompatibleError(
-                f"{card.name} predicts no expression of the genes of {dataset.path.name}.",
-                "It predicts an embedding, or the genes it decodes are not there.",
-                "Test a model that reads genes or has a gene decoder.",
-            )
+        expression, _ = _expression(dataset, card)
         for context in dataset.contexts:
             held = [p for p in dataset.perturbations if p != dataset.labels.control and _in(source, p, context, part)]
             if held and not len(dataset.control_rows(context)):
@@ -154,6 +147,24 @@ def _blocks(split: Split, card: ModelCard, part: str) -> tuple[tuple[_Block, ...
     return tuple(found), remarks
 
 
+def _expression(dataset: Dataset, card: ModelCard) -> tuple[FeatureSource, tuple[str, ...]]:
+    """Return how the model's genes are read from a data set, and their names.
+
+    Raises:
+        IncompatibleError: the model gives no expression, or the data set has none of its genes.
+    """
+    usable = require_compatible(check_compatibility(dataset, card))
+    expression = expression_source(dataset, card, usable)
+    names = () if expression is None else tuple(gene_names(dataset, card, usable))
+    if expression is None or not names:
+        raise IncompatibleError(
+            f"{card.name} predicts no expression of the genes of {dataset.path.name}.",
+            "It predicts an embedding, or the genes it decodes are not there.",
+            "Test a model that reads genes or has a gene decoder.",
+        )
+    return expression, names
+
+
 def _in(source: SplitSource, perturbation: str, context: str, part: str) -> bool:
     rows = source.dataset.rows(perturbation, context)
     return bool((source.parts[rows] == CODES[part]).any())  # type: ignore[index]  # checked by the request
@@ -161,8 +172,7 @@ def _in(source: SplitSource, perturbation: str, context: str, part: str) -> bool
 
 def _genes(blocks: tuple[_Block, ...], card: ModelCard) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of the compared genes, and their places among the model's: those that every file measured."""
-    usable = require_compatible(check_compatibility(blocks[0].source.dataset, card))
-    names = gene_names(blocks[0].source.dataset, card, usable)
+    _, names = _expression(blocks[0].source.dataset, card)
     there = np.ones(len(names), bool)
     for block in blocks:
         if block.expression.columns is not None:
@@ -304,11 +314,8 @@ def _effects(request: HeldOutRequest, split: Split, card: ModelCard, output: Pat
 
     sources, names = [], tuple[str, ...]()
     for source in split.sources:
-        usable = require_compatible(check_compatibility(source.dataset, card))
-        expression = expression_source(source.dataset, card, usable)
-        assert expression is not None  # told before
+        expression, names = _expression(source.dataset, card)
         sources.append(expression)
-        names = tuple(gene_names(source.dataset, card, usable))
     save_effects(output, effect_table(split, sources, names, on_progress))
     return str(output)
 

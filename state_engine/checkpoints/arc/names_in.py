@@ -93,32 +93,38 @@ def merge_adapters(weights: Mapping[str, Tensor], scale: float | None) -> dict[s
     Raises:
         CheckpointError: see `translate`.
     """
-    plain = {_without_wrapper(name): tensor for name, tensor in weights.items()}
+    # without the names that the wrapper of the adapters puts around those of the network
+    plain = {
+        name.replace(BACKBONE + "base_model.model.", BACKBONE).replace(".base_layer.", "."): tensor
+        for name, tensor in weights.items()
+    }
+    merged = {name: tensor for name, tensor in plain.items() if ".lora_" not in name}
+    for first, second, target in _adapters(plain, scale):
+        change = float(scale or 0) * (plain[second].float() @ plain[first].float())
+        # square weights fit both ways; gpt2's are stored (in, out)
+        merged[target] = merged[target].float() + (change.T if ".h." in target else change)
+    return merged
+
+
+def _adapters(plain: Mapping[str, Tensor], scale: float | None) -> list[tuple[str, str, str]]:
+    """Return the names of the matrices A and B of each adapter, and of the weight that it adapts."""
     adapters = sorted(name for name in plain if ".lora_" in name)
     if adapters and scale is None:
         raise CheckpointError(
             f"The checkpoint has adapters ({listed(adapters, 2)}).", "Its hyper_parameters do not declare them."
         )
-    merged = {name: tensor for name, tensor in plain.items() if ".lora_" not in name}
     firsts = [name for name in adapters if ".lora_A.default.weight" in name]
-    strange = sorted(set(adapters) - {n for first in firsts for n in (first, first.replace("lora_A", "lora_B"))})
-    if strange or any(first.replace("lora_A", "lora_B") not in plain for first in firsts):
+    seconds = [first.replace("lora_A", "lora_B") for first in firsts]
+    strange = sorted({*adapters} - {*firsts, *seconds})
+    if strange or not {*seconds} <= plain.keys():
         raise CheckpointError(
             "The adapters of the checkpoint are incomplete or of another kind.", f"{listed(strange or firsts)}."
         )
-    for first in firsts:
-        target = first.replace(".lora_A.default", "")
-        if target not in merged:
+    targets = [first.replace(".lora_A.default", "") for first in firsts]
+    for first, target in zip(firsts, targets, strict=True):
+        if target not in plain:
             raise CheckpointError(f"The adapter {first} has nothing to adapt.", f"There is no {target}.")
-        change = float(scale or 0) * (plain[first.replace("lora_A", "lora_B")].float() @ plain[first].float())
-        into = merged[target].float()
-        # square weights fit both ways; gpt2's are stored (in, out)
-        merged[target] = into + (change.T if ".h." in target else change)
-    return merged
-
-
-def _without_wrapper(name: str) -> str:
-    return name.replace(BACKBONE + "base_model.model.", BACKBONE).replace(".base_layer.", ".")
+    return list(zip(firsts, seconds, targets, strict=True))
 
 
 def _rename(name: str, decoder_depth: int | None) -> str:
