@@ -9,8 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from state_engine.config import Settings
+from state_engine.data.files.safety import check_file
 from state_engine.errors import RequestError, listed
 from state_engine.library.datasets import DEMO_PATH, list_datasets
+from state_engine.library.foreign import call, limits_for
 
 _OWN = ("uploads", "models", "runs", "downloads", "challenge")  # folders of HOME
 
@@ -42,6 +44,22 @@ def check_readable(settings: Settings, *paths: str | Path) -> None:
                 f"It is no data set, model or run of this installation, and not in a folder that may be read ({folders}).",
                 "Open it on the Data page, or have its folder added to STATE_EXPLORER_DATA.",
             )
+
+
+def check_data(settings: Settings, *paths: str | Path) -> None:
+    """Refuse data sets that may not be read, and those that nobody opened yet unless a child process can: a job asks before it reads.
+
+    Raises:
+        RequestError: names the first that lies elsewhere.
+        DataError: the first that is damaged or unsafe.
+    """
+    check_readable(settings, *paths)
+    known = {Path(entry.path).resolve() for entry in list_datasets(settings)}
+    for path in paths:
+        place = Path(path).expanduser().resolve()
+        new = place not in known and not place.is_relative_to(settings.runs.resolve())
+        if str(path) and new and place.suffix == ".h5ad" and place.is_file():
+            call(check_file, place, settings, path=place, limits=limits_for(place))
 
 
 def readable(path: str | Path, settings: Settings) -> Path:

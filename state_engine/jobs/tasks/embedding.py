@@ -16,7 +16,7 @@ from state_engine.files import write_json
 from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.tasks.warm_models import embedding_model
-from state_engine.library.allowed import check_readable
+from state_engine.library.allowed import check_data, check_readable
 from state_engine.library.datasets import keep_made
 from state_engine.options import command
 from state_engine.plain import to_plain
@@ -54,7 +54,8 @@ class GenesRead:
 def embed(request: EmbedJob, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Embedded:
     """Embed cells, which become a data set, and draw their map; the facts are in the run's embedding.json."""
     settings, asked = load_settings(), request.request
-    check_readable(settings, asked.data, asked.model)
+    check_readable(settings, asked.model)
+    check_data(settings, asked.data)
     on_progress(Progress("Loading the model"))
     loaded = embedding_model(asked, warm)
     output = run.file("embedded.h5ad")

@@ -15,7 +15,7 @@ from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest
 from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.train_job import check_places
-from state_engine.library.allowed import check_no_program, check_readable
+from state_engine.library.allowed import check_data, check_no_program, check_readable
 from state_engine.options import command
 from state_engine.progress import OnProgress, Progress
 
@@ -32,7 +32,9 @@ class Evaluated:
 def evaluate(request: EvaluationRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Evaluated:
     """Evaluate files; tables and verdict are in the run folder."""
     check_no_program(request.cell_eval)
-    check_readable(load_settings(), request.real, *(p.path for p in request.predicted), request.effects, request.features)
+    settings = load_settings()
+    check_readable(settings, request.effects, request.features)
+    check_data(settings, request.real, *(p.path for p in request.predicted))
     run.record(seed=request.seed, command=command(request, output="evaluation"))
     return _evaluated(evaluation.evaluate(request, run.path, on_progress), run)
 

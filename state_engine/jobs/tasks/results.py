@@ -26,7 +26,7 @@ from state_engine.jobs.requests import (
 )
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.tasks.warm_models import transition_model
-from state_engine.library.allowed import check_readable
+from state_engine.library.allowed import check_data, check_readable
 from state_engine.options import command
 from state_engine.plain import to_plain
 from state_engine.prediction.measured_means import measure
@@ -65,7 +65,8 @@ class FileWritten:
 def predict(request: PredictionRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Predicted:
     """Predict, then average the measured cells; queue what the pages need to look at it."""
     settings = load_settings()
-    check_readable(settings, request.data, request.model)
+    check_readable(settings, request.model)
+    check_data(settings, request.data)
     on_progress(Progress("Loading the model"))
     loaded = transition_model(request, warm) if request.method == "model" else None  # a baseline needs no weights
     card = loaded.card if loaded is not None else card_of(Path(request.model))
