@@ -26,7 +26,7 @@ from state_engine.data.files.hdf5 import column_names, open_h5
 from state_engine.data.files.matrices import MatrixFacts, dense, read_rows
 from state_engine.data.files.safety import FileFacts, check_file
 from state_engine.data.genes import GeneNames, gene_names
-from state_engine.data.labels import Labels, decide_labels
+from state_engine.data.labels import Labels, decide_labels, twins
 from state_engine.data.scale import Scale, ScaleDecision, scale_of_file
 from state_engine.errors import LabelError, RepresentationError, UnreadableFileError, listed
 from state_engine.options import check, option
@@ -120,6 +120,8 @@ class Dataset:
         """What a person would want to correct, or to know before trusting a result: sentences, most important first."""
         without = tuple(c for c in self.contexts if self.labels.control is not None and not len(self.control_rows(c)))
         labels = self.labels.notes(self.contexts, without, self.choices.control is not None)
+        labels += [f"'{a}' and '{b}' are one perturbation in two spellings." for a, b in twins(self.perturbations)[:5]]
+        labels += self._confounded()
         file = [*self.file.notes, *self.broken]
         if self.only_genes is not None:
             kinds = listed([f"{n:,} {kind}" for kind, n in self.only_genes.others.items()], 6)
@@ -134,6 +136,22 @@ class Dataset:
         if self.file.has_raw:
             file.append("The file's 'raw' part is not read.")
         return (*labels, *self.scale.notes, *self.genes.chosen.notes, *file)
+
+    def _confounded(self) -> list[str]:
+        """Return a sentence where no batch has both control and perturbed cells: their difference may be that of the batches."""
+        key = self.labels.batch_key
+        if not key or not self.labels.perturbation_key or self.labels.control not in self.perturbations or len(self.batches) < 2:
+            return []
+        names, places = self.coded(self.labels.perturbation_key)
+        batch = self.coded(key)[1]
+        known = (places > 0) & (batch > 0)
+        control = places == names.index(str(self.labels.control))
+        if np.intersect1d(batch[known & control], batch[known & ~control]).size:
+            return []
+        return [
+            f"No batch of '{key}' has both control and perturbed cells: effects cannot be told from differences between batches "
+            "(confounded)."
+        ]
 
     @cached_property
     def obs_names(self) -> np.ndarray:

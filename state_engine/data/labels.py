@@ -15,7 +15,7 @@ from state_engine import keys
 from state_engine.errors import LabelError, listed
 
 NONE = ""  # the user's word for "there is none"
-MISSING_WORDS = frozenset({"", "nan", "NaN", "<NA>"})
+MISSING_WORDS = frozenset({"", "nan", "NaN", "<NA>", "NA", "N/A", "n/a", "#N/A"})  # of pandas, R and Excel
 _TOKENS = {
     "perturbation": ("perturb", "treat", "drug", "compound", "guide", "grna", "stim", "knockout", "crispr", "condition"),
     "context": ("celltype", "cell type", "cell_type", "cell line", "cell_line", "annotation", "cluster", "tissue"),
@@ -33,6 +33,10 @@ _CONTROL_TOKENS = (
     "vehicle",
     "untreated",
     "scramble",
+    "no-target",
+    "intergenic",
+    "wildtype",
+    "unstim",
 )
 
 
@@ -96,7 +100,9 @@ class Labels:
         elif self.perturbation_key == NONE:
             notes.append(f"All cells are taken as unperturbed controls ('{self.control}').")
         elif self.control is None:
-            notes.append(f"No label of '{self.perturbation_key}' is known as a control: choose one before predicting.")
+            found = listed(list(self.control_suggestions), 6)
+            could = f" It could be: {found}." if found else ""
+            notes.append(f"No label of '{self.perturbation_key}' is known as a control: choose one before predicting.{could}")
         else:
             if without_control:
                 few, all_of_them = len(without_control), len(contexts)
@@ -118,6 +124,17 @@ class Labels:
         if len(contexts) == 1:
             notes.append(f"There is one context only ('{contexts[0]}'): nothing can be said about others.")
         return notes
+
+
+def twins(labels: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return pairs of labels that name the same perturbations in another order: ('A+B', 'B+A')."""
+    first: dict[tuple[str, ...], str] = {}
+    found = []
+    for label in labels:
+        parts = tuple(sorted(part.strip() for part in label.split("+")))
+        if len(parts) > 1 and first.setdefault(parts, label) != label:
+            found.append((first[parts], label))
+    return found
 
 
 def as_labels(values: object) -> pd.Categorical:
@@ -231,7 +248,8 @@ def _controls(labels: pd.Categorical) -> tuple[str, ...]:
     lower = {n.lower(): n for n in reversed(names)}
     exact = [a for a in keys.CONTROL_ALIASES if a in names]
     loose = [lower[a.lower()] for a in keys.CONTROL_ALIASES if a.lower() in lower]
-    telling = [n for n in names if any(t in n.lower() for t in _CONTROL_TOKENS)]
+    # 'KLF1+ctrl' is a single perturbation, in the spelling of combination screens
+    telling = [n for n in names if "+" not in n and any(t in n.lower() for t in _CONTROL_TOKENS)]
     return tuple(dict.fromkeys([*exact, *loose, *telling]))
 
 

@@ -422,3 +422,38 @@ def test_kinds_that_are_all_genes_or_unknown_change_nothing(tmp_path: Path) -> N
         data.var["feature_types"] = pd.Categorical([kind] * 12)
         opened = open_dataset(write(data, tmp_path / "x.h5ad"))
         assert opened.only_genes is None and opened.n_genes == 12
+
+
+def labelled(path: Path, labels: list[str], column: str = "condition", **more: list[str]) -> Path:
+    """Ten cells of each label."""
+    n = 10 * len(labels)
+    obs = {column: np.repeat(labels, 10), **{k: np.repeat(v, 10) for k, v in more.items()}}
+    frame = pd.DataFrame(obs, index=[f"c{i}" for i in range(n)]).astype("category")
+    return write(anndata.AnnData(sp.csr_matrix(counts(n)), obs=frame, var=cells().var), path)
+
+
+def test_combinations_with_ctrl_are_no_controls_and_orders_are_told(tmp_path: Path) -> None:
+    data = open_dataset(labelled(tmp_path / "x.h5ad", ["ctrl", "KLF1+ctrl", "ctrl+GATA1", "KLF1+GATA1", "GATA1+KLF1"]))
+    assert data.labels.control == "ctrl" and data.labels.control_suggestions == ("ctrl",)
+    assert not any("could be one too" in n for n in data.notes)
+    assert "'GATA1+KLF1' and 'KLF1+GATA1' are one perturbation in two spellings." in data.notes
+
+
+@pytest.mark.parametrize("controls", [["neg_ctrl_1", "neg_ctrl_2"], ["INTERGENIC12", "INTERGENIC7"], ["NO-TARGET"]])
+def test_candidates_are_named_where_no_control_is_known(tmp_path: Path, controls: list[str]) -> None:
+    data = open_dataset(labelled(tmp_path / "x.h5ad", [*controls, "KLF1", "GATA1"], "gene"))
+    assert data.labels.control is None and set(data.labels.control_suggestions) == set(controls)
+    assert any(all(c in n for c in controls) and "It could be" in n for n in data.notes)
+
+
+@pytest.mark.parametrize("word", ["NA", "#N/A", "nan", "<NA>", ""])
+def test_words_for_missing_are_no_labels(tmp_path: Path, word: str) -> None:
+    data = open_dataset(labelled(tmp_path / "x.h5ad", ["control", "KLF1", word]))
+    assert data.perturbations == ("control", "KLF1") and data.labels.n_unlabelled == 10
+
+
+def test_a_batch_that_equals_the_condition_is_confounded(tmp_path: Path) -> None:
+    labels = ["control", "control", "KLF1", "KLF1"]
+    for batches, told in ((["1", "2", "3", "4"], True), (["1", "2", "1", "2"], False), (["1", "1", "1", "1"], False)):
+        data = open_dataset(labelled(tmp_path / "x.h5ad", labels, batch=[f"lane {b}" for b in batches]))
+        assert data.labels.batch_key == "batch" and any("(confounded)" in n for n in data.notes) == told

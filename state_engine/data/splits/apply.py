@@ -22,6 +22,7 @@ import pandas as pd
 
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices, Dataset, open_dataset
+from state_engine.data.scale import DEPTH
 from state_engine.data.splits.leaks import leaks
 from state_engine.data.splits.plan import PARTS, FewShot, Part, SplitPlan, ZeroShot, plan_files, read_plan
 from state_engine.errors import SplitError, listed
@@ -29,6 +30,7 @@ from state_engine.errors import SplitError, listed
 UNUSED, TRAIN, VAL, TEST = range(4)
 CODES: dict[Part, int] = {part: code for code, part in enumerate(PARTS, 1)}
 _PART_WORDS = {"train": "training", "val": "validation", "test": "testing"}
+ALIKE = 1.05  # ratio up to which two depths count as one
 COLUMNS = ("unused", *PARTS)  # of the table, by code
 
 
@@ -323,5 +325,23 @@ def _warnings(split: Split, table: pd.DataFrame, control: str) -> Iterator[str]:
                 f"{here.path.name} has {here.n_genes:,} genes, of which {first.path.name} has {shared:,}; "
                 "genes are matched by name, and only those of all files are used."
             )
+    yield from _depths([source.dataset for source in split.sources])
     if len(split.plan.datasets) > 1:
         yield from leaks([(s.name, s.dataset, s.parts) for s in split.sources], table, control)
+
+
+def _depths(datasets: Sequence[Dataset]) -> Iterator[str]:
+    """Yield a warning where files were normalised to different depths: one gene's values then mean different amounts in each."""
+    found: dict[str, float] = {}
+    for dataset in datasets:
+        scale = dataset.scale
+        if scale.scale == "counts" and dataset.choices.normalise:
+            found[f"{dataset.path.name} (counts)"] = DEPTH
+        elif scale.scale == "log1p" and scale.depth:
+            found[f"{dataset.path.name} (log1p)"] = scale.depth
+    if found and max(found.values()) > ALIKE * min(found.values()):
+        depths = listed([f"{name} at {depth:,.0f} per cell" for name, depth in found.items()], 6)
+        yield (
+            f"The files are read at different depths: {depths}. They are trained on as they are; "
+            "give all of them as counts, or as log1p of one depth."
+        )

@@ -351,3 +351,16 @@ def test_the_example_of_real_cells(real_data: Path, tmp_path: Path) -> None:
     (tmp_path / "split.toml").write_text(plan_text(plan))
     split = open_split(tmp_path / "split.toml", Choices("condition", "control", "cell_type"))
     assert sum(split.cells().values()) == 5961 and all(n > 100 for n in split.cells().values())
+
+
+def test_files_of_different_depths_are_told_with_both_numbers(tmp_path: Path) -> None:
+    write(tmp_path / "one.h5ad", {k: 10 * n for k, n in CELLS.items()}, "abcdefghijklmnopqrst")
+    for depth, told in ((1e6, True), (1e4, False)):
+        other = anndata.read_h5ad(tmp_path / "one.h5ad")
+        values = other.X.toarray()
+        other.X = sp.csr_matrix(np.log1p(values / values.sum(1, keepdims=True) * depth).astype(np.float32))
+        other.write_h5ad(tmp_path / "two.h5ad")
+        (tmp_path / "split.toml").write_text(LEAK)
+        found = [w for w in open_split(tmp_path / "split.toml", CHOICES).warnings if "different depths" in w]
+        assert len(found) == told
+        assert all("one.h5ad (counts) at 10,000 per cell, two.h5ad (log1p) at 1,000,000 per cell" in w for w in found)
