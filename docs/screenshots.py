@@ -27,7 +27,7 @@ IMAGES = ROOT / "docs" / "images"
 # picture -> page, colour scheme, and what has to be there before it is taken
 README = {
     "explore": ("explore", "light", ".st-key-figure_map .js-plotly-plot"),
-    "genes": ("genes", "dark", ".st-key-figure_volcano .js-plotly-plot"),
+    "genes": ("genes", "light", ".st-key-figure_volcano .js-plotly-plot"),
 }
 PAGES = ("", "data", "models", "predict", "embed", "runs", "explore", "genes", "attention", "evaluate", "submit", "train")
 VIEWS = ((1440, "light"), (1440, "dark"), (420, "light"))

@@ -10,7 +10,7 @@ through_app()
 
 page_head(
     "What was done?",
-    "Every run keeps its request, versions, seed and result in a folder of its own, and can be made again from it.",
+    "Every run keeps its request, versions, seed and result in a folder of its own, and can be repeated from it.",
 )
 
 queue()

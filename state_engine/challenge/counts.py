@@ -35,7 +35,7 @@ class CountsOptions:
         "poisson", "how log1p values become counts: poisson draws (as measured cells vary), stochastic (up or down, keeping the mean), "
         "nearest (makes cells alike)", flag="--to-counts", label="Rounding",
     )  # fmt: skip
-    seed: int = option(0, "of the rounding", metavar="S", least=0, most=2**63 - 1, offered=2**31)
+    seed: int = option(0, "seed of the rounding", metavar="S", least=0, most=2**63 - 1, offered=2**31)
     library: float | None = option(
         None, "counts per cell; default: drawn from the real control cells of the cell's context", metavar="N", above=0, offered=1_000_000,
         label="Counts a cell",

@@ -84,7 +84,9 @@ def found(
         count: their number when `names` holds only some of them.
     """
     number = len(names) if count is None else count
-    shown = listed(list(names[:SHOWN]) + [""] * (number - len(names[:SHOWN])), SHOWN) if names else ""
+    # fewer names than are shown are all there are, whatever is counted (one control label of many cells)
+    more = number - SHOWN if len(names) >= SHOWN else 0
+    shown = listed([*names[:SHOWN], *[""] * more], SHOWN) if names else ""
     detail = " ".join(part for part in (f"{shown}." if shown else "", fix) if part)
     return Finding(code, severity, title, detail, number, tuple(names[:SHOWN]), repair)
 

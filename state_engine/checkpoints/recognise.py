@@ -107,6 +107,9 @@ def find_checkpoint(folder: Path, wanted: str | Path | None = None) -> Path:
         there = f"There are: {listed(candidates(folder), 12)}." if candidates(folder) else ""
         raise CheckpointError(f"There is no checkpoint {wanted} in {folder}.", there, "Leave it out to take the last one.")
     found = candidates(folder)
+    if not found and (folder / CARD).is_file():
+        what = f"{folder} is in the format of STATE Explorer already."
+        raise CheckpointError(what, "It is no run directory of arc-state.", "Use the folder as it is.")
     if not found:
         raise CheckpointError(f"checkpoints/final.ckpt is missing in {folder}.", "It holds the weights.", COMPLETE)
     return folder / found[0]

@@ -11,7 +11,7 @@ from state_engine.errors import RequestError
 from state_engine.progress import OnProgress
 
 
-@takes({"data": path("X.h5ad"), "--model": path("DIR", "check this model against it")}, CHECKPOINT, JSON, Choices)
+@takes({"data": path("X.h5ad", "data set"), "--model": path("DIR", "check this model against it")}, CHECKPOINT, JSON, Choices)
 def run_inspect(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> int:
     """Describe a data set. Returns 1 when the model does not fit it."""
     from state_engine.data.describe import describe, summary_lines
@@ -23,10 +23,11 @@ def run_inspect(options: argparse.Namespace, write: Write, on_progress: OnProgre
         from state_engine.checkpoints.load import card_of
         from state_engine.prediction.compatibility import check_compatibility
 
-        report = check_compatibility(dataset, card_of(named_checkpoint(options.model, options.checkpoint)))
+        card = card_of(named_checkpoint(options.model, options.checkpoint))
+        report = check_compatibility(dataset, card)
         facts["compatibility"] = to_plain(report.findings)
-        lines += ["", f"With the model {options.model.name}:"]
-        lines += [f"  [{f.severity}] {f.title}: {f.detail} {f.fix}".rstrip() for f in report.findings]
+        lines += ["", f"With the model {card.name}:"]
+        lines += [f"  [{f.severity}] {f.title}: {f.detail} {f.fix}".rstrip(" :") for f in report.findings]
         blocked = bool(report.blocking)
     write(json.dumps(facts, indent=2) if options.json else "\n".join(lines))
     return int(blocked)

@@ -11,9 +11,9 @@ from state_engine.progress import OnProgress
 @takes(
     CHECKPOINT,
     {
-        "--model": path("ARC_DIR", required=True),
-        "--output": path("DIR", required=True),
-        "--name": word("NAME", "of the model; default: the directory's name"),
+        "--model": path("ARC_DIR", "run directory of arc-state, or a State Embedding checkpoint", required=True),
+        "--output": path("DIR", "folder of the converted model", required=True),
+        "--name": word("NAME", "name of the model; default: the directory's name"),
     },
 )
 def run_convert(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
@@ -31,7 +31,12 @@ def run_convert(options: argparse.Namespace, write: Write, on_progress: OnProgre
     write("\n  ".join([f"{options.output}: {lines[0]}", *lines[1:]]))
 
 
-@takes({"--rebuild": yes(required=True), "--output": path("DIR", "default: where the app looks for it")})
+@takes(
+    {
+        "--rebuild": yes("needed, because it trains the model again, which takes minutes", required=True),
+        "--output": path("DIR", "default: where the app looks for it"),
+    }
+)
 def run_demo(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
     """Rebuild the demo's data set and model."""
     from state_engine.demo.transition import rebuild

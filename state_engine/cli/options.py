@@ -90,8 +90,8 @@ def _add(parser: argparse.ArgumentParser, one: Option) -> None:
         if other in others:
             group.add_argument(other, **takes, action=_also({f"{where}{name}": value for name, value in sets.items()}))
         else:
-            const = sets[one.name]
-            parser.add_argument(other, dest=one.path, action="store_const", const=const, default=argparse.SUPPRESS, help=text)
+            const, same = sets[one.name], f"the same as {flag} {sets[one.name]!r}"
+            parser.add_argument(other, dest=one.path, action="store_const", const=const, default=argparse.SUPPRESS, help=same)
 
 
 def _arguments(one: Option) -> Arguments:

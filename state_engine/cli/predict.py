@@ -17,7 +17,7 @@ from state_engine.progress import OnProgress
     {
         "--output": path("Y.h5ad", "the predicted cells", required=True),
         "--replay": yes("replace every cell by a simulated one, as `state tx infer` does"),
-        "--perturbations-file": path("F", "labels to predict, one per line"),
+        "--perturbations-file": path("F", "file with labels to predict, one per line"),
         "--all": yes("predict every perturbation that the model knows"),
     },
 )
@@ -38,6 +38,8 @@ def run_predict(options: argparse.Namespace, write: Write, on_progress: OnProgre
         options.perturbations = list(dict.fromkeys([*options.perturbations, *card_of(Path(options.model)).perturbations]))
     result = predict(request(PredictionRequest, options), options.output, on_progress)
     conditions = len(result.contexts) * len(result.perturbations)
-    write(f"{options.output}: {result.cells:,} predicted cells, {conditions} conditions, on {result.device}")
+    write(
+        f"{options.output}: {result.cells:,} predicted cells, {conditions:,} condition{'s' * (conditions != 1)}, on {result.device}"
+    )
     for remark in result.remarks:
         write(remark)

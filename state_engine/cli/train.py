@@ -60,7 +60,7 @@ def wanted(options: argparse.Namespace) -> tuple[TrainRequest, Choices]:
         "--run": path("RUN", "folder of a finished training", required=True),
         "--contexts": word("N", "contexts left out in turn, at most; default: 4 to 6, fewer with many perturbations", type=int),
         "--max-steps": word("N", "optimiser steps of each; default: two thirds of the model's own, 1,500 at most", type=int),
-        "--seed": word("S", "of the trainings (default 42)", type=int, default=42),
+        "--seed": word("S", "seed of the trainings (default 42)", type=int, default=42),
     }
 )
 def run_calibrate(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:

@@ -43,7 +43,7 @@ class Choices:
     """What the user says of a data set. None takes the suggestion, and "" for a column means none on purpose."""
 
     perturbation_key: str | None = option(None, "obs column of the perturbation; '': all cells are controls", metavar="C")
-    control: str | None = option(None, "its label for control cells", metavar="L")
+    control: str | None = option(None, "label of the control cells", metavar="L")
     context_key: str | None = option(None, "obs column of the context (cell type, line); '' for none", metavar="C")
     batch_key: str | None = option(None, "obs column of the batch; '' for none", metavar="C")
     scale: Scale | None = option(None, "scale of the expression; default: from the values", none="auto")

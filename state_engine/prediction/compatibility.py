@@ -155,7 +155,8 @@ def _data_perturbations(dataset: Dataset, card: ModelCard) -> Finding:
         return Finding("perturbations", "ok", title, "The data set has control cells only: nothing to compare predictions with.")
     model = set(card.perturbations)
     known, unknown = [p for p in there if p in model], [p for p in there if p not in model]
-    detail = f"{len(known):,} of the {len(there):,} in the data set are among them, so there predictions can be compared."
+    detail = f"{len(known):,} of the {len(there):,} in the data set are among them"
+    detail += ": predictions of these can be compared with measured cells." if known else ": nothing to compare predictions with."
     if unknown:
         detail += f" Not known: {listed(unknown)}."
     if card.unseen:

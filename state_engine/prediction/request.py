@@ -162,10 +162,10 @@ def check_perturbations(request: PredictionRequest, card: ModelCard) -> None:
         raise UnknownLabelError(
             f"The model does not know {len(unknown):,} of {len(request.perturbations):,} perturbations: {listed(unknown)}.",
             f"It was trained on {len(card.perturbations):,} labels.",
-            "Choose labels from the model's list.",
+            f"Choose among {listed(card.perturbations, 12)}.",
         )
     if not [p for p in request.perturbations if p != card.control]:
-        raise ConfigError("No perturbation was chosen.", "The control alone is not a prediction.", "Choose at least one.")
+        raise ConfigError("No perturbation was chosen.", "The control alone is not a prediction.", "Choose at least one, or all.")
 
 
 def parameters(config: TransitionConfig) -> int:

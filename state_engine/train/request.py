@@ -201,7 +201,7 @@ class Run:
         offered=2**31 - 1,
     )
     device: DeviceName = option("auto", "where to compute; auto takes a GPU when there is one", flag="--device")
-    precision: Precision = option("fp32", "of the arithmetic; bf16 is faster", flag="--precision")
+    precision: Precision = option("fp32", "precision of the arithmetic; bf16 is faster", flag="--precision")
     devices: int = option(1, "devices of each node", above=0)
     nodes: int = option(1, "nodes", above=0)
     compile: bool = option(False, "let torch compile the network (minutes before the first step)")

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from state_engine.challenge.check import check
-from state_engine.challenge.findings import Report
+from state_engine.challenge.findings import Report, found
 from state_engine.challenge.source import SubmissionSource
 from state_engine.challenge.spec import load_challenge
 from state_engine.errors import ChallengeError
@@ -365,3 +365,9 @@ def test_labels_of_every_kind_of_column(vcc2025: Submission) -> None:
         assert check(SubmissionSource(vcc2025.path), vcc2025.spec()).ok
     vcc2025.obs["target_gene"] = np.arange(len(labels))
     assert "perturbations-unknown" in run(vcc2025).codes("error")
+
+
+def test_a_finding_counts_cells_and_names_labels() -> None:
+    assert found("c", "error", "t", names=["control"], count=936).detail.startswith("control")
+    assert ", ," not in found("c", "error", "t", names=["control"], count=936).detail
+    assert "and 2 more" in found("c", "error", "t", names=list("abcdefg")).detail

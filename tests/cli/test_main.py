@@ -129,3 +129,16 @@ def test_only_the_command_that_is_given_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_messages_name_the_model_and_what_it_knows(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, ours = FIXTURES / "state_sm", tmp_path / "ours"
+    assert main(["convert", "--model", str(run), "--output", str(ours), "--name", "My model"]) == 0
+    assert main(["convert", "--model", str(ours), "--output", str(tmp_path / "again")]) == 1
+    assert "already" in capsys.readouterr().err and not (tmp_path / "again").exists()
+    main(["inspect", str(data), "--model", str(ours)])
+    lines = capsys.readouterr().out.splitlines()
+    assert "With the model My model:" in lines and not [line for line in lines if line.startswith("  [") and line.endswith(":")]
+    wanted = ["--data", str(data), "--model", str(ours), "--perturbation", "nobody", "--output", str(tmp_path / "x.h5ad")]
+    assert main(["predict", *wanted]) == 1
+    assert "Choose among" in capsys.readouterr().err

@@ -261,7 +261,7 @@ def cell_table(data: Dataset, projection: Projection, gene: str = "") -> pd.Data
 
 
 def files(run: RunFolder, made: Embedding, data: Dataset) -> None:
-    """The embedding to take home, as a data set here, and the command that makes it again."""
+    """The embedding to take home, as a data set here, and the command that repeats it."""
     path = Path(made.path)
     st.markdown(f"The new data set **{_name(made)}** has all cells, labels and genes, and the embedding in `obsm['{made.key}']`.")
     with st.container(horizontal=True):
@@ -294,7 +294,7 @@ def files(run: RunFolder, made: Embedding, data: Dataset) -> None:
     if data.file.nbytes > MOST_IN_BROWSER:
         st.caption(f"The file has {size(data.file.nbytes)}: copy it from the server, {path}")
     st.caption(f"Model {made.model_name}, weights sha256 {made.model[:16]}…, recorded in the file. {made.genes}")
-    with st.expander("How to make this again"):
+    with st.expander("How to repeat this"):
         st.code(run.manifest.command, language="bash", wrap_lines=True)
 
 

@@ -184,7 +184,7 @@ def _take_home(run: RunFolder, found: Evaluation) -> None:
                 on_click="ignore",
             )
     if run.manifest.command:
-        with st.expander("How to make this again"):
+        with st.expander("How to repeat this"):
             st.code(run.manifest.command, language="bash", wrap_lines=True)
 
 

@@ -202,6 +202,6 @@ def show_run(run: RunFolder) -> None:
             ):
                 if st.button(label, key=f"go_{page}", icon=icon, type="primary" if page == "explore" else "secondary"):
                     go(page)
-        with st.expander("How to make this again"):
+        with st.expander("How to repeat this"):
             st.code(run.manifest.command, language="bash", wrap_lines=True)
     st.divider()

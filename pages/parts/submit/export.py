@@ -109,7 +109,7 @@ def _record(run: RunFolder) -> None:
     )
     file_button(run.file("manifest.json"), "Manifest", f"{run.id}-manifest.json", "manifest_json", "application/json")
     if manifest.command:
-        with st.popover("The command that makes it again", icon=":material/terminal:"):
+        with st.popover("The command that repeats it", icon=":material/terminal:"):
             st.code(manifest.command, language="bash", wrap_lines=True)
 
 

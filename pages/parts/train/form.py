@@ -231,6 +231,6 @@ def _estimate(request: TrainRequest, split: Split, data: Dataset) -> None:
     )
     if folds:
         st.caption(
-            f"Counted in: {folds} shorter trainings, each without one context. What they say of it decides how far the model is "
-            "believed beside the mean of the other contexts (calibration)."
+            f"Counted in: {folds} shorter trainings, each without one context. They decide how much of the model's "
+            "effect is taken beside the mean of the other contexts (calibration)."
         )

@@ -98,7 +98,7 @@ def _use(card: ModelCard, job: TrainJob) -> None:
 
 
 def _again(run: RunFolder) -> None:
-    with st.expander("How to make this again, and its files"):
+    with st.expander("How to repeat this, and its files"):
         try:
             st.code(run.manifest.command or command_of(job_request(run)), language="bash", wrap_lines=True)
         except ConfigError as error:
