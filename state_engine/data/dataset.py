@@ -26,7 +26,7 @@ from state_engine.data.files.hdf5 import column_names, open_h5
 from state_engine.data.files.matrices import MatrixFacts, dense, read_rows
 from state_engine.data.files.safety import FileFacts, check_file
 from state_engine.data.genes import GeneNames, gene_names
-from state_engine.data.labels import Labels, decide_labels, twins
+from state_engine.data.labels import Labels, decide_labels, merged, twins
 from state_engine.data.scale import Scale, ScaleDecision, scale_of_file
 from state_engine.errors import LabelError, RepresentationError, UnreadableFileError, listed
 from state_engine.options import check, option
@@ -371,9 +371,14 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
         only_genes = _only_genes(read_feature_kinds(file["var"], facts.n_genes))
         uns = file.get("uns")
         marked = isinstance(uns, h5py.Group) and "log1p" in uns
-    labels = decide_labels(
-        obs.labels, obs.others, choices.perturbation_key, choices.control, choices.context_key, choices.batch_key
-    )
+    several = choices.control is not None and "*" in choices.control
+    control = None if several else choices.control
+    labels = decide_labels(obs.labels, obs.others, choices.perturbation_key, control, choices.context_key, choices.batch_key)
+    if several and labels.perturbation_key:
+        # several control guides are one control: their labels become one, in that column alone
+        key = labels.perturbation_key
+        obs.labels[key] = merged(obs.labels[key], str(choices.control))
+        labels = decide_labels(obs.labels, obs.others, key, choices.control, choices.context_key, choices.batch_key)
     at = None if only_genes is None else only_genes.columns
     if at is not None:
         gene_columns = {column: tuple(names[i] for i in at.tolist()) for column, names in gene_columns.items()}

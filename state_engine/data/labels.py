@@ -7,6 +7,7 @@ Boundary: columns of strings; no expression values, no file.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import numpy as np
 import pandas as pd
@@ -155,6 +156,17 @@ def as_labels(values: object) -> pd.Categorical:
 
 def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def merged(labels: pd.Categorical, pattern: str) -> pd.Categorical:
+    """Return the labels with all that a pattern such as 'neg_ctrl_*' matches as one, called by the pattern; the same where none does."""
+    names = [str(name) for name in labels.categories]
+    taken = [name for name in names if fnmatchcase(name, pattern)]
+    if not taken or pattern in names:
+        return labels
+    known = sorted({*names} - {*taken} | {pattern})
+    place = np.array([known.index(pattern if name in taken else name) for name in names] + [-1])
+    return pd.Categorical.from_codes(place[labels.codes], categories=pd.Index(known, dtype=object))
 
 
 def column_facts(name: str, labels: pd.Categorical) -> ColumnFacts:

@@ -457,3 +457,14 @@ def test_a_batch_that_equals_the_condition_is_confounded(tmp_path: Path) -> None
     for batches, told in ((["1", "2", "3", "4"], True), (["1", "2", "1", "2"], False), (["1", "1", "1", "1"], False)):
         data = open_dataset(labelled(tmp_path / "x.h5ad", labels, batch=[f"lane {b}" for b in batches]))
         assert data.labels.batch_key == "batch" and any("(confounded)" in n for n in data.notes) == told
+
+
+def test_a_pattern_takes_several_controls_together(tmp_path: Path) -> None:
+    path = labelled(tmp_path / "x.h5ad", ["neg_ctrl_1", "neg_ctrl_2", "neg_ctrl_3", "KLF1", "GATA1"], "gene")
+    data = open_dataset(path, Choices(control="neg_ctrl_*"))
+    assert data.perturbations == ("neg_ctrl_*", "GATA1", "KLF1") and data.require_control() == "neg_ctrl_*"
+    assert data.control_rows().tolist() == list(range(30)) and data.rows("KLF1").tolist() == list(range(30, 40))
+    with pytest.raises(LabelError, match=r"no control label 'nobody\*'"):
+        open_dataset(path, Choices(control="nobody*"))
+    starred = open_dataset(labelled(tmp_path / "y.h5ad", ["*", "KLF1", "GATA1"], "gene"), Choices(control="*"))
+    assert starred.perturbations == ("*", "GATA1", "KLF1")
