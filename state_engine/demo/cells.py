@@ -103,18 +103,23 @@ def read_programs(folder: Path = TABLES) -> Programs:
     named = {name: genes.split() for name, _, _, genes in rows}
     genes = tuple(dict.fromkeys([g for members in named.values() for g in members] + _lines(folder / "genes.txt")))
     index = {gene: i for i, gene in enumerate(genes)}
-    responses: dict[str, dict[str, tuple[float, ...]]] = {}
-    for perturbation, program, *strengths in (line.split("\t") for line in _lines(folder / "responses.tsv")[1:]):
-        if program not in named or len(strengths) != len(CELL_TYPES):
-            raise ConfigError(f"The response of '{perturbation}' in '{program}' is not a program with {len(CELL_TYPES)} values.")
-        responses.setdefault(perturbation, {})[program] = tuple(float(s) for s in strengths)
     return Programs(
         genes=genes,
         members={name: np.array([index[g] for g in members]) for name, members in named.items()},
         level={name: float(level) for name, level, _, _ in rows},
         fold={name: _folds(where) for name, _, where, _ in rows},
-        responses=responses,
+        responses=_responses(_lines(folder / "responses.tsv")[1:], set(named)),
     )
+
+
+def _responses(lines: list[str], programs: set[str]) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Return perturbation -> program -> its strength in each cell type."""
+    responses: dict[str, dict[str, tuple[float, ...]]] = {}
+    for perturbation, program, *strengths in (line.split("\t") for line in lines):
+        if program not in programs or len(strengths) != len(CELL_TYPES):
+            raise ConfigError(f"The response of '{perturbation}' in '{program}' is not a program with {len(CELL_TYPES)} values.")
+        responses.setdefault(perturbation, {})[program] = tuple(float(s) for s in strengths)
+    return responses
 
 
 def rest_levels(programs: Programs, rng: np.random.Generator) -> np.ndarray:

@@ -76,15 +76,9 @@ class Means:
         controls = {c: self.mean(p, c) for p, c in enough if p == self.control}
         pairs = [(p, c) for p, c in enough if p != self.control and c in controls]
         # the difference in float64: the effect between two means is far smaller than either
-        effects = np.array([self.mean(p, c).astype(np.float64) - controls[c] for p, c in pairs], dtype=np.float32)
-        return EffectTable(
-            tuple(p for p, _ in pairs),
-            tuple(c for _, c in pairs),
-            np.array([self.n(p, c) for p, c in pairs], dtype=np.int64),
-            effects.reshape(len(pairs), self.values.shape[1]),
-            {c: mean.astype(np.float32) for c, mean in controls.items()},
-            self.features,
-        )
+        effects = [self.mean(p, c).astype(np.float64) - controls[c] for p, c in pairs]
+        cells = [self.n(p, c) for p, c in pairs]
+        return EffectTable.of_pairs(pairs, cells, effects, controls, self.features, self.values.shape[1])
 
     def on(self, features: Sequence[str]) -> Means:
         """Return the means of some features, in their order.
@@ -246,14 +240,10 @@ def effect_table(
             elif (split.control, context) in means:
                 effects.setdefault((label, context), []).append((mean - means.mean(split.control, context), n))
     pairs = sorted(effects)
-    return EffectTable(
-        tuple(p for p, _ in pairs),
-        tuple(c for _, c in pairs),
-        np.array([sum(n for _, n in effects[pair]) for pair in pairs], dtype=np.int64),
-        np.array([_weighted(effects[pair]) for pair in pairs], dtype=np.float32).reshape(len(pairs), found[0].values.shape[1]),
-        {context: _weighted(controls[context]).astype(np.float32) for context in sorted(controls)},
-        features,
-    )
+    cells = [sum(n for _, n in effects[pair]) for pair in pairs]
+    of_contexts = {context: _weighted(controls[context]) for context in sorted(controls)}
+    width = found[0].values.shape[1]
+    return EffectTable.of_pairs(pairs, cells, [_weighted(effects[pair]) for pair in pairs], of_contexts, features, width)
 
 
 def part_means(

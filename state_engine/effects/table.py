@@ -14,6 +14,7 @@ Notation: n effects (a perturbation in a context each), g features, p width of a
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, get_args
@@ -53,22 +54,44 @@ class EffectTable:
 
     def __post_init__(self) -> None:
         n, g = self.effects.shape if self.effects.ndim == 2 else (-1, -1)
-        wrong = []
-        if n != len(self.perturbations) or n != len(self.contexts) or self.cells.shape != (n,):
-            wrong.append(f"{len(self.perturbations)} labels for effects of shape {self.effects.shape}")
-        # not strict: lengths that differ have their words above
-        if len(set(zip(self.perturbations, self.contexts, strict=False))) != len(self.perturbations):
-            wrong.append("a perturbation occurs twice in a context")
-        if missing := sorted(set(self.contexts) - set(self.controls)):
-            wrong.append(f"no control for {listed(missing)}")
-        if any(c.shape != (g,) for c in self.controls.values()):
-            wrong.append("controls and effects differ in width")
-        if self.features and len(self.features) != g:
-            wrong.append(f"{len(self.features)} names for {g} features")
-        if not np.isfinite(self.effects).all() or not all(np.isfinite(c).all() for c in self.controls.values()):
-            wrong.append("values that are not finite")
+        missing = sorted(set(self.contexts) - set(self.controls))
+        # not strict: lengths that differ have words of their own
+        pairs = set(zip(self.perturbations, self.contexts, strict=False))
+        arrays = (self.effects, *self.controls.values())
+        problems = {
+            f"{len(self.perturbations)} labels for effects of shape {self.effects.shape}": (
+                {len(self.perturbations), len(self.contexts)} != {n} or self.cells.shape != (n,)
+            ),
+            "a perturbation occurs twice in a context": len(pairs) != len(self.perturbations),
+            f"no control for {listed(missing)}": bool(missing),
+            "controls and effects differ in width": any(c.shape != (g,) for c in self.controls.values()),
+            f"{len(self.features)} names for {g} features": len(self.features) not in (0, g),
+            "values that are not finite": not all(np.isfinite(values).all() for values in arrays),
+        }
+        wrong = [words for words, found in problems.items() if found]
         if wrong:
             raise CheckpointError("A table of effects contradicts itself.", f"{'; '.join(wrong)}.")
+
+    @classmethod
+    def of_pairs(
+        cls,
+        pairs: Sequence[Condition],
+        cells: Sequence[int],
+        effects: Sequence[np.ndarray],
+        controls: Mapping[str, np.ndarray],
+        features: tuple[str, ...],
+        width: int,
+    ) -> EffectTable:
+        """Return the table of (perturbation, context) pairs, their cells and effects (g,) in one order; `width` is g."""
+        return cls(
+            tuple(p for p, _ in pairs),
+            tuple(c for _, c in pairs),
+            np.array(cells, dtype=np.int64),
+            # the shape is named because an array of no rows has no second axis
+            np.array(effects, dtype=np.float32).reshape(len(pairs), width),
+            {context: mean.astype(np.float32) for context, mean in controls.items()},
+            features,
+        )
 
     @property
     def width(self) -> int:
@@ -121,7 +144,6 @@ class EffectTable:
 
     def by_perturbation(self) -> tuple[tuple[str, ...], np.ndarray]:
         """Labels (k,) and their mean effects over all contexts, (k, g) float32."""
-        # the shape is named because an array of no rows has no second axis
         means = [self.effects[list(rows.values())].mean(axis=0, dtype=np.float64) for rows in self._rows.values()]
         return tuple(self._rows), np.array(means, dtype=np.float32).reshape(len(means), self.width)
 

@@ -73,7 +73,12 @@ def embed(
     done = _Done([], [genes.warning] if genes.warning else [])
     for remark in done.remarks:
         on_progress(Progress("Embedding cells", 0, dataset.n_cells, remark))
-    runner = EmbeddingRunner(loaded.module, request.batch_size, lambda text: _remark(done, on_progress, text))
+
+    def note(text: str) -> None:
+        done.remarks.append(text)
+        on_progress(Progress("Embedding cells", message=text))
+
+    runner = EmbeddingRunner(loaded.module, request.batch_size, note)
     timing, start = Timing(), time.perf_counter()
     on_progress(Progress("Reading the data set"))
     record = _record(request, dataset, card, genes, device.name)
@@ -110,11 +115,6 @@ def _run(
         writer.write(part.sentences.cells, part.embedding)
         finished += len(part.sentences)
         on_progress(Progress("Embedding cells", finished, dataset.n_cells))
-
-
-def _remark(done: _Done, on_progress: OnProgress, text: str) -> None:
-    done.remarks.append(text)
-    on_progress(Progress("Embedding cells", message=text))
 
 
 def _finish(done: _Done, dataset: Dataset) -> None:

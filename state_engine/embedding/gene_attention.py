@@ -1,4 +1,4 @@
-"""Which genes a cell's CLS token attends to, as means over each group of cells, by layer and head.
+"""The genes that a cell's CLS token attends to, as means over each group of cells, by layer and head.
 
 Only the row of CLS is ever computed for this: whole maps are gigabytes.
 

@@ -112,14 +112,7 @@ class EmbeddingModel(nn.Module):
         Raises:
             ConfigError: the network was not prepared.
         """
-        table = self.table if table is None else table
-        if not len(table):
-            raise ConfigError("The gene vectors are missing.", "The network was not prepared.", "Call prepare(vectors).")
-        x = functional.embedding(rows, table)
-        if self.count_embedding is not None:
-            x = x + self.count_embedding(counts).to(x.dtype)
-        if self.dataset_token is not None:
-            x = torch.cat([x, table[-1].expand(len(x), 1, -1)], dim=1)
+        x = self._tokens(rows, counts, self.table if table is None else table)
         weights: list[Tensor] = []
         for layer in self.layers[:-1]:
             x, seen = layer(x, attention=attention)
@@ -135,6 +128,15 @@ class EmbeddingModel(nn.Module):
         cell = functional.normalize(decoded[:, 0].float(), dim=1)
         dataset = self.dataset_embedder(decoded[:, -1]).float() if self.dataset_embedder is not None else None
         return EmbeddingOutput(cell, dataset, tuple(weights) if attention else None)
+
+    def _tokens(self, rows: Tensor, counts: Tensor, table: Tensor) -> Tensor:
+        """Return what the first layer reads, (b, t, d): each gene's token plus its amount, then the data set token."""
+        if not len(table):
+            raise ConfigError("The gene vectors are missing.", "The network was not prepared.", "Call prepare(vectors).")
+        x = functional.embedding(rows, table)
+        if self.count_embedding is not None:
+            x = x + self.count_embedding(counts).to(x.dtype)
+        return x if self.dataset_token is None else torch.cat([x, table[-1].expand(len(x), 1, -1)], dim=1)
 
     def decode(self, vectors: Tensor, cell: Tensor, dataset: Tensor | None = None, read_depth: Tensor | None = None) -> Tensor:
         """Log expression of genes in cells: (b, k).
@@ -183,7 +185,10 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, attention: bool = False) -> tuple[Tensor, Tensor | None]:
         """(b, t, d) -> (b, t, d); and what position 0 attends to, (b, h, t), when asked for."""
         queries, keys, values = (self._heads(part) for part in self.qkv(x).chunk(3, dim=2))
-        seen = self._seen_by_cls(queries, keys) if attention else None
+        seen = None
+        if attention:  # the row of CLS alone: the whole map is t times as large
+            first = queries[:, :, :1].float() / math.sqrt(queries.shape[-1])
+            seen = (first @ keys.float().transpose(2, 3)).squeeze(2).softmax(dim=-1)
         drop = self.dropout if self.training else 0.0
         mixed = functional.scaled_dot_product_attention(queries, keys, values, dropout_p=drop)
         return self._feed(x, mixed.transpose(1, 2).flatten(2)), seen
@@ -213,10 +218,6 @@ class EncoderLayer(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
-    def _seen_by_cls(self, queries: Tensor, keys: Tensor) -> Tensor:
-        first = queries[:, :, :1].float() / math.sqrt(queries.shape[-1])
-        return (first @ keys.float().transpose(2, 3)).squeeze(2).softmax(dim=-1)
-
 
 class CountEmbedding(nn.Module):
     """An amount as a mixture of a few learned vectors, in float32 whatever the precision of the rest.
@@ -234,19 +235,17 @@ class CountEmbedding(nn.Module):
 
     def forward(self, counts: Tensor) -> Tensor:
         """(b, p) -> (b, p, d)."""
-        mixture = self._mlp(counts.float()) if self.lines is None or self.training else self._look_up(counts.float(), *self.lines)
+        amounts = counts.float()[..., None]
+        if self.lines is None or self.training:
+            x = functional.linear(amounts, self.up.weight.float(), self.up.bias.float())
+            mixture = functional.linear(functional.leaky_relu(x, LEAK), self.down.weight.float(), self.down.bias.float())
+        else:
+            breaks, lines = self.lines
+            slope, offset = functional.embedding(torch.bucketize(amounts[..., 0], breaks), lines).chunk(2, dim=-1)
+            mixture = torch.addcmul(offset, slope, amounts)
         # along the first dimension the softmax of so few numbers is several times as fast
         mixed = mixture.flatten(0, -2).t().contiguous().softmax(dim=0).t()
         return (mixed @ self.bins.weight.float()).view(*counts.shape, -1)
-
-    def _mlp(self, counts: Tensor) -> Tensor:
-        x = functional.linear(counts[..., None], self.up.weight.float(), self.up.bias.float())
-        return functional.linear(functional.leaky_relu(x, LEAK), self.down.weight.float(), self.down.bias.float())
-
-    @staticmethod
-    def _look_up(counts: Tensor, breaks: Tensor, lines: Tensor) -> Tensor:
-        slope, offset = functional.embedding(torch.bucketize(counts, breaks), lines).chunk(2, dim=-1)
-        return torch.addcmul(offset, slope, counts[..., None])
 
     @torch.no_grad()
     def tabulate(self) -> None:

@@ -217,7 +217,11 @@ def sinkhorn_divergence(predicted: Tensor, observed: Tensor, blur: float = BLUR)
     Returns:
         (b,) in the units of the features, squared.
     """
-    schedule = temperatures(_diameter(predicted.detach(), observed.detach()), blur)
+    # the diagonal of the box around all cells of all sets, read from the device because the number of rounds depends on it
+    x, y = predicted.detach(), observed.detach()
+    low = torch.minimum(x.amin((0, 1)), y.amin((0, 1)))
+    diameter = float((torch.maximum(x.amax((0, 1)), y.amax((0, 1))) - low).norm())
+    schedule = temperatures(diameter, blur)
     return _Between.apply(predicted, observed, partial(_sinkhorn, schedule=schedule))
 
 
@@ -398,12 +402,6 @@ def _plan(temperature: float, cost: Tensor, potential: Tensor) -> tuple[Tensor, 
     """The soft minimum, and the plan that is its gradient for each pair: where each cell goes, over the cells of its set."""
     scaled = (potential[:, None] - cost).div_(temperature)
     return _soft_minimum(temperature, cost, potential), scaled.softmax(-1).div_(cost.shape[1])
-
-
-def _diameter(x: Tensor, y: Tensor) -> float:
-    """Diagonal of the box around all cells of all sets."""
-    low = torch.minimum(x.amin((0, 1)), y.amin((0, 1)))
-    return float((torch.maximum(x.amax((0, 1)), y.amax((0, 1))) - low).norm())
 
 
 def _at_least_single(x: Tensor) -> Tensor:

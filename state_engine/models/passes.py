@@ -83,7 +83,8 @@ class Passes(Generic[P]):
             for part in parts:
                 yield from self._results(forward, part, partial(forward, part))
             return
-        pool = ThreadPoolExecutor(workers, "passes", self._start_worker, (max(1, threads // workers),))
+        start = torch.set_num_threads if self.device.type == "cpu" else lambda share: None
+        pool = ThreadPoolExecutor(workers, "passes", start, (max(1, threads // workers),))
         pending: deque[tuple[P, Future[R]]] = deque()
         try:
             for part in parts:
@@ -96,10 +97,6 @@ class Passes(Generic[P]):
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)  # a worker's number becomes that of threads to come
-
-    def _start_worker(self, threads: int) -> None:
-        if self.device.type == "cpu":
-            torch.set_num_threads(threads)
 
     def _results(self, forward: Callable[[P], R], part: P, compute: Callable[[], R]) -> Iterator[R]:
         """The result of a pass, or those of its halves when it ran out of memory."""

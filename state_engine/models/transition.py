@@ -67,8 +67,10 @@ class TransitionModel(nn.Module):
         self.batch_token = _token(d) if config.batch_token else None
         self.confidence_token = _token(d) if config.confidence_token else None
         self.confidence_head = ConfidenceHead(d, dropout) if config.confidence_token else None
-        added = config.output_space == "genes" and config.predict_residual
-        self.bottleneck = _bottleneck(config.output_dim) if added else None
+        self.bottleneck: nn.Sequential | None = None
+        if config.output_space == "genes" and config.predict_residual:
+            wide, narrow = config.output_dim, config.output_dim // BOTTLENECK
+            self.bottleneck = nn.Sequential(nn.Linear(wide, narrow), nn.GELU(), nn.Linear(narrow, wide))
         self.gene_decoder = GeneDecoder(config.decoder) if config.decoder else None
 
     @property
@@ -232,10 +234,6 @@ class ConfidenceHead(nn.Module):
 
 def _token(hidden: int) -> nn.Parameter:
     return nn.Parameter(INITIAL_SPREAD * torch.randn(1, 1, hidden))
-
-
-def _bottleneck(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, width // BOTTLENECK), nn.GELU(), nn.Linear(width // BOTTLENECK, width))
 
 
 def _check(config: TransitionConfig) -> None:

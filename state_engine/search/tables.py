@@ -185,7 +185,10 @@ def add_embeddings(
         indexed = _index(table, on_progress)
         cells = int(table.count_rows(f"data = '{found.data_hash}'"))
         stored = StoredData(found.data_hash, name or data.name, cells, tuple(found.dataset.columns), stamp.isoformat())
-        _remember(folder, found, stored)
+        known = known or TableFacts(found.table, found.facts.model, found.facts.model_name, found.width, ())
+        datasets = (*(d for d in known.datasets if d.hash != stored.hash), stored)
+        others = [t for t in tables(folder) if t.name != found.table]
+        _save(folder, [*others, replace(known, datasets=datasets)])
     return Added(found.table, new, updated, left_out, int(table.count_rows()), indexed)
 
 
@@ -299,13 +302,6 @@ def unique_names(names: np.ndarray) -> np.ndarray:
     repeated = np.ones(len(text), bool)
     repeated[first] = False
     return np.array([f"{n} (row {i})" if again else n for i, (n, again) in enumerate(zip(text, repeated, strict=True))], object)
-
-
-def _remember(folder: Path, found: Embedded, stored: StoredData) -> None:
-    known = {t.name: t for t in tables(folder)}
-    old = known.get(found.table) or TableFacts(found.table, found.facts.model, found.facts.model_name, found.width, ())
-    known[found.table] = replace(old, datasets=(*(d for d in old.datasets if d.hash != stored.hash), stored))
-    _save(folder, known.values())
 
 
 def _save(folder: Path, known: Iterable[TableFacts]) -> None:

@@ -107,8 +107,7 @@ def fit_calibration(
     if not any(np.any(c.paired) or np.any(c.mean) for c in conditions):
         return None
     whole = fit_mixture(conditions)
-    crossed, folds = _folds(conditions, seed)
-    fits = [(fit_mixture([c for c in conditions if c not in fold]), fold) for fold in folds]
+    crossed, fits = _fits_without(conditions, seed)
     return Calibration(
         paired=whole.paired,
         mean=whole.mean,
@@ -120,7 +119,7 @@ def fit_calibration(
         conditions=len(conditions),
         cells=sum(c.cells for c in conditions),
         crossed=crossed,
-        folds=len(folds),
+        folds=len(fits),
         paired_range=_range([fit.paired for fit, _ in fits]),
         mean_range=_range([fit.mean for fit, _ in fits]),
         scores=_scores(conditions, fits, expression),
@@ -279,8 +278,10 @@ def _predicted(runner: SetRunner, card: ModelCard, label: str, cells: np.ndarray
     return np.concatenate([r.decoded if r.decoded is not None else r.predicted for r in found])
 
 
-def _folds(conditions: Sequence[Condition], seed: int) -> tuple[Literal["contexts", "perturbations", ""], list[list[Condition]]]:
-    """Conditions left out together: a context at a time, else perturbations; none when there is one of each."""
+def _fits_without(
+    conditions: Sequence[Condition], seed: int
+) -> tuple[Literal["contexts", "perturbations", ""], list[tuple[Mixture, list[Condition]]]]:
+    """Return weights fitted without some conditions, and these: a context at a time, else perturbations; none with one of each."""
     kinds: tuple[Literal["contexts", "perturbations"], ...] = ("contexts", "perturbations")
     for kind in kinds:
         label_of = {id(c): c.context if kind == "contexts" else c.perturbation for c in conditions}
@@ -288,8 +289,11 @@ def _folds(conditions: Sequence[Condition], seed: int) -> tuple[Literal["context
         if len(labels) > 1:
             order = np.random.default_rng(seed).permutation(len(labels))
             number = {labels[i]: place % MOST_FOLDS for place, i in enumerate(order.tolist())}
-            n = min(MOST_FOLDS, len(labels))
-            return kind, [[c for c in conditions if number[label_of[id(c)]] == fold] for fold in range(n)]
+            fits = []
+            for fold in range(min(MOST_FOLDS, len(labels))):
+                rest = [c for c in conditions if number[label_of[id(c)]] != fold]
+                fits.append((fit_mixture(rest), [c for c in conditions if number[label_of[id(c)]] == fold]))
+            return kind, fits
     return "", []
 
 

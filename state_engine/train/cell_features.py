@@ -89,12 +89,9 @@ def read_cell_features(
         RepresentationError: a value is not finite, such as those of an empty cell's embedding.
         ScaleError: expression is negative.
     """
-    widths = {_width(dataset, source) for dataset, source, _ in parts}
-    if len(widths) != 1:
-        raise ConfigError(f"The files have features of different widths: {', '.join(map(str, sorted(widths)))}.")
-    width, n = widths.pop(), sum(len(rows) for _, _, rows in parts)
-    blocks = _told(_blocks(parts), n, on_progress, stage)
-    sparse = all(source.columns is not None or _expression(source) for _, source, _ in parts)
+    width, n = _shared_width(parts), sum(len(rows) for _, _, rows in parts)
+    blocks = _blocks(parts, n, on_progress, stage)
+    sparse = all(source.columns is not None or not source.representation.startswith("obsm/") for _, source, _ in parts)
     # 4 bytes for a float32, dense; 8 for a stored value with its int32 column
     whole = 4 * n * width
     if whole <= memory * (DENSE_PART if sparse else 1):
@@ -106,8 +103,12 @@ def read_cell_features(
     return _sparse(blocks, n, width, None if stored <= memory else folder, stage)
 
 
-def _expression(source: FeatureSource) -> bool:
-    return not source.representation.startswith("obsm/")
+def _shared_width(parts: Sequence[Part]) -> int:
+    """Return the width that all parts have."""
+    widths = {_width(dataset, source) for dataset, source, _ in parts}
+    if len(widths) != 1:
+        raise ConfigError(f"The files have features of different widths: {', '.join(map(str, sorted(widths)))}.")
+    return widths.pop()
 
 
 def _width(dataset: Dataset, source: FeatureSource) -> int:
@@ -121,8 +122,10 @@ def _density(dataset: Dataset, source: FeatureSource) -> float:
     return min(facts.stored / max(facts.rows, 1), wide)
 
 
-def _blocks(parts: Sequence[Part]) -> Iterator[np.ndarray | sp.csr_matrix]:
-    """Features block after block, sparse where the file is."""
+def _blocks(parts: Sequence[Part], n: int, on_progress: OnProgress, stage: str) -> Iterator[np.ndarray | sp.csr_matrix]:
+    """Yield the features block after block, sparse where the file is, and report how far it is."""
+    done = 0
+    on_progress(Progress(stage, done, n))
     for dataset, source, rows in parts:
         for at, values in dataset.iter_blocks(source.representation, rows, BLOCK):
             # one such value would make every weight NaN at the first step that reads it
@@ -131,17 +134,8 @@ def _blocks(parts: Sequence[Part]) -> Iterator[np.ndarray | sp.csr_matrix]:
             check.require_usable()
             made = normalise(values) if source.normalise else values
             yield made if source.columns is None else made[:, list(source.columns)]
-
-
-def _told(
-    blocks: Iterator[np.ndarray | sp.csr_matrix], n: int, on_progress: OnProgress, stage: str
-) -> Iterator[np.ndarray | sp.csr_matrix]:
-    done = 0
-    on_progress(Progress(stage, done, n))
-    for block in blocks:
-        yield block
-        done += block.shape[0]
-        on_progress(Progress(stage, done, n))
+            done += made.shape[0]
+            on_progress(Progress(stage, done, n))
 
 
 def _dense_in_memory(blocks: Iterator[np.ndarray | sp.csr_matrix], n: int, width: int) -> np.ndarray:

@@ -5,7 +5,7 @@ Boundary: a split and a request in, row numbers and features out; numpy only. Wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,19 +167,24 @@ def read_training_cells(
     made: dict[Part, tuple[Group, ...]] = {
         part: tuple(Group(place[label], *rest) for label, rest in found if label in place) for part, found in groups.items()
     }
-    # features and expression for a decoder share what is allowed evenly
-    memory = request.run.cache_gb * 1024**3 / (1 if inputs.targets is None else 2)
-    datasets = [source.dataset for source in split.sources]
-    parts = list(zip(datasets, inputs.sources, labelled.rows, strict=True))
-    features = read_cell_features(parts, folder, memory, on_progress)
-    targets = None
-    if inputs.targets is not None:
-        parts = list(zip(datasets, inputs.targets, labelled.rows, strict=True))
-        targets = read_cell_features(parts, folder, memory, on_progress, "Reading expression")
+    features, targets = _read(split, inputs, labelled.rows, request.run.cache_gb * 1024**3, folder, on_progress)
     return TrainingCells(
         features, targets, perturbations, trained, tuple(sorted({g.context for g in made["train"]})), labelled.batches,
         labelled.batch, made, (*notes, *_batch_notes(labelled, request)),
     )  # fmt: skip
+
+
+def _read(
+    split: Split, inputs: Inputs, rows: Sequence[np.ndarray], memory: float, folder: Path, on_progress: OnProgress
+) -> tuple[CellFeatures, CellFeatures | None]:
+    """Return the features of the rows of each file, and their expression for a gene decoder."""
+    datasets = [source.dataset for source in split.sources]
+    if inputs.targets is None:
+        return read_cell_features(list(zip(datasets, inputs.sources, rows, strict=True)), folder, memory, on_progress), None
+    # each may use half of what is allowed
+    features = read_cell_features(list(zip(datasets, inputs.sources, rows, strict=True)), folder, memory / 2, on_progress)
+    parts = list(zip(datasets, inputs.targets, rows, strict=True))
+    return features, read_cell_features(parts, folder, memory / 2, on_progress, "Reading expression")
 
 
 def _check_featured(cells: _Labelled, control: str, known: set[str] | None) -> None:
@@ -214,10 +219,10 @@ class _Labelled:
     @classmethod
     def of(cls, split: Split) -> _Labelled:
         rows = tuple(np.flatnonzero(s.parts > 0) for s in split.sources)
-        label, labels = _numbered([_names(s, "perturbation", r) for s, r in zip(split.sources, rows, strict=True)])
-        context, contexts = _numbered([_names(s, "context", r) for s, r in zip(split.sources, rows, strict=True)])
+        label, labels = _numbered(split.sources, rows, "perturbation")
+        context, contexts = _numbered(split.sources, rows, "context")
         batched = all(s.dataset.labels.batch_key for s in split.sources)
-        batch, batches = _numbered([_names(s, "batch", r) for s, r in zip(split.sources, rows, strict=True)])
+        batch, batches = _numbered(split.sources, rows, "batch")
         names = list(dict.fromkeys(s.name for s in split.sources))
         # a context of two data sets is two places: cells are compared with controls of their own laboratory
         file = np.concatenate([np.full(len(r), names.index(s.name)) for s, r in zip(split.sources, rows, strict=True)])
@@ -232,14 +237,17 @@ class _Labelled:
             batches=batches if batched else (),
         )
 
+    def of_label(self, name: str) -> np.ndarray:
+        """Return which cells have the label, (n,) bool; none where no cell has it."""
+        return self.label == self.labels.index(name) if name in self.labels else np.zeros(len(self.label), bool)
 
-def _names(source: SplitSource, role: str, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
-    names, codes = source.dataset.coded(getattr(source.dataset.labels, f"{role}_key"))
-    return names, codes[rows]
 
-
-def _numbered(found: list[tuple[list[str], np.ndarray]]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Codes of several files as codes of one list of names, sorted; -1 for a missing label."""
+def _numbered(sources: Sequence[SplitSource], rows: Sequence[np.ndarray], role: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the labels of several files as codes of one list of names, sorted; -1 for a missing label."""
+    found = []
+    for source, used_rows in zip(sources, rows, strict=True):
+        names, codes = source.dataset.coded(getattr(source.dataset.labels, f"{role}_key"))
+        found.append((names, codes[used_rows]))
     # names of cells that are used only, so that the numbers do not depend on what the split leaves out
     used = sorted({names[i] for names, codes in found for i in np.unique(codes).tolist()} - {""})
     place = {name: i for i, name in enumerate(used)}
@@ -256,29 +264,21 @@ def _groups(
     """(label, (context, cells, controls)) of each part, and what was left out in words."""
     groups: dict[Part, list[_Found]] = {part: [] for part in CODES}
     bare, unknown = set(), set()
-    n_batches = len(cells.batches) + 1
+    is_control = cells.of_label(control)
     for place, here in _runs(cells.place):
         context = cells.places[place][1]
-        is_control = cells.label[here] == cells.labels.index(control) if control in cells.labels else np.zeros(len(here), bool)
-        pool = here[is_control]
+        pool = here[is_control[here]]
         if not len(pool):
             bare.add(context)
             continue
-        # part, label and batch as one number, in 64 bits since their counts multiply: one sort then finds all groups
-        keys = cells.part[here].astype(np.int64) * len(cells.labels) + cells.label[here]
-        if by_batch:
-            keys = keys * n_batches + cells.batch[here] + 1
-        for _, inner in _runs(keys):
-            rows = here[inner]
-            part, label = _PARTS[int(cells.part[rows[0]])], cells.labels[cells.label[rows[0]]]
+        for part, label, rows in _parts_and_labels(cells, here, by_batch):
             if label == control and (part != "train" or not train_control):
                 continue
             if known is not None and label not in known:
                 unknown.add(label)
                 continue
-            # a batch without controls falls back on those of the whole context
-            same = pool[cells.batch[pool] == cells.batch[rows[0]]] if by_batch else pool
-            groups[part].append((label, (context, rows, same if len(same) else pool)))
+            controls = _same_batch(cells, pool, rows) if by_batch else pool
+            groups[part].append((label, (context, rows, controls)))
     notes = [f"Left out, since they have no controls: {listed(sorted(bare))}."] if bare else []
     if unknown:
         notes.append(f"Left out, since they have no feature vector: {listed(sorted(unknown))}.")
@@ -286,6 +286,23 @@ def _groups(
 
 
 _PARTS: dict[int, Part] = {code: part for part, code in CODES.items()}
+
+
+def _parts_and_labels(cells: _Labelled, here: np.ndarray, by_batch: bool) -> Iterator[tuple[Part, str, np.ndarray]]:
+    """Yield the cells of a context that share part and label (and batch), sorted by these."""
+    # part, label and batch as one number, in 64 bits since their counts multiply: one sort then finds all groups
+    keys = cells.part[here].astype(np.int64) * len(cells.labels) + cells.label[here]
+    if by_batch:
+        keys = keys * (len(cells.batches) + 1) + cells.batch[here] + 1
+    for _, inner in _runs(keys):
+        rows = here[inner]
+        yield _PARTS[int(cells.part[rows[0]])], cells.labels[cells.label[rows[0]]], rows
+
+
+def _same_batch(cells: _Labelled, pool: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the controls of the batch that `rows` are of; those of the whole context where it has none."""
+    same = pool[cells.batch[pool] == cells.batch[rows[0]]]
+    return same if len(same) else pool
 
 
 def _runs(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

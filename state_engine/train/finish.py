@@ -18,6 +18,7 @@ from state_engine.checkpoints.arc.write import TrainingFacts, write_arc
 from state_engine.checkpoints.card import FORMAT, ModelCard, TrainingSummary
 from state_engine.checkpoints.load import load_model
 from state_engine.checkpoints.store import save_model
+from state_engine.data.dataset import Dataset
 from state_engine.data.perturbation_features import PerturbationFeatures
 from state_engine.data.splits.apply import Split
 from state_engine.errors import CheckpointError
@@ -96,10 +97,9 @@ def save_training(
 
 def card_of_training(split: Split, request: TrainRequest, inputs: Inputs, cells: TrainingCells, vectors: Vectors) -> ModelCard:
     """The card of the model that is trained; without scores, hash and notes of what is yet to come."""
-    dataset = split.sources[0].dataset
+    dataset, network = split.sources[0].dataset, request.network
     all_genes = inputs.genes is not None and len(inputs.genes) == len(set(split.genes))
-    scale: Literal["log1p", "counts"] = "counts" if dataset.scale.scale == "counts" and not dataset.choices.normalise else "log1p"
-    made = dataset.embeddings.get(request.network.embedding) if request.network.embedding else None
+    made = dataset.embeddings.get(network.embedding) if network.embedding else None
     decoded = cells.targets.width if cells.targets is not None else 0
     trained = set(cells.trained)
     return ModelCard(
@@ -107,10 +107,10 @@ def card_of_training(split: Split, request: TrainRequest, inputs: Inputs, cells:
         id="",
         name=request.run.name,
         config=network_config(request, cells.features.width, vectors.values.shape[1], len(cells.batches), decoded),
-        input_key=request.network.embedding or ("X" if all_genes else "X_hvg"),
-        input_genes=inputs.genes if request.network.reads_genes else None,
-        output_genes=inputs.genes if request.network.reads_genes or request.network.gene_decoder else None,
-        scale=scale if request.network.reads_genes else None,
+        input_key=network.embedding or ("X" if all_genes else "X_hvg"),
+        input_genes=inputs.genes if network.reads_genes else None,
+        output_genes=inputs.genes if network.reads_genes or network.gene_decoder else None,
+        scale=_scale(dataset) if network.reads_genes else None,
         control=split.control,
         perturbations=cells.perturbations,
         perturbation_encoding="one-hot" if vectors.features is None else "features",
@@ -130,12 +130,22 @@ def card_of_training(split: Split, request: TrainRequest, inputs: Inputs, cells:
         simulated=request.run.simulated,
         embedding_model=made.model or None if made else None,
         unseen=tuple(label for label in cells.perturbations if label not in trained),
-        training=TrainingSummary(
-            data=request.run.data_name or ", ".join(dict.fromkeys(s.dataset.path.name for s in split.sources)),
-            steps=request.optimiser.steps,
-            loss=request.loss.loss,
-            held_out=split.plan.held_out(),
-        ),
+        training=_summary(split, request),
+    )
+
+
+def _scale(dataset: Dataset) -> Literal["log1p", "counts"]:
+    """Return the scale that the network reads: counts only where they are not normalised."""
+    return "counts" if dataset.scale.scale == "counts" and not dataset.choices.normalise else "log1p"
+
+
+def _summary(split: Split, request: TrainRequest) -> TrainingSummary:
+    """Return what a card tells of its training before there are scores."""
+    return TrainingSummary(
+        data=request.run.data_name or ", ".join(dict.fromkeys(s.dataset.path.name for s in split.sources)),
+        steps=request.optimiser.steps,
+        loss=request.loss.loss,
+        held_out=split.plan.held_out(),
     )
 
 

@@ -172,8 +172,8 @@ def _begin(
             fix = "Go on with it (resume), choose another folder, or remove it." if is_training(output) else ""
             raise CheckpointError(f"{output} is there already.", "", fix or "Choose another folder, or remove it first.")
         record = TrainingRecord(
-            RECORD_FORMAT, request, choices_of(split), _hashes(split), str(init_from or ""), device=device.name,
-            versions=dict(package_versions()),
+            RECORD_FORMAT, request, choices_of(split), {str(s.dataset.path): s.dataset.hash() for s in split.sources},
+            str(init_from or ""), device=device.name, versions=dict(package_versions()),
         )  # fmt: skip
     if first:
         output.mkdir(parents=True, exist_ok=True)
@@ -293,10 +293,6 @@ def _validation(cells: TrainingCells, request: TrainRequest) -> tuple[SetCells, 
     if rows is None:
         return ()
     return tuple(gather(cells, rows.part(slice(i, i + SETS_A_PASS))) for i in range(0, len(rows.sizes), SETS_A_PASS))
-
-
-def _hashes(split: Split) -> dict[str, str]:
-    return {str(s.dataset.path): s.dataset.hash() for s in split.sources}
 
 
 def _cache(output: Path) -> Path:

@@ -136,10 +136,12 @@ def _score(model: TransitionModel, vectors: Tensor, cells: TrainingCells, group:
 
 def mean_effect(cells: TrainingCells, group: Group) -> np.ndarray | None:
     """Mean over the trained contexts other than the group's own of the effect of its perturbation: (g,); None without any."""
-    others = [g for g in cells.groups["train"] if g.perturbation == group.perturbation and g.context != group.context]
+    by_context: dict[str, list[Group]] = {}
+    for other in cells.groups["train"]:
+        if other.perturbation == group.perturbation and other.context != group.context:
+            by_context.setdefault(other.context, []).append(other)
     effects = []
-    for context in sorted({g.context for g in others}):
-        same = [g for g in others if g.context == context]
+    for _, same in sorted(by_context.items()):
         perturbed, controls = _together(g.cells for g in same), _together(g.controls for g in same)
         effects.append(mean_cell(cells, perturbed) - mean_cell(cells, controls))
     return np.mean(effects, axis=0) if effects else None

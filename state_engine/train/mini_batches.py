@@ -172,14 +172,7 @@ def validation_rows(groups: tuple[Group, ...], set_size: int, most: int, seed: i
     Groups come in an order drawn by the seed. None without groups.
     """
     rng = np.random.default_rng([seed, 2])
-    order = [groups[i] for i in rng.permutation(len(groups))]
-    left = [max(1, len(g.cells) // set_size) for g in order]
-    chosen: list[Group] = []
-    while len(chosen) < most and any(left):
-        for i, group in enumerate(order):
-            if left[i] and len(chosen) < most:
-                left[i] -= 1
-                chosen.append(group)
+    chosen = _in_turn([groups[i] for i in rng.permutation(len(groups))], set_size, most)
     if not chosen:
         return None
     sizes = [set_size if fill else min(set_size, len(g.cells)) for g in chosen]
@@ -187,6 +180,18 @@ def validation_rows(groups: tuple[Group, ...], set_size: int, most: int, seed: i
     observed = [draw(g.cells, n, rng) for g, n in zip(chosen, sizes, strict=True)]
     labels = np.array([g.perturbation for g in chosen], dtype=np.int64)
     return SetRows(np.array(sizes), labels, np.concatenate(basal), np.concatenate(observed))
+
+
+def _in_turn(order: list[Group], set_size: int, most: int) -> list[Group]:
+    """Return groups, each of them again after all others, as often as its cells fill sets (at least once)."""
+    left = [max(1, len(g.cells) // set_size) for g in order]
+    chosen: list[Group] = []
+    while len(chosen) < most and any(left):
+        for i, group in enumerate(order):
+            if left[i] and len(chosen) < most:
+                left[i] -= 1
+                chosen.append(group)
+    return chosen
 
 
 def gather(cells: TrainingCells, rows: SetRows) -> SetCells:

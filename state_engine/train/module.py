@@ -199,17 +199,15 @@ def freeze(network: nn.Module, beginnings: tuple[str, ...]) -> None:
     Raises:
         ConfigError: a beginning that no name has, or nothing left to train.
     """
-    names = [name for name, _ in network.named_parameters()]
+    parameters = dict(network.named_parameters())
+    frozen: list[str] = []
     for beginning in beginnings:
-        if not any(_begins(name, beginning) for name in names):
-            parts = sorted({name.split(".")[0] for name in names})
+        found = [name for name in parameters if name == beginning or name.startswith(beginning.rstrip(".") + ".")]
+        if not found:
+            parts = sorted({name.split(".")[0] for name in parameters})
             raise ConfigError(f"No part of the network is called '{beginning}'.", f"Parts: {', '.join(parts)}.")
-    for name, parameter in network.named_parameters():
-        if any(_begins(name, beginning) for beginning in beginnings):
-            parameter.requires_grad_(False)
+        frozen += found
+    for name in frozen:
+        parameters[name].requires_grad_(False)
     if not any(p.requires_grad for p in network.parameters()):
         raise ConfigError("Nothing is left to train.", "All parts are frozen.", "Freeze fewer.")
-
-
-def _begins(name: str, beginning: str) -> bool:
-    return name == beginning or name.startswith(beginning.rstrip(".") + ".")

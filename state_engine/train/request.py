@@ -79,6 +79,9 @@ class Network:
             raise ConfigError(
                 "A gene decoder needs an embedding to decode.", "This model reads expression.", "Set gene_decoder=false."
             )
+        self._check_output_space()
+
+    def _check_output_space(self) -> None:
         if self.output_space == "embedding" and self.reads_genes:
             raise ConfigError("The output space is an embedding, but expression is read.", fix="Say which embedding.")
         if self.output_space in ("hvg", "genes") and not self.reads_genes and not self.gene_decoder:

@@ -107,19 +107,18 @@ def initial_weights(
     notes: list[str] = []
     _check_input(labels, start)
     perturbations = _match(labels.perturbations, start.card.perturbations)
-    both = BATCHES in fresh and BATCHES in old
+    one_hot, both = _one_hot(labels, start), BATCHES in fresh and BATCHES in old
     batches = _match(labels.batches, start.card.batches) if both else None
-    by_label = {FIRST_LINEAR} if _one_hot(labels, start) else set()
-    by_label |= {BATCHES} if both else set()
+    by_label = {name for name, moves in ((FIRST_LINEAR, one_hot), (BATCHES, both)) if moves}
     if (labels.vectors is None) != (start.card.perturbation_encoding == "one-hot"):
         by_label.add(FIRST_LINEAR)
         notes.append("The vectors of perturbations are of another kind: the first layer of their encoder starts anew.")
     elif labels.vectors is not None:
         _check_vectors(labels, labels.vectors, start, perturbations)
     new_parts, dropped_parts = _compare(fresh, old, by_label)
-    weights = {name: (old.get(name, tensor) if name not in by_label else tensor) for name, tensor in fresh.items()}
-    weights = {name: tensor.detach().cpu().float().clone() for name, tensor in weights.items()}
-    if _one_hot(labels, start):
+    taken = {**fresh, **{name: old[name] for name in fresh.keys() & old.keys() - by_label}}
+    weights = {name: tensor.detach().cpu().float().clone() for name, tensor in taken.items()}
+    if one_hot:
         twins = _with_control(labels, start, perturbations, notes)
         _move(weights[FIRST_LINEAR].T, old[FIRST_LINEAR].T, labels.perturbations, start.card.perturbations, twins)
     if batches is not None:
@@ -198,31 +197,31 @@ def _compare(
     Raises:
         CheckpointError: a part that both have differs, or one is missing that both must have.
     """
-    new_parts = {name.split(".")[0] for name in fresh} - {name.split(".")[0] for name in old}
-    dropped = {name.split(".")[0] for name in old} - {name.split(".")[0] for name in fresh}
-    shared = [name for name in fresh.keys() & old.keys() if name not in by_label]
-    wrong = [
-        f"{name} is {tuple(old[name].shape)} there and {tuple(fresh[name].shape)} here"
-        for name in sorted(shared)
-        if old[name].shape != fresh[name].shape
-    ]
-    wrong += [
-        f"{name} is {'only here' if name in fresh else 'only there'}"
-        for name in sorted(fresh.keys() ^ old.keys())
-        if name.split(".")[0] not in (new_parts | dropped) & set(OPTIONAL)
-    ]
-    # a column or row a label: only the width has to be the same
-    widths = [(FIRST_LINEAR, 0), (BATCHES, 1)]
-    wrong += [
-        f"{name} has width {old[name].shape[axis]} there and {fresh[name].shape[axis]} here"
-        for name, axis in widths
-        if name in by_label and name in old and old[name].shape[axis] != fresh[name].shape[axis]
-    ]
+    here, there = ({name.split(".")[0] for name in names} for names in (fresh, old))
+    new_parts, dropped = here - there, there - here
+    optional = (new_parts | dropped) & set(OPTIONAL)
+    alone = [name for name in sorted(fresh.keys() ^ old.keys()) if name.split(".")[0] not in optional]
+    shapes, widths = _other_sizes(fresh, old, by_label)
+    wrong = [*shapes, *(f"{name} is {'only here' if name in fresh else 'only there'}" for name in alone), *widths]
     if wrong:
         raise CheckpointError(
             "The network of the start is another one.", f"{listed(wrong, 4)}.", "Use its sizes: its card shows them."
         )
     return tuple(sorted(new_parts)), tuple(sorted(dropped))
+
+
+def _other_sizes(fresh: Mapping[str, Tensor], old: Mapping[str, Tensor], by_label: set[str]) -> tuple[list[str], list[str]]:
+    """Return in words the weights of another shape, and those owned by labels whose width differs."""
+    shapes = []
+    for name in sorted((fresh.keys() & old.keys()) - by_label):
+        if old[name].shape != fresh[name].shape:
+            shapes.append(f"{name} is {tuple(old[name].shape)} there and {tuple(fresh[name].shape)} here")
+    widths = []
+    # a column or row for each label: only the width has to be the same
+    for name, axis in ((FIRST_LINEAR, 0), (BATCHES, 1)):
+        if name in by_label and name in old and old[name].shape[axis] != fresh[name].shape[axis]:
+            widths.append(f"{name} has width {old[name].shape[axis]} there and {fresh[name].shape[axis]} here")
+    return shapes, widths
 
 
 def _counts(found: Matched, kind: str) -> list[str]:

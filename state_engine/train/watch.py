@@ -74,9 +74,7 @@ class Watch(pl.Callback):
         run, steps = training.request.run, training.request.optimiser.steps
         step = trainer.global_step
         training.follow(step)
-        done = step >= steps
-        save = done or bool(run.checkpoint_every and step % run.checkpoint_every == 0)
-        measure = done or bool(run.validate_every and step % run.validate_every == 0)
+        save, measure = (_due(step, steps, every) for every in (run.checkpoint_every, run.validate_every))
         if trainer.is_global_zero:
             self._pending.append((step, training.parts, training.gradient_norm, self.seconds))
             self._flush(save or measure)
@@ -163,6 +161,11 @@ def validation_scores(training: TransitionTraining, cells: Sequence[SetCells]) -
             n += len(batch.sizes)
     names = ("loss", "mae_raw", "mae_corrected", "mae_none")
     return dict(zip(names, (total / n).tolist(), strict=True))
+
+
+def _due(step: int, steps: int, every: int) -> bool:
+    """After every so many steps (0: never), and after the last one."""
+    return step >= steps or bool(every and step % every == 0)
 
 
 def _check_finite(rows: Sequence[Mapping[str, float]]) -> None:
