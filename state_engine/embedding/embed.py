@@ -84,7 +84,14 @@ def embed(
     record = _record(request, dataset, card, genes, device.name)
     with _writer(dataset, output, request.key, card.width, record) as writer:
         _run(dataset, stream(dataset, maker, timing), runner, writer, done, on_progress)
-    _finish(done, dataset)
+    if done.empty:
+        names = ", ".join(str(name) for name in dataset.obs_names[done.empty[:3]])
+        done.remarks.append(
+            f"{len(done.empty):,} of {dataset.n_cells:,} cells express no gene that the model knows and have no embedding (NaN), "
+            f"such as {names}."
+        )
+    if done.negative:
+        done.remarks.append(f"{done.negative:,} values below 0 were taken as 0.")
     seconds = time.perf_counter() - start
     return EmbedSummary(
         dataset.n_cells, len(done.empty), card.width, card.cell_width, f"{genes.numbers}. {genes.how}", genes.overlap, maker.scale,
@@ -115,17 +122,6 @@ def _run(
         writer.write(part.sentences.cells, part.embedding)
         finished += len(part.sentences)
         on_progress(Progress("Embedding cells", finished, dataset.n_cells))
-
-
-def _finish(done: _Done, dataset: Dataset) -> None:
-    if done.empty:
-        names = ", ".join(str(name) for name in dataset.obs_names[done.empty[:3]])
-        done.remarks.append(
-            f"{len(done.empty):,} of {dataset.n_cells:,} cells express no gene that the model knows and have no embedding (NaN), "
-            f"such as {names}."
-        )
-    if done.negative:
-        done.remarks.append(f"{done.negative:,} values below 0 were taken as 0.")
 
 
 def _record(request: EmbedRequest, dataset: Dataset, card: EmbeddingCard, genes: GeneMap, device: str) -> dict[str, object]:

@@ -77,18 +77,16 @@ class Attention(nn.Module):
             one, other, third = (part.split(list(sizes), dim=2) for part in (queries, keys, values))
             parts = [self._mix(q, k, v, mode).transpose(1, 2) for q, k, v in zip(one, other, third, strict=True)]
             return self.out(torch.cat(parts, dim=1).view(b, t, self.heads * self.head_dim)), None
-        if mode == "causal-rotary":
-            queries, keys = rotate(queries, self.theta), rotate(keys, self.theta)
         weights = None
         if alone:  # the softmax over one position is 1: no product of queries and keys is needed
             mixed = values
             if maps:
                 weights = torch.eye(t, device=x.device, dtype=x.dtype).expand(b, self.heads, t, t)
         elif maps:
-            weights = self._weights(queries, keys, causal=mode != "full")
+            weights = self._weights(queries, keys, mode)
             mixed = weights @ values
         else:
-            mixed = functional.scaled_dot_product_attention(queries, keys, values, is_causal=mode != "full")
+            mixed = self._mix(queries, keys, values, mode)
         return self.out(mixed.transpose(1, 2).reshape(b, t, self.heads * self.head_dim)), weights
 
     def _split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,9 +104,11 @@ class Attention(nn.Module):
             queries, keys = rotate(queries, self.theta), rotate(keys, self.theta)
         return functional.scaled_dot_product_attention(queries, keys, values, is_causal=mode != "full")
 
-    def _weights(self, queries: Tensor, keys: Tensor, causal: bool) -> Tensor:
+    def _weights(self, queries: Tensor, keys: Tensor, mode: AttentionMode) -> Tensor:
+        if mode == "causal-rotary":
+            queries, keys = rotate(queries, self.theta), rotate(keys, self.theta)
         scores = queries @ keys.transpose(-1, -2) * self.head_dim**-0.5  # (b, h, t, t)
-        if causal:
+        if mode != "full":
             t = scores.shape[-1]
             future = torch.ones(t, t, dtype=torch.bool, device=scores.device).triu(1)
             scores = scores.masked_fill(future, float("-inf"))

@@ -235,17 +235,19 @@ class CountEmbedding(nn.Module):
 
     def forward(self, counts: Tensor) -> Tensor:
         """(b, p) -> (b, p, d)."""
-        amounts = counts.float()[..., None]
-        if self.lines is None or self.training:
-            x = functional.linear(amounts, self.up.weight.float(), self.up.bias.float())
-            mixture = functional.linear(functional.leaky_relu(x, LEAK), self.down.weight.float(), self.down.bias.float())
-        else:
-            breaks, lines = self.lines
-            slope, offset = functional.embedding(torch.bucketize(amounts[..., 0], breaks), lines).chunk(2, dim=-1)
-            mixture = torch.addcmul(offset, slope, amounts)
+        mixture = self._mlp(counts.float()) if self.lines is None or self.training else self._look_up(counts.float(), *self.lines)
         # along the first dimension the softmax of so few numbers is several times as fast
         mixed = mixture.flatten(0, -2).t().contiguous().softmax(dim=0).t()
         return (mixed @ self.bins.weight.float()).view(*counts.shape, -1)
+
+    def _mlp(self, counts: Tensor) -> Tensor:
+        x = functional.linear(counts[..., None], self.up.weight.float(), self.up.bias.float())
+        return functional.linear(functional.leaky_relu(x, LEAK), self.down.weight.float(), self.down.bias.float())
+
+    @staticmethod
+    def _look_up(counts: Tensor, breaks: Tensor, lines: Tensor) -> Tensor:
+        slope, offset = functional.embedding(torch.bucketize(counts, breaks), lines).chunk(2, dim=-1)
+        return torch.addcmul(offset, slope, counts[..., None])
 
     @torch.no_grad()
     def tabulate(self) -> None:

@@ -15,7 +15,7 @@ import fcntl
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -174,8 +174,9 @@ def add_embeddings(
     found = open_embedded(data, key, choices, settings)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        known = next((t for t in tables(folder) if t.name == found.table), None)
-        before = next((d.cells for d in known.datasets if d.hash == found.data_hash), 0) if known else 0
+        first = TableFacts(found.table, found.facts.model, found.facts.model_name, found.width, ())
+        known = next((t for t in tables(folder) if t.name == found.table), first)
+        before = next((d.cells for d in known.datasets if d.hash == found.data_hash), 0)
         table = connect(folder).create_table(found.table, schema=_schema(found.width), exist_ok=True)
         stamp = datetime.now(UTC)
         new, updated, left_out = _write(table, found, name or data.name, stamp, before > 0, on_progress)
@@ -185,10 +186,7 @@ def add_embeddings(
         indexed = _index(table, on_progress)
         cells = int(table.count_rows(f"data = '{found.data_hash}'"))
         stored = StoredData(found.data_hash, name or data.name, cells, tuple(found.dataset.columns), stamp.isoformat())
-        known = known or TableFacts(found.table, found.facts.model, found.facts.model_name, found.width, ())
-        datasets = (*(d for d in known.datasets if d.hash != stored.hash), stored)
-        others = [t for t in tables(folder) if t.name != found.table]
-        _save(folder, [*others, replace(known, datasets=datasets)])
+        _save(folder, replace(known, datasets=(*(d for d in known.datasets if d.hash != stored.hash), stored)))
     return Added(found.table, new, updated, left_out, int(table.count_rows()), indexed)
 
 
@@ -207,8 +205,7 @@ def forget(folder: Path, table: str, data_hash: str) -> int:
         opened.delete(f"data = '{hex_only(data_hash)}'")
         opened.optimize(cleanup_older_than=KEPT)
         left = tuple(d for d in known[table].datasets if d.hash != data_hash)
-        known[table] = replace(known[table], datasets=left)
-        _save(folder, known.values())
+        _save(folder, replace(known[table], datasets=left))
         return int(before - opened.count_rows())
 
 
@@ -304,7 +301,9 @@ def unique_names(names: np.ndarray) -> np.ndarray:
     return np.array([f"{n} (row {i})" if again else n for i, (n, again) in enumerate(zip(text, repeated, strict=True))], object)
 
 
-def _save(folder: Path, known: Iterable[TableFacts]) -> None:
+def _save(folder: Path, changed: TableFacts) -> None:
+    """Write the list of tables, by name, with this one in place of that of its name."""
+    known = [*(t for t in tables(folder) if t.name != changed.name), changed]
     write_json(folder / TABLES, {"format": FORMAT, "tables": to_plain(sorted(known, key=lambda t: t.name))})
 
 

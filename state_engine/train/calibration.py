@@ -10,7 +10,7 @@ Notation: s cells in a set, g features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -282,17 +282,19 @@ def _fits_without(
     conditions: Sequence[Condition], seed: int
 ) -> tuple[Literal["contexts", "perturbations", ""], list[tuple[Mixture, list[Condition]]]]:
     """Return weights fitted without some conditions, and these: a context at a time, else perturbations; none with one of each."""
-    kinds: tuple[Literal["contexts", "perturbations"], ...] = ("contexts", "perturbations")
-    for kind in kinds:
-        label_of = {id(c): c.context if kind == "contexts" else c.perturbation for c in conditions}
-        labels = sorted(set(label_of.values()))
+    kinds: dict[Literal["contexts", "perturbations"], Callable[[Condition], str]] = {
+        "contexts": lambda c: c.context,
+        "perturbations": lambda c: c.perturbation,
+    }
+    for kind, label_of in kinds.items():
+        labels = sorted(set(map(label_of, conditions)))
         if len(labels) > 1:
             order = np.random.default_rng(seed).permutation(len(labels))
             number = {labels[i]: place % MOST_FOLDS for place, i in enumerate(order.tolist())}
             fits = []
             for fold in range(min(MOST_FOLDS, len(labels))):
-                rest = [c for c in conditions if number[label_of[id(c)]] != fold]
-                fits.append((fit_mixture(rest), [c for c in conditions if number[label_of[id(c)]] == fold]))
+                rest = [c for c in conditions if number[label_of(c)] != fold]
+                fits.append((fit_mixture(rest), [c for c in conditions if number[label_of(c)] == fold]))
             return kind, fits
     return "", []
 

@@ -157,11 +157,7 @@ def read_training_cells(
         raise LabelError("There are no batches.", "No batch column is known.", "Choose it, or map controls at random.")
     known = None if featured is None else {split.control, *featured}
     groups, notes = _groups(labelled, split.control, by_batch, request.sets.train_control, known)
-    trained_labels = {label for label, _ in groups["train"]}
-    if not trained_labels - {split.control}:
-        _check_featured(labelled, split.control, known)
-        raise LabelError("Nothing is left to train on.", "No context has both perturbed cells and controls.", "Hold out less.")
-    trained = (split.control, *sorted(trained_labels - {split.control}))
+    trained = _trained_labels(groups["train"], labelled, split.control, known)
     perturbations = (*trained, *sorted(set(featured or ()) - set(trained)))
     place = {label: i for i, label in enumerate(perturbations)}
     made: dict[Part, tuple[Group, ...]] = {
@@ -187,7 +183,11 @@ def _read(
     return features, read_cell_features(parts, folder, memory / 2, on_progress, "Reading expression")
 
 
-def _check_featured(cells: _Labelled, control: str, known: set[str] | None) -> None:
+def _trained_labels(groups: list[_Found], cells: _Labelled, control: str, known: set[str] | None) -> tuple[str, ...]:
+    """Return the labels of the trained groups, the control first; a `LabelError` says why there is no other."""
+    trained = {label for label, _ in groups} - {control}
+    if trained:
+        return (control, *sorted(trained))
     there = sorted(set(cells.labels) - {control})
     if known is not None and not known & set(there):
         raise LabelError(
@@ -195,6 +195,7 @@ def _check_featured(cells: _Labelled, control: str, known: set[str] | None) -> N
             f"The cells have {listed(there)}; the vectors are of {listed(sorted(known - {control})) or 'no perturbation'}.",
             "Give vectors of these perturbations, or train without features.",
         )
+    raise LabelError("Nothing is left to train on.", "No context has both perturbed cells and controls.", "Hold out less.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,8 +278,7 @@ def _groups(
             if known is not None and label not in known:
                 unknown.add(label)
                 continue
-            controls = _same_batch(cells, pool, rows) if by_batch else pool
-            groups[part].append((label, (context, rows, controls)))
+            groups[part].append((label, (context, rows, _controls(cells, pool, rows, by_batch))))
     notes = [f"Left out, since they have no controls: {listed(sorted(bare))}."] if bare else []
     if unknown:
         notes.append(f"Left out, since they have no feature vector: {listed(sorted(unknown))}.")
@@ -299,8 +299,10 @@ def _parts_and_labels(cells: _Labelled, here: np.ndarray, by_batch: bool) -> Ite
         yield _PARTS[int(cells.part[rows[0]])], cells.labels[cells.label[rows[0]]], rows
 
 
-def _same_batch(cells: _Labelled, pool: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the controls of the batch that `rows` are of; those of the whole context where it has none."""
+def _controls(cells: _Labelled, pool: np.ndarray, rows: np.ndarray, by_batch: bool) -> np.ndarray:
+    """Return the controls of a group: those of its batch when mapped so, all of the context where its batch has none."""
+    if not by_batch:
+        return pool
     same = pool[cells.batch[pool] == cells.batch[rows[0]]]
     return same if len(same) else pool
 

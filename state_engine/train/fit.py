@@ -153,20 +153,10 @@ def _known_genes(request: TrainRequest, record: TrainingRecord, init_from: Path 
 def _begin(
     split: Split, request: TrainRequest, output: Path, resume: bool, device: Device, init_from: Path | None
 ) -> TrainingRecord:
-    """The record of a training that begins or goes on."""
+    """Write and return the record of a training that begins or goes on."""
     first = _is_first()
     if resume:
-        record = read_record(output)
-        check_same(record.request, request)
-        check_same_cells(output, record, split)
-        if not (output / "checkpoints" / "last.ckpt").is_file():
-            raise CheckpointError(
-                f"The training in {output} has no checkpoint to go on from.",
-                "It was stopped before the first one.",
-                "Start anew.",
-            )
-        check_checkpoint(output / "checkpoints" / "last.ckpt")
-        record = replace(record, request=request, state="running", device=device.name)
+        record = replace(_resumable(split, request, output), request=request, state="running", device=device.name)
     else:
         if output.exists() and first and not only_begun(output):
             fix = "Go on with it (resume), choose another folder, or remove it." if is_training(output) else ""
@@ -180,6 +170,20 @@ def _begin(
         if not resume:
             write_split(output, split)
     _write(output, record)
+    return record
+
+
+def _resumable(split: Split, request: TrainRequest, output: Path) -> TrainingRecord:
+    """Return the record of a training that can go on with this request and these cells, from its last checkpoint."""
+    record = read_record(output)
+    check_same(record.request, request)
+    check_same_cells(output, record, split)
+    last = output / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        raise CheckpointError(
+            f"The training in {output} has no checkpoint to go on from.", "It was stopped before the first one.", "Start anew."
+        )
+    check_checkpoint(last)
     return record
 
 

@@ -99,7 +99,8 @@ class SetSchedule:
         # sets that the cells of a group fill, rounded up: its turns in a pass
         counts = [-(-len(g.cells) // set_size) for g in self.groups]
         self.turns = np.repeat(np.arange(len(self.groups)), counts)
-        self._order = lru_cache(maxsize=2)(self._order_of_pass)
+        # two orders are kept, since a step can reach from the end of one pass into the next
+        self._order = lru_cache(maxsize=2)(lambda number: np.random.default_rng([seed, 1, number]).permutation(len(self.turns)))
         self._contexts = _by_context(self.groups) if balance == "contexts" else None
         self._counts = np.array(counts, dtype=float)
         self._alike = {p: _by_context(self.groups, p) for p in {g.perturbation for g in self.groups}} if mix else {}
@@ -122,7 +123,6 @@ class SetSchedule:
     def _chosen(self, step: int, rng: np.random.Generator) -> list[int]:
         if self._contexts is not None:
             return [_one_of(self._contexts, self._counts, rng) for _ in range(self.drawn)]
-        # a step can reach from the end of one pass into the next, so two orders are kept
         n, first = len(self.turns), step * self.drawn
         return [int(self.turns[self._order(at // n)[at % n]]) for at in range(first, first + self.drawn)]
 
@@ -139,9 +139,6 @@ class SetSchedule:
         twice = [part for one in basal for part in (one, one)]
         both = np.stack([labels, np.zeros_like(labels)], axis=1).ravel()
         return SetRows(np.repeat(sizes, 2), both, np.concatenate(twice), np.concatenate(between))
-
-    def _order_of_pass(self, number: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, 1, number]).permutation(len(self.turns))
 
 
 def _by_context(groups: tuple[Group, ...], perturbation: int | None = None) -> list[np.ndarray]:

@@ -67,7 +67,12 @@ class TransitionTraining(pl.LightningModule):
 
     def training_step(self, batch: MiniBatch, index: int) -> Tensor:
         """Return the loss of a step; `parts` then holds it and its terms, detached."""
-        self._seed()
+        # each step and device has a seed of its own, so that a training that was cut off goes on as if it had not been
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        seed = ((self.request.run.seed * 1_000_003 + self.trainer.global_step) * world + rank) % 2**63
+        torch.manual_seed(seed)
+        if self._shuffle is not None:
+            self._shuffle.manual_seed(seed)
         output = self.predict(batch._replace(basal=self._disturbed(batch)))
         loss = self.objective(batch, output, self.network, self.classifier)
         self.parts = {name: value.detach() for name, value in {"loss": loss.total, **loss.terms}.items()}
@@ -100,13 +105,6 @@ class TransitionTraining(pl.LightningModule):
             parts = noise.split(batch.sizes[::each])
             basal = basal + sets.basal_noise * torch.cat([part for part in parts for _ in range(each)])
         return basal
-
-    def _seed(self) -> None:
-        world, rank = self.trainer.world_size, self.trainer.global_rank
-        seed = (self.request.run.seed * 1_000_003 + self.trainer.global_step) * world + rank
-        torch.manual_seed(seed % 2**63)
-        if self._shuffle is not None:
-            self._shuffle.manual_seed(seed % 2**63)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with the learning rates of the schedule."""
