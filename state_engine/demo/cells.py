@@ -94,7 +94,7 @@ class Programs:
 
 
 def read_programs(folder: Path = TABLES) -> Programs:
-    """The gene programs and responses of `folder`.
+    """Read the gene programs and responses of `folder`.
 
     Raises:
         ConfigError: a response names a program that is not in the table, or has not one value a cell type.
@@ -123,7 +123,7 @@ def _responses(lines: list[str], programs: set[str]) -> dict[str, dict[str, tupl
 
 
 def rest_levels(programs: Programs, rng: np.random.Generator) -> np.ndarray:
-    """Expression at rest (c, g), in transcripts per 10,000 before scaling to the simulated genes.
+    """Draw the expression at rest (c, g), in transcripts per 10,000 before scaling to the simulated genes.
 
     The first program that names a gene sets its level; the other genes get log-normal levels. Cell types differ a little in
     every third gene.
@@ -140,7 +140,7 @@ def rest_levels(programs: Programs, rng: np.random.Generator) -> np.ndarray:
 
 
 def true_effects(programs: Programs, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Effect of every perturbation on a cell that answers in full: (c, g) in log2 fold change.
+    """Draw the effect of every perturbation on a cell that answers in full: (c, g) in log2 fold change.
 
     Where two programs move one gene, the stronger counts. Each gene deviates a little by cell type, and a few genes outside the
     programs answer in one cell type only (not for the last perturbation of the table, the negative control).

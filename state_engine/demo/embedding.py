@@ -69,7 +69,7 @@ def _vector(name: str) -> np.ndarray:
 
 
 def demo_genes(dataset: Dataset) -> tuple[str, ...]:
-    """The genes of the demo's model: the most variable ones of its data set, without those that are high in every cell."""
+    """Return the genes of the demo's model: the most variable ones of its data set, without those that are high in every cell."""
     chosen = hvg_choice(dataset, min(GENES, dataset.n_genes)).names
     return tuple(gene for gene in chosen if not gene.startswith(EVERYWHERE))
 

@@ -85,14 +85,14 @@ def rebuild(
 
 
 def demo_split(dataset: Dataset) -> Split:
-    """Everything is trained on but the held-out blocks, which are tested."""
+    """Return the split that trains on everything but the held-out blocks, which are tested."""
     name = "demo"
     blocks = tuple(FewShot(name, context, test=(perturbation,)) for context, perturbation in HELD_OUT)
     return apply_plan(SplitPlan(((name, str(dataset.path)),), (name,), fewshot=blocks), [(name, dataset)])
 
 
 def readme(n_cells: int, n_genes: int, card: ModelCard) -> str:
-    """The README of the folder, with the scores of this model."""
+    """Return the README of the folder, with the scores of this model."""
     training, config = card.training, card.config
     by_name = {condition.name: condition.scores for condition in training.conditions}
     lines = [

@@ -51,7 +51,7 @@ def save_effects(folder: Path, table: EffectTable) -> Path:
 
 
 def load_effects(folder: Path) -> EffectTable | None:
-    """The table of a model's folder, or of a training's run folder; None when there is none.
+    """Read the table of a model's folder, or of a training's run folder; None when there is none.
 
     Raises:
         CheckpointError: the file is damaged, has another layout, or contradicts itself.
@@ -81,12 +81,12 @@ def load_effects(folder: Path) -> EffectTable | None:
 
 
 def has_effects(folder: Path) -> bool:
-    """The model has a table; it is not read."""
+    """Return whether the model has a table; it is not read."""
     return _path(folder) is not None
 
 
 def effects_hash(folder: Path) -> str:
-    """sha256 of the table's file, hex; "" when there is none."""
+    """Return the sha256 of the table's file, hex; "" when there is none."""
     path = _path(folder)
     if path is None:
         return ""
@@ -100,7 +100,7 @@ def _path(folder: Path) -> Path | None:
 
 
 def check_features(table: EffectTable, features: tuple[str, ...], width: int) -> None:
-    """The effects are of the features that a model predicts.
+    """Check that the effects are of the features that a model predicts.
 
     Args:
         table: the effects.

@@ -116,25 +116,25 @@ class EffectTable:
         }
 
     def effect(self, perturbation: str, context: str) -> np.ndarray | None:
-        """(g,) of exactly this pair; None when it was not trained on."""
+        """Return the effect (g,) of exactly this pair; None when it was not trained on."""
         row = self._rows.get(perturbation, {}).get(context)
         return None if row is None else self.effects[row]
 
     def other_contexts(self, perturbation: str, context: str) -> tuple[str, ...]:
-        """The other contexts in which the perturbation was trained on."""
+        """Return the other contexts in which the perturbation was trained on."""
         return tuple(c for c in self._rows.get(perturbation, {}) if c != context)
 
     def n_perturbations(self, context: str) -> int:
-        """How many perturbations were trained on in the context."""
+        """Count the perturbations that were trained on in the context."""
         return self._sums.get(context, (None, 0))[1]
 
     def mean_of_perturbation(self, perturbation: str, context: str) -> np.ndarray | None:
-        """(g,) float32: mean effect over the other contexts, each counting once; None when there is no other."""
+        """Return the mean effect (g,) float32 over the other contexts, each counting once; None when there is no other."""
         rows = [row for other, row in self._rows.get(perturbation, {}).items() if other != context]
         return self.effects[rows].mean(axis=0, dtype=np.float64).astype(np.float32) if rows else None
 
     def mean_of_context(self, context: str, leave_out: str | None = None) -> np.ndarray | None:
-        """(g,) float32: mean effect of the context's perturbations, one left out; None when none is left."""
+        """Return the mean effect (g,) float32 of the context's perturbations, one left out; None when none is left."""
         total, n = self._sums.get(context, (np.zeros(self.width), 0))
         # one subtraction in float64 in place of a sum without the row: this is asked for each perturbation of a context
         own = self.effect(leave_out, context) if leave_out is not None else None
@@ -143,7 +143,7 @@ class EffectTable:
         return (total / n).astype(np.float32) if n else None
 
     def by_perturbation(self) -> tuple[tuple[str, ...], np.ndarray]:
-        """Labels (k,) and their mean effects over all contexts, (k, g) float32."""
+        """Return labels (k,) and their mean effects over all contexts, (k, g) float32."""
         means = [self.effects[list(rows.values())].mean(axis=0, dtype=np.float64) for rows in self._rows.values()]
         return tuple(self._rows), np.array(means, dtype=np.float32).reshape(len(means), self.width)
 
@@ -170,11 +170,11 @@ class Ridge:
     errors: dict[float, float] = field(default_factory=dict)
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """Effects (m, g) of feature rows (m, p)."""
+        """Return the effects (m, g) of feature rows (m, p)."""
         return (features - self.feature_mean) @ self.weights + self.effect_mean
 
     def effect(self, perturbation: str, features: np.ndarray) -> np.ndarray:
-        """(g,) of a perturbation with features (p,); its own measured effect plays no part in it."""
+        """Return the effect (g,) of a perturbation with features (p,); its own measured effect plays no part in it."""
         if perturbation in self.perturbations:
             return self.left_out[self.perturbations.index(perturbation)]
         return self.predict(features[None])[0]

@@ -50,7 +50,7 @@ class DecodeSummary:
 def decode(
     request: DecodeRequest, output: Path, on_progress: OnProgress = silent, loaded: LoadedEmbedding | None = None
 ) -> DecodeSummary:
-    """Writes the decoded log1p expression, cells x genes.
+    """Write the decoded log1p expression, cells x genes.
 
     Args:
         request: what to decode.

@@ -33,7 +33,7 @@ __all__ = ["EmbedRequest", "EmbedSummary", "embed"]
 
 
 class _Writer(Protocol):
-    """Takes rows in any order."""
+    """Take rows in any order."""
 
     def write(self, cells: np.ndarray, values: np.ndarray) -> None: ...
 
@@ -50,7 +50,7 @@ class _Done:
 def embed(
     request: EmbedRequest, output: Path, on_progress: OnProgress = silent, loaded: LoadedEmbedding | None = None
 ) -> EmbedSummary:
-    """Embeds a data set.
+    """Embed a data set.
 
     Args:
         request: what to embed.

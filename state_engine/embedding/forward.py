@@ -42,7 +42,7 @@ class Timing:
 
 
 class EmbeddingRunner:
-    """Runs sentences through a loaded model.
+    """Run sentences through a loaded model.
 
     Args:
         model: prepared, in eval mode, on its device, in its precision.
@@ -64,7 +64,7 @@ class EmbeddingRunner:
         return self.passes.cells
 
     def run(self, blocks: Iterable[Sentences], attention: bool = False) -> Iterator[Embedded]:
-        """Embeds cells in their order, a forward pass at a time.
+        """Embed cells in their order, one forward pass at a time.
 
         Raises:
             DeviceError: not even one cell fits into memory.
@@ -83,7 +83,7 @@ class EmbeddingRunner:
 
 
 def read_sentences(dataset: Dataset, maker: SentenceMaker, cells: np.ndarray | None, timing: Timing) -> Iterator[Sentences]:
-    """Sentences of some cells (None: all) in blocks, in their order; of a block without expression only `empty` is filled."""
+    """Yield sentences of some cells (None: all) in blocks, in their order; of a block without expression only `empty` is filled."""
     assert dataset.expression is not None
     # the more genes, the fewer cells, so that a block takes about the same memory
     block = int(np.clip(VALUES_A_BLOCK // max(dataset.n_genes, 1), 64, 1024))
@@ -95,7 +95,7 @@ def read_sentences(dataset: Dataset, maker: SentenceMaker, cells: np.ndarray | N
 
 
 def stream(dataset: Dataset, maker: SentenceMaker, timing: Timing, cells: np.ndarray | None = None) -> Iterator[Sentences]:
-    """`read_sentences`, made ahead in a thread; memory of a few blocks."""
+    """Do `read_sentences` ahead in a thread; memory of a few blocks."""
     with Ahead(read_sentences(dataset, maker, cells, timing), name="cell sentences") as blocks:
         for block in blocks:
             timing.waited = blocks.waited_first + blocks.waited

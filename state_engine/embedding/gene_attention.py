@@ -54,7 +54,7 @@ def cls_attention(
     cells_a_group: int = 256,
     groups: tuple[str, ...] = (),
 ) -> ClsAttention:
-    """Averages what CLS attends to.
+    """Average what CLS attends to.
 
     Args:
         request: data set and model, as for `embed`.
@@ -127,7 +127,7 @@ def _rows_of_groups(
 
 
 def _add(part: Embedded, sums: _Sums, at: int) -> None:
-    """Adds some cells of group number `at`, genes by their row in the vocabulary."""
+    """Add some cells of group number `at`, genes by their row in the vocabulary."""
     # a sentence is CLS, then the expressed genes, then genes without expression that fill it up
     rows, genes = part.sentences.rows, sums.present.shape[1]
     width = rows.shape[1]

@@ -49,7 +49,7 @@ class ClsAttention:
         return int(self.attention.shape[2])
 
     def top(self, group: str, layer: int | None = None, head: int | None = None, n: int = 20) -> pd.DataFrame:
-        """The genes with most attention in a group.
+        """Return the genes with most attention in a group.
 
         Args:
             group: a label of `groups`.
@@ -75,7 +75,7 @@ class ClsAttention:
         )
 
     def table(self, n: int = 20) -> pd.DataFrame:
-        """The top n genes of every group, layer and head, and of the mean over all ("mean"): the CSV."""
+        """Return the top n genes of every group, layer and head, and of the mean over all ("mean"): the CSV."""
         parts = []
         for group in self.groups.tolist():
             parts.append(self.top(group, None, None, n).assign(group=group, layer="mean", head="mean"))
@@ -86,7 +86,7 @@ class ClsAttention:
         return whole[["group", "layer", "head", "rank", "gene", "attention", "cells_with_gene"]]
 
     def save(self, path: Path) -> None:
-        """Writes a .npz that `load_cls_attention` reads."""
+        """Write a .npz that `load_cls_attention` reads."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         np.savez_compressed(path, **arrays, about=np.array(json.dumps(self.about)))
 
@@ -95,6 +95,6 @@ _ARRAYS = ("groups", "cells", "genes", "attention", "present", "cls", "dataset",
 
 
 def load_cls_attention(path: Path) -> ClsAttention:
-    """Reads what `ClsAttention.save` wrote."""
+    """Read what `ClsAttention.save` wrote."""
     with np.load(path, allow_pickle=False) as file:
         return ClsAttention(**{name: file[name] for name in _ARRAYS}, about=json.loads(str(file["about"])))

@@ -88,7 +88,7 @@ class Pick:
             raise ConfigError(f"At most {self.most} cells are none.")
 
     def of(self, dataset: Dataset) -> np.ndarray:
-        """The rows, sorted.
+        """Return the rows, sorted.
 
         Raises:
             LabelError: no such column.
@@ -140,5 +140,5 @@ class GenesReadJob:
 
 
 def reference_folder(settings: Settings) -> Path:
-    """Where the reference cells of this installation lie."""
+    """Return where the reference cells of this installation lie."""
     return settings.home / REFERENCE

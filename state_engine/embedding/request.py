@@ -119,12 +119,12 @@ def summary_lines(output: Path, summary: EmbedSummary) -> list[str]:
 
 
 def gene_map_of(dataset: Dataset, card: EmbeddingCard) -> GeneMap:
-    """Which of the model's genes the data set has; `warning` and `require` say whether they are enough."""
+    """Return which of the model's genes the data set has; `warning` and `require` say whether they are enough."""
     return map_genes(dataset.genes, card.vocabulary, dataset.choices.gene_column)
 
 
 def sentence_maker(dataset: Dataset, card: EmbeddingCard, genes: GeneMap, seed: int) -> SentenceMaker:
-    """The maker of the data set's cell sentences for a model.
+    """Return the maker of the data set's cell sentences for a model.
 
     Raises:
         RepresentationError: the data set has no expression.

@@ -37,7 +37,7 @@ class Layer(nn.Module):
     def forward(
         self, x: Tensor, mode: AttentionMode, alone: bool, maps: bool, sizes: Sequence[int] | None
     ) -> tuple[Tensor, Tensor | None]:
-        """(b, t, d) -> (b, t, d) and the attention weights when `maps`."""
+        """Return (b, t, d) for (b, t, d), and the attention weights when `maps`."""
         mixed, weights = self.attention(self.norm_attention(x), mode, alone, maps, sizes)
         x = x + mixed
         return x + self.feed(self.norm_feed(x)), weights

@@ -19,7 +19,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "si
 
 
 def mlp(wide_in: int, hidden: int, wide_out: int, layers: int, dropout: float, activation: Activation) -> nn.Sequential:
-    """`layers` linears from `wide_in` to `wide_out` with activation and dropout between; just one linear when `layers` is 1."""
+    """Return `layers` linears from `wide_in` to `wide_out` with activation and dropout between; just one linear when `layers` is 1."""
     widths = [wide_in, *[hidden] * (layers - 1), wide_out]
     parts: list[nn.Module] = []
     for one, next_one in pairwise(widths):
@@ -28,12 +28,12 @@ def mlp(wide_in: int, hidden: int, wide_out: int, layers: int, dropout: float, a
 
 
 def normed_block(wide_in: int, wide_out: int, dropout: float) -> nn.Sequential:
-    """Linear, LayerNorm, GELU, dropout: one step of a decoder or of the confidence head."""
+    """Return Linear, LayerNorm, GELU, dropout: one step of a decoder or of the confidence head."""
     return nn.Sequential(nn.Linear(wide_in, wide_out), nn.LayerNorm(wide_out), nn.GELU(), nn.Dropout(dropout))
 
 
 def rotate(x: Tensor, theta: float) -> Tensor:
-    """Rotary positions 0..t-1 on (b, h, t, c): each pair (i, i + c/2) of a head is turned by position x theta^(-2i/c)."""
+    """Apply rotary positions 0..t-1 to (b, h, t, c): each pair (i, i + c/2) of a head is turned by position x theta^(-2i/c)."""
     t, c = x.shape[-2:]
     # angles in float32 whatever x is: bfloat16 cannot tell positions above 256 apart
     frequency = theta ** -(torch.arange(0, c, 2, device=x.device, dtype=torch.float32) / c)  # (c/2,)
@@ -61,7 +61,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, mode: AttentionMode, alone: bool = False, maps: bool = False, sizes: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend.
+        """Let the positions see each other.
 
         Args:
             x: (b, t, d).

@@ -72,7 +72,7 @@ class EmbeddingModel(nn.Module):
         return self.config.genes
 
     def gene_table(self, vectors: Tensor) -> Tensor:
-        """Encoded tokens: (g + 2, d), a row a gene, then CLS, then the data set token.
+        """Return the encoded tokens (g + 2, d): a row for each gene, then CLS, then the data set token.
 
         Args:
             vectors: (g, token_dim) gene vectors as published, not normalised.
@@ -139,7 +139,7 @@ class EmbeddingModel(nn.Module):
         return x if self.dataset_token is None else torch.cat([x, table[-1].expand(len(x), 1, -1)], dim=1)
 
     def decode(self, vectors: Tensor, cell: Tensor, dataset: Tensor | None = None, read_depth: Tensor | None = None) -> Tensor:
-        """Log expression of genes in cells: (b, k).
+        """Return the log expression of genes in cells, (b, k).
 
         Args:
             vectors: (k, token_dim) vectors of the genes, as published: here they are not normalised.
@@ -194,7 +194,7 @@ class EncoderLayer(nn.Module):
         return self._feed(x, mixed.transpose(1, 2).flatten(2)), seen
 
     def at(self, x: Tensor, places: list[int]) -> tuple[Tensor, Tensor]:
-        """The same for n of the positions only: (b, t, d) -> (b, n, d), and what the first of them attends to, (b, h, t).
+        """Do the same for n of the positions only: (b, t, d) -> (b, n, d), and what the first of them attends to, (b, h, t).
 
         For so few queries keys and values are not made: a query is brought to the space of x instead (what the keys' bias adds is
         the same for all positions, so the softmax does not see it), and what is mixed is x itself, which then becomes a value.

@@ -51,7 +51,7 @@ class AdaptedLinear(nn.Module):
 
     @torch.no_grad()
     def merged_weight(self) -> Tensor:
-        """Weight of the one linear that does the same: (out, in)."""
+        """Return the weight (out, in) of the one linear that does the same."""
         # in float32: a change this small would be rounded away in half precision
         change = torch.cat([up.float() @ down.float() for up, down in zip(self.b, self.a, strict=True)])
         return (self.base.weight.float() + self.scale * change).to(self.base.weight.dtype)
@@ -84,7 +84,7 @@ def add_adapters(network: TransitionModel, rank: int, alpha: float, dropout: flo
 
 
 def adapters(network: nn.Module) -> tuple[str, ...]:
-    """Names of the linears that have adapters."""
+    """Return the names of the linears that have adapters."""
     return tuple(name for name, module in network.named_modules() if isinstance(module, AdaptedLinear))
 
 
@@ -103,7 +103,7 @@ def merge(network: TransitionModel) -> int:
 
 
 def merged_state_dict(network: nn.Module) -> dict[str, Tensor]:
-    """The weights as they would be after merging, under plain names; the network keeps its adapters."""
+    """Return the weights as they would be after merging, under plain names; the network keeps its adapters."""
     names = adapters(network)
     plain = {
         name.replace(".base.", ".") if _of(name, names) else name: tensor

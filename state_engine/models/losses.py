@@ -156,7 +156,7 @@ def build_loss(
     chunks: int = 1,
     shuffle: torch.Generator | None = None,
 ) -> SetLoss:
-    """The loss of a name, as training calls it: half precision is made float32 first, and autocast is off inside.
+    """Return the loss of a name, as training calls it: half precision is made float32 first, and autocast is off inside.
 
     Args:
         name: energy, sinkhorn, combined or mse.
@@ -186,7 +186,7 @@ def build_loss(
 
 
 def energy_distance(predicted: Tensor, observed: Tensor) -> Tensor:
-    """Energy distance between sets of cells: E|x - y| - E|x - x'| / 2 - E|y - y'| / 2.
+    """Return the energy distance between sets of cells: E|x - y| - E|x - x'| / 2 - E|y - y'| / 2.
 
     Half of the usual definition, as geomloss' `SamplesLoss("energy")`; zero when both sets are the same, never negative beyond
     rounding. Needs memory for (b, s, t) distances, not for (b, s, t, g) differences.
@@ -202,7 +202,7 @@ def energy_distance(predicted: Tensor, observed: Tensor) -> Tensor:
 
 
 def sinkhorn_divergence(predicted: Tensor, observed: Tensor, blur: float = BLUR) -> Tensor:
-    """Debiased Sinkhorn divergence with the cost |x - y|^2 / 2, as geomloss' `SamplesLoss("sinkhorn", p=2)`.
+    """Return the debiased Sinkhorn divergence with the cost |x - y|^2 / 2, as geomloss' `SamplesLoss("sinkhorn", p=2)`.
 
     The blur falls from the diameter of all cells given to `blur` by halves, so that a set's value depends a little on the other
     sets of the call, as in geomloss. A call takes about log2(diameter / blur) + 3 rounds of four soft minima over (b, s, t);
@@ -232,12 +232,12 @@ def combined(
     sinkhorn_weight: float = SINKHORN_WEIGHT,
     energy_weight: float = ENERGY_WEIGHT,
 ) -> Tensor:
-    """Weighted sum of the Sinkhorn divergence and the energy distance: (b, s, g), (b, t, g) -> (b,)."""
+    """Return the weighted sum of the Sinkhorn divergence and the energy distance: (b, s, g), (b, t, g) -> (b,)."""
     return sinkhorn_weight * sinkhorn_divergence(predicted, observed, blur) + energy_weight * energy_distance(predicted, observed)
 
 
 def mse(predicted: Tensor, observed: Tensor) -> Tensor:
-    """Mean squared error cell by cell: the order of the cells counts. (b, s, g), (b, s, g) -> (b,).
+    """Return the mean squared error cell by cell: the order of the cells counts. (b, s, g), (b, s, g) -> (b,).
 
     Raises:
         ConfigError: the sets differ in size.
@@ -250,7 +250,7 @@ def mse(predicted: Tensor, observed: Tensor) -> Tensor:
 
 
 def in_chunks(loss: SetLoss, chunks: int, shuffle: torch.Generator | None = None) -> SetLoss:
-    """A loss that is the mean of `loss` over parts of the features, as equal as they can be cut.
+    """Return a loss that is the mean of `loss` over parts of the features, as equal as they can be cut.
 
     Args:
         loss: of whole sets.
@@ -274,7 +274,7 @@ def in_chunks(loss: SetLoss, chunks: int, shuffle: torch.Generator | None = None
 
 
 def temperatures(diameter: float, blur: float) -> list[float]:
-    """Squared blurs from the diameter of the data down to `blur`, falling by `SCALING`; the first one twice, as in geomloss."""
+    """Return squared blurs from the diameter of the data down to `blur`, falling by `SCALING`; the first one twice, as in geomloss."""
     if diameter <= 0:
         return [blur**2]
     falling = max(0, math.ceil((math.log(blur) - math.log(diameter)) / math.log(SCALING)))

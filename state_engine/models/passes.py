@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 
 class Passes(Generic[P]):
-    """Runs forward passes, in order; a pass that does not fit into memory is cut in half, and so are those to come.
+    """Run forward passes, in order; a pass that does not fit into memory is cut in half, and so are those to come.
 
     On a CPU each core computes passes of its own, because cores that share a pass wait for each other at every step. Another device
     gets one thread, so that the caller can write results while it computes.
@@ -59,7 +59,7 @@ class Passes(Generic[P]):
         self.workers = min(torch.get_num_threads(), MOST_WORKERS) if device.type == "cpu" else 1
 
     def cut(self, block: P) -> Iterator[P]:
-        """Pieces of as many cells as a pass has; the number may shrink meanwhile."""
+        """Yield pieces of as many cells as a pass has; the number may shrink meanwhile."""
         start = 0
         while start < len(block):
             size = self.cells

@@ -123,7 +123,7 @@ class TransitionModel(nn.Module):
         attention: AttentionMode,
         maps: bool = False,
     ) -> TransitionOutput:
-        """From encoded cells and encoded perturbations to the prediction; the arguments are those of `forward`.
+        """Predict from encoded cells and encoded perturbations; the arguments are those of `forward`.
 
         Args:
             encoded_basal: (b, s, d).
@@ -156,7 +156,7 @@ class TransitionModel(nn.Module):
         *,
         attention: AttentionMode,
     ) -> TransitionOutput:
-        """`transform` for sets of different sizes at once: their cells lie one after the other, nothing is padded.
+        """Do what `transform` does for sets of different sizes at once: their cells lie one after the other, nothing is padded.
 
         The linears see all cells together, attention each set alone, so the numbers are those of one set after the other.
 

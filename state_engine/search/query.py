@@ -79,7 +79,7 @@ def query(
     choices: Choices | None = None,
     settings: Settings | None = None,
 ) -> Neighbours:
-    """The k most similar stored cells of each cell; a cell is never its own neighbour.
+    """Return the k most similar stored cells of each cell; a cell is never its own neighbour.
 
     Args:
         folder: of the LanceDB tables.
@@ -118,7 +118,7 @@ def query(
 
 
 def save(neighbours: Neighbours, path: Path) -> None:
-    """Writes the pairs as CSV and the rest beside it as JSON, for `load`."""
+    """Write the pairs as CSV and the rest beside it as JSON, for `load`."""
     with replacing(path) as beside:
         neighbours.table.to_csv(beside, index=False)
     rest = {"asked": list(neighbours.asked), "left_out": neighbours.left_out, "k": neighbours.k, "stored": neighbours.stored}
@@ -126,7 +126,7 @@ def save(neighbours: Neighbours, path: Path) -> None:
 
 
 def load(path: Path) -> Neighbours:
-    """What `save` wrote.
+    """Read what `save` wrote.
 
     Raises:
         RunError: it is missing or damaged.
@@ -142,7 +142,7 @@ def load(path: Path) -> Neighbours:
 
 
 def transfer(neighbours: Neighbours, label: str) -> pd.DataFrame:
-    """The label that most neighbours of a cell carry, and how many of them do.
+    """Return the label that most neighbours of a cell carry, and how many of them do.
 
     Returns:
         A row a cell: cell, label ("" when no neighbour has one), support (votes / k, 0 to 1), votes, labelled (neighbours that

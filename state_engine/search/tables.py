@@ -109,12 +109,12 @@ class Embedded:
         return self.facts.data_hash or self.dataset.hash()
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
-        """(m, e) float32 of some cells; NaN where a cell has no embedding."""
+        """Return the vectors (m, e) float32 of some cells; NaN where a cell has no embedding."""
         return self.dataset.read(self.representation, rows)[:, : self.width]
 
 
 def open_embedded(path: Path, key: str, choices: Choices | None = None, settings: Settings | None = None) -> Embedded:
-    """A data set with its embedding `obsm/KEY`.
+    """Open a data set with its embedding `obsm/KEY`.
 
     Raises:
         RepresentationError: it has no such embedding.
@@ -130,7 +130,7 @@ def open_embedded(path: Path, key: str, choices: Choices | None = None, settings
 
 
 def tables(folder: Path) -> tuple[TableFacts, ...]:
-    """What is in a folder, by name of the table; nothing when there is none yet. Light: reads a small file.
+    """Return what is in a folder, by name of the table; nothing when there is none yet. Light: reads a small file.
 
     Raises:
         UnreadableFileError: the list is damaged.
@@ -157,7 +157,7 @@ def add_embeddings(
     choices: Choices | None = None,
     settings: Settings | None = None,
 ) -> Added:
-    """Adds the cells of an embedded data set, or brings those that are there up to date: never twice.
+    """Add the cells of an embedded data set, or bring those that are there up to date: never twice.
 
     Args:
         folder: of the LanceDB tables; made when missing.
@@ -191,7 +191,7 @@ def add_embeddings(
 
 
 def forget(folder: Path, table: str, data_hash: str) -> int:
-    """Removes a data set from a table; how many cells went.
+    """Remove a data set from a table; return how many cells went.
 
     Raises:
         RequestError: it is not there.
@@ -213,7 +213,7 @@ def forget(folder: Path, table: str, data_hash: str) -> int:
 
 
 def connect(folder: Path) -> DBConnection:
-    """The database of a folder."""
+    """Open the database of a folder."""
     import lancedb
 
     logging.getLogger("lance").setLevel(logging.ERROR)
@@ -265,7 +265,7 @@ def _write(
 
 
 def _index(table: Table, on_progress: OnProgress) -> bool:
-    """Keeps the index of a large table complete; small tables need none. True when there is one."""
+    """Keep the index of a large table complete; small tables need none. Return whether there is one."""
     there = any("vector" in index.columns for index in table.list_indices())
     if not there and table.count_rows() >= INDEX_FROM:
         from lancedb.index import IvfSq
@@ -291,7 +291,7 @@ def _label_texts(dataset: Dataset) -> Callable[[np.ndarray], list[str]]:
 
 
 def unique_names(names: np.ndarray) -> np.ndarray:
-    """Barcodes, (n,) objects; those that repeat get their row behind, so that each cell has a name of its own."""
+    """Return barcodes, (n,) objects; those that repeat get their row behind, so that each cell has a name of its own."""
     text = np.asarray(names, object)
     _, first, counts = np.unique(text.astype(str), return_index=True, return_counts=True)
     if (counts == 1).all():
@@ -320,7 +320,7 @@ def _number(stamp: datetime) -> int:
 
 
 def hex_only(value: str) -> str:
-    """The value, when it may stand in a filter.
+    """Return the value, when it may stand in a filter.
 
     Raises:
         DataError: it is no hash.

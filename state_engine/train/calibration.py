@@ -96,7 +96,7 @@ def calibrate(
 def fit_calibration(
     conditions: Sequence[Condition], expression: bool, seed: int = 42, origin: Origin = "validation cells"
 ) -> Calibration | None:
-    """The weights that fit conditions, and how well they do on those left out of the fit; None without any effect to weigh.
+    """Return the weights that fit conditions, and how well they do on those left out of the fit; None without any effect to weigh.
 
     Args:
         conditions: that the models behind them never saw.
@@ -129,12 +129,12 @@ def fit_calibration(
 
 
 def predicts_expression(card: ModelCard) -> bool:
-    """What comes out is expression of genes, not an embedding alone."""
+    """Return whether expression of genes comes out, not an embedding alone."""
     return not card.reads_embedding or card.config.decoder is not None
 
 
 def output_sources(split: Split, card: ModelCard) -> tuple[FeatureSource, ...]:
-    """How the features that a model predicts are measured in each file of a split: expression, or its embedding.
+    """Return how the features that a model predicts are measured in each file of a split: expression, or its embedding.
 
     Raises:
         IncompatibleError: a file that the model cannot read, or that lacks the expression it predicts.
@@ -169,7 +169,7 @@ class _Place:
 def validation_conditions(
     loaded: LoadedModel, effects: EffectTable, split: Split, seed: int, on_progress: OnProgress = silent
 ) -> Iterator[Condition]:
-    """What the model says of each validation condition, beside the mean effect of other contexts and what was measured."""
+    """Yield what the model predicts for each validation condition, beside the mean effect of other contexts and what was measured."""
     places = _chosen(list(_places(loaded.card, effects, split)), seed)
     total, done = sum(len(place.rows) for place in places), 0
     for place in places:
@@ -226,20 +226,20 @@ def _chosen(places: list[_Place], seed: int) -> list[_Place]:
 
 
 def control_rows(at: SplitSource, context: str) -> np.ndarray:
-    """Control cells of a context that are for training or validation, (m,): never test cells."""
+    """Return the control cells of a context that are for training or validation, (m,): never test cells."""
     rows = at.dataset.control_rows(context)
     return rows[np.isin(at.parts[rows], (TRAIN, VAL))]
 
 
 def mean_cell(at: SplitSource, source: FeatureSource, rows: np.ndarray) -> np.ndarray:
-    """(g,) float64 mean of cells, block by block."""
+    """Return the mean of cells (g,) float64, block by block."""
     return sum(values.sum(axis=0, dtype=np.float64) for _, values in iter_features(at.dataset, source, rows)) / len(rows)
 
 
 def paired_effects(
     loaded: LoadedModel, at: SplitSource, context: str, labels: tuple[str, ...], seed: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The mean control cell of a context (g,), and what the model makes of it: label -> effect on the mean cell (g,).
+    """Return the mean control cell of a context (g,), and what the model makes of it: label -> effect on the mean cell (g,).
 
     As in a prediction: a cell plus its own effect (under the label minus under the control), expression not below 0.
     """

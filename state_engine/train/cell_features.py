@@ -38,7 +38,7 @@ class CellFeatures(Protocol):
     """For the record: "memory, dense", "file, sparse"."""
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Rows in any order, repeats allowed: (m,) -> (m, g) float32, an array of its own."""
+        """Return rows in any order, repeats allowed: (m,) -> (m, g) float32, an array of its own."""
 
 
 class DenseFeatures:

@@ -79,9 +79,15 @@ class TrainingCells:
     groups: dict[Part, tuple[Group, ...]]
     notes: tuple[str, ...] = ()
 
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Labels the model knows by their vectors alone, since no cell of theirs is trained on."""
+        trained = set(self.trained)
+        return tuple(label for label in self.perturbations if label not in trained)
+
 
 def choose_inputs(split: Split, request: TrainRequest) -> Inputs:
-    """The features that a request asks for.
+    """Return the features that a request asks for.
 
     Raises:
         GeneError: genes that a file does not have.
@@ -101,7 +107,7 @@ def choose_inputs(split: Split, request: TrainRequest) -> Inputs:
 
 
 def expression_source(dataset: Dataset, genes: tuple[str, ...]) -> FeatureSource:
-    """log1p expression of the genes.
+    """Return how the log1p expression of the genes is read.
 
     Raises:
         GeneError, RepresentationError, ScaleError: see `choose_inputs`.
@@ -268,6 +274,7 @@ def _groups(
     is_control = cells.of_label(control)
     for place, here in _runs(cells.place):
         context = cells.places[place][1]
+        # controls of all parts: a held-out perturbation is compared with the same controls as a trained one
         pool = here[is_control[here]]
         if not len(pool):
             bare.add(context)

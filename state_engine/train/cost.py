@@ -34,7 +34,7 @@ class TrainEstimate:
 
 
 def count_parameters(config: TransitionConfig) -> int:
-    """All numbers of the network's weights."""
+    """Count all numbers of the network's weights."""
     d, o = config.backbone.hidden, config.output_dim
     total = _mlp(config.perturbation_dim, d, d, config.encoder_layers)
     total += _mlp(config.input_dim, d, d, config.encoder_layers if config.basal_mlp else 1)
@@ -58,7 +58,7 @@ def estimate_training(
     device: Literal["cpu", "cuda", "mps"] = "cpu",
     folds: int = 0,
 ) -> TrainEstimate:
-    """Time and memory of a training.
+    """Estimate time and memory of a training.
 
     Args:
         request: what is trained.

@@ -84,7 +84,7 @@ def _under(words: str, on_progress: OnProgress) -> OnProgress:
 def _fold(
     split: Split, request: TrainRequest, folder: Path, seed: int, init_from: Path | None, on_progress: OnProgress
 ) -> Iterator[Condition]:
-    """Trains without the context, says what the model makes of it, and leaves nothing behind."""
+    """Train without the context, yield what the model predicts for it, and leave nothing behind."""
     shutil.rmtree(folder, ignore_errors=True)
     try:
         train_transition(split, request, folder, on_progress, init_from=init_from)

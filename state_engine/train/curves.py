@@ -18,7 +18,7 @@ LOG, VALIDATION = "log.csv", "validation.csv"
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:
-    """Columns of a curve, by name; empty when the file is not there. An unfinished last line is left out."""
+    """Return the columns of a curve, by name; empty when the file is not there. An unfinished last line is left out."""
     if not path.is_file():
         return {}
     text = path.read_text(encoding="utf-8")

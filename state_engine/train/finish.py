@@ -28,7 +28,7 @@ from state_engine.train.calibration import add_baselines
 from state_engine.train.cells import Inputs, TrainingCells
 from state_engine.train.held_out_scores import by_condition, score_groups, summarise
 from state_engine.train.network import network_config
-from state_engine.train.request import TrainRequest
+from state_engine.train.request import Network, TrainRequest
 from state_engine.train.run_folder import MODEL, SPLIT
 from state_engine.train.start_weights import NewLabels, initial_weights
 
@@ -47,9 +47,14 @@ class Vectors:
     values: Tensor
     features: PerturbationFeatures | None
 
+    @property
+    def own(self) -> Tensor | None:
+        """The values where they are a model's own; None where one-hot vectors are made from the labels."""
+        return None if self.features is None else self.values
+
 
 def read_vectors(request: TrainRequest, control: str) -> PerturbationFeatures | None:
-    """The file of perturbation features of a request, zeros for a control that has none; None for one-hot vectors.
+    """Read the file of perturbation features of a request, zeros for a control that has none; None for one-hot vectors.
 
     Raises:
         UnreadableFileError, UnsafePickleError, CheckpointError: see `read_features_file`.
@@ -58,7 +63,7 @@ def read_vectors(request: TrainRequest, control: str) -> PerturbationFeatures | 
 
 
 def vectors_of(cells: TrainingCells, features: PerturbationFeatures | None) -> Vectors:
-    """The vectors of the labels that a model will know."""
+    """Return the vectors of the labels that a model will know."""
     if features is None:
         return Vectors(torch.eye(len(cells.perturbations)), None)
     return Vectors(torch.from_numpy(features.of(cells.perturbations).copy()), features)
@@ -86,22 +91,19 @@ def save_training(
         card.training, scores=summarise(tests), validation_scores=summarise(validations), conditions=by_condition(tests)
     )
     card = replace(card, training=training)
-    features = None if vectors.features is None else vectors.values
     try:
-        write_arc(output, card, weights, features, _facts(request, output))
+        write_arc(output, card, weights, vectors.own, _facts(request, output))
     except CheckpointError as error:
         card = replace(card, notes=(*card.notes, f"Not written for arc-state: {error}"))
-    save_model(output / MODEL, card, weights, features, replace=True)
+    save_model(output / MODEL, card, weights, vectors.own, replace=True)
     return add_baselines(output / MODEL, split, request.run.seed, there.device.type, on_progress, request.run.calibrate)
 
 
 def card_of_training(split: Split, request: TrainRequest, inputs: Inputs, cells: TrainingCells, vectors: Vectors) -> ModelCard:
-    """The card of the model that is trained; without scores, hash and notes of what is yet to come."""
+    """Return the card of the model that is trained; without scores, hash and notes of what is yet to come."""
     dataset, network = split.sources[0].dataset, request.network
     all_genes = inputs.genes is not None and len(inputs.genes) == len(set(split.genes))
-    made = dataset.embeddings.get(network.embedding) if network.embedding else None
     decoded = cells.targets.width if cells.targets is not None else 0
-    trained = set(cells.trained)
     return ModelCard(
         format=FORMAT,
         id="",
@@ -110,7 +112,7 @@ def card_of_training(split: Split, request: TrainRequest, inputs: Inputs, cells:
         input_key=network.embedding or ("X" if all_genes else "X_hvg"),
         input_genes=inputs.genes if network.reads_genes else None,
         output_genes=inputs.genes if network.reads_genes or network.gene_decoder else None,
-        scale=_scale(dataset) if network.reads_genes else None,
+        scale=_scale(dataset, network),
         control=split.control,
         perturbations=cells.perturbations,
         perturbation_encoding="one-hot" if vectors.features is None else "features",
@@ -128,14 +130,22 @@ def card_of_training(split: Split, request: TrainRequest, inputs: Inputs, cells:
         limits=LIMITS,
         notes=(*cells.notes, *_notes(request, vectors)),
         simulated=request.run.simulated,
-        embedding_model=made.model or None if made else None,
-        unseen=tuple(label for label in cells.perturbations if label not in trained),
+        embedding_model=_embedding_model(dataset, network.embedding),
+        unseen=cells.unseen,
         training=_summary(split, request),
     )
 
 
-def _scale(dataset: Dataset) -> Literal["log1p", "counts"]:
-    """Return the scale that the network reads: counts only where they are not normalised."""
+def _embedding_model(dataset: Dataset, embedding: str | None) -> str | None:
+    """Return the hash of the model that the cells were embedded with; None without an embedding or a record of it."""
+    record = dataset.embeddings.get(embedding) if embedding else None
+    return record.model or None if record else None
+
+
+def _scale(dataset: Dataset, network: Network) -> Literal["log1p", "counts"] | None:
+    """Return the scale that the network reads: counts only where they are not normalised; None for an embedding."""
+    if not network.reads_genes:
+        return None
     return "counts" if dataset.scale.scale == "counts" and not dataset.choices.normalise else "log1p"
 
 
@@ -156,7 +166,7 @@ def start_from(start: Path, fresh: TransitionModel, card: ModelCard, vectors: Ve
         CheckpointError: the networks or what they read differ; see `initial_weights`.
     """
     labels = NewLabels(
-        card.perturbations, card.control, None if vectors.features is None else vectors.values,
+        card.perturbations, card.control, vectors.own,
         card.batches if card.config.batch_encoder else (), card.input_genes, card.input_key,
     )  # fmt: skip
     weights, report = initial_weights(fresh.state_dict(), labels, load_model(start))

@@ -135,7 +135,7 @@ def _score(model: TransitionModel, vectors: Tensor, cells: TrainingCells, group:
 
 
 def mean_effect(cells: TrainingCells, group: Group) -> np.ndarray | None:
-    """Mean over the trained contexts other than the group's own of the effect of its perturbation: (g,); None without any."""
+    """Return the mean effect (g,) of the group's perturbation over the other trained contexts; None without any."""
     by_context: dict[str, list[Group]] = {}
     for other in cells.groups["train"]:
         if other.perturbation == group.perturbation and other.context != group.context:
@@ -148,7 +148,7 @@ def mean_effect(cells: TrainingCells, group: Group) -> np.ndarray | None:
 
 
 def mean_cell(cells: TrainingCells, rows: np.ndarray) -> np.ndarray:
-    """(g,) float32, in blocks."""
+    """Return the mean of cells (g,) float32, block by block."""
     # float64: the sum of thousands of float32 cells would lose the digits in which effects lie
     total = np.zeros(cells.features.width)
     for start in range(0, len(rows), CELLS_A_PASS):

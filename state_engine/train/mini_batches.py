@@ -43,7 +43,7 @@ class SetRows:
     other_observed: np.ndarray | None = None
 
     def part(self, which: slice) -> SetRows:
-        """Some of the sets, that lie together."""
+        """Return some of the sets, which lie together."""
         first, behind, _ = which.indices(len(self.sizes))
         edges = np.concatenate([[0], np.cumsum(self.sizes)])
         cells = slice(int(edges[first]), int(edges[behind]))
@@ -106,7 +106,7 @@ class SetSchedule:
         self._alike = {p: _by_context(self.groups, p) for p in {g.perturbation for g in self.groups}} if mix else {}
 
     def rows(self, step: int, share: slice = slice(None)) -> SetRows:
-        """The sets of a step, counted from 0; `share` takes some of them."""
+        """Return the sets of a step, counted from 0; `share` takes some of them."""
         # a generator for each step, so that no step depends on those before; the middle number tells its uses apart
         rng = np.random.default_rng([self.seed, 0, step])
         chosen = [self.groups[i] for i in self._chosen(step, rng)]
@@ -157,14 +157,14 @@ def _one_of(contexts: list[np.ndarray], counts: np.ndarray, rng: np.random.Gener
 
 
 def draw(pool: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Cells of a set, (size,): without repeats when the pool is large enough, else each once and some again."""
+    """Draw the cells of a set, (size,): without repeats when the pool is large enough, else each once and some again."""
     if len(pool) >= size:
         return rng.choice(pool, size, replace=False)
     return np.concatenate([pool, rng.choice(pool, size - len(pool), replace=True)])
 
 
 def validation_rows(groups: tuple[Group, ...], set_size: int, most: int, seed: int, fill: bool = False) -> SetRows | None:
-    """Sets that stay the same all through a training: of each group in turn, until there are `most` or cells run out.
+    """Return sets that stay the same all through a training: of each group in turn, until there are `most` or cells run out.
 
     Groups come in an order drawn by the seed. None without groups.
     """
@@ -192,7 +192,7 @@ def _in_turn(order: list[Group], set_size: int, most: int) -> list[Group]:
 
 
 def gather(cells: TrainingCells, rows: SetRows) -> SetCells:
-    """The cells of some sets."""
+    """Read the cells of some sets."""
     targets = None
     if cells.targets is not None:
         targets = _mixed(cells.targets, rows.observed, rows.other_observed, rows.share)

@@ -79,7 +79,7 @@ class TransitionTraining(pl.LightningModule):
         return loss.total
 
     def predict(self, batch: MiniBatch) -> TransitionOutput:
-        """The network's output for the basal cells, in the precision of the request; predicted (n, o)."""
+        """Return the network's output for the basal cells, in the precision of the request; predicted (n, o)."""
         dtype, network = dtype_of(self.request.run.precision), self.network
         vectors = self.vectors[batch.perturbations]
         given = batch.batches if network.batch_encoder is not None else None
@@ -107,7 +107,7 @@ class TransitionTraining(pl.LightningModule):
         return basal
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam with the learning rates of the schedule."""
+        """Return Adam with the learning rates of the schedule."""
         r = self.request.optimiser
         kind = torch.optim.AdamW if r.weight_decay else torch.optim.Adam
         trained = [p for p in self.parameters() if p.requires_grad]
@@ -127,7 +127,7 @@ class TransitionTraining(pl.LightningModule):
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(trained, most).detach()
 
     def on_train_start(self) -> None:
-        """The running mean starts at the first weights."""
+        """Start the running mean at the first weights."""
         if self.request.optimiser.ema and not self.mean:
             self.mean = {name: p.detach().clone() for name, p in self.network.named_parameters()}
 
@@ -142,7 +142,7 @@ class TransitionTraining(pl.LightningModule):
 
     @contextmanager
     def final_weights(self) -> Iterator[TransitionModel]:
-        """The network as it would be saved now, in eval mode: with the mean of the weights, when there is one."""
+        """Lend the network as it would be saved now, in eval mode: with the mean of the weights, when there is one."""
         self.network.eval()
         current = {name: p.detach().clone() for name, p in self.network.named_parameters()} if self.mean else {}
         try:
@@ -153,12 +153,12 @@ class TransitionTraining(pl.LightningModule):
             self.network.train()
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """The running mean goes along."""
+        """Save the running mean too."""
         if self.mean:
             checkpoint[EMA_KEY] = {name: value.cpu() for name, value in self.mean.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """The running mean comes back."""
+        """Load the running mean too."""
         place = self.vectors.device
         saved = cast(dict[str, Tensor], checkpoint.get(EMA_KEY, {}))
         self.mean = {name: value.to(place) for name, value in saved.items()}
@@ -172,7 +172,7 @@ def _put(network: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def added_parts(request: TrainRequest) -> dict[str, float]:
-    """Names and weights of what is added to the distance."""
+    """Return names and weights of what is added to the distance."""
     loss, network = request.loss, request.network
     parts = {
         "effect": loss.effect_weight,
@@ -192,7 +192,7 @@ def learning_rate(optimiser: Optimiser, step: int) -> float:
 
 
 def freeze(network: nn.Module, beginnings: tuple[str, ...]) -> None:
-    """Weights whose names begin so are not trained.
+    """Exclude weights from the training by the beginnings of their names.
 
     Raises:
         ConfigError: a beginning that no name has, or nothing left to train.

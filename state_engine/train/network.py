@@ -11,7 +11,7 @@ WIDE = 4  # intermediate width, in hidden widths, where the request does not say
 def network_config(
     request: TrainRequest, features: int, perturbation: int, batches: int = 0, decoded: int = 0
 ) -> TransitionConfig:
-    """The network of a request, given the sizes of the data.
+    """Return the network of a request, given the sizes of the data.
 
     Args:
         request: the training.

@@ -71,19 +71,19 @@ class TrainingRecord:
 
 
 def is_training(folder: Path) -> bool:
-    """A training was begun there."""
+    """Return whether a training was begun there."""
     return (folder / RECORD).is_file()
 
 
 def only_begun(folder: Path) -> bool:
-    """A training ended there before its first step, of a wrong file or setting: nothing is lost when it begins again."""
+    """Return whether a training ended there before its first step, for a wrong file or setting: nothing is lost when it begins again."""
     if not is_training(folder) or {p.name for p in folder.iterdir()} - {RECORD, SPLIT, TABLE}:
         return False
     return read_record(folder).state in ("failed", "cancelled")
 
 
 def read_record(folder: Path) -> TrainingRecord:
-    """What is known of the training of a folder.
+    """Read what is known of the training of a folder.
 
     Raises:
         RunError: there is none, or it cannot be read.
@@ -98,12 +98,12 @@ def read_record(folder: Path) -> TrainingRecord:
 
 
 def write_record(folder: Path, record: TrainingRecord) -> None:
-    """Replace it."""
+    """Write the record in place of the one before."""
     write_json(folder / RECORD, to_plain(record))
 
 
 def open_training_split(folder: Path) -> Split:
-    """The split of a training, its files opened as they were.
+    """Open the split of a training, its files opened as they were.
 
     Raises:
         RunError, SplitError, DataError, ConfigError: see `read_record`, `open_split` and `check_same_cells`.
@@ -115,7 +115,7 @@ def open_training_split(folder: Path) -> Split:
 
 
 def write_split(folder: Path, split: Split) -> None:
-    """split.toml, with absolute places, and split.csv."""
+    """Write split.toml, with absolute places, and split.csv."""
     places = []
     for name, _ in split.plan.datasets:
         files = [str(s.dataset.path) for s in split.sources if s.name == name]
@@ -125,7 +125,7 @@ def write_split(folder: Path, split: Split) -> None:
 
 
 def check_same(old: TrainRequest, new: TrainRequest) -> None:
-    """A training goes on as it was begun.
+    """Check that a training goes on as it was begun.
 
     Raises:
         ConfigError: a setting differs that shapes the numbers.
@@ -148,7 +148,7 @@ def check_same(old: TrainRequest, new: TrainRequest) -> None:
 
 
 def check_checkpoint(path: Path) -> None:
-    """A checkpoint is all there.
+    """Check that a checkpoint is whole.
 
     Raises:
         CheckpointError: it is cut off; those before it are named.
@@ -161,7 +161,7 @@ def check_checkpoint(path: Path) -> None:
 
 
 def check_same_cells(folder: Path, record: TrainingRecord, split: Split) -> None:
-    """The cells are those that the training was begun with, each in its part.
+    """Check that the cells are those that the training was begun with, each in its part.
 
     Raises:
         ConfigError: a file has changed, or the split is another: what was held out may have been trained on.
@@ -179,5 +179,5 @@ def check_same_cells(folder: Path, record: TrainingRecord, split: Split) -> None
 
 
 def choices_of(split: Split) -> Choices:
-    """How the files of a split were opened."""
+    """Return how the files of a split were opened."""
     return split.sources[0].dataset.choices

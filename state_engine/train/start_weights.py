@@ -75,7 +75,7 @@ class InitialReport:
     notes: tuple[str, ...]
 
     def sentences(self) -> tuple[str, ...]:
-        """The report for people."""
+        """Return the report for people."""
         said = [f"The weights start from '{self.source}'.", *_counts(self.perturbations, "perturbations")]
         if self.batches is not None:
             said += _counts(self.batches, "batches")
@@ -89,7 +89,7 @@ class InitialReport:
 def initial_weights(
     fresh: Mapping[str, Tensor], labels: NewLabels, start: LoadedModel
 ) -> tuple[dict[str, Tensor], InitialReport]:
-    """Weights of a new network from those of a trained one.
+    """Return weights of a new network from those of a trained one.
 
     Args:
         fresh: `state_dict` of the new network as it was made; it gives the shapes, and the values of all that is new.

@@ -69,7 +69,7 @@ class Watch(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """After every step."""
+        """Write curves, validate, save a checkpoint and report, each when it is due."""
         training = self.training
         run, steps = training.request.run, training.request.optimiser.steps
         step = trainer.global_step
@@ -96,7 +96,7 @@ class Watch(pl.Callback):
                 raise
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The clock stops."""
+        """Stop the clock."""
         self._ended = time.perf_counter()
 
     @property
@@ -142,7 +142,7 @@ class Watch(pl.Callback):
 
 @torch.no_grad()
 def validation_scores(training: TransitionTraining, cells: Sequence[SetCells]) -> dict[str, float]:
-    """Means over the validation sets: the distance that is trained on, and MAE of the mean cell raw, corrected and for no change."""
+    """Return means over the validation sets: the distance that is trained on, and MAE of the mean cell raw, corrected and for no change."""
     total, n = torch.zeros(4, dtype=torch.float64), 0
     with training.final_weights():
         for part in cells:
@@ -164,7 +164,7 @@ def validation_scores(training: TransitionTraining, cells: Sequence[SetCells]) -
 
 
 def _due(step: int, steps: int, every: int) -> bool:
-    """After every so many steps (0: never), and after the last one."""
+    """Return whether a step is one of every so many (0: none), or the last one."""
     return step >= steps or bool(every and step % every == 0)
 
 
@@ -180,7 +180,7 @@ def _check_finite(rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def mini_batch(cells: SetCells, pin: bool) -> MiniBatch:
-    """Cells as tensors; pinned, so that they travel to a GPU while it computes."""
+    """Return cells as tensors; pinned, so that they travel to a GPU while it computes."""
     targets = cells.targets if cells.targets is not None else cells.perturbations[:0]
     arrays = (cells.perturbations, cells.basal, cells.observed, cells.batches, targets)
     tensors = [torch.from_numpy(a) for a in arrays]
@@ -188,5 +188,5 @@ def mini_batch(cells: SetCells, pin: bool) -> MiniBatch:
 
 
 def on_device(batch: MiniBatch, device: torch.device) -> MiniBatch:
-    """The same there."""
+    """Return the mini-batch on a device."""
     return MiniBatch(batch.sizes, *(t.to(device) for t in batch[1:]))
