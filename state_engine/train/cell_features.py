@@ -92,14 +92,17 @@ def read_cell_features(
     width, n = _shared_width(parts), sum(len(rows) for _, _, rows in parts)
     blocks = _blocks(parts, n, on_progress, stage)
     sparse = all(source.columns is not None or not source.representation.startswith("obsm/") for _, source, _ in parts)
-    # 4 bytes for a float32, dense; 8 for a stored value with its int32 column
+    # 4 bytes for a float32, dense; 8 for a stored value with its int32 column, of which a row has as many as the file's on average
     whole = 4 * n * width
     if whole <= memory * (DENSE_PART if sparse else 1):
         return DenseFeatures(_dense_in_memory(blocks, n, width))
     if not sparse:
         folder.mkdir(parents=True, exist_ok=True)
         return DenseFeatures(_dense_in_file(blocks, n, width, folder / f"{stage}.f32"))
-    stored = sum(8 * len(rows) * _density(dataset, source) for dataset, source, rows in parts)
+    stored = 0.0
+    for dataset, source, rows in parts:
+        facts = dataset.representation(source.representation)
+        stored += 8 * len(rows) * min(facts.stored / max(facts.rows, 1), _width(dataset, source))
     return _sparse(blocks, n, width, None if stored <= memory else folder, stage)
 
 
@@ -113,13 +116,6 @@ def _shared_width(parts: Sequence[Part]) -> int:
 
 def _width(dataset: Dataset, source: FeatureSource) -> int:
     return len(source.columns) if source.columns is not None else dataset.representation(source.representation).width
-
-
-def _density(dataset: Dataset, source: FeatureSource) -> float:
-    """Stored values of a row, at most: those of all columns where the file is sparse."""
-    facts = dataset.representation(source.representation)
-    wide = _width(dataset, source)
-    return min(facts.stored / max(facts.rows, 1), wide)
 
 
 def _blocks(parts: Sequence[Part], n: int, on_progress: OnProgress, stage: str) -> Iterator[np.ndarray | sp.csr_matrix]:

@@ -19,7 +19,7 @@ from state_engine.data.splits.apply import Split
 from state_engine.effects.mixture import Condition
 from state_engine.effects.store import load_effects
 from state_engine.errors import RunError
-from state_engine.progress import OnProgress, silent
+from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.calibration import fit_calibration, predicts_expression, validation_conditions
 from state_engine.train.fit import train_transition
 from state_engine.train.folds import fold_split, fold_steps, left_out_places
@@ -71,25 +71,25 @@ def cross_fit(
     conditions: list[Condition] = []
     for number, place in enumerate(places, 1):
         words = f"Calibrating without {place[1]}, {number} of {len(places)}"
-        conditions += _fold(fold_split(split, place), request, run / FOLD, seed, init_from, _under(words, on_progress))
+        conditions += _fold(fold_split(split, place), request, run / FOLD, seed, init_from, words, on_progress)
     fitted = fit_calibration(conditions, predicts_expression(read_card(run / MODEL)), seed, "left-out contexts")
     return set_calibration(run / MODEL, fitted)
 
 
-def _under(words: str, on_progress: OnProgress) -> OnProgress:
-    """Progress of a further training, named as such; its own remarks are left out."""
-    return lambda progress: on_progress(replace(progress, stage=f"{words}: {progress.stage.lower()}", message=""))
-
-
 def _fold(
-    split: Split, request: TrainRequest, folder: Path, seed: int, init_from: Path | None, on_progress: OnProgress
+    split: Split, request: TrainRequest, folder: Path, seed: int, init_from: Path | None, words: str, on_progress: OnProgress
 ) -> Iterator[Condition]:
     """Train without the context, yield what the model predicts for it, and leave nothing behind."""
+
+    def under_words(progress: Progress) -> None:
+        # a further training is named as such, and its own remarks are left out
+        on_progress(replace(progress, stage=f"{words}: {progress.stage.lower()}", message=""))
+
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        train_transition(split, request, folder, on_progress, init_from=init_from)
+        train_transition(split, request, folder, under_words, init_from=init_from)
         effects = load_effects(folder)
         assert effects is not None
-        yield from validation_conditions(load_model(folder / MODEL), effects, split, seed, on_progress)
+        yield from validation_conditions(load_model(folder / MODEL), effects, split, seed, under_words)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

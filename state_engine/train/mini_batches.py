@@ -109,7 +109,12 @@ class SetSchedule:
         """Return the sets of a step, counted from 0; `share` takes some of them."""
         # a generator for each step, so that no step depends on those before; the middle number tells its uses apart
         rng = np.random.default_rng([self.seed, 0, step])
-        chosen = [self.groups[i] for i in self._chosen(step, rng)]
+        if self._contexts is not None:
+            places = [_one_of(self._contexts, self._counts, rng) for _ in range(self.drawn)]
+        else:
+            n, first = len(self.turns), step * self.drawn
+            places = [int(self.turns[self._order(at // n)[at % n]]) for at in range(first, first + self.drawn)]
+        chosen = [self.groups[i] for i in places]
         sizes = np.array([self.set_size if self.fill else min(self.set_size, len(g.cells)) for g in chosen])
         made = self._drawn_from(chosen, sizes, rng)
         if self.mix:
@@ -119,12 +124,6 @@ class SetSchedule:
             shares = np.repeat(np.repeat(parts, 2 if self.paired else 1), made.sizes).astype(np.float32)
             made = replace(made, share=shares, other_basal=second.basal, other_observed=second.observed)
         return made.part(share)
-
-    def _chosen(self, step: int, rng: np.random.Generator) -> list[int]:
-        if self._contexts is not None:
-            return [_one_of(self._contexts, self._counts, rng) for _ in range(self.drawn)]
-        n, first = len(self.turns), step * self.drawn
-        return [int(self.turns[self._order(at // n)[at % n]]) for at in range(first, first + self.drawn)]
 
     def _drawn_from(self, groups: list[Group], sizes: np.ndarray, rng: np.random.Generator) -> SetRows:
         of = list(zip(groups, sizes.tolist(), strict=True))
