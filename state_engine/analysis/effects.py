@@ -4,7 +4,7 @@ An effect is a difference of pseudobulks, (g,) means of log1p expression: pertur
 
 - "corrected": predicted minus paired predicted control (the same basal cells); its pseudobulk is observed control + effect, not under 0,
   the same footing as the baselines.
-- "calibrated": as much of the paired effect and of the mean over other training contexts as validation cells said to believe; on the
+- "calibrated": the weights of the paired effect and of the mean over other training contexts were fitted on validation cells; on the
   same footing. Only where other contexts tell the effect (`state_engine.prediction.calibrated`).
 - "raw": the model's output as it is; its pseudobulk is the mean of the raw predictions, its effect that minus the observed control.
 
@@ -170,7 +170,8 @@ def effect_sizes(result: Result, layer: Layer = "corrected", run_dir: Path | Non
     Raises:
         RequestError: the result has no genes or no paired control.
     """
-    _needs_genes(result)
+    if not result.has_expression:
+        raise RequestError("There are no genes to rank.", "The model predicts an embedding and has no gene decoder.")
     seen: dict[bytes, Vector] = {}
     rows = []
     for perturbation, context, predicted, paired in _pairs(result, layer):
@@ -276,8 +277,3 @@ def _stored_counts(run_dir: Path | None, perturbation: str, context: str, layer:
         return None, None
     path = de.table_path(run_dir, perturbation, context, keys.PREDICTED_CONTROL, layer)
     return de.count_significant(de.read_table(path)) if path.exists() else (None, None)
-
-
-def _needs_genes(result: Result) -> None:
-    if not result.has_expression:
-        raise RequestError("There are no genes to rank.", "The model predicts an embedding and has no gene decoder.")

@@ -132,7 +132,10 @@ def fit(result_path: Path, out: Path, seed: int = 0, on_progress: OnProgress = s
     on_progress(Progress("Reading cells for the UMAP", 0, 3, remark))
     features = result.features(rows)
     on_progress(Progress("Fitting the UMAP", 1, 3))
-    xy, variance, neighbours = place(features, seed, _origins(result)[rows])
+    # the observed cell that each cell comes from: itself where it is observed, or where its basal cell is not known
+    basal = _basal_rows(result)
+    origins = np.where(basal >= 0, basal, np.arange(result.n_cells))
+    xy, variance, neighbours = place(features, seed, origins[rows])
     settings = Settings(
         seed=seed,
         source=result.embedding or "corrected expression (log1p)",
@@ -320,12 +323,6 @@ def _principal_components(features: NDArray[np.float32], seed: int) -> tuple[NDA
         return features, np.empty(0, np.float32)
     pca = PCA(min(COMPONENTS, len(features) - 1), svd_solver="randomized", random_state=seed)
     return pca.fit_transform(features).astype(np.float32), pca.explained_variance_ratio_.astype(np.float32)
-
-
-def _origins(result: Result) -> NDArray[np.int64]:
-    """Return (n,) the row of the observed cell that each cell comes from; its own row for observed cells and where that is not known."""
-    basal = _basal_rows(result)
-    return np.where(basal >= 0, basal, np.arange(result.n_cells))
 
 
 def _neighbours(values: NDArray[np.float32], origins: NDArray[np.int64], n: int) -> Neighbours:

@@ -49,7 +49,7 @@ class Plan:
     """A submission, decided but not read.
 
     Args:
-        source, spec: what was asked.
+        source, spec: the cells, and the challenge that they are for.
         parts: files and cells, in order.
         genes: names of the columns.
         perturbations, contexts: labels of all cells, None when the file has no such column.

@@ -75,7 +75,7 @@ class TrainingSummary:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How much of the paired effect and of the mean effect over other contexts to believe, fitted on validation cells only.
+    """How much of the paired effect and of the mean effect over other contexts to take, fitted on validation cells only.
 
     Args:
         paired, mean: the weights.

@@ -100,7 +100,7 @@ def load_embedding(
     """Load a model and prepare it.
 
     Args:
-        path: a folder of ours or of arc-state, or a checkpoint file.
+        path: a folder in our format or of arc-state, or a checkpoint file.
         device: where the weights go.
         dtype: precision of the weights; None is float32.
         checkpoint: which file of an arc-state folder.

@@ -152,7 +152,7 @@ def set_calibration(folder: Path, calibration: Calibration | None) -> ModelCard:
     """Replace the calibration of a saved model; its weights and its id stay. Returns the card.
 
     Raises:
-        CheckpointError: no model of ours is there.
+        CheckpointError: no model in our format is there.
     """
     card = dataclasses.replace(read_card(folder), calibration=calibration)
     write_card(folder, card)

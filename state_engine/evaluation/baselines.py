@@ -79,11 +79,9 @@ def baselines_of(
     table, asked = source.table, files.conditions
     where = "measured" if source.own else "in the training cells"
     found = [
-        _evaluated(files, "no change", no_change(asked, len(files.genes)), ""),
-        _evaluated(
-            files, "mean of other contexts", mean_of_other_contexts(table, asked), f"was not {where} in any other context"
-        ),
-        _evaluated(
+        _baseline(files, "no change", no_change(asked, len(files.genes)), ""),
+        _baseline(files, "mean of other contexts", mean_of_other_contexts(table, asked), f"was not {where} in any other context"),
+        _baseline(
             files, "mean of the context", mean_of_the_context(table, asked), f"has no other perturbation {where} in its context"
         ),
     ]
@@ -93,10 +91,10 @@ def baselines_of(
         ridge = ridge_on_features(table, dict(zip(*features, strict=True)), asked)
     except StateError as error:
         return (*found, EvaluatedBaseline("ridge", {}, f"{error.what} {error.why}"))
-    return (*found, _evaluated(files, "ridge", ridge, "has no features"))
+    return (*found, _baseline(files, "ridge", ridge, "has no features"))
 
 
-def _evaluated(files: ComparedFiles, name: Baseline, effects: Effects, lacking: str) -> EvaluatedBaseline:
+def _baseline(files: ComparedFiles, name: Baseline, effects: Effects, lacking: str) -> EvaluatedBaseline:
     """Return a baseline with the reason why some conditions have none: each of them `lacking`, the end of a sentence."""
     missing = [pair for pair in files.conditions if pair not in effects]
     behind = {pair: e.behind for pair, e in effects.items() if e.behind is not None}

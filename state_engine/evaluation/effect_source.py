@@ -32,7 +32,10 @@ def effect_source(request: EvaluationRequest, files: ComparedFiles, real: Means)
         return EffectSource(real.effects(), OWN_WORDS, own=True)
     folder = Path(request.effects)
     if (folder / FILE_NAME).exists():
-        return _of_prediction(folder, files)
+        # a prediction has the means of everything that its data set measured
+        own = load_means(folder / FILE_NAME).on(files.genes).effects(FEWEST_CELLS)
+        words = f"{len(own.perturbations):,} measured conditions of the data set, each scored one left out for itself"
+        return EffectSource(own, words, own=True)
     table = next((t for t in map(load_effects, (folder, folder / "model")) if t is not None), None)
     if table is None:
         raise RunError(
@@ -40,25 +43,13 @@ def effect_source(request: EvaluationRequest, files: ComparedFiles, real: Means)
             "There is no baselines.safetensors in it or in its folder 'model'.",
             "Leave it out (--effects): the baselines are then made of the measured cells themselves.",
         )
-    n, name = len(table.perturbations), _name(folder)
+    model = next((f for f in (folder, folder / "model") if is_store(f)), None)
+    n, name = len(table.perturbations), f" of {read_card(model).name}" if model else ""
     seen = len(set(zip(table.perturbations, table.contexts, strict=True)) & set(files.conditions))
     words = f"{n:,} conditions in the training cells{name}; no cell scored here is among them"
     if seen:
         words = f"{n:,} conditions in the training cells{name}, {seen:,} of the scored ones among them, each left out for itself"
     return EffectSource(on_genes(table, files.genes, folder.name), words, own=False)
-
-
-def _name(folder: Path) -> str:
-    """ " of MODEL" where a model lies beside the effects."""
-    found = next((f for f in (folder, folder / "model") if is_store(f)), None)
-    return f" of {read_card(found).name}" if found else ""
-
-
-def _of_prediction(folder: Path, files: ComparedFiles) -> EffectSource:
-    """The means of everything that the data set of a prediction measured."""
-    table = load_means(folder / FILE_NAME).on(files.genes).effects(FEWEST_CELLS)
-    words = f"{len(table.perturbations):,} measured conditions of the data set, each scored one left out for itself"
-    return EffectSource(table, words, own=True)
 
 
 def perturbation_features(request: EvaluationRequest) -> tuple[tuple[tuple[str, ...], np.ndarray] | None, str]:

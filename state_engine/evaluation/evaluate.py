@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from state_engine.effects.means import Means, means_by_condition
-from state_engine.evaluation.baselines import EvaluatedBaseline, baselines_of
+from state_engine.evaluation.baselines import baselines_of
 from state_engine.evaluation.effect_source import effect_source, perturbation_features
 from state_engine.evaluation.effects_file import keep_effects
 from state_engine.evaluation.files import ComparedFiles, Side, open_files
@@ -81,7 +81,7 @@ def _evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress,
         rows += score_on_cells(scored, on_progress)
     on_progress(Progress("Writing the tables"))
     table = _table(rows, scored)
-    return _kept(table, scored, source.words, start, output)
+    return _write(table, scored, source.words, start, output)
 
 
 def _means(
@@ -141,7 +141,7 @@ def _table(rows: list[Row], scored: Scored) -> pd.DataFrame:
     return table
 
 
-def _kept(table: pd.DataFrame, scored: Scored, effects_words: str, start: float, output: Path) -> Evaluation:
+def _write(table: pd.DataFrame, scored: Scored, effects_words: str, start: float, output: Path) -> Evaluation:
     files, request = scored.files, scored.request
     output.mkdir(parents=True, exist_ok=True)
     summary = summarise(table)
@@ -195,17 +195,14 @@ def _methods(scored: Scored) -> tuple[EvaluatedMethod, ...]:
     for file in scored.request.predicted:
         paths[file.method] = (*paths.get(file.method, ()), file.path)
     predictions = [_prediction(scored, method, paths[method], n) for method in scored.files.predicted]
-    return (*predictions, *(_baseline(b) for b in scored.baselines))
+    baselines = [EvaluatedMethod(b.name, "baseline", (), len(b.effects), b.reason) for b in scored.baselines]
+    return (*predictions, *baselines)
 
 
 def _prediction(scored: Scored, method: str, files: tuple[str, ...], n: int) -> EvaluatedMethod:
     said = len(scored.files.said[method])
     reason = "" if said == n else f"{n - said:,} of {n:,} conditions are not predicted by it."
     return EvaluatedMethod(method, "prediction", files, said, reason)
-
-
-def _baseline(baseline: EvaluatedBaseline) -> EvaluatedMethod:
-    return EvaluatedMethod(baseline.name, "baseline", (), len(baseline.effects), baseline.reason)
 
 
 def _control_words(scored: Scored) -> str:

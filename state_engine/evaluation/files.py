@@ -120,7 +120,7 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
         LabelError: a column or the control is not there. GeneError: genes differ. ScaleError: values are neither counts nor log1p.
         RequestError: no condition is in all files.
     """
-    real = open_dataset(Path(request.real), _said(request.choices))
+    real = open_dataset(Path(request.real), _choices(request.choices))
     control = real.require_control()
     said = request.predicted_choices or request.choices
     if said.control and said.control != control:
@@ -136,7 +136,7 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
         if request.control_source == "predicted":
             _require_own_control(side, control)
         sides[file.method] = (*sides.get(file.method, ()), side)
-    there = _measured(measured, control)
+    there = _with_control(measured, control)
     predicted = {method: [_predicted(side, control) for side in seeds] for method, seeds in sides.items()}
     both, left_out = _conditions(there, predicted)
     kept = {method: frozenset(set.intersection(*found) & set(both)) for method, found in predicted.items()}
@@ -150,7 +150,7 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
 
 def _open_predicted(file: PredictedFile, said: Choices) -> Dataset:
     # the control is looked for by the caller: predicted cells may come without
-    choices = replace(_said(said), control=None)
+    choices = replace(_choices(said), control=None)
     if file.representation != "X":  # a layer may be negative or empty in parts, so its scale is looked at, not said
         choices = replace(choices, expression=file.representation, scale=None)
     return open_dataset(Path(file.path), choices)
@@ -178,8 +178,8 @@ def _require_own_control(side: Side, control: str) -> None:
         )
 
 
-def _said(choices: Choices) -> Choices:
-    """No context column named means none: an evaluation guesses no columns."""
+def _choices(choices: Choices) -> Choices:
+    """No context column named means none: an evaluation takes no column that nobody named."""
     if not choices.perturbation_key:
         raise LabelError("The perturbation column is not named.", fix="Name it (--perturbation-key).")
     return replace(choices, context_key=choices.context_key or "")
@@ -228,7 +228,7 @@ def _side(dataset: Dataset, genes: tuple[str, ...], name: str, signed: bool = Fa
     return Side(dataset, FeatureSource(dataset.expression, columns, scale == "counts"), name, signed, mask)
 
 
-def _measured(side: Side, control: str) -> set[Condition]:
+def _with_control(side: Side, control: str) -> set[Condition]:
     """Measured conditions whose context has control cells.
 
     Raises:

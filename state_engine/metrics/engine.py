@@ -249,7 +249,7 @@ def _means(table: polars.DataFrame, column: str) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _refusals(what: str) -> Iterator[None]:
-    """A refusal of the engine as an error of ours, its first sentence quoted."""
+    """Raise a refusal of the engine as a `ChallengeError` that quotes its first sentence."""
     try:
         yield
     except ValueError as error:

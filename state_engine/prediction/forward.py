@@ -148,7 +148,9 @@ class SetRunner:
         asked, rest = len(batch), -sum(len(task.cells) for task in batch) % ROWS
         if rest and self.device.type == "cpu" and sum(len(task.cells) for task in batch) >= 4 * ROWS:
             # one more set, whose result is dropped: each new number of rows would have new matrix kernels generated, kept in memory
-            batch = [*batch, replace(batch[0], cells=np.resize(batch[0].cells, rest), batches=_resized(batch[0].batches, rest))]
+            first = batch[0]
+            batches = None if first.batches is None else np.resize(first.batches, rest)
+            batch = [*batch, replace(first, cells=np.resize(first.cells, rest), batches=batches)]
         sizes = [len(task.cells) for task in batch]
         output = self._transform(batch, sizes)
         decoded: Sequence[np.ndarray | None] = [None] * len(batch)
@@ -184,10 +186,6 @@ class SetRunner:
         if row not in self._encoded:
             self._encoded[row] = self.model.encode_perturbation(self._features[row : row + 1])[0]
         return self._encoded[row]
-
-
-def _resized(values: np.ndarray | None, n: int) -> np.ndarray | None:
-    return None if values is None else np.resize(values, n)
 
 
 def _split(values: Tensor, sizes: list[int]) -> list[np.ndarray]:

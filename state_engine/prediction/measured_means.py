@@ -29,7 +29,7 @@ def measure(request: PredictionRequest, card: ModelCard, output: Path, on_progre
         request: the prediction it belongs to.
         card: its model.
         output: the .npz; it appears only when complete.
-        on_progress: called once a block; may raise `JobCancelled`.
+        on_progress: called for each block; may raise `JobCancelled`.
     """
     dataset = open_dataset(Path(request.data), request.choices)
     source = require_compatible(check_compatibility(dataset, card, allow_unknown=True, allow_other_embedding=True))

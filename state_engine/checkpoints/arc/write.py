@@ -77,7 +77,7 @@ def write_arc(
         training: what is known of it.
 
     Raises:
-        CheckpointError: arc-state has no such network; what it lacks is said.
+        CheckpointError: arc-state has no such network; the message names what it lacks.
     """
     _check(card)
     facts = training or TrainingFacts()
