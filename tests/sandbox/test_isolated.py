@@ -134,3 +134,15 @@ def test_the_caller_needs_no_heavy_import() -> None:
     code = "import state_engine.sandbox, sys; print([m for m in ('numpy', 'h5py', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_one_server_for_all_calls_which_ends_with_its_process() -> None:
+    import subprocess
+
+    code = "import os; from state_engine.sandbox import isolated; print(*{isolated(os.getppid, reads=()) for _ in range(3)})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    server = int(done.stdout)  # one number
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{server}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{server}").exists()
