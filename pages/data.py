@@ -8,9 +8,11 @@ from pages.parts import session
 from pages.parts.data.form import choices_form, understood, variable_genes
 from pages.parts.data.public import public_data
 from pages.parts.door import through_app
+from pages.parts.runs.list import dependents
 from pages.parts.uploads import received, upload_key
 from pages.parts.widgets import errors_shown, go, page_head, start_demo
-from state_engine.library.datasets import list_datasets, register_file, remove_dataset, server_files
+from state_engine.jobs import trash
+from state_engine.library.datasets import list_datasets, register_file, server_files
 from state_engine.sandbox.limits import confinement
 
 through_app()
@@ -57,7 +59,11 @@ with st.container(border=True, key="open_data"):
                 if st.button(
                     "Forget", key=f"forget_{old.id}", type="tertiary", help="An uploaded copy is deleted; your own file is not."
                 ):
-                    remove_dataset(settings, old.id)
+                    st.session_state["asked_to_forget"] = old.id
+            if st.session_state.get("asked_to_forget") == old.id:
+                st.warning(f"Forget it? {dependents(trash.runs_that_need_data(settings, old))} Undo is on Runs.")
+                if st.button("Yes, forget it", key=f"sure_{old.id}"):
+                    trash.forget_dataset(settings, old.id)
                     if session.chosen("data") == old.id:
                         session.choose("data", "")
                     st.rerun()

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.parts.door import through_app
-from pages.parts.runs.list import listed_runs, queue, run_card
+from pages.parts.runs.list import deleted_lately, listed_runs, queue, run_card
 from pages.parts.widgets import empty_state, page_head
 
 through_app()
@@ -22,3 +22,4 @@ for info in infos[:100]:
     text = f"{info.id} {info.manifest.title if info.manifest else ''} {info.manifest.kind if info.manifest else ''}"
     if search.lower() in text.lower():
         run_card(info)
+deleted_lately()

@@ -24,6 +24,7 @@ class Settings:
         max_file_bytes: largest file accepted, on disk. STATE_EXPLORER_MAX_FILE_GB.
         max_declared_bytes: largest sum of declared array sizes. STATE_EXPLORER_MAX_DECLARED_GB.
         max_cells: most cells a file may declare. STATE_EXPLORER_MAX_CELLS.
+        trash_days: how long what was deleted can be had back. STATE_EXPLORER_TRASH_DAYS.
         hub_endpoint: base address of the model hub. HF_ENDPOINT.
         demo: folder of the data set and models that come with the program.
     """
@@ -33,6 +34,7 @@ class Settings:
     max_file_bytes: int = 50 * GB
     max_declared_bytes: int = 200 * GB
     max_cells: int = 20_000_000
+    trash_days: float = 7.0
     hub_endpoint: str = "https://huggingface.co"
     demo: Path = DEMO
 
@@ -68,6 +70,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         max_file_bytes=int(_number(env, "STATE_EXPLORER_MAX_FILE_GB", 50) * GB),
         max_declared_bytes=int(_number(env, "STATE_EXPLORER_MAX_DECLARED_GB", 200) * GB),
         max_cells=int(_number(env, "STATE_EXPLORER_MAX_CELLS", 20_000_000)),
+        trash_days=_number(env, "STATE_EXPLORER_TRASH_DAYS", 7),
         hub_endpoint=env.get("HF_ENDPOINT", "https://huggingface.co"),
     )
 

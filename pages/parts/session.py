@@ -54,6 +54,7 @@ def choose(name: str, identity: str) -> None:
     """Choose a data set, model or run; an empty id takes the choice back."""
     st.session_state[f"thread_{name}"] = identity
     if identity:
+        st.session_state.pop("gone", None)
         st.query_params[name] = identity
     elif name in st.query_params:
         del st.query_params[name]
@@ -140,8 +141,11 @@ def chosen_run(choice: str) -> RunFolder | None:
         return None
     try:
         run = RunFolder.open(settings(), chosen(choice))
-    except StateError:
+    except StateError as error:
         run = None
+        st.session_state["gone"] = str(error)
+        if choice != "run":  # that one is shown in the sidebar
+            st.warning(str(error), icon=":material/delete:")
     kind = KINDS.get(run.manifest.kind) if run is not None else None
     if kind is None or kind.choice != choice:
         choose(choice, "")

@@ -22,6 +22,8 @@ def show_thread() -> None:
         _step("Data set", "data", _data_words, "data", ":material/table:")
         _step("Model", "model", _model_words, "models", ":material/deployed_code:")
         _step("Run", "run", _run_words, "runs", ":material/history:")
+        if "gone" in st.session_state:  # until another is chosen
+            st.warning(st.session_state["gone"], icon=":material/delete:")
 
 
 def _step(title: str, choice: str, words: Callable[[], tuple[str, str]], page: str, icon: str) -> None:

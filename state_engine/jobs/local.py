@@ -214,5 +214,6 @@ def _environment(settings: Settings) -> dict[str, str]:
         "STATE_EXPLORER_MAX_FILE_GB": repr(settings.max_file_bytes / GB),
         "STATE_EXPLORER_MAX_DECLARED_GB": repr(settings.max_declared_bytes / GB),
         "STATE_EXPLORER_MAX_CELLS": str(settings.max_cells),
+        "STATE_EXPLORER_TRASH_DAYS": repr(settings.trash_days),
         "HF_ENDPOINT": settings.hub_endpoint,
     }

@@ -328,6 +328,14 @@ def _path_of(settings: Settings, run_id: str) -> Path:
             f"'{run_id[:80]}' is not the id of a run.", "Ids look like 20261122-151233-ab12cd.", "Choose a run on Runs."
         )
     path = settings.runs / run_id
+    tombstone = settings.home / "trash" / "deleted" / run_id
+    if tombstone.exists() and not path.exists():
+        when = tombstone.read_text()[:16].replace("T", " ")
+        raise RunError(
+            f"Run {run_id} was deleted on {when} UTC.",
+            f"What was deleted can be had back for {settings.trash_days:g} days.",
+            "See 'Deleted lately' on Runs, or choose another run there.",
+        )
     if path.is_symlink() or not path.is_dir():
         raise RunError(
             f"There is no run {run_id}.", "It was deleted, or belongs to another installation.", "Choose a run on Runs."

@@ -181,6 +181,7 @@ def test_the_pages_show_it(settings: Settings) -> None:
 def test_a_run_goes_with_what_is_derived_from_it(settings: Settings) -> None:
     runs = app_on("runs", run=PREDICTED)
     runs.button(key=f"delete_{PREDICTED}").click().run()
+    runs.button(key=f"sure_{PREDICTED}").click().run()
     assert not runs.exception
     left = [i.manifest.kind for i in list_runs(settings) if i.manifest]
     assert not OF_PREDICTION & set(left) and {"similar", "genes_read", "embed"} <= set(left)

@@ -11,6 +11,7 @@ import pytest
 from pages.parts.format import age, duration, p_value, plural, size
 from pages.parts.predict.form import add_names
 from state_engine.config import Settings
+from state_engine.errors import DataError
 from state_engine.jobs import local
 from state_engine.jobs.requests import ConvertRequest, PrepareRequest
 from state_engine.jobs.run_folder import RunFolder
@@ -201,7 +202,26 @@ def test_runs_are_listed_and_deleted(home: Path) -> None:
     app = app_on("runs")
     assert "TNF in B" in text(app) and "It broke." in text(app) and "failed" in text(app)
     app.button(key=f"delete_{run.id}").click().run()
+    assert run.path.exists() and "Delete this run? No other run needs it." in text(app)
+    app.button(key=f"sure_{run.id}").click().run()
     assert not run.path.exists() and "No runs yet" in text(app)
+    assert f"Run {run.id} was deleted on 20" in text(app_on("home", run=run.id))
+    next(b for b in app.button if b.label == "Undo").click().run()
+    assert run.path.exists() and "TNF in B" in text(app)
+
+
+def test_forgetting_a_data_set_names_the_runs_that_need_it_and_can_be_undone(home: Path, tmp_path: Path) -> None:
+    identity = upload(home, write_cells(tmp_path / "cells.h5ad"))
+    RunFolder.create(Settings(home), "predict", {"data": get_dataset(Settings(home), identity).path}, "TNF in B")
+    app = app_on("data")
+    app.button(key=f"forget_{identity}").click().run()
+    assert "Forget it? 1 run needs it: TNF in B." in text(app)
+    app.button(key=f"sure_{identity}").click().run()
+    with pytest.raises(DataError):
+        get_dataset(Settings(home), identity)
+    runs = app_on("runs")
+    next(b for b in runs.button if b.label == "Undo").click().run()
+    assert not runs.exception and get_dataset(Settings(home), identity).id == identity
 
 
 def test_ids_that_are_gone_are_forgotten(home: Path) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.format import age, duration, size, state_words
+from pages.parts.format import age, duration, md, plural, size, state_words
 from pages.parts.widgets import errors_shown, go
+from state_engine.errors import listed
 from state_engine.files import size_on_disk
-from state_engine.jobs import local
+from state_engine.jobs import local, trash
 from state_engine.jobs.kinds import KINDS
 from state_engine.jobs.rebuild import asked_of_store
-from state_engine.jobs.run_folder import RunFolder, RunInfo, derived_runs, list_runs
+from state_engine.jobs.run_folder import RunFolder, RunInfo, list_runs
 from state_engine.jobs.store import JobStore
 
 TABS = {"submission": "Challenge file", "scoring": "Score"}  # the tab of Submit that shows a choice
@@ -65,9 +68,9 @@ def run_card(info: RunInfo) -> None:
         with st.container(horizontal=True):
             open_button(info, f"open_{info.id}")
             if st.button("Delete", key=f"delete_{info.id}", type="tertiary"):
-                with errors_shown():
-                    _delete(info)
-                    st.rerun()
+                st.session_state["asked_to_delete"] = info.id
+        if st.session_state.get("asked_to_delete") == info.id:
+            _ask(info)
         if manifest is not None:
             with st.expander("Details"):
                 st.code(manifest.command or "This kind of run has no command line.", language="bash", wrap_lines=True)
@@ -91,14 +94,52 @@ def open_button(info: RunInfo, key: str, tertiary: bool = False) -> None:
         go(kind.answer if answered else kind.page)
 
 
+def dependents(infos: Sequence[RunInfo]) -> str:
+    """Say which runs need something that is to be deleted."""
+    names = [i.manifest.title or i.manifest.kind for i in infos if i.manifest is not None]
+    if not names:
+        return "No other run needs it."
+    return f"{plural(len(names), 'run needs', 'runs need')} it: {md(listed(names), 300)}."
+
+
+def deleted_lately() -> None:
+    """List what was deleted and can be had back, each with a button that does it."""
+    settings = session.settings()
+    items = trash.trash(settings)
+    if not items:
+        return
+    with st.expander(f"Deleted lately ({len(items)})"):
+        st.caption(f"It goes for good {settings.trash_days:g} days after it was deleted.")
+        for item in items:
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.markdown(f"**{md(item.title)}** :gray[deleted {age(item.deleted)}]")
+                if st.button("Undo", key=f"undo_{item.id}"):
+                    with errors_shown():
+                        trash.restore(settings, item)
+                        st.rerun()
+
+
+def _ask(info: RunInfo) -> None:
+    """Say what depends on a run, and ask whether it is to be deleted."""
+    needing = trash.runs_that_need_run(session.settings(), info.id)
+    st.warning(f"Delete this run? {dependents(needing)} What is derived from it goes with it; Undo is below the list.")
+    with st.container(horizontal=True):
+        if st.button("Yes, delete it", key=f"sure_{info.id}"):
+            with errors_shown():
+                _delete(info)
+                del st.session_state["asked_to_delete"]
+                st.rerun()
+        if st.button("Keep it", key=f"keep_{info.id}"):
+            del st.session_state["asked_to_delete"]
+            st.rerun()
+
+
 def _delete(info: RunInfo) -> None:
-    """Delete a run, and what is derived from it: those runs are not listed, so that nobody else could."""
+    """Move a run to the trash, with what is derived from it: those runs are not listed, so that nobody else could."""
     store = JobStore(session.settings().database)
     for job in store.list(states=("queued", "running"), parent=info.id):
         local.cancel(session.settings(), job.id)
-    RunFolder(info.path).delete()
-    for derived in derived_runs(session.settings(), info.id):
-        RunFolder(derived.path).delete()
+    trash.delete_run(session.settings(), info.id)
     for choice in session.THREAD:
         if session.chosen(choice) == info.id:
             session.choose(choice, "")
