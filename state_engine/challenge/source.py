@@ -16,7 +16,7 @@ from state_engine.data.files.blocks import Matrix, find_matrix
 from state_engine.data.files.columns import Coded as Labels
 from state_engine.data.files.hdf5 import column_names, index_column
 from state_engine.data.files.safety import FileFacts, check_file
-from state_engine.errors import ChallengeError
+from state_engine.errors import ChallengeError, door
 
 # labels that are no label
 MISSING = ("", "nan", "NaN", "None", "<NA>")
@@ -171,26 +171,34 @@ def read_strings(frame: h5py.Group, column: str) -> list[str]:
 
 
 def _labels(frame: h5py.Group, column: str) -> Labels:
-    place = node(frame, column)
-    if isinstance(place, h5py.Group) and "codes" in place:
-        names = tuple(_text(node(place, "categories")[...]))
-        return _checked(place["codes"][:].astype(np.int32), names, column)
-    if isinstance(place, h5py.Group):
-        missing = place["mask"][:].astype(bool) if "mask" in place else None
-        return _from_strings(_text(node(place, "values")[...]), missing)
-    legacy = frame.get("__categories")
-    if isinstance(legacy, h5py.Group) and column in legacy:
-        return _checked(place[:].astype(np.int32), tuple(_text(legacy[column][...])), column)
-    return _from_strings(_text(place[...]), None)
+    with door(f"Column {column} of obs", ChallengeError, "Write it again with anndata."):
+        place = node(frame, column)
+        if isinstance(place, h5py.Group) and "codes" in place:
+            return _checked(_codes(place["codes"], column), tuple(_text(node(place, "categories"))), column)
+        if isinstance(place, h5py.Group):
+            missing = place["mask"][:].astype(bool) if "mask" in place else None
+            return _from_strings(_text(node(place, "values")), missing)
+        legacy = frame.get("__categories")
+        if isinstance(legacy, h5py.Group) and column in legacy:
+            return _checked(_codes(place, column), tuple(_text(legacy[column])), column)
+        return _from_strings(_text(place), None)
 
 
-def _checked(codes: NDArray[np.int32], names: tuple[str, ...], column: str) -> Labels:
+def _codes(place: h5py.Dataset, column: str) -> NDArray[np.integer]:
+    codes = place[...]
+    if not isinstance(codes, np.ndarray) or codes.ndim != 1 or codes.dtype.kind not in "iu":
+        raise ChallengeError(f"Column {column} of obs has codes that are no list of whole numbers.", "", "Write it again.")
+    return codes
+
+
+def _checked(codes: NDArray[np.integer], names: tuple[str, ...], column: str) -> Labels:
     if codes.size and (codes.max() >= len(names) or codes.min() < -1):
         raise ChallengeError(
             f"Column {column} of obs has codes without a name.", f"It has {len(names)} names.", "Write it again."
         )
     nothing = [i for i, name in enumerate(names) if name in MISSING]
-    return Labels(np.where(np.isin(codes, nothing), -1, codes).astype(np.int32) if nothing else codes, names)
+    plain = codes.astype(np.int32)  # in range, so nothing wraps round
+    return Labels(np.where(np.isin(plain, nothing), -1, plain).astype(np.int32) if nothing else plain, names)
 
 
 def _from_strings(values: list[str], missing: NDArray[np.bool_] | None) -> Labels:
@@ -202,5 +210,7 @@ def _from_strings(values: list[str], missing: NDArray[np.bool_] | None) -> Label
     return Labels(codes, tuple(names)).take(np.ones(len(codes), bool))
 
 
-def _text(values: NDArray) -> list[str]:
-    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in np.asarray(values).tolist()]
+def _text(place: h5py.Dataset) -> list[str]:
+    if place.shape is None or len(place.shape) != 1:
+        raise ChallengeError("A column has names that are no list.", f"{place.name} is a single value.", "Write it again.")
+    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in place[...].tolist()]

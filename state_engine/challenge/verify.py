@@ -59,11 +59,11 @@ def verify(archive: Path, spec: ChallengeSpec, *, scratch: Path | None = None, o
         try:
             with door(archive.name, ChallengeError, AGAIN):
                 unpacked = _unpack(archive, h5ad, spec, findings, on_progress)
+                report = check(SubmissionSource(h5ad), spec, on_progress=on_progress)
         except ChallengeError as error:
             findings.append(found("archive-unreadable", "error", error.what, f"{error.why} {error.fix}".strip()))
             report = Report(spec.rules.name, str(archive), findings=ordered([*spec.problems, *findings]))
             return replace(report, seconds=time.monotonic() - start)
-        report = check(SubmissionSource(h5ad), spec, on_progress=on_progress)
     findings += _repairs_needed(report)
     findings += _check_meta(unpacked.meta, report, spec) if spec.rules.layout == "meta" else []
     size, digest = _hash(archive)

@@ -83,6 +83,15 @@ def reverse(members: Members) -> None:
     members.update(reversed(items))
 
 
+def replace_labels(value: object, part: str = "") -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        place = f"obs/target_gene{part}"
+        del file[place]
+        file[place] = value
+
+    return change
+
+
 BAD_2025: dict[str, tuple[Callable[[Members], object], str, str]] = {
     "no prediction": (lambda m: m.pop("pred.h5ad.zst"), "archive-unreadable", "error"),
     "empty prediction": (lambda m: m.update({"pred.h5ad.zst": b""}), "archive-unreadable", "error"),
@@ -99,6 +108,11 @@ BAD_2025: dict[str, tuple[Callable[[Members], object], str, str]] = {
     "genes in other order": (change_h5ad(swap_genes), "genes-order", "error"),
     "stored zeros": (change_h5ad(store_zeros), "not-sparse", "note"),
     "link to another file": (change_h5ad(link_away), "file-unreadable", "error"),
+    "labels are nothing": (change_h5ad(replace_labels(h5py.Empty("f4"))), "file-unreadable", "error"),
+    "labels are one word": (change_h5ad(replace_labels("TNF")), "file-unreadable", "error"),
+    "names are nothing": (change_h5ad(replace_labels(h5py.Empty("f4"), "/categories")), "file-unreadable", "error"),
+    "codes are complex": (change_h5ad(replace_labels(np.zeros(72, complex), "/codes")), "file-unreadable", "error"),
+    "codes wrap round": (change_h5ad(replace_labels(np.full(72, 2**32), "/codes")), "file-unreadable", "error"),
     "control renamed": (poke("obs/target_gene/codes", 1), "cells-per-perturbation", "warning"),
 }
 
