@@ -8,6 +8,7 @@ from pages.parts import session
 from pages.parts.data.form import choices_form, understood, variable_genes
 from pages.parts.data.public import public_data
 from pages.parts.door import through_app
+from pages.parts.format import md
 from pages.parts.runs.list import dependents
 from pages.parts.uploads import received, upload_key
 from pages.parts.widgets import errors_shown, go, page_head, start_demo
@@ -51,7 +52,7 @@ with st.container(border=True, key="open_data"):
             st.caption("Nothing yet.")
         for old in known:
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.markdown(f"**{old.name}** :gray[{old.origin}, {old.created[:16].replace('T', ' ')}]")
+                st.markdown(f"**{md(old.name)}** :gray[{old.origin}, {old.created[:16].replace('T', ' ')}]")
                 if st.button("Open", key=f"reopen_{old.id}"):
                     session.choose("data", old.id)
                     session.choose("run", "")
@@ -79,7 +80,7 @@ if entry is None:
     st.info("Nothing is open. Upload a file, or take the demo: it shows every page at work.", icon=":material/table:")
     st.stop()
 
-st.subheader(entry.name, anchor=False)
+st.subheader(md(entry.name), anchor=False)
 with errors_shown():
     data = session.understand(entry)
     understood(data)

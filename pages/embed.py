@@ -8,6 +8,7 @@ from pages.parts.embed.form import embed_form
 from pages.parts.embed.genes import genes_read
 from pages.parts.embed.map import CHOICE, cell_map, chosen_run, embedding_of, files, open_made, over, summary
 from pages.parts.embed.similar import similar_cells
+from pages.parts.format import md
 from pages.parts.picker import another_run
 from pages.parts.widgets import empty_state, errors_shown, page_head
 
@@ -28,7 +29,7 @@ if entry is None and run is None:
 
 with errors_shown():
     if entry is not None:
-        with st.expander(f"Embed {entry.name}", expanded=run is None, icon=":material/hub:"):
+        with st.expander(f"Embed {md(entry.name)}", expanded=run is None, icon=":material/hub:"):
             embed_form(entry, session.understand(entry))
     if run is None:
         st.stop()

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.parts.door import through_app
-from pages.parts.format import age, state_words
+from pages.parts.format import age, md, state_words
 from pages.parts.picker import runs_for
 from pages.parts.runs.list import open_button
 from pages.parts.widgets import go, page_head, start_demo
@@ -66,5 +66,5 @@ with right:
         if info.manifest is None:
             continue
         with st.container(border=True):
-            st.markdown(f"**{info.manifest.title}**  \n:gray[{state_words(info.state)}, {age(info.manifest.created)}]")
+            st.markdown(f"**{md(info.manifest.title)}**  \n:gray[{state_words(info.state)}, {age(info.manifest.created)}]")
             open_button(info, f"recent_{info.id}", tertiary=True)

@@ -4,7 +4,7 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.door import through_app
-from pages.parts.format import plural
+from pages.parts.format import md, plural, sentences
 from pages.parts.models.card import add_models, attention_question, card_view, fit_report
 from pages.parts.models.embedding import embedding_card, embedding_models
 from pages.parts.widgets import errors_shown, go, page_head
@@ -33,9 +33,9 @@ with left:
         chosen = identity == session.chosen("model")
         with st.container(border=True, key=f"model_{identity}"):
             st.markdown(
-                f"**{card.name}**" + ("&ensp;:green[:material/check: chosen]" if chosen else "") + "  \n"
-                f":gray[{plural(len(card.perturbations) - 1, 'perturbation')}, reads {card.input_key}, "
-                f"{'trained on simulated data' if card.simulated else f'licence {card.licence}'}]"
+                f"**{md(card.name)}**" + ("&ensp;:green[:material/check: chosen]" if chosen else "") + "  \n"
+                f":gray[{plural(len(card.perturbations) - 1, 'perturbation')}, reads {md(card.input_key)}, "
+                f"{'trained on simulated data' if card.simulated else f'licence {md(card.licence)}'}]"
             )
             if not chosen and st.button("Choose", key=f"choose_{identity}"):
                 session.choose("model", identity)
@@ -43,7 +43,7 @@ with left:
                 st.rerun()
     for entry in (e for e in entries if e.card is None):
         with st.container(border=True):
-            st.markdown(f"**{entry.path.name}**  \n:red[{entry.error}]")
+            st.markdown(f"**{md(entry.path.name)}**  \n:red[{sentences(str(entry.error))}]")
     embedding_models(settings)
     add_models(settings)
 

@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from pages.parts.format import md, sentences
 from state_engine.plain import csv_for_people
 
 PLAIN_AXES = {"showgrid": False, "zeroline": False, "showticklabels": False, "ticks": ""}
@@ -45,7 +46,7 @@ def show_figure(
     # the axis titles and legend carry the words, so a figure without a title fits a paper as it is; the buttons lie above the plot
     figure.update_layout(height=height, margin={"l": 48, "r": 12, "t": 34, "b": 44}, uirevision=key)
     with st.container(key=f"figure_{key}"):
-        st.markdown(f"**{title}**")
+        st.markdown(f"**{md(title, most=200)}**")
         form = st.session_state.get(f"{key}_format", "SVG")
         config, alt = _config(key, form or "SVG", selectable), f"{title}. {caption}"
         plot_key = f"{key}_{chart}_plot" if chart else f"{key}_plot"
@@ -56,7 +57,7 @@ def show_figure(
         else:
             event = None
             st.plotly_chart(figure, key=plot_key, config=config, alt=alt)
-        st.caption(caption)
+        st.caption(sentences(caption))
         with st.container(horizontal=True, vertical_alignment="center"):
             st.segmented_control(
                 "Camera saves",

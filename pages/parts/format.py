@@ -36,6 +36,12 @@ def md(name: object, most: int | None = 80) -> str:
     return _MARKS.sub(_literal, shown)
 
 
+def code(name: object, most: int = 80) -> str:
+    """Return the name of a column or key between code marks; one that has such a mark itself stands without."""
+    shown = visible(name, most).strip()
+    return md(shown, None) if "`" in shown else f"`{shown}`"
+
+
 def sentences(text: str, most: int = 2000) -> str:
     """Return a message with names in it, such as that of an error, for Streamlit's Markdown."""
     return md(" ".join(text.split()), most)

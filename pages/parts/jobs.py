@@ -10,7 +10,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.format import duration, size
+from pages.parts.format import duration, md, sentences, size
 from pages.parts.widgets import errors_shown, show_error
 from state_engine.errors import JobError, StateError
 from state_engine.jobs import local
@@ -112,12 +112,12 @@ def live_panel(
             st.rerun()
         with st.container(border=True, key=f"{key}_panel"):
             left, right = st.columns([5, 1], vertical_alignment="center")
-            left.markdown(f"**{title}** · {state_text(job)}")
+            left.markdown(f"**{md(title)}** · {state_text(job)}")
             if right.button(stop, key=f"{key}_{stop.lower()}", icon=":material/stop_circle:", help=stop_help):
                 with st.spinner("Stopping"):
                     local.cancel(session.settings(), job.id)
                 st.rerun()
-            st.progress(job.fraction, text=stage_text(job))
+            st.progress(job.fraction, text=sentences(stage_text(job)))
             st.caption(leave)
         if below is not None:
             below()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from pages.parts.format import plural
+from pages.parts.format import plural, sentences
 from state_engine.checkpoints.card import Calibration, ModelCard, TrainingSummary
 from state_engine.errors import listed
 from state_engine.evaluation.verdict import TIE
@@ -137,7 +137,8 @@ def fit_words(found: Calibration) -> str:
     """Return what a calibration was fitted on, in a few sentences."""
     text = (
         f"Fitted by least squares on {plural(found.conditions, 'condition')} ({plural(found.cells, 'measured cell')}), {_ORIGINS[found.origin]}: "
-        f"{listed(found.perturbations, 4)} in {listed(found.contexts, 4)}. Each weight lies between {found.lowest:g} and {found.highest:g} "
+        f"{sentences(listed(found.perturbations, 4))} in {sentences(listed(found.contexts, 4))}. "
+        f"Each weight lies between {found.lowest:g} and {found.highest:g} "
         f"and is pulled a little towards {found.prior[0]:g} and {found.prior[1]:g}."
     )
     if found.crossed and found.paired_range and found.mean_range:

@@ -10,6 +10,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import session
+from pages.parts.format import sentences
 from pages.parts.jobs import derived_run, job_panel
 from pages.parts.widgets import empty_state, go
 from state_engine.analysis import projection
@@ -135,7 +136,9 @@ def result_area(run: RunFolder) -> Iterator[None]:
 
 def _banner(run: RunFolder, found: tuple[str, ...]) -> None:
     with st.container(key="out_of_date"):
-        st.warning(f"**Out of date: recalculate.** This is an older run: {'; '.join(found)}.", icon=":material/update:")
+        st.warning(
+            f"**Out of date: recalculate.** This is an older run: {sentences('; '.join(found))}.", icon=":material/update:"
+        )
         with st.container(horizontal=True):
             if st.button("Recalculate", type="primary", key="recalculate", icon=":material/refresh:"):
                 _recalculate(run)

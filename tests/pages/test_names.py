@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
+import json
 import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import anndata
 import pytest
+import torch
+from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1.element_tree import Node
 
 from pages.parts import door, session
-from pages.parts.format import md, sentences
+from pages.parts.format import code, md, sentences
+from state_engine.analysis import stored
+from state_engine.checkpoints.store import save_model
 from state_engine.config import Settings
 from state_engine.library.datasets import receive_upload
+from state_engine.models.transition import TransitionModel
+from tests.pages.make_run import make_maps, make_run
 from tests.pages.opened import ROOT, VIEWS, app_on, text
-from tests.small import write_cells, write_model
+from tests.small import BATCHES, GENES, PERTURBATIONS, card_of, config, write_cells, write_model
 
 IS_OPEN = door.is_open  # as it is outside of tests: a click runs the page that is shown, through app.py
 KINDS = (OverflowError, RecursionError, MemoryError, AttributeError)
@@ -63,9 +76,145 @@ def test_a_data_set_that_raises_anything_leaves_every_page_and_can_be_let_go(
     with path.open("rb") as stream:
         identity = receive_upload(Settings(home), path.name, stream, path.stat().st_size).id
     card = write_model(home / "models" / "tiny")
-    monkeypatch.setattr(session, "open_dataset", raises)
+    monkeypatch.setattr(session, "open_foreign", raises)
     monkeypatch.setattr(door, "is_open", IS_OPEN)
     app = app_on(page, data=identity, model=card.id)
     assert "cannot be read" in text(app) and app.title
     app.button(key="let_go_data").click().run()
     assert not app.exception and not app.session_state["thread_data"] and "cannot be read" not in text(app)
+
+
+# ---- every page with names that Markdown would obey ----
+
+HOSTILE = (
+    "![x](http://127.0.0.2:9/a)",
+    ":red[x]",
+    "$a_b$",
+    "<b>x</b>",
+    "**x**",
+    "[l](http://127.0.0.2:9/b)",
+    "&#47;",
+    "*x*",
+    "a`b",
+)
+NAMED = {"drugA": HOSTILE[0], "drugB": HOSTILE[1], "B": HOSTILE[2], "T": HOSTILE[4], "NK": HOSTILE[5], "TNF": HOSTILE[0]} | {
+    "IFNB1": HOSTILE[1], "JUN,FOS": HOSTILE[6], "lane 1": HOSTILE[3], "lane 2": HOSTILE[7], "control": HOSTILE[8]
+}  # fmt: skip
+PLAIN = {"text", "code", "json", "arrow_data_frame", "plotly_chart", "html"}  # kinds whose words are never Markdown
+FIELDS = {"body", "label", "help", "text", "content", "tooltip"}
+
+
+def hostile(names: Sequence[str]) -> list[str]:
+    return [NAMED.get(name, f"{HOSTILE[i % len(HOSTILE)]}{i}") for i, name in enumerate(names)]
+
+
+def rename(path: Path) -> Path:
+    """Write hostile names over all labels and genes of a file of cells."""
+    cells = anndata.read_h5ad(path)
+    for column in cells.obs.columns[cells.obs.dtypes == "category"]:
+        cells.obs[column] = cells.obs[column].cat.rename_categories(lambda label: NAMED.get(label, label))
+    cells.var_names = hostile(list(cells.var_names))
+    cells.write_h5ad(path)
+    return path
+
+
+def markdown_of(page: AppTest) -> Iterator[str]:
+    """Yield every text of a page that the browser reads as Markdown: words, labels, helps, names of tabs and options."""
+    waiting: list[Node] = [page.main, page.sidebar]
+    while waiting:
+        node = waiting.pop()
+        waiting += getattr(node, "children", {}).values()
+        if node.type not in PLAIN and node.proto is not None:
+            yield from _texts(node.proto)
+            if node.type in ("radio", "button_group"):
+                yield from map(str, getattr(node.proto, "options", ()))
+
+
+def _texts(proto: Any) -> Iterator[str]:
+    for field, value in proto.ListFields():
+        if isinstance(value, str) and field.name in FIELDS:
+            yield value
+        elif hasattr(value, "ListFields"):
+            yield from _texts(value)
+
+
+def obeyed(markdown: str) -> list[str]:
+    """Return the hostile names that stand in Markdown as they are: outside of code marks and without a backslash."""
+    outside = re.sub(r"(?<!\\)`[^`]*`", "", markdown)
+    return [name for name in HOSTILE if re.search(rf"(?<!\\){re.escape(name)}", outside)]
+
+
+def test_what_is_obeyed_is_found() -> None:
+    assert [obeyed(f"a {name}") for name in HOSTILE[:3]] == [[HOSTILE[0]], [HOSTILE[1]], [HOSTILE[2]]]
+    assert not any(obeyed(f"**{md(name)}** {sentences(name)} {code(name)}") for name in HOSTILE)
+
+
+MARKDOWN = {
+    "markdown", "caption", "page_link", "subheader", "title", "header", "warning", "error", "success", "info", "expander", "tabs",
+}  # fmt: skip
+NAMES = {
+    "perturbation", "context", "control", "licence", "source", "limits", "device", "model_name", "error", "problem", "reason", "input_key",
+    "words", "held_out", "dataset", "display_name", "file_name",
+}  # fmt: skip
+
+
+def unescaped(node: ast.expr) -> Iterator[str]:
+    """Yield what an expression puts into Markdown as it is and by its word holds a name: a field such as `card.licence` or `entry.name`."""
+    if isinstance(node, ast.Call):  # what a function returns is its own; md() and its kin end the search
+        return
+    if isinstance(node, ast.Attribute):
+        owner = ast.unparse(node.value)
+        named = node.attr == "name" or (node.attr == "title" and owner.endswith(("manifest", "job")))
+        if (named or node.attr in NAMES) and owner not in OURS:
+            yield ast.unparse(node)
+        return
+    for below in ast.iter_child_nodes(node):
+        if isinstance(below, ast.expr):
+            yield from unescaped(below)
+
+
+OURS = {"metric", "rules"}  # their titles and names are written in the package
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
+def test_no_name_is_put_into_markdown_as_it_is(path: Path) -> None:
+    calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
+    found = {f"{n.lineno}: {name}" for n in calls if n.func.attr in MARKDOWN for a in n.args[:1] for name in unescaped(a)}  # type: ignore[attr-defined]
+    assert not found, "put it through md(), code() or sentences() of pages/parts/format.py"
+
+
+def test_a_name_in_markdown_is_found_in_the_source() -> None:
+    bad = ast.parse('f"**{card.licence}** " + (f"{entry.name}" if x else run.manifest.title)', mode="eval").body
+    assert list(unescaped(bad)) == ["card.licence", "entry.name", "run.manifest.title"]
+    assert not list(unescaped(ast.parse('f"{md(card.licence)} {metric.name} {data.n_cells:,}"', mode="eval").body))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_obeys_a_name(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str) -> None:
+    monkeypatch.setattr(door, "is_open", IS_OPEN)
+    cells = rename(write_cells(tmp_path / "cells.h5ad"))
+    with cells.open("rb") as stream:
+        identity = receive_upload(
+            Settings(home), f"{HOSTILE[0].replace('/', '')}{HOSTILE[1]}.h5ad", stream, cells.stat().st_size
+        ).id
+    made = config()
+    card = replace(
+        card_of(made), name=HOSTILE[4], control=NAMED["control"], perturbations=tuple(hostile(PERTURBATIONS)), contexts=(HOSTILE[2],),
+        batches=tuple(hostile(BATCHES)), licence=HOSTILE[5], source=HOSTILE[0], limits=HOSTILE, notes=HOSTILE,
+        input_genes=tuple(hostile(GENES)), output_genes=tuple(hostile(GENES)), attention_source=HOSTILE[1],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    saved = save_model(home / "models" / "tiny", card, TransitionModel(made).state_dict())
+    (home / "models" / "broken *x*").mkdir()
+    (home / "models" / "broken *x*" / "model.json").write_text("{")
+    run = make_run(Settings(home))
+    rename(run.result)
+    manifest = json.loads(run.file("manifest.json").read_bytes())
+    run.file("manifest.json").write_text(json.dumps(manifest | {"title": f"{HOSTILE[0]} in {HOSTILE[1]}"}))
+    make_maps(run, perturbation=NAMED["drugA"], context=NAMED["B"])
+    for condition in itertools.product((NAMED["drugA"], NAMED["drugB"]), (NAMED["B"], NAMED["T"])):
+        stored.answer(run.path, *condition)
+    app = app_on(page, data=identity, model=saved.id, run=run.id)
+    shown = list(markdown_of(app))
+    assert any(md(HOSTILE[4]) in text for text in shown)  # the sidebar names the model
+    assert not {text: names for text in shown if (names := obeyed(text))}

@@ -7,7 +7,7 @@ import streamlit as st
 from pages.parts import session
 from pages.parts.attention import order as attentionorder
 from pages.parts.attention import views
-from pages.parts.format import plural
+from pages.parts.format import md, plural
 from pages.parts.jobs import derived_run, job_panel
 from pages.parts.result import stamp
 from state_engine.attention.maps import AttentionMaps
@@ -50,7 +50,7 @@ def maps_of(run: RunFolder, chosen: views.CellSet) -> AttentionMaps | None:
     ):
         return None
     with st.container(border=True, key="attention_empty"):
-        st.markdown(f"#### {_words(chosen)} was not looked at yet")
+        st.markdown(f"#### {md(_words(chosen))} was not looked at yet")
         st.markdown(
             "Attention maps are large, so they are made for one set at a time: the set is predicted once more, under the perturbation "
             "and under the control, and the weights of all heads are kept with the run."
@@ -99,7 +99,7 @@ def show_attention(run: RunFolder, result: Result, chosen: views.CellSet, maps: 
 
 
 def _pick_view(chosen: views.CellSet) -> views.Under:
-    words = {"perturbed": chosen.perturbation, "control": "Control", "difference": "Difference"}
+    words = {"perturbed": md(chosen.perturbation), "control": "Control", "difference": "Difference"}
     options: list[views.Under] = ["perturbed", "control", "difference"]
     return st.segmented_control(
         "Attention under",

@@ -15,7 +15,7 @@ from pages.parts.attention import charts as chart
 from pages.parts.attention import numbers
 from pages.parts.attention.order import Sorting
 from pages.parts.figures import show_figure
-from pages.parts.format import plural
+from pages.parts.format import md, plural
 from pages.parts.result import open_projection, stamp
 from state_engine import keys
 from state_engine.attention.maps import AttentionMaps, load_maps, maps_name
@@ -207,7 +207,7 @@ def most_attended(
     with left:
         _map(run, result, chosen, facts)
     with right:
-        st.markdown(f"**Most attended cells** under {chosen.perturbation}, {head_words(layer, head).lower()}")
+        st.markdown(f"**Most attended cells** under {md(chosen.perturbation)}, {head_words(layer, head).lower()}")
         st.dataframe(
             facts[_shown_columns(facts)],
             hide_index=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.format import plural, size
+from pages.parts.format import code, md, plural, sentences, size
 from pages.parts.jobs import job_of, job_panel
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.jobs import local
@@ -22,32 +22,32 @@ def understood(data: Dataset) -> None:
     dense = data.n_cells * data.n_genes * 4
     columns = st.columns(4)
     columns[0].metric("Cells", f"{data.n_cells:,}", border=True)
-    columns[1].metric("Genes", f"{data.n_genes:,}", border=True, help=f"Names: {data.genes.chosen.words}")
-    columns[2].metric("Scale", data.scale.scale or "unclear", border=True, help=" ".join(data.scale.evidence))
+    columns[1].metric("Genes", f"{data.n_genes:,}", border=True, help=f"Names: {sentences(data.genes.chosen.words)}")
+    columns[2].metric("Scale", data.scale.scale or "unclear", border=True, help=sentences(" ".join(data.scale.evidence)))
     columns[3].metric(
         "On disk", size(data.file.nbytes), border=True, help=f"{size(dense)} if all values were held in memory; they are not."
     )
     labels = data.labels
     lines = [
         f"**Perturbation**: {_column(labels.perturbation_key)}, {plural(len(data.perturbations), 'label')}; "
-        f"control **{labels.control or 'not known'}**",
+        f"control **{md(labels.control or 'not known')}**",
         f"**Context** (cell type, line or donor): {_column(labels.context_key)}, {plural(len(data.contexts), 'label')}",
         f"**Batch**: {_column(labels.batch_key)}" + (f", {plural(len(data.batches), 'label')}" if data.batches else ""),
-        f"**Genes**: {data.genes.chosen.words}, such as {', '.join(data.genes.names[:4])}",
+        f"**Genes**: {sentences(data.genes.chosen.words)}, such as {', '.join(map(md, data.genes.names[:4]))}",
         "**Representations**: "
-        + (", ".join(f"{m.name} ({m.width:,} features, {m.layout})" for m in data.representations) or "none"),
-        f"**Scale**: {data.scale.scale or 'unclear'}. " + " ".join(data.scale.evidence),
+        + (", ".join(f"{md(m.name)} ({m.width:,} features, {m.layout})" for m in data.representations) or "none"),
+        f"**Scale**: {data.scale.scale or 'unclear'}. " + sentences(" ".join(data.scale.evidence)),
     ]
     st.markdown("  \n".join(lines))
     for note in data.notes:
-        st.warning(note, icon=":material/info:")
+        st.warning(sentences(note), icon=":material/info:")
     _table(data)
 
 
 def _column(key: str | None) -> str:
     if key == "":
         return "none, all cells are unperturbed"
-    return f"column `{key}`" if key else "no column"
+    return f"column {code(key)}" if key else "no column"
 
 
 def _table(data: Dataset) -> None:
@@ -131,7 +131,7 @@ def variable_genes(entry: DataEntry, data: Dataset) -> None:
             if job is None:
                 return
             summary = job.summary_as(Prepared)
-            st.success(summary.method, icon=":material/check_circle:")
+            st.success(sentences(summary.method), icon=":material/check_circle:")
             with st.container(horizontal=True):
                 if st.button("Open the data set with X_hvg", key="open_hvgs", type="primary"):
                     session.choose("data", summary.data)

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.format import size
+from pages.parts.format import code, md, sentences, size
 from pages.parts.jobs import job_panel
 from state_engine.config import Settings
 from state_engine.download import waiting
@@ -118,15 +118,15 @@ def _opened(record: Fetched, settings: Settings) -> None:
         if not Path(entry.path).is_relative_to(folder.resolve()):
             continue
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f":green[:material/check:] **{entry.name}** :gray[{Path(entry.path).name}]")
+            st.markdown(f":green[:material/check:] **{md(entry.name)}** :gray[{md(Path(entry.path).name)}]")
             if st.button("Open", key=f"open_public_{entry.id}"):
                 session.choose("data", entry.id)
                 session.choose("run", "")
                 st.rerun()
     for plan in record.plans:
-        st.markdown(f"Its split plan, which leads to these files: `{folder / plan}`")
+        st.markdown(f"Its split plan, which leads to these files: {code(folder / plan, most=300)}")
     for arrived in record.arrived:
-        st.caption(f"{arrived.name}, {size(arrived.size)}, sha256 {arrived.sha256}. {arrived.checked}")
+        st.caption(f"{md(arrived.name)}, {size(arrived.size)}, sha256 {arrived.sha256}. {sentences(arrived.checked)}")
     if st.button("Delete from this machine", key="remove_public", type="tertiary"):
         remove_fetched(record.name, settings)
         if session.data_entry() is None:

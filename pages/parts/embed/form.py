@@ -8,7 +8,7 @@ import streamlit as st
 
 from pages.parts import fields, session
 from pages.parts.embed.map import CHOICE
-from pages.parts.format import plural
+from pages.parts.format import plural, sentences
 from pages.parts.result import stamp
 from pages.parts.widgets import finding, go
 from state_engine.checkpoints.card import ModelCard
@@ -95,7 +95,7 @@ def _fit(data: Dataset, card: EmbeddingCard) -> bool:
     )
     if not len(genes.rows) or genes.overlap < LEAST_OVERLAP:
         st.error(
-            f"**Too few genes match.** {matched}. {genes.how} At least {LEAST_OVERLAP:.0%} of those that could are needed: choose "
+            f"**Too few genes match.** {matched}. {sentences(genes.how)} At least {LEAST_OVERLAP:.0%} of those that could are needed: choose "
             "another column of gene names on the Data page, or a model made for these genes.",
             icon=":material/block:",
         )
@@ -110,7 +110,7 @@ def _fit(data: Dataset, card: EmbeddingCard) -> bool:
     else:
         st.caption(words)
     for limit in card.limits:
-        st.caption(f":material/info: {limit}")
+        st.caption(f":material/info: {sentences(limit)}")
     return True
 
 
@@ -138,7 +138,7 @@ def _settings(entry: DataEntry, model: EmbeddingEntry, key: str, card: Embedding
             entry.path, str(model.path), entry.choices, key.strip(), device, precision, None, int(seed)
         )  # fmt: skip
     except StateError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(sentences(str(error)), icon=":material/error:")
         return None, name, reference
     return request, name or entry.name, reference
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pages.parts import palette, selection, session
 from pages.parts import umap as umapchart
 from pages.parts.figures import show_figure
-from pages.parts.format import duration, plural, size
+from pages.parts.format import code, duration, md, plural, sentences, size
 from pages.parts.jobs import job_panel
 from pages.parts.picker import runs_for
 from pages.parts.result import stamp
@@ -76,11 +76,11 @@ def open_made(made: Embedding, run: RunFolder) -> Dataset | None:
 def summary(run: RunFolder, made: Embedding) -> None:
     """The facts of an embedding in a line, and what to keep in mind."""
     st.markdown(
-        f"**{run.manifest.title}**: {plural(made.cells - made.empty, 'cell')} in {made.width:,} dimensions "
-        f"({made.cell_width:,} describe the cell), from {made.scale}, {duration(made.seconds)} on {made.device}."
+        f"**{md(run.manifest.title)}**: {plural(made.cells - made.empty, 'cell')} in {made.width:,} dimensions "
+        f"({made.cell_width:,} describe the cell), from {made.scale}, {duration(made.seconds)} on {md(made.device)}."
     )
     for remark in made.remarks:
-        st.caption(f":material/info: {remark}")
+        st.caption(f":material/info: {sentences(remark)}")
     if made.simulated:
         st.caption(
             ":material/science: A demonstration: this model was not trained on real cells. Cells of like expression lie close; "
@@ -139,7 +139,10 @@ def _colour(run: RunFolder, data: Dataset) -> tuple[str, str]:
     if not options:
         st.caption("The data set has no labels and no expression to colour by.")
         return "", ""
-    colour = st.pills("Colour by", options, default=options[0], key=f"embed_colour_{run.id}", required=True) or options[0]
+    colour = (
+        st.pills("Colour by", options, default=options[0], format_func=md, key=f"embed_colour_{run.id}", required=True)
+        or options[0]
+    )
     if colour != GENE:
         return colour, ""
     first = most_variable(str(data.path), stamp(data.path), data.choices)
@@ -262,8 +265,8 @@ def cell_table(data: Dataset, projection: Projection, gene: str = "") -> pd.Data
 
 def files(run: RunFolder, made: Embedding, data: Dataset) -> None:
     """The embedding to take home, as a data set here, and the command that repeats it."""
-    path = Path(made.path)
-    st.markdown(f"The new data set **{_name(made)}** has all cells, labels and genes, and the embedding in `obsm['{made.key}']`.")
+    path, place = Path(made.path), f"obsm['{made.key}']"
+    st.markdown(f"The new data set **{md(_name(made))}** has all cells, labels and genes, and the embedding in {code(place)}.")
     with st.container(horizontal=True):
         model = session.model_entry()
         reads = model is not None and model.card is not None and model.card.input_key == made.key
@@ -292,8 +295,8 @@ def files(run: RunFolder, made: Embedding, data: Dataset) -> None:
                 on_click="ignore",
             )
     if data.file.nbytes > MOST_IN_BROWSER:
-        st.caption(f"The file has {size(data.file.nbytes)}: copy it from the server, {path}")
-    st.caption(f"Model {made.model_name}, weights sha256 {made.model[:16]}…, recorded in the file. {made.genes}")
+        st.caption(f"The file has {size(data.file.nbytes)}: copy it from the server, {md(path, most=300)}")
+    st.caption(f"Model {md(made.model_name)}, weights sha256 {made.model[:16]}…, recorded in the file. {sentences(made.genes)}")
     with st.expander("How to repeat this"):
         st.code(run.manifest.command, language="bash", wrap_lines=True)
 

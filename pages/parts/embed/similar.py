@@ -13,7 +13,7 @@ from pages.parts import selection, session
 from pages.parts import umap as umapchart
 from pages.parts.embed.map import cell_names, colours_of, label_codes, over
 from pages.parts.figures import show_figure
-from pages.parts.format import plural
+from pages.parts.format import md, plural
 from pages.parts.jobs import derived_run
 from pages.parts.result import stamp
 from state_engine.analysis.projection import load
@@ -54,7 +54,7 @@ def _nothing_stored(made: Embedding) -> None:
         st.markdown("#### There are no reference cells yet")
         st.markdown(
             "Similar cells are looked for among cells that were embedded **with the same model** and kept as a reference: an atlas, an "
-            f"earlier experiment, annotated cells. None of {made.model_name} are kept here. Embed a data set with "
+            f"earlier experiment, annotated cells. None of {md(made.model_name)} are kept here. Embed a data set with "
             "“Keep as reference cells” switched on, then come back."
         )
 
@@ -70,7 +70,7 @@ def _reference(stored: search.TableFacts) -> None:
             }
         )
         st.dataframe(table, hide_index=True, key="reference_table")
-        st.caption(f"All embedded with {stored.model_name}. Embeddings of other models have nothing in common with these.")
+        st.caption(f"All embedded with {md(stored.model_name)}. Embeddings of other models have nothing in common with these.")
 
 
 def _question(run: RunFolder, made: Embedding, data: Dataset, stored: search.TableFacts) -> None:
@@ -132,7 +132,7 @@ def _answer(asked: RunFolder, data: Dataset) -> None:
     job = asked.request_as(SimilarJob)
     found = _found(str(asked.file("similar.csv")), stamp(asked.file("similar.csv")))
     where = "other data sets" if job.others_only else "all reference cells"
-    st.markdown(f"#### What are these cells like? :gray[{job.pick.words}]")
+    st.markdown(f"#### What are these cells like? :gray[{md(job.pick.words)}]")
     left_out = f" {found.left_out:,} have no embedding and were left out." if found.left_out else ""
     st.caption(
         f"The {found.k} most similar of {found.stored:,} reference cells ({where}) for each of {plural(len(found.asked), 'cell')}, "

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.parts.evaluate.conditions import arrow, conditions, genes, title
-from pages.parts.format import plural
+from pages.parts.format import md, plural, sentences
 from pages.parts.jobs import job_panel
 from pages.parts.result import stamp
 from state_engine import keys
@@ -53,7 +53,7 @@ def show_evaluation(run: RunFolder) -> None:
 
 
 def _head(run: RunFolder, found: Evaluation) -> None:
-    st.subheader(run.manifest.title, anchor=False)
+    st.subheader(md(run.manifest.title), anchor=False)
     contexts = {c.context for c in found.conditions}
     measured = sum(c.n_measured for c in found.conditions)
     predicted = sum(c.n_predicted for c in found.conditions)
@@ -64,7 +64,7 @@ def _head(run: RunFolder, found: Evaluation) -> None:
     )
     if found.held_out:
         show = st.warning if found.doubtful else st.info
-        show(found.held_out, icon=":material/visibility:" if found.doubtful else ":material/visibility_off:")
+        show(sentences(found.held_out), icon=":material/visibility:" if found.doubtful else ":material/visibility_off:")
 
 
 def _verdict(found: Evaluation) -> None:
@@ -80,13 +80,16 @@ def _verdict(found: Evaluation) -> None:
         with st.expander(f"The same for {' and '.join(title(m).lower() for m in others)}"):
             for name in others:
                 texts = [s.text for s in found.said_of(name)]
-                st.markdown(f"**{title(name)}**  \n" + "  \n".join(texts or ["Nothing to compare it with."]))
+                st.markdown(
+                    f"**{md(title(name))}**  \n"
+                    + "  \n".join(map(sentences, texts) if texts else ["Nothing to compare it with."])
+                )
 
 
 def _strong(statement: Statement) -> str:
     """The first part, up to the colon, in bold."""
     head, colon, rest = statement.text.partition(":")
-    return f"**{head}{colon}**{rest}".replace("-", "−") if colon else statement.text
+    return f"**{sentences(head)}{colon}** {sentences(rest)}".replace("-", "−") if colon else sentences(statement.text)
 
 
 # ---- metrics ----
@@ -114,7 +117,7 @@ def metric_table(found: Evaluation, context: str = "") -> tuple[str, list[str]]:
 def _head_of(method: EvaluatedMethod, found: Evaluation, context: str) -> str:
     n = max((r.n for r in found.summary if r.method == method.name and r.context == context), default=0)
     whole = len([c for c in found.conditions if context in ("", c.context)])
-    return f"{title(method.name)} (n {n:,})" if n < whole else title(method.name)
+    return f"{md(title(method.name))} (n {n:,})" if n < whole else md(title(method.name))
 
 
 def _cell(row, best: float, n: int) -> str:  # type: ignore[no-untyped-def]  # a SummaryRow with a value
@@ -149,7 +152,7 @@ def _metrics(found: Evaluation) -> None:
             st.caption(f"– {metric.title}: {why}.")
     for method in found.methods:
         if method.reason:
-            st.caption(f"– {title(method.name)}: {method.reason}")
+            st.caption(f"– {md(title(method.name))}: {sentences(method.reason)}")
     with st.popover("What these numbers mean", icon=":material/help:"):
         for metric in found.scored:
             st.markdown(f"**{metric.title}** {arrow(metric)} `{metric.name}`  \n{metric.meaning}")
@@ -166,9 +169,9 @@ def _metrics(found: Evaluation) -> None:
 def _take_home(run: RunFolder, found: Evaluation) -> None:
     st.divider()
     for line in provenance(found):
-        st.caption(line)
+        st.caption(sentences(line))
     for remark in found.remarks:
-        st.caption(f"– {remark}")
+        st.caption(f"– {sentences(remark)}")
     with st.container(horizontal=True):
         for name, words in (
             (METRICS, "Every condition (CSV)"),

@@ -14,6 +14,7 @@ from pages.parts import palette, selection
 from pages.parts import umap as umapchart
 from pages.parts.explore.effects import effects_of
 from pages.parts.figures import show_figure
+from pages.parts.format import sentences
 from pages.parts.result import stamp
 from state_engine import keys
 from state_engine.analysis.projection import Projection, arrows, grid_arrows
@@ -147,7 +148,7 @@ def _pick_gene(run: RunFolder, result: Result) -> tuple[str, Layer]:
         layer = st.segmented_control("Prediction", layers, key="map_layer", required=True, help=_LAYER_HELP) or CORRECTED
         if layer == "calibrated" and (missing := (result.manifest.get("calibration") or {}).get("without")):
             names = listed([" in ".join(pair) for pair in missing], 4)
-            st.caption(f"Without a calibrated prediction, so in grey: {names}. No other context was trained on there.")
+            st.caption(f"Without a calibrated prediction, so in grey: {sentences(names)}. No other context was trained on there.")
     return str(gene), layer
 
 

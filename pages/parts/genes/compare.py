@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.parts.figures import show_figure
-from pages.parts.format import plural
+from pages.parts.format import md, plural
 from pages.parts.genes import charts as genechart
 from pages.parts.genes.sets import FDR
 from pages.parts.genes.table import Question, picked_point
@@ -56,16 +56,16 @@ def against_measured(run: RunFolder, result: Result, question: Question, gene: s
     condition = question.perturbation, question.context
     if not stored.is_measured(result, *condition):
         st.info(
-            f"Your data set has no measured cells of **{condition[0]}** in **{condition[1]}**, so this prediction cannot be checked "
+            f"Your data set has no measured cells of **{md(condition[0])}** in **{md(condition[1])}**, so this prediction cannot be checked "
             "here. Contexts where it was measured are marked in the list above.",
             icon=":material/info:",
         )
         return
     path = stored.comparison_path(run.path, *condition)
     found = _comparison(str(path), stamp(path))
-    sentences = verdict(found.scores)
-    if sentences:
-        st.warning("  \n".join(sentences), icon=":material/balance:")
+    lines = verdict(found.scores)
+    if lines:
+        st.warning("  \n".join(md(line, most=300) for line in lines), icon=":material/balance:")
     left, right = st.columns([1, 1], gap="large")
     with left:
         _scatter(found, question, gene)
@@ -92,7 +92,7 @@ def _scores(found: EffectComparison) -> None:
     st.markdown("**How well it agrees, beside simple baselines**")
     st.markdown(score_table(found))
     for line in missing_scores(found.scores):
-        st.caption(f"– {line}")
+        st.caption(f"– {md(line, most=300)}")
     st.caption(
         f"Pearson: correlation of predicted and measured effects (log1p) over all {len(found.genes):,} genes, 1 is best. MAE: mean absolute "
         f"error of mean expression (log1p), 0 is best. Sign: share of the {plural(found.n_significant, 'gene')} significant in the "
@@ -147,7 +147,7 @@ def verdict(scores: Sequence[Score]) -> list[str]:
     """In words: which baseline predicts this better than the corrected prediction, by which numbers."""
     by_method = {score.method: score for score in scores}
     model = by_method[CORRECTED]
-    sentences = []
+    lines = []
     for method, words in _BASELINES.items():
         other = by_method.get(method)
         if other is None:
@@ -162,8 +162,8 @@ def verdict(scores: Sequence[Score]) -> list[str]:
             how = "predicts this better" if len(better) == comparable else "is better in one respect"
             if method == NO_CHANGE:
                 how = "is closer to the measurement"
-            sentences.append(f"**{words} {how}:** {', '.join(better)}.")
-    return sentences
+            lines.append(f"**{words} {how}:** {', '.join(better)}.")
+    return lines
 
 
 def _against(one: float, other: float) -> str:

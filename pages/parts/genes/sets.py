@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
+from pages.parts.format import sentences
 from pages.parts.genes import charts as genechart
 from state_engine.analysis import differential as de
 from state_engine.errors import listed
@@ -54,7 +55,7 @@ def gene_set(result: Result) -> tuple[str, ...]:
         if text.strip():
             st.caption(f"{len(found):,} of {len(found) + len(missing):,} names are in the result.")
         if missing:
-            st.warning(f"**Not in the result:** {listed(list(missing), 12)}", icon=":material/warning:")
+            st.warning(f"**Not in the result:** {sentences(listed(list(missing), 12))}", icon=":material/warning:")
     return found
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pages.parts import session
 from pages.parts.figures import show_figure
-from pages.parts.format import plural
+from pages.parts.format import md, plural, sentences
 from pages.parts.genes import charts as genechart
 from pages.parts.genes.charts import CellGroup
 from pages.parts.genes.sets import FDR, find_genes
@@ -212,8 +212,8 @@ def summary(question: Question, table: pd.DataFrame, fold: float) -> str:
     what = "measured" if question.expression == "observed" else "predicted"
     answer = f"{up:,} of {len(table):,} genes go up and {down:,} down" if up or down else f"None of {len(table):,} genes changes"
     return (
-        f"**{answer}** in {what} cells of **{question.context}** under "
-        f"**{question.perturbation}** :gray[(FDR < {FDR:g}, |log2 fold change| ≥ {fold:g})]"
+        f"**{answer}** in {what} cells of **{md(question.context)}** under "
+        f"**{md(question.perturbation)}** :gray[(FDR < {FDR:g}, |log2 fold change| ≥ {fold:g})]"
     )
 
 
@@ -257,7 +257,9 @@ def choose_gene(result: Result, table: pd.DataFrame) -> str:
             )
         )
         st.query_params["gene"] = gene
-        if st.button("See it in the plot", key="to_explore", icon=":material/scatter_plot:", help=f"Cells coloured by {gene}."):
+        if st.button(
+            "See it in the plot", key="to_explore", icon=":material/scatter_plot:", help=f"Cells coloured by {md(gene)}."
+        ):
             st.session_state["explore_gene"] = gene
             go("explore")
     return gene
@@ -334,7 +336,7 @@ def gene_table(table: pd.DataFrame, marked: Sequence[str]) -> None:
         selection_mode="single-cell",
         placeholder="n/a",
     )
-    st.caption(f"{len(shown):,} of {len(table):,} genes. {table.attrs['method']}; {table.attrs['scale']}.")
+    st.caption(f"{len(shown):,} of {len(table):,} genes. {sentences(table.attrs['method'])}; {sentences(table.attrs['scale'])}.")
     st.download_button(
         "All genes (CSV)",
         data=lambda: csv_for_people(table).encode(),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.format import plural, size
+from pages.parts.format import md, plural, sentences, size
 from pages.parts.jobs import job_of, job_panel
 from pages.parts.model_scores import worth
 from pages.parts.models.embedding import import_embedding
@@ -26,6 +28,7 @@ from state_engine.library.datasets import DataEntry
 from state_engine.library.models import Entry, import_directory, remove
 from state_engine.library.published import PUBLISHED
 from state_engine.library.zips import export_zip, import_zip
+from state_engine.plain import visible
 from state_engine.prediction.compatibility import check_compatibility
 from state_engine.prediction.request import PredictionRequest
 
@@ -56,7 +59,7 @@ def card_view(entry: Entry, settings: Settings) -> None:
     card = entry.card
     if card is None:
         return
-    st.markdown(f"#### {card.name}")
+    st.markdown(f"#### {md(card.name)}")
     backbone = card.config.backbone
     reads = f"{card.input_key}, {card.config.input_dim:,} features" + (", named" if card.input_genes else ", names not recorded")
     facts = {
@@ -80,9 +83,9 @@ def card_view(entry: Entry, settings: Settings) -> None:
         for name, value in facts.items():
             left, right = st.columns([2, 5], gap="small")
             left.markdown(f":gray[{name}]")
-            right.markdown(value.replace("$", "\\$"))
+            right.markdown(sentences(value))
     for text in (*card.limits, *card.notes):
-        st.caption(f":material/info: {text}")
+        st.caption(f":material/info: {sentences(text)}")
     if card.attention_origin == "trained" or card.training.scores:
         worth(card)
     with st.expander(f"Its {len(card.perturbations):,} perturbations"):
@@ -155,9 +158,9 @@ def _from_folder(settings: Settings) -> None:
         st.session_state["model_job"] = run
         st.rerun()
     else:
-        st.error(f"**{path.name} cannot be imported.**  \n{found.reason}", icon=":material/error:")
+        st.error(f"**{md(path.name)} cannot be imported.**  \n{sentences(found.reason)}", icon=":material/error:")
         for below in found.models[:20]:
-            st.caption(f"A model is in {path / below}")
+            st.caption(f"A model is in {md(path / below, most=300)}")
 
 
 def _checkpoints_at(text: str, settings: Settings) -> tuple[str, ...]:
@@ -204,7 +207,7 @@ def _from_hub(settings: Settings) -> None:
     if "hub_facts" not in st.session_state:
         return
     repo, revision, facts = st.session_state["hub_facts"]
-    st.markdown(f"**{repo}** at commit `{facts.commit[:12]}`")
+    st.markdown(f"**{md(repo)}** at commit `{facts.commit[:12]}`")
     if not facts.models:
         st.error(
             "**There is no model in this repository.**  \nIt has no folder with a config.yaml and a checkpoint.",
@@ -214,12 +217,12 @@ def _from_hub(settings: Settings) -> None:
     folder = st.selectbox("Model", facts.models, format_func=lambda m: m or "top folder", key="hub_folder")
     checkpoint = _checkpoint(facts.checkpoints(folder), "hub_checkpoint")
     st.markdown(
-        f"Download: {size(facts.size(folder, checkpoint))}. Licence: **{facts.licence}**"
-        + (f", [read it]({facts.licence_url})" if facts.licence_url else "")
+        f"Download: {size(facts.size(folder, checkpoint))}. Licence: **{md(facts.licence)}**"
+        + (f", [read it]({facts.licence_url})" if re.fullmatch(r"https://[\w./?=&%#~+-]+", facts.licence_url or "") else "")
     )
     if facts.limits:
         with st.expander("What its authors say about limits"):
-            st.markdown(facts.limits)
+            st.text(visible(facts.limits, most=None, keep="\n"))
     accepted = st.checkbox("I accept this licence. Arc Institute's weights may not be used commercially.", key="hub_accept")
     if st.button("Download", key="hub_download", type="primary", disabled=not accepted):
         request = DownloadRequest(repo, facts.commit, folder, accepted, checkpoint or "")
@@ -239,7 +242,7 @@ def attention_question(data: Dataset, entry: DataEntry, model: Entry) -> None:
         return
     with st.expander("Which attention mode fits the measured cells?", icon=":material/quiz:"):
         st.caption(
-            f"This model uses {card.attention}. The same small prediction can be made in each mode and compared with "
+            f"This model uses {md(card.attention)}. The same small prediction can be made in each mode and compared with "
             f"what your data set measured ({plural(len(perturbations), 'perturbation')}, {plural(len(contexts), 'context')})."
         )
         key = f"modes_{card.id}_{entry.id}"

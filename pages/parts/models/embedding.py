@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from pages.parts.format import size
+from pages.parts.format import md, sentences, size
 from pages.parts.widgets import errors_shown, go
 from state_engine.checkpoints.embedding_card import EmbeddingCard
 from state_engine.checkpoints.recognise import embedding_kind
@@ -30,10 +30,10 @@ def embedding_models(settings: Settings) -> None:
         card = entry.card
         with st.container(border=True, key=f"se_{entry.path.name}"):
             if card is None:
-                st.markdown(f"**{entry.path.name}**  \n:red[{entry.error}]")
+                st.markdown(f"**{md(entry.path.name)}**  \n:red[{sentences(str(entry.error))}]")
                 continue
-            trained = "not trained on real cells" if card.simulated else f"licence {card.licence}"
-            st.markdown(f"**{card.name}**  \n:gray[{len(card.vocabulary):,} genes, {card.width:,} dimensions, {trained}]")
+            trained = "not trained on real cells" if card.simulated else f"licence {md(card.licence)}"
+            st.markdown(f"**{md(card.name)}**  \n:gray[{len(card.vocabulary):,} genes, {card.width:,} dimensions, {trained}]")
             if st.session_state.get(SHOWN) != card.id and st.button("See its card", key=f"se_card_{card.id}"):
                 st.session_state[SHOWN] = card.id
                 st.rerun()
@@ -50,7 +50,7 @@ def embedding_card(settings: Settings) -> bool:
 
 
 def _card(entry: EmbeddingEntry, card: EmbeddingCard, settings: Settings) -> None:
-    st.markdown(f"#### {card.name}")
+    st.markdown(f"#### {md(card.name)}")
     with st.container(horizontal=True):
         if st.button("Embed cells with it", key="se_use", type="primary", icon=":material/hub:"):
             go("embed")
@@ -66,9 +66,9 @@ def _card(entry: EmbeddingEntry, card: EmbeddingCard, settings: Settings) -> Non
         for name, value in facts(entry, card).items():
             left, right = st.columns([2, 5], gap="small")
             left.markdown(f":gray[{name}]")
-            right.markdown(value.replace("$", "\\$"))
+            right.markdown(sentences(value))
     for text in (*card.limits, *card.notes):
-        st.caption(f":material/info: {text}")
+        st.caption(f":material/info: {sentences(text)}")
     with st.expander(f"Its {len(card.vocabulary):,} genes"):
         st.dataframe(pd.DataFrame({"Gene": card.vocabulary}), hide_index=True, key="se_genes", height=300)
 

@@ -7,7 +7,7 @@ import re
 import streamlit as st
 
 from pages.parts import fields, session
-from pages.parts.format import duration, plural, size
+from pages.parts.format import duration, md, plural, sentences, size
 from pages.parts.jobs import job_panel
 from pages.parts.widgets import go
 from state_engine.checkpoints.card import ModelCard
@@ -55,7 +55,7 @@ def pick_perturbations(data: Dataset, card: ModelCard) -> tuple[str, ...]:
     unknown = st.session_state.get(f"{key}_unknown", ())
     if unknown:
         st.warning(
-            f"**{plural(len(unknown), 'name')} not known to this model, left out:** {listed(list(unknown), 12)}",
+            f"**{plural(len(unknown), 'name')} not known to this model, left out:** {sentences(listed(list(unknown), 12))}",
             icon=":material/warning:",
         )
     return tuple(chosen)
@@ -189,8 +189,8 @@ def show_run(run: RunFolder) -> None:
             return
         request = run.request_as(PredictionRequest)
         st.success(
-            f"**{run.manifest.title}** is done: {plural(len(request.perturbations) * len(request.contexts), 'condition')}, "
-            f"{request.cells:,} cells each, in {duration(run.manifest.elapsed or 0)} on {run.manifest.device}.",
+            f"**{md(run.manifest.title)}** is done: {plural(len(request.perturbations) * len(request.contexts), 'condition')}, "
+            f"{request.cells:,} cells each, in {duration(run.manifest.elapsed or 0)} on {md(run.manifest.device)}.",
             icon=":material/check_circle:",
         )
         with st.container(horizontal=True):

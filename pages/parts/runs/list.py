@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.format import age, duration, md, plural, size, state_words
+from pages.parts.format import age, duration, md, plural, sentences, size, state_words
 from pages.parts.widgets import errors_shown, go
 from state_engine.errors import listed
 from state_engine.files import size_on_disk
@@ -39,7 +39,7 @@ def _queue() -> None:
             place = (
                 f"waiting, place {job.position}" if job.state == "queued" else f"{job.stage or 'starting'}, {job.fraction:.0%}"
             )
-            st.markdown(f"**{job.title or job.kind}**  \n:gray[{place}]")
+            st.markdown(f"**{md(job.title or job.kind)}**  \n:gray[{md(place)}]")
             if st.button("Cancel", key=f"cancel_{job.id}"):
                 local.cancel(session.settings(), job.id)
                 st.rerun()
@@ -56,15 +56,15 @@ def run_card(info: RunInfo) -> None:
     with st.container(border=True, key=f"run_{info.id}"):
         manifest = info.manifest
         if manifest is None:
-            st.markdown(f"**{info.id}**  \n:red[{info.problem}]")
+            st.markdown(f"**{md(info.id)}**  \n:red[{sentences(str(info.problem))}]")
         else:
-            parts = [manifest.kind, state_words(info.state), age(manifest.created), size(size_on_disk(info.path))]
+            parts = [md(manifest.kind), state_words(info.state), age(manifest.created), size(size_on_disk(info.path))]
             if manifest.elapsed:
                 parts.insert(2, f"took {duration(manifest.elapsed)}")
             current = "&ensp;:green[:material/check: open]" if info.id == session.chosen("run") else ""
-            st.markdown(f"**{manifest.title or manifest.kind}**{current}  \n:gray[{', '.join(parts)}]")
+            st.markdown(f"**{md(manifest.title or manifest.kind)}**{current}  \n:gray[{', '.join(parts)}]")
             if manifest.error:
-                st.caption(manifest.error)
+                st.caption(sentences(manifest.error))
         with st.container(horizontal=True):
             open_button(info, f"open_{info.id}")
             if st.button("Delete", key=f"delete_{info.id}", type="tertiary"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.format import duration, plural, size
+from pages.parts.format import code, duration, md, plural, size
 from pages.parts.jobs import derived_run, job_panel
 from pages.parts.result import open_run
 from state_engine import keys
@@ -77,7 +77,7 @@ def contents(result: Result) -> str:
         calibrated = "; layer `calibrated`: the calibrated prediction, NaN where there is none" if result.has_calibrated else ""
         values = f"{result.n_genes:,} genes. `X`: expression (log1p), corrected{raw}{calibrated}."
     else:
-        values = f"No genes: embedding `{result.embedding}` of {result.embedding_width:,} dimensions."
+        values = f"No genes: embedding {code(result.embedding)} of {result.embedding_width:,} dimensions."
     return f"{plural(result.n_cells, 'cell')} ({kinds}), {values}"
 
 
@@ -104,7 +104,7 @@ def _record(run: RunFolder) -> None:
     manifest = run.manifest
     st.markdown("**How it was made** · .json")
     st.markdown(
-        f"Request, versions, seed {manifest.seed}, hashes of data and model, device {manifest.device or 'unknown'}, "
+        f"Request, versions, seed {manifest.seed}, hashes of data and model, device {md(manifest.device or 'unknown')}, "
         f"{duration(manifest.elapsed or 0)}. The same is inside the .h5ad, in `uns`."
     )
     file_button(run.file("manifest.json"), "Manifest", f"{run.id}-manifest.json", "manifest_json", "application/json")

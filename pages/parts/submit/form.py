@@ -11,7 +11,7 @@ from typing import Literal
 import streamlit as st
 
 from pages.parts import fields, session
-from pages.parts.format import plural
+from pages.parts.format import md, plural
 from pages.parts.widgets import errors_shown
 from state_engine.challenge.counts import CountsOptions, Rounding
 from state_engine.challenge.spec import Rules, known_challenges, load_rules, read_genes, read_targets
@@ -232,7 +232,7 @@ def pick_list(kind: Literal["genes", "pert_counts"], before: str, rules: Rules) 
         st.session_state[f"{key}_n"] = st.session_state.get(f"{key}_n", 0) + 1
         st.rerun()
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f":green[:material/check_circle:] **{Path(path).name}** :gray[{list_words(Path(path), kind, rules)}]")
+        st.markdown(f":green[:material/check_circle:] **{md(Path(path).name)}** :gray[{list_words(Path(path), kind, rules)}]")
         if st.button("Another", key=f"{key}_other", type="tertiary"):
             st.session_state[key] = ""
             st.rerun()

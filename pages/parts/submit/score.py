@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.format import plural
+from pages.parts.format import md, plural, sentences
 from pages.parts.jobs import job_panel
 from pages.parts.submit.form import Source, counts_step, pick_challenge, pick_columns, pick_contexts, sources
 from pages.parts.uploads import received, upload_key
@@ -185,13 +185,15 @@ def _shown(run: RunFolder) -> None:
         return
     _overall(scores, _name_of_source(run))
     if scores.held_out:
-        st.warning(scores.held_out, icon=":material/balance:") if scores.doubtful else st.info(scores.held_out)
+        st.warning(sentences(scores.held_out), icon=":material/balance:") if scores.doubtful else st.info(
+            sentences(scores.held_out)
+        )
     for context in scores.contexts:
         _context(scores, context)
     _definitions(scores)
     for remark in scores.remarks:
-        st.caption(f"– {remark}")
-    st.caption(provenance(scores))
+        st.caption(f"– {sentences(remark)}")
+    st.caption(sentences(provenance(scores)))
     st.download_button(
         "By perturbation (CSV)",
         data=partial(csv_file_for_people, run.file(TABLE)),
@@ -217,12 +219,12 @@ def _overall(scores: Scores, name: str) -> None:
         st.markdown("#### No overall score: a metric is missing")
         return
     if profile.anchor == "replicate":
-        st.markdown(f"#### Overall {scores.overall:.3f} of {name}".replace("-", "−"))
+        st.markdown(f"#### Overall {scores.overall:.3f} of {md(name)}".replace("-", "−"))
         st.caption(
             f"Mean of the scores. 0: the {baseline}, {profile.points:g}: a replicate of the measurement. Not a percentage."
         )
     else:
-        st.markdown(f"#### Overall {scores.overall:.2f} of {profile.points:g} for {name}")
+        st.markdown(f"#### Overall {scores.overall:.2f} of {profile.points:g} for {md(name)}")
         lowest = f", where a score below {profile.lowest:g} counts as {profile.lowest:g}" if profile.lowest is not None else ""
         st.caption(f"{profile.points:g} x mean of the scores{lowest}. 0: the {baseline}.")
 
@@ -249,14 +251,14 @@ def _context(scores: Scores, context: ContextScores) -> None:
         f"{plural(context.n_measured, 'measured cell')}, {plural(scores.n_genes, 'gene')}"
     )
     overall = f" · overall {number_text(context.overall, 2)}" if len(scores.contexts) > 1 else ""
-    st.markdown(f"**{context.context or 'All cells'}**{overall} :gray[{words}]")
+    st.markdown(f"**{md(context.context or 'All cells')}**{overall} :gray[{words}]")
     table = score_table(scores, context)
     lines = ["|" + "|".join(f" {c} " for c in table.columns) + "|", "|:--|" + "--:|" * (len(table.columns) - 1)]
     rows = [[f" −{v[1:]} " if v.startswith("-") else f" {v} " for v in row] for row in table.itertuples(index=False)]
     st.markdown("\n".join([*lines, *(f"|{'|'.join(row)}|" for row in rows)]))
     for m in context.metrics:
         if m.reason:
-            st.caption(f"– {next(x.title for x in scores.profile.metrics if x.name == m.metric)}: {m.reason}")
+            st.caption(f"– {next(x.title for x in scores.profile.metrics if x.name == m.metric)}: {sentences(m.reason)}")
 
 
 def _definitions(scores: Scores) -> None:

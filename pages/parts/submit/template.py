@@ -9,7 +9,7 @@ from typing import get_args
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.format import plural
+from pages.parts.format import md, plural
 from pages.parts.predict.form import cost
 from pages.parts.submit.form import keep_list
 from pages.parts.widgets import errors_shown, finding, go
@@ -42,7 +42,7 @@ def template_section(rules: Rules) -> None:
                 if (model is None or model.card is None) and st.button("Choose a model", key="template_model"):
                     go("models")
             return
-        st.markdown(f"**{entry.name}** with **{model.card.name}**")
+        st.markdown(f"**{md(entry.name)}** with **{md(model.card.name)}**")
         _plan(rules, entry, model)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.parts import fields, session
-from pages.parts.format import duration, plural, size
+from pages.parts.format import code, duration, md, plural, size
 from pages.parts.picker import distinct
 from pages.parts.train.run import CHOICE
 from pages.parts.train.split import applied, pick_plan, show_split
@@ -43,8 +43,8 @@ _PRESET_WORDS = {
 
 def train_form(entry: DataEntry, data: Dataset) -> None:
     """The whole form: split, model, estimate, start."""
-    st.markdown(f"**{entry.name}**: {plural(data.n_cells, 'cell')}, {plural(len(data.perturbations) - 1, 'perturbation')}, "
-                f"{plural(len(data.contexts), 'context')}, control `{data.require_control()}`.")  # fmt: skip
+    st.markdown(f"**{md(entry.name)}**: {plural(data.n_cells, 'cell')}, {plural(len(data.perturbations) - 1, 'perturbation')}, "
+                f"{plural(len(data.contexts), 'context')}, control {code(data.require_control())}.")  # fmt: skip
     st.markdown("#### What is it tested on?")
     split, request = None, None
     with errors_shown():  # what is wrong is said where it was chosen; the rest of the form stays as it is

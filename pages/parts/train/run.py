@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.format import duration
+from pages.parts.format import duration, md, sentences
 from pages.parts.jobs import job_of, live_panel
 from pages.parts.model_scores import worth
 from pages.parts.navigation import names
@@ -30,7 +30,7 @@ def show_training(run: RunFolder) -> None:
         if job is not None and job.active:
             _live(run)
             return
-        st.subheader(run.manifest.title, anchor=False)
+        st.subheader(md(run.manifest.title), anchor=False)
         if run.state == "done":
             _done(run)
         else:
@@ -73,7 +73,7 @@ def _done(run: RunFolder) -> None:
     card = read_card(training_folder(run) / MODEL)
     took = f" in {duration(run.manifest.elapsed)}" if run.manifest.elapsed else ""
     st.success(
-        f"Trained for {card.training.steps:,} steps{took} on {run.manifest.device}; it is in your library.",
+        f"Trained for {card.training.steps:,} steps{took} on {md(run.manifest.device)}; it is in your library.",
         icon=":material/check_circle:",
     )
     with st.container(horizontal=True):
@@ -88,7 +88,7 @@ def _done(run: RunFolder) -> None:
             go("models")
     worth(card)
     for text in (*card.limits, *card.notes):
-        st.caption(f":material/info: {text}")
+        st.caption(f":material/info: {sentences(text)}")
 
 
 def _use(card: ModelCard, job: TrainJob) -> None:
@@ -104,6 +104,7 @@ def _again(run: RunFolder) -> None:
         except ConfigError as error:
             show_error(error)
         st.caption(
-            f"split.toml is in the run's folder on the server, {run.path}. The training itself is in {training_folder(run)}: our model "
+            f"split.toml is in the run's folder on the server, {md(run.path, most=300)}. "
+            f"The training itself is in {md(training_folder(run), most=300)}: our model "
             "in model/, and the files that arc-state reads (config.yaml, checkpoints/final.ckpt and the maps)."
         )

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.format import plural
+from pages.parts.format import md, plural, sentences
 from pages.parts.result import stamp
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.data.files.text import decode_text
@@ -115,7 +115,7 @@ def _uploaded(entry: DataEntry) -> SplitPlan | None:
     text = decode_text(file.getvalue(), file.name, SplitError)
     plan, said = placed(_parsed(text, file.name), session.settings(), (entry.name, entry.path))
     for sentence in said:
-        st.caption(f":material/info: {sentence}")
+        st.caption(f":material/info: {sentences(sentence)}")
     return plan
 
 
@@ -149,7 +149,7 @@ def show_split(split: Split) -> None:
     for column, part, words in zip(columns, ("train", "val", "test"), ("Trained on", "Validated on", "Tested on"), strict=True):
         column.metric(words, plural(cells[part], "cell"))  # type: ignore[index]
     for warning in split.warnings:
-        st.caption(f":material/warning: {warning}")
+        st.caption(f":material/warning: {sentences(warning)}")
     table = shown_table(split)
     with st.expander(f"Cells of each part, {plural(len(table), 'group')}", icon=":material/table:"):
         st.dataframe(table, hide_index=True, key="split_table", height=min(38 + 35 * len(table), 320))
@@ -180,11 +180,11 @@ def split_words(split: Split) -> str:
     found = {}
     for part in ("test", "val"):
         contexts = [f"{c.dataset}.{c.context}" if several else c.context for c in plan.zeroshot if c.part == part]
-        words = [f"**{listed(contexts, 4)}** (held out whole)"] if contexts else []
+        words = [f"**{sentences(listed(contexts, 4))}** (held out whole)"] if contexts else []
         for few in plan.fewshot:
             labels = few.test if part == "test" else few.val
             place = f"{few.dataset}.{few.context}" if several else few.context
-            words += [f"**{listed(labels, 4)}** in {place}"] if labels else []
+            words += [f"**{sentences(listed(labels, 4))}** in {md(place)}"] if labels else []
         found[part] = "; ".join(words[:4]) + (f" and {len(words) - 4:,} more" if len(words) > 4 else "")
     tested = f"Tested on {found['test']}." if found["test"] else "Nothing is kept for testing."
     return tested + (f" Validated on {found['val']}." if found["val"] else " Nothing is kept for validation.")
