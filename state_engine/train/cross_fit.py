@@ -21,8 +21,8 @@ from state_engine.effects.store import load_effects
 from state_engine.errors import RunError
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.calibration import fit_calibration, predicts_expression, validation_conditions
-from state_engine.train.fit import train_transition
 from state_engine.train.folds import fold_split, fold_steps, left_out_places
+from state_engine.train.once import train_once
 from state_engine.train.request import TrainRequest
 from state_engine.train.run_folder import MODEL, open_training_split, read_record
 
@@ -87,7 +87,7 @@ def _fold(
 
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        train_transition(split, request, folder, under_words, init_from=init_from)
+        train_once(split, request, folder, under_words, init_from=init_from)
         effects = load_effects(folder)
         assert effects is not None
         yield from validation_conditions(load_model(folder / MODEL), effects, split, seed, under_words)

@@ -1,62 +1,20 @@
-"""Training a State Transition model on a split, on Lightning.
+"""Training a State Transition model on a split, and calibrating it by leaving its contexts out in turn where that is asked for.
 
-A training example is a cell set: s cells of one perturbation in one context, beside s control cells of that context. The control
-label is trained like any other, so that a prediction can be paired. Source: bioRxiv 2025.06.26.661135.
-
-The run's folder is described in `state_engine.train.run_folder`; what happens between steps in `state_engine.train.watch`.
+The run's folder is described in `state_engine.train.run_folder`; the training itself is `state_engine.train.once`.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-import torch
-from torch import Tensor
 
 from state_engine.checkpoints.card import ModelCard
-from state_engine.checkpoints.load import card_of
-from state_engine.data.ahead import Ahead
 from state_engine.data.splits.apply import Split
-from state_engine.device import Device, choose_device
-from state_engine.errors import CheckpointError, JobCancelled, RunError
-from state_engine.models.lora import add_adapters, merged_state_dict
-from state_engine.models.losses import MiniBatch
-from state_engine.models.transition import TransitionModel
-from state_engine.progress import OnProgress, Progress, silent
-from state_engine.train.cells import TrainingCells, choose_inputs, read_training_cells
-from state_engine.train.finish import card_of_training, read_vectors, save_training, start_from, vectors_of
+from state_engine.errors import JobCancelled
+from state_engine.progress import OnProgress, silent
+from state_engine.train.cross_fit import cross_fit
 from state_engine.train.folds import calibrating_places
-from state_engine.train.mini_batches import SetCells, SetSchedule, gather, validation_rows
-from state_engine.train.request import TrainRequest, with_steps
-from state_engine.train.run_folder import (
-    CACHE,
-    RECORD_FORMAT,
-    TrainingRecord,
-    check_checkpoint,
-    check_same,
-    check_same_cells,
-    choices_of,
-    is_training,
-    only_begun,
-    read_record,
-    write_record,
-    write_split,
-)
-from state_engine.versions import package_versions
-
-if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
-
-SETS_A_PASS = 8  # validation sets predicted together
-AHEAD = 4  # mini-batches that wait for their step
+from state_engine.train.once import close, train_once
+from state_engine.train.request import TrainRequest
 
 
 def train_transition(
@@ -87,240 +45,15 @@ def train_transition(
         GeneError, RepresentationError, ScaleError: the features cannot be made.
         DeviceError: no such device or precision.
     """
-    device, request = choose_device(request.run.device), with_steps(request, split)
-    record = _begin(split, request, output, resume, device, init_from)
+    card = train_once(split, request, output, on_progress, resume, init_from)
+    wanted = request.run.calibrate and request.run.cross_fit and card.calibration is None
+    if not wanted or not calibrating_places(split):
+        return card
     try:
-        return _train(split, request, output, on_progress, record, resume, init_from, device)
+        return cross_fit(output, seed=request.run.seed, on_progress=on_progress)
     except JobCancelled:
-        _close(output, "cancelled")
+        close(output, "cancelled")
         raise
     except BaseException:
-        _close(output, "failed")
+        close(output, "failed")
         raise
-    finally:
-        shutil.rmtree(_cache(output), ignore_errors=True)
-
-
-def _train(
-    split: Split, request: TrainRequest, output: Path, on_progress: OnProgress, record: TrainingRecord, resume: bool,
-    init_from: Path | None, device: Device,
-) -> ModelCard:  # fmt: skip
-    on_progress(Progress("Choosing features"))
-    features = read_vectors(request, split.control)
-    threads = torch.get_num_threads()
-    inputs = choose_inputs(split, request.with_settings(genes=_known_genes(request, record, init_from)))
-    labels = None if features is None else features.labels
-    cells = read_training_cells(split, inputs, request, _cache(output), on_progress, labels)
-    torch.set_num_threads(threads)  # compiled loops that choose genes set their own number, and with it everybody's
-    on_progress(Progress("Loading the network"))
-    with torch.random.fork_rng():
-        torch.manual_seed(request.run.seed)
-        vectors = vectors_of(cells, features)
-        card = card_of_training(split, request, inputs, cells, vectors)
-        model = TransitionModel(card.config)
-        if not resume:
-            started = start_from(init_from, model, card, vectors) if init_from is not None else ()
-            record = replace(record, genes=inputs.genes or (), notes=(*inputs.notes, *started))
-            _write(output, record)
-        fitted = _fit(model, vectors.values, cells, request, output, on_progress, resume, device)
-        if not _is_first():
-            raise SystemExit(0)  # further processes are there for their share of the steps only
-        card = replace(card, notes=(*record.notes, *card.notes))
-        made = save_training(card, split, request, output, cells, vectors, fitted.model, on_progress)
-    record = replace(
-        record, steps=request.optimiser.steps, seconds=round(fitted.seconds, 3), waited=round(fitted.waited, 4), state="done",
-        parameters=sum(p.numel() for p in fitted.model.parameters()), features=cells.features.where, notes=made.notes,
-    )  # fmt: skip
-    _write(output, record)
-    if request.run.calibrate and request.run.cross_fit and made.calibration is None:
-        return _cross_fit(split, request, output, on_progress) or made
-    return made
-
-
-def _cross_fit(split: Split, request: TrainRequest, output: Path, on_progress: OnProgress) -> ModelCard | None:
-    from state_engine.train.cross_fit import cross_fit  # trains itself
-
-    return cross_fit(output, seed=request.run.seed, on_progress=on_progress) if calibrating_places(split) else None
-
-
-def _known_genes(request: TrainRequest, record: TrainingRecord, init_from: Path | None) -> tuple[str, ...]:
-    """Genes that need not be chosen: those asked for, those of a training that goes on, those that the start reads."""
-    if request.network.genes or record.genes or init_from is None or request.network.embedding is not None:
-        return request.network.genes or record.genes
-    return card_of(init_from).input_genes or ()
-
-
-def _begin(
-    split: Split, request: TrainRequest, output: Path, resume: bool, device: Device, init_from: Path | None
-) -> TrainingRecord:
-    """Write and return the record of a training that begins or goes on."""
-    first = _is_first()
-    if resume:
-        record = replace(_resumable(split, request, output), request=request, state="running", device=device.name)
-    else:
-        if output.exists() and first and not only_begun(output):
-            fix = "Go on with it (resume), choose another folder, or remove it." if is_training(output) else ""
-            raise CheckpointError(f"{output} is there already.", "", fix or "Choose another folder, or remove it first.")
-        record = TrainingRecord(
-            RECORD_FORMAT, request, choices_of(split), {str(s.dataset.path): s.dataset.hash() for s in split.sources},
-            str(init_from or ""), device=device.name, versions=dict(package_versions()),
-        )  # fmt: skip
-    if first:
-        output.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            write_split(output, split)
-    _write(output, record)
-    return record
-
-
-def _resumable(split: Split, request: TrainRequest, output: Path) -> TrainingRecord:
-    """Return the record of a training that can go on with this request and these cells, from its last checkpoint."""
-    record = read_record(output)
-    check_same(record.request, request)
-    check_same_cells(output, record, split)
-    last = output / "checkpoints" / "last.ckpt"
-    if not last.is_file():
-        raise CheckpointError(
-            f"The training in {output} has no checkpoint to go on from.", "It was stopped before the first one.", "Start anew."
-        )
-    check_checkpoint(last)
-    return record
-
-
-def _write(output: Path, record: TrainingRecord) -> None:
-    if _is_first():
-        write_record(output, record)
-
-
-def _close(output: Path, state: Literal["cancelled", "failed"]) -> None:
-    try:
-        _write(output, replace(read_record(output), state=state))
-    except (RunError, OSError):
-        return
-
-
-@dataclass(frozen=True, eq=False)
-class _Fitted:
-    """The trained network in eval mode; seconds of its steps, and part of them (0 to 1) that it waited for cells."""
-
-    model: TransitionModel
-    seconds: float
-    waited: float
-
-
-class _Loader:
-    """Mini-batches from the step where the training stands, gathered ahead."""
-
-    def __init__(self, cells: TrainingCells, request: TrainRequest, pin: bool) -> None:
-        from state_engine.train.watch import mini_batch
-
-        sets = request.sets
-        self.schedule = SetSchedule(
-            cells.groups["train"], sets.set_size, sets.sets_per_step, request.run.seed, sets.paired, sets.balance, sets.mix, sets.fill
-        )  # fmt: skip
-        self.trainer: Trainer
-        self.request, self.cells = request, cells
-        self.ahead: Ahead[MiniBatch] | None = None
-        self._made = mini_batch
-        self._pin = pin
-
-    def __iter__(self) -> Iterator[MiniBatch]:
-        world, rank = self.trainer.world_size, self.trainer.global_rank
-        each = self.request.sets.sets_per_step // world
-        share = slice(rank * each, (rank + 1) * each)
-
-        def make(step: int) -> MiniBatch:
-            return self._made(gather(self.cells, self.schedule.rows(step, share)), self._pin)
-
-        self.close()
-        steps = range(self.trainer.global_step, self.request.optimiser.steps)
-        self.ahead = Ahead(map(make, steps), AHEAD, "mini-batches")
-        return self.ahead
-
-    def close(self) -> None:
-        if self.ahead is not None:
-            self.ahead.close()
-
-
-def _fit(
-    model: TransitionModel, vectors: Tensor, cells: TrainingCells, request: TrainRequest, output: Path, on_progress: OnProgress,
-    resume: bool, device: Device,
-) -> _Fitted:  # fmt: skip
-    """The steps."""
-    import lightning.pytorch as pl
-
-    from state_engine.train.module import TransitionTraining
-    from state_engine.train.watch import CHECKPOINTS, LAST, Watch
-
-    config = model.config
-    optimiser = request.optimiser
-    if optimiser.lora_rank:
-        add_adapters(model, optimiser.lora_rank, optimiser.lora_alpha, optimiser.lora_dropout, optimiser.lora_feed)
-    training = TransitionTraining(request, model, vectors, len(cells.batches))
-    watch = Watch(output, on_progress, _validation(cells, request), training)
-    loader = _Loader(cells, request, device.kind == "cuda")
-    with _quiet():
-        trainer = pl.Trainer(
-            accelerator={"cuda": "gpu"}.get(device.kind, device.kind),
-            devices=request.run.devices,
-            num_nodes=request.run.nodes,
-            strategy="ddp" if request.run.all_devices > 1 else "auto",
-            max_steps=request.optimiser.steps,
-            max_epochs=-1,
-            callbacks=[watch],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
-            default_root_dir=output,
-        )
-        loader.trainer = trainer
-        try:
-            last = output / CHECKPOINTS / LAST if resume else None
-            trainer.fit(training, train_dataloaders=loader, ckpt_path=last, weights_only=True if resume else None)
-        finally:
-            loader.close()
-    with training.final_weights() as final:
-        weights = {name: value.detach().clone() for name, value in merged_state_dict(final).items()}
-    made = TransitionModel(config)
-    made.load_state_dict(weights)
-    waited = loader.ahead.waited / max(watch.seconds - watch.seconds_before, 1e-9) if loader.ahead is not None else 0.0
-    return _Fitted(made.to(device.torch_device).eval().requires_grad_(False), watch.seconds, waited)
-
-
-def _validation(cells: TrainingCells, request: TrainRequest) -> tuple[SetCells, ...]:
-    """The validation sets, `SETS_A_PASS` at a time."""
-    sets, run = request.sets, request.run
-    rows = validation_rows(cells.groups["val"], sets.set_size, run.validation_sets, run.seed, sets.fill)
-    if rows is None:
-        return ()
-    return tuple(gather(cells, rows.part(slice(i, i + SETS_A_PASS))) for i in range(0, len(rows.sizes), SETS_A_PASS))
-
-
-def _cache(output: Path) -> Path:
-    return output / f"{CACHE}-{os.environ.get('LOCAL_RANK', '0')}"
-
-
-def _is_first() -> bool:
-    """The process that writes; Lightning starts the others with these variables set."""
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK"))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning reports by callback here; its own remarks would say again what is known."""
-    names = ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-    levels = {name: logging.getLogger(name).level for name in names}
-    try:
-        for name in names:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            # autocast hands RMSNorm bf16 values and float32 weights: right, only not the fastest kernel
-            warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
