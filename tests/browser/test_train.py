@@ -41,7 +41,7 @@ def test_from_clicks_to_a_model(server: Server, page: Page) -> None:
     pick(page, "split_val_demo", ["B"])
     assert "Tested on CD8 T (held out whole). Validated on B (held out whole)." in page.inner_text("body")
     page.get_by_text("More settings").click()
-    fill(page, "train_steps_default", "400")
+    fill(page, "train_steps_default", "1000")
     fill(page, "train_settings", TINY)
     settle(page)
     no_errors(page)
@@ -68,10 +68,10 @@ def test_from_clicks_to_a_model(server: Server, page: Page) -> None:
     page.wait_for_selector("text=it is in your library", timeout=300_000)
     settle(page)
     no_errors(page)
-    assert 0 < before < 400 and steps_shown(page) == 400
+    assert 0 < before < 1000 and steps_shown(page) == 1000
     body = page.inner_text("body")
     for words in (
-        "Trained for 400 steps",
+        "Trained for 1,000 steps",
         "How good is it on cells it has never seen?",
         "MAE",
         "no change",
