@@ -28,6 +28,7 @@ from state_engine.errors import CheckpointError, StateError, UnsafePickleError
 MOST_INFLATION = 4  # torch.save stores its records uncompressed; an archive that unfolds to more is not one of them
 MOST_PICKLE_BYTES = 256 << 20  # of the instructions alone, without the numbers
 MOST_DEPTH = 100  # containers inside containers
+MOST_UNFOLDED = 20_000_000  # values, were shared containers written out each time: what prints or walks them sees that many
 MOST_SHARING = 4  # tensors may view one storage several times (tied weights), not without end
 OLD_MAGIC = 0x1950A86A20F9469CFC6C  # begins a stream of torch.save before 1.6
 OLD_PROTOCOL = 1001
@@ -197,6 +198,7 @@ class Values:
     known: dict[int, object] = field(default_factory=dict)
     held: list[object] = field(default_factory=list)  # what `known` has the address of stays alive
     open_now: set[int] = field(default_factory=set)
+    unfolded: dict[int, int] = field(default_factory=dict)
     bytes: int = 0
 
     def resolve(self, value: object, depth: int = 0) -> object:
@@ -219,10 +221,23 @@ class Values:
             raise ValueError("a container lies in itself, or containers are nested too deep")
         self.open_now.add(id(value))
         found = self._inside(value, depth + 1)
+        self._measure(value)
         self.open_now.discard(id(value))
         self.held.append(value)
         self.known[id(value)] = found
         return found
+
+    def _measure(self, value: object) -> None:
+        """Count the values of a container with all that lies in it, shared parts each time."""
+        inner = value.content if isinstance(value, ConfigNode) else value
+        parts = list(inner.values()) if isinstance(inner, dict) else inner
+        if not isinstance(parts, list | tuple):
+            return
+        # a container among the parts was measured before; everything else counts as one
+        n = 1 + sum(self.unfolded.get(id(part), 1) for part in parts)
+        if n > MOST_UNFOLDED:
+            raise ValueError(f"its containers share parts and would unfold to more than {MOST_UNFOLDED:,} values")
+        self.unfolded[id(value)] = n
 
     def _inside(self, value: object, depth: int) -> object:
         if isinstance(value, ConfigNode):
