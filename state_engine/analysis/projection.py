@@ -136,15 +136,7 @@ def fit(result_path: Path, out: Path, seed: int = 0, on_progress: OnProgress = s
     basal = _basal_rows(result)
     origins = np.where(basal >= 0, basal, np.arange(result.n_cells))
     xy, variance, neighbours = place(features, seed, origins[rows])
-    settings = Settings(
-        seed=seed,
-        source=result.embedding or "corrected expression (log1p)",
-        n_available=len(available),
-        n_shown=len(rows),
-        subsampled=len(rows) < len(available),
-        components=len(variance),
-        neighbours=neighbours,
-    )
+    settings = _settings(seed, result.embedding or "corrected expression (log1p)", available, rows, variance, neighbours)
     projection = Projection(xy, rows.astype(np.int32), variance, settings)
     projection.save(out)
     on_progress(Progress("Fitting the UMAP", 3, 3))
@@ -183,18 +175,23 @@ def fit_embedding(
     features = dataset.read(name, rows)[:, :cell_width]
     on_progress(Progress("Fitting the UMAP"))
     xy, variance, neighbours = place(features, seed)
-    settings = Settings(
+    settings = _settings(seed, f"the embedding {key}", available, rows, variance, neighbours)
+    projection = Projection(xy, rows.astype(np.int32), variance, settings)
+    projection.save(out)
+    return projection
+
+
+def _settings(seed: int, source: str, available: np.ndarray, rows: np.ndarray, variance: np.ndarray, neighbours: int) -> Settings:
+    """Return what a map records of itself: `rows` are shown of the `available` cells."""
+    return Settings(
         seed=seed,
-        source=f"the embedding {key}",
+        source=source,
         n_available=len(available),
         n_shown=len(rows),
         subsampled=len(rows) < len(available),
         components=len(variance),
         neighbours=neighbours,
     )
-    projection = Projection(xy, rows.astype(np.int32), variance, settings)
-    projection.save(out)
-    return projection
 
 
 def place(
