@@ -19,9 +19,14 @@ def write_hanging(path: Path) -> Path:
         file.attrs["encoding-type"] = "anndata"
         file.create_group("obs")
         file.create_group("var")
+    make_endless(path)
+    os.truncate(path, MOST_BYTES + 1)
+    return path
+
+
+def make_endless(path: Path) -> None:
+    """Write zeros over the first heap of texts of an HDF5 file, which libhdf5 then walks for ever."""
     content = bytearray(path.read_bytes())
     objects = content.find(b"GCOL") + 16  # after signature, version and size of the collection
     content[objects : objects + 560] = bytes(560)
     path.write_bytes(content)
-    os.truncate(path, MOST_BYTES + 1)
-    return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -19,6 +20,7 @@ from state_engine.jobs import local
 from state_engine.jobs.requests import LookRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
+from state_engine.library.foreign import call, limits_for
 from state_engine.library.models import Entry
 from state_engine.prediction.request import PredictionRequest
 from state_engine.prediction.result import Result, open_result
@@ -44,10 +46,10 @@ def finished_run(answer: str) -> RunFolder | None:
 
 
 def open_run(run: RunFolder) -> Result:
-    """Return the run's result, its labels read once for all sessions; values are read when asked for.
+    """Return the run's result, its labels read once for all sessions; values are read when asked for, each time by a child process.
 
     Raises:
-        RunError: the file is missing or damaged.
+        RunError, DataError: the file is missing or damaged.
     """
     return _opened(str(run.result), stamp(run.result))
 
@@ -83,7 +85,9 @@ def stamp(path: Path) -> int:
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _opened(path: str, written: int) -> Result:
-    return open_result(Path(path))
+    place = Path(path)
+    ask = partial(call, path=place, limits=limits_for(place))
+    return replace(ask(open_result, place), ask=ask)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

@@ -1,6 +1,11 @@
-"""Uploads: each is copied to disk in blocks, opened in a child process, and let go of by the server's memory."""
+"""Uploads: each is copied to disk in blocks, read in a child process, and let go of by the server's memory."""
 
 from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
 import streamlit as st
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
@@ -9,8 +14,12 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from pages.parts import session
 from pages.parts.widgets import show_error
-from state_engine.errors import StateError
-from state_engine.library.datasets import DataEntry, receive_upload
+from state_engine.data.files.unpacking import scratch_folder
+from state_engine.errors import DataError, StateError
+from state_engine.files import full_disk_told
+from state_engine.library.datasets import BLOCK, DataEntry, receive_upload
+
+T = TypeVar("T")
 
 
 def upload_key(name: str) -> str:
@@ -27,6 +36,32 @@ def received(upload: UploadedFile | None, name: str) -> DataEntry | None:
         upload: what the uploader of `upload_key(name)` holds.
         name: which uploader.
     """
+    return _taken(upload, name, lambda up: receive_upload(session.settings(), up.name, up, up.size, opened=session.opened))
+
+
+def handed_over(upload: UploadedFile | None, name: str, take: Callable[[Path, str], T]) -> T | None:
+    """Return what an upload became; None without one, or with a sentence why it was refused.
+
+    The page must run again after an upload that was taken.
+
+    Args:
+        upload: what the uploader of `upload_key(name)` holds.
+        name: which uploader.
+        take: gets a copy on disk, which is there for as long as it runs, and the user's name of it.
+    """
+
+    def copied(up: UploadedFile) -> T:
+        settings = session.settings()
+        with scratch_folder(settings) as folder:
+            copy = folder / f"upload{Path(up.name).suffix.lower()}"
+            with full_disk_told(folder, DataError), copy.open("wb") as out:
+                shutil.copyfileobj(up, out, BLOCK)
+            return take(copy, Path(up.name).name)
+
+    return _taken(upload, name, copied)
+
+
+def _taken(upload: UploadedFile | None, name: str, take: Callable[[UploadedFile], T]) -> T | None:
     refused = f"{name}_refused"
     if upload is None:
         if refused in st.session_state:
@@ -34,14 +69,14 @@ def received(upload: UploadedFile | None, name: str) -> DataEntry | None:
         return None
     try:
         with st.spinner("Copying to disk and checking"):
-            entry = receive_upload(session.settings(), upload.name, upload, upload.size, opened=session.opened)
+            found = take(upload)
     except StateError as error:
         st.session_state[refused] = error
         let_go(upload, name)
         st.rerun()
     st.session_state.pop(refused, None)
     let_go(upload, name)
-    return entry
+    return found
 
 
 def let_go(upload: UploadedFile, name: str) -> None:

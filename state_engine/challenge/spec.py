@@ -171,7 +171,6 @@ def load_rules(challenge: str | Path) -> Rules:
 
 def load_challenge(
     challenge: str | Path,
-    *,
     genes: Path | None = None,
     pert_counts: Path | None = None,
     contexts: tuple[str, ...] | None = None,

@@ -7,6 +7,7 @@ built hidden, then renamed.
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import shutil
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar, cast
 
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.embedding_card import EmbeddingCard
@@ -26,7 +27,10 @@ from state_engine.library.foreign import call
 
 AGAIN = "Import the model again."
 HEADER_MOST_BYTES = 256 << 20
+MOST_SEEN: Final = 512
 C = TypeVar("C", ModelCard, EmbeddingCard)
+# by kind, folder, and names, sizes and times of its files: the card that a child read, or why there is none
+_SEEN: dict[tuple[object, ...], ModelCard | EmbeddingCard | StateError] = {}
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ class Shelf(Generic[C]):
     def _entry(self, path: Path, demo: bool = False) -> Listed[C]:
         try:
             with door(path.name, CheckpointError, AGAIN):
-                card = self._checked_card(path)
+                card = self._checked_card(path) if demo else self._card_apart(path)
         except StateError as error:
             return Listed(path, None, str(error) or repr(error), demo, size_on_disk(path))
         return Listed(path, card, "", demo, size_on_disk(path))
@@ -171,6 +175,36 @@ class Shelf(Generic[C]):
             CheckpointError: with the file and the numbers.
         """
         card = self.read(folder)
+        for name in self._parts(card, folder):
+            check_safetensors(folder / name)
+        return card
+
+    def _card_apart(self, folder: Path) -> C:
+        """Return what `_checked_card` does, read by a child process once for as long as no file of the folder changes."""
+        with os.scandir(folder) as inside:
+            stamps = sorted((e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in inside)
+        key = (self.kind, folder, tuple(stamps))
+        if key not in _SEEN:
+            if len(_SEEN) >= MOST_SEEN:
+                _SEEN.clear()
+            try:
+                card = call(self.read, folder, path=folder)
+                for name in self._parts(card, folder):
+                    call(check_safetensors, folder / name, path=folder)
+                _SEEN[key] = card
+            except StateError as error:  # one that hangs or fills memory is not tried again for each page
+                _SEEN[key] = error
+        found = _SEEN[key]
+        if isinstance(found, StateError):
+            raise found
+        return cast(C, found)
+
+    def _parts(self, card: C, folder: Path) -> tuple[str, ...]:
+        """Return the safetensors files of a model, once its id and their names are as they must be.
+
+        Raises:
+            CheckpointError: no valid id, or a file is missing.
+        """
         # the id becomes part of a folder's name: from a foreign card it could be anything
         if not re.fullmatch(r"[0-9a-f]{64}", card.weights_hash) or card.id != card.weights_hash[:12]:
             raise CheckpointError(f"The card of '{card.name}' has no valid id.", "It must be the start of its hash.", AGAIN)
@@ -178,9 +212,7 @@ class Shelf(Generic[C]):
         missing = [name for name in needed if not (folder / name).is_file()]
         if missing:
             raise CheckpointError(f"{listed(missing)} is missing in {folder.name}.", "", AGAIN)
-        for name in (*needed, *(n for n in self.optional if (folder / n).is_file())):
-            check_safetensors(folder / name)
-        return card
+        return (*needed, *(n for n in self.optional if (folder / n).is_file()))
 
 
 def folder_name(card: ModelCard | EmbeddingCard) -> str:

@@ -1,7 +1,8 @@
 """Read a result file (`result.h5ad` of a run) without loading it: labels, chosen rows, one gene for all cells, means of groups.
 
 Light on purpose (h5py, numpy, pandas): pages use it too. It knows the layout that the predict verb writes (see `open_result`),
-keeps no file handle, and holds nothing but the labels.
+keeps no file handle, and holds nothing but the labels. A page has the file read in a child process (`Result.ask`): a run's folder may
+have been copied from anywhere, or be damaged.
 
 Notation: n cells (rows), g genes. Expression is log1p of normalised counts unless a docstring says otherwise; "natural" means
 before the logarithm, so counts per 10,000 when the data were normalised to that depth.
@@ -10,7 +11,7 @@ before the logarithm, so counts per 10,000 when the data were normalised to that
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -42,6 +43,7 @@ class Result:
         embedding: name in obsm of the predicted embedding, None when the model predicts expression only.
         embedding_width: its number of dimensions, 0 without one.
         manifest: how it came about; empty when the file has none.
+        ask: calls a function that reads the file, in another process; None calls it here.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Result:
     embedding_width: int
     manifest: Mapping[str, Any]
     _columns: Mapping[str, int] = field(repr=False, compare=False)
+    ask: Callable[..., Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def n_cells(self) -> int:
@@ -68,14 +71,12 @@ class Result:
     @property
     def has_raw(self) -> bool:
         """Whether the raw prediction is there beside the corrected one."""
-        with _opened(self.path) as file:
-            return _dataset("raw") in file
+        return bool(self._asked(has_values, _dataset("raw")))
 
     @property
     def has_calibrated(self) -> bool:
         """Whether a calibrated prediction of expression is there, for some conditions at least."""
-        with _opened(self.path) as file:
-            return _dataset("calibrated") in file
+        return bool(self._asked(has_values, _dataset("calibrated")))
 
     def is_calibrated(self, perturbation: str, context: str) -> bool:
         """Whether a calibrated prediction of this condition is there; it is not where no other context has its effect."""
@@ -153,9 +154,7 @@ class Result:
             GeneError: the result does not have it.
             RunError: the file is damaged.
         """
-        column = self.column(gene)
-        with _opened(self.path) as file:
-            return np.asarray(file[_dataset(layer)][:, column], np.float32)
+        return np.asarray(self._asked(read_column, _dataset(layer), self.column(gene)), np.float32)
 
     def read(
         self, rows: NDArray[np.int64], genes: Sequence[str] | None = None, layer: Layer = "corrected"
@@ -167,9 +166,8 @@ class Result:
             RunError: the file is damaged.
         """
         columns = None if genes is None else np.array([self.column(g) for g in genes], np.int64)
-        with _opened(self.path) as file:
-            # whole rows, genes chosen after: h5py is slow at scattered columns
-            values = _read_rows(file[_dataset(layer)], np.asarray(rows, np.int64))
+        # whole rows, genes chosen after: h5py is slow at scattered columns
+        values = np.asarray(self._asked(read_rows, _dataset(layer), np.asarray(rows, np.int64)), np.float32)
         return values if columns is None else values[:, columns]
 
     def features(self, rows: NDArray[np.int64], layer: Layer = "corrected") -> NDArray[np.float32]:
@@ -177,13 +175,7 @@ class Result:
         if self.embedding is None:
             return self.read(rows, layer=layer)
         name = f"obsm/{self.embedding}" + ("" if layer == "corrected" else f"_{layer}")
-        with _opened(self.path) as file:
-            return _read_rows(file[name], np.asarray(rows, np.int64))
-
-    def blocks(self, rows: NDArray[np.int64], layer: Layer = "corrected") -> Iterator[NDArray[np.float32]]:
-        """Yield the expression (log1p) of the rows, at most `BLOCK` rows at a time."""
-        for start in range(0, len(rows), BLOCK):
-            yield self.read(rows[start : start + BLOCK], layer=layer)
+        return np.asarray(self._asked(read_rows, name, np.asarray(rows, np.int64)), np.float32)
 
     def mean(self, rows: NDArray[np.int64], layer: Layer = "corrected", natural: bool = False) -> NDArray[np.float64]:
         """Return the pseudobulk (g,): the mean of log1p expression, or of natural values (expm1 of each cell's) when `natural`.
@@ -193,11 +185,41 @@ class Result:
         """
         if not len(rows):
             raise RequestError("There are no cells to average.", "The chosen group is empty.")
+        return np.asarray(self._asked(read_mean, _dataset(layer), np.asarray(rows, np.int64), natural), np.float64)
+
+    def _asked(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """Return function(path, *arguments), from where the file is read."""
+        return function(self.path, *arguments) if self.ask is None else self.ask(function, self.path, *arguments)
+
+
+def has_values(path: Path, name: str) -> bool:
+    """Return whether a matrix is in a result file."""
+    with _opened(path) as file:
+        return name in file
+
+
+def read_column(path: Path, name: str, column: int) -> NDArray[np.float32]:
+    """Return (n,) one column of a matrix of a result file."""
+    with _opened(path) as file:
+        return np.asarray(file[name][:, column], np.float32)
+
+
+def read_rows(path: Path, name: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return rows of a matrix of a result file, in any order, repeats allowed."""
+    with _opened(path) as file:
+        return _read_rows(file[name], rows)
+
+
+def read_mean(path: Path, name: str, rows: NDArray[np.int64], natural: bool) -> NDArray[np.float64]:
+    """Return (g,) the mean of rows of a matrix of a result file; of expm1 of its values when `natural`."""
+    total = np.zeros(0)
+    with _opened(path) as file:
         # a running float64 sum, as float32 loses digits over many cells; all rows need not fit into memory
-        total = np.zeros(self.n_genes)
-        for values in self.blocks(rows, layer):
-            total += (np.expm1(values.astype(np.float64)) if natural else values).sum(axis=0, dtype=np.float64)
-        return total / len(rows)
+        for start in range(0, len(rows), BLOCK):
+            values = _read_rows(file[name], rows[start : start + BLOCK])
+            summed = (np.expm1(values.astype(np.float64)) if natural else values).sum(axis=0, dtype=np.float64)
+            total = total + summed if start else summed
+    return total / len(rows)
 
 
 def open_result(path: Path) -> Result:

@@ -27,6 +27,7 @@ PRELOADED: Final = (
     "state_engine.library.zips",
     "state_engine.challenge.spec",
     "state_engine.data.cell_values",
+    "state_engine.prediction.result",
 )
 # variables that a child does not need and a stranger would like
 SECRETS: Final = ("TOKEN", "SECRET", "PASSWORD", "KEY", "CREDENTIAL")

@@ -19,7 +19,17 @@ from typing import Final
 
 MB: Final = 1 << 20
 # what Python itself needs to read when a module is imported late; code and libraries, no data of anybody
-LIBRARIES: Final = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/etc/ld.so.cache", "/proc/self", "/dev/null")
+LIBRARIES: Final = (
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/lib",
+    "/lib64",
+    "/etc/ld.so.cache",
+    "/proc/self",
+    "/dev/null",
+    "/dev/urandom",
+)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from state_engine.errors import StateError
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
 HEADER: Final = struct.Struct("<QQ")  # bytes of the tree, bytes of the arrays
 MOST_BYTES: Final = 4 << 30  # of one message; labels of 20 million cells have about 0.5 GB
@@ -92,7 +93,16 @@ def _tree(value: Any, arrays: list[bytes]) -> Any:
         return {"kind": "dict", "items": [[_tree(k, arrays), _tree(v, arrays)] for k, v in value.items()]}
     if isinstance(value, Path):
         return {"kind": "path", "text": str(value)}
+    if isinstance(value, bytes):
+        return {"kind": "bytes", "length": len(value), "start": _append(value, arrays)}
     return _tree_of_numbers(value, arrays)
+
+
+def _append(raw: bytes, arrays: list[bytes]) -> int:
+    """Put bytes behind the others; return where they begin."""
+    start = sum(map(len, arrays))
+    arrays.append(raw)
+    return start
 
 
 def _tree_of_numbers(value: Any, arrays: list[bytes]) -> Any:
@@ -102,16 +112,28 @@ def _tree_of_numbers(value: Any, arrays: list[bytes]) -> Any:
     if isinstance(value, pd.Categorical):
         names = [str(name) for name in value.categories]
         return {"kind": "categorical", "names": names, "codes": _tree(np.asarray(value.codes), arrays), "ordered": value.ordered}
+    if isinstance(value, pd.DataFrame):
+        columns = [[str(name), _tree(_column(value[name]), arrays)] for name in value.columns]
+        name = None if value.index.name is None else str(value.index.name)
+        return {"kind": "frame", "index": _tree(_column(value.index), arrays), "name": name, "columns": columns}
     if isinstance(value, np.generic) and value.dtype.kind in SIMPLE_KINDS:
         return {"kind": "scalar", "array": _tree(np.asarray(value), arrays)}
     if isinstance(value, np.ndarray):
         if value.dtype.kind == "O" and all(isinstance(v, str) for v in value.ravel()):
             return {"kind": "names", "shape": list(value.shape), "values": value.ravel().tolist()}
         if value.dtype.kind in SIMPLE_KINDS:
-            start = sum(map(len, arrays))
-            arrays.append(np.ascontiguousarray(value).tobytes())
+            start = _append(np.ascontiguousarray(value).tobytes(), arrays)
             return {"kind": "array", "dtype": value.dtype.str, "shape": list(value.shape), "start": start}
     raise TypeError(f"{type(value).__module__}.{type(value).__qualname__} does not travel between processes")
+
+
+def _column(column: pd.Series | pd.Index) -> pd.Categorical | np.ndarray:
+    """Return the values of a column of a table: categories, numbers or text."""
+    import numpy as np
+    import pandas as pd
+
+    values = column.array
+    return values if isinstance(values, pd.Categorical) else np.asarray(values)
 
 
 def _value(tree: Any, arrays: memoryview) -> Any:
@@ -125,6 +147,8 @@ def _value(tree: Any, arrays: memoryview) -> Any:
         return {_value(k, arrays): _value(v, arrays) for k, v in tree["items"]}
     if kind == "path":
         return Path(tree["text"])
+    if kind == "bytes":
+        return bytes(arrays[int(tree["start"]) : int(tree["start"]) + int(tree["length"])])
     if kind == "error":
         return _error(tree)
     if kind == "dataclass":
@@ -159,6 +183,9 @@ def _numbers(tree: dict[str, Any], arrays: memoryview) -> Any:
     if kind == "categorical":
         codes = _value(tree["codes"], arrays)
         return pd.Categorical.from_codes(codes, pd.Index(tree["names"], dtype=object), ordered=bool(tree["ordered"]))
+    if kind == "frame":
+        index = pd.Index(_value(tree["index"], arrays), name=tree["name"])
+        return pd.DataFrame({str(name): _value(column, arrays) for name, column in tree["columns"]}, index=index)
     if kind == "scalar":
         return _value(tree["array"], arrays)[()]
     if kind == "names":

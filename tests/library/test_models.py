@@ -22,8 +22,8 @@ from state_engine.checkpoints.recognise import Found, what_is
 from state_engine.config import Settings
 from state_engine.effects.store import EFFECTS
 from state_engine.errors import CheckpointError, RequestError
+from state_engine.library import foreign, shelf, zips
 from state_engine.library import models as library
-from state_engine.library import zips
 from state_engine.library.allowed import readable
 from state_engine.models.config import BackboneConfig, TransitionConfig
 from state_engine.plain import to_plain
@@ -132,6 +132,26 @@ def test_a_damaged_model_is_listed_with_its_error(settings: Settings, how: str, 
     with pytest.raises(CheckpointError):
         library.import_directory(folder.rename(settings.data_folders[0] / "bad"), settings)
     assert [p.name for p in settings.models.iterdir()] == ["good"]
+
+
+def test_a_child_reads_the_cards_and_only_where_something_changed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def counting(function: Any, *arguments: Any, **more: Any) -> Any:
+        asked.append(function.__name__)
+        return foreign.call(function, *arguments, **more)
+
+    monkeypatch.setattr(shelf, "call", counting)
+    folder = write_store(settings.models / "one", a_card("one"))
+    deep = write_store(settings.models / "deep", a_card("deep"))
+    (deep / "model.json").write_text("[" * 200_000)
+    for times in range(2):
+        entries = {e.path.name: e for e in library.list_models(settings)}
+        assert entries["one"].card == a_card("one") and "damaged" in entries["deep"].error
+        assert sorted(asked) == ["check_safetensors", "read_card", "read_card"], f"look {times}"
+    (folder / "model.json").write_text(json.dumps(to_plain(a_card("one", licence="MIT"))))
+    found = next(e.card for e in library.list_models(settings) if e.path == folder)
+    assert found is not None and found.licence == "MIT" and len(asked) == 5
 
 
 def test_export_then_import_is_the_same_model(settings: Settings, tmp_path: Path) -> None:

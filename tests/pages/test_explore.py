@@ -12,8 +12,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+import pages.parts.result
 from pages.parts import umap as umapchart
-from pages.parts.result import differences
+from pages.parts.result import differences, open_run
 from pages.parts.selection import composition, outline
 from state_engine import keys
 from state_engine.config import Settings
@@ -21,6 +22,9 @@ from state_engine.data.dataset import Choices
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
 from state_engine.prediction.request import PredictionRequest
+from state_engine.prediction.result import open_result
+from state_engine.sandbox import Limits
+from tests.hostile import make_endless
 from tests.pages.make_run import make_run
 from tests.pages.opened import VIEWS, figures, opened, text
 
@@ -39,6 +43,32 @@ def test_without_a_run_the_page_teaches(monkeypatch: pytest.MonkeyPatch, tmp_pat
     page = opened(monkeypatch, "explore", None, tmp_path)
     assert "No prediction is chosen" in text(page) and not page.exception
     assert [b.label for b in page.button] == ["Predict something", "Use the demo"]
+
+
+def test_a_result_that_hangs_or_is_damaged_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run = make_run(Settings(tmp_path))
+    make_endless(run.result)
+    monkeypatch.setattr(pages.parts.result, "limits_for", lambda path: Limits(seconds=2))
+    page = opened(monkeypatch, "explore", run, tmp_path)
+    assert "could not be opened within 2 s" in text(page) and not page.exception
+    run.result.write_bytes(b"no HDF5")
+    page = opened(monkeypatch, "explore", run, tmp_path)
+    assert "cannot be read as a result" in text(page) and not page.exception
+
+
+def test_a_page_reads_the_same_values_as_the_engine(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
+    apart, here = open_run(run), open_result(run.result)
+    rows, gene = np.array([5, 2, 2, 40]), here.genes[3]
+    assert apart.obs.equals(here.obs) and apart.obs.index.equals(here.obs.index) and apart.genes == here.genes
+    assert np.array_equal(apart.read(rows, [gene], "raw"), here.read(rows, [gene], "raw"))
+    assert np.array_equal(apart.gene(gene), here.gene(gene)) and apart.layers() == here.layers()
+    assert np.array_equal(apart.mean(rows, natural=True), here.mean(rows, natural=True))
+
+    def never(*arguments: object) -> None:
+        raise AssertionError("opened in this process")
+
+    monkeypatch.setattr("state_engine.prediction.result.h5py.File", never)
+    assert len(apart.features(rows)) == 4
 
 
 def test_the_map_says_how_it_was_made_and_effects_are_ranked(

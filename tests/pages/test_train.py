@@ -195,7 +195,7 @@ def test_features_and_weights_to_start_from_are_passed_on(
 ) -> None:
     card = write_model(home / "models" / "tiny")
     page = page_of(monkeypatch, home, data="demo")
-    page.file_uploader(key="train_features_demo").upload("esm.csv", b"control,0,0\nTNF,1,2\n", "text/csv").run()
+    page.file_uploader(key="train_features_demo_0").upload("esm.csv", b"control,0,0\nTNF,1,2\n", "text/csv").run()
     page.selectbox(key="train_from").set_value(card.id).run()
     page.button(key="train").click().run()
     job = asked[0]
@@ -204,6 +204,17 @@ def test_features_and_weights_to_start_from_are_passed_on(
         and Path(job.request.network.features).parent == home / "features"
     )
     assert job.init_from == str(home / "models" / "tiny")
+
+
+def test_vectors_that_cannot_be_read_are_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, home: Path, asked: list[TrainJob]
+) -> None:
+    page = page_of(monkeypatch, home, data="demo")
+    page.file_uploader(key="train_features_demo_0").upload("esm.csv", b"TNF,1,2\nIFNB1,3\n", "text/csv").run()
+    assert "several widths" in text(page) and "esm.csv" in text(page)
+    page.file_uploader(key="train_features_demo_1").upload("esm.pt", b"\x80\x02cos\nsystem\n.", "application/x-pt").run()
+    assert "esm.pt was not read: it asks for os.system" in text(page) and not page.exception
+    assert not (home / "features").exists() and not list((home / "scratch").iterdir())
 
 
 def test_embeddings_can_be_read(monkeypatch: pytest.MonkeyPatch, home: Path, asked: list[TrainJob], tmp_path: Path) -> None:

@@ -51,6 +51,12 @@ def test_arrays_and_categories_come_back() -> None:
     assert call(calls.echo, column).equals(column)
 
 
+def test_bytes_and_tables_come_back() -> None:
+    assert call(calls.echo, (b"a\0\xff", "x", b"", np.arange(3)))[0] == b"a\0\xff"
+    table = pd.DataFrame({"n": [1, 2], "kind": pd.Categorical(["x", None]), "text": ["a", "ü"]}, index=["c1", "c2"])
+    pd.testing.assert_frame_equal(call(calls.echo, table), table)
+
+
 def test_an_opened_data_set_is_the_same(tmp_path: Path) -> None:
     path = write_cells(tmp_path / "cells.h5ad")
     direct, apart = open_dataset(path), isolated(open_dataset, path, reads=(path,))

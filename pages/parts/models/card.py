@@ -12,6 +12,7 @@ from pages.parts.format import md, plural, sentences, size
 from pages.parts.jobs import job_of, job_panel
 from pages.parts.model_scores import worth
 from pages.parts.models.embedding import import_embedding
+from pages.parts.uploads import handed_over, upload_key
 from pages.parts.widgets import errors_shown, finding
 from state_engine.attention.modes import measurable
 from state_engine.checkpoints.card import ModelCard
@@ -180,15 +181,11 @@ def _checkpoint(names: tuple[str, ...], key: str) -> str | None:
 
 
 def _from_zip(settings: Settings) -> None:
-    upload = st.file_uploader("A model exported from STATE Explorer", type=["zip"], key=f"zip_{st.session_state.get('zips', 0)}")
-    if upload is None:
-        return
-    with scratch_folder(settings) as folder:
-        (folder / "upload.zip").write_bytes(upload.getbuffer())
-        entry = import_zip(folder / "upload.zip", settings, upload.name)
-    st.session_state["zips"] = st.session_state.get("zips", 0) + 1
-    session.choose("model", _id(entry))
-    st.rerun()
+    upload = st.file_uploader("A model exported from STATE Explorer", type=["zip"], key=upload_key("zip"))
+    entry = handed_over(upload, "zip", lambda path, name: import_zip(path, settings, name))
+    if entry is not None:
+        session.choose("model", _id(entry))
+        st.rerun()
 
 
 def _id(entry: Entry) -> str:

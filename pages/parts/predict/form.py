@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import streamlit as st
 
 from pages.parts import fields, session
@@ -12,17 +10,18 @@ from pages.parts.jobs import job_panel
 from pages.parts.widgets import go
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
-from state_engine.data.files.text import decode_text
+from state_engine.data.files.text import names_among
 from state_engine.effects.store import has_effects
 from state_engine.errors import listed
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
+from state_engine.library.foreign import TEXT, call
 from state_engine.library.models import Entry
 from state_engine.options import option_of
 from state_engine.prediction.request import Method, PredictionRequest, estimate
 
-MOST_SHOWN = 5000
+MOST_MB = 64  # of an uploaded list of names
 
 
 def pick_perturbations(data: Dataset, card: ModelCard) -> tuple[str, ...]:
@@ -46,10 +45,9 @@ def pick_perturbations(data: Dataset, card: ModelCard) -> tuple[str, ...]:
     )
     with st.popover("Paste or upload a list", icon=":material/playlist_add:"):
         text = st.text_area("Names, one a line or separated by commas", key=f"{key}_text")
-        file = st.file_uploader("Or a text file", type=["txt", "csv", "tsv"], key=f"{key}_file")
+        file = st.file_uploader("Or a text file", type=["txt", "csv", "tsv"], key=f"{key}_file", max_upload_size=MOST_MB)
         if st.button("Add these", key=f"{key}_add"):
-            pasted = text + "\n" + (decode_text(file.getvalue(), file.name) if file else "")
-            found, left_out = add_names(chosen, options, pasted)
+            found, left_out = add_names(chosen, options, text, file.getvalue() if file else b"", file.name if file else "")
             st.session_state[f"{key}_wanted"], st.session_state[f"{key}_unknown"] = found, left_out
             st.rerun()
     unknown = st.session_state.get(f"{key}_unknown", ())
@@ -61,15 +59,12 @@ def pick_perturbations(data: Dataset, card: ModelCard) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def add_names(chosen: list[str], options: list[str], text: str) -> tuple[list[str], tuple[str, ...]]:
-    """What is chosen with the known names of a text added, and the unknown names. A name may hold commas: a whole line is tried first."""
-    known, found = set(options), list(chosen)
-    unknown: list[str] = []
-    for line in filter(None, (raw.strip() for raw in text.splitlines())):
-        parts = [line] if line in known else [part.strip().strip('"') for part in re.split(r"[,;\t]", line)]
-        for name in filter(None, parts):
-            (found if name in known else unknown).append(name)
-    return list(dict.fromkeys(found)), tuple(dict.fromkeys(unknown))
+def add_names(
+    chosen: list[str], options: list[str], text: str, raw: bytes = b"", name: str = ""
+) -> tuple[list[str], tuple[str, ...]]:
+    """Return what is chosen with the known names of a text and a file added, and the unknown names; a child reads them."""
+    found, unknown = call(names_among, text, raw, name, tuple(options), name=name or "The list", limits=TEXT)
+    return list(dict.fromkeys([*chosen, *found])), unknown
 
 
 def allow_other_embedding(card: ModelCard, data: Dataset) -> bool:

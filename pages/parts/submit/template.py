@@ -18,6 +18,7 @@ from state_engine.challenge.template import TemplatePlan, TemplateRequest, Unkno
 from state_engine.data.dataset import Dataset
 from state_engine.jobs import local
 from state_engine.library.datasets import DataEntry
+from state_engine.library.foreign import TEXT, call
 from state_engine.library.models import Entry
 
 _SEVERITY = {"error": "blocking", "warning": "warning", "note": "ok"}
@@ -59,7 +60,7 @@ def _plan(rules: Rules, entry: DataEntry, model: Entry) -> None:
         "Perturbations that the model does not know", get_args(Unknown), format_func=lambda u: _UNKNOWN[u], key="template_unknown"
     )
     genes, counts = (str(st.session_state.get(f"submit_{kind}", "")) for kind in ("genes", "counts"))
-    spec = load_challenge(rules.name, pert_counts=Path(counts) if counts else None)
+    spec = _challenge(rules.name, counts)
     request = TemplateRequest(
         rules.name, entry.path, str(model.path), genes, counts, tuple(contexts), unknown, choices=entry.choices
     )
@@ -75,6 +76,14 @@ def _plan(rules: Rules, entry: DataEntry, model: Entry) -> None:
     conditions = len(plan.prediction.perturbations) * len(plan.prediction.contexts)
     if st.button(f"Predict {plural(conditions, 'condition')}", key="template_predict", icon=":material/play_circle:"):
         _predict(plan, spec, dataset, counts)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _challenge(name: str, counts: str) -> ChallengeSpec:
+    """Return a challenge with an uploaded list, which a child reads; the list's folder is named by its content."""
+    if not counts:
+        return load_challenge(name)
+    return call(load_challenge, name, None, Path(counts), path=Path(counts), limits=TEXT)
 
 
 def _predict(plan: TemplatePlan, spec: ChallengeSpec, dataset: Dataset, counts: str) -> None:

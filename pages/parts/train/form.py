@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,14 +14,16 @@ from pages.parts.format import code, duration, md, plural, size
 from pages.parts.picker import distinct
 from pages.parts.train.run import CHOICE
 from pages.parts.train.split import applied, pick_plan, show_split
+from pages.parts.uploads import handed_over, upload_key
 from pages.parts.widgets import errors_shown
+from state_engine.checkpoints.arc.perturbation_vectors import width_of_features_file
 from state_engine.data.dataset import Dataset
 from state_engine.data.splits.apply import Split
 from state_engine.data.splits.plan import plan_text
 from state_engine.errors import ConfigError
-from state_engine.files import write_bytes
 from state_engine.jobs.train_job import TrainJob, start
 from state_engine.library.datasets import DataEntry
+from state_engine.library.foreign import call, limits_for
 from state_engine.library.models import Entry, list_models
 from state_engine.options import option_of, options_of, settings
 from state_engine.train.cost import estimate_training
@@ -30,7 +33,7 @@ from state_engine.train.presets import PRESETS
 from state_engine.train.request import TrainRequest, resolve, with_steps
 
 HVGS, GENES = "Most variable genes", "All genes"
-MOST_FEATURES = 512 << 20  # bytes of an uploaded table of perturbation vectors
+MOST_FEATURES_MB = 512  # of an uploaded table of perturbation vectors
 _PRESET_WORDS = {
     "default": "for data sets of some thousand cells; minutes on a processor",
     "state": "Arc's State model; needs a GPU",
@@ -135,26 +138,39 @@ def _representation(entry: DataEntry, data: Dataset, base: TrainRequest) -> dict
 
 def _features(entry: DataEntry) -> str:
     """Path of the uploaded perturbation vectors; empty for one-hot vectors."""
+    key = f"train_features_{entry.id}"
     with st.expander("Perturbation features (optional)", icon=":material/fingerprint:"):
         st.caption(
             "A vector for each perturbation, such as ESM2 of its gene: the model can then predict perturbations that it has not seen. "
             "Without, each perturbation is its own, and only trained ones can be predicted."
         )
-        file = st.file_uploader(
-            "A .pt dict of vectors, or a CSV with a name first", type=["pt", "csv"], key=f"train_features_{entry.id}"
-        )
-    if file is None:
-        return ""
-    if file.size > MOST_FEATURES:
-        raise ConfigError(f"{file.name} has {size(file.size)}.", f"At most {size(MOST_FEATURES)} are read.", "Leave vectors out.")
-    content = file.getvalue()
-    folder = session.settings().home / "features"
-    suffix = ".pt" if file.name.lower().endswith(".pt") else ".csv"
-    path = folder / f"{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, content)
-    return str(path)
+        if f"{key}_taken" in st.session_state:
+            path, words = st.session_state[f"{key}_taken"]
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.markdown(f":green[:material/check_circle:] {md(words, 200)}")
+                if st.button("Without them", key=f"{key}_drop", type="tertiary"):
+                    del st.session_state[f"{key}_taken"]
+                    st.rerun()
+            return str(path)
+        label = "A .pt dict of vectors, or a CSV with a name first"
+        file = st.file_uploader(label, type=["pt", "csv"], key=upload_key(key), max_upload_size=MOST_FEATURES_MB)
+        found = handed_over(file, key, keep_features)
+        if found is not None:
+            st.session_state[f"{key}_taken"] = found
+            st.rerun()
+    return ""
+
+
+def keep_features(path: Path, name: str) -> tuple[Path, str]:
+    """Keep a file of perturbation vectors that a child could read; return where it lies, named by its content, and words for it."""
+    width = call(width_of_features_file, path, path=path, name=name, limits=limits_for(path))
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    kept = session.settings().home / "features" / f"{digest[:16]}{path.suffix}"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(kept)
+    return kept, f"{name}: vectors of {width:,}"
 
 
 def _usual(preset: str, base: TrainRequest) -> dict[str, Any]:

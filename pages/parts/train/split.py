@@ -11,11 +11,10 @@ from pages.parts import session
 from pages.parts.format import md, plural, sentences
 from pages.parts.result import stamp
 from state_engine.data.dataset import Choices, Dataset
-from state_engine.data.files.text import decode_text
 from state_engine.data.splits.apply import Split, apply_plan
 from state_engine.data.splits.choices import candidates, everything, hold_out_contexts, hold_out_perturbations, suggest_plan
-from state_engine.data.splits.plan import SplitPlan, parse_plan, plan_files, plan_text
-from state_engine.errors import SplitError, listed
+from state_engine.data.splits.plan import SplitPlan, plan_files, plan_of_bytes, plan_text
+from state_engine.errors import listed
 from state_engine.jobs.train_job import check_places, placed
 from state_engine.library.datasets import DataEntry
 from state_engine.library.foreign import TEXT, call
@@ -23,6 +22,7 @@ from state_engine.plain import csv_for_people
 
 SUGGESTED, CONTEXTS, PERTURBATIONS, TOML = "Suggested", "Contexts", "Perturbations", "A TOML file"
 NAME = "data"
+MOST_MB = 8  # of an uploaded split
 _HELP = (
     "Cells that are held out are never trained on. Test cells show how good the model is; validation cells show when it stops getting "
     "better, and how far it can be trusted beside a simple mean."
@@ -107,21 +107,21 @@ def _uploaded(entry: DataEntry) -> SplitPlan | None:
     file = st.file_uploader(
         "Arc's split TOML",
         type=["toml"],
+        max_upload_size=MOST_MB,
         key=f"split_toml_{entry.id}",
         help='[datasets] with files, [training], [zeroshot] "dataset.context" = "val" or "test", [fewshot."dataset.context"] with lists.',
     )
     if file is None:
         return None
-    text = decode_text(file.getvalue(), file.name, SplitError)
-    plan, said = placed(_parsed(text, file.name), session.settings(), (entry.name, entry.path))
+    plan, said = placed(_parsed(file.getvalue(), file.name), session.settings(), (entry.name, entry.path))
     for sentence in said:
         st.caption(f":material/info: {sentences(sentence)}")
     return plan
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _parsed(text: str, name: str) -> SplitPlan:
-    return call(parse_plan, text, name=name, limits=TEXT)
+def _parsed(raw: bytes, name: str) -> SplitPlan:
+    return call(plan_of_bytes, raw, name, name=name, limits=TEXT)
 
 
 def applied(plan: SplitPlan, entry: DataEntry) -> Split:

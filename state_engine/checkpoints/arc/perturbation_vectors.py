@@ -44,6 +44,15 @@ def read_features_file(path: Path) -> PerturbationFeatures:
     )
 
 
+def width_of_features_file(path: Path) -> int:
+    """Return how many numbers a vector of a file has, once all of it could be read.
+
+    Raises:
+        UnreadableFileError, UnsafePickleError, CheckpointError: see `read_features_file`.
+    """
+    return read_features_file(path).width
+
+
 def _read_torch(path: Path) -> PerturbationFeatures:
     from state_engine.checkpoints.arc.pickles import load_torch
 

@@ -6,6 +6,7 @@ Boundary: text and its shape. What names, columns and keys mean is for the calle
 from __future__ import annotations
 
 import csv
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,27 @@ def read_names(path: Path, kind: type[StateError] = UnreadableFileError) -> tupl
     with door(path.name, kind):
         found = [_name(line) for line in read_text_file(path, kind).splitlines()]
     return tuple(dict.fromkeys(name for name in found if name))
+
+
+def names_among(text: str, raw: bytes, name: str, known: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of a pasted text and of a file's bytes that are known, and those that are not, each once.
+
+    Names stand one per line or between commas, semicolons or tabs. A name may hold commas: a whole line is tried first.
+
+    Args:
+        name: how the user calls the file.
+
+    Raises:
+        UnreadableFileError: see `decode_text`.
+    """
+    options = set(known)
+    found: list[str] = []
+    unknown: list[str] = []
+    for line in filter(None, (line.strip() for line in f"{text}\n{decode_text(raw, name)}".splitlines())):
+        parts = [line] if line in options else [part.strip().strip('"') for part in re.split(r"[,;\t]", line)]
+        for part in filter(None, parts):
+            (found if part in options else unknown).append(part)
+    return tuple(dict.fromkeys(found)), tuple(dict.fromkeys(unknown))
 
 
 def _name(line: str) -> str:

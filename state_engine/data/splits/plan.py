@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from state_engine.data.files.text import parse_toml, read_text_file
+from state_engine.data.files.text import decode_text, parse_toml, read_text_file
 from state_engine.errors import SplitError, door, listed
 
 Part = Literal["train", "val", "test"]
@@ -148,6 +148,15 @@ def read_plan(path: Path | str) -> SplitPlan:
         SplitError: not there, not TOML, or a plan that contradicts itself.
     """
     return parse_plan(read_text_file(Path(path), SplitError))
+
+
+def plan_of_bytes(raw: bytes, name: str) -> SplitPlan:
+    """Return the plan in the bytes of a TOML file.
+
+    Raises:
+        SplitError: no text in UTF-8; see `parse_plan`.
+    """
+    return parse_plan(decode_text(raw, name, SplitError))
 
 
 def parse_plan(text: str) -> SplitPlan:
