@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 ODD_NUMBERS = (0, 1, -1, 127, 255, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1)
+MOST_ROWS = 1_000_000  # of what is put in: an earlier edit may declare more rows than memory holds
 
 
 def spoil_bytes(raw: bytes, chance: random.Random) -> bytes:
@@ -94,7 +95,7 @@ def _value(file: h5py.File, name: str, chance: random.Random, outside: Path) -> 
 
 def _replace(file: h5py.File, name: str, chance: random.Random, outside: Path) -> None:
     item = file[name]
-    length = item.shape[0] if isinstance(item, h5py.Dataset) and item.shape else 10
+    length = min(item.shape[0], MOST_ROWS) if isinstance(item, h5py.Dataset) and item.shape else 10
     kept = dict(item.attrs)
     del file[name]
     kind = chance.choice(
