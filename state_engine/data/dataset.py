@@ -21,7 +21,7 @@ import scipy.sparse as sp
 from state_engine import keys
 from state_engine.config import Settings
 from state_engine.data.embedding_record import EmbeddingFacts, embeddings_of
-from state_engine.data.files.columns import read_feature_kinds, read_gene_columns, read_index, read_labels
+from state_engine.data.files.columns import read_index, read_labels, read_var
 from state_engine.data.files.hdf5 import column_names, open_h5
 from state_engine.data.files.matrices import MatrixFacts, dense, read_rows
 from state_engine.data.files.safety import FileFacts, check_file
@@ -367,8 +367,7 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
     named = tuple(k for k in (choices.perturbation_key, choices.context_key, choices.batch_key) if k)
     with open_h5(path) as file:
         obs = read_labels(file["obs"], facts.n_cells, named)
-        gene_columns = read_gene_columns(file["var"], facts.n_genes, choices.gene_column)
-        only_genes = _only_genes(read_feature_kinds(file["var"], facts.n_genes))
+        var = read_var(file["var"], facts.n_genes, choices.gene_column)
         uns = file.get("uns")
         marked = isinstance(uns, h5py.Group) and "log1p" in uns
     several = choices.control is not None and "*" in choices.control
@@ -379,6 +378,7 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
         key = labels.perturbation_key
         obs.labels[key] = merged(obs.labels[key], str(choices.control))
         labels = decide_labels(obs.labels, obs.others, key, choices.control, choices.context_key, choices.batch_key)
+    only_genes, gene_columns = _only_genes(var.kinds), var.names
     at = None if only_genes is None else only_genes.columns
     if at is not None:
         gene_columns = {column: tuple(names[i] for i in at.tolist()) for column, names in gene_columns.items()}
@@ -386,7 +386,17 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
     expression = _expression(facts, choices.expression)
     scale = scale_of_file(facts, expression, marked, choices.scale, columns=at)
     return Dataset(
-        path, choices, facts, labels, genes, expression, scale, obs.labels, embeddings_of(path), obs.broken, only_genes
+        path,
+        choices,
+        facts,
+        labels,
+        genes,
+        expression,
+        scale,
+        obs.labels,
+        embeddings_of(path),
+        (*obs.broken, *var.broken),
+        only_genes,
     )
 
 

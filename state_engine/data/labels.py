@@ -6,6 +6,7 @@ Boundary: columns of strings; no expression values, no file.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -19,10 +20,17 @@ NONE = ""  # the user's word for "there is none"
 MISSING_WORDS = frozenset({"", "nan", "NaN", "<NA>", "NA", "N/A", "n/a", "#N/A"})  # of pandas, R and Excel
 _TOKENS = {
     "perturbation": ("perturb", "treat", "drug", "compound", "guide", "grna", "stim", "knockout", "crispr", "condition"),
-    "context": ("celltype", "cell type", "cell_type", "cell line", "cell_line", "annotation", "cluster", "tissue"),
+    "context": ("celltype", "cell_type", "cell_line", "annotation", "cluster", "tissue"),
     "batch": ("batch", "plate", "lane", "sample", "library", "replicate", "donor", "channel", "gem"),
 }
-_CONTEXT_NAMES = frozenset(a.lower() for a in keys.CONTEXT_ALIASES)
+
+
+def _plain_name(column: str) -> str:
+    """Return the name of a column as its usual spelling: 'Cell Type', 'cell.type' (of R) and 'cell/type' are cell_type."""
+    return re.sub(r"[\s./-]+", "_", column.lower())
+
+
+_CONTEXT_NAMES = frozenset(map(_plain_name, keys.CONTEXT_ALIASES))
 _WEAK_CONTROLS = frozenset({"none", "wt", "mock"})  # labels that other columns have too, for other reasons
 _CONTROL_TOKENS = (
     "non-targeting",
@@ -232,16 +240,16 @@ def _no_column(role: str, key: str, columns: dict[str, pd.Categorical], other: t
 
 def _suggest(role: str, columns: dict[str, pd.Categorical], facts: dict[str, ColumnFacts]) -> list[Suggestion]:
     aliases = {"perturbation": keys.PERTURBATION_ALIASES, "context": keys.CONTEXT_ALIASES, "batch": keys.BATCH_ALIASES}[role]
-    rank = {a.lower(): i for i, a in reversed(list(enumerate(aliases)))}
+    rank = {_plain_name(a): i for i, a in reversed(list(enumerate(aliases)))}
     scored: list[tuple[float, Suggestion]] = []
     for name, column in columns.items():
         control = _controls(column)[:1] if role == "perturbation" else ()
-        reason, score = "", 0.0
-        if name.lower() in rank:
-            reason, score = f"'{name}' is a usual name for it", 100.0 - rank[name.lower()]
-        elif any(t in name.lower() for t in _TOKENS[role]):
+        reason, score, plain = "", 0.0, _plain_name(name)
+        if plain in rank:
+            reason, score = f"'{name}' is a usual name for it", 100.0 - rank[plain]
+        elif any(t in plain for t in _TOKENS[role]):
             reason, score = f"the name '{name}' suggests it", 10.0
-        telling = control and control[0].lower() not in _WEAK_CONTROLS and name.lower() not in _CONTEXT_NAMES
+        telling = control and control[0].lower() not in _WEAK_CONTROLS and plain not in _CONTEXT_NAMES
         if control and _is_control_word(control[0]) and (reason or telling):
             # a label that says "control" is stronger evidence than the name of the column
             reason, score = " and ".join(filter(None, [reason, f"it has the label '{control[0]}'"])), score + 200.0

@@ -20,6 +20,7 @@ from state_engine.data.genes import INDEX, is_gene_column
 from state_engine.data.labels import as_labels
 from state_engine.errors import DataError, UnreadableFileError, UnsafeFileError, door
 
+_ENCODINGS = ("categorical", "nullable-integer", "nullable-boolean", "nullable-string-array")  # of columns that are groups
 FEATURE_KINDS = ("feature_types", "feature_type")
 MOST_WHOLE_NUMBERS = 200  # an integer column with more distinct values is a measurement, not a label
 PEEK = 2_000
@@ -134,7 +135,7 @@ def _is_legacy_categorical(item: Any) -> bool:
 def _may_be_label(item: Any) -> bool:
     """By its declaration alone; fractions and tables are not."""
     if isinstance(item, h5py.Group):
-        return encoding(item) in ("categorical", "nullable-integer", "nullable-boolean", "nullable-string-array")
+        return encoding(item) in _ENCODINGS
     return item.dtype.kind in "biuOSU" and len(item.shape) == 1
 
 
@@ -143,6 +144,17 @@ def _names_each_cell(item: Any) -> bool:
     if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "OS" or len(item) < 2 * PEEK:
         return False
     return len(set(item[:PEEK].tolist())) == PEEK
+
+
+def _unknown_kind(item: Any) -> str:
+    """Return what is wrong with a column that is stored as a group of a kind that no column has; "" for any other column."""
+    if not isinstance(item, h5py.Group) or encoding(item) in _ENCODINGS:
+        return ""
+    return f"It is stored as a group of an unknown kind ('{encoding(item) or 'without a name'}')."
+
+
+def _left_out(name: str, why: str) -> str:
+    return f"The column '{name}' is left out: {why}"
 
 
 @dataclass(frozen=True)
@@ -175,6 +187,11 @@ def read_labels(obs: h5py.Group, n_cells: int, chosen: tuple[str, ...]) -> ObsCo
     others, broken = [], []
     for place, name in enumerate(column_names(obs)):
         wanted = name in chosen
+        unknown = "" if wanted else _unknown_kind(obs[name])
+        if unknown:
+            others.append(name)
+            broken.append(_left_out(name, unknown))
+            continue
         if not (wanted or (place < MOST_COLUMNS and (_may_be_label(obs[name]) and not _names_each_cell(obs[name])))):
             others.append(name)
             continue
@@ -184,7 +201,7 @@ def read_labels(obs: h5py.Group, n_cells: int, chosen: tuple[str, ...]) -> ObsCo
             if wanted:
                 raise
             others.append(name)
-            broken.append(f"The column '{name}' is left out: {error.why or error.what}")
+            broken.append(_left_out(name, error.why or error.what))
             continue
         labels = as_labels(values)
         whole = values.dtype.kind in "iu"
@@ -204,33 +221,56 @@ def read_index(frame: h5py.Group) -> np.ndarray:
     return read_text(names, index) if _is_text(names) else _strings(_read_element(names, index))
 
 
-def read_gene_columns(var: h5py.Group, n_genes: int, chosen: str | None) -> dict[str, tuple[str, ...]]:
-    """The columns that may hold gene names; "" is the index. Unnamed genes of a column take their name from the index."""
+@dataclass(frozen=True)
+class VarColumns:
+    """What the columns of var are.
+
+    Args:
+        names: column -> names of the genes, (g,); "" is the index. Unnamed genes of a column take their name from the index.
+        kinds: what each row is ("Gene Expression", "Antibody Capture", ...), by the column that 10x files have; None without one.
+        broken: sentences about columns of these that cannot be read; nobody chose them, so the file is used without them.
+    """
+
+    names: dict[str, tuple[str, ...]]
+    kinds: pd.Categorical | None
+    broken: tuple[str, ...] = ()
+
+
+def read_var(var: h5py.Group, n_genes: int, chosen: str | None) -> VarColumns:
+    """Return the columns that may hold gene names, what the rows are, and what is wrong with those that cannot be read.
+
+    Args:
+        var: the group in the file.
+        n_genes: g.
+        chosen: a column that the user named; it is read whatever it holds.
+
+    Raises:
+        DataError: the chosen column is broken.
+    """
     index = tuple(read_index(var).tolist())
-    found = {INDEX: index}
+    found, broken, kinds = {INDEX: index}, [], None
     for name in column_names(var):
-        if name != chosen and not (is_gene_column(name) and _may_be_label(var[name])):
+        of_kinds = name in FEATURE_KINDS and kinds is None
+        if not (of_kinds or name == chosen or is_gene_column(name)):
             continue
         try:
+            unknown = _unknown_kind(var[name])
+            if unknown and name != chosen:
+                raise UnreadableFileError(unknown)
+            if not (of_kinds or name == chosen or _may_be_label(var[name])):
+                continue
             values = as_labels(read_column(var, name, n_genes))
-        except DataError:
+        except DataError as error:
             if name == chosen:
                 raise
-            continue  # the index has names; a broken column is no reason not to open the file
-        names = np.append(np.asarray(values.categories, dtype=object), "")[values.codes]
-        found[name] = tuple(str(n) or i for n, i in zip(names, index, strict=True))
-    return found
-
-
-def read_feature_kinds(var: h5py.Group, n_genes: int) -> pd.Categorical | None:
-    """Return what each row of var is ("Gene Expression", "Antibody Capture", ...), by the column that 10x files have; None without one."""
-    for name in FEATURE_KINDS:
-        if name in column_names(var):
-            try:
-                return as_labels(read_column(var, name, n_genes))
-            except DataError:
-                return None  # a broken column is no reason not to open the file
-    return None
+            broken.append(_left_out(name, error.why or error.what))
+            continue
+        if of_kinds:
+            kinds = values
+        if name == chosen or is_gene_column(name):
+            names = np.append(np.asarray(values.categories, dtype=object), "")[values.codes]
+            found[name] = tuple(str(n) or i for n, i in zip(names, index, strict=True))
+    return VarColumns(found, kinds, tuple(broken))
 
 
 def _strings(values: Any) -> np.ndarray:

@@ -79,12 +79,21 @@ def index_column(frame: h5py.Group) -> str | None:
 
 
 def column_names(frame: h5py.Group) -> tuple[str, ...]:
-    """Return the columns of a data frame in their order, without the row names and without AnnData's own helpers."""
+    """Return the columns of a data frame in their order, without the row names and without AnnData's own helpers.
+
+    A name with '/' lies in groups of its parts, as AnnData before 0.13 writes it: it is a column, and its groups are none.
+    """
     there = dict.fromkeys(frame)
     order = dict.fromkeys(text(c) for c in np.ravel(frame.attrs.get("column-order", ())).tolist())
-    helpers = {index_column(frame), "__categories"}
+    nested = {c for c in order if c not in there and _lies_in_groups(frame, c)}
+    helpers = {index_column(frame), "__categories", *(c.split("/")[0] for c in nested)}
     rest = sorted(there.keys() - order.keys())
-    return tuple(c for c in [*order, *rest] if c in there and c not in helpers)
+    return tuple(c for c in [*order, *rest] if c in nested or (c in there and c not in helpers))
+
+
+def _lies_in_groups(frame: h5py.Group, name: str) -> bool:
+    """Return whether a name with '/' leads to an object of this data frame; an absolute path leads out of it."""
+    return "/" in name and all(part not in ("", ".", "__categories") for part in name.split("/")) and name in frame
 
 
 def follow(item: h5py.Dataset, attribute: str) -> h5py.Dataset:
