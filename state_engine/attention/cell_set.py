@@ -55,7 +55,7 @@ def attention_of_set(
     if request.context not in contexts or request.perturbation not in prediction.perturbations:
         raise RequestError("The run has no such condition.", f"{request.perturbation} in {request.context} was not predicted.")
     size = prediction.set_size or card.set_size
-    rows = _rows_of_set(prediction, dataset.control_rows(request.context), request.context, request.number, size)
+    rows = _rows_of_set(request, dataset.control_rows(request.context), size, card.control)
     allowed = prediction.allow_unknown, prediction.allow_other_embedding
     source = require_compatible(check_compatibility(dataset, card, prediction.perturbations, contexts, *allowed))
     features = read_features(dataset, source, rows)
@@ -84,11 +84,13 @@ def attention_of_set(
         )
 
 
-def _rows_of_set(prediction: PredictionRequest, pool: np.ndarray, context: str, number: int, size: int) -> np.ndarray:
-    sets = -(-prediction.cells // size)
+def _rows_of_set(request: AttentionRequest, pool: np.ndarray, size: int, control: str) -> np.ndarray:
+    prediction, number = request.prediction, request.number
+    sets = -(-prediction.count(request.perturbation) // size)
     if not 0 <= number < sets:
-        raise RequestError(f"There is no set {number + 1}.", f"The run has {sets} a condition.", "Choose one of them.")
-    return basal(prediction.seed, context, pool, prediction.cells, size)[number * size : (number + 1) * size]
+        raise RequestError(f"There is no set {number + 1}.", f"The run has {sets} of this condition.", "Choose one of them.")
+    drawn = basal(prediction.seed, request.context, pool, prediction.most(control), size)
+    return drawn[number * size : (number + 1) * size]
 
 
 @torch.inference_mode()

@@ -44,7 +44,7 @@ def check_attention(request: PredictionRequest, loaded: LoadedModel, on_progress
         for number, mode in enumerate(modes):
             on_progress(Progress("Comparing attention modes", number, len(modes)))
             output = Path(folder) / f"{mode}.h5ad"
-            predict(replace(request, attention=mode, cells=CELLS, keep_raw=False), output, loaded=loaded)
+            predict(replace(request, attention=mode, cells=CELLS, cells_of=(), keep_raw=False), output, loaded=loaded)
             scores.append(_score(mode, open_result(output)))
     return tuple(sorted(scores, key=lambda score: score.mae))
 

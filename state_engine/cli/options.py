@@ -10,9 +10,10 @@ import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from state_engine.data.files.text import read_names
+from state_engine.errors import ConfigError
 from state_engine.options import SET, Option, build, options_of, settings, split_commas
 from state_engine.progress import OnProgress
 
@@ -159,8 +160,25 @@ def _value(one: Option, given: object) -> object:
     if isinstance(given, str) and one.about.commas:
         return split_commas(given)
     if isinstance(given, list) and is_dataclass(one.kind):
-        return tuple(one.kind(*item) for item in given)
+        return tuple(_item(one, item) for item in given)
     return tuple(given) if one.many and isinstance(given, list) else given
+
+
+def _item(one: Option, words: list[str]) -> object:
+    """Return an item of several words, such as a name and a number."""
+    kinds = get_type_hints(one.kind)
+    names = [f.name for f in fields(one.kind)]
+    if len(words) > len(names) or len(words) < sum(f.default is MISSING for f in fields(one.kind)):
+        raise ConfigError(
+            f"{one.flag} has {len(words)} words.", f"They are: {' '.join(names)}.", "Put names with blanks in quotes."
+        )
+    values = []
+    for name, word in zip(names, words, strict=False):
+        try:
+            values.append(kinds[name](word))
+        except ValueError as error:
+            raise ConfigError(f"{name} of {one.flag} is '{word}'.", "It must be a number.") from error
+    return one.kind(*values)
 
 
 def add_names(options: argparse.Namespace, field: str, file: Path | None) -> None:

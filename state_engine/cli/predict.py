@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from state_engine.cli.options import CHECKPOINT, Write, add_names, named_checkpoint, path, request, takes, yes
+from state_engine.errors import RequestError
+from state_engine.files import free_output
+from state_engine.prediction.cell_counts import read_cell_counts
 from state_engine.prediction.request import PredictionRequest, ReplayRequest
 from state_engine.progress import OnProgress
+
+# of a prediction alone: a replay has as many cells as its data set
+CELLS_ONLY = ("cells_of", "least_cells", "most_cells")
 
 
 @takes(
@@ -15,9 +24,10 @@ from state_engine.progress import OnProgress
     ReplayRequest,
     CHECKPOINT,
     {
-        "--output": path("Y.h5ad", "the predicted cells", required=True),
+        "--output": path("Y", ".h5ad, or .npy (the predicted cells alone, with their labels as .csv)", required=True),
         "--replay": yes("replace every cell by a simulated one, as `state tx infer` does"),
         "--perturbations-file": path("F", "file with labels to predict, one per line"),
+        "--cells-file": path("F", "table of labels to predict and how many cells of each: columns perturbation, num_cells"),
         "--all": yes("predict every perturbation that the model knows"),
     },
 )
@@ -25,21 +35,58 @@ def run_predict(options: argparse.Namespace, write: Write, on_progress: OnProgre
     """Predict perturbations, or replay a data set."""
     options.model = str(named_checkpoint(Path(options.model), options.checkpoint))
     if options.replay:
-        from state_engine.prediction.replay import replay
-
-        summary = replay(request(ReplayRequest, options), options.output, on_progress)
-        write(f"{options.output}: {summary['simulated']:,} of {summary['cells']:,} cells simulated, on {summary['device']}")
+        _replay(options, write, on_progress)
         return
     from state_engine.checkpoints.load import card_of
     from state_engine.prediction.predict import predict
 
     add_names(options, "perturbations", options.perturbations_file)
+    if options.cells_file:
+        counts = read_cell_counts(options.cells_file)
+        options.cells_of = [*getattr(options, "cells_of", []), *([c.perturbation, str(c.cells)] for c in counts)]
+        options.perturbations = list(dict.fromkeys([*options.perturbations, *(c.perturbation for c in counts)]))
     if options.all:
         options.perturbations = list(dict.fromkeys([*options.perturbations, *card_of(Path(options.model)).perturbations]))
-    result = predict(request(PredictionRequest, options), options.output, on_progress)
+    asked = request(PredictionRequest, options)
+    with _h5ad(options) as output:
+        result = predict(asked, output, on_progress)
+        if output != options.output:
+            from state_engine.prediction.matrix import write_predicted
+            from state_engine.prediction.result import open_result
+
+            write_predicted(open_result(output), options.output, on_progress)
     conditions = len(result.contexts) * len(result.perturbations)
     write(
         f"{options.output}: {result.cells:,} predicted cells, {conditions:,} condition{'s' * (conditions != 1)}, on {result.device}"
     )
     for remark in result.remarks:
         write(remark)
+
+
+def _replay(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
+    if options.cells_file or any(hasattr(options, name) for name in CELLS_ONLY):
+        raise RequestError(
+            "A replay has as many cells as its data set.", "Numbers of cells belong to a prediction.", "Leave out --replay."
+        )
+    from state_engine.prediction.replay import replay
+
+    with _h5ad(options) as output:
+        summary = replay(request(ReplayRequest, options), output, on_progress)
+        if output != options.output:
+            from state_engine.data.dataset import open_dataset
+            from state_engine.prediction.matrix import write_replayed
+
+            write_replayed(open_dataset(output), str(summary["representation"]), options.output, on_progress)
+    write(f"{options.output}: {summary['simulated']:,} of {summary['cells']:,} cells simulated, on {summary['device']}")
+
+
+@contextmanager
+def _h5ad(options: argparse.Namespace) -> Iterator[Path]:
+    """Give the path of the .h5ad to write: the output, or one for a while beside an output that is a .npy."""
+    if options.output.suffix != ".npy":
+        yield options.output
+        return
+    for output in (options.output, options.output.with_suffix(".csv")):
+        free_output(output, options.data, options.model)
+    with tempfile.TemporaryDirectory(dir=options.output.parent, prefix=".predicting-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder) / "predicted.h5ad"

@@ -57,6 +57,7 @@ _ENTRIES = (
     Kind("look", f"{_REQUESTS}:LookRequest", f"{_TASKS}.results:look", listed=False),
     Kind("differential", f"{_REQUESTS}:DifferentialRequest", f"{_TASKS}.results:differential", listed=False),
     Kind("tables", f"{_REQUESTS}:TablesRequest", f"{_TASKS}.results:tables", listed=False),
+    Kind("matrix", f"{_REQUESTS}:MatrixRequest", f"{_TASKS}.results:matrix", listed=False),
     Kind("attention", f"{_REQUESTS}:AttentionMapsRequest", f"{_TASKS}.results:attention", listed=False),
     Kind("attention_check", f"{_REQUESTS}:ModesRequest", f"{_TASKS}.results:attention_check", listed=False),
     Kind("embed", "state_engine.embedding.jobs:EmbedJob", f"{_TASKS}.embedding:embed", "embed", choice="embedding"),

@@ -50,6 +50,17 @@ class TablesRequest:
 
 
 @dataclass(frozen=True)
+class MatrixRequest:
+    """The predicted cells of a prediction as a matrix, with their labels in a table beside it.
+
+    Args:
+        run: id of the prediction.
+    """
+
+    run: str
+
+
+@dataclass(frozen=True)
 class AttentionMapsRequest:
     """The attention maps of one cell set of a prediction.
 

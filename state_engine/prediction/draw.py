@@ -23,7 +23,8 @@ class DrawnCells:
 
     Args:
         contexts, perturbations: that are predicted; the control is not among the perturbations.
-        cells: predicted cells for each of their pairs.
+        counts: perturbation -> predicted cells in each context.
+        cells: the most of these; so many are predicted under the control label, and the first of them serve each perturbation.
         set_size: cells in a set.
         basal: context -> control cells in whole sets, (sets x set_size,); those beyond `cells` complete the last set and are not written.
         control: context -> measured control cells that are kept for comparison.
@@ -32,6 +33,7 @@ class DrawnCells:
 
     contexts: tuple[str, ...]
     perturbations: tuple[str, ...]
+    counts: dict[str, int]
     cells: int
     set_size: int
     basal: dict[str, np.ndarray]
@@ -40,8 +42,17 @@ class DrawnCells:
 
     @property
     def sets(self) -> int:
-        """Sets for each context and perturbation."""
+        """Sets of each context under the control label."""
         return math.ceil(self.cells / self.set_size)
+
+    def sets_of(self, perturbation: str) -> int:
+        """Return the sets of a perturbation in each context."""
+        return math.ceil(self.counts[perturbation] / self.set_size)
+
+    @property
+    def predicted(self) -> int:
+        """Cells predicted under perturbations, in all contexts."""
+        return sum(self.counts.values()) * len(self.contexts)
 
 
 def generator(seed: int, context: str) -> np.random.Generator:
@@ -77,18 +88,18 @@ def draw_cells(request: PredictionRequest, dataset: Dataset, card: ModelCard, co
         contexts: of the request, see `contexts_of`.
     """
     labels = tuple(p for p in request.perturbations if p != card.control)
-    size = request.set_size or card.set_size
+    size, most = request.set_size or card.set_size, request.most(card.control)
     drawn, control, observed = {}, {}, {}
     for context in contexts:
         pool = dataset.control_rows(context)
         # one generator serves basal, then control, then observed cells: their order is part of what a seed means
         rng = generator(request.seed, context)
-        drawn[context] = whole_sets(pool, request.cells, size, rng)
+        drawn[context] = whole_sets(pool, most, size, rng)
         # the basal cells are always among the measured controls, so that each prediction can be seen beside its start
-        control[context] = _at_most(pool, request.observed, rng, drawn[context][: request.cells])
+        control[context] = _at_most(pool, request.observed, rng, drawn[context][:most])
         for label in labels:
             observed[context, label] = _at_most(dataset.rows(label, context), request.observed, rng)
-    return DrawnCells(contexts, labels, request.cells, size, drawn, control, observed)
+    return DrawnCells(contexts, labels, {p: request.count(p) for p in labels}, most, size, drawn, control, observed)
 
 
 def _at_most(rows: np.ndarray, most: int, rng: np.random.Generator, first: np.ndarray | None = None) -> np.ndarray:

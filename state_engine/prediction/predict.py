@@ -129,8 +129,7 @@ def predict(
             fill_mean_effects(beside, filled, on_progress)
         if calibrated is not None:
             add_calibrated(beside, calibrated, None if cells.genes else card.input_key, on_progress)
-    n = len(contexts) * len(drawn.perturbations) * drawn.cells
-    return PredictionSummary(n, contexts, drawn.perturbations, source.sets, device.name, tuple(remarks))
+    return PredictionSummary(drawn.predicted, contexts, drawn.perturbations, source.sets, device.name, tuple(remarks))
 
 
 def _conditions(drawn: DrawnCells) -> tuple[Condition, ...]:

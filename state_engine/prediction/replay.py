@@ -45,7 +45,7 @@ def replay(
         loaded: the model, when it is in memory already.
 
     Returns:
-        Number of simulated and kept cells, device and remarks.
+        Number of simulated and kept cells, device, remarks, and the representation that holds what was predicted.
 
     Raises:
         DataError, ModelError, RequestError, DeviceError: the data set, the model or the request cannot be used.
@@ -72,7 +72,7 @@ def replay(
         with ReplacedCopy(Path(request.data), beside, places.widths, dataset.n_cells, (f"{keys.MANIFEST}_replay", about)) as copy:
             for window, result in _predict(dataset, card, runner, plan, source, on_progress):
                 places.write(copy, window.target, result)
-    return {**about, "remarks": remarks}
+    return {**about, "remarks": remarks, "representation": places.decoded or places.main}
 
 
 def _source(dataset: Dataset, card: ModelCard, key: str) -> FeatureSource:

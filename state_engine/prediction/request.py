@@ -34,6 +34,20 @@ METHODS: tuple[Method, ...] = ("model", *BASELINES)
 
 
 @dataclass(frozen=True)
+class CellCount:
+    """How many cells of one perturbation are predicted in each context."""
+
+    perturbation: str
+    cells: int
+
+    def __post_init__(self) -> None:
+        if self.cells < 1:
+            raise ConfigError(
+                f"{self.cells:,} cells of {self.perturbation} are asked for.", "", "Ask for 1 or more, or leave it out."
+            )
+
+
+@dataclass(frozen=True)
 class PredictionRequest:
     """A prediction, complete: together with the files it names it determines the result."""
 
@@ -73,8 +87,13 @@ class PredictionRequest:
     unknown_effect: Literal["control", "mean"] = option(
         "control", "with --allow-unknown: unknown perturbations get the control's effect, or the mean effect of the known ones"
     )
-    keep_raw: bool = option(True, "leave the uncorrected prediction out of the file", flag="--no-raw")
-    observed: int = option(512, "most measured cells kept per condition, to compare with", metavar="N", least=0)
+    keep_raw: bool = option(
+        True, "leave the uncorrected prediction out of the file", flag="--no-raw", label="Keep the uncorrected prediction too"
+    )
+    observed: int = option(
+        512, "most measured cells kept per condition, to compare with", metavar="N", least=0, offered=100_000,
+        label="Measured cells to keep per condition",
+    )  # fmt: skip
     allow_other_embedding: bool = option(
         False, "read embeddings of another model than the one this model was trained on; the result is marked so",
         label="Predict from the embedding of another model all the same",
@@ -82,12 +101,46 @@ class PredictionRequest:
     method: Method = option(
         "model", "predict with a baseline instead, from the effects saved with the model", label="Predicted by"
     )
+    cells_of: tuple[CellCount, ...] = option((), "cells of this perturbation in each context, in place of --cells")
+    least_cells: int | None = option(
+        None, "fewest cells of a perturbation in each context", label="Fewest cells of a perturbation", metavar="N", least=1,
+        offered=100_000,
+    )  # fmt: skip
+    most_cells: int | None = option(
+        None, "most cells of a perturbation in each context", label="Most cells of a perturbation", metavar="N", least=1,
+        offered=100_000,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check(self)
         repeated = sorted({p for p in self.perturbations if self.perturbations.count(p) > 1})
         if repeated:
             raise ConfigError(f"Perturbations are named twice: {listed(repeated)}.", fix="Name each once.")
+        self._check_cells()
+
+    def _check_cells(self) -> None:
+        counted = [count.perturbation for count in self.cells_of]
+        if len(counted) > len({*counted}):
+            twice = listed(sorted({p for p in counted if counted.count(p) > 1}))
+            raise ConfigError(f"Cells are counted twice for {twice}.", fix="Count each perturbation once.")
+        if others := [p for p in counted if p not in self.perturbations]:
+            raise ConfigError(
+                f"Cells are counted for perturbations that are not predicted: {listed(others)}.", fix="Choose these too."
+            )
+        if self.least_cells is not None and self.most_cells is not None and self.least_cells > self.most_cells:
+            raise ConfigError(
+                f"The fewest cells of a perturbation, {self.least_cells:,}, are more than the most, {self.most_cells:,}."
+            )
+
+    def count(self, perturbation: str) -> int:
+        """Return how many cells of a perturbation are predicted in each context."""
+        cells = next((c.cells for c in self.cells_of if c.perturbation == perturbation), self.cells)
+        least, most = self.least_cells or 1, self.most_cells or math.inf
+        return int(min(max(cells, least), most))
+
+    def most(self, control: str) -> int:
+        """Return the cells of the perturbation with most of them: so many basal cells are drawn, the first of which serve the others."""
+        return max((self.count(p) for p in self.perturbations if p != control), default=self.count(control))
 
 
 @dataclass(frozen=True)
@@ -196,14 +249,15 @@ def estimate(
     """
     contexts = contexts_of(request, dataset)
     size = request.set_size or card.set_size
-    labels = len(request.perturbations)
-    sets = math.ceil(request.cells / size) * len(contexts)
-    computed = sets * size * (labels + 1) if request.method == "model" else 0
-    cells = request.cells * len(contexts) * labels
+    labels, most = len(request.perturbations), request.most(card.control)
+    counts = [request.count(p) for p in request.perturbations]
+    sets = sum(math.ceil(n / size) for n in [*counts, most]) * len(contexts)
+    computed = sets * size if request.method == "model" else 0
+    cells = sum(counts) * len(contexts)
     rate = _RATE.get((device, request.precision), 1e12) * ((os.cpu_count() or 1) if device == "cpu" else 1)
     seconds = 2.0 * computed * parameters(card.config) / rate / 2 + 1e-9 * computed * card.config.output_dim * 4
     width = card.config.output_dim if card.config.decoder is None else card.config.decoder.genes + card.config.output_dim
-    rows = cells + request.cells * len(contexts) + request.observed * len(contexts) * (labels + 1)
+    rows = cells + most * len(contexts) + request.observed * len(contexts) * (labels + 1)
     weights = parameters(card.config) * (2 if request.precision == "bf16" else 4)
     return Estimate(
         conditions=labels * len(contexts),

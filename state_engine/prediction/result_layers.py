@@ -107,7 +107,7 @@ def add_calibrated(path: Path, parts: Calibrated, key: str | None = None, on_pro
     """Write the calibrated layer into a result.
 
     Args:
-        path: a finished result, with as many predicted cells for each label as for the predicted control.
+        path: a finished result; the first cells under the control label are the basal cells of each perturbation.
         parts: what it is computed from.
         key: name of the embedding in obsm; None for expression.
         on_progress: called for each condition.
@@ -129,7 +129,7 @@ def add_calibrated(path: Path, parts: Calibrated, key: str | None = None, on_pro
             if effect is None:
                 target[here] = np.nan
                 continue
-            basal = _rows(obs, keys.PREDICTED_CONTROL, context)
+            basal = _as_many(_rows(obs, keys.PREDICTED_CONTROL, context), here)
             # first the share of each cell's own effect: between its basal and its corrected values, so not below 0 either
             mean = weights.paired * _mean(source, here) + (1 - weights.paired) * _mean(source, basal)
             for rows, start in zip(_pieces(here), _pieces(basal), strict=True):
@@ -144,7 +144,7 @@ def fill_mean_effects(path: Path, unknown: tuple[str, ...], on_progress: OnProgr
     """Rewrite the predicted cells of some labels: basal cells plus the mean effect of the other labels in the same context.
 
     Args:
-        path: a result with X, and perhaps layers and obsm, of as many cells for each label as for the predicted control.
+        path: a result with X, and perhaps layers and obsm; the first cells under the control label are the basal cells of each perturbation.
         unknown: labels to rewrite.
         on_progress: called for each context.
 
@@ -169,11 +169,13 @@ def fill_mean_effects(path: Path, unknown: tuple[str, ...], on_progress: OnProgr
             basal = _rows(obs, keys.PREDICTED_CONTROL, context)
             for place in places:
                 matrix = file[place]
-                start = _mean(matrix, basal)
-                means = [_mean(matrix, _rows(obs, keys.PREDICTED, context, p)) for p in known]
-                effect = np.mean(means, axis=0) - start
+                of = [_rows(obs, keys.PREDICTED, context, p) for p in known]
+                effect = np.mean([_mean(matrix, rows) - _mean(matrix, _as_many(basal, rows)) for rows in of], axis=0)
                 for label in unknown:
-                    for rows, control in zip(_pieces(_rows(obs, keys.PREDICTED, context, label)), _pieces(basal), strict=True):
+                    here = _rows(obs, keys.PREDICTED, context, label)
+                    there = _as_many(basal, here)
+                    start = _mean(matrix, there)
+                    for rows, control in zip(_pieces(here), _pieces(there), strict=True):
                         # a raw output is the network's own, which may be negative
                         matrix[rows] = apply_effect(matrix[control], effect, start, nonnegative=place == "X")
             for label in unknown:
@@ -193,6 +195,11 @@ def _range(chosen: np.ndarray) -> slice:
     """Return the consecutive rows that are chosen."""
     at = np.flatnonzero(chosen)
     return slice(int(at[0]), int(at[-1]) + 1)
+
+
+def _as_many(basal: slice, rows: slice) -> slice:
+    """Return the first rows under the control label, as many as a condition has: the same basal cells."""
+    return slice(basal.start, basal.start + rows.stop - rows.start)
 
 
 def _pieces(rows: slice) -> list[slice]:

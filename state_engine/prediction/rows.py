@@ -97,7 +97,7 @@ def result_rows(drawn: DrawnCells, control: str) -> ResultRows:
         control: the model's label of control cells.
     """
     parts = [
-        *((keys.PREDICTED, p, c, drawn.basal[c][: drawn.cells]) for c in drawn.contexts for p in drawn.perturbations),
+        *((keys.PREDICTED, p, c, drawn.basal[c][: drawn.counts[p]]) for c in drawn.contexts for p in drawn.perturbations),
         *((keys.PREDICTED_CONTROL, control, c, drawn.basal[c][: drawn.cells]) for c in drawn.contexts),
         *((keys.OBSERVED_CONTROL, control, c, drawn.control[c]) for c in drawn.contexts),
         *((keys.OBSERVED, p, c, cells) for (c, p), cells in drawn.observed.items()),

@@ -92,7 +92,11 @@ class BaselineSource:
         for first, values in self._blocks(basal):
             yield self._block(control + first, values)
             for label in labels:
-                moved = apply_effect(values, self.effects[label, context], mean, nonnegative=bool(self.cells.genes))
+                # the first basal cells serve the perturbations of which fewer are asked for
+                mine = values[: max(0, self.drawn.counts[label] - first)]
+                if not len(mine):
+                    continue
+                moved = apply_effect(mine, self.effects[label, context], mean, nonnegative=bool(self.cells.genes))
                 yield self._block(self.rows.start(keys.PREDICTED, label, context) + first, moved)
         done = self.drawn.contexts.index(context) + 1
         self.on_progress(Progress(STAGE, done * (len(labels) + 1), len(self.drawn.contexts) * (len(labels) + 1)))
@@ -168,11 +172,11 @@ class ModelSource:
             start = self.rows.start(keys.PREDICTED_CONTROL, card.control, context)
             control = {result.tag: result for result in self._run(sets, card.control)}
             for result in control.values():
-                yield self._block(sets, result, result, start)
+                yield self._block(sets, result, result, start, drawn.cells)
             for label in drawn.perturbations:
                 start = self.rows.start(keys.PREDICTED, label, context)
                 for result in self._run(sets, label):
-                    yield self._block(sets, result, control[result.tag], start)
+                    yield self._block(sets, result, control[result.tag], start, drawn.counts[label])
 
     def _load(self, context: str, first: int, n: int) -> _Sets:
         size = self.drawn.set_size
@@ -186,20 +190,21 @@ class ModelSource:
     def _run(self, sets: _Sets, label: str) -> Iterator[SetResult]:
         # a label that the model does not know was allowed in the request, and takes the control's vector
         row = self._row_of.get(label, self._row_of[self.card.control])
-        tasks = []
-        for number, cells in enumerate(sets.cells, sets.first):
+        tasks, drawn = [], self.drawn
+        wanted = drawn.sets_of(label) if label in drawn.counts else drawn.sets
+        for number, cells in enumerate(sets.cells[: max(0, wanted - sets.first)], sets.first):
             batches = None if self.batches is None else self.batches[sets.rows[cells]]
             tasks.append(SetTask(cells, row, batches, number))
-        total = self.drawn.sets * len(self.drawn.contexts) * (len(self.drawn.perturbations) + 1)
+        total = (drawn.sets + sum(map(drawn.sets_of, drawn.perturbations))) * len(drawn.contexts)
         for result in self._runner.run(tasks):
             self.sets += 1
             self.on_progress(Progress(STAGE, self.sets, total))
             yield result
 
-    def _block(self, sets: _Sets, result: SetResult, control: SetResult, start: int) -> PredictedBlock:
-        """Return the cells of a set, without those that only complete it."""
+    def _block(self, sets: _Sets, result: SetResult, control: SetResult, start: int, count: int) -> PredictedBlock:
+        """Return the cells of a set, without those that only complete it: `count` cells of the condition are wanted."""
         offset = result.tag * self.drawn.set_size
-        n = min(self.drawn.set_size, self.drawn.cells - offset)
+        n = min(self.drawn.set_size, count - offset)
         cells = sets.cells[result.tag - sets.first][:n]
         embedding = expression = None
         if self.card.reads_embedding:

@@ -18,7 +18,7 @@ from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import receive_upload
 from state_engine.plain import to_plain
-from state_engine.prediction.request import METHODS, PredictionRequest
+from state_engine.prediction.request import METHODS, CellCount, PredictionRequest
 from tests.pages.make_run import make_run
 from tests.pages.opened import opened, text
 from tests.pages.queued import queued
@@ -62,6 +62,31 @@ def test_a_baseline_can_be_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch
     page.button(key="predict").click().run()
     (request, title), *_ = asked
     assert request.method == "mean of other contexts" and title.endswith("mean of other contexts")
+
+
+def test_a_table_of_cells_for_each_perturbation_can_be_uploaded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[PredictionRequest] = []
+
+    def submit(settings: Settings, request: PredictionRequest, title: str = "") -> tuple[str, str]:
+        asked.append(request)
+        return "job", queued(settings, request, title).id
+
+    monkeypatch.setattr(local, "submit", submit)
+    where = thread(home)
+    page = opened(monkeypatch, "predict", None, home, **where)
+    key = f"perturbations_{where['model']}"
+    table = b"\xef\xbb\xbfperturbation\tnum_cells\nTNF\t11\nIFNB1\t7\nNEW\t9\n"
+    page.file_uploader(key=f"{key}_file").upload("cells.tsv", table, "text/plain").run()
+    page.button(key=f"{key}_add").click().run()
+    assert "TNF 11, IFNB1 7" in text(page) and "not known to this model" in text(page)
+    page.file_uploader(key=f"{key}_file").upload("cells.tsv", b"perturbation\tnum_cells\nTNF\t-1\n", "text/plain").run()
+    page.button(key=f"{key}_add").click().run()
+    assert "Line 2 of cells.tsv" in text(page) and not page.exception
+    page.file_uploader(key=f"{key}_file").upload("names.txt", b"TNF\n", "text/plain").run()
+    page.number_input(key="most_cells").set_value(10).run()
+    page.button(key="predict").click().run()
+    assert asked[0].cells_of == (CellCount("TNF", 11), CellCount("IFNB1", 7)) and asked[0].perturbations == ("TNF", "IFNB1")
+    assert (asked[0].count("TNF"), asked[0].least_cells, asked[0].keep_raw, asked[0].observed) == (10, None, True, 512)
 
 
 def test_a_model_without_effects_offers_no_change_only(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -16,7 +17,9 @@ from pages.parts.submit.export import contents
 from state_engine.challenge import submit as submission
 from state_engine.challenge.spec import load_rules
 from state_engine.config import Settings
+from state_engine.jobs.requests import MatrixRequest
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.prediction.matrix import write_predicted
 from state_engine.prediction.result import open_result
 from tests.pages.finished_run import finished_run
 from tests.pages.opened import opened, page_at, text
@@ -51,6 +54,10 @@ def done_at_once(settings: Settings, request: object, title: str = "", parent: s
     run.start()
     if isinstance(request, submission.SubmissionRequest):
         submission.submit(request, run.path)
+    elif isinstance(request, MatrixRequest):
+        write_predicted(
+            open_result(RunFolder.open(settings, parent).result), RunFolder.open(settings, parent).file("predicted.npy")
+        )
     else:
         exportpage.export.write_tables(RunFolder.open(settings, parent).path)
     run.finish("done")
@@ -73,6 +80,8 @@ def test_a_run_is_handed_out(page: AppTest, run: RunFolder) -> None:
     page.button(key="make_tables").click().run()
     assert (run.path / "tables.zip").exists()
     assert not [b for b in page.button if b.key == "make_tables"]
+    page.button(key="make_matrix").click().run()
+    assert np.load(run.path / "predicted.npy").shape == (120, 40) and (run.path / "predicted.csv").exists()
 
 
 def test_a_check_needs_the_gene_list(page: AppTest) -> None:

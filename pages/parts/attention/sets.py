@@ -26,12 +26,14 @@ def cell_sets(run: RunFolder, result: Result) -> views.CellSet:
     conditions = result.conditions()
     perturbations, contexts = (list(dict.fromkeys(labels)) for labels in zip(*conditions, strict=True))
     size = int(str(run.manifest.settings["set_size"]))
-    sets = -(-request.cells // size)
     columns = st.columns([3, 3, 2])
     perturbation = columns[0].selectbox("Perturbation", perturbations, key=f"att_perturbation_{run.id}")
     context = columns[1].selectbox("Context", contexts, key=f"att_context_{run.id}")
+    sets, key = -(-request.count(str(perturbation)) // size), f"att_set_{run.id}"
+    # the perturbation before may have had more
+    st.session_state[key] = min(st.session_state.get(key, 1), sets)
     number = columns[2].number_input(
-        f"Set (1 to {sets})", 1, sets, 1, key=f"att_set_{run.id}", help=f"Predictions were made in sets of {size} cells."
+        f"Set (1 to {sets})", 1, sets, key=key, help=f"Predictions were made in sets of {size} cells."
     )
     return views.CellSet(str(perturbation), str(context), int(number) - 1)
 

@@ -19,13 +19,18 @@ from state_engine.library.datasets import DataEntry
 from state_engine.library.foreign import TEXT, call
 from state_engine.library.models import Entry
 from state_engine.options import option_of
-from state_engine.prediction.request import Method, PredictionRequest, estimate
+from state_engine.prediction.cell_counts import COUNT, NAME, counts_of
+from state_engine.prediction.request import CellCount, Method, PredictionRequest, estimate
 
 MOST_MB = 64  # of an uploaded list of names
 
 
-def pick_perturbations(data: Dataset, card: ModelCard) -> tuple[str, ...]:
-    """A searchable list of what the model knows, and a pasted or uploaded list whose unknown names are said and left out."""
+def pick_perturbations(data: Dataset, card: ModelCard) -> tuple[tuple[str, ...], tuple[CellCount, ...]]:
+    """A searchable list of what the model knows, and a pasted or uploaded list whose unknown names are said and left out.
+
+    Returns:
+        The chosen perturbations, and the numbers of cells of those for which a table gave one.
+    """
     options = [p for p in card.perturbations if p != card.control]
     measured = data.table().sum(axis=1)
     key = f"perturbations_{card.id}"
@@ -45,10 +50,18 @@ def pick_perturbations(data: Dataset, card: ModelCard) -> tuple[str, ...]:
     )
     with st.popover("Paste or upload a list", icon=":material/playlist_add:"):
         text = st.text_area("Names, one a line or separated by commas", key=f"{key}_text")
-        file = st.file_uploader("Or a text file", type=["txt", "csv", "tsv"], key=f"{key}_file", max_upload_size=MOST_MB)
+        file = st.file_uploader(
+            "Or a text file", type=["txt", "csv", "tsv"], key=f"{key}_file", max_upload_size=MOST_MB,
+            help=f"Names, or a table with the columns {NAME} and {COUNT}: how many cells of each, in each context.",
+        )  # fmt: skip
         if st.button("Add these", key=f"{key}_add"):
-            found, left_out = add_names(chosen, options, text, file.getvalue() if file else b"", file.name if file else "")
+            raw, name = (file.getvalue(), file.name) if file else (b"", "")
+            counts: tuple[CellCount, ...] = call(counts_of, raw, name, name=name or "The list", limits=TEXT)
+            if counts:
+                raw = "\n".join(count.perturbation for count in counts).encode()
+            found, left_out = add_names(chosen, options, text, raw, name)
             st.session_state[f"{key}_wanted"], st.session_state[f"{key}_unknown"] = found, left_out
+            st.session_state[f"{key}_counts"] = counts
             st.rerun()
     unknown = st.session_state.get(f"{key}_unknown", ())
     if unknown:
@@ -56,7 +69,20 @@ def pick_perturbations(data: Dataset, card: ModelCard) -> tuple[str, ...]:
             f"**{plural(len(unknown), 'name')} not known to this model, left out:** {sentences(listed(list(unknown), 12))}",
             icon=":material/warning:",
         )
-    return tuple(chosen)
+    counts = tuple(count for count in st.session_state.get(f"{key}_counts", ()) if count.perturbation in chosen)
+    if counts:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption(
+                f"Your table says how many cells of {plural(len(counts), 'perturbation')}: {sentences(_count_words(counts))}."
+            )
+            if st.button("The same number of each", key=f"{key}_uncount", type="tertiary"):
+                del st.session_state[f"{key}_counts"]
+                st.rerun()
+    return tuple(chosen), counts
+
+
+def _count_words(counts: tuple[CellCount, ...]) -> str:
+    return listed([f"{count.perturbation} {count.cells:,}" for count in counts], 8)
 
 
 def add_names(
@@ -94,7 +120,9 @@ def methods(model: Entry) -> list[Method]:
     return found
 
 
-def request_form(entry: DataEntry, data: Dataset, model: Entry, perturbations: tuple[str, ...]) -> PredictionRequest | None:
+def request_form(
+    entry: DataEntry, data: Dataset, model: Entry, perturbations: tuple[str, ...], counts: tuple[CellCount, ...] = ()
+) -> PredictionRequest | None:
     """The rest of the request; None while something is missing."""
     card = model.card
     if card is None:
@@ -127,6 +155,10 @@ def request_form(entry: DataEntry, data: Dataset, model: Entry, perturbations: t
         modes = (own, *option_of(PredictionRequest, "attention").about.choices)
         attention = fields.choice(st, PredictionRequest, "attention", "attention", modes)
         unknown = fields.yes(st, PredictionRequest, "allow_unknown", "allow_unknown")
+        observed = fields.number(st, PredictionRequest, "observed", "observed")
+        raw = fields.yes(st, PredictionRequest, "keep_raw", "keep_raw", value=True, help=None)
+        least = fields.number(st, PredictionRequest, "least_cells", "least_cells", placeholder="no limit")
+        most = fields.number(st, PredictionRequest, "most_cells", "most_cells", placeholder="no limit")
     if not perturbations or not chosen:
         return None
     return PredictionRequest(
@@ -135,6 +167,9 @@ def request_form(entry: DataEntry, data: Dataset, model: Entry, perturbations: t
         perturbations=perturbations,
         contexts=tuple(chosen),
         cells=int(cells),
+        cells_of=counts,
+        least_cells=least,
+        most_cells=most,
         seed=int(seed),
         choices=entry.choices,
         set_size=None if set_size == card.set_size else int(set_size),
@@ -142,6 +177,8 @@ def request_form(entry: DataEntry, data: Dataset, model: Entry, perturbations: t
         precision=precision,
         attention=None if attention == own else attention,
         allow_unknown=unknown,
+        observed=int(observed),
+        keep_raw=raw,
         method=method,
     )
 
@@ -176,6 +213,11 @@ def submit(request: PredictionRequest, entry: DataEntry, model: Entry) -> None:
     st.rerun()
 
 
+def _cells_words(request: PredictionRequest) -> str:
+    counts = sorted({request.count(p) for p in request.perturbations})
+    return f"{counts[0]:,} cells each" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} cells each"
+
+
 def show_run(run: RunFolder) -> None:
     """A run's state; when it is done, the ways on."""
     with st.container(key="run_state"):
@@ -185,7 +227,7 @@ def show_run(run: RunFolder) -> None:
         request = run.request_as(PredictionRequest)
         st.success(
             f"**{md(run.manifest.title)}** is done: {plural(len(request.perturbations) * len(request.contexts), 'condition')}, "
-            f"{request.cells:,} cells each, in {duration(run.manifest.elapsed or 0)} on {md(run.manifest.device)}.",
+            f"{_cells_words(request)}, in {duration(run.manifest.elapsed or 0)} on {md(run.manifest.device)}.",
             icon=":material/check_circle:",
         )
         with st.container(horizontal=True):

@@ -14,8 +14,10 @@ from pages.parts.result import open_run
 from state_engine import keys
 from state_engine.analysis import export
 from state_engine.jobs import local
-from state_engine.jobs.requests import TablesRequest
+from state_engine.jobs.requests import MatrixRequest, TablesRequest
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.prediction.matrix import FILE_NAME as MATRIX
+from state_engine.prediction.matrix import labels_beside
 from state_engine.prediction.result import Result
 
 MOST_BYTES = 500_000_000
@@ -67,6 +69,10 @@ def _cells(run: RunFolder, result: Result) -> None:
     st.markdown("**The cells** · .h5ad")
     st.markdown(contents(result))
     file_button(run.result, "Cells", f"{run.id}.h5ad", "result_h5ad", "application/x-hdf5", primary=True)
+    matrix = run.file(MATRIX)
+    if made_by_a_job(run, MatrixRequest(run.id), matrix, "the matrix", "The predicted cells alone as .npy, with their labels"):
+        file_button(matrix, "Matrix", f"{run.id}.npy", "matrix_npy", "application/octet-stream")
+        file_button(labels_beside(matrix), "Labels", f"{run.id}-cells.csv", "matrix_csv", "text/csv")
 
 
 def contents(result: Result) -> str:
@@ -85,19 +91,25 @@ def _tables(run: RunFolder) -> None:
     st.markdown("**The tables** · .zip")
     st.markdown(_TABLES)
     path = run.file(export.FILE_NAME)
-    if path.exists():
+    if made_by_a_job(run, TablesRequest(run.id), path, "the tables"):
         file_button(path, "Tables", f"{run.id}-tables.zip", "tables_zip", "application/zip")
-        return
-    request = TablesRequest(run.id)
+
+
+def made_by_a_job(run: RunFolder, request: object, path: Path, words: str, help: str | None = None) -> bool:
+    """Return whether a file of a run is there; show the button that makes it, and the job, where it is not yet."""
+    if path.exists():
+        return True
+    key = words.removeprefix("the ")
     asked = derived_run(run, request)
     if asked is not None:
-        if not job_panel(asked.id, title="Making the tables", key="tables_job") and asked.active:
-            return
+        if not job_panel(asked.id, title=f"Making {words}", key=f"{key}_job") and asked.active:
+            return False
         if path.exists():
             st.rerun()
-    if st.button("Make the tables", key="make_tables", icon=":material/table_view:"):
-        local.submit(session.settings(), request, f"Tables of {run.manifest.title}", parent=run.id)
+    if st.button(f"Make {words}", key=f"make_{key}", icon=":material/table_view:", help=help):
+        local.submit(session.settings(), request, f"{key.capitalize()} of {run.manifest.title}", parent=run.id)
         st.rerun()
+    return False
 
 
 def _record(run: RunFolder) -> None:

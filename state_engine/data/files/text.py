@@ -117,10 +117,15 @@ def read_rows(path: Path, delimiter: str = ",", kind: type[StateError] = Unreada
     Raises:
         StateError: of the kind given: see `read_text_file`; a field that is far too long, a quote that never ends.
     """
-    lines = read_text_file(path, kind).splitlines()
+    return rows_of(read_text_file(path, kind), path.name, delimiter, kind)
+
+
+def rows_of(text: str, name: str, delimiter: str = "", kind: type[StateError] = UnreadableFileError) -> list[list[str]]:
+    """Return the rows of a table that is at hand as text; see `read_rows`."""
+    lines = text.splitlines()
     first = lines[0] if lines else ""
     delimiter = delimiter or next((c for c in "\t;" if c in first), ",")
-    with door(path.name, kind, "Export the table again as CSV."):
+    with door(name, kind, "Export the table again as CSV."):
         return list(csv.reader(lines, delimiter=delimiter))
 
 

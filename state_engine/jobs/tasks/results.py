@@ -20,6 +20,7 @@ from state_engine.jobs.requests import (
     AttentionMapsRequest,
     DifferentialRequest,
     LookRequest,
+    MatrixRequest,
     ModesCompared,
     ModesRequest,
     TablesRequest,
@@ -29,6 +30,8 @@ from state_engine.jobs.tasks.warm_models import transition_model
 from state_engine.library.allowed import check_data, check_readable
 from state_engine.options import command
 from state_engine.plain import to_plain
+from state_engine.prediction.matrix import FILE_NAME as MATRIX
+from state_engine.prediction.matrix import write_predicted
 from state_engine.prediction.measured_means import measure
 from state_engine.prediction.predict import predict as predict_cells
 from state_engine.prediction.request import PredictionRequest
@@ -114,6 +117,14 @@ def tables(request: TablesRequest, run: RunFolder, on_progress: OnProgress, warm
     """Write all tables of a prediction as one zip."""
     parent = RunFolder.open(load_settings(), request.run)
     return FileWritten(export.write_tables(parent.path, on_progress).name)
+
+
+def matrix(request: MatrixRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> FileWritten:
+    """Write the predicted cells of a prediction as a matrix."""
+    parent = RunFolder.open(load_settings(), request.run)
+    output = parent.file(MATRIX)
+    write_predicted(open_result(parent.result), output, on_progress)
+    return FileWritten(output.name)
 
 
 def attention(request: AttentionMapsRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> FileWritten:
