@@ -30,7 +30,7 @@ check: $(VENV)/.development
 	$(BIN)/mypy
 
 # the reference programs in environments of their own, for the parity tests and the benchmarks
-peers: .peers/arc-state/.done .peers/vcc/.done
+peers: .peers/arc-state/.done .peers/vcc/.done .peers/scperteval/.done
 
 .peers/arc-state/.done:
 	$(PYTHON) -m venv .peers/arc-state
@@ -40,6 +40,11 @@ peers: .peers/arc-state/.done .peers/vcc/.done
 .peers/vcc/.done:
 	$(PYTHON) -m venv .peers/vcc
 	.peers/vcc/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0 cell-eval==0.8.2 vcc-cli==0.3.0 "cell-eval2>=0.20,<0.21" pdex==0.3.0
+	touch $@
+
+.peers/scperteval/.done:
+	$(PYTHON) -m venv .peers/scperteval
+	.peers/scperteval/bin/python -m pip install -q --disable-pip-version-check scperteval==0.2.0
 	touch $@
 
 demo: $(VENV)/.runtime

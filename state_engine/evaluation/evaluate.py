@@ -22,8 +22,10 @@ from state_engine.effects.means import Means, means_by_condition
 from state_engine.evaluation.baselines import baselines_of
 from state_engine.evaluation.effect_source import effect_source, perturbation_features
 from state_engine.evaluation.effects_file import keep_effects
-from state_engine.evaluation.files import ComparedFiles, Side, open_files
+from state_engine.evaluation.files import ComparedFiles, Condition, Side, open_files
+from state_engine.evaluation.judgement import Judgement, judgement
 from state_engine.evaluation.profiles import find_profile
+from state_engine.evaluation.replicates import Halves, Replicates, judge
 from state_engine.evaluation.report import (
     EFFECTS,
     EVALUATION,
@@ -36,8 +38,9 @@ from state_engine.evaluation.report import (
 )
 from state_engine.evaluation.request import EvaluationRequest
 from state_engine.evaluation.scoring import CHUNK_VALUES, Row, Scored, score_on_cells, score_on_counts, score_on_means
-from state_engine.evaluation.verdict import comparisons, sentence, summarise, verdict
+from state_engine.evaluation.verdict import comparisons, furthest_behind, sentence, summarise, verdict
 from state_engine.files import output_folder, replacing, write_json
+from state_engine.metrics.replicate import Discrimination, Skill
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.versions import SCORING, package_versions
@@ -66,13 +69,16 @@ def _evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress,
     on_progress(Progress("Reading labels"))
     files = open_files(request)
     remarks = list(files.remarks)
-    real, predicted = _means(files, request, on_progress)
+    halves = Halves(files, request.seed)
+    real, predicted = _means(files, request, halves, on_progress)
     source = effect_source(request, files, real)
     features, why = perturbation_features(request)
     made = baselines_of(files, source, features, why)
-    scored = Scored(files, request, find_profile(request.profile), real, predicted, made, remarks, chunk_values=chunk_values)
+    profile = find_profile(request.profile)
+    elsewhere = next((dict(b.effects) for b in made if b.name == "mean of other contexts"), {})
+    replicates = Replicates(halves, real, elsewhere)
+    scored = Scored(files, request, profile, real, predicted, made, remarks, chunk_values=chunk_values, replicates=replicates)
     rows: list[Row] = []
-    profile = scored.profile
     if profile.on_means and not request.cell_eval:
         rows += score_on_means(scored, on_progress)
     if profile.values == "counts":
@@ -85,14 +91,14 @@ def _evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress,
 
 
 def _means(
-    files: ComparedFiles, request: EvaluationRequest, on_progress: OnProgress
+    files: ComparedFiles, request: EvaluationRequest, halves: Halves, on_progress: OnProgress
 ) -> tuple[Means, dict[str, tuple[Means, ...]]]:
     """Means of every measured condition (baselines need those that are not scored too) and of the compared predictions."""
     everything = tuple((str(p), str(c)) for c in files.real.dataset.contexts for p in files.real.dataset.perturbations)
     if request.effects:
         everything = (*files.conditions, *((files.control, c) for c in files.contexts))
     wanted = (*files.conditions, *((files.control, c) for c in files.contexts))
-    real = _means_of(files, files.real, everything, "Averaging measured cells", on_progress)
+    real = _means_of(files, files.real, everything, "Averaging measured cells", on_progress, halves)
     predicted = {}
     for method, sides in files.predicted.items():
         made = []
@@ -105,17 +111,23 @@ def _means(
 
 
 def _means_of(
-    files: ComparedFiles, side: Side, conditions: tuple[tuple[str, str], ...], stage: str, on_progress: OnProgress
+    files: ComparedFiles,
+    side: Side,
+    conditions: tuple[tuple[str, str], ...],
+    stage: str,
+    on_progress: OnProgress,
+    halves: Halves | None = None,
 ) -> Means:
     """Return the means of some conditions of a file; those without cells are left out."""
     codes = np.full(side.dataset.n_cells, -1, dtype=np.int64)
     for number, (p, c) in enumerate(conditions):
         codes[side.rows(p, c)] = number
     rows = np.flatnonzero(codes >= 0)
+    blocks_of_cells = side.blocks(rows) if halves is None else halves.watch(side.blocks(rows))
 
     def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         done = 0
-        for part, values in side.blocks(rows):
+        for part, values in blocks_of_cells:
             yield part, values
             done += len(part)
             on_progress(Progress(stage, done, len(rows)))
@@ -147,6 +159,8 @@ def _write(table: pd.DataFrame, scored: Scored, effects_words: str, start: float
     summary = summarise(table)
     against = comparisons(table, files.predicted, [b.name for b in scored.baselines], scored.profile.metrics)
     said = verdict(against, scored.profile.metrics)
+    discriminations, skills = _judged(scored)
+    judgements = tuple(_judgement(m, table, scored, discriminations, skills) for m in files.predicted)
     with replacing(output / METRICS) as beside:
         table.to_csv(beside, index=False)
     with replacing(output / SUMMARY) as beside:
@@ -174,17 +188,53 @@ def _write(table: pd.DataFrame, scored: Scored, effects_words: str, start: float
         flatters=request.flatters,
         metrics=scored.profile.metrics,
         statements=said,
+        judgements=judgements if discriminations else (),
+        discriminations=discriminations,
+        skills=skills,
         seconds=round(time.monotonic() - start, 3),
     )
     write_json(output / EVALUATION, to_plain(evaluation))
     return evaluation
 
 
+def _judged(scored: Scored) -> tuple[tuple[Discrimination, ...], tuple[Skill, ...]]:
+    """How well each metric tells here, and the skill of each prediction (its mean over seeds)."""
+    if scored.replicates is None or scored.request.cell_eval:
+        return (), ()
+    files, real = scored.files, scored.real
+    predictions = {}
+    for method, seeds in scored.predicted.items():
+        said = {}
+        for p, c in files.said[method]:
+            effect = scored.effect(method, p, c)
+            if effect is not None:
+                said[p, c] = (np.mean([own.mean(p, c) for own in seeds], axis=0), effect)
+        predictions[method] = said
+    baselines: dict[str, dict[Condition, tuple[np.ndarray, np.ndarray]]] = {}
+    for baseline in scored.baselines:
+        means = {(p, c): mean for c in files.contexts for p, mean in scored.baseline_means(baseline, c).items()}
+        baselines[baseline.name] = {(p, c): (mean, mean - real.mean(files.control, c)) for (p, c), mean in means.items()}
+    return judge(scored.profile, scored.replicates, predictions, baselines, scored.request.seed)
+
+
+def _judgement(
+    method: str, table: pd.DataFrame, scored: Scored, found: tuple[Discrimination, ...], skills: tuple[Skill, ...]
+) -> Judgement:
+    """The verdict on a prediction, with the conditions in which it is worst by the first metric that can tell."""
+    tells = {d.metric for d in found if d.context == "" and d.tells}
+    first = next((s for s in skills if s.method == method and s.metric in tells), None)
+    metric = scored.profile.metric(first.metric) if first else None
+    worst = furthest_behind(table, method, first.baseline, metric) if first and metric else ()
+    return judgement(method, skills, found, scored.profile.metrics, worst)
+
+
 def _conditions(scored: Scored) -> tuple[EvaluatedCondition, ...]:
     files, real = scored.files, scored.real
     seeds = [seeds[0] for seeds in scored.predicted.values()]
+    replicates = scored.replicates
+    floors = {pair: replicates.noise_floor(pair) if replicates else None for pair in files.conditions}
     return tuple(
-        EvaluatedCondition(p, c, max(own.n(p, c) for own in seeds), real.n(p, c), real.n(files.control, c))
+        EvaluatedCondition(p, c, max(own.n(p, c) for own in seeds), real.n(p, c), real.n(files.control, c), floors[p, c])
         for p, c in files.conditions
     )
 

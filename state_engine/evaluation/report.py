@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from state_engine.evaluation.judgement import Judgement, ability_words
 from state_engine.evaluation.profiles import find_profile
 from state_engine.evaluation.verdict import Comparison, Statement, SummaryRow
 from state_engine.metrics.profile import Metric
+from state_engine.metrics.replicate import Discrimination, Skill
 from state_engine.plain import read_json_as
 
 EVALUATION: Final = "evaluation.json"
@@ -23,13 +25,19 @@ FORMAT: Final = 1
 
 @dataclass(frozen=True)
 class EvaluatedCondition:
-    """A condition and its cells: predicted (of one seed), measured, and measured control."""
+    """A condition and its cells.
+
+    Args:
+        n_predicted, n_measured, n_control: cells, predicted (of one seed), measured, and measured control.
+        noise_floor: MAE that a perfect prediction would have, as the measured mean is of so many cells; None where it is not known.
+    """
 
     perturbation: str
     context: str
     n_predicted: int
     n_measured: int
     n_control: int
+    noise_floor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,9 @@ class Evaluation:
         flatters: the model may have seen some conditions, so that the numbers are too good; None when not known.
         metrics: of the profile; empty in files of before 29 November 2026.
         statements: the verdict, a statement for each prediction and baseline; empty in these files.
+        judgements: one verdict for each prediction, from all metrics that can tell; empty in files of before 30 November 2026.
+        discriminations: how well each metric tells a replicate from an average here.
+        skills: of each prediction by each metric, between the best simple baseline (0) and a replicate (1).
     """
 
     format: int
@@ -100,6 +111,9 @@ class Evaluation:
     flatters: bool | None = None
     metrics: tuple[Metric, ...] = ()
     statements: tuple[Statement, ...] = ()
+    judgements: tuple[Judgement, ...] = ()
+    discriminations: tuple[Discrimination, ...] = ()
+    skills: tuple[Skill, ...] = ()
 
     @property
     def scored(self) -> tuple[Metric, ...]:
@@ -110,6 +124,16 @@ class Evaluation:
     def doubtful(self) -> bool:
         """The model may have seen what is scored. Old files say so in their words only."""
         return "flatter" in self.held_out if self.flatters is None else self.flatters
+
+    def tells(self, metric: str) -> bool | None:
+        """Whether a metric can tell a replicate from an average on these cells; None where that was not looked at."""
+        return next((d.tells for d in self.discriminations if (d.metric, d.context) == (metric, "")), None)
+
+    @property
+    def noise_floor(self) -> float | None:
+        """The mean of the conditions' noise floors; None when none is known."""
+        known = [c.noise_floor for c in self.conditions if c.noise_floor is not None]
+        return sum(known) / len(known) if known else None
 
     def said_of(self, method: str) -> tuple[Statement, ...]:
         """The statements about one prediction. Old files have them as sentences only."""
@@ -136,22 +160,41 @@ def read_evaluation(folder: Path) -> Evaluation | None:
 
 def evaluation_lines(evaluation: Evaluation) -> list[str]:
     """An evaluation for a terminal."""
-    metrics = evaluation.scored
+    metrics = [m for m in evaluation.scored if any(r.metric == m.name for r in evaluation.summary)]
     contexts = tuple(dict.fromkeys(c.context for c in evaluation.conditions))
     where = f" in {len(contexts):,} contexts" if len(contexts) > 1 else ""
     lines = [f"{len(evaluation.conditions):,} conditions{where}, {evaluation.n_genes:,} genes", ""]
-    lines.append(f"{'':28}" + "".join(f"{m.title + (' ↑' if m.more_is_better else ' ↓'):>18}" for m in metrics))
-    for method in evaluation.methods:
-        cells = []
-        for m in metrics:
-            row = next((r for r in evaluation.summary if (r.method, r.metric, r.context) == (method.name, m.name, "")), None)
-            text = "–" if row is None or row.value is None else f"{row.value:.4f}"
-            cells.append(f"{text + (f' ±{row.spread:.4f}' if row is not None and row.spread is not None else ''):>18}")
-        few = f" (n {method.n_conditions:,})" if 0 < method.n_conditions < len(evaluation.conditions) else ""
-        lines.append(f"{method.name + few:28}" + "".join(cells))
+    few = {m.name: f" (n {m.n_conditions:,})" for m in evaluation.methods if 0 < m.n_conditions < len(evaluation.conditions)}
+    heads = [m.name + few.get(m.name, "") for m in evaluation.methods]
+    width = max(12, *map(len, heads)) + 2
+    lines.append(f"{'':28}" + "".join(f"{head:>{width}}" for head in heads))
+    for metric in metrics:
+        rows = {r.method: r for r in evaluation.summary if (r.metric, r.context) == (metric.name, "")}
+        cells = [f"{_number(rows.get(m.name)):>{width}}" for m in evaluation.methods]
+        grey = "  (cannot tell here)" if evaluation.tells(metric.name) is False else ""
+        lines.append(f"{f'{metric.title} {arrow(metric)}':28}" + "".join(cells) + grey)
+    if evaluation.noise_floor is not None:
+        lines.append(f"MAE expected of a perfect prediction, from the number of measured cells: {evaluation.noise_floor:.4f}")
+    lines += ["", *(f"{j.method}: {j.text}" for j in evaluation.judgements)]
+    words = ability_words(evaluation.discriminations, evaluation.scored)
+    lines += [words] if words else []
     lines += ["", *evaluation.verdict, *([evaluation.held_out] if evaluation.held_out else []), "", *provenance(evaluation)]
     lines += [f"{m.name}: {m.reason}" for m in evaluation.methods if m.reason]
     return [*lines, *evaluation.remarks]
+
+
+def _number(row: SummaryRow | None) -> str:
+    """A mean with the spread of its seeds; a dash where there is none."""
+    if row is None or row.value is None:
+        return "–"
+    return f"{row.value:.4f}" + (f" ±{row.spread:.4f}" if row.spread is not None else "")
+
+
+def arrow(metric: Metric) -> str:
+    """Which way is better; "" for a number that only describes."""
+    if metric.describes:
+        return ""
+    return "↑" if metric.more_is_better else "↓"
 
 
 def provenance(evaluation: Evaluation) -> list[str]:

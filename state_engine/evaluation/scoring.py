@@ -15,9 +15,11 @@ from state_engine.effects.means import Means
 from state_engine.evaluation.baselines import EvaluatedBaseline, baseline_cells, baseline_means
 from state_engine.evaluation.counts import counts_of_context, metrics_on_counts
 from state_engine.evaluation.files import ComparedFiles, Side
+from state_engine.evaluation.replicates import Replicates
 from state_engine.evaluation.request import EvaluationRequest
 from state_engine.metrics import engine
 from state_engine.metrics.child import run_cell_eval
+from state_engine.metrics.own import MeanCells, Reference
 from state_engine.metrics.profile import Profile
 from state_engine.progress import OnProgress, Progress
 
@@ -51,6 +53,7 @@ class Scored:
     engine: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     chunk_values: float = CHUNK_VALUES
+    replicates: Replicates | None = None
 
     def control(self, own: Means | None, context: str) -> np.ndarray:
         """(g,) mean of the control cells that effects of a method start from."""
@@ -87,21 +90,27 @@ def score_on_means(scored: Scored, on_progress: OnProgress) -> list[Row]:
         _remark_targets(scored, context)
         real = {p: scored.real.mean(p, context) for p in files.of(context)}
         real_control = scored.real.mean(files.control, context)
+        references = _references(scored, context)
         for method, seeds in scored.predicted.items():
             for seed, own in enumerate(seeds, 1):
                 means = {p: own.mean(p, context) for p in real if (p, context) in files.said[method]}
-                if not means:
-                    continue
-                controls = scored.control(own, context), real_control
-                values = engine.compute_on_means(profile, means, real, controls, files.genes, files.control, source)
-                rows += _rows(method, seed, context, values)
+                if means:
+                    cells = MeanCells(means, real, (scored.control(own, context), real_control), files.genes, references)
+                    rows += _rows(method, seed, context, engine.compute_on_means(profile, cells, files.control, source))
         for baseline in scored.baselines:
             means = scored.baseline_means(baseline, context)
             if means:
-                controls = real_control, real_control
-                values = engine.compute_on_means(profile, means, real, controls, files.genes, files.control, source)
-                rows += _rows(baseline.name, 0, context, values)
+                cells = MeanCells(means, real, (real_control, real_control), files.genes, references)
+                rows += _rows(baseline.name, 0, context, engine.compute_on_means(profile, cells, files.control, source))
     return rows
+
+
+def _references(scored: Scored, context: str) -> dict[str, Reference]:
+    """What the conditions of a context are held against beside their control, for the metrics that need it."""
+    if scored.replicates is None or not any(m.by == "here" for m in scored.profile.metrics):
+        return {}
+    found = {p: scored.replicates.reference((p, context)) for p in scored.files.of(context)}
+    return {p: reference for p, reference in found.items() if reference is not None}
 
 
 def _rows(method: str, seed: int, context: str, values: engine.Values) -> list[Row]:

@@ -103,7 +103,7 @@ def comparisons(
     for method in methods:
         for baseline in baselines:
             for metric in metrics:
-                if (method, metric.name) not in means or (baseline, metric.name) not in means:
+                if metric.describes or (method, metric.name) not in means or (baseline, metric.name) not in means:
                     continue
                 pair = pd.concat([means[method, metric.name], means[baseline, metric.name]], axis=1, join="inner").dropna()
                 if pair.empty:
@@ -112,6 +112,17 @@ def comparisons(
                 better = int((own > other).sum() if metric.more_is_better else (own < other).sum())
                 found.append(Comparison(method, baseline, metric.name, float(own.mean()), float(other.mean()), len(pair), better))
     return tuple(found)
+
+
+def furthest_behind(table: pd.DataFrame, method: str, baseline: str, metric: Metric, n: int = 3) -> tuple[str, ...]:
+    """Return the conditions in which a prediction is further behind a baseline than elsewhere, worst first; only those behind it."""
+    part = table[(table["metric"] == metric.name) & (table["perturbation"] != "")]
+    means = part.groupby(["method", "perturbation", "context"])["value"].mean()
+    if method not in means or baseline not in means:
+        return ()
+    lead = (means[method] - means[baseline]).dropna()
+    behind = (-lead if metric.more_is_better else lead).sort_values(ascending=False)
+    return tuple(f"{p} in {c}" for (p, c), gap in behind.items() if gap > 0)[:n]
 
 
 def verdict(found: Sequence[Comparison], metrics: Sequence[Metric]) -> tuple[Statement, ...]:

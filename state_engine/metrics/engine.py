@@ -22,8 +22,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 from state_engine.errors import ChallengeError
+from state_engine.metrics.own import MeanCells, own_values
 from state_engine.metrics.profile import TARGET, ControlSource, Fdr, Profile
-from state_engine.metrics.profiles import COSINE
 
 if TYPE_CHECKING:
     import polars
@@ -95,37 +95,32 @@ def compute(
     return Computed(values, means)
 
 
-def compute_on_means(
-    profile: Profile,
-    predicted: Mapping[str, np.ndarray],
-    measured: Mapping[str, np.ndarray],
-    controls: tuple[np.ndarray, np.ndarray],
-    genes: tuple[str, ...],
-    control: str,
-    source: ControlSource,
-) -> Values:
-    """Return the metrics that need mean expression only, (g,) by perturbation.
+def compute_on_means(profile: Profile, cells: MeanCells, control: str, source: ControlSource) -> Values:
+    """Return the metrics that need mean expression only, by perturbation.
 
     Args:
-        predicted: may lack perturbations of `measured`; those have no values.
-        controls: mean of the prediction's control cells, and of the measured ones.
+        cells: predicted and measured mean cells of a context; perturbations that are not predicted have no values.
         control: label of the control cells.
         source: whose control cells effects start from.
     """
-    sides = [_rows(means, measured, mean, control, genes) for means, mean in zip((predicted, measured), controls, strict=True)]
-    names = tuple(name for name in profile.on_means if name != COSINE)
+    pairs = ((cells.predicted, cells.controls[0]), (cells.measured, cells.controls[1]))
+    sides = [_rows(means, cells.measured, mean, control, cells.genes) for means, mean in pairs]
+    on_means = [metric for metric in profile.metrics if metric.on == "means"]
+    names = tuple(metric.name for metric in on_means if metric.by == "cell-eval2")
     found = compute(profile, sides[0], sides[1], control, Settings(source, metrics=names, validate=False)).values
-    base = controls[0] if source == "predicted" else controls[1]
-    effects = {p: (mean - base, measured[p] - controls[1]) for p, mean in predicted.items()}
-    flat = {p for p, (own, real) in effects.items() if np.ptp(own) == 0 or np.ptp(real) == 0}
+    base = cells.controls[0] if source == "predicted" else cells.controls[1]
+    flat = {
+        p for p, mean in cells.predicted.items() if np.ptp(mean - base) == 0 or np.ptp(cells.measured[p] - cells.controls[1]) == 0
+    }
     values: Values = {}
-    for metric in profile.metrics:
-        if metric.name not in found or (metric.needs_two and len(measured) < 2):
+    for metric in on_means:
+        if metric.needs_two and len(cells.measured) < 2:
             continue
-        exists = predicted.keys() - flat if metric.name in CORRELATIONS else predicted.keys()
-        values[metric.name] = {p: v for p, v in found[metric.name].items() if p in exists}
-    if COSINE in profile.on_means:
-        values[COSINE] = {p: c for p, pair in effects.items() if (c := cosine(*pair)) is not None}
+        if metric.by == "here":
+            values[metric.name] = own_values(metric.name, cells, base)
+        elif metric.name in found:
+            exists = cells.predicted.keys() - flat if metric.name in CORRELATIONS else cells.predicted.keys()
+            values[metric.name] = {p: v for p, v in found[metric.name].items() if p in exists}
     return values
 
 
@@ -139,12 +134,6 @@ def _rows(
     """A row for each measured perturbation and one for the control; what has no mean stands at the control."""
     rows = [means.get(p, mean) for p in measured]
     return _cells(np.vstack([*rows, mean]).astype(np.float32), [*measured, control], genes)
-
-
-def cosine(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Return the cosine of two effects (g,); None when one is zero."""
-    size = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / size if size > 0 else None
 
 
 # ---- anchors ----
@@ -226,7 +215,7 @@ def _config(profile: Profile, measured: ad.AnnData, control: str, settings: Sett
     config = versions[profile.definitions]() if known else EvalConfig.from_preset(profile.definitions)
     config = replace(
         config,
-        metrics=list(settings.metrics or [*(m.name for m in profile.metrics if m.name != COSINE), *profile.also]),
+        metrics=list(settings.metrics or [*(m.name for m in profile.metrics if m.by == "cell-eval2"), *profile.also]),
         pert_col=TARGET,
         control=control,
         device=DEVICE,

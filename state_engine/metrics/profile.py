@@ -32,6 +32,10 @@ class Metric:
         on: whether it needs only mean expression, or cells.
         needs_two: it compares the perturbations of a context, so a context with one has no value.
         in_verdict: it decides the words of a verdict: how far off a prediction is, and whether the pattern is right.
+        by: whose function it is: the engine's, or one of `metrics.own`.
+        perfect: its best value, where a prediction's skill between baseline and replicate is measured by it; None: it is not.
+        describes: it says how predictions differ from measurements and ranks nothing, such as a slope whose best value is 1.
+        detail: a reader sees it only on request.
         weight: of its score in the overall score.
         baseline, anchor: b and a where the challenge publishes them; None: computed from the measured cells.
     """
@@ -43,6 +47,10 @@ class Metric:
     on: Literal["means", "cells"] = "cells"
     needs_two: bool = False
     in_verdict: bool = False
+    by: Literal["cell-eval2", "here"] = "cell-eval2"
+    perfect: float | None = None
+    describes: bool = False
+    detail: bool = False
     weight: float = 1.0
     baseline: float | None = None
     anchor: float | None = None

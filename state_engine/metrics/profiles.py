@@ -1,6 +1,6 @@
 """The two profiles of the house: "minimal" on mean expression, "full" with differential expression. Plain values only.
 
-Both use the second definitions of cell-eval2 (v2). One metric is computed here, the cosine of effects.
+Both use the second definitions of cell-eval2 (v2), and metrics of our own (`by="here"`, see `metrics.own`).
 """
 
 from __future__ import annotations
@@ -9,35 +9,76 @@ from typing import Final
 
 from state_engine.metrics.profile import Metric, Profile
 
-COSINE: Final = "delta_cosine"
-
 _MEANS: Final = (
     Metric(
         "expr_mae", "MAE", False, "Mean absolute error of mean expression (log1p) over all genes. 0 is best.",
-        on="means", in_verdict=True,
+        on="means", in_verdict=True, perfect=0.0,
     ),
-    Metric("expr_mse", "MSE", False, "Mean squared error of mean expression (log1p) over all genes. 0 is best.", on="means"),
+    Metric(
+        "expr_mse", "MSE", False, "Mean squared error of mean expression (log1p) over all genes. 0 is best.",
+        on="means", perfect=0.0, detail=True,
+    ),
+    Metric(
+        "weighted_mse", "Weighted MSE", False,
+        "Mean squared error where genes count by how much this perturbation moves them apart from all others (squared Welch t). 0 is best.",
+        on="means", by="here", perfect=0.0,
+    ),
+    Metric(
+        "weighted_r2", "Weighted R²", True,
+        "Share of the weighted squared distance from the mean of the other perturbations that is explained. 1 is best; that mean itself "
+        "scores 0.",
+        on="means", by="here", detail=True,
+    ),
     Metric(
         "delta_pearson",
         "Pearson",
         True,
         "Correlation of predicted and measured effects (mean expression minus the control's) over all genes. 1 is best; it does not see "
-        "effects of the wrong size. It does not exist for an effect that is the same for every gene.",
+        "effects of the wrong size, and what all perturbations share makes it high. It does not exist for an effect that is the same for "
+        "every gene.",
         on="means",
         in_verdict=True,
+        perfect=1.0,
     ),
     Metric(
-        COSINE, "Cosine", True, "Cosine of predicted and measured effects over all genes. 1 is best, 0 is unrelated.", on="means"
+        "pearson_mean", "Pearson against the mean", True,
+        "Correlation of predicted and measured differences from the mean of the other perturbations: what is this perturbation's own "
+        "(Systema). 1 is best, 0 is no better than that mean.",
+        on="means", by="here", perfect=1.0,
+    ),
+    Metric(
+        "weighted_pearson", "Weighted Pearson", True,
+        "Correlation of effects with the weights of the weighted MSE. 1 is best.",
+        on="means", by="here", perfect=1.0,
+    ),
+    Metric(
+        "delta_cosine", "Cosine", True, "Cosine of predicted and measured effects over all genes. 1 is best, 0 is unrelated.",
+        on="means", by="here", detail=True,
     ),
     Metric(
         "pds_l1",
         "PDS",
         True,
         "Perturbation discrimination: the measured effects of a context are ranked by their distance (L1) to the predicted effect; "
-        "1: the right one is nearest, 0.5: chance. It needs two perturbations in a context.",
+        "1: the right one is nearest, 0.5: chance. It needs two perturbations in a context, and depends on the size of all effects.",
         on="means",
         needs_two=True,
         in_verdict=True,
+    ),
+    Metric(
+        "pds_cosine_midrank", "PDS by cosine", True,
+        "The same by the angle between effects, so that their size does not count; ties count half.",
+        on="means", by="here", needs_two=True,
+    ),
+    Metric(
+        "centroid_accuracy", "Centroid accuracy", True,
+        "Share of the other perturbations whose mean cell is farther from the prediction than its own (Systema). 1 is best, 0.5 is chance.",
+        on="means", by="here", needs_two=True, detail=True,
+    ),
+    Metric(
+        "slope", "Slope", True,
+        "Factor that would make the predicted effect fit the measured one best: above 1 the prediction is too small, below 1 too large.",
+        on="means", by="here", describes=True,
     ),
 )  # fmt: skip
 _CELLS: Final = (

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 
 from state_engine.errors import ChallengeError
 from state_engine.metrics import engine
+from state_engine.metrics.own import MeanCells, cosine
 from state_engine.metrics.profile import Metric, Profile, mean_of, scaled
 from state_engine.metrics.profiles import HOUSE
 from tests.evaluation.screens import CONTROL, GENES, PERTURBATIONS, log1p, screen
@@ -42,14 +43,14 @@ def test_what_does_not_exist_is_left_out() -> None:
     flat, real = np.full(len(GENES), 1.0), np.linspace(0, 2, len(GENES))
     control = np.full(len(GENES), 0.5)
     profile = HOUSE["minimal"]
-    found = engine.compute_on_means(
-        profile, {"G1": flat}, {"G1": real, "G2": real + 1}, (control, control), GENES, CONTROL, "real"
-    )
+    both = MeanCells({"G1": flat}, {"G1": real, "G2": real + 1}, (control, control), GENES)
+    found = engine.compute_on_means(profile, both, CONTROL, "real")
     assert set(found["expr_mae"]) == {"G1"} and found["delta_pearson"] == {}  # G2 is not predicted, the effect is flat
-    assert found["delta_cosine"]["G1"] == pytest.approx(engine.cosine(flat - control, real - control))
-    alone = engine.compute_on_means(profile, {"G1": real}, {"G1": real}, (control, control), GENES, CONTROL, "real")
+    assert found["delta_cosine"]["G1"] == pytest.approx(cosine(flat - control, real - control))
+    alone = engine.compute_on_means(profile, MeanCells({"G1": real}, {"G1": real}, (control, control), GENES), CONTROL, "real")
     assert "pds_l1" not in alone and alone["delta_pearson"]["G1"] == pytest.approx(1)
-    assert engine.cosine(control, np.zeros(len(GENES))) is None
+    assert np.isnan(cosine(control, np.zeros(len(GENES))))
+    assert found["weighted_mse"] == {}  # nothing to hold it against
 
 
 def test_a_refusal_is_a_sentence() -> None:

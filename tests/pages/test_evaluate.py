@@ -101,11 +101,11 @@ def test_a_prediction_is_compared_with_the_measured_cells_of_its_data_set(
     # the raw prediction is off by 0.2 in every gene, the corrected one finds the measured effect
     assert "Better than no change" in said and "4 conditions in 2 contexts" in said and "Metrics: cell-eval2" in said
     assert "1 of 4 conditions are not predicted by it" in said
-    assert len(figures(page)) == 2
-    table = next(m.value for m in page.markdown if "| MAE ↓ |" in m.value)
+    assert len(figures(page)) == 3  # skill, conditions, genes
+    table = next(m.value for m in page.markdown if "MAE ↓" in m.value and "|:--|" in m.value)
     assert "Calibrated (n 3)" in table and "**" in table
     page.selectbox(key="evaluation_context").set_value("T").run()
-    other = next(m.value for m in page.markdown if "| MAE ↓ |" in m.value)
+    other = next(m.value for m in page.markdown if "MAE ↓" in m.value and "|:--|" in m.value)
     assert other != table and not page.exception
     again = page_of(monkeypatch, home, evaluation=page.session_state["thread_evaluation"])
     assert "Better than no change" in text(again)
@@ -129,7 +129,7 @@ def test_two_files(monkeypatch: pytest.MonkeyPatch, home: Path, tmp_path: Path, 
     request = from_plain(EvaluationRequest, asked[0][1])
     assert request.choices == Choices(perturbation_key="p", control=CONTROL, context_key="c") == request.predicted_choices
     assert "Worse than the mean of other contexts" in text(page)
-    page.selectbox(key="evaluation_metric").set_value(HOUSE["minimal"].metrics[2]).run()
+    page.selectbox(key="evaluation_metric").set_value(HOUSE["minimal"].metric("delta_pearson")).run()
     assert not page.exception and "no change" not in page.selectbox(key="evaluation_guess").options
     page.selectbox(key="evaluation_method").set_value("mean of other contexts").run()
     assert "r = " in text(page)

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
-from pages.parts.evaluate.conditions import arrow, conditions, genes, title
+from pages.parts.evaluate.conditions import conditions, genes, title
+from pages.parts.evaluate.skill import skills
 from pages.parts.format import md, plural, sentences
 from pages.parts.jobs import job_panel
 from pages.parts.result import stamp
 from state_engine import keys
-from state_engine.evaluation.report import EVALUATION, METRICS, SUMMARY, EvaluatedMethod, Evaluation, provenance, read_evaluation
+from state_engine.evaluation.report import (
+    EVALUATION,
+    METRICS,
+    SUMMARY,
+    EvaluatedMethod,
+    Evaluation,
+    arrow,
+    provenance,
+    read_evaluation,
+)
 from state_engine.evaluation.verdict import Statement
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.metrics.profile import Metric
 from state_engine.plain import csv_file_for_people
 
 
@@ -67,23 +79,47 @@ def _head(run: RunFolder, found: Evaluation) -> None:
         show(sentences(found.held_out), icon=":material/visibility:" if found.doubtful else ":material/visibility_off:")
 
 
+# outcome -> how the verdict is shown
+_SHOWN: dict[str, tuple[Callable[..., object], str, str]] = {
+    "better": (st.success, ":material/check_circle:", "Better than simple baselines."),
+    "worse": (st.warning, ":material/balance:", "Worse than a simple baseline."),
+    "mixed": (st.warning, ":material/balance:", "Better by some metrics, worse by others."),
+    "undecided": (st.info, ":material/balance:", "Cannot be told apart from a simple baseline."),
+    "too few": (st.info, ":material/help:", "Too few conditions for a verdict."),
+    "cannot tell": (st.info, ":material/visibility_off:", "This data set cannot tell."),
+}
+
+
 def _verdict(found: Evaluation) -> None:
     predictions = [m.name for m in found.methods if m.kind == "prediction"]
-    statements = found.said_of(predictions[0])
+    made = {j.method: j for j in found.judgements}
+    if predictions[0] not in made:
+        _against_each(found, predictions[0])
+        others = predictions[1:]
+    else:
+        show, icon, head = _SHOWN[made[predictions[0]].outcome]
+        show(f"**{head}** {sentences(made[predictions[0]].text)}".replace("-", "−"), icon=icon)
+        skills(found)
+        others = predictions
+    if others:
+        with st.expander("Against each baseline" if made else f"The same for {' and '.join(title(m).lower() for m in others)}"):
+            for name in others:
+                texts = [made[name].text] if name in made and name != predictions[0] else []
+                texts += [s.text for s in found.said_of(name)]
+                st.markdown(
+                    f"**{md(title(name))}**  \n"
+                    + "  \n".join(map(sentences, texts) if texts else ["Nothing to compare it with."])
+                )
+
+
+def _against_each(found: Evaluation, method: str) -> None:
+    """Statements of an evaluation that has no verdict over all metrics."""
+    statements = found.said_of(method)
     worse, better = [s for s in statements if s.worse], [s for s in statements if not s.worse]
     if worse:
         st.warning("  \n".join(map(_strong, worse)), icon=":material/balance:")
     if better:
         st.success("  \n".join(map(_strong, better)), icon=":material/check_circle:")
-    others = predictions[1:]
-    if others:
-        with st.expander(f"The same for {' and '.join(title(m).lower() for m in others)}"):
-            for name in others:
-                texts = [s.text for s in found.said_of(name)]
-                st.markdown(
-                    f"**{md(title(name))}**  \n"
-                    + "  \n".join(map(sentences, texts) if texts else ["Nothing to compare it with."])
-                )
 
 
 def _strong(statement: Statement) -> str:
@@ -95,22 +131,16 @@ def _strong(statement: Statement) -> str:
 # ---- metrics ----
 
 
-def metric_table(found: Evaluation, context: str = "") -> tuple[str, list[str]]:
+def metric_table(found: Evaluation, context: str = "", detail: bool = False) -> tuple[str, list[str]]:
     """The means as a Markdown table, a row a metric, the best of each in bold; and the columns' methods.
 
-    What does not exist is a dash, never a zero. A method with fewer conditions than the others says how many.
+    What does not exist is a dash, never a zero. A method with fewer conditions than the others says how many. A metric that cannot tell a
+    replicate from an average on these cells is grey.
     """
     methods = [m for m in found.methods if any(r.method == m.name and r.context == context for r in found.summary)]
     heads = [_head_of(m, found, context) for m in methods]
     lines = ["| | " + " | ".join(heads) + " |", "|:--|" + "--:|" * len(methods)]
-    for metric in found.scored:
-        rows = {r.method: r for r in found.summary if (r.metric, r.context) == (metric.name, context) and r.value is not None}
-        if not rows:
-            continue
-        values = [r.value for r in rows.values() if r.value is not None]
-        best = max(values) if metric.more_is_better else min(values)
-        cells = [_cell(rows[m.name], best, len(values)) if m.name in rows else "–" for m in methods]
-        lines.append(f"| {metric.title} {arrow(metric)} | " + " | ".join(cells) + " |")
+    lines += _rows_of(found, [m for m in found.scored if detail or not m.detail], methods, context)
     return "\n".join(lines), [m.name for m in methods]
 
 
@@ -118,6 +148,25 @@ def _head_of(method: EvaluatedMethod, found: Evaluation, context: str) -> str:
     n = max((r.n for r in found.summary if r.method == method.name and r.context == context), default=0)
     whole = len([c for c in found.conditions if context in ("", c.context)])
     return f"{md(title(method.name))} (n {n:,})" if n < whole else md(title(method.name))
+
+
+def _rows_of(found: Evaluation, metrics: Sequence[Metric], methods: Sequence[EvaluatedMethod], context: str) -> list[str]:
+    """A row of the table for each metric that has a number."""
+    lines = []
+    for metric in metrics:
+        rows = {r.method: r for r in found.summary if (r.metric, r.context) == (metric.name, context) and r.value is not None}
+        if not rows:
+            continue
+        values = [r.value for r in rows.values() if r.value is not None]
+        best = max(values) if metric.more_is_better else min(values)
+        # a metric that cannot tell here ranks nothing, a description neither
+        ranked = len(values) if found.tells(metric.name) is not False and not metric.describes else 0
+        cells = [_cell(rows[m.name], best, ranked) if m.name in rows else "–" for m in methods]
+        name = f"{metric.title} {arrow(metric)}".strip()
+        if found.tells(metric.name) is False:
+            name, cells = f":gray[{name}, cannot tell here]", [f":gray[{cell}]" for cell in cells]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def _cell(row, best: float, n: int) -> str:  # type: ignore[no-untyped-def]  # a SummaryRow with a value
@@ -135,9 +184,14 @@ def _metrics(found: Evaluation) -> None:
         context = st.selectbox(
             "Mean over", ["", *contexts], format_func=lambda c: c or f"all {len(contexts):,} contexts", key="evaluation_context"
         )
-    text, _ = metric_table(found, context or "")
+    detail = any(m.detail for m in found.scored) and st.toggle("All metrics", key="evaluation_all_metrics")
+    text, _ = metric_table(found, context or "", detail)
     with st.container(key="evaluation_table"):
         st.markdown(text)
+    if found.noise_floor is not None:
+        st.caption(
+            f"A perfect prediction would have an MAE of {found.noise_floor:.4f} here, since the measured means are of finitely many cells."
+        )
     spread = (
         " ± is the standard deviation over draws of control cells." if any(r.spread is not None for r in found.summary) else ""
     )

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from pages.parts.genes.charts import FAINT, LEGEND, LINE, SVG_POINTS, placed_labels
 from pages.parts.palette import DOWN, GREY, UP, VERMILION
 
+SYMBOLS = ("circle", "diamond", "square")
+
 
 def conditions(
     table: pd.DataFrame, method: str, other: str, title: str, more_is_better: bool, chosen: tuple[str, str]
@@ -99,6 +101,56 @@ def effects(
     figure.update_yaxes(title_text=f"effect by {method} (log1p)", scaleanchor="x", **axes)
     notes = placed_labels(measured[top], predicted[top], labels[top], "", (high - low, high - low))
     return figure.update_layout(annotations=notes, legend=LEGEND)
+
+
+def skill_bars(table: pd.DataFrame) -> go.Figure:
+    """Return a figure with a bar from the baseline (0) to a replicate (1) for each metric, and a dot with its interval for each method.
+
+    Args:
+        table: metric, method, baseline, skill, low, high, tells: a row for each method and metric; grey where the metric cannot tell.
+    """
+    figure = go.Figure()
+    metrics = list(dict.fromkeys(table["metric"]))
+    figure.add_bar(
+        x=[1] * len(metrics),
+        y=metrics,
+        orientation="h",
+        width=0.35,
+        marker_color=FAINT,
+        name="baseline to replicate",
+        hoverinfo="skip",
+    )
+    colours = (VERMILION, UP, DOWN)
+    for number, (method, part) in enumerate(table.groupby("method", sort=False)):
+        # far-off values are drawn at the edge; the table beside has the numbers
+        x = part["skill"].clip(-1.5, 1.5)
+        figure.add_scatter(
+            x=x,
+            y=part["metric"],
+            mode="markers",
+            name=str(method),
+            customdata=part[["skill", "low", "high", "baseline"]],
+            marker={
+                "size": 11,
+                "color": [colours[number % 3] if tells else GREY for tells in part["tells"]],
+                "symbol": SYMBOLS[number % 3],
+            },
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": (part["high"].clip(-1.5, 1.5) - x).clip(lower=0),
+                "arrayminus": (x - part["low"].clip(-1.5, 1.5)).clip(lower=0),
+                "thickness": 1.5,
+            },
+            hovertemplate="<b>%{y}</b><br>skill %{customdata[0]:.2f} (%{customdata[1]:.2f} to %{customdata[2]:.2f})<br>"
+            "0 is: %{customdata[3]}<extra></extra>",
+        )
+    figure.add_vline(x=0, line={"width": 1, "color": LINE})
+    figure.update_xaxes(
+        title_text="skill: 0 the best simple baseline, 1 a replicate", range=[-1.6, 1.6], showgrid=False, zeroline=False
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return figure.update_layout(legend=LEGEND, barmode="overlay")
 
 
 def agreement(measured: NDArray[np.float32], predicted: NDArray[np.float32]) -> float | None:

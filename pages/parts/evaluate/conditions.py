@@ -14,10 +14,9 @@ from pages.parts.format import plural
 from pages.parts.result import stamp
 from state_engine import keys
 from state_engine.evaluation.effects_file import ConditionEffects, read_condition
-from state_engine.evaluation.report import EFFECTS, Evaluation
+from state_engine.evaluation.report import EFFECTS, Evaluation, arrow
 from state_engine.evaluation.verdict import apart
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.metrics.profile import Metric
 
 TITLES = {
     "corrected": "Prediction", "prediction": "Prediction", "raw": "Raw prediction", "calibrated": "Calibrated", "no change": "No change",
@@ -28,11 +27,6 @@ TITLES = {
 def title(method: str) -> str:
     """A method as it is called on the page."""
     return TITLES.get(method, method[:1].upper() + method[1:])
-
-
-def arrow(metric: Metric) -> str:
-    """Which way is better."""
-    return "↑" if metric.more_is_better else "↓"
 
 
 # ---- conditions ----
@@ -51,7 +45,7 @@ def conditions(found: Evaluation, table: pd.DataFrame) -> None:
     """Show a point for each condition, the prediction against a baseline; a click shows its genes."""
     predictions = [m.name for m in found.methods if m.kind == "prediction"]
     baselines = [m.name for m in found.methods if m.kind == "baseline" and m.n_conditions]
-    metrics = [m for m in found.scored if ((table["metric"] == m.name) & (table["perturbation"] != "")).any()]
+    metrics = [m for m in found.scored if not m.describes and ((table["metric"] == m.name) & (table["perturbation"] != "")).any()]
     if not metrics:
         return
     st.markdown("#### Where is it better than a baseline?")
