@@ -110,6 +110,9 @@ def find_checkpoint(folder: Path, wanted: str | Path | None = None) -> Path:
     if not found and (folder / CARD).is_file():
         what = f"{folder} is in the format of STATE Explorer already."
         raise CheckpointError(what, "It is no run directory of arc-state.", "Use the folder as it is.")
+    if not found and (below := _models_below(folder)):
+        what = f"{folder.name} is no run directory of arc-state, but holds {len(below):,} below: {listed(below, 12)}."
+        raise CheckpointError(what, "A run directory has checkpoints/ in it.", f"Give that folder: {folder.name}/{below[0]}.")
     if not found:
         raise CheckpointError(f"checkpoints/final.ckpt is missing in {folder}.", "It holds the weights.", COMPLETE)
     return folder / found[0]

@@ -82,6 +82,12 @@ def _column(item: Any, name: str, length: int) -> pd.Series:
             return pd.Series(_categorical(codes[...], categories, name, bool(item.attrs.get("ordered", False))))
     if _is_text(item):
         return pd.Series(read_text(item, name))
+    if isinstance(item, h5py.Group) and encoding(item) == "nullable-string-array" and _is_text(item.get("values")):
+        texts = read_text(item["values"], name)
+        mask = item.get("mask")
+        if isinstance(mask, h5py.Dataset) and mask.shape == texts.shape:
+            texts[np.asarray(mask[...], bool)] = None
+        return pd.Series(texts)
     if isinstance(item, h5py.Dataset) and encoding(item) == "array" and item.dtype.kind in "biuf":
         return pd.Series(item[...])
     return pd.Series(_read_element(item, name))
@@ -187,7 +193,7 @@ def read_labels(obs: h5py.Group, n_cells: int, chosen: tuple[str, ...]) -> ObsCo
     others, broken = [], []
     for place, name in enumerate(column_names(obs)):
         wanted = name in chosen
-        unknown = "" if wanted else _unknown_kind(obs[name])
+        unknown = "" if wanted or place >= MOST_COLUMNS else _unknown_kind(obs[name])
         if unknown:
             others.append(name)
             broken.append(_left_out(name, unknown))

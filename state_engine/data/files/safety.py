@@ -316,6 +316,7 @@ def _matrices(file: h5py.File, n_cells: int, n_genes: int) -> tuple[tuple[Matrix
     names = ["X"] if "X" in file else []
     names += [f"{part}/{name}" for part in ("layers", "obsm") if isinstance(file.get(part), h5py.Group) for name in file[part]]
     found, notes = [], []
+    checked: set[int] = set()  # a matrix may have many names
     for name in names:
         if name == "X" and encoding(file[name]) == "null":
             continue
@@ -333,7 +334,9 @@ def _matrices(file: h5py.File, n_cells: int, n_genes: int) -> tuple[tuple[Matrix
                 f"It is {facts.rows:,} x {facts.width:,}; obs and var declare {expected[0]:,} x {expected[1]:,}.",
                 EXPORT_AGAIN,
             )
-        if facts.sparse:
+        address = h5py.h5o.get_info(file[name].id).addr
+        if facts.sparse and address not in checked:
             check_sparse(file[name], facts)
+            checked.add(address)
         found.append(facts)
     return tuple(found), tuple(notes)

@@ -261,6 +261,28 @@ def test_checkpoints_are_chosen_by_name(run):
         read_arc(made.folder, "other.ckpt")
 
 
+@pytest.mark.parametrize("below", ["run", "a/run"])
+def test_a_folder_around_the_run_directory_is_told_with_its_place(run, tmp_path, below):
+    made = run()
+    outer = tmp_path / "outer"
+    shutil.copytree(made.folder, outer / below)
+    with pytest.raises(
+        CheckpointError, match=rf"outer is no run directory.*1 below: {below}\..*Give that folder: outer/{below}\."
+    ):
+        read_arc(outer)
+    assert read_arc(outer / below)[0].name == "run"
+
+
+def test_a_checkpoint_one_folder_up_and_a_second_last_are_found(run):
+    made = run()
+    made.checkpoint.rename(made.folder / "final.ckpt")
+    made.checkpoint.parent.rmdir()
+    assert "Read from final.ckpt." in read_notes(made)
+    (made.folder / "final.ckpt").rename(made.folder / "last.ckpt")
+    shutil.copy(made.folder / "last.ckpt", made.folder / "last-v1.ckpt")
+    assert "last.ckpt is the first of 2 checkpoints: last.ckpt, last-v1.ckpt." in read_notes(made)
+
+
 def test_one_rule_says_which_checkpoint_is_meant_and_each_verb_takes_another(run, tmp_path):
     """Disk, reader and converter agree; a checkpoint is named by its file wherever a model's folder is given."""
     made = run()

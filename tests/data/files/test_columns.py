@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from state_engine.data.dataset import Choices, open_dataset
+from state_engine.data.files import safety
 from state_engine.errors import DataError, LabelError
 from tests.data.good_files import cells, write
 
@@ -103,3 +105,44 @@ def test_a_good_column_of_kinds_is_followed_beside_a_broken_one(tmp_path: Path) 
         file["var"].create_group("feature_types")
     opened = open_dataset(path)
     assert opened.n_genes == 10 and any("'feature_types' is left out" in n for n in opened.notes)
+
+
+def shared_text(file: h5py.File, where: str, n: int) -> None:
+    """Put n strings there that all point to one of 1 MB."""
+    made = file.create_dataset(where, shape=(n,), dtype=h5py.string_dtype(), chunks=(n,), compression="gzip")
+    made[0] = "G" * (1 << 20)
+    file.flush()
+    pointer = zlib.decompress(made.id.read_direct_chunk((0,))[1])[:16]
+    made.id.write_direct_chunk((0,), zlib.compress(pointer * n, 9))
+
+
+def test_nullable_strings_are_read_within_a_budget(tmp_path: Path) -> None:
+    path = write(cells(), tmp_path / "x.h5ad")
+    with h5py.File(path, "r+") as file:
+        column = file["obs"].create_group("note")
+        column.attrs.update({"encoding-type": "nullable-string-array", "encoding-version": "0.1.0"})
+        column["mask"] = np.zeros(60, bool)
+        shared_text(file, "obs/note/values", 60)
+    assert any("'note' is left out" in note and "characters" in note for note in open_dataset(path).notes)
+
+
+def test_nullable_strings_are_labels_and_missing_ones_are_missing(tmp_path: Path) -> None:
+    path = write(cells(), tmp_path / "x.h5ad")
+    with h5py.File(path, "r+") as file:
+        column = file["obs"].create_group("line")
+        column.attrs.update({"encoding-type": "nullable-string-array", "encoding-version": "0.1.0"})
+        column["mask"] = np.arange(60) >= 50
+        column.create_dataset("values", data=["a", "b"] * 30, dtype=h5py.string_dtype())
+    labels = open_dataset(path).columns["line"]
+    assert labels.categories.tolist() == ["a", "b"] and np.bincount(labels.codes + 1).tolist() == [10, 25, 25]
+
+
+def test_a_matrix_of_many_names_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(cells(), tmp_path / "x.h5ad")
+    with h5py.File(path, "r+", libver="latest") as file:
+        for i in range(300):
+            file["layers"][f"copy{i}"] = file["X"]
+    names: list[str] = []
+    monkeypatch.setattr(safety, "check_sparse", lambda item, facts: names.append(facts.name))
+    assert len(open_dataset(path).representations) > 300
+    assert len(names) == 3  # X, layers/log1p and obsm/X_sparse
