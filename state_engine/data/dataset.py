@@ -24,7 +24,7 @@ from state_engine.data.embedding_record import EmbeddingFacts, embeddings_of
 from state_engine.data.files.columns import read_index, read_labels, read_var
 from state_engine.data.files.hdf5 import column_names, open_h5
 from state_engine.data.files.matrices import MatrixFacts, dense, read_rows
-from state_engine.data.files.safety import FileFacts, check_file
+from state_engine.data.files.safety import RAW, FileFacts, check_file
 from state_engine.data.genes import GeneNames, gene_names
 from state_engine.data.labels import Labels, decide_labels, merged, twins
 from state_engine.data.scale import Scale, ScaleDecision, scale_of_file
@@ -50,7 +50,7 @@ class Choices:
     gene_column: str | None = option(
         None, "var column with the gene names, '' for the index; default: the best match", metavar="C"
     )
-    expression: str | None = option(None, "matrix of the expression, X or layers/NAME; default: X", metavar="PLACE")
+    expression: str | None = option(None, "matrix of the expression: X, raw or layers/NAME; default: X", metavar="PLACE")
     normalise: bool = option(True, "counts are not brought to depth 1e4 and log1p before a model reads them")
 
     def __post_init__(self) -> None:
@@ -133,7 +133,9 @@ class Dataset:
             file.append(f"The expression is taken from {self.expression}.")
         if self.n_cells <= NAMES_COMPARED and (different := len(set(self.obs_names.tolist()))) < self.n_cells:
             file.append(f"Names of cells repeat: {self.n_cells:,} cells have {different:,} names. Cells are found by their row.")
-        if self.file.has_raw:
+        if self.file.raw is not None and self.expression != self.file.raw.name:
+            file.append(f"The file's 'raw' part ({self.file.raw.width:,} genes) is not read; it can be chosen as the expression.")
+        elif self.file.has_raw and self.file.raw is None:
             file.append("The file's 'raw' part is not read.")
         return (*labels, *self.scale.notes, *self.genes.chosen.notes, *file)
 
@@ -367,7 +369,9 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
     named = tuple(k for k in (choices.perturbation_key, choices.context_key, choices.batch_key) if k)
     with open_h5(path) as file:
         obs = read_labels(file["obs"], facts.n_cells, named)
-        var = read_var(file["var"], facts.n_genes, choices.gene_column)
+        if choices.expression in (RAW, f"{RAW}/X"):
+            facts = facts.of_raw()
+        var = read_var(file[f"{RAW}/var" if facts.raw in facts.matrices else "var"], facts.n_genes, choices.gene_column)
         uns = file.get("uns")
         marked = isinstance(uns, h5py.Group) and "log1p" in uns
     several = choices.control is not None and "*" in choices.control
@@ -417,10 +421,12 @@ def _expression(facts: FileFacts, wanted: str | None) -> str | None:
     if wanted is None:
         usual = ["X", "layers/counts", "layers/log1p", "layers/lognorm", "layers/data"]
         return next((n for n in [*usual, *names] if n in names), None)
+    if wanted == RAW:
+        return f"{RAW}/X"
     if wanted not in names:
         raise RepresentationError(
             f"{facts.path.name} has no expression matrix '{wanted}'.",
-            f"It has: {listed(names, 20) or 'none'}.",
+            f"It has: {listed(facts.expressions, 20) or 'none'}.",
             "Choose one of them.",
         )
     return wanted

@@ -111,8 +111,8 @@ def scale_of_file(
     """
     if expression is None:
         fix = "Embeddings can still be used."
-        if facts.has_raw:
-            fix = f"Its 'raw' part has a matrix: save it once, adata.raw.to_adata().write_h5ad('raw.h5ad'), and open that. {fix}"
+        if facts.raw is not None:
+            fix = f"Its 'raw' part has a matrix: choose it as the expression (--expression raw). {fix}"
         return ScaleDecision(None, ("The file has no expression matrix (no X and no layers).",), fix=fix)
     matrix = next(m for m in facts.matrices if m.name == expression)
     marked = marked and expression == "X"
@@ -165,7 +165,9 @@ def _from_evidence(values: np.ndarray, row_of: np.ndarray | None, n_rows: int, m
         return _neither((f"{bad:,} values {where} are not numbers (NaN or infinite).",), "Remove or repair them and save again.")
     if values.min() < 0:
         why = f"Values {where} go down to {values.min():.2f}: they were centred or scaled (z-scores)."
-        return _neither((why,), "Use counts or log1p values: choose a layer that holds them, or save adata.raw.to_adata().")
+        return _neither(
+            (why,), "Use counts or log1p values: choose a layer that holds them, or the file's raw part (--expression raw)."
+        )
     top = f"The largest value {where} is {values.max():,.4g}."
     if (values == np.rint(values)).all():
         binary = ("All of them are 0 or 1: presence, not amounts.",) if values.max() == 1 else ()

@@ -159,5 +159,5 @@ def test_a_file_with_nothing_but_raw_says_so(tmp_path: Path) -> None:
     bare.raw = whole
     write(bare, tmp_path / "raw.h5ad")
     data = open_dataset(tmp_path / "raw.h5ad")
-    assert data.expression is None and "Its 'raw' part has a matrix: save it once, adata.raw.to_adata()" in data.scale.fix
+    assert data.expression is None and "Its 'raw' part has a matrix: choose it as the expression" in data.scale.fix
     assert "raw" not in open_dataset(tmp_path / "bare.h5ad").scale.fix

@@ -62,9 +62,10 @@ def test_what_the_user_says_decides_and_is_remembered(home: Path, tmp_path: Path
     app = app_on("data", data=identity)
     app.selectbox(key="choice_Control label").set_value("TNF")
     app.selectbox(key="choice_Batch column").set_value("none")
+    app.checkbox(key="choice_normalise").set_value(False)
     next(b for b in app.button if b.label == "Apply").click().run()
     choices = get_dataset(Settings(home), identity).choices
-    assert (choices.control, choices.batch_key, choices.context_key) == ("TNF", "", None)
+    assert (choices.control, choices.batch_key, choices.context_key, choices.normalise) == ("TNF", "", None, False)
     assert "control **TNF**" in text(app_on("data", data=identity))
 
 

@@ -83,8 +83,12 @@ def choices_form(entry: DataEntry, data: Dataset) -> None:
             said.gene_column,
             "Where gene names are.",
         )
-        layers = [m.name for m in data.representations if not m.name.startswith("obsm/")]
-        expression = _pick(left, "Expression", layers, said.expression, "Which matrix holds the expression.")
+        text = "Which matrix holds the expression; raw has genes of its own."
+        expression = _pick(left, "Expression", list(data.file.expressions), said.expression, text)
+        normalise = right.checkbox(
+            "Bring counts to depth 10,000 and log1p before a model reads them", said.normalise, key="choice_normalise",
+            help="The file stays as it is. Without it, only models that read counts can read counts.",
+        )  # fmt: skip
         if st.form_submit_button("Apply", type="primary", key="apply_choices"):
             chosen = Choices(
                 perturbation_key=perturbation,
@@ -94,6 +98,7 @@ def choices_form(entry: DataEntry, data: Dataset) -> None:
                 scale=scale,  # type: ignore[arg-type]
                 gene_column="" if genes == "var index" else genes,
                 expression=expression,
+                normalise=normalise,
             )
             set_choices(session.settings(), entry.id, chosen)
             st.rerun()

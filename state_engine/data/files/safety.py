@@ -7,7 +7,7 @@ Boundary: looks at structure and declared sizes; of the values it reads the indi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from state_engine.data.files.heaps import check_heaps
 from state_engine.data.files.matrices import MatrixFacts, check_sparse, matrix_facts
 from state_engine.errors import EmptyDataError, RepresentationError, UnreadableFileError, UnsafeFileError, listed
 
+RAW = "raw"  # the part of an AnnData file that keeps expression with genes of its own
 MAX_OBJECTS = 100_000
 MAX_DEPTH = 32
 MAX_GENES = 1_000_000
@@ -42,7 +43,9 @@ class FileFacts:
         n_cells, n_genes: lengths of obs and var.
         declared_bytes: sum of all declared arrays, uncompressed.
         matrices: X, layers and obsm that can be read; X is absent when the file has none.
-        has_raw: the file has a `raw` part (which is not read).
+        has_raw: the file has a `raw` part, with genes of its own; it is read where it is chosen.
+        raw: its matrix; None when it has none that can be read.
+        expressions: names of what may be chosen as the expression: X, layers, `RAW`.
         notes: remarks for people about what is passed over.
     """
 
@@ -55,6 +58,23 @@ class FileFacts:
     matrices: tuple[MatrixFacts, ...]
     has_raw: bool = False
     notes: tuple[str, ...] = ()
+    raw: MatrixFacts | None = None
+    expressions: tuple[str, ...] = ()
+
+    def of_raw(self) -> FileFacts:
+        """Return the facts of the raw part in the place of X and the layers, which have other genes.
+
+        Raises:
+            RepresentationError: there is none that can be read.
+        """
+        if self.raw is None:
+            raise RepresentationError(
+                f"{self.path.name} has no '{RAW}' part that can be read.",
+                f"It has: {listed(self.expressions, 20) or 'no expression'}.",
+                "Choose one of them.",
+            )
+        matrices = (self.raw, *(m for m in self.matrices if m.name.startswith("obsm/")))
+        return replace(self, n_genes=self.raw.width, matrices=matrices)
 
 
 def check_file(path: Path, settings: Settings | None = None) -> FileFacts:
@@ -79,7 +99,28 @@ def _check(path: Path, size: int, modified: int, settings: Settings) -> FileFact
         n_cells, n_genes = _frame_length(file["obs"], "obs", path), _frame_length(file["var"], "var", path)
         _check_counts(n_cells, n_genes, path, settings)
         matrices, notes = _matrices(file, n_cells, n_genes)
-        return FileFacts(path, size, modified, n_cells, n_genes, declared, matrices, "raw" in file, notes)
+        raw, remarks = _raw(file, n_cells, path)
+        names = [m.name for m in matrices if not m.name.startswith("obsm/")]
+        expressions = (*names, *([RAW] if raw else []))
+        return FileFacts(
+            path, size, modified, n_cells, n_genes, declared, matrices, RAW in file, (*notes, *remarks), raw, expressions
+        )
+
+
+def _raw(file: h5py.File, n_cells: int, path: Path) -> tuple[MatrixFacts | None, tuple[str, ...]]:
+    """Return the facts of raw/X, or why it cannot be read: nothing else of the file depends on it."""
+    group = file.get(RAW)
+    if not isinstance(group, h5py.Group) or "X" not in group or not isinstance(group.get("var"), h5py.Group):
+        return None, ()
+    try:
+        facts = matrix_facts(group["X"], f"{RAW}/X")
+        if (facts.rows, facts.width) != (n_cells, _frame_length(group["var"], f"{RAW}/var", path)):
+            raise RepresentationError(f"{RAW}/X contradicts its labels.", f"It is {facts.rows:,} x {facts.width:,}.")
+        if facts.sparse:
+            check_sparse(group["X"], facts)
+    except (RepresentationError, UnreadableFileError) as error:
+        return None, (f"{error.what} {error.why} It is passed over.",)
+    return facts, ()
 
 
 def _check_objects(file: h5py.File, size: int, path: Path, settings: Settings) -> int:
