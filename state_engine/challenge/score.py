@@ -20,7 +20,15 @@ import pandas as pd
 import scipy.sparse as sp
 
 from state_engine.challenge.score_request import ScoreRequest
-from state_engine.challenge.scored_cells import CONTEXT, ScoredCells, compared, read_measured, read_submission
+from state_engine.challenge.scored_cells import (
+    CONTEXT,
+    ScoredCells,
+    compared,
+    depth_of,
+    depth_remarks,
+    read_measured,
+    read_submission,
+)
 from state_engine.challenge.scores import SCORES, TABLE, ContextScores, MetricScore, Scores
 from state_engine.challenge.source import open_source
 from state_engine.challenge.spec import Rules, load_rules
@@ -92,13 +100,14 @@ def score(request: ScoreRequest, folder: Path, on_progress: OnProgress = silent)
     asked = replace(request.submission, contexts=contexts) if contexts else request.submission
     with tempfile.TemporaryDirectory(dir=folder, prefix=".score-") as name:
         predicted = read_submission(asked, rules, Path(name), on_progress)
-    measured, there = read_measured(dataset, tuple(predicted.var_names), rules, contexts, on_progress)
+    depth = depth_of(predicted, rules, source_of(request.submission, rules).path)
+    measured, there = read_measured(dataset, tuple(predicted.var_names), rules, contexts, on_progress, depth)
     cells = compared(predicted, measured, there, rules)
-    cells = replace(cells, remarks=(*remarks, *cells.remarks))
+    cells = replace(cells, remarks=(*remarks, *depth_remarks(dataset, depth, rules), *cells.remarks))
     beside = Comparison(fdr=request.fdr, cell_eval=request.cell_eval)
     if request.training and profile.baseline == "perturbation mean":
         on_progress(Progress("Reading training cells"))
-        mean = {"": _training_mean(request, tuple(cells.predicted.var_names), rules)}
+        mean = {"": _training_mean(request, tuple(cells.predicted.var_names), rules, depth)}
         beside = replace(beside, mean=mean, mean_words=f"perturbation means of {Path(request.training).name}")
     return score_cells(cells, rules, folder, (request.submission.source, request.truth), beside, on_progress)
 
@@ -126,9 +135,9 @@ def contexts_to_compare(submission: SubmissionRequest, dataset: Dataset, rules: 
     return both, (f"Contexts that were not measured, so not scored: {listed(lacking)}.",) if lacking else ()
 
 
-def _training_mean(request: ScoreRequest, genes: tuple[str, ...], rules: Rules) -> np.ndarray:
+def _training_mean(request: ScoreRequest, genes: tuple[str, ...], rules: Rules, depth: float | None) -> np.ndarray:
     training = open_dataset(Path(request.training), request.training_choices)
-    cells, there = read_measured(training, genes, rules)
+    cells, there = read_measured(training, genes, rules, depth=depth)
     if not there.all():
         lacking = [g for g, yes in zip(genes, there, strict=True) if not yes]
         raise ChallengeError(

@@ -21,7 +21,10 @@ from state_engine.challenge.spec import Rules
 from state_engine.challenge.submit import SubmissionRequest, source_of, spec_of
 from state_engine.challenge.verify import unpack_prediction
 from state_engine.data.dataset import Dataset
-from state_engine.data.expression import FeatureSource, iter_features, match_genes
+from state_engine.data.embedding_record import result_depth
+from state_engine.data.expression import DEPTH, FeatureSource, iter_features, match_genes
+from state_engine.data.files.hdf5 import open_h5
+from state_engine.data.scale import SAMPLE_CELLS, decide_scale, same_depth
 from state_engine.errors import ChallengeError, ScaleError, listed
 from state_engine.metrics.profile import TARGET
 from state_engine.progress import OnProgress, Progress, silent
@@ -79,8 +82,9 @@ def _why_not(plan: Plan, counts: bool) -> Finding | None:
 
 
 def read_measured(
-    dataset: Dataset, genes: tuple[str, ...], rules: Rules, contexts: tuple[str, ...] = (), on_progress: OnProgress = silent
-) -> tuple[ad.AnnData, np.ndarray]:
+    dataset: Dataset, genes: tuple[str, ...], rules: Rules, contexts: tuple[str, ...] = (), on_progress: OnProgress = silent,
+    depth: float | None = None,
+) -> tuple[ad.AnnData, np.ndarray]:  # fmt: skip
     """Measured cells in the scale of a challenge.
 
     Args:
@@ -88,6 +92,7 @@ def read_measured(
         genes: genes wanted.
         rules: values "counts" or "log1p" (counts are normalised to depth 10,000 over all genes of the file, then log1p).
         contexts: contexts to take; empty for all.
+        depth: that log1p values are brought to, where their own one is known; None for 10,000 of counts, and log1p values as they are.
 
     Returns:
         the cells on those genes that the data set has, and (len(genes),) which these are.
@@ -110,6 +115,8 @@ def read_measured(
     columns = tuple(int(c) for c in np.asarray(match.columns)[there])
     normalise = rules.values == "log1p" and dataset.scale.scale == "counts"
     source = FeatureSource(dataset.expression, columns, normalise)
+    if rules.values == "log1p" and (normalise or dataset.scale.depth):
+        source = source.at_depth(dataset.scale, depth)
     labels, where = dataset.perturbation_labels(), dataset.context_labels()
     rows = np.nonzero(np.isin(where, contexts) if contexts else np.ones(dataset.n_cells, bool))[0]
     parts, done = [], 0
@@ -126,6 +133,39 @@ def read_measured(
         obs[CONTEXT] = where[rows]
     kept = tuple(g for g, yes in zip(genes, there, strict=True) if yes)
     return _cells(sp.vstack(parts, format="csr"), obs, kept), there
+
+
+def depth_of(predicted: ad.AnnData, rules: Rules, source: Path) -> float | None:
+    """Return the depth of the log1p values of a submission; None when it is not known, or for counts.
+
+    Args:
+        predicted: its cells.
+        rules: of the challenge.
+        source: its file: the result of a run records its depth, which predicted cells do not show.
+    """
+    if rules.values != "log1p" or predicted.n_obs == 0:
+        return None
+    control = (predicted.obs[TARGET] == rules.control).to_numpy()
+    cells = predicted.X[control] if control.any() else predicted.X
+    stored = sp.coo_matrix(cells[:: max(1, cells.shape[0] // SAMPLE_CELLS)])
+    found = decide_scale(stored.data, stored.row, stored.shape[0])
+    if found.scale == "log1p" and found.depth:
+        return found.depth
+    if source.suffix != ".h5ad":
+        return None
+    with open_h5(source) as file:
+        return result_depth(file)
+
+
+def depth_remarks(dataset: Dataset, depth: float | None, rules: Rules) -> tuple[str, ...]:
+    """Return what to know where measured values are brought to the depth of a submission."""
+    own = DEPTH if dataset.scale.scale == "counts" else dataset.scale.depth
+    if rules.values != "log1p" or not depth or not own or same_depth(own, depth):
+        return ()
+    return (
+        f"The submission is of {depth:,.0f} per cell, {dataset.path.name} of {own:,.0f}: they are different scales. The measured cells are "
+        f"brought to {depth:,.0f} for these scores, which is exact; the scorer of the challenge brings nothing to anything.",
+    )
 
 
 def compared(predicted: ad.AnnData, measured: ad.AnnData, there: np.ndarray, rules: Rules) -> ScoredCells:

@@ -146,6 +146,8 @@ class ModelCard:
         calibration: how far to trust it beside its baselines, when that was fitted.
         unseen: labels among `perturbations` that no training cell carried: known by their feature vector alone.
         attention_origin: where the attention mode comes from; "" when not recorded.
+        log_base: of the logarithm of log1p values, e for the natural one; None when not recorded, and for counts and embeddings.
+        depth: what a cell's counts summed to before the log1p; None when not known.
     """
 
     format: int
@@ -177,6 +179,8 @@ class ModelCard:
     calibration: Calibration | None = None
     unseen: tuple[str, ...] = ()
     attention_origin: AttentionOrigin = ""
+    log_base: float | None = None
+    depth: float | None = None
 
     @property
     def set_size(self) -> int:

@@ -20,7 +20,7 @@ import scipy.sparse as sp
 
 from state_engine import keys
 from state_engine.config import Settings
-from state_engine.data.embedding_record import EmbeddingFacts, embeddings_of
+from state_engine.data.embedding_record import EmbeddingFacts, embeddings_of, result_depth
 from state_engine.data.files.columns import read_index, read_labels, read_var
 from state_engine.data.files.hdf5 import column_names, open_h5
 from state_engine.data.files.matrices import MatrixFacts, dense, read_rows
@@ -52,6 +52,9 @@ class Choices:
     )
     expression: str | None = option(None, "matrix of the expression: X, raw or layers/NAME; default: X", metavar="PLACE")
     normalise: bool = option(True, "counts are not brought to depth 1e4 and log1p before a model reads them")
+    depth: float | None = option(
+        None, "what a cell's counts were brought to before the log1p; default: from the values", metavar="N", above=0
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -374,6 +377,7 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
         var = read_var(file[f"{RAW}/var" if facts.raw in facts.matrices else "var"], facts.n_genes, choices.gene_column)
         uns = file.get("uns")
         marked = isinstance(uns, h5py.Group) and "log1p" in uns
+        stated = result_depth(file)
     several = choices.control is not None and "*" in choices.control
     control = None if several else choices.control
     labels = decide_labels(obs.labels, obs.others, choices.perturbation_key, control, choices.context_key, choices.batch_key)
@@ -389,6 +393,7 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
     genes = gene_names(gene_columns, choices.gene_column)
     expression = _expression(facts, choices.expression)
     scale = scale_of_file(facts, expression, marked, choices.scale, columns=at)
+    scale = scale.at(stated, "A result of this program records that its values are of").at(choices.depth, "You set the depth to")
     return Dataset(
         path,
         choices,

@@ -1,4 +1,4 @@
-"""Which embedding model made an embedding: the record that `embed` leaves in the file, read back without values.
+"""What this program left in a file about how it was made, read back without values: embeddings, and the depth of a result.
 
 `uns[EMBEDDINGS]` is a JSON object in a string: key of obsm -> `EmbeddingFacts`. Embeddings of other programs have none.
 """
@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
 import h5py
 
+from state_engine import keys
 from state_engine.data.files.hdf5 import open_h5, text
 
 EMBEDDINGS: Final = "state_explorer_embeddings"
@@ -55,14 +57,25 @@ def embeddings_of(path: Path) -> dict[str, EmbeddingFacts]:
 def stored_records(path: Path) -> dict[str, Any]:
     """The records as they stand in the file, with whatever else they say; a damaged one counts as none."""
     with open_h5(path) as file:
-        item = file.get(f"uns/{EMBEDDINGS}")
-        if not isinstance(item, h5py.Dataset) or item.shape != () or item.id.get_storage_size() > MOST_BYTES:
-            return {}
-        try:
-            plain = json.loads(text(item[()]))
-        except (ValueError, TypeError, RecursionError):
-            return {}
-        return plain if isinstance(plain, dict) else {}
+        return _record(file, EMBEDDINGS)
+
+
+def result_depth(file: h5py.File) -> float | None:
+    """Return the depth of the log1p values of a result, as its manifest records it; None for any other file."""
+    depth = _record(file, keys.MANIFEST).get("depth")
+    return float(depth) if isinstance(depth, int | float) and 0 < depth < math.inf else None
+
+
+def _record(file: h5py.File, name: str) -> dict[str, Any]:
+    """Return the JSON object of a string in uns; a damaged one counts as none."""
+    item = file.get(f"uns/{name}")
+    if not isinstance(item, h5py.Dataset) or item.shape != () or item.id.get_storage_size() > MOST_BYTES:
+        return {}
+    try:
+        plain = json.loads(text(item[()]))
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    return plain if isinstance(plain, dict) else {}
 
 
 def embedding_facts(path: Path, key: str) -> EmbeddingFacts | None:

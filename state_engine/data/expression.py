@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,8 +19,9 @@ from state_engine.data.dataset import Dataset
 from state_engine.data.files.matrices import dense
 from state_engine.data.genes import GeneMatch, match_names
 from state_engine.data.scale import DEPTH as DEPTH
+from state_engine.data.scale import ScaleDecision, same_depth
 from state_engine.data.usable_values import ValueCheck
-from state_engine.errors import GeneError, RepresentationError
+from state_engine.errors import GeneError, RepresentationError, ScaleError
 
 HVG_CELLS = 20_000
 
@@ -32,29 +33,95 @@ class FeatureSource:
     Args:
         representation: "X", "layers/NAME" or "obsm/NAME".
         columns: (w,) the column of each feature, -1 for a gene that the data lack (filled with 0); None: all columns as they are.
-        normalise: counts become log1p of depth 1e4, the depth being that of the cell over ALL columns of the representation.
+        normalise: counts become log1p of `depth`, the depth being that of the cell over ALL columns of the representation.
         n_missing: how many columns are -1.
+        depth: sum to which a cell's counts are brought.
+        factor: log1p values of one depth are brought to another: by this the values are multiplied while the logarithm is undone.
     """
 
     representation: str
     columns: tuple[int, ...] | None = None
     normalise: bool = False
     n_missing: int = 0
+    depth: float = DEPTH
+    factor: float = 1.0
 
     def __post_init__(self) -> None:
         missing = sum(c < 0 for c in self.columns or ())
         if missing != self.n_missing:
             raise RepresentationError(f"{missing:,} features are missing, not {self.n_missing:,}.")
 
+    def at_depth(self, scale: ScaleDecision, depth: float | None) -> FeatureSource:
+        """Return the same, brought to a depth where that is exact: counts always, log1p values whose own depth is known.
 
-def normalise(values: np.ndarray | sp.csr_matrix) -> np.ndarray | sp.csr_matrix:
-    """Counts (m, g) to log1p of depth 1e4, float32; sparse stays sparse. A cell without counts stays zero."""
+        Args:
+            scale: of the representation.
+            depth: wanted; None leaves log1p values as they are and brings counts to the usual one.
+
+        Raises:
+            ScaleError: the values are not of that depth, and what their own one is, is not known.
+        """
+        if self.normalise:
+            # exactly the usual depth where the other is the same but for rounding
+            return self if depth is None or same_depth(depth, DEPTH) else replace(self, depth=depth)
+        if depth is None or scale.scale != "log1p":
+            return self
+        if scale.depth is not None:
+            return self if same_depth(scale.depth, depth) else replace(self, factor=depth / scale.depth)
+        if scale.excludes(depth):
+            raise ScaleError(
+                f"The log1p values are not of {depth:,.0f} per cell.",
+                f"A cell's genes sum to {scale.cell_sum:,.0f} (median) once the log1p is undone, and what all of its genes summed to "
+                "is not known, so the values cannot be brought to that depth.",
+                "Say what they were normalised to (--depth), or give counts, or all genes.",
+            )
+        return self
+
+    def depth_of(self, scale: ScaleDecision) -> float | None:
+        """Return the depth of what is read: None for values that are not log1p, or whose depth is not known."""
+        if self.normalise:
+            return self.depth
+        return scale.depth * self.factor if scale.scale == "log1p" and scale.depth else None
+
+
+def normalise(values: np.ndarray | sp.csr_matrix, depth: float = DEPTH) -> np.ndarray | sp.csr_matrix:
+    """Counts (m, g) to log1p of a depth, float32; sparse stays sparse. A cell without counts stays zero."""
     sums = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()
-    factors = (DEPTH / np.where(sums > 0, sums, DEPTH)).astype(np.float32)
+    factors = (depth / np.where(sums > 0, sums, depth)).astype(np.float32)
     if isinstance(values, np.ndarray):
         return np.log1p(values.astype(np.float32) * factors[:, None])
     scaled = values.data.astype(np.float32) * np.repeat(factors, np.diff(values.indptr))
     return sp.csr_matrix((np.log1p(scaled), values.indices, values.indptr), shape=values.shape)
+
+
+def rescale(values: np.ndarray | sp.csr_matrix, factor: float) -> np.ndarray | sp.csr_matrix:
+    """Bring log1p values (m, g) of one depth to another, `factor` times it, float32; sparse stays sparse.
+
+    Exact: the logarithm is undone, the amounts are multiplied, and the logarithm is taken again. Raw outputs of a model may be slightly
+    negative, which has no meaning as an amount; they are brought along as far as a logarithm exists.
+
+    Raises:
+        ScaleError: values so negative that none exists.
+    """
+    stored = values if isinstance(values, np.ndarray) else values.data
+    amounts = np.expm1(stored, dtype=np.float64) * factor
+    if amounts.size and amounts.min() <= -1:
+        raise ScaleError(
+            "Negative values cannot be brought to another depth.",
+            f"They go down to {stored.min():.3g}: no amount of a gene is negative.",
+            "Compare values of one depth, or leave this layer out.",
+        )
+    scaled = np.log1p(amounts).astype(np.float32)
+    if isinstance(values, np.ndarray):
+        return scaled
+    return sp.csr_matrix((scaled, values.indices, values.indptr), shape=values.shape)
+
+
+def as_log1p(values: np.ndarray | sp.csr_matrix, source: FeatureSource) -> np.ndarray | sp.csr_matrix:
+    """Return stored rows, with all their columns, on the scale that a source asks for."""
+    if source.normalise:
+        return normalise(values, source.depth)
+    return values if source.factor == 1 else rescale(values, source.factor)
 
 
 def match_genes(dataset: Dataset, wanted: tuple[str, ...]) -> GeneMatch:
@@ -85,8 +152,7 @@ def iter_features(
 
 
 def _features(values: np.ndarray | sp.csr_matrix, source: FeatureSource) -> np.ndarray:
-    if source.normalise:
-        values = normalise(values)
+    values = as_log1p(values, source)
     if source.columns is None:
         return dense(values)
     columns = np.asarray(source.columns, dtype=np.int64)
@@ -108,8 +174,9 @@ class HvgChoice:
 
 
 def hvg_choice(
-    dataset: Dataset, n: int, seed: int = 0, cells: np.ndarray | None = None, among: tuple[str, ...] | None = None
-) -> HvgChoice:
+    dataset: Dataset, n: int, seed: int = 0, cells: np.ndarray | None = None, among: tuple[str, ...] | None = None,
+    depth: float | None = None,
+) -> HvgChoice:  # fmt: skip
     """Choose the n most variable genes with scanpy (flavor "seurat", on log1p of depth 1e4 when the data are counts).
 
     Beyond `HVG_CELLS` cells a random sample of that many is used. A gene name that repeats counts once, at its first place.
@@ -120,9 +187,10 @@ def hvg_choice(
         seed: of the sample.
         cells: rows to look at, sorted; None for all.
         among: names to choose from; None for all.
+        depth: that counts and log1p values are brought to; None for the usual one, and log1p values as they are.
 
     Raises:
-        ScaleError: the scale of the data set is not known.
+        ScaleError: the scale of the data set is not known, or not of that depth.
         GeneError: fewer than n genes.
         RepresentationError: the data set has no expression, or values that are not finite.
     """
@@ -141,11 +209,12 @@ def hvg_choice(
     rows = everywhere = np.arange(dataset.n_cells) if cells is None else cells
     if len(everywhere) > HVG_CELLS:
         rows = np.sort(np.random.default_rng(seed).choice(everywhere, HVG_CELLS, replace=False))
+    source = FeatureSource(dataset.expression, normalise=scale == "counts").at_depth(dataset.scale, depth)
     check = ValueCheck(dataset, dataset.expression)
     blocks = []
     for at, stored in dataset.iter_blocks(dataset.expression, rows):
         check.add(at, stored)
-        blocks.append(sp.csr_matrix(normalise(stored) if scale == "counts" else stored))
+        blocks.append(sp.csr_matrix(as_log1p(stored, source)))
     check.require_usable()
     values = sp.vstack(blocks, format="csr")
     with warnings.catch_warnings():
@@ -154,7 +223,9 @@ def hvg_choice(
         table = scanpy.pp.highly_variable_genes(cells, flavor="seurat", n_top_genes=n, inplace=False)
     order = np.argsort(-table["dispersions_norm"].fillna(-np.inf).to_numpy(), kind="stable")[:n]
     chosen = np.sort(first[order])
-    made = "log1p of counts at depth 10,000" if scale == "counts" else "log1p values as they are"
+    made = f"log1p of counts at depth {source.depth:,.0f}" if scale == "counts" else "log1p values as they are"
+    if source.factor != 1:
+        made = f"log1p values brought to depth {depth:,.0f}"
     method = (
         f"{n:,} of {len(first):,} genes by scanpy {_version('scanpy')} highly_variable_genes, flavor seurat, "
         f"on {made}, {len(rows):,} of {dataset.n_cells:,} cells (seed {seed})."

@@ -8,7 +8,7 @@ Boundary: reads a sample and decides; changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ DEPTH = 1e4  # what models usually expect a cell's counts to be normalised to
 SAMPLE_CELLS = 2_000  # most cells looked at to decide the scale
 SAMPLE_VALUES = 10_000_000
 SAMPLE_PIECES = 20
+SAME_DEPTH = 0.05  # relative difference up to which two depths are one
 ALIKE = 0.01  # coefficient of variation of row sums that count as one depth
 STEP_CELLS = 200  # cells whose values are compared with multiples of their smallest
 STEP_VALUES = 8  # distinct values a cell needs for that
@@ -44,6 +45,7 @@ class ScaleDecision:
         by: decided from the evidence, or by the user.
         depth: the sum that normalised cells share before the log1p; None when unknown or not shared.
         fix: what to do when `scale` is None.
+        cell_sum: of log1p values, the median over the sampled cells of their sum once the log1p is undone: a depth is at least that.
     """
 
     scale: Scale | None
@@ -51,13 +53,14 @@ class ScaleDecision:
     by: Literal["evidence", "user"] = "evidence"
     depth: float | None = None
     fix: str = ""
+    cell_sum: float | None = None
 
     @property
     def notes(self) -> list[str]:
         """What a person may want to correct, or to know before trusting a result."""
         if self.scale is None:
             return [" ".join(["The expression values are neither counts nor log1p.", *self.evidence, self.fix])]
-        if self.scale == "log1p" and self.depth and abs(self.depth / DEPTH - 1) > 0.05:
+        if self.scale == "log1p" and self.depth and not same_depth(self.depth, DEPTH):
             return [f"The log1p values were normalised to {self.depth:,.0f} per cell; models usually expect {DEPTH:,.0f}."]
         return []
 
@@ -76,6 +79,22 @@ class ScaleDecision:
                 "Correct the scale on the Data page if this is a mistake.",
             )
         return self.scale
+
+    def at(self, depth: float | None, why: str) -> ScaleDecision:
+        """Return the decision with a depth that is known otherwise than from the values; None, and counts, change nothing."""
+        if depth is None or self.scale == "counts":
+            return self
+        seen = "" if self.depth is None or same_depth(depth, self.depth) else f"; the values look like {self.depth:,.0f}"
+        return replace(self, depth=depth, evidence=(f"{why} {depth:,.0f} per cell{seen}.", *self.evidence))
+
+    def excludes(self, depth: float) -> bool:
+        """Return whether log1p values whose depth is not known cannot be of this one: some genes of a cell sum to more."""
+        return self.scale == "log1p" and self.depth is None and (self.cell_sum or 0) > depth * (1 + SAME_DEPTH)
+
+
+def same_depth(one: float, other: float) -> bool:
+    """Return whether two depths are one but for rounding and a few genes that were left out."""
+    return abs(one / other - 1) <= SAME_DEPTH
 
 
 def sample_rows(n_cells: int, n_genes: int) -> np.ndarray:
@@ -180,7 +199,7 @@ def _from_evidence(values: np.ndarray, row_of: np.ndarray | None, n_rows: int, m
     depth = sums.get("expm1", 0.0)
     if depth >= LEAST_DEPTH:
         evidence.append(f"Every cell sums to about {depth:,.0f} once the log1p is undone.")
-        return ScaleDecision("log1p", tuple(evidence), depth=depth)
+        return ScaleDecision("log1p", tuple(evidence), depth=depth, cell_sum=depth)
     if "plain" in sums:
         evidence.append(f"Every cell sums to about {sums['plain']:,.0f}: normalised, but no logarithm was taken.")
         return _neither(tuple(evidence), "Apply scanpy.pp.log1p and save again.")
@@ -200,7 +219,10 @@ def _from_evidence(values: np.ndarray, row_of: np.ndarray | None, n_rows: int, m
         return _neither((*evidence, other[0]), other[1])
     if values.max() < LOG1P_MAX:
         evidence.append(f"Fractions below {LOG1P_MAX:g} are what log1p gives; the cells share no depth.")
-        return ScaleDecision("log1p", tuple(evidence))
+        cell_sum = None
+        if row_of is not None:
+            cell_sum = float(np.median(np.bincount(row_of, weights=np.expm1(values), minlength=n_rows)))
+        return ScaleDecision("log1p", tuple(evidence), cell_sum=cell_sum)
     evidence.append("That is too large for log1p and not whole as counts are (corrected counts, CPM, or TPM?).")
     return _neither(tuple(evidence), "Use a matrix of counts or log1p values, or set the scale yourself if you know it.")
 

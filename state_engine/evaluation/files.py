@@ -16,11 +16,13 @@ import numpy as np
 
 from state_engine import keys
 from state_engine.data.dataset import Choices, Dataset, open_dataset
-from state_engine.data.expression import FeatureSource, iter_features, match_genes
+from state_engine.data.expression import DEPTH, FeatureSource, iter_features, match_genes
+from state_engine.data.scale import Scale
 from state_engine.errors import EmptyDataError, GeneError, LabelError, RequestError, ScaleError, listed
 from state_engine.evaluation.request import EvaluationRequest, PredictedFile
 
 BLOCK_VALUES = 8e6
+FAR = 2.0  # ratio of a cell's sum to the depth of the comparison that is remarked on, where the cell's own depth is not known
 _PREDICTED = (keys.PREDICTED, keys.PREDICTED_CONTROL)
 _MEASURED = (keys.OBSERVED, keys.OBSERVED_CONTROL)
 
@@ -33,7 +35,7 @@ class Side:
 
     Args:
         dataset: the file.
-        source: how its expression is read (log1p of depth 10,000 when it holds counts).
+        source: how its expression is read (log1p when it holds counts), at the depth of the comparison.
         name: for messages.
         signed: values may be negative (a raw model output).
         mask: (n,) cells that count; None for all.
@@ -60,7 +62,7 @@ class Side:
         Raises:
             ScaleError: NaN, infinite or (unless signed) negative values.
         """
-        source = replace(self.source, normalise=False) if counts else self.source
+        source = replace(self.source, normalise=False, factor=1.0) if counts else self.source
         step = int(min(4096, max(64, BLOCK_VALUES // max(1, self.dataset.n_genes))))
         for part, values in iter_features(self.dataset, source, rows, step):
             self._check(values)
@@ -127,12 +129,13 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
         raise LabelError(f"The control is '{control}' in one file and '{said.control}' in the other.", fix="Rename one of them.")
     opened = {file: _open_predicted(file, said) for file in request.predicted}
     genes, remarks = _common_genes(real, list(opened.values()), request.common_genes)
-    measured = _side(real, genes, real.path.name, mask=_of_kind(real, _MEASURED) if request.by_kind else None)
+    depth = _depth_of_comparison(real, list(opened.values()))
+    measured = _side(real, genes, real.path.name, depth, mask=_of_kind(real, _MEASURED) if request.by_kind else None)
     sides: dict[str, tuple[Side, ...]] = {}
     for file, dataset in opened.items():
         name = Path(file.path).name if file.representation == "X" else f"{file.representation} of {Path(file.path).name}"
         mask = _of_kind(dataset, _PREDICTED) if request.by_kind else None
-        side = _side(dataset, genes, name, file.representation != "X", mask)
+        side = _side(dataset, genes, name, depth, file.representation != "X", mask)
         if request.control_source == "predicted":
             _require_own_control(side, control)
         sides[file.method] = (*sides.get(file.method, ()), side)
@@ -145,6 +148,7 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
         left_out.append(f"Says nothing about the measured conditions, so not scored: {listed(silent)}.")
         sides = {method: seeds for method, seeds in sides.items() if kept[method]}
     hint = _context_hint(real)
+    remarks += _depth_remarks([measured, *(side for seeds in sides.values() for side in seeds)], depth)
     return ComparedFiles(measured, sides, genes, control, both, kept, (*remarks, *left_out, *([hint] if hint else [])))
 
 
@@ -214,18 +218,55 @@ def _common_genes(real: Dataset, predicted: list[Dataset], common: bool) -> tupl
     return tuple(shared), [f"Scored on the genes in common. {why}"]
 
 
-def _side(dataset: Dataset, genes: tuple[str, ...], name: str, signed: bool = False, mask: np.ndarray | None = None) -> Side:
+def _own_depth(dataset: Dataset) -> float | None:
+    """Return the depth of a file's values as log1p; None when it is not known."""
+    return DEPTH if dataset.scale.scale == "counts" else dataset.scale.depth
+
+
+def _depth_of_comparison(real: Dataset, predicted: list[Dataset]) -> float | None:
+    """Return the depth that all are compared at: of the predicted cells, since effects of their training are of it; else of the measured."""
+    known = [depth for d in (*predicted, real) if (depth := _own_depth(d))]
+    return known[0] if known else None
+
+
+def _depth_remarks(sides: list[Side], depth: float | None) -> list[str]:
+    """Return what was brought to the depth of the comparison, and what may be of another one, in sentences."""
+    remarks = []
+    for side in sides:
+        scale, source = side.dataset.scale, side.source
+        if depth and scale.depth and source.factor != 1:
+            remarks.append(
+                f"{side.name} was normalised to {scale.depth:,.0f} per cell; its values are brought to {depth:,.0f}, which is exact."
+            )
+        elif source.normalise and source.depth != DEPTH:
+            remarks.append(
+                f"The counts of {side.name} are normalised to {source.depth:,.0f} per cell, the depth they are compared at."
+            )
+        elif depth and scale.cell_sum and scale.depth is None and not 1 / FAR < scale.cell_sum / depth < FAR:
+            remarks.append(
+                f"The depth of {side.name} is not known: its cells sum to {scale.cell_sum:,.0f} (median) over its genes, and they are "
+                f"compared at {depth:,.0f} per cell. Where they were normalised otherwise, the scores compare different scales."
+            )
+    return list(dict.fromkeys(remarks))
+
+
+def _side(
+    dataset: Dataset, genes: tuple[str, ...], name: str, depth: float | None, signed: bool = False, mask: np.ndarray | None = None
+) -> Side:
     if dataset.expression is None:
         raise ScaleError(f"{name} has no expression.", "It has no matrix of genes.", "Give a file with one in X.")
     if signed and dataset.scale.scale is None:
-        scale = "log1p"  # a raw output may be negative, which no measured expression is
+        scale: Scale = "log1p"  # a raw output may be negative, which no measured expression is
     else:
         try:
             scale = dataset.scale.require()
         except ScaleError as error:
             raise ScaleError(f"{name} cannot be compared.", f"{error.what} {error.why}", error.fix) from error
     columns = tuple(int(c) for c in match_genes(dataset, genes).columns)
-    return Side(dataset, FeatureSource(dataset.expression, columns, scale == "counts"), name, signed, mask)
+    source = FeatureSource(dataset.expression, columns, scale == "counts")
+    if source.normalise or dataset.scale.depth:
+        source = source.at_depth(replace(dataset.scale, scale=scale), depth)
+    return Side(dataset, source, name, signed, mask)
 
 
 def _with_control(side: Side, control: str) -> set[Condition]:

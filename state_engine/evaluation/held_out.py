@@ -27,6 +27,7 @@ from state_engine.challenge.source import Labels
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.load import card_of
 from state_engine.data.dataset import Choices, Dataset, open_dataset
+from state_engine.data.embedding_record import result_depth
 from state_engine.data.expression import FeatureSource, iter_features
 from state_engine.data.files.csr_writer import Spool, write_h5ad
 from state_engine.data.splits.apply import CODES, Split, SplitSource, apply_plan
@@ -210,10 +211,11 @@ def _join(
     parts: list[Path], path: Path, genes: tuple[tuple[str, ...], np.ndarray], card: ModelCard, on_progress: OnProgress
 ) -> bool:
     """Predicted cells and their controls of several results, in one file. Returns whether it has a calibrated layer."""
-    frames, chosen = [], []
+    frames, chosen, depths = [], [], set[float | None]()
     for part in parts:
         with h5py.File(part) as file:
             obs = ad.io.read_elem(file["obs"])
+            depths.add(result_depth(file))
         chosen.append(np.flatnonzero(obs[keys.KIND].isin([keys.PREDICTED, keys.PREDICTED_CONTROL]).to_numpy()))
         columns = [keys.PERTURBATION, keys.CONTEXT, keys.BATCH, keys.KIND, keys.BASAL_CELL, keys.CELL_SET]
         frames.append(obs.iloc[chosen[-1]][columns].astype({c: str for c in columns if c != keys.CELL_SET}))
@@ -225,6 +227,8 @@ def _join(
     writer = ResultWriter(path, obs, list(names))
     calibrated = card.calibration is not None
     start = 0
+    # every part is of the model's depth; where its card records none, of the data set's own
+    depth = depths.pop() if len(depths) == 1 else None
     try:
         for part, rows in zip(parts, chosen, strict=True):
             for at, n, x, raw in _read(part, rows, "X", f"layers/{keys.RAW_LAYER}"):
@@ -232,7 +236,7 @@ def _join(
                 writer.write(start + at, x[:, columns_kept], raw[:, columns_kept])
                 assert n == len(x)
             start += len(rows)
-        writer.finish(np.full(len(obs), np.nan), {"model": {"id": card.id, "name": card.name}, "scale": "log1p"})
+        writer.finish(np.full(len(obs), np.nan), {"model": {"id": card.id, "name": card.name}, "scale": "log1p", "depth": depth})
     finally:
         writer.close()
     return calibrated and _add_calibrated(parts, chosen, path, columns_kept, len(obs))

@@ -7,21 +7,21 @@ Boundary: names, widths and the scale that was decided when the data set was ope
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from state_engine import keys
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
 from state_engine.data.expression import DEPTH, FeatureSource, match_genes
-from state_engine.errors import listed
+from state_engine.data.scale import same_depth
+from state_engine.errors import ScaleError, listed
 
 Severity = Literal["ok", "warning", "blocking"]
 
 # Shares of the model's genes that the data set has. Below the first, most of the input would be zeros that mean "not measured".
 BLOCKED_BELOW = 0.2
 WARNED_BELOW = 0.6
-DEPTH_TOLERANCE = 0.05
 # codes of findings that pages offer a way out of
 TO_BE_MADE, MAKER = "embedding", "embedding-model"
 
@@ -58,8 +58,11 @@ def find_input(dataset: Dataset, card: ModelCard, allow_other_embedding: bool = 
         findings, source = _unnamed_genes(dataset, card)
     if source is not None and source.representation == dataset.expression:
         scale, fits, normalise = _scale(dataset, card)
-        findings += scale
-        source = FeatureSource(source.representation, source.columns, normalise, source.n_missing) if fits else None
+        about_depth = list[Finding]()
+        source = replace(source, normalise=normalise) if fits else None
+        if source is not None:
+            source, about_depth = at_models_depth(dataset, card, source)
+        findings += about_depth or scale
     return findings + _names_of_output(dataset, card, source), source
 
 
@@ -189,16 +192,48 @@ def _scale(dataset: Dataset, card: ModelCard) -> tuple[list[Finding], bool, bool
         fix = "" if fits else "Choose the layer of counts on the Data page."
         return [Finding("scale", "ok" if fits else "blocking", f"Values are {decision.scale}", detail, fix)], fits, False
     if decision.scale == "counts" and dataset.choices.normalise:
-        detail = f"They are normalised to {DEPTH:,.0f} per cell and log1p while they are read; the file stays as it is."
+        depth = card.depth or DEPTH
+        detail = f"They are normalised to {depth:,.0f} per cell and log1p while they are read; the file stays as it is."
         return [Finding("scale", "ok", "Values are counts", detail)], True, True
     if decision.scale == "counts":
         detail = "The model reads log1p, and normalisation is switched off: what it predicts from counts means nothing."
         return [Finding("scale", "blocking", "Values are counts", detail, "Switch normalisation on.")], False, False
-    if decision.depth and abs(decision.depth / DEPTH - 1) > DEPTH_TOLERANCE:
+    if card.depth is None and decision.depth and not same_depth(decision.depth, DEPTH):
         detail = f"They were normalised to {decision.depth:,.0f} per cell; models are usually trained at {DEPTH:,.0f}."
         fix = "Open the data with its counts, which are normalised as needed."
         return [Finding("scale", "warning", "Values are log1p at another depth", detail, fix)], True, False
     return [Finding("scale", "ok", "Values are log1p", "As the model reads them.")], True, False
+
+
+def at_models_depth(dataset: Dataset, card: ModelCard, source: FeatureSource) -> tuple[FeatureSource | None, list[Finding]]:
+    """Return how expression is read at the depth that the model was trained at, None where it cannot be, and what to know of it.
+
+    A card that records no depth takes log1p values as they are, and counts at the usual depth.
+    """
+    own, wanted = dataset.scale.depth, card.depth
+    try:
+        brought = source.at_depth(dataset.scale, wanted)
+    except ScaleError as error:
+        title = "Values are log1p at another depth"
+        detail = f"The model was trained at {wanted:,.0f} per cell. {error.why}"
+        return None, [Finding("scale", "blocking", title, detail, error.fix)]
+    if brought.factor != 1 and own:
+        return brought, [Finding("scale", "ok", "Values are log1p at another depth", depth_words(own, wanted or own))]
+    if wanted and not source.normalise and dataset.scale.scale == "log1p" and own is None:
+        title = "The depth of the log1p values is not known"
+        detail = f"The model was trained at {wanted:,.0f} per cell. The cells share no sum, as when genes were left out."
+        return brought, [
+            Finding("scale", "warning", title, detail, "Say what they were normalised to (--depth), or give counts.")
+        ]
+    return brought, []
+
+
+def depth_words(own: float, wanted: float) -> str:
+    """Return for people that log1p values are brought from one depth to another."""
+    return (
+        f"They were normalised to {own:,.0f} per cell and are brought to {wanted:,.0f} while they are read: the log1p is undone, the "
+        "amounts are rescaled, and the log1p is taken again, which is exact."
+    )
 
 
 def _names_of_output(dataset: Dataset, card: ModelCard, source: FeatureSource | None) -> list[Finding]:

@@ -55,6 +55,6 @@ def expression_source(dataset: Dataset, card: ModelCard, source: FeatureSource) 
     if not match.n_matched:
         return None
     normalise = dataset.scale.scale == "counts"
-    return FeatureSource(
-        dataset.expression, tuple(int(i) for i in match.columns), normalise, len(card.output_genes) - match.n_matched
-    )
+    columns = tuple(int(i) for i in match.columns)
+    found = FeatureSource(dataset.expression, columns, normalise, len(card.output_genes) - match.n_matched)
+    return found.at_depth(dataset.scale, card.depth)

@@ -28,6 +28,7 @@ from state_engine.files import free_output, replacing
 from state_engine.plain import to_plain
 from state_engine.prediction.compatibility import check_compatibility, require_compatible
 from state_engine.prediction.draw import DrawnCells, draw_cells
+from state_engine.prediction.inputs import depth_words
 from state_engine.prediction.measured_cells import MeasuredCells, measured_cells
 from state_engine.prediction.outputs import batch_indices
 from state_engine.prediction.request import PredictionRequest, check_perturbations, contexts_of
@@ -105,6 +106,10 @@ def predict(
         remarks += _remarks(card, drawn, calibrated, filled)
         batches = batch_indices(dataset, card, request.allow_unknown)
         source = ModelSource(loaded, cells, drawn, rows, batches, request.attention or card.attention, remarks, on_progress)
+    expression = cells.expression
+    if expression is not None and expression.factor != 1 and dataset.scale.depth:
+        depth = expression.depth_of(dataset.scale)
+        remarks.append(f"The log1p values of the data set: {depth_words(dataset.scale.depth, depth or dataset.scale.depth)}")
     # what the compatibility report warns of belongs to the result: nobody may have looked at the report
     remarks += [" ".join(filter(None, (f"{f.title}.", f.detail))) for f in report.warnings]
     # a baseline's effects are of genes where there are any
@@ -218,6 +223,7 @@ def _manifest(
             "trained_on": card.embedding_model or "",
             "other_allowed": request.allow_other_embedding,
         }
+    expression = cells.expression
     has_effects = calibrated is not None or request.method != "model"
     return {
         "request": to_plain(request),
@@ -230,6 +236,9 @@ def _manifest(
         "control": {"data": dataset.labels.control, "model": card.control},
         "features": {"representation": cells.source.representation, "genes_missing": cells.source.n_missing},
         "scale": "log1p" if cells.genes else "embedding",
+        # of the result's X: what a measured cell's counts summed to before the log1p, and how the data set's values were brought there
+        "depth": expression.depth_of(dataset.scale) if expression and cells.genes else None,
+        "depth_of_data": dataset.scale.depth,
         "embedding_key": card.input_key if card.reads_embedding else None,
         "embedding_models": embedding_models,
         "effects_hash": effects_hash(Path(request.model)) if has_effects else None,

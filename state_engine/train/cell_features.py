@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from state_engine.data.dataset import Dataset
-from state_engine.data.expression import FeatureSource, normalise
+from state_engine.data.expression import FeatureSource, as_log1p
 from state_engine.data.files.matrices import dense
 from state_engine.data.usable_values import ValueCheck
 from state_engine.errors import ConfigError
@@ -128,7 +128,7 @@ def _blocks(parts: Sequence[Part], n: int, on_progress: OnProgress, stage: str) 
             check = ValueCheck(dataset, source.representation)
             check.add(at, values)
             check.require_usable()
-            made = normalise(values) if source.normalise else values
+            made = as_log1p(values, source)
             yield made if source.columns is None else made[:, list(source.columns)]
             done += made.shape[0]
             on_progress(Progress(stage, done, n))

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from state_engine.data.dataset import Dataset
-from state_engine.data.expression import FeatureSource, hvg_choice, match_genes
-from state_engine.data.splits.apply import CODES, Part, Split, SplitSource
-from state_engine.errors import GeneError, LabelError, RepresentationError, listed
+from state_engine.data.expression import DEPTH, FeatureSource, hvg_choice, match_genes
+from state_engine.data.scale import same_depth
+from state_engine.data.splits.apply import CODES, Part, Split, SplitSource, depths
+from state_engine.errors import GeneError, LabelError, RepresentationError, ScaleError, listed
 from state_engine.progress import OnProgress, silent
 from state_engine.train.cell_features import CellFeatures, read_cell_features
 from state_engine.train.request import TrainRequest
@@ -45,12 +46,14 @@ class Inputs:
         targets: expression for a gene decoder, or None.
         genes: names of the features (of `targets`, when there are), or None when they have none.
         notes: how they were chosen, sentences.
+        depth: that log1p expression is brought to where its own one is known; None without any, or where no file's is known.
     """
 
     sources: tuple[FeatureSource, ...]
     targets: tuple[FeatureSource, ...] | None
     genes: tuple[str, ...] | None
     notes: tuple[str, ...] = ()
+    depth: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +89,14 @@ class TrainingCells:
         return tuple(label for label in self.perturbations if label not in trained)
 
 
-def choose_inputs(split: Split, request: TrainRequest) -> Inputs:
+def choose_inputs(split: Split, request: TrainRequest, depth: float | None = None, as_recorded: bool = False) -> Inputs:
     """Return the features that a request asks for.
+
+    Args:
+        split: its files.
+        request: the training.
+        depth: that expression is brought to, as of the model it starts from; None for the one that the files share, else the usual one.
+        as_recorded: a training goes on: `depth` is what it began with, None for values as they are.
 
     Raises:
         GeneError: genes that a file does not have.
@@ -99,15 +108,54 @@ def choose_inputs(split: Split, request: TrainRequest) -> Inputs:
         for source in split.sources:
             source.dataset.representation(embedding)
         return Inputs(tuple(FeatureSource(embedding) for _ in split.sources), None, request.network.genes or None)
-    genes, notes = _genes(split, request)
-    expression = tuple(expression_source(source.dataset, genes) for source in split.sources)
+    datasets = [source.dataset for source in split.sources]
+    _check_one_kind(datasets)
+    at, about_depth = (depth, ()) if as_recorded else depth_of_training(datasets, depth)
+    genes, notes = _genes(split, request, at)
+    expression = tuple(expression_source(dataset, genes, at) for dataset in datasets)
+    notes = (*notes, *about_depth)
     if embedding:
-        return Inputs(tuple(FeatureSource(embedding) for _ in split.sources), expression, genes, notes)
-    return Inputs(expression, None, genes, notes)
+        return Inputs(tuple(FeatureSource(embedding) for _ in split.sources), expression, genes, notes, at)
+    return Inputs(expression, None, genes, notes, at)
 
 
-def expression_source(dataset: Dataset, genes: tuple[str, ...]) -> FeatureSource:
-    """Return how the log1p expression of the genes is read.
+def _check_one_kind(datasets: Sequence[Dataset]) -> None:
+    """Check that no file is read as counts where another is log1p, as without normalisation."""
+    counts = [d.path.name for d in datasets if d.scale.scale == "counts" and not d.choices.normalise]
+    logged = [d.path.name for d in datasets if d.scale.scale == "log1p"]
+    if counts and logged:
+        raise ScaleError(
+            "The files are not of one scale.",
+            f"Without normalisation {listed(counts, 3)} would be read as counts, and {listed(logged, 3)} as log1p.",
+            "Leave normalisation on, or give counts alone.",
+        )
+
+
+def depth_of_training(datasets: Sequence[Dataset], wanted: float | None = None) -> tuple[float | None, tuple[str, ...]]:
+    """Return the depth that expression is read at, and what to know of it, in sentences.
+
+    Files of one depth are read as they are; files of several are brought to the usual one, which is exact (see `rescale`).
+
+    Args:
+        datasets: the files.
+        wanted: the depth of the model that a training starts from, where it has one.
+    """
+    known, unknown = depths(datasets)
+    alike = all(same_depth(depth, known[0][1]) for _, depth in known)
+    at = wanted or (None if not known else known[0][1] if alike else DEPTH)
+    notes = []
+    if at and not all(same_depth(depth, at) for _, depth in known):
+        told = listed([f"{name} at {depth:,.0f}" for name, depth in known], 6)
+        notes.append(f"Files of different depths ({told} per cell) are brought to {at:,.0f} per cell, which is exact.")
+    if at and unknown:
+        notes.append(
+            f"The depth of the log1p values of {listed(unknown, 6)} is not known: they are taken as they are, beside {at:,.0f} per cell."
+        )
+    return at, tuple(notes)
+
+
+def expression_source(dataset: Dataset, genes: tuple[str, ...], depth: float | None = None) -> FeatureSource:
+    """Return how the log1p expression of the genes is read, brought to a depth where one is given.
 
     Raises:
         GeneError, RepresentationError, ScaleError: see `choose_inputs`.
@@ -120,10 +168,14 @@ def expression_source(dataset: Dataset, genes: tuple[str, ...]) -> FeatureSource
     if match.missing:
         raise GeneError(f"{dataset.path.name} has no gene {listed(match.missing)}.", match.how, "Leave them out.")
     counts = dataset.scale.require() == "counts"
-    return FeatureSource(dataset.expression, tuple(match.columns.tolist()), normalise=counts and dataset.choices.normalise)
+    source = FeatureSource(dataset.expression, tuple(match.columns.tolist()), normalise=counts and dataset.choices.normalise)
+    try:
+        return source.at_depth(dataset.scale, depth)
+    except ScaleError as error:
+        raise ScaleError(f"{dataset.path.name}: {error.what}", error.why, error.fix) from error
 
 
-def _genes(split: Split, request: TrainRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _genes(split: Split, request: TrainRequest, depth: float | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the genes, and how they were chosen: of the training cells of the largest file, among the genes of all files."""
     if request.network.genes:
         return request.network.genes, ()
@@ -131,7 +183,7 @@ def _genes(split: Split, request: TrainRequest) -> tuple[tuple[str, ...], tuple[
     if not request.network.hvgs or request.network.hvgs >= len(shared):
         return shared, (f"All {len(shared):,} genes are read.",)
     largest = max(split.sources, key=lambda s: len(s.rows("train")))
-    chosen = hvg_choice(largest.dataset, request.network.hvgs, cells=largest.rows("train"), among=shared)
+    chosen = hvg_choice(largest.dataset, request.network.hvgs, cells=largest.rows("train"), among=shared, depth=depth)
     of = f"{largest.dataset.path.name}: " if len(split.sources) > 1 else ""
     return chosen.names, (f"{of}{chosen.method}",)
 

@@ -5,6 +5,7 @@ Boundary: a trained network in, files out.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -113,6 +114,8 @@ def card_of_training(split: Split, request: TrainRequest, inputs: Inputs, cells:
         input_genes=inputs.genes if network.reads_genes else None,
         output_genes=inputs.genes if network.reads_genes or network.gene_decoder else None,
         scale=_scale(dataset, network),
+        log_base=math.e if inputs.depth else None,
+        depth=inputs.depth,
         control=split.control,
         perturbations=cells.perturbations,
         perturbation_encoding="one-hot" if vectors.features is None else "features",
@@ -165,11 +168,18 @@ def start_from(start: Path, fresh: TransitionModel, card: ModelCard, vectors: Ve
     Raises:
         CheckpointError: the networks or what they read differ; see `initial_weights`.
     """
+    loaded = load_model(start)
+    if loaded.card.scale and card.scale and loaded.card.scale != card.scale:
+        raise CheckpointError(
+            f"'{loaded.card.name}' reads {loaded.card.scale}, the training {card.scale}.",
+            "Weights for one scale mean nothing on the other.",
+            "Give data of its scale, or start from another model.",
+        )
     labels = NewLabels(
         card.perturbations, card.control, vectors.own,
         card.batches if card.config.batch_encoder else (), card.input_genes, card.input_key,
     )  # fmt: skip
-    weights, report = initial_weights(fresh.state_dict(), labels, load_model(start))
+    weights, report = initial_weights(fresh.state_dict(), labels, loaded)
     fresh.load_state_dict(weights)
     return report.sentences()
 

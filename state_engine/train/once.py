@@ -88,7 +88,8 @@ def _train(
     on_progress(Progress("Choosing features"))
     features = read_vectors(request, split.control)
     threads = torch.get_num_threads()
-    inputs = choose_inputs(split, request.with_settings(genes=_known_genes(request, record, init_from)))
+    depth = record.depth if resume else _depth_of_start(init_from)
+    inputs = choose_inputs(split, request.with_settings(genes=_known_genes(request, record, init_from)), depth, resume)
     labels = None if features is None else features.labels
     cells = read_training_cells(split, inputs, request, _cache(output), on_progress, labels)
     torch.set_num_threads(threads)  # compiled loops that choose genes set their own number, and with it everybody's
@@ -100,7 +101,7 @@ def _train(
         model = TransitionModel(card.config)
         if not resume:
             started = start_from(init_from, model, card, vectors) if init_from is not None else ()
-            record = replace(record, genes=inputs.genes or (), notes=(*inputs.notes, *started))
+            record = replace(record, genes=inputs.genes or (), depth=inputs.depth, notes=(*inputs.notes, *started))
             _write(output, record)
         fitted = _fit(model, vectors.values, cells, request, output, on_progress, resume, device)
         if not _is_first():
@@ -120,6 +121,11 @@ def _known_genes(request: TrainRequest, record: TrainingRecord, init_from: Path 
     if request.network.genes or record.genes or init_from is None or request.network.embedding is not None:
         return request.network.genes or record.genes
     return card_of(init_from).input_genes or ()
+
+
+def _depth_of_start(init_from: Path | None) -> float | None:
+    """Return the depth that the start's values were of; None without a start, or where its card does not say."""
+    return card_of(init_from).depth if init_from is not None else None
 
 
 def _begin(

@@ -42,6 +42,7 @@ class TrainingRecord:
         data: name of each file -> sha256.
         init_from: where its first weights came from; "" for none.
         genes: that were chosen; empty for an embedding.
+        depth: that log1p expression was brought to; None for values as they are.
         state: as last written; a process that was killed leaves "running".
         versions: of packages.
         device: where it was computed.
@@ -59,6 +60,7 @@ class TrainingRecord:
     data: dict[str, str] = field(default_factory=dict)
     init_from: str = ""
     genes: tuple[str, ...] = ()
+    depth: float | None = None
     state: State = "running"
     versions: dict[str, str] = field(default_factory=dict)
     device: str = ""

@@ -307,3 +307,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["overall"] > 0
     assert main([*command[:-1], str(tmp_path / "nothing.h5ad")]) == 1
+
+
+def test_the_measured_cells_are_brought_to_the_depth_of_the_submission(tmp_path: Path) -> None:
+    same = score(request_2025(tmp_path, log1p(screen(2, 0.6), 5e4), log1p(screen(1), 5e4)), tmp_path)
+    assert not any("different scales" in r for r in same.remarks)
+    for measured in (log1p(screen(1)), screen(1)):
+        made = score(request_2025(tmp_path, log1p(screen(2, 0.6), 5e4), measured), tmp_path)
+        assert [m.value for m in made.contexts[0].metrics] == pytest.approx([m.value for m in same.contexts[0].metrics], rel=1e-4)
+        assert any("submission is of 50,000 per cell" in r and "h5ad of 10,000" in r for r in made.remarks)

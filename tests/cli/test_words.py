@@ -32,8 +32,8 @@ from state_engine.prediction.request import PredictionRequest, ReplayRequest
 from state_engine.search.request import QueryRequest
 from state_engine.train.request import TrainRequest, resolve
 
-CHOICES = Choices("gene's", "", "cell type", "", "log1p", "", "layers/counts", False)
-OTHERS = Choices("p", "-x", "c", "b", "counts", "symbol", "X", False)
+CHOICES = Choices("gene's", "", "cell type", "", "log1p", "", "layers/counts", False, 1234.5)
+OTHERS = Choices("p", "-x", "c", "b", "counts", "symbol", "X", False, 1e6)
 COUNTS = CountsOptions("nearest", 7, 1234.5)
 SUBMISSION = SubmissionRequest(
     "my.toml", "run 1", True, "target", "g.csv", "p.csv", ("rename-control", "first-cells"), True, "line", ("A", "B,C"),

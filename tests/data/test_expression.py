@@ -11,7 +11,7 @@ import scanpy
 import scipy.sparse as sp
 
 from state_engine.data import expression
-from state_engine.data.dataset import Dataset, open_dataset
+from state_engine.data.dataset import Choices, Dataset, open_dataset
 from state_engine.data.expression import (
     FeatureSource,
     hvg_choice,
@@ -19,8 +19,10 @@ from state_engine.data.expression import (
     match_genes,
     normalise,
     read_features,
+    rescale,
 )
 from state_engine.data.files.matrices import dense
+from state_engine.data.scale import ScaleDecision
 from state_engine.errors import GeneError, RepresentationError, ScaleError
 from tests.data.good_files import cells, counts, write
 
@@ -121,3 +123,55 @@ def test_hvgs_that_cannot_be_chosen(tmp_path: Path) -> None:
     made.X = sp.csr_matrix(made.X.toarray() - 1)
     with pytest.raises(ScaleError):
         hvg_choice(open_dataset(write(made, tmp_path / "scaled.h5ad")), 5)
+
+
+# ---- depths ----
+
+
+def at_depth(x: np.ndarray, depth: float) -> np.ndarray:
+    return np.log1p(x / x.sum(1, keepdims=True) * depth).astype(np.float32)
+
+
+@pytest.mark.parametrize("make", [sp.csr_matrix, np.asarray])
+@pytest.mark.parametrize(("own", "wanted"), [(1e6, 1e4), (1e4, 1e6), (2_000.0, 1e4)])
+def test_log1p_values_of_one_depth_become_those_of_another(make: type, own: float, wanted: float) -> None:
+    x = counts(80, 200, 3)
+    got = rescale(make(at_depth(x, own)), wanted / own)
+    assert got.dtype == np.float32 and sp.issparse(got) == (make is sp.csr_matrix)
+    np.testing.assert_allclose(dense(got), at_depth(x, wanted), rtol=3e-6, atol=1e-6)
+
+
+def test_negative_values_of_a_raw_output_are_brought_along_as_far_as_there_is_a_logarithm() -> None:
+    np.testing.assert_allclose(
+        rescale(np.array([[-0.1, 1.0]], np.float32), 0.5), np.log1p(np.expm1([[-0.1, 1.0]]) / 2), atol=1e-6
+    )
+    with pytest.raises(ScaleError, match=r"go down to -0\.1"):
+        rescale(np.array([[-0.1, 1.0]], np.float32), 100)
+
+
+def test_a_source_at_a_depth(tmp_path: Path) -> None:
+    x, wanted = counts(60, 12), 1e4
+    x[:, 0] += 1
+    made = cells()
+    made.X = sp.csr_matrix(at_depth(x, 1e6))
+    data = open_dataset(write(made, tmp_path / "deep.h5ad"))
+    source = FeatureSource("X", tuple(range(5))).at_depth(data.scale, wanted)
+    assert source.factor == pytest.approx(0.01) and source.depth_of(data.scale) == pytest.approx(wanted)
+    np.testing.assert_allclose(read_features(data, source, np.arange(60)), at_depth(x, wanted)[:, :5], rtol=1e-5, atol=1e-6)
+    assert FeatureSource("X").at_depth(data.scale, 1.03e6) == FeatureSource("X")  # the same depth but for rounding
+    assert FeatureSource("X").at_depth(data.scale, None) == FeatureSource("X")
+    assert FeatureSource("X", normalise=True).at_depth(ScaleDecision("counts", ()), 1e6).depth == 1e6
+
+
+def test_the_depth_can_be_said_and_what_it_cannot_be_is_refused(tmp_path: Path) -> None:
+    made, x = cells(), counts(60, 40, 3)
+    made.X = sp.csr_matrix(at_depth(x, 1e6)[:, :12])  # of some genes: the cells share no sum
+    path = write(made, tmp_path / "some.h5ad")
+    data = open_dataset(path)
+    assert data.scale.depth is None and data.scale.excludes(1e4) and not data.scale.excludes(1e6)
+    with pytest.raises(ScaleError, match=r"not of 10,000 per cell.*--depth"):
+        FeatureSource("X").at_depth(data.scale, 1e4)
+    said = open_dataset(path, Choices(depth=1e6))
+    assert said.scale.evidence[0] == "You set the depth to 1,000,000 per cell."
+    source = FeatureSource("X").at_depth(said.scale, 1e4)
+    np.testing.assert_allclose(read_features(said, source, np.arange(60)), at_depth(x, 1e4)[:, :12], rtol=1e-5, atol=1e-6)

@@ -399,3 +399,20 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "no control label 'nobody'" in capsys.readouterr().err
     with pytest.raises(StateError):
         evaluate(replace(request, real=str(tmp_path / "none.h5ad")), tmp_path / "out")
+
+
+def test_files_of_two_depths_are_compared_at_that_of_the_prediction(tmp_path: Path) -> None:
+    from tests.evaluation.screens import log1p, screen
+
+    counts, deep = screen(1, n=6), log1p(screen(1, n=6), 1e6)
+    choices = Choices(perturbation_key="target_gene", control="non-targeting", context_key="context")
+    for predicted, measured, words in (
+        (deep, log1p(counts), "r.h5ad was normalised to 10,000 per cell; its values are brought to 1,000,000"),
+        (deep, counts, "The counts of r.h5ad are normalised to 1,000,000 per cell"),
+        (log1p(counts), deep, "r.h5ad was normalised to 1,000,000 per cell; its values are brought to 10,000"),
+    ):
+        made = evaluate(ask(tmp_path, predicted, measured, choices=choices), tmp_path / "out")
+        assert any(words in r for r in made.remarks)
+        table = pd.read_csv(tmp_path / "out" / "metrics.csv")
+        mae = table[(table["metric"] == "expr_mae") & (table["method"] == "prediction")]["value"]
+        assert len(mae) and mae.max() < 1e-5

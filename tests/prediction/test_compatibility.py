@@ -417,3 +417,22 @@ def test_torch_is_not_imported() -> None:
     subprocess.run(
         [sys.executable, "-c", "import sys, state_engine.prediction.compatibility; assert 'torch' not in sys.modules"], check=True
     )
+
+
+@pytest.mark.parametrize(
+    ("scale", "severity", "words", "factor", "depth"),
+    [
+        (ScaleDecision("counts", ()), "ok", "normalised to 1,000,000 per cell", 1, 1e6),
+        (ScaleDecision("log1p", (), depth=1.02e6), "ok", "As the model reads them", 1, 1e4),
+        (ScaleDecision("log1p", (), depth=1e4), "ok", "to 10,000 per cell and are brought to 1,000,000", 100, 1e4),
+        (ScaleDecision("log1p", (), cell_sum=3e3), "warning", "trained at 1,000,000 per cell", 1, 1e4),
+        (ScaleDecision("log1p", (), cell_sum=2e6), "blocking", "sum to 2,000,000 (median)", None, None),
+    ],
+)
+def test_the_depth_of_the_data_is_compared_with_the_models(
+    scale: ScaleDecision, severity: str, words: str, factor: float | None, depth: float | None
+) -> None:
+    report = check_compatibility(a_dataset(scale=scale), a_card(depth=1e6))
+    finding = the(report, "scale")
+    assert finding.severity == severity and words in finding.detail
+    assert (report.source and report.source.factor) == factor and (report.source and report.source.depth) == depth

@@ -349,3 +349,33 @@ def test_a_table_in_obsm_is_read_by_the_names_of_its_columns(request_: Predictio
     a = run(replace(request_, data=str(tmp_path / "log.h5ad")), "a.h5ad")
     b = run(replace(request_, data=str(tmp_path / "table.h5ad")), "b.h5ad")
     np.testing.assert_array_equal(a.X, b.X)
+
+
+def with_depth(folder: Path, depth: float | None) -> None:
+    """Give a model's card a depth."""
+    loaded = load_model(folder)
+    save_model(folder, replace(loaded.card, depth=depth), loaded.module.state_dict(), replace=True)
+
+
+@pytest.mark.parametrize("embedding", [False, True])
+def test_values_of_another_depth_are_brought_to_the_models(request_: PredictionRequest, tmp_path: Path, embedding: bool) -> None:
+    if embedding:
+        write_model(tmp_path / "model2", **embedding_changes())
+        request_ = replace(request_, model=str(tmp_path / "model2"))
+    with_depth(Path(request_.model), 1e4)
+    write_cells(tmp_path / "cells.h5ad", embedding=6)
+    from_counts = run(request_)
+    deep = anndata.read_h5ad(request_.data)
+    counts = deep.X.toarray()
+    for depth in (1e6, 1e4):
+        deep.X = np.log1p(counts / counts.sum(1, keepdims=True) * depth).astype(np.float32)
+        deep.write_h5ad(tmp_path / "deep.h5ad")
+        got = run(replace(request_, data=str(tmp_path / "deep.h5ad")), "deep-result.h5ad")
+        np.testing.assert_allclose(got.X, from_counts.X, atol=2e-5)
+        np.testing.assert_allclose(got.layers["raw"], from_counts.layers["raw"], atol=2e-4)
+        manifest = json.loads(got.uns[keys.MANIFEST])
+        assert manifest["depth"] == pytest.approx(1e4) and manifest["depth_of_data"] == pytest.approx(depth, rel=1e-3)
+        said = [r for r in manifest["remarks"] if "normalised to 1,000,000 per cell and are brought to 10,000" in r]
+        assert len(said) == (depth == 1e6)
+    # the result is known to be of that depth, whatever its cells sum to
+    assert open_dataset(tmp_path / "deep-result.h5ad").scale.depth == pytest.approx(1e4)

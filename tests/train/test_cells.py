@@ -9,10 +9,10 @@ import anndata
 import numpy as np
 import pytest
 
-from state_engine.data.dataset import open_dataset
+from state_engine.data.dataset import Choices, open_dataset
 from state_engine.data.splits.apply import Split, apply_plan
 from state_engine.data.splits.plan import SplitPlan
-from state_engine.errors import ConfigError, GeneError, LabelError, RepresentationError
+from state_engine.errors import ConfigError, GeneError, LabelError, RepresentationError, ScaleError
 from state_engine.train.cells import Inputs, TrainingCells, choose_inputs, expression_source, read_training_cells
 from tests.train.small import NAME, SMALL, make_data, opened
 
@@ -149,3 +149,42 @@ def test_what_cannot_be_read_is_said(split, path, tmp_path):
 
     with pytest.raises(LabelError, match="There are no batches"):
         read(opened(path, Choices(batch_key="")), tmp_path, FEW.with_settings(batch_encoder=True))
+
+
+def two_depths(path: Path, folder: Path, depth: float) -> Split:
+    """The same cells twice: as counts, and under other labels as log1p of a depth."""
+    data = anndata.read_h5ad(path)
+    counts = data.X.toarray()
+    data.X = np.log1p(counts / counts.sum(1, keepdims=True) * depth).astype(np.float32)
+    data.write_h5ad(folder / "deep.h5ad")
+    plan = SplitPlan((("a", str(path)), ("b", str(folder / "deep.h5ad"))), ("a", "b"))
+    return apply_plan(plan, [("a", open_dataset(path)), ("b", open_dataset(folder / "deep.h5ad"))])
+
+
+def test_files_of_two_depths_are_trained_on_at_one(path, tmp_path):
+    split = two_depths(path, tmp_path, 1e6)
+    assert any("(counts) at 10,000 per cell, deep.h5ad (log1p) at 1,000,000 per cell" in w for w in split.warnings)
+    inputs = choose_inputs(split, FEW)
+    assert inputs.depth == 1e4 and "which is exact" in inputs.notes[-1]
+    cells = read_training_cells(split, inputs, FEW, tmp_path)
+    half = len(rows_of(split))
+    values = cells.features.gather(np.arange(2 * half))
+    np.testing.assert_allclose(values[:half], values[half:], atol=1e-5)
+    # of a model that was trained at another depth, that one; of a training that goes on, what it began with
+    assert choose_inputs(split, FEW, 1e6).sources[0].depth == 1e6 and choose_inputs(split, FEW, 1e6).sources[1].factor == 1
+    assert choose_inputs(split, FEW, None, as_recorded=True).sources[1].factor == 1
+
+
+def test_files_of_one_depth_are_read_as_they_were(path, tmp_path):
+    split = two_depths(path, tmp_path, 1e4)
+    inputs = choose_inputs(split, FEW)
+    plain = tuple(expression_source(s.dataset, FEW.network.genes) for s in split.sources)
+    assert inputs.sources == plain and inputs.notes == () and not any("depth" in w for w in split.warnings)
+
+
+def test_files_without_normalisation_are_of_one_scale(path, tmp_path):
+    split = two_depths(path, tmp_path, 1e4)
+    choices = Choices(normalise=False)
+    sources = [(s.name, open_dataset(s.dataset.path, choices)) for s in split.sources]
+    with pytest.raises(ScaleError, match=r"not of one scale.*pbmc.h5ad would be read as counts, and deep.h5ad as log1p"):
+        choose_inputs(apply_plan(split.plan, sources), FEW)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def test_it_saves_a_model_that_says_what_it_is(split, trained):
     genes = split.sources[0].dataset.genes.names
     assert len(card.input_genes) == 60 == len(card.output_genes) and set(card.input_genes) <= set(genes)
     assert (card.input_key, card.scale, card.attention, card.set_size) == ("X_hvg", "log1p", "full", 8)
+    assert (card.log_base, card.depth, read_record(trained).depth) == (math.e, 1e4, 1e4)
     assert card.contexts == ("CD14 monocyte", "CD4 T", "CD8 T", "NK") and card.batches == ("batch 1", "batch 2")
     assert (card.perturbation_key, card.context_key, card.batch_key) == ("perturbation", "cell_type", "batch")
     assert (card.training.data, card.training.steps) == ("d", 4)

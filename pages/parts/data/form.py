@@ -89,6 +89,14 @@ def choices_form(entry: DataEntry, data: Dataset) -> None:
             "Bring counts to depth 10,000 and log1p before a model reads them", said.normalise, key="choice_normalise",
             help="The file stays as it is. Without it, only models that read counts can read counts.",
         )  # fmt: skip
+        depth = right.number_input(
+            "Depth",
+            min_value=1.0,
+            value=said.depth,
+            placeholder="from the values",
+            help="Of log1p values: what a cell's counts were brought to before the logarithm, such as 10,000.",
+            key="choice_depth",
+        )
         if st.form_submit_button("Apply", type="primary", key="apply_choices"):
             chosen = Choices(
                 perturbation_key=perturbation,
@@ -96,6 +104,7 @@ def choices_form(entry: DataEntry, data: Dataset) -> None:
                 context_key=context,
                 batch_key=batch,
                 scale=scale,  # type: ignore[arg-type]
+                depth=depth,
                 gene_column="" if genes == "var index" else genes,
                 expression=expression,
                 normalise=normalise,

@@ -22,7 +22,7 @@ import pandas as pd
 
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices, Dataset, open_dataset
-from state_engine.data.scale import DEPTH
+from state_engine.data.scale import DEPTH, same_depth
 from state_engine.data.splits.leaks import leaks
 from state_engine.data.splits.plan import PARTS, FewShot, Part, SplitPlan, ZeroShot, plan_files, read_plan
 from state_engine.errors import SplitError, listed
@@ -30,7 +30,6 @@ from state_engine.errors import SplitError, listed
 UNUSED, TRAIN, VAL, TEST = range(4)
 CODES: dict[Part, int] = {part: code for code, part in enumerate(PARTS, 1)}
 _PART_WORDS = {"train": "training", "val": "validation", "test": "testing"}
-ALIKE = 1.05  # ratio up to which two depths count as one
 COLUMNS = ("unused", *PARTS)  # of the table, by code
 
 
@@ -330,18 +329,32 @@ def _warnings(split: Split, table: pd.DataFrame, control: str) -> Iterator[str]:
         yield from leaks([(s.name, s.dataset, s.parts) for s in split.sources], table, control)
 
 
-def _depths(datasets: Sequence[Dataset]) -> Iterator[str]:
-    """Yield a warning where files were normalised to different depths: one gene's values then mean different amounts in each."""
-    found: dict[str, float] = {}
+def depths(datasets: Sequence[Dataset]) -> tuple[list[tuple[str, float]], list[str]]:
+    """Return the depth that the expression of each file is read at by itself, by name and scale, and the files whose depth is not known."""
+    known, unknown = list[tuple[str, float]](), list[str]()
     for dataset in datasets:
         scale = dataset.scale
         if scale.scale == "counts" and dataset.choices.normalise:
-            found[f"{dataset.path.name} (counts)"] = DEPTH
+            known.append((f"{dataset.path.name} (counts)", DEPTH))
         elif scale.scale == "log1p" and scale.depth:
-            found[f"{dataset.path.name} (log1p)"] = scale.depth
-    if found and max(found.values()) > ALIKE * min(found.values()):
-        depths = listed([f"{name} at {depth:,.0f} per cell" for name, depth in found.items()], 6)
+            known.append((f"{dataset.path.name} (log1p)", scale.depth))
+        elif scale.scale == "log1p":
+            unknown.append(dataset.path.name)
+    return known, unknown
+
+
+def _depths(datasets: Sequence[Dataset]) -> Iterator[str]:
+    """Yield what to know where files were normalised to different depths: one gene's values mean different amounts in each."""
+    known, unknown = depths(datasets)
+    told = listed([f"{name} at {depth:,.0f} per cell" for name, depth in known], 6)
+    amounts = [depth for _, depth in known]
+    if amounts and not same_depth(max(amounts), min(amounts)):
         yield (
-            f"The files are read at different depths: {depths}. They are trained on as they are; "
-            "give all of them as counts, or as log1p of one depth."
+            f"The files are of different depths: {told}. A training brings them to one ({DEPTH:,.0f} per cell, or that of the model it "
+            "starts from): the log1p is undone, the amounts are rescaled, and the log1p is taken again."
+        )
+    if known and unknown:
+        yield (
+            f"The depth of the log1p values of {listed(unknown, 6)} is not known (their cells share no sum), beside {told}. They are "
+            "trained on as they are; give counts, or all genes."
         )
