@@ -23,7 +23,7 @@ from state_engine.evaluation.baselines import baselines_of
 from state_engine.evaluation.effect_source import effect_source, perturbation_features
 from state_engine.evaluation.effects_file import keep_effects
 from state_engine.evaluation.files import ComparedFiles, Condition, Side, open_files
-from state_engine.evaluation.judgement import Judgement, judgement
+from state_engine.evaluation.judgement import Judgement, judgement, telling
 from state_engine.evaluation.profiles import find_profile
 from state_engine.evaluation.replicates import Halves, Replicates, judge
 from state_engine.evaluation.report import (
@@ -69,7 +69,7 @@ def _evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress,
     on_progress(Progress("Reading labels"))
     files = open_files(request)
     remarks = list(files.remarks)
-    halves = Halves(files, request.seed)
+    halves = Halves(files)
     real, predicted = _means(files, request, halves, on_progress)
     source = effect_source(request, files, real)
     features, why = perturbation_features(request)
@@ -221,7 +221,7 @@ def _judgement(
     method: str, table: pd.DataFrame, scored: Scored, found: tuple[Discrimination, ...], skills: tuple[Skill, ...]
 ) -> Judgement:
     """The verdict on a prediction, with the conditions in which it is worst by the first metric that can tell."""
-    tells = {d.metric for d in found if d.context == "" and d.tells}
+    tells = telling(found)
     first = next((s for s in skills if s.method == method and s.metric in tells), None)
     metric = scored.profile.metric(first.metric) if first else None
     worst = furthest_behind(table, method, first.baseline, metric) if first and metric else ()

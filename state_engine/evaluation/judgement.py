@@ -18,6 +18,11 @@ Outcome = Literal["better", "worse", "mixed", "undecided", "too few", "cannot te
 FEWEST: Final = 5
 
 
+def telling(found: Sequence[Discrimination]) -> frozenset[str]:
+    """Return the metrics that can tell: over all conditions, or in a context that has enough of them."""
+    return frozenset(d.metric for d in found if d.tells and (d.context == "" or d.n >= FEWEST))
+
+
 @dataclass(frozen=True)
 class Judgement:
     """The verdict on one prediction.
@@ -53,7 +58,7 @@ def judgement(
     """
     own = [s for s in skills if s.method == method]
     titles = {m.name: m.title for m in metrics}
-    tells = {d.metric for d in found if d.context == "" and d.tells}
+    tells = telling(found)
     if not tells or not own:
         text = (
             "This data set cannot tell a good prediction from an average: by no metric is a replicate of its own cells clearly "
@@ -69,18 +74,30 @@ def judgement(
     outcome: Outcome = "mixed" if better and worse else "better" if better else "worse" if worse else "undecided"
     parts = []
     for group, words in ((better, "Better than"), (worse, "Worse than")):
-        if group:
-            parts.append(f"{words} the best simple baseline by {'; '.join(_words(s, titles) for s in group)}.")
+        parts += [f"{words} {_words(part, titles)}." for part in _alike(group)]
     if outcome == "undecided":
-        parts.append(f"Cannot be told apart from the best simple baseline: {'; '.join(_words(s, titles) for s in sure)}.")
+        parts += [f"Cannot be told apart from {_words(part, titles)}." for part in _alike(sure)]
+    parts.append("Skill: 0 is that baseline, 1 a replicate of the measurement, with 95 % intervals.")
     if worst:
         parts.append(f"It falls furthest behind in {listed(worst, 3)}.")
     return Judgement(method, outcome, " ".join(parts), worst)
 
 
-def _words(skill: Skill, titles: dict[str, str]) -> str:
-    title = titles.get(skill.metric, skill.metric)
-    return f"{title} (skill {skill.value:.2f}, {skill.low:.2f} to {skill.high:.2f}; 0 is the {skill.baseline}, 1 a replicate)"
+def _alike(skills: Sequence[Skill]) -> list[list[Skill]]:
+    """Return skills in groups with the same baseline and contexts, in their order."""
+    groups: dict[tuple[str, tuple[str, ...]], list[Skill]] = {}
+    for one in skills:
+        groups.setdefault((one.baseline, one.contexts), []).append(one)
+    return list(groups.values())
+
+
+def _words(skills: Sequence[Skill], titles: dict[str, str]) -> str:
+    """The baseline, where, and the skill by each metric, of skills that share baseline and contexts."""
+    first = skills[0]
+    where = f" in {listed(first.contexts, 3)}" if first.contexts else ""
+    numbers = ", ".join(f"{titles.get(s.metric, s.metric)} {s.value:.2f} ({s.low:.2f} to {s.high:.2f})" for s in skills)
+    baseline = first.baseline if first.baseline == "no change" else f"the {first.baseline}"
+    return f"{baseline}{where} by {numbers}"
 
 
 def _conditions(n: int) -> str:
@@ -88,14 +105,22 @@ def _conditions(n: int) -> str:
 
 
 def ability_words(found: Sequence[Discrimination], metrics: Sequence[Metric]) -> str:
-    """Return, in a sentence, which metrics can tell a replicate from an average here and which cannot; "" when none was tried."""
+    """Return which metrics can tell a replicate from an average here, and which cannot; "" when none was tried."""
     whole = [d for d in found if d.context == ""]
     if not whole:
         return ""
     titles = {m.name: m.title for m in metrics}
-    can = [titles.get(d.metric, d.metric) for d in whole if d.tells]
-    cannot = [f"{titles.get(d.metric, d.metric)} (BDS {d.bds:.2f}, DRF {d.drf:.2f})" for d in whole if not d.tells]
-    first = f"By {listed(can, 9)} this data set tells a replicate from an average" if can else "By no metric this data set tells"
+    can, cannot = [], []
+    for d in whole:
+        title = titles.get(d.metric, d.metric)
+        contexts = [c.context for c in found if c.metric == d.metric and c.context and c.tells and c.n >= FEWEST]
+        if d.tells:
+            can.append(title)
+        elif contexts:
+            can.append(f"{title} (in {listed(contexts, 3)} only)")
+        else:
+            cannot.append(f"{title} (BDS {d.bds:.2f}, DRF {d.drf:.2f})")
     if not can:
-        first += " a replicate from an average"
-    return f"{first}; by {listed(cannot, 9)} it does not." if cannot else f"{first}."
+        return f"By no metric these cells tell a replicate from an average: {listed(cannot, 9)}."
+    first = f"These cells tell a replicate from an average by {listed(can, 9)}"
+    return f"{first}; not by {listed(cannot, 9)}." if cannot else f"{first}."

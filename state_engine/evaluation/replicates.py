@@ -12,20 +12,22 @@ Notation: n cells, g genes, k conditions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 
 from state_engine.effects.means import Means
 from state_engine.evaluation.files import ComparedFiles, Condition
+from state_engine.evaluation.judgement import FEWEST
 from state_engine.metrics.moments import Moments, welch
 from state_engine.metrics.own import Pair, Reference, own_value
 from state_engine.metrics.profile import Metric, Profile
 from state_engine.metrics.replicate import Discrimination, Skill, discrimination, interpolated_duplicate, skill
 from state_engine.metrics.weighted import effect_weights
 
-LEAST_CELLS: Final = 20  # of a condition, so that its halves have ten
+LEAST_CELLS: Final = 30  # of a condition, so that its halves have fifteen; as scPertEval
+SEED: Final = 42  # of the halves; as scPertEval, so that its numbers can be compared
 MOST_CONDITIONS: Final = 300  # that are halved: four rows of float64 for each
 
 
@@ -39,7 +41,7 @@ class Halves:
     """
 
     files: ComparedFiles
-    seed: int = 0
+    seed: int = SEED
     sums: dict[tuple[Condition, int], Moments] = field(default_factory=dict)
     perturbed: dict[str, Moments] = field(default_factory=dict)
     control: dict[str, Moments] = field(default_factory=dict)
@@ -231,24 +233,43 @@ def judge(
     if not bench.references:
         return (), ()
     contexts = np.array([c for _, c in bench.references])
-    groups = {"": np.ones(len(contexts), dtype=bool)}
+    everything = np.ones(len(contexts), dtype=bool)
+    groups = {"": everything}
     if len(set(contexts)) > 1:
         groups |= {name: contexts == name for name in dict.fromkeys(contexts.tolist())}
     complete = [name for name, said in baselines.items() if all(c in said for c in bench.references)]
-    found, skills = [], []
+    found: list[Discrimination] = []
+    skills: list[Skill] = []
     for metric in judged(profile):
         positive, negative = bench.positive(metric), bench.negative(metric)
         best_value = 0.0 if metric.perfect is None else metric.perfect
+        tried: dict[str, Discrimination] = {}
         for context, here in groups.items():
             one = discrimination(metric.name, context, positive[here], negative[here], best_value, metric.more_is_better)
-            found += [] if one is None else [one]
-        scores = {name: bench.of_method(metric, baselines[name]) for name in complete}
+            tried |= {} if one is None else {context: one}
+        found += tried.values()
+        where = _telling(tried, groups)
+        scores = {name: bench.of_method(metric, baselines[name])[where] for name in complete}
         if not scores:
             continue
         # the baseline that is best in the mean scores 0: a prediction has to beat what one would have chosen afterwards
         best = (max if metric.more_is_better else min)(scores, key=lambda name: float(scores[name].mean()))
+        used = () if where.all() else tuple(dict.fromkeys(contexts[where].tolist()))
         for method, said in predictions.items():
             names = (method, metric.name, best)
-            one_skill = skill(names, bench.of_method(metric, said), scores[best], positive, seed)
-            skills += [] if one_skill is None else [one_skill]
+            one_skill = skill(names, bench.of_method(metric, said)[where], scores[best], positive[where], seed)
+            skills += [] if one_skill is None else [replace(one_skill, contexts=used)]
     return tuple(found), tuple(skills)
+
+
+def _telling(tried: Mapping[str, Discrimination], groups: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return which conditions (k,) skill is measured on: those of the contexts where the metric can tell, all where no context decides.
+
+    A context with fewer than `FEWEST` conditions does not decide by itself.
+    """
+    large = {context: d for context, d in tried.items() if context and d.n >= FEWEST}
+    telling = [groups[context] for context, d in large.items() if d.tells]
+    whole = tried.get("")
+    if not telling or (whole is not None and whole.tells):
+        return groups[""]
+    return np.asarray(np.any(telling, axis=0))

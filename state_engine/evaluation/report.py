@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from state_engine.evaluation.judgement import Judgement, ability_words
+from state_engine.evaluation.judgement import Judgement, ability_words, telling
 from state_engine.evaluation.profiles import find_profile
 from state_engine.evaluation.verdict import Comparison, Statement, SummaryRow
 from state_engine.metrics.profile import Metric
@@ -127,7 +127,7 @@ class Evaluation:
 
     def tells(self, metric: str) -> bool | None:
         """Whether a metric can tell a replicate from an average on these cells; None where that was not looked at."""
-        return next((d.tells for d in self.discriminations if (d.metric, d.context) == (metric, "")), None)
+        return metric in telling(self.discriminations) if any(d.metric == metric for d in self.discriminations) else None
 
     @property
     def noise_floor(self) -> float | None:

@@ -2,7 +2,7 @@
 
 Positive: what a replicate of the measurement scores. Negative: what the mean of the other perturbations (or of other contexts) scores.
     BDS  share of conditions where the positive is better than the negative
-    DRF  (negative - positive) / (negative - perfect), -1 to 1, mean over conditions
+    DRF  (negative - positive) / (negative - perfect), -1 to 1, median over conditions
     skill = (baseline - prediction) / (baseline - replicate), of means over conditions: 0 is the baseline, 1 a replicate
 Source: Miller et al. 2025 (interpolated duplicate, DRF), scPertEval 0.2 (BDS; Schaefer et al. 2026). Boundary: numpy and scipy.
 
@@ -55,6 +55,7 @@ class Skill:
         baseline: name of the best simple baseline, which scores 0.
         value: the skill, with its 95 % interval over conditions, `low` to `high`.
         n: conditions behind it.
+        contexts: those whose conditions were used, because the metric can tell there; empty for all.
     """
 
     method: str
@@ -64,6 +65,7 @@ class Skill:
     low: float
     high: float
     n: int
+    contexts: tuple[str, ...] = ()
 
     @property
     def better(self) -> bool:
@@ -108,7 +110,7 @@ def discrimination(
     gain = (positive - negative if more_is_better else negative - positive)[known]
     room = np.abs(perfect - negative[known])
     drf = np.clip(gain / (room + 1e-6), -1, 1)
-    return Discrimination(metric, context, float((gain > 0).mean()), float(drf.mean()), int(known.sum()))
+    return Discrimination(metric, context, float((gain > 0).mean()), float(np.median(drf)), int(known.sum()))
 
 
 def skill(
