@@ -17,7 +17,7 @@ from state_engine.data.ahead import Ahead
 from state_engine.data.cell_sentences import SentenceMaker, Sentences
 from state_engine.data.dataset import Dataset
 from state_engine.models.embedding import EmbeddingModel
-from state_engine.models.passes import Passes
+from state_engine.models.passes import Passes, require_finite
 
 # tokens a forward pass: what stays in the caches of one core; a GPU wants many more
 TOKENS_A_PASS = {"cpu": 4096, "cuda": 131072, "mps": 16384}
@@ -79,7 +79,7 @@ class EmbeddingRunner:
         output = self.model(rows, counts, attention=attention)
         # to the CPU here, in the thread of the pass: what does not lie on the device any more can wait to be written
         seen = tuple(layer.cpu().numpy() for layer in output.cls_attention or ())
-        return Embedded(part, output.embedding.cpu().numpy(), seen)
+        return Embedded(part, require_finite(output.embedding.cpu().numpy(), "gives embeddings"), seen)
 
 
 def read_sentences(dataset: Dataset, maker: SentenceMaker, cells: np.ndarray | None, timing: Timing) -> Iterator[Sentences]:

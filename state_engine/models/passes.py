@@ -5,15 +5,17 @@ Boundary: knows no network; what a pass computes is a function of the caller.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Generic, Protocol, Self, TypeVar
 
+import numpy as np
 import torch
 
-from state_engine.errors import DeviceError
+from state_engine.errors import DeviceError, ModelError
 
 MOST_WORKERS = 32
 
@@ -122,3 +124,23 @@ class Passes(Generic[P]):
         half = len(part) // 2
         for piece in (part[:half], part[half:]):
             yield from self._results(forward, piece, partial(forward, piece))
+
+
+def require_finite(values: np.ndarray, what: str) -> np.ndarray:
+    """Return what a model computed.
+
+    Args:
+        values: (cells, features).
+        what: what the model does, "predicts values" or "gives embeddings", for the message.
+
+    Raises:
+        ModelError: a value is NaN or infinite.
+    """
+    if math.isfinite(values.sum(dtype=np.float64)):  # one sum: a mask would be a quarter as large as the values
+        return values
+    bad = int((~np.isfinite(values)).any(1).sum())
+    raise ModelError(
+        f"The model {what} that are not finite (NaN or infinite).",
+        f"{bad:,} of {len(values):,} cells of a pass have them: its weights are no numbers, or too large for its precision.",
+        "Compute in fp32, or download or convert the model again.",
+    )

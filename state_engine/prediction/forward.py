@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from state_engine.models.config import AttentionMode
-from state_engine.models.passes import Passes
+from state_engine.models.passes import Passes, require_finite
 from state_engine.models.transition import TransitionModel, TransitionOutput
 
 # cells in a forward pass: enough to keep the matrix units of one core busy; a GPU wants many more
@@ -191,5 +191,5 @@ class SetRunner:
 def _split(values: Tensor, sizes: list[int]) -> list[np.ndarray]:
     """Split (b, s, o), or (all cells, o), into one float32 array for each set."""
     # float() first: numpy has no bfloat16
-    whole = values.float().cpu().numpy().reshape(-1, values.shape[-1])
+    whole = require_finite(values.float().cpu().numpy().reshape(-1, values.shape[-1]), "predicts values")
     return np.split(whole, np.cumsum(sizes)[:-1])

@@ -18,7 +18,15 @@ from state_engine.checkpoints.load import load_model
 from state_engine.checkpoints.store import save_model
 from state_engine.data.dataset import Choices, open_dataset
 from state_engine.data.embedding_record import EMBEDDINGS
-from state_engine.errors import ConfigError, DeviceError, IncompatibleError, JobCancelled, LabelError, UnknownLabelError
+from state_engine.errors import (
+    ConfigError,
+    DeviceError,
+    IncompatibleError,
+    JobCancelled,
+    LabelError,
+    ModelError,
+    UnknownLabelError,
+)
 from state_engine.models.transition import TransitionModel
 from state_engine.options import command
 from state_engine.plain import from_plain, to_plain
@@ -379,3 +387,16 @@ def test_values_of_another_depth_are_brought_to_the_models(request_: PredictionR
         assert len(said) == (depth == 1e6)
     # the result is known to be of that depth, whatever its cells sum to
     assert open_dataset(tmp_path / "deep-result.h5ad").scale.depth == pytest.approx(1e4)
+
+
+@pytest.mark.parametrize("spoilt", [float("nan"), float("inf"), 3e38])
+def test_a_model_whose_weights_are_no_numbers_predicts_nothing(request_: PredictionRequest, spoilt: float) -> None:
+    loaded = load_model(Path(request_.model))
+    weights = {name: tensor.clone() for name, tensor in loaded.module.state_dict().items()}
+    last = next(name for name in reversed(weights) if name.endswith("weight") and weights[name].dim() == 2)
+    weights[last][0] = spoilt
+    save_model(Path(request_.model), loaded.card, weights, replace=True)
+    output = Path(request_.data).with_name("result.h5ad")
+    with pytest.raises(ModelError, match=r"predicts values that are not finite.*cells of a pass"):
+        predict(request_, output)
+    assert not output.exists()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import yaml
+
+MOST_CHARACTERS: Final = 1 << 20  # a configuration has some kB; PyYAML reads about a million characters a second
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -26,4 +30,6 @@ def read_yaml(text: str) -> object:
     Raises:
         yaml.YAMLError, ValueError, RecursionError: it is damaged, nested too deep, or asks for more than plain values.
     """
+    if len(text) > MOST_CHARACTERS:
+        raise yaml.YAMLError(f"it has {len(text):,} characters, which no configuration has")
     return yaml.load(text, Loader=_PlainLoader)

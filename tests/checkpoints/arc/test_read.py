@@ -457,6 +457,7 @@ LAUGHS = "\n".join(
         ("a: " + "[" * 5000, "config.yaml cannot be read"),
         ("data: {kwargs: {control_pert: 2020-99-99}}", None),
         ("? [1]\n: 2", "config.yaml cannot be read"),
+        ("a: " + "x" * 2_000_000, "2,000,003 characters"),
     ],
 )
 def test_odd_configurations_end_in_a_sentence(run, text, words):
