@@ -87,9 +87,17 @@ def _conditions(card: ModelCard) -> None:
         return
     with st.expander(f"Each of the {len(by_block):,} held-out conditions"):
         table = pd.DataFrame.from_dict(by_block, orient="index")
-        table = table[[c for c in ("mae_corrected", "mae_mean", "mae_none", "mae_raw", "r_paired", "r_mean") if c in table]]
+        table = table[
+            [c for c in ("mae_corrected", "mae_mean", "mae_likeness", "mae_none", "mae_raw", "r_paired", "r_mean") if c in table]
+        ]
         table.insert(0, "Condition", table.index)
-        heads = {"mae_corrected": "MAE corrected", "mae_mean": "MAE mean", "mae_none": "MAE no change", "mae_raw": "MAE raw"}
+        heads = {
+            "mae_corrected": "MAE corrected",
+            "mae_mean": "MAE mean",
+            "mae_likeness": "MAE likeness-weighted",
+            "mae_none": "MAE no change",
+            "mae_raw": "MAE raw",
+        }
         table = table.rename(columns=heads | {"r_paired": "r model", "r_mean": "r mean"})
         formats = {c: st.column_config.NumberColumn(format="%.3f" if c.startswith("r ") else "%.4f") for c in table.columns[1:]}
         st.dataframe(table, hide_index=True, key="training_conditions", placeholder="n/a", column_config=formats)

@@ -17,17 +17,21 @@ import numpy as np
 from state_engine.checkpoints.card import ModelCard
 from state_engine.effects.store import EFFECTS, check_features, load_effects
 from state_engine.effects.table import Baseline, Condition, EffectTable, fit_ridge
+from state_engine.effects.transfer import Likeness
 from state_engine.errors import CheckpointError, ConfigError, RequestError, listed
 
 WORDS: dict[Baseline, str] = {
     "no change": "the basal cells as they are",
     "mean of other contexts": "basal cells plus the perturbation's mean effect in the other contexts of the model's training cells",
+    "likeness-weighted mean": "basal cells plus the perturbation's effects in the other contexts of the model's training cells, weighted by "
+    "how alike the control cells are",
     "mean of the context": "basal cells plus the mean effect of the other perturbations of the context in the model's training cells",
     "ridge": "basal cells plus an effect from a ridge regression on perturbation features, fitted on the model's training cells",
 }
 LACKING: dict[Baseline, str] = {
     "no change": "",
     "mean of other contexts": "The training cells have the perturbation in no other context.",
+    "likeness-weighted mean": "The training cells have the perturbation in no other context.",
     "mean of the context": "The training cells have no other perturbation of the context.",
     "ridge": "The perturbation has no features.",
 }
@@ -64,6 +68,12 @@ def mean_of_other_contexts(table: EffectTable, conditions: Sequence[Condition]) 
     return found
 
 
+def likeness_weighted_mean(likeness: Likeness, conditions: Sequence[Condition]) -> Effects:
+    """Return the perturbation's effects in the other contexts of the table, each counting by how alike its control cells are."""
+    found = {pair: likeness.likeness_weighted(*pair) for pair in conditions}
+    return {pair: BaselineEffect(mean.effect.astype(np.float32), mean.behind) for pair, mean in found.items() if mean is not None}
+
+
 def mean_of_the_context(table: EffectTable, conditions: Sequence[Condition]) -> Effects:
     """Return the mean effect of the context's other perturbations, each counting once."""
     found = {}
@@ -96,7 +106,13 @@ def ridge_on_features(table: EffectTable, features: Mapping[str, np.ndarray], co
 
 
 def baseline_effects(
-    method: Baseline, folder: Path, card: ModelCard, conditions: tuple[Condition, ...], genes: tuple[str, ...], width: int
+    method: Baseline,
+    folder: Path,
+    card: ModelCard,
+    conditions: tuple[Condition, ...],
+    genes: tuple[str, ...],
+    width: int,
+    controls: Mapping[str, np.ndarray] | None = None,
 ) -> dict[Condition, np.ndarray]:
     """Return the effects (g,) float32 of all conditions, from the effects saved with a model.
 
@@ -107,6 +123,7 @@ def baseline_effects(
         conditions: (perturbation, context).
         genes: names of the features that are predicted, empty for an embedding.
         width: how many there are, g.
+        controls: context -> (g,) mean control cell of the data set, for contexts that the model was not trained on.
 
     Raises:
         CheckpointError: the model has no effects saved, or they are of other features.
@@ -128,6 +145,8 @@ def baseline_effects(
             found = ridge_on_features(table, perturbation_features(folder, card), conditions)
         elif method == "mean of other contexts":
             found = mean_of_other_contexts(table, conditions)
+        elif method == "likeness-weighted mean":
+            found = likeness_weighted_mean(Likeness(table, controls), conditions)
         else:
             found = mean_of_the_context(table, conditions)
     missing = [pair for pair in conditions if pair not in found]

@@ -42,6 +42,7 @@ class Means:
         values: (k, g) mean expression (log1p), or mean embedding.
         control: label of the control.
         features: names of the g features; empty where they have none.
+        errors: (k, g) squared standard errors of the means; None where they were not computed.
     """
 
     conditions: tuple[Condition, ...]
@@ -49,6 +50,7 @@ class Means:
     values: np.ndarray
     control: str
     features: tuple[str, ...] = ()
+    errors: np.ndarray | None = None
 
     @cached_property
     def _rows(self) -> dict[Condition, int]:
@@ -60,6 +62,10 @@ class Means:
     def mean(self, perturbation: str, context: str) -> np.ndarray:
         """Return the mean cell (g,) of a condition that is here."""
         return np.asarray(self.values[self._rows[perturbation, context]])
+
+    def squared_errors(self, perturbation: str, context: str) -> np.ndarray:
+        """Return the squared standard errors (g,) of the mean of a condition that is here; 0 where they were not computed."""
+        return np.zeros(self.values.shape[1]) if self.errors is None else self.errors[self._rows[perturbation, context]]
 
     def n(self, perturbation: str, context: str) -> int:
         """Return how many cells are behind it; 0 when there are none."""
@@ -129,11 +135,12 @@ def load_means(path: Path) -> Means:
 
 @dataclass(eq=False)
 class Sums:
-    """Sums of cells by condition, float64, and how many cells they are of."""
+    """Sums of cells by condition, float64, and how many cells they are of; sums of squares too where standard errors are wanted."""
 
     width: int
     totals: dict[Condition, np.ndarray] = field(default_factory=dict)
     cells: dict[Condition, int] = field(default_factory=dict)
+    squares: dict[Condition, np.ndarray] | None = None
 
     def add(self, conditions: Sequence[Condition], codes: np.ndarray, values: np.ndarray) -> None:
         """Add a block of cells.
@@ -150,6 +157,9 @@ class Sums:
             if code >= 0:
                 condition = conditions[code]
                 self.totals[condition] = self.totals.get(condition, 0) + values[rows].sum(axis=0, dtype=np.float64)
+                if self.squares is not None:
+                    squares = np.square(values[rows], dtype=np.float64).sum(axis=0)
+                    self.squares[condition] = self.squares.get(condition, 0) + squares
                 self.cells[condition] = self.cells.get(condition, 0) + len(rows)
 
     def means(self, conditions: Iterable[Condition], control: str, features: tuple[str, ...] = ()) -> Means:
@@ -158,7 +168,16 @@ class Sums:
         values = np.empty((len(there), self.width))
         for row, condition in enumerate(there):
             values[row] = self.totals[condition] / self.cells[condition]
-        return Means(there, np.array([self.cells[c] for c in there], dtype=np.int64), values, control, features)
+        cells = np.array([self.cells[c] for c in there], dtype=np.int64)
+        return Means(there, cells, values, control, features, self._errors(there, values, cells))
+
+    def _errors(self, there: Sequence[Condition], means: np.ndarray, cells: np.ndarray) -> np.ndarray | None:
+        """Squared standard errors of the means (k, g), None without sums of squares."""
+        if self.squares is None:
+            return None
+        squares = np.array([self.squares[c] for c in there]).reshape(means.shape) / cells[:, None]
+        # rounding may leave a variance just below 0; one cell has none, and stands for itself
+        return np.asarray(np.maximum(squares - means**2, 0) / np.maximum(cells - 1, 1)[:, None])
 
 
 def condition_codes(dataset: Dataset, control: str | None = None) -> tuple[tuple[Condition, ...], np.ndarray]:
@@ -230,8 +249,9 @@ def effect_table(
         ConfigError: another number of feature sources than of files.
     """
     effects: dict[Condition, list[tuple[np.ndarray, int]]] = {}
+    errors: dict[Condition, list[tuple[np.ndarray, int]]] = {}
     controls: dict[str, list[tuple[np.ndarray, int]]] = {}
-    found = part_means(split, source, "train", on_progress)
+    found = part_means(split, source, "train", on_progress, errors=True)
     for means in found:
         for label, context in means.conditions:
             mean, n = means.mean(label, context), means.n(label, context)
@@ -239,17 +259,32 @@ def effect_table(
                 controls.setdefault(context, []).append((mean, n))
             elif (split.control, context) in means:
                 effects.setdefault((label, context), []).append((mean - means.mean(split.control, context), n))
+                noise = means.squared_errors(label, context) + means.squared_errors(split.control, context)
+                errors.setdefault((label, context), []).append((noise, n))
     pairs = sorted(effects)
     cells = [sum(n for _, n in effects[pair]) for pair in pairs]
     of_contexts = {context: _weighted(controls[context]) for context in sorted(controls)}
     width = found[0].values.shape[1]
-    return EffectTable.of_pairs(pairs, cells, [_weighted(effects[pair]) for pair in pairs], of_contexts, features, width)
+    effect = [_weighted(effects[pair]) for pair in pairs]
+    noise = [_weighted_errors(errors[pair]) for pair in pairs]
+    return EffectTable.of_pairs(pairs, cells, effect, of_contexts, features, width, noise)
 
 
 def part_means(
-    split: Split, source: FeatureSource | Sequence[FeatureSource], part: Part, on_progress: OnProgress = silent
+    split: Split,
+    source: FeatureSource | Sequence[FeatureSource],
+    part: Part,
+    on_progress: OnProgress = silent,
+    errors: bool = False,
 ) -> tuple[Means, ...]:
     """Return the means of the cells of a part for each data set of a split; its files count together.
+
+    Args:
+        split: which cells are of the part.
+        source: how features are read; one for all files, or one for each.
+        part: which part.
+        on_progress: called for each block.
+        errors: also compute standard errors.
 
     Raises:
         ConfigError: another number of feature sources than of files.
@@ -261,7 +296,7 @@ def part_means(
     found: dict[str, Sums] = {}
     for at, features in zip(split.sources, each, strict=True):
         width = len(features.columns) if features.columns else at.dataset.representation(features.representation).width
-        sums = found.setdefault(at.name, Sums(width))
+        sums = found.setdefault(at.name, Sums(width, squares={} if errors else None))
         conditions, codes = condition_codes(at.dataset)
         for rows, values in iter_features(at.dataset, features, at.rows(part)):
             sums.add(conditions, codes[rows], values)
@@ -273,3 +308,9 @@ def part_means(
 def _weighted(parts: list[tuple[np.ndarray, int]]) -> np.ndarray:
     """Return the mean of vectors (g,), weighted by cells."""
     return np.average([values for values, _ in parts], axis=0, weights=[n for _, n in parts])
+
+
+def _weighted_errors(parts: list[tuple[np.ndarray, int]]) -> np.ndarray:
+    """Return the squared standard errors (g,) of a mean that is weighted by cells."""
+    weights = np.array([n for _, n in parts], dtype=np.float64)
+    return np.asarray(np.square(weights / weights.sum()) @ np.array([values for values, _ in parts]))

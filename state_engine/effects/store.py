@@ -1,6 +1,7 @@
 """The effects that baselines are made of, saved beside a model: numbers in safetensors, labels as JSON in its metadata.
 
-    baselines.safetensors   "effects" (n, g) float32, "cells" (n,) int64, "controls" (c, g) float32
+    baselines.safetensors   "effects" (n, g) float32, "cells" (n,) int64, "controls" (c, g) float32; and "errors" (n, g) float32,
+                            squared standard errors of the effects, where the layout says "with errors" (files without are read as ever)
 
 Read strictly: another layout, a label too many, or a number that is not finite is an error, never repaired. No torch.
 """
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from state_engine.effects.table import EffectTable
 
 EFFECTS = "baselines.safetensors"
-LAYOUT = "effects 1"
+LAYOUT, WITH_ERRORS = "effects 1", "effects 1 with errors"
 LABELS = ("perturbations", "contexts", "controls", "features")
 TENSORS = {"effects": np.dtype(np.float32), "cells": np.dtype(np.int64), "controls": np.dtype(np.float32)}
 AGAIN = "Remove the file, or make it again by training."
@@ -44,7 +45,10 @@ def save_effects(folder: Path, table: EffectTable) -> Path:
         "controls": controls,
         "features": table.features,
     }
-    metadata = {"layout": LAYOUT, **{name: json.dumps(list(values), ensure_ascii=False) for name, values in labels.items()}}
+    if table.errors is not None:
+        tensors["errors"] = np.ascontiguousarray(table.errors, dtype=np.float32)
+    layout = LAYOUT if table.errors is None else WITH_ERRORS
+    metadata = {"layout": layout, **{name: json.dumps(list(values), ensure_ascii=False) for name, values in labels.items()}}
     with replacing(folder / EFFECTS) as beside:
         save_file(tensors, beside, metadata=metadata)
     return folder / EFFECTS
@@ -70,12 +74,13 @@ def load_effects(folder: Path) -> EffectTable | None:
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged or truncated.", f"{error}.", AGAIN) from error
     labels = _labels(path, metadata)
-    _check_tensors(path, tensors, len(labels["controls"]))
+    _check_tensors(path, tensors, len(labels["controls"]), metadata["layout"] == WITH_ERRORS)
     controls = dict(zip(labels["controls"], tensors["controls"], strict=True))
     try:
         return EffectTable(
-            labels["perturbations"], labels["contexts"], tensors["cells"], tensors["effects"], controls, labels["features"]
-        )
+            labels["perturbations"], labels["contexts"], tensors["cells"], tensors["effects"], controls, labels["features"],
+            tensors.get("errors"),
+        )  # fmt: skip
     except CheckpointError as error:
         raise CheckpointError(f"{path} contradicts itself.", error.why, AGAIN) from error
 
@@ -120,8 +125,9 @@ def check_features(table: EffectTable, features: tuple[str, ...], width: int) ->
 
 
 def _labels(path: Path, metadata: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    if metadata.get("layout") != LAYOUT or set(metadata) != {"layout", *LABELS}:
-        why = f"Its metadata are {listed(sorted(metadata)) or 'empty'}, layout {metadata.get('layout')!r}; known is '{LAYOUT}'."
+    if metadata.get("layout") not in (LAYOUT, WITH_ERRORS) or set(metadata) != {"layout", *LABELS}:
+        layout = metadata.get("layout")
+        why = f"Its metadata are {listed(sorted(metadata)) or 'empty'}, layout {layout!r}; known is '{LAYOUT}', with errors or without."
         raise CheckpointError(f"{path} is not a table of effects.", why, AGAIN)
     found = {}
     for name in LABELS:
@@ -137,10 +143,11 @@ def _labels(path: Path, metadata: dict[str, str]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _check_tensors(path: Path, tensors: dict[str, np.ndarray], controls: int) -> None:
-    if set(tensors) != set(TENSORS):
-        raise CheckpointError(f"{path} holds {listed(sorted(tensors))}.", f"It must hold {listed(list(TENSORS))}.", AGAIN)
-    types = [f"{name} is {tensors[name].dtype}" for name, wanted in TENSORS.items() if tensors[name].dtype != wanted]
+def _check_tensors(path: Path, tensors: dict[str, np.ndarray], controls: int, with_errors: bool) -> None:
+    known = {**TENSORS, "errors": np.dtype(np.float32)} if with_errors else TENSORS
+    if set(tensors) != set(known):
+        raise CheckpointError(f"{path} holds {listed(sorted(tensors))}.", f"It must hold {listed(list(known))}.", AGAIN)
+    types = [f"{name} is {tensors[name].dtype}" for name, wanted in known.items() if tensors[name].dtype != wanted]
     if types or tensors["controls"].ndim != 2 or len(tensors["controls"]) != controls:
         why = "; ".join(types) or f"{controls} controls by name, an array of shape {tensors['controls'].shape}"
         raise CheckpointError(f"{path} contradicts itself.", f"{why}.", AGAIN)

@@ -2,6 +2,7 @@
 
 no change                the effect is zero
 mean of other contexts   the perturbation's mean effect over the contexts it was measured in, the asked one left out
+likeness-weighted mean   the same, contexts weighted by how alike their control cells are (`effects.transfer`)
 mean of the context      the mean effect of the context's other perturbations
 ridge                    a linear map from a perturbation's features to its effect, the penalty chosen by leaving perturbations out
 
@@ -24,7 +25,7 @@ import numpy as np
 from state_engine.errors import CheckpointError, ConfigError, listed
 
 Condition = tuple[str, str]  # perturbation, context
-Baseline = Literal["no change", "mean of other contexts", "mean of the context", "ridge"]
+Baseline = Literal["no change", "mean of other contexts", "likeness-weighted mean", "mean of the context", "ridge"]
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 # in units of the features' total variance, so that their scale does not matter
 PENALTIES = tuple(float(v) for v in 10.0 ** np.arange(-3, 7))
@@ -40,6 +41,7 @@ class EffectTable:
         effects: (n, g) float32.
         controls: context -> (g,) mean control cell; every context of a row has one.
         features: names of the g features; empty when they have none.
+        errors: (n, g) float32 squared standard errors of the effects; None where they are not known.
 
     Raises:
         CheckpointError: the parts do not belong together.
@@ -51,16 +53,21 @@ class EffectTable:
     effects: np.ndarray
     controls: dict[str, np.ndarray]
     features: tuple[str, ...] = ()
+    errors: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n, g = self.effects.shape if self.effects.ndim == 2 else (-1, -1)
         missing = sorted(set(self.contexts) - set(self.controls))
         # not strict: lengths that differ have words of their own
         pairs = set(zip(self.perturbations, self.contexts, strict=False))
-        arrays = (self.effects, *self.controls.values())
+        errors = self.effects if self.errors is None else self.errors
+        arrays = (self.effects, errors, *self.controls.values())
         problems = {
             f"{len(self.perturbations)} labels for effects of shape {self.effects.shape}": (
                 {len(self.perturbations), len(self.contexts)} != {n} or self.cells.shape != (n,)
+            ),
+            "standard errors of another shape than the effects, or below 0": (
+                errors.shape != self.effects.shape or (self.errors is not None and bool((errors < 0).any()))
             ),
             "a perturbation occurs twice in a context": len(pairs) != len(self.perturbations),
             f"no control for {listed(missing)}": bool(missing),
@@ -81,8 +88,9 @@ class EffectTable:
         controls: Mapping[str, np.ndarray],
         features: tuple[str, ...],
         width: int,
+        errors: Sequence[np.ndarray] | None = None,
     ) -> EffectTable:
-        """Return the table of (perturbation, context) pairs, their cells and effects (g,) in one order; `width` is g."""
+        """Return the table of (perturbation, context) pairs, their cells, effects and errors (g,) in one order; `width` is g."""
         return cls(
             tuple(p for p, _ in pairs),
             tuple(c for _, c in pairs),
@@ -91,7 +99,14 @@ class EffectTable:
             np.array(effects, dtype=np.float32).reshape(len(pairs), width),
             {context: mean.astype(np.float32) for context, mean in controls.items()},
             features,
+            None if errors is None else np.array(errors, dtype=np.float32).reshape(len(pairs), width),
         )
+
+    def on(self, columns: Sequence[int], features: tuple[str, ...]) -> EffectTable:
+        """Return the table of some of its features, in the order of their places and under these names."""
+        controls = {c: values[columns] for c, values in self.controls.items()}
+        errors = None if self.errors is None else self.errors[:, columns]
+        return EffectTable(self.perturbations, self.contexts, self.cells, self.effects[:, columns], controls, features, errors)
 
     @property
     def width(self) -> int:
@@ -119,6 +134,15 @@ class EffectTable:
         """Return the effect (g,) of exactly this pair; None when it was not trained on."""
         row = self._rows.get(perturbation, {}).get(context)
         return None if row is None else self.effects[row]
+
+    def squared_errors(self, perturbation: str, context: str) -> np.ndarray | None:
+        """Return the squared standard errors (g,) of exactly this pair; None where they, or the pair, are not known."""
+        row = self._rows.get(perturbation, {}).get(context)
+        return None if row is None or self.errors is None else self.errors[row]
+
+    def contexts_of(self, perturbation: str) -> tuple[str, ...]:
+        """Return the contexts in which the perturbation was trained on."""
+        return tuple(self._rows.get(perturbation, {}))
 
     def other_contexts(self, perturbation: str, context: str) -> tuple[str, ...]:
         """Return the other contexts in which the perturbation was trained on."""

@@ -13,9 +13,17 @@ import numpy as np
 
 from state_engine.data.cell_sets import draw_basal
 from state_engine.effects.apply import applied_mean, apply_effect
-from state_engine.effects.baselines import Effects, mean_of_other_contexts, mean_of_the_context, no_change, ridge_on_features
+from state_engine.effects.baselines import (
+    Effects,
+    likeness_weighted_mean,
+    mean_of_other_contexts,
+    mean_of_the_context,
+    no_change,
+    ridge_on_features,
+)
 from state_engine.effects.means import Means
 from state_engine.effects.table import Baseline, Condition, EffectTable
+from state_engine.effects.transfer import Likeness
 from state_engine.errors import GeneError, StateError, listed
 from state_engine.evaluation.files import ComparedFiles
 
@@ -61,26 +69,32 @@ def on_genes(table: EffectTable, genes: tuple[str, ...], name: str) -> EffectTab
             "Leave out the run (--effects), or compare on its genes.",
         )
     # columns of the table in the order of the files, so that effects add to means gene by gene
-    columns = [place[g] for g in genes]
-    controls = {c: values[columns] for c, values in table.controls.items()}
-    return EffectTable(table.perturbations, table.contexts, table.cells, table.effects[:, columns], controls, genes)
+    return table.on([place[g] for g in genes], genes)
 
 
 def baselines_of(
-    files: ComparedFiles, source: EffectSource, features: tuple[tuple[str, ...], np.ndarray] | None, why_no_features: str
+    files: ComparedFiles,
+    real: Means,
+    source: EffectSource,
+    features: tuple[tuple[str, ...], np.ndarray] | None,
+    why_no_features: str,
 ) -> tuple[EvaluatedBaseline, ...]:
     """Return every baseline, with the effects that exist.
 
     Args:
         files: what is compared.
+        real: means of the measured cells; the control of each scored context among them.
         source: effects to take means of.
         features: labels (k,) and features (k, p) of perturbations, None for none; `why_no_features` then says why.
     """
     table, asked = source.table, files.conditions
     where = "measured" if source.own else "in the training cells"
+    elsewhere = f"was not {where} in any other context"
+    likeness = Likeness(table, {c: real.mean(files.control, c) for c in files.contexts})
     found = [
         _baseline(files, "no change", no_change(asked, len(files.genes)), ""),
-        _baseline(files, "mean of other contexts", mean_of_other_contexts(table, asked), f"was not {where} in any other context"),
+        _baseline(files, "mean of other contexts", mean_of_other_contexts(table, asked), elsewhere),
+        _baseline(files, "likeness-weighted mean", likeness_weighted_mean(likeness, asked), elsewhere),
         _baseline(
             files, "mean of the context", mean_of_the_context(table, asked), f"has no other perturbation {where} in its context"
         ),

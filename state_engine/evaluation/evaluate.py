@@ -73,7 +73,7 @@ def _evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress,
     real, predicted = _means(files, request, halves, on_progress)
     source = effect_source(request, files, real)
     features, why = perturbation_features(request)
-    made = baselines_of(files, source, features, why)
+    made = baselines_of(files, real, source, features, why)
     profile = find_profile(request.profile)
     elsewhere = next((dict(b.effects) for b in made if b.name == "mean of other contexts"), {})
     replicates = Replicates(halves, real, elsewhere)

@@ -72,6 +72,13 @@ class MeasuredCells:
                 expression[:, np.asarray(self.expression.columns) < 0] = 0
             yield first, features[back], None if expression is None else expression[back]
 
+    def mean(self, rows: np.ndarray) -> np.ndarray:
+        """Return the mean (g,) float64 of some cells in the result's features: expression of its genes where it has any."""
+        total = np.zeros(1)
+        for _, features, expression in self.blocks(rows):
+            total = total + (features if expression is None else expression).sum(axis=0, dtype=np.float64)
+        return total / len(rows)
+
     def require_usable(self, rows: np.ndarray) -> None:
         """Look at every value that a prediction reads of some cells.
 

@@ -154,7 +154,8 @@ def _baseline(
         why = f"{cells.dataset.path.name} has no expression of the genes that the model predicts."
         raise RequestError("A baseline starts from measured expression.", why, "Choose a data set with counts or log1p values.")
     width = len(cells.genes) or card.config.output_dim
-    return baseline_effects(request.method, Path(request.model), card, conditions, cells.genes, width)
+    controls = {c: cells.mean(cells.dataset.control_rows(c)) for c in dict.fromkeys(c for _, c in conditions)}
+    return baseline_effects(request.method, Path(request.model), card, conditions, cells.genes, width, controls)
 
 
 def _calibration(request: PredictionRequest, card: ModelCard, cells: MeasuredCells, drawn: DrawnCells) -> Calibrated | None:

@@ -1,8 +1,9 @@
-"""How well a model predicts what it never saw, beside two baselines that anyone could compute.
+"""How well a model predicts what it never saw, beside three baselines that anyone could compute.
 
 raw        the predicted cells as they come out
 corrected  each control cell plus its own effect (predicted under the perturbation minus under the control), cut at 0
 mean       the mean control plus the mean effect of the other contexts, not below 0 (`effects.apply`)
+likeness   the same with the other contexts weighted by how alike their control cells are (`effects.transfer`)
 none       the control: nothing changes
 
 MAE compares mean cells, r (Pearson) compares effects (perturbed minus control), both over all features. `r_paired` is the
@@ -22,6 +23,8 @@ from state_engine.checkpoints.card import ConditionScores
 from state_engine.data.cell_sets import draw_basal
 from state_engine.effects.apply import applied_mean, paired_cells
 from state_engine.effects.scores import Scores, scores
+from state_engine.effects.table import EffectTable
+from state_engine.effects.transfer import Likeness
 from state_engine.models.transition import TransitionModel
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.cells import Group, TrainingCells
@@ -45,6 +48,8 @@ class HeldOutScore:
     r_raw: float
     r_paired: float
     r_mean: float
+    mae_likeness: float = float("nan")
+    r_likeness: float = float("nan")
 
 
 METRICS = tuple(f.name for f in fields(HeldOutScore) if f.name.startswith(("mae_", "r_")))
@@ -71,13 +76,14 @@ def score_groups(
     blocks: dict[tuple[str, int], list[Group]] = {}
     for group in groups:
         blocks.setdefault((group.context, group.perturbation), []).append(group)
-    scores = []
+    scores, likeness = [], Likeness(trained_effects(cells)) if blocks else None
     for number, same in enumerate(blocks.values()):
         on_progress(Progress("Scoring held-out cells", number, len(blocks)))
         whole = Group(
             same[0].perturbation, same[0].context, _together(g.cells for g in same), _together(g.controls for g in same)
         )
-        scores.append(_score(model, vectors, cells, whole, seed))
+        assert likeness is not None
+        scores.append(_score(model, vectors, cells, whole, seed, likeness))
     return tuple(scores)
 
 
@@ -100,7 +106,9 @@ def by_condition(scores: tuple[HeldOutScore, ...]) -> tuple[ConditionScores, ...
     return tuple(found)
 
 
-def _score(model: TransitionModel, vectors: Tensor, cells: TrainingCells, group: Group, seed: int) -> HeldOutScore:
+def _score(
+    model: TransitionModel, vectors: Tensor, cells: TrainingCells, group: Group, seed: int, likeness: Likeness
+) -> HeldOutScore:
     pool, size = group.controls, model.config.set_size
     n = min(len(pool), MOST_CELLS)
     # whole sets, as in training: the surplus is predicted too and then cut off
@@ -120,9 +128,14 @@ def _score(model: TransitionModel, vectors: Tensor, cells: TrainingCells, group:
     mean = Scores(float("nan"), float("nan"), float("nan"))
     if usual is not None:
         mean = scores(applied_mean(control, usual, nonnegative=expression), truth, control, usual)
+    label = cells.perturbations[group.perturbation]
+    weighted = likeness.likeness_weighted(label, group.context, control)
+    alike = mean
+    if weighted is not None:
+        alike = scores(applied_mean(control, weighted.effect, nonnegative=expression), truth, control, weighted.effect)
     return HeldOutScore(
         context=group.context,
-        perturbation=cells.perturbations[group.perturbation],
+        perturbation=label,
         n_cells=len(group.cells),
         mae_raw=raw.mae,
         mae_corrected=paired.mae,
@@ -131,6 +144,8 @@ def _score(model: TransitionModel, vectors: Tensor, cells: TrainingCells, group:
         r_raw=raw.pearson,
         r_paired=paired.pearson,
         r_mean=mean.pearson,
+        mae_likeness=alike.mae,
+        r_likeness=alike.pearson,
     )
 
 
@@ -145,6 +160,22 @@ def mean_effect(cells: TrainingCells, group: Group) -> np.ndarray | None:
         perturbed, controls = _together(g.cells for g in same), _together(g.controls for g in same)
         effects.append(mean_cell(cells, perturbed) - mean_cell(cells, controls))
     return np.mean(effects, axis=0) if effects else None
+
+
+def trained_effects(cells: TrainingCells) -> EffectTable:
+    """Return the effects of the trained groups, those of several batches together, and the mean controls of their contexts."""
+    groups: dict[tuple[str, str], list[Group]] = {}
+    for group in cells.groups["train"]:
+        groups.setdefault((cells.perturbations[group.perturbation], group.context), []).append(group)
+    controls = {}
+    for context in dict.fromkeys(context for _, context in groups):
+        here = [g.controls for (_, c), same in groups.items() if c == context for g in same]
+        controls[context] = mean_cell(cells, _together(here))
+    # the control label is trained like a perturbation, and has no effect
+    pairs = [pair for pair in groups if pair[0] != cells.perturbations[0]]
+    rows = [_together(g.cells for g in groups[pair]) for pair in pairs]
+    effects = [mean_cell(cells, own) - controls[c] for own, (_, c) in zip(rows, pairs, strict=True)]
+    return EffectTable.of_pairs(pairs, [len(own) for own in rows], effects, controls, (), cells.features.width)
 
 
 def mean_cell(cells: TrainingCells, rows: np.ndarray) -> np.ndarray:

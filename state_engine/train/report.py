@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 PARTS = ("train", "val", "test", "unused")
 # metric of a held-out block -> its column
 SHOWN = {
-    "mae_corrected": "MAE corrected", "mae_mean": "mean of others", "mae_none": "no change", "mae_raw": "raw", "r_paired": "r paired",
+    "mae_corrected": "MAE corrected", "mae_mean": "mean of others", "mae_likeness": "likeness-weighted",
+    "mae_none": "no change", "mae_raw": "raw", "r_paired": "r paired",
     "r_mean": "r mean",
 }  # fmt: skip
 

@@ -52,6 +52,10 @@ def test_effects_are_means_of_training_cells_by_hand(dataset):
     assert list(table.controls) == ["B", "NK"] and table.features == GENES
     control = normalise(dataset.read("X", dataset.rows("control", "B"))).mean(axis=0)
     np.testing.assert_allclose(table.controls["B"], control, atol=1e-5)
+    # squared standard errors of both means
+    cells = [normalise(dataset.read("X", dataset.rows(p, "B"))) for p in ("JUN,FOS", "control")]
+    expected = sum(values.var(axis=0, ddof=1) / len(values) for values in cells)
+    np.testing.assert_allclose(table.squared_errors("JUN,FOS", "B"), expected, rtol=1e-3, atol=1e-6)
 
 
 def test_of_a_context_held_out_whole_nothing_is_known(dataset):

@@ -20,7 +20,8 @@ from state_engine.jobs.run_folder import RunFolder
 
 TITLES = {
     "corrected": "Prediction", "prediction": "Prediction", "raw": "Raw prediction", "calibrated": "Calibrated", "no change": "No change",
-    "mean of other contexts": "Mean of other contexts", "mean of the context": "Mean of the context", "ridge": "Ridge regression",
+    "mean of other contexts": "Mean of other contexts", "likeness-weighted mean": "Likeness-weighted mean",
+    "mean of the context": "Mean of the context", "ridge": "Ridge regression",
 }  # fmt: skip
 
 

@@ -105,6 +105,7 @@ METHOD_WORDS: dict[Method, str] = {
     "model": "The model",
     "no change": "Baseline: no change",
     "mean of other contexts": "Baseline: mean of other contexts",
+    "likeness-weighted mean": "Baseline: mean of other contexts, weighted by likeness",
     "mean of the context": "Baseline: mean of the context",
     "ridge": "Baseline: ridge on perturbation features",
 }
@@ -114,7 +115,7 @@ def methods(model: Entry) -> list[Method]:
     """What can predict here: the model, and the baselines that its folder has what they need for."""
     found: list[Method] = ["model", "no change"]
     if has_effects(model.path):
-        found += ["mean of other contexts", "mean of the context"]
+        found += ["mean of other contexts", "likeness-weighted mean", "mean of the context"]
         if model.card is not None and model.card.perturbation_encoding == "features":
             found.append("ridge")
     return found
