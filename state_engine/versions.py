@@ -8,9 +8,9 @@ from typing import Final
 from state_engine import __version__
 
 PREDICTION: Final = (
-    "numpy", "scipy", "pandas", "anndata", "h5py", "scanpy", "torch", "safetensors", "pdex", "umap-learn", "numba", "polars",
+    "numpy", "scipy", "pandas", "anndata", "h5py", "scanpy", "torch", "safetensors", "illico", "umap-learn", "numba",
 )  # fmt: skip
-SCORING: Final = ("cell-eval2", "pdex", "numpy", "scipy", "anndata", "polars")
+SCORING: Final = ("cell-eval2", "illico", "pdex", "numpy", "scipy", "anndata", "polars")
 
 
 def package_versions(names: tuple[str, ...] = PREDICTION) -> dict[str, str]:

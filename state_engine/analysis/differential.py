@@ -1,4 +1,4 @@
-"""Which genes change: a full table of all genes for one perturbation in one context, by the Mann-Whitney U test of pdex.
+"""Which genes change: a full table of all genes for one perturbation in one context, by the Mann-Whitney U test (`metrics.rank_tests`).
 
 What is compared with what:
 - expression "corrected", "raw" or "calibrated": predicted cells against the predicted control (the same basal cells under the
@@ -14,21 +14,20 @@ every cell of fewer than 45,000 counts, so tables of measured cells do not depen
 they are.
 
 Units: means are natural (mean of expm1 of the log1p values: counts per 10,000 when the data were normalised to that depth).
-log2_fold_change = log2((mean_perturbed + PSEUDOCOUNT) / (mean_reference + PSEUDOCOUNT)). pdex's default would average logarithms
-(geometric mean) and add 1e-9, so that a gene without a count in the reference changes by 20 and more; the arithmetic mean is what
-"fold" means to a biologist, and the pseudocount keeps genes near zero from leading the list.
+log2_fold_change = log2((mean_perturbed + PSEUDOCOUNT) / (mean_reference + PSEUDOCOUNT)). A mean of logarithms and 1e-9 (pdex's default) would
+let a gene without a count in the reference change by 20 and more; the arithmetic mean is what "fold" means to a biologist, and the
+pseudocount keeps genes near zero from leading the list.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
 import re
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
-from typing import Any, Final, Literal, cast, get_args
+from typing import Final, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -37,15 +36,13 @@ from numpy.typing import NDArray
 from state_engine import keys
 from state_engine.errors import RequestError, RunError, listed
 from state_engine.files import replacing
+from state_engine.metrics.rank_tests import ENGINE, FLOOR, PSEUDOCOUNT, against_reference
 from state_engine.prediction.result import Layer, Result, open_result
+from state_engine.progress import OnProgress, silent
 
 Reference = Literal["predicted control", "observed control"]
 Expression = Literal["corrected", "raw", "calibrated", "observed"]
 
-PSEUDOCOUNT: Final = 0.1
-"""Added to both natural means (counts per 10,000) before the ratio."""
-FLOOR: Final = 0.2
-"""log1p expression under which a cell counts as not detecting the gene: a single count in a cell of 45,000."""
 SIGNIFICANT: Final = 0.05
 """False discovery rate under which a gene is called significant."""
 MIN_CELLS: Final = 3
@@ -54,7 +51,7 @@ COLUMNS: Final = (
     "gene", "log2_fold_change", "mean_perturbed", "mean_reference", "fraction_perturbed", "fraction_reference",
     "p_value", "fdr", "statistic",
 )  # fmt: skip
-_VERSION: Final = 1  # of the numbers: change it, and stored tables are made again
+_VERSION: Final = 2  # of the numbers: change it, and stored tables are made again
 
 
 def differential(
@@ -64,6 +61,7 @@ def differential(
     reference: Reference = "predicted control",
     expression: Expression = "corrected",
     floor: float = FLOOR,
+    on_progress: OnProgress = silent,
 ) -> pd.DataFrame:
     """Return the table of all genes, in the order of the result.
 
@@ -78,7 +76,7 @@ def differential(
         RequestError: the result has no genes, the two groups do not belong together, or one has fewer than 3 cells.
     """
     perturbed, control = groups(result, perturbation, context, reference, expression)
-    table = compare_groups(result, perturbed, control, layer_of(expression), floor)
+    table = compare_groups(result, perturbed, control, layer_of(expression), floor, on_progress)
     table.attrs |= {"perturbation": perturbation, "context": context, "reference": reference, "expression": expression}
     return table
 
@@ -117,7 +115,12 @@ def groups(
 
 
 def compare_groups(
-    result: Result, perturbed: NDArray[np.int64], reference: NDArray[np.int64], layer: Layer = "corrected", floor: float = FLOOR
+    result: Result,
+    perturbed: NDArray[np.int64],
+    reference: NDArray[np.int64],
+    layer: Layer = "corrected",
+    floor: float = FLOOR,
+    on_progress: OnProgress = silent,
 ) -> pd.DataFrame:
     """Return the same table for any two groups of rows, such as a selection in the plot and the rest.
 
@@ -130,19 +133,20 @@ def compare_groups(
         _enough(rows, name)
     x, y = result.read(perturbed, layer=layer), result.read(reference, layer=layer)
     _finite(result, (x, y))
-    mean_x, mean_y = _natural_mean(x), _natural_mean(y)
-    x[x < floor], y[y < floor] = 0, 0
+    tests = against_reference({"perturbed": x}, y, floor, on_progress)
     table = pd.DataFrame(
         {
             "gene": list(result.genes),
-            "log2_fold_change": np.log2((mean_x + PSEUDOCOUNT) / (mean_y + PSEUDOCOUNT)),
-            "mean_perturbed": mean_x,
-            "mean_reference": mean_y,
-            "fraction_perturbed": (x > 0).mean(axis=0),
-            "fraction_reference": (y > 0).mean(axis=0),
+            "log2_fold_change": tests.log2_fold_change[0],
+            "mean_perturbed": tests.mean[0],
+            "mean_reference": tests.mean_reference,
+            "fraction_perturbed": tests.fraction[0],
+            "fraction_reference": tests.fraction_reference,
+            "p_value": tests.p_value[0],
+            "fdr": tests.fdr[0],
+            "statistic": tests.statistic[0],
         }
-    )
-    table = table.join(_test(x, y))[list(COLUMNS)]
+    )[list(COLUMNS)]
     table.attrs.update(_description(len(x), len(y), floor))
     return table
 
@@ -154,6 +158,7 @@ def table_for(
     reference: Reference = "predicted control",
     expression: Expression = "corrected",
     floor: float = FLOOR,
+    on_progress: OnProgress = silent,
 ) -> Path:
     """Return the table as a file, run_dir/differential/….parquet; it is written when it is not there or the result has changed. See `read_table`.
 
@@ -163,7 +168,8 @@ def table_for(
     """
     path = table_path(run_dir, perturbation, context, reference, expression, floor)
     if not path.exists():
-        table = differential(open_result(Path(run_dir) / "result.h5ad"), perturbation, context, reference, expression, floor)
+        result = open_result(Path(run_dir) / "result.h5ad")
+        table = differential(result, perturbation, context, reference, expression, floor, on_progress)
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as beside:
             table.to_parquet(beside, engine="pyarrow")
@@ -215,25 +221,6 @@ def count_significant(table: pd.DataFrame, fdr: float = SIGNIFICANT) -> tuple[in
     return int((called & (table["log2_fold_change"] > 0)).sum()), int((called & (table["log2_fold_change"] < 0)).sum())
 
 
-def _test(x: NDArray[np.float32], y: NDArray[np.float32]) -> pd.DataFrame:
-    """Return p_value, fdr and statistic of each column, x (n, g) against y (m, g)."""
-    import anndata
-    from pdex import pdex
-
-    names = pd.Index([str(i) for i in range(len(x) + len(y))])
-    obs = pd.DataFrame({"group": ["perturbed"] * len(x) + ["reference"] * len(y)}, index=names)
-    var = pd.DataFrame(index=[str(i) for i in range(x.shape[1])])
-    data = anndata.AnnData(np.vstack([x, y]), obs=obs, var=var)
-    options: dict[str, Any] = {"reference": "reference", "is_log1p": True, "geometric_mean": False, "epsilon": PSEUDOCOUNT}
-    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
-        table = cast(pd.DataFrame, pdex(data, "group", mode="ref", as_pandas=True, **options))
-    return table[["p_value", "fdr", "statistic"]].reset_index(drop=True)
-
-
-def _natural_mean(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.expm1(values).mean(axis=0, dtype=np.float64)
-
-
 def _enough(rows: NDArray[np.int64], name: str) -> None:
     if len(rows) < MIN_CELLS:
         raise RequestError(
@@ -256,7 +243,7 @@ def _finite(result: Result, both: tuple[NDArray[np.float32], NDArray[np.float32]
 
 def _description(n: int, m: int, floor: float) -> Mapping[str, object]:
     method = (
-        f"pdex 0.3.0, two-sided Mann-Whitney U test with tie and continuity correction on log1p expression, values "
+        f"{ENGINE} {metadata.version(ENGINE)}, two-sided Mann-Whitney U test with tie and continuity correction on log1p expression, values "
         f"under {floor:g} counted as not detected; FDR by Benjamini-Hochberg over all genes; log2 fold change of arithmetic "
         f"means of expm1 values, pseudocount {PSEUDOCOUNT:g}"
     )

@@ -34,6 +34,7 @@ from state_engine.effects.baselines import BaselineEffect, mean_of_other_context
 from state_engine.effects.means import Means
 from state_engine.effects.scores import TOP, largest, overlap, scores, spearman
 from state_engine.errors import RequestError
+from state_engine.metrics.rank_tests import fold_change
 from state_engine.prediction.result import Layer, Result
 
 CORRECTED: Final = "corrected"
@@ -203,7 +204,7 @@ def gene_ranking(result: Result, gene: str, layer: Layer = "corrected") -> pd.Da
     for perturbation, context, predicted, paired in _pairs(result, layer):
         x, y = values[predicted], values[paired]
         # the mean of expm1, not expm1 of the mean: fold changes are ratios of arithmetic means of counts
-        fold = np.log2((np.expm1(x).mean() + de.PSEUDOCOUNT) / (np.expm1(y).mean() + de.PSEUDOCOUNT))
+        fold = float(fold_change(np.expm1(x).mean(), np.expm1(y).mean()))
         rows.append((perturbation, context, len(x), x.mean(), y.mean(), x.mean() - y.mean(), fold))
     names = ["perturbation", "context", "n_cells", "mean_perturbed", "mean_reference", "effect", "log2_fold_change"]
     return pd.DataFrame(rows, columns=names).sort_values("effect", key=np.abs, ascending=False, kind="stable", ignore_index=True)
@@ -265,7 +266,7 @@ def _score(
 
 def _fold(result: Result, rows: NDArray[np.int64], reference: NDArray[np.int64], layer: Layer) -> Vector:
     mean, base = result.mean(rows, layer, natural=True), result.mean(reference, layer, natural=True)
-    return np.log2((mean + de.PSEUDOCOUNT) / (base + de.PSEUDOCOUNT))
+    return fold_change(mean, base)
 
 
 def _top_genes(result: Result, effect: Vector, n: int = 5) -> str:

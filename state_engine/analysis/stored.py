@@ -1,4 +1,4 @@
-"""Answers kept in a run folder: the worker makes them with pdex, a page reads them without importing anything heavy.
+"""Answers kept in a run folder: the worker makes them, a page reads them without importing anything heavy.
 
     RUN/differential/NAME-DIGEST.parquet              a table of all genes (see `differential.table_for`)
     RUN/differential/comparison-NAME-DIGEST.json      an `EffectComparison` without its genes, and
@@ -23,6 +23,7 @@ from state_engine.errors import RunError
 from state_engine.files import replacing, write_json
 from state_engine.plain import from_plain, to_plain
 from state_engine.prediction.result import Result, open_result
+from state_engine.progress import OnProgress, silent
 
 _VERSION: Final = 3  # of the numbers: change it, and stored comparisons are made again
 _FIELDS: Final = ("perturbation", "context", "n_predicted", "n_observed", "n_control", "n_significant", "top")
@@ -89,8 +90,9 @@ def answer(
     context: str,
     reference: de.Reference = "predicted control",
     expression: de.Expression = "corrected",
+    on_progress: OnProgress = silent,
 ) -> Path:
-    """Makes all that the page Genes shows of one condition: its table, and the comparison where it was measured.
+    """Make all that the page Genes shows of one condition: its table, and the comparison where it was measured.
 
     Returns:
         The table's path.
@@ -99,7 +101,7 @@ def answer(
         RequestError: as `differential.differential`.
         RunError: the run has no readable result.
     """
-    path = de.table_for(run_dir, perturbation, context, reference, expression)
+    path = de.table_for(run_dir, perturbation, context, reference, expression, on_progress=on_progress)
     if not comparison_path(run_dir, perturbation, context).exists():
         result = open_result(Path(run_dir) / "result.h5ad")
         if (perturbation, context) in result.conditions() and is_measured(result, perturbation, context):

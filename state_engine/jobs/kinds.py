@@ -88,8 +88,8 @@ WARMUP: tuple[str, ...] = (
     "state_engine.jobs.warmup:import_umap",
 )
 FIRST_WARMUP_SECONDS = 2.0  # the first page of a new server is drawn meanwhile
-# steps of many seconds that nobody should wait behind: only when nothing has come for LATE_SECONDS
-LATE_WARMUP: tuple[str, ...] = ("state_engine.jobs.warmup:compile_pdex", "state_engine.jobs.warmup:compile_umap_fit")
+# a step of many seconds that nobody should wait behind: only when nothing has come for LATE_SECONDS
+LATE_WARMUP: tuple[str, ...] = ("state_engine.jobs.warmup:compile_umap_fit",)
 LATE_SECONDS = 45.0
 
 

@@ -23,21 +23,6 @@ def import_umap() -> None:
     import umap  # noqa: F401
 
 
-def compile_pdex() -> None:
-    """The rank test of pdex, compiled by a first call."""
-    import anndata
-    import numpy as np
-    import pandas as pd
-    from pdex import pdex
-
-    rng = np.random.default_rng(0)
-    cells = anndata.AnnData(
-        rng.random((16, 4), dtype=np.float32),
-        obs=pd.DataFrame({"group": ["a", "b"] * 8}, index=[str(i) for i in range(16)]),
-    )
-    pdex(cells, groupby="group", mode="ref", is_log1p=True, reference="a")
-
-
 def compile_umap_fit() -> None:
     """UMAP's fit of few cells, compiled by a first call."""
     import numpy as np

@@ -110,7 +110,8 @@ def differential(request: DifferentialRequest, run: RunFolder, on_progress: OnPr
     parent = RunFolder.open(load_settings(), request.run)
     on_progress(Progress("Comparing genes"))
     reference, expression = cast(de.Reference, request.reference), cast(de.Expression, request.expression)
-    return FileWritten(stored.answer(parent.path, request.perturbation, request.context, reference, expression).name)
+    condition = request.perturbation, request.context
+    return FileWritten(stored.answer(parent.path, *condition, reference, expression, on_progress).name)
 
 
 def tables(request: TablesRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> FileWritten:
