@@ -19,6 +19,8 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from functools import reduce
+from operator import or_
 from typing import Any, ClassVar, Final, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from state_engine.errors import ConfigError, StateError
@@ -117,6 +119,7 @@ class Option:
         flag: on the command line; None when it has no option of its own.
         kind: type of the value, or of each item; a dataclass for items of several words.
         many, optional: a tuple of them; None is a value too.
+        alone: of a tuple: one item stands by itself, not as a tuple of one.
         default: MISSING when it is needed.
         part: path of the part that may be None, where it lies in one; `switch` says that this option makes it present.
         always: a command names it even at its default.
@@ -132,6 +135,7 @@ class Option:
     part: str
     switch: bool
     always: bool
+    alone: bool = False
 
     @property
     def name(self) -> str:
@@ -180,6 +184,7 @@ def _options(cls: type, where: str, outer: Part, optional_part: str) -> Iterator
             continue
         text = one.metadata.get("about", About())
         text = replace(text, help=f"{outer.of}: {text.help}") if outer.of else text
+        alone, hint = _one_or_several(hint)
         many = get_origin(hint) is tuple
         kind = get_args(hint)[0] if many else hint
         if get_origin(kind) is Literal:
@@ -193,7 +198,7 @@ def _options(cls: type, where: str, outer: Part, optional_part: str) -> Iterator
             flag = f"--{outer.prefix}{flag.removeprefix('--')}"
         default = MISSING if one.name in outer.needed else one.default
         switch, always = outer.switch == one.name, one.name in outer.always
-        yield Option(path, text, flag, kind, many, optional, default, optional_part, switch, always)
+        yield Option(path, text, flag, kind, many, optional, default, optional_part, switch, always, alone)
 
 
 def option_of(request: type, path: str) -> Option:
@@ -212,7 +217,22 @@ def _without_none(hint: Any) -> tuple[Any, bool]:
     kinds = [a for a in get_args(hint) if a is not type(None)]
     # a union of Literals is one Literal
     words = tuple(w for kind in kinds if get_origin(kind) is Literal for w in get_args(kind))
-    return (Literal[words] if words else kinds[0]), len(kinds) < len(get_args(hint))
+    return (Literal[words] if words else reduce(or_, kinds)), len(kinds) < len(get_args(hint))
+
+
+def _one_or_several(hint: Any) -> tuple[bool, Any]:
+    """Whether a type is 'one, or a tuple of them', and then the type of the tuple; of any other union the first type."""
+    if get_origin(hint) not in (typing.Union, types.UnionType):
+        return False, hint
+    tuples = [kind for kind in get_args(hint) if get_origin(kind) is tuple]
+    return bool(tuples), (tuples or get_args(hint))[0]
+
+
+def _items(value: object) -> tuple[object, ...]:
+    """The items of a value of a field that may hold several."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
 
 
 # ---- values ----
@@ -224,7 +244,7 @@ def check(request: object, error: type[StateError] = ConfigError) -> None:
     values, known = [], []
     for one in options_of(type(request)):
         value = getattr(request, one.name) if "." not in one.path else None
-        for item in (value or ()) if one.many else (value,):
+        for item in _items(value) if one.many else (value,):
             if item is None or item in one.about.choices:
                 continue
             if one.about.choices:
@@ -334,7 +354,8 @@ def _read(one: Option, text: str) -> object:
     if one.optional and text.lower() in ("none", "null"):
         return None
     if one.many:
-        return tuple(_read_one(one, item.strip()) for item in split_commas(text if one.kind is str else text.strip("[]()")))
+        found = tuple(_read_one(one, item.strip()) for item in split_commas(text if one.kind is str else text.strip("[]()")))
+        return found[0] if one.alone and len(found) == 1 else found
     return _read_one(one, text)
 
 
@@ -455,8 +476,8 @@ def _words(one: Option, value: object, owner: object) -> list[str]:
         return [flag] if value is one.turns else []
     if flag is None or one.bare or (value is None and not one.about.none):
         raise ConfigError(f"The command line cannot say that {one.path} is {value!r}.", fix="Use the Python function.")
-    if one.many and isinstance(value, Iterable) and not one.about.commas:
-        return [word for item in value for word in _item(flag, item)]
+    if one.many and value is not None and not one.about.commas:
+        return [word for item in _items(value) for word in _item(flag, item)]
     return _item(flag, one.about.none if value is None else _text(value))
 
 

@@ -168,6 +168,8 @@ def _union(kinds: tuple[object, ...], value: object, where: str) -> object:
     if value is None and type(None) in kinds:
         return None
     choices = [kind for kind in kinds if kind is not type(None)]
+    if isinstance(value, list | tuple):  # of 'one, or several' the several
+        choices = [kind for kind in choices if get_origin(kind) is tuple] or choices
     return _convert(choices[0], value, where) if len(choices) == 1 else value
 
 

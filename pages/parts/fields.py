@@ -31,6 +31,17 @@ def choice(place: Any, request: type, path: str, key: str, options: Sequence[Any
     return place.selectbox(one.label, known, key=key, help=more.pop("help", sentence(one)), **more)
 
 
+def several(
+    place: Any, request: type, path: str, key: str, options: Sequence[str], chosen: Sequence[str] = (), **more: Any
+) -> list[str]:
+    """Show words of which several may be chosen, and patterns typed, and return them in the order in which they were chosen."""
+    one = option_of(request, path)
+    known = list(dict.fromkeys([*options, *chosen]))
+    text = more.pop("help", sentence(one))
+    found: list[str] = place.multiselect(one.label, known, list(chosen), key=key, help=text, accept_new_options=True, **more)
+    return found
+
+
 def yes(place: Any, request: type, path: str, key: str, **more: Any) -> bool:
     """Show a checkbox and return whether it is ticked."""
     one = option_of(request, path)

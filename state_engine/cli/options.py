@@ -82,7 +82,7 @@ def _add(parser: argparse.ArgumentParser, one: Option) -> None:
     takes = _arguments(one)
     # flags that give this field a value of their own take none; of the others and this one, one may be given
     others = {other: sets for other, sets in one.about.also.items() if one.name not in sets}
-    needed = one.needed and not one.many and not one.part
+    needed = one.needed and (one.alone or not one.many) and not one.part
     group: argparse._ActionsContainer = parser.add_mutually_exclusive_group(required=needed) if others else parser
     required: Arguments = {"required": True} if needed and not others else {}
     group.add_argument(flag, **takes, **required)
@@ -161,7 +161,9 @@ def _value(one: Option, given: object) -> object:
         return split_commas(given)
     if isinstance(given, list) and is_dataclass(one.kind):
         return tuple(_item(one, item) for item in given)
-    return tuple(given) if one.many and isinstance(given, list) else given
+    if one.many and isinstance(given, list):
+        return given[0] if one.alone and len(given) == 1 else tuple(given)
+    return given
 
 
 def _item(one: Option, words: list[str]) -> object:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import h5py
@@ -20,13 +20,14 @@ import scipy.sparse as sp
 
 from state_engine import keys
 from state_engine.config import Settings
+from state_engine.data.controls import as_one, matching, renamings, replaced
 from state_engine.data.embedding_record import EmbeddingFacts, embeddings_of, result_depth
-from state_engine.data.files.columns import read_index, read_labels, read_var
+from state_engine.data.files.columns import ObsColumns, read_column, read_index, read_labels, read_var
 from state_engine.data.files.hdf5 import column_names, open_h5
 from state_engine.data.files.matrices import MatrixFacts, dense, read_rows
 from state_engine.data.files.safety import RAW, FileFacts, check_file
 from state_engine.data.genes import GeneNames, gene_names
-from state_engine.data.labels import Labels, decide_labels, merged, twins
+from state_engine.data.labels import Labels, as_labels, decide_labels, is_missing, twins
 from state_engine.data.scale import Scale, ScaleDecision, scale_of_file
 from state_engine.errors import LabelError, RepresentationError, UnreadableFileError, listed
 from state_engine.options import check, option
@@ -43,7 +44,12 @@ class Choices:
     """What the user says of a data set. None takes the suggestion, and "" for a column means none on purpose."""
 
     perturbation_key: str | None = option(None, "obs column of the perturbation; '': all cells are controls", metavar="C")
-    control: str | None = option(None, "label of the control cells", metavar="L")
+    control: str | tuple[str, ...] | None = option(
+        None,
+        "label of the control cells, or a pattern such as 'neg_ctrl_*'; several are taken together as one control, called by the first",
+        label="Control labels",
+        metavar="L",
+    )
     context_key: str | None = option(None, "obs column of the context (cell type, line); '' for none", metavar="C")
     batch_key: str | None = option(None, "obs column of the batch; '' for none", metavar="C")
     scale: Scale | None = option(None, "scale of the expression; default: from the values", none="auto")
@@ -55,9 +61,21 @@ class Choices:
     depth: float | None = option(
         None, "what a cell's counts were brought to before the log1p; default: from the values", metavar="N", above=0
     )
+    rename_combinations: bool = option(
+        False, "labels 'A+ctrl' and 'ctrl+A' are read as the perturbation 'A', and 'B+A' as 'A+B'", label="Rename combinations"
+    )
 
     def __post_init__(self) -> None:
         check(self)
+        words = dict.fromkeys(self.controls)
+        if isinstance(self.control, tuple | list):  # one name for one choice, however it was given
+            object.__setattr__(self, "control", tuple(words) if len(words) > 1 else next(iter(words), None))
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The labels and patterns chosen as the control; none where it is suggested."""
+        words = (self.control,) if isinstance(self.control, str) else self.control or ()
+        return tuple(word for word in words if word)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +142,7 @@ class Dataset:
         without = tuple(c for c in self.contexts if self.labels.control is not None and not len(self.control_rows(c)))
         labels = self.labels.notes(self.contexts, without, self.choices.control is not None)
         labels += [f"'{a}' and '{b}' are one perturbation in two spellings." for a, b in twins(self.perturbations)[:5]]
-        labels += self._confounded()
+        labels += self._confounded() + self._absent_controls()
         file = [*self.file.notes, *self.broken]
         if self.only_genes is not None:
             kinds = listed([f"{n:,} {kind}" for kind, n in self.only_genes.others.items()], 6)
@@ -157,6 +175,12 @@ class Dataset:
             f"No batch of '{key}' has both control and perturbed cells: effects cannot be told from differences between batches "
             "(confounded)."
         ]
+
+    def _absent_controls(self) -> list[str]:
+        """Return a sentence where some of several labels chosen as the control are those of no cell."""
+        there = self.labels.controls or (str(self.labels.control),)
+        absent = [word for word in self.choices.controls if not matching(there, [word])]
+        return [f"No cell is labelled {listed(absent)}, which was chosen as a control."] if absent and there else []
 
     @cached_property
     def obs_names(self) -> np.ndarray:
@@ -375,17 +399,10 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
         if choices.expression in (RAW, f"{RAW}/X"):
             facts = facts.of_raw()
         var = read_var(file[f"{RAW}/var" if facts.raw in facts.matrices else "var"], facts.n_genes, choices.gene_column)
+        labels = _labels(file["obs"], obs, choices, facts.n_cells)
         uns = file.get("uns")
         marked = isinstance(uns, h5py.Group) and "log1p" in uns
         stated = result_depth(file)
-    several = choices.control is not None and "*" in choices.control
-    control = None if several else choices.control
-    labels = decide_labels(obs.labels, obs.others, choices.perturbation_key, control, choices.context_key, choices.batch_key)
-    if several and labels.perturbation_key:
-        # several control guides are one control: their labels become one, in that column alone
-        key = labels.perturbation_key
-        obs.labels[key] = merged(obs.labels[key], str(choices.control))
-        labels = decide_labels(obs.labels, obs.others, key, choices.control, choices.context_key, choices.batch_key)
     only_genes, gene_columns = _only_genes(var.kinds), var.names
     at = None if only_genes is None else only_genes.columns
     if at is not None:
@@ -407,6 +424,33 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
         (*obs.broken, *var.broken),
         only_genes,
     )
+
+
+def _labels(frame: h5py.Group, obs: ObsColumns, choices: Choices, n_cells: int) -> Labels:
+    """Decide what the labels mean. Labels that are taken together, or renamed, become one in the column of perturbations alone.
+
+    Raises:
+        LabelError: a choice that the columns do not allow.
+    """
+    words = choices.controls
+    first = words[0] if words else None
+    usual = len(words) < 2 and not choices.rename_combinations and not any(is_missing(w) or set(w) & set("*?[") for w in words)
+    decided = partial(decide_labels, obs.labels, obs.others, context_key=choices.context_key, batch_key=choices.batch_key)
+    given = choices.perturbation_key
+    labels = decided(given, first if usual or given == "" else None)
+    key = labels.perturbation_key
+    if not key:
+        return labels
+    found = renamings(obs.labels[key], first or labels.control)
+    if usual:
+        return replace(labels, renamings=found)
+    if any(map(is_missing, words)):  # 'None' is a label where the user says so
+        obs.labels[key] = as_labels(read_column(frame, key, n_cells), words)
+    if choices.rename_combinations:
+        obs.labels[key] = replaced(obs.labels[key], {one.label: one.becomes for one in found})
+    obs.labels[key], taken = as_one(obs.labels[key], words)
+    again = decided(key, first)
+    return replace(again, coarser=labels.coarser, controls=taken, renamings=found, renamed=choices.rename_combinations)
 
 
 def _only_genes(kinds: pd.Categorical | None) -> OnlyGenes | None:

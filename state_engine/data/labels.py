@@ -7,17 +7,20 @@ Boundary: columns of strings; no expression values, no file.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import numpy as np
 import pandas as pd
 
 from state_engine import keys
+from state_engine.data.controls import Renaming, candidates, is_alias, parts_of
 from state_engine.errors import LabelError, listed
 
+YES_OR_NO = 2  # so few labels may only say whether a cell is perturbed
 NONE = ""  # the user's word for "there is none"
-MISSING_WORDS = frozenset({"", "nan", "NaN", "<NA>", "NA", "N/A", "n/a", "#N/A"})  # of pandas, R and Excel
+# what pandas, Python, R, Excel and databases write where there is nothing; 'none' in lower case is what people call a control
+MISSING_WORDS = frozenset({"", "nan", "NaN", "NaT", "<NA>", "None", "NA", "N/A", "n/a", "#N/A", "null", "NULL", "Null"})
 _TOKENS = {
     "perturbation": ("perturb", "treat", "drug", "compound", "guide", "grna", "stim", "knockout", "crispr", "condition"),
     "context": ("celltype", "cell_type", "cell_line", "annotation", "cluster", "tissue"),
@@ -32,21 +35,8 @@ def _plain_name(column: str) -> str:
 
 _CONTEXT_NAMES = frozenset(map(_plain_name, keys.CONTEXT_ALIASES))
 _WEAK_CONTROLS = frozenset({"none", "wt", "mock"})  # labels that other columns have too, for other reasons
-_CONTROL_TOKENS = (
-    "non-targeting",
-    "nontargeting",
-    "non_targeting",
-    "control",
-    "ctrl",
-    "dmso",
-    "vehicle",
-    "untreated",
-    "scramble",
-    "no-target",
-    "intergenic",
-    "wildtype",
-    "unstim",
-)
+# columns that are taken as contexts only when a person says so
+_CONTEXT_OFFERS = ("patient", "donor", "subject", "individual", "participant", "replicate", "sample", "batch")
 
 
 @dataclass(frozen=True)
@@ -61,13 +51,17 @@ class ColumnFacts:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A column that may play a role ("perturbation", "context", "batch"), best first, and why it is thought so."""
+    """A column that may play a role ("perturbation", "context", "batch"), best first, and why it is thought so.
+
+    `offered`: it is named to a person and never taken unasked.
+    """
 
     role: str
     column: str
     n_labels: int
     example: str
     reason: str
+    offered: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +77,10 @@ class Labels:
         columns: all columns of labels.
         other_columns: obs columns that are no labels (numbers, barcodes), which the user may still choose.
         n_unlabelled: cells without a perturbation label.
+        controls: labels that were taken together as the control; empty for one label as it is.
+        renamings: labels of combinations and the plain labels that say the same.
+        renamed: they were renamed so, as asked.
+        coarser: column of perturbations that was passed over, since `perturbation_key` tells more apart; "" for none.
     """
 
     perturbation_key: str | None
@@ -94,6 +92,10 @@ class Labels:
     columns: tuple[ColumnFacts, ...]
     other_columns: tuple[str, ...]
     n_unlabelled: int
+    controls: tuple[str, ...] = ()
+    renamings: tuple[Renaming, ...] = ()
+    renamed: bool = False
+    coarser: str = ""
 
     def notes(self, contexts: tuple[str, ...], without_control: tuple[str, ...], control_chosen: bool) -> list[str]:
         """Return what a person may want to correct, most important first.
@@ -105,12 +107,15 @@ class Labels:
         """
         notes = []
         if self.perturbation_key is None:
-            notes.append("No column says which cells are perturbed: choose one, or declare all cells unperturbed.")
+            offers = [f"{s.column} ({s.reason})" for s in self.suggestions if s.role == "perturbation"]
+            could = f" It could be: {listed(offers)}." if offers else ""
+            notes.append(f"No column says which cells are perturbed: choose one, or declare all cells unperturbed.{could}")
         elif self.perturbation_key == NONE:
             notes.append(f"All cells are taken as unperturbed controls ('{self.control}').")
         elif self.control is None:
             found = listed(list(self.control_suggestions), 6)
             could = f" It could be: {found}." if found else ""
+            could += " Several can be chosen together." if len(self.control_suggestions) > 1 else ""
             notes.append(f"No label of '{self.perturbation_key}' is known as a control: choose one before predicting.{could}")
         else:
             if without_control:
@@ -119,13 +124,31 @@ class Labels:
             rivals = [label for label in self.control_suggestions if label != self.control][:3]
             if rivals and not control_chosen:
                 notes.append(f"'{self.control}' is taken as the control; {listed(rivals)} could be one too.")
+        if self.controls:
+            notes.append(f"The control '{self.control}' stands for {len(self.controls):,} labels: {listed(self.controls, 8)}.")
         if self.n_unlabelled:
-            notes.append(f"{self.n_unlabelled:,} cells have no perturbation label and are left out.")
-        return [*notes, *self._context_notes(contexts)]
+            unknown = self.control is None
+            named = " If they are the controls, choose what is written there, such as None." if unknown else ""
+            notes.append(f"{self.n_unlabelled:,} cells have no perturbation label and are left out.{named}")
+        return [*notes, *self._spelling_notes(), *self._context_notes(contexts)]
+
+    def _spelling_notes(self) -> list[str]:
+        """Return what other column, or what other reading of the labels, there is."""
+        notes = []
+        if self.coarser:
+            notes.append(f"'{self.perturbation_key}' is taken for the perturbation: it tells more apart than '{self.coarser}'.")
+        if self.renamings:
+            each = listed([f"'{r.label}' ({r.cells:,} cells) is '{r.becomes}'" for r in self.renamings])
+            start = f"{len(self.renamings):,} labels of combinations"
+            offer = "were renamed" if self.renamed else "can be renamed on request (--rename-combinations)"
+            notes.append(f"{start} {offer}: {each}.")
+        return notes
 
     def _context_notes(self, contexts: tuple[str, ...]) -> list[str]:
         if self.context_key is None:
-            return ["No column says the cell type or line: all cells are taken as one context."]
+            offers = [f"{s.column} ({s.n_labels:,} labels)" for s in self.suggestions if s.role == "context" and s.offered]
+            could = f" It could be: {listed(offers)}." if offers else ""
+            return [f"No column says the cell type or line: all cells are taken as one context.{could}"]
         notes = []
         missing = next(c.n_missing for c in self.columns if c.name == self.context_key)
         if missing:
@@ -140,14 +163,18 @@ def twins(labels: tuple[str, ...]) -> list[tuple[str, str]]:
     first: dict[tuple[str, ...], str] = {}
     found = []
     for label in labels:
-        parts = tuple(sorted(part.strip() for part in label.split("+")))
+        parts = tuple(sorted(parts_of(label)))
         if len(parts) > 1 and first.setdefault(parts, label) != label:
             found.append((first[parts], label))
     return found
 
 
-def as_labels(values: object) -> pd.Categorical:
-    """Any column as strings; missing values (NaN, masked, "", "nan") become missing. Whole floats keep their ".0"."""
+def as_labels(values: object, words: Collection[str] = ()) -> pd.Categorical:
+    """Any column as strings; missing values (NaN, masked, "", "nan", "None") become missing. Whole floats keep their ".0".
+
+    Args:
+        words: labels though they read as missing, by the user's word.
+    """
     series = pd.Series(values)
     if isinstance(series.dtype, pd.CategoricalDtype):
         codes = series.cat.codes.to_numpy()
@@ -156,7 +183,7 @@ def as_labels(values: object) -> pd.Categorical:
         codes, unique = pd.factorize(series, use_na_sentinel=True)
         names = [_text(c) for c in unique]
     # two categories may read alike (1 and "1"), and some may be unused or mean "missing"
-    known = sorted({n for n in np.array(names, dtype=object)[np.unique(codes[codes >= 0])] if n not in MISSING_WORDS})
+    known = sorted({n for n in np.array(names, dtype=object)[np.unique(codes[codes >= 0])] if n in words or not is_missing(n)})
     place = {n: i for i, n in enumerate(known)}
     to_code = np.array([place.get(n, -1) for n in names] + [-1], dtype=np.int64)
     return pd.Categorical.from_codes(to_code[codes], categories=pd.Index(known, dtype=object))
@@ -166,15 +193,9 @@ def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def merged(labels: pd.Categorical, pattern: str) -> pd.Categorical:
-    """Return the labels with all that a pattern such as 'neg_ctrl_*' matches as one, called by the pattern; the same where none does."""
-    names = [str(name) for name in labels.categories]
-    taken = [name for name in names if fnmatchcase(name, pattern)]
-    if not taken or pattern in names:
-        return labels
-    known = sorted({*names} - {*taken} | {pattern})
-    place = np.array([known.index(pattern if name in taken else name) for name in names] + [-1])
-    return pd.Categorical.from_codes(place[labels.codes], categories=pd.Index(known, dtype=object))
+def is_missing(word: str) -> bool:
+    """Return whether a word says that there is no label."""
+    return word.strip() in MISSING_WORDS
 
 
 def column_facts(name: str, labels: pd.Categorical) -> ColumnFacts:
@@ -210,26 +231,55 @@ def decide_labels(
     taken = {k for k in (perturbation_key, context_key, batch_key) if k}
     suggestions: list[Suggestion] = []
     keys_: dict[str, str | None] = {}
+    coarser = ""
     for role, word in (("perturbation", perturbation_key), ("context", context_key), ("batch", batch_key)):
         found = _suggest(role, columns, facts)
         suggestions += found
-        free = [s.column for s in found if s.column not in taken]
+        free = [s.column for s in found if s.column not in taken and not s.offered]
+        if role == "perturbation" and word is None:
+            free, coarser = _most_telling(free, columns)
         keys_[role] = word if word is not None else (free[0] if free else None)
         taken |= {keys_[role] or ""}
     key = keys_["perturbation"]
     labels = columns[key] if key else None
-    candidates = _controls(labels) if labels is not None else ()
+    likely = candidates(labels) if labels is not None else ()
     return Labels(
         key,
-        _control(control, key, labels, candidates),
+        _control(control, key, labels, likely),
         keys_["context"] or None,
         keys_["batch"] or None,
-        tuple(suggestions),
-        candidates,
+        tuple(s for s in suggestions if not (s.offered and s.column == key)),
+        likely,
         tuple(facts.values()),
         other_columns,
         facts[key].n_missing if key else 0,
+        coarser=coarser,
     )
+
+
+def _most_telling(free: list[str], columns: dict[str, pd.Categorical]) -> tuple[list[str], str]:
+    """Put the column first that says which perturbation a cell has, where the best says only whether it has one.
+
+    Returns:
+        The columns, best first, and the one that says less; "" for none.
+    """
+    for coarse in (name for name in free if len(columns[name].categories) <= YES_OR_NO):
+        finer = [name for name in free if name != coarse and _says_more(columns[name], columns[coarse])]
+        if finer:
+            first = finer[0] if free[0] == coarse else free[0]
+            if first in finer:
+                return [first, *(name for name in free if name != first)], coarse
+    return free, ""
+
+
+def _says_more(fine: pd.Categorical, coarse: pd.Categorical) -> bool:
+    """Return whether each label of one column has one label of the other, and the one has more and a control as well."""
+    known, there = candidates(fine)[:1], candidates(coarse)[:1]
+    if len(fine.categories) <= YES_OR_NO or not known or (there and is_alias(there[0]) and not is_alias(known[0])):
+        return False
+    width = len(coarse.categories) + 1
+    pairs = np.bincount((np.asarray(fine.codes, np.int64) + 1) * width + np.asarray(coarse.codes) + 1)
+    return np.count_nonzero(pairs[width:]) == len(fine.categories)  # of the cells that the finer column labels
 
 
 def _no_column(role: str, key: str, columns: dict[str, pd.Categorical], other: tuple[str, ...]) -> LabelError:
@@ -243,34 +293,42 @@ def _suggest(role: str, columns: dict[str, pd.Categorical], facts: dict[str, Col
     rank = {_plain_name(a): i for i, a in reversed(list(enumerate(aliases)))}
     scored: list[tuple[float, Suggestion]] = []
     for name, column in columns.items():
-        control = _controls(column)[:1] if role == "perturbation" else ()
+        control = candidates(column)[:1] if role == "perturbation" else ()
         reason, score, plain = "", 0.0, _plain_name(name)
         if plain in rank:
             reason, score = f"'{name}' is a usual name for it", 100.0 - rank[plain]
         elif any(t in plain for t in _TOKENS[role]):
             reason, score = f"the name '{name}' suggests it", 10.0
         telling = control and control[0].lower() not in _WEAK_CONTROLS and plain not in _CONTEXT_NAMES
-        if control and _is_control_word(control[0]) and (reason or telling):
+        if control and is_alias(control[0]) and (reason or telling):
             # a label that says "control" is stronger evidence than the name of the column
             reason, score = " and ".join(filter(None, [reason, f"it has the label '{control[0]}'"])), score + 200.0
         if score and facts[name].n_labels:
             scored.append((score, Suggestion(role, name, facts[name].n_labels, facts[name].example, reason)))
-    return [s for _, s in sorted(scored, key=lambda pair: -pair[0])]
+    found = [s for _, s in sorted(scored, key=lambda pair: -pair[0])]
+    if found or role == "batch":
+        return found
+    return _context_offers(columns, facts) if role == "context" else _perturbation_offers(columns, facts)
 
 
-def _is_control_word(label: str) -> bool:
-    return label.lower() in {a.lower() for a in keys.CONTROL_ALIASES}
+def _perturbation_offers(columns: dict[str, pd.Categorical], facts: dict[str, ColumnFacts]) -> list[Suggestion]:
+    """Return the columns of which a label may be a control, where nothing else says that they are of perturbations."""
+    likely = {name: candidates(column)[:1] for name, column in columns.items() if _plain_name(name) not in _CONTEXT_NAMES}
+    return [
+        Suggestion("perturbation", name, facts[name].n_labels, facts[name].example, f"it has the label '{label}'", offered=True)
+        for name, labels in likely.items()
+        for label in labels
+    ]
 
 
-def _controls(labels: pd.Categorical) -> tuple[str, ...]:
-    """Labels that may be the control: known names as written, then ignoring case, then names that contain a telling word."""
-    names = [str(c) for c in labels.categories]
-    lower = {n.lower(): n for n in reversed(names)}
-    exact = [a for a in keys.CONTROL_ALIASES if a in names]
-    loose = [lower[a.lower()] for a in keys.CONTROL_ALIASES if a.lower() in lower]
-    # 'KLF1+ctrl' is a single perturbation, in the spelling of combination screens
-    telling = [n for n in names if "+" not in n and any(t in n.lower() for t in _CONTROL_TOKENS)]
-    return tuple(dict.fromkeys([*exact, *loose, *telling]))
+def _context_offers(columns: Iterable[str], facts: dict[str, ColumnFacts]) -> list[Suggestion]:
+    """Return the columns that may tell contexts apart where none says the cell type: patients, replicates, batches."""
+    named = [(word, name) for word in _CONTEXT_OFFERS for name in columns if word in name.lower() and facts[name].n_labels > 1]
+    names = dict.fromkeys(name for _, name in named)
+    return [
+        Suggestion("context", name, facts[name].n_labels, facts[name].example, "cells of each may differ", offered=True)
+        for name in names
+    ]
 
 
 def _control(wanted: str | None, key: str | None, labels: pd.Categorical | None, candidates: tuple[str, ...]) -> str | None:
@@ -285,4 +343,4 @@ def _control(wanted: str | None, key: str | None, labels: pd.Categorical | None,
                 "Choose one of them as the control.",
             )
         return wanted
-    return candidates[0] if candidates and _is_control_word(candidates[0]) else None
+    return candidates[0] if candidates and is_alias(candidates[0]) else None

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from state_engine import keys
+from state_engine.data.controls import matching
 from state_engine.data.dataset import Choices, Dataset, open_dataset
 from state_engine.data.expression import DEPTH, FeatureSource, iter_features, match_genes
 from state_engine.data.scale import Scale
@@ -125,8 +126,10 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
     real = open_dataset(Path(request.real), _choices(request.choices))
     control = real.require_control()
     said = request.predicted_choices or request.choices
-    if said.control and said.control != control:
-        raise LabelError(f"The control is '{control}' in one file and '{said.control}' in the other.", fix="Rename one of them.")
+    if said.controls and said.controls[0] != control:
+        raise LabelError(
+            f"The control is '{control}' in one file and '{said.controls[0]}' in the other.", fix="Rename one of them."
+        )
     opened = {file: _open_predicted(file, said) for file in request.predicted}
     genes, remarks = _common_genes(real, list(opened.values()), request.common_genes)
     depth = _depth_of_comparison(real, list(opened.values()))
@@ -157,7 +160,11 @@ def _open_predicted(file: PredictedFile, said: Choices) -> Dataset:
     choices = replace(_choices(said), control=None)
     if file.representation != "X":  # a layer may be negative or empty in parts, so its scale is looked at, not said
         choices = replace(choices, expression=file.representation, scale=None)
-    return open_dataset(Path(file.path), choices)
+    opened = open_dataset(Path(file.path), choices)
+    controls = matching(opened.perturbations, said.controls)
+    if not controls or controls == said.controls[:1]:
+        return opened
+    return open_dataset(Path(file.path), replace(choices, control=said.control))
 
 
 def _of_kind(dataset: Dataset, kinds: tuple[str, ...]) -> np.ndarray:
@@ -335,7 +342,7 @@ def _words(pairs: set[Condition]) -> str:
 def _context_hint(real: Dataset) -> str:
     if real.labels.context_key:
         return ""
-    columns = [s.column for s in real.labels.suggestions if s.role == "context" and s.n_labels > 1]
+    columns = [s.column for s in real.labels.suggestions if s.role == "context" and s.n_labels > 1 and not s.offered]
     return (
         f"All cells are compared as one context; the column '{columns[0]}' may name several (--context-key {columns[0]})."
         if columns

@@ -128,6 +128,8 @@ def _control(dataset: Dataset, card: ModelCard, n_control: int) -> list[Finding]
         fix = "Choose the label of the unperturbed cells on the Data page."
         return [*findings, Finding("control", "blocking", "There are no control cells to start from", detail, fix)]
     title = f"{n_control:,} control cells"
+    if dataset.labels.controls:
+        title += f" of {len(dataset.labels.controls):,} labels"
     if ours == theirs:
         return [*findings, Finding("control", "ok", title, f"Labelled '{ours}', as in the model.")]
     own = _cells_labelled(dataset, theirs)

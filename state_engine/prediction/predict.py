@@ -226,6 +226,7 @@ def _manifest(
         }
     expression = cells.expression
     has_effects = calibrated is not None or request.method != "model"
+    renamed = dataset.labels.renamings if dataset.labels.renamed else ()
     return {
         "request": to_plain(request),
         "model": {"id": card.id, "name": card.name, "weights_hash": card.weights_hash},
@@ -234,7 +235,8 @@ def _manifest(
         "attention": request.attention or card.attention,
         "attention_source": card.attention_source if request.attention is None else "chosen in the request",
         "data_hash": dataset.hash(),
-        "control": {"data": dataset.labels.control, "model": card.control},
+        "control": {"data": dataset.labels.control, "labels": list(dataset.labels.controls), "model": card.control},
+        "renamed": {r.label: r.becomes for r in renamed},
         "features": {"representation": cells.source.representation, "genes_missing": cells.source.n_missing},
         "scale": "log1p" if cells.genes else "embedding",
         # of the result's X: what a measured cell's counts summed to before the log1p, and how the data set's values were brought there

@@ -28,12 +28,12 @@ from state_engine.errors import ConfigError
 from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, PredictedFile
 from state_engine.jobs.train_job import TrainJob, command_of
 from state_engine.options import options_of
-from state_engine.prediction.request import PredictionRequest, ReplayRequest
+from state_engine.prediction.request import CellCount, PredictionRequest, ReplayRequest
 from state_engine.search.request import QueryRequest
 from state_engine.train.request import TrainRequest, resolve
 
-CHOICES = Choices("gene's", "", "cell type", "", "log1p", "", "layers/counts", False, 1234.5)
-OTHERS = Choices("p", "-x", "c", "b", "counts", "symbol", "X", False, 1e6)
+CHOICES = Choices("gene's", "", "cell type", "", "log1p", "", "layers/counts", False, 1234.5, True)
+OTHERS = Choices("p", ("-x", "neg_ctrl_*", "a, b"), "c", "b", "counts", "symbol", "X", False, 1e6, True)
 COUNTS = CountsOptions("nearest", 7, 1234.5)
 SUBMISSION = SubmissionRequest(
     "my.toml", "run 1", True, "target", "g.csv", "p.csv", ("rename-control", "first-cells"), True, "line", ("A", "B,C"),
@@ -43,7 +43,7 @@ SUBMISSION = SubmissionRequest(
 FULL: list[Any] = [
     PredictionRequest(
         "d 1.h5ad", "m'", ("TNF", "-x", "JUN,FOS", ""), ("NK", "B cell"), 7, 8, CHOICES, 9, "cpu", "bf16", "causal", True, "mean", False,
-        0, True, "mean of other contexts",
+        0, True, "mean of other contexts", (CellCount("TNF", 3), CellCount("-x", 9)), 3, 9,
     ),
     ReplayRequest("d", "m", CHOICES, 8, 9, "cpu", "bf16", "full", "X_pca", True),
     EmbedRequest("d", "m", CHOICES, "X_k", "cpu", "bf16", 3, 9, "a.ckpt"),
@@ -53,7 +53,7 @@ FULL: list[Any] = [
         (PredictedFile("p 1"), PredictedFile("p2", "raw"), PredictedFile("p3", "the raw", "layers/raw")), "r", CHOICES, OTHERS, "vcc2025",
         "real", "run", "f.pt", True, True, "nearest", 5, "/usr/bin/python", "in words: 'held out'", False,
     ),
-    HeldOutRequest("run", "model", '[datasets]\na = "x"\n', CHOICES, "val", 9, (1, 2), "full", "f.csv", "cpu", "bf16"),
+    HeldOutRequest("run", "model", '[datasets]\na = "x"\n', OTHERS, "val", 9, (1, 2), "full", "f.csv", "cpu", "bf16"),
     SUBMISSION,
     TemplateRequest("vcc2026", "d", "m", "g", "p", ("A", "B"), "mean", CHOICES, COUNTS, 3, "cpu"),
     ScoreRequest(replace(SUBMISSION, write=False), "t", CHOICES, "d", OTHERS, "pooled", "/usr/bin/python"),

@@ -459,6 +459,43 @@ def test_a_batch_that_equals_the_condition_is_confounded(tmp_path: Path) -> None
         assert data.labels.batch_key == "batch" and any("(confounded)" in n for n in data.notes) == told
 
 
+def test_words_for_missing_are_labels_where_the_user_says_so(tmp_path: Path) -> None:
+    path = labelled(tmp_path / "x.h5ad", ["None", "KLF1", "GATA1"], "gene", cell_type=["None", "A", "A"])
+    silent = open_dataset(path)
+    assert silent.labels.control is None and any(
+        "If they are the controls, choose what is written there" in n for n in silent.notes
+    )
+    data = open_dataset(path, Choices(control="None"))
+    assert data.perturbations == ("None", "GATA1", "KLF1") and data.contexts == ("A",)
+
+
+def test_several_labels_are_one_control(tmp_path: Path) -> None:
+    path = labelled(tmp_path / "x.h5ad", ["neg_ctrl_1", "neg_ctrl_2", "DMSO", "KLF1"], "gene")
+    data = open_dataset(path, Choices(control=("DMSO", "neg_ctrl_*", "nobody")))
+    assert data.perturbations == ("DMSO", "KLF1") and data.control_rows().tolist() == list(range(30))
+    assert set(data.labels.controls) == {"DMSO", "neg_ctrl_1", "neg_ctrl_2"}
+    assert "The control 'DMSO' stands for 3 labels: DMSO, neg_ctrl_1, neg_ctrl_2." in data.notes
+    assert "No cell is labelled nobody, which was chosen as a control." in data.notes
+    assert describe(data)["labels"]["controls"] == ["DMSO", "neg_ctrl_1", "neg_ctrl_2"]
+    # a file of the same screen that lacks the first is read alike
+    other = open_dataset(labelled(tmp_path / "y.h5ad", ["neg_ctrl_2", "KLF1"], "gene"), data.choices)
+    assert other.perturbations == ("DMSO", "KLF1")
+    with pytest.raises(LabelError, match="no control label 'a'"):
+        open_dataset(path, Choices(control=("a", "b")))
+    assert Choices(control=("a",)) == Choices(control="a") and Choices(control=()) == Choices()
+
+
+def test_combinations_are_renamed_on_request(tmp_path: Path) -> None:
+    path = labelled(tmp_path / "x.h5ad", ["ctrl", "KLF1+ctrl", "ctrl+GATA1", "KLF1+GATA1", "GATA1+KLF1"])
+    asked = open_dataset(path, Choices(rename_combinations=True))
+    assert asked.perturbations == ("ctrl", "GATA1", "GATA1+KLF1", "KLF1") and asked.labels.renamed
+    assert asked.rows("GATA1+KLF1").tolist() == list(range(30, 50))
+    assert len(asked.labels.renamings) == 3 and any("labels of combinations were renamed" in n for n in asked.notes)
+    offered = open_dataset(path)
+    assert offered.labels.renamings == asked.labels.renamings and "KLF1+ctrl" in offered.perturbations
+    assert any("can be renamed on request (--rename-combinations): 'KLF1+GATA1' (10 cells) is" in n for n in offered.notes)
+
+
 def test_a_pattern_takes_several_controls_together(tmp_path: Path) -> None:
     path = labelled(tmp_path / "x.h5ad", ["neg_ctrl_1", "neg_ctrl_2", "neg_ctrl_3", "KLF1", "GATA1"], "gene")
     data = open_dataset(path, Choices(control="neg_ctrl_*"))

@@ -85,3 +85,39 @@ def test_as_labels_merges_what_reads_alike_and_drops_what_is_unused() -> None:
     assert list(mixed.categories) == ["1", "b"]
     assert np.asarray(mixed.codes).tolist() == [0, 0, 1, -1]
     assert as_labels(np.array([1.0, np.nan, 2.5])).tolist()[0] == "1.0"
+
+
+@pytest.mark.parametrize("word", ["", " ", "nan", "NaN", "NaT", "<NA>", "None", "NA", "N/A", "n/a", "#N/A", "null", "NULL"])
+def test_words_for_missing(word: str) -> None:
+    assert as_labels(["A", word]).tolist()[0] == "A" and as_labels(["A", word]).codes.tolist() == [0, -1]
+    assert as_labels(["A", word], [word]).codes.tolist().count(-1) == 0
+
+
+def test_the_column_that_says_more_is_taken_and_the_other_named() -> None:
+    genes = ["non-targeting", "A", "B", "C"]
+    found = labels({"perturbation": ["control", "yes", "yes", "yes"], "gene": genes})
+    assert (found.perturbation_key, found.control, found.coarser) == ("gene", "non-targeting", "perturbation")
+    assert any("it tells more apart than 'perturbation'" in n for n in found.notes(("all",), (), False))
+    found = labels({"gene": genes, "perturbed": ["no", "yes", "yes", "yes"]})
+    assert (found.perturbation_key, found.coarser) == ("gene", "perturbed")
+    # guides tell more apart than genes, which say all of it; a column that crosses the other says something else
+    assert labels({"gene": genes, "guide": ["non-targeting", "A1", "A2", "B1"]}).perturbation_key == "gene"
+    crossed = labels({"condition": ["ctrl", "stim"] * 2, "gene": ["non-targeting", "non-targeting", "A", "A"]})
+    assert crossed.coarser == ""
+    assert labels({"perturbation": ["control", "yes"], "gene": ["a", "b"]}).perturbation_key == "perturbation"
+    assert labels({"perturbation": ["control", "A"], "gene": genes[:2]}, perturbation_key="perturbation").coarser == ""
+
+
+def test_contexts_are_offered_where_there_is_no_cell_type() -> None:
+    frame = {"condition": ["ctrl", "a"], "patient_id": ["p1", "p2"], "Batch": ["1", "2"], "replicate": ["r", "r"]}
+    found = labels(frame)
+    assert found.context_key is None and found.batch_key == "Batch"
+    assert [s.column for s in found.suggestions if s.role == "context"] == ["patient_id", "Batch"]
+    assert any("It could be: patient_id (2 labels), Batch (2 labels)." in n for n in found.notes((), (), False))
+    assert not any(s.offered for s in labels(frame | {"cell_type": ["A", "B"]}).suggestions)
+
+
+def test_a_column_with_a_likely_control_is_offered() -> None:
+    found = labels({"genotype": ["wildtype", "mutant"]})
+    assert found.perturbation_key is None
+    assert any("It could be: genotype (it has the label 'wildtype')." in n for n in found.notes((), (), False))

@@ -52,6 +52,21 @@ def test_labels_are_any_text_and_make_no_files(request_: EvaluationRequest, tmp_
     assert {p.name for p in tmp_path.iterdir()} == {"predicted.h5ad", "real.h5ad", "out"}
 
 
+def test_several_control_guides_are_one_control_in_both_files(request_: EvaluationRequest, tmp_path: Path) -> None:
+    alone = evaluate(request_, tmp_path / "alone")
+    for name in ("predicted.h5ad", "real.h5ad"):
+        cells = anndata.read_h5ad(tmp_path / name)
+        labels = cells.obs["perturbation"].astype(str).to_numpy()
+        guides = np.char.add("NT", (np.arange(len(labels)) % 3).astype(str))
+        cells.obs["perturbation"] = np.where(labels == "control", guides, labels)
+        cells.write_h5ad(tmp_path / name)
+    choices = dataclasses.replace(COLUMNS, control=("NT0", "NT1", "NT2"))
+    together = evaluate(dataclasses.replace(request_, choices=choices), tmp_path / "together")
+    assert together.conditions == alone.conditions and together.remarks == alone.remarks
+    one, other = (pd.read_csv(tmp_path / name / METRICS) for name in ("alone", "together"))
+    pd.testing.assert_frame_equal(one, other)
+
+
 def test_a_file_where_the_tables_should_go_is_left_alone(request_: EvaluationRequest, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(RequestError, match="is a file"):

@@ -123,7 +123,7 @@ def test_two_files(monkeypatch: pytest.MonkeyPatch, home: Path, tmp_path: Path, 
     for key in ("predicted", "real"):
         page.selectbox(key=f"evaluate_{key}_perturbation").set_value("p").run()
         page.selectbox(key=f"evaluate_{key}_context").set_value("c").run()
-    page.selectbox(key="evaluate_control").set_value(CONTROL).run()
+    page.multiselect(key="evaluate_control").set_value([CONTROL]).run()
     page.button(key="evaluate_start_files").click().run()
     assert not page.exception
     request = from_plain(EvaluationRequest, asked[0][1])

@@ -60,13 +60,24 @@ def test_data_page_says_what_was_understood(home: Path, tmp_path: Path) -> None:
 def test_what_the_user_says_decides_and_is_remembered(home: Path, tmp_path: Path) -> None:
     identity = upload(home, write_cells(tmp_path / "cells.h5ad"))
     app = app_on("data", data=identity)
-    app.selectbox(key="choice_Control label").set_value("TNF")
+    app.multiselect(key="choice_Control label").set_value(["TNF"])
     app.selectbox(key="choice_Batch column").set_value("none")
     app.checkbox(key="choice_normalise").set_value(False)
     next(b for b in app.button if b.label == "Apply").click().run()
     choices = get_dataset(Settings(home), identity).choices
     assert (choices.control, choices.batch_key, choices.context_key, choices.normalise) == ("TNF", "", None, False)
     assert "control **TNF**" in text(app_on("data", data=identity))
+
+
+def test_several_controls_are_chosen_together(home: Path, tmp_path: Path) -> None:
+    identity = upload(home, write_cells(tmp_path / "cells.h5ad"))
+    app = app_on("data", data=identity)
+    app.multiselect(key="choice_Control label").set_value(["control", "TNF"])
+    next(b for b in app.button if b.label == "Apply").click().run()
+    assert get_dataset(Settings(home), identity).choices.control == ("control", "TNF")
+    app = app_on("data", data=identity)
+    assert "The control 'control' stands for 2 labels: control, TNF." in text(app)
+    assert app.multiselect(key="choice_Control label").value == ["control", "TNF"]
 
 
 @pytest.mark.parametrize("maker", [*UNREADABLE, *EMPTY, *UNSAFE], ids=lambda m: m.__name__)

@@ -132,6 +132,21 @@ def test_manifest_says_how(request_: PredictionRequest) -> None:
     assert len(manifest["data_hash"]) == 64 and manifest["versions"]["torch"]
 
 
+def test_several_control_guides_are_one_control_and_recorded(request_: PredictionRequest) -> None:
+    alone = run(request_)
+    cells = anndata.read_h5ad(request_.data)
+    labels = cells.obs["perturbation"].astype(str).to_numpy()
+    guides = np.char.add("NT", (np.arange(len(labels)) % 3).astype(str))
+    cells.obs["perturbation"] = np.where(labels == "control", guides, labels)
+    cells.write_h5ad(request_.data)
+    together = run(replace(request_, choices=replace(request_.choices, control=("NT1", "NT*"))), "together.h5ad")
+    assert np.array_equal(together.X, alone.X)
+    manifest = json.loads(together.uns[keys.MANIFEST])
+    assert manifest["control"]["labels"] == ["NT1", "NT0", "NT2"] and manifest["control"]["data"] == "NT1"
+    assert manifest["request"]["choices"]["control"] == ["NT1", "NT*"] and manifest["renamed"] == {}
+    assert from_plain(PredictionRequest, manifest["request"]).choices.control == ("NT1", "NT*")
+
+
 def test_confidence_is_kept_where_the_model_has_it(request_: PredictionRequest, tmp_path: Path) -> None:
     assert run(request_).obs[keys.CONFIDENCE].isna().all()
     write_model(tmp_path / "sure", confidence_token=True)

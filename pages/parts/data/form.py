@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import session
+from pages.parts import fields, session
 from pages.parts.format import code, md, plural, sentences, size
 from pages.parts.jobs import job_of, job_panel
 from state_engine.data.dataset import Choices, Dataset
@@ -72,7 +72,15 @@ def choices_form(entry: DataEntry, data: Dataset) -> None:
             left, "Perturbation column", [NONE, *columns, *others], said.perturbation_key, "What was done to a cell."
         )
         controls = list(dict.fromkeys([*data.labels.control_suggestions, *data.perturbations]))
-        control = _pick(right, "Control label", controls, said.control, "The label of unperturbed cells.")
+        control = fields.several(
+            right,
+            Choices,
+            "control",
+            "choice_Control label",
+            controls,
+            said.controls,
+            placeholder=data.labels.control or "Choose",
+        )
         context = _pick(left, "Context column", [NONE, *columns, *others], said.context_key, "Cell type, line or donor.")
         batch = _pick(right, "Batch column", [NONE, *columns, *others], said.batch_key, "Plate, lane or replicate.")
         scale = _pick(left, "Scale", ["counts", "log1p"], said.scale, "Raw counts, or log1p of depth-normalised counts.")
@@ -97,10 +105,11 @@ def choices_form(entry: DataEntry, data: Dataset) -> None:
             help="Of log1p values: what a cell's counts were brought to before the logarithm, such as 10,000.",
             key="choice_depth",
         )
+        renamed = fields.yes(right, Choices, "rename_combinations", "choice_rename", value=said.rename_combinations)
         if st.form_submit_button("Apply", type="primary", key="apply_choices"):
             chosen = Choices(
                 perturbation_key=perturbation,
-                control=control,
+                control=tuple(control) or None,
                 context_key=context,
                 batch_key=batch,
                 scale=scale,  # type: ignore[arg-type]
@@ -108,6 +117,7 @@ def choices_form(entry: DataEntry, data: Dataset) -> None:
                 gene_column="" if genes == "var index" else genes,
                 expression=expression,
                 normalise=normalise,
+                rename_combinations=renamed,
             )
             set_choices(session.settings(), entry.id, chosen)
             st.rerun()

@@ -237,18 +237,11 @@ def _files() -> None:
         choices = _columns(data, "real")
     key = choices.perturbation_key or ""
     labels = list(data.columns[key].categories) if key in data.columns else []
-    guess = (
-        data.labels.control
-        if data.labels.control in labels
-        else next((s for s in data.labels.control_suggestions if s in labels), None)
-    )
-    control = right.selectbox(
-        "Control label",
-        labels,
-        index=labels.index(guess) if guess in labels else None,
-        key="evaluate_control",
-        help="The same in both.",
-    )
+    known = data.labels.control
+    guess = [str(known)] if known in labels else [s for s in data.labels.control_suggestions if s in labels][:1]
+    if key == data.labels.perturbation_key and data.choices.controls:
+        guess = list(data.choices.controls)
+    control = fields.several(right, EvaluationRequest, "choices.control", "evaluate_control", labels, guess)
     asked = _metrics("files")
     common = fields.yes(st, EvaluationRequest, "common_genes", "evaluate_common")
     with st.container(horizontal=True):
@@ -262,8 +255,8 @@ def _files() -> None:
             request = EvaluationRequest(
                 predicted=(PredictedFile(predicted.path),),
                 real=real.path,
-                choices=_with(choices, str(control)),
-                predicted_choices=_with(own_choices, str(control)),
+                choices=_with(choices, tuple(control)),
+                predicted_choices=_with(own_choices, tuple(control)),
                 profile=asked.profile,
                 common_genes=common,
                 to_counts=asked.to_counts,
@@ -272,7 +265,7 @@ def _files() -> None:
         evaluate_demo()
 
 
-def _with(choices: Choices, control: str) -> Choices:
+def _with(choices: Choices, control: tuple[str, ...]) -> Choices:
     return Choices(perturbation_key=choices.perturbation_key, control=control, context_key=choices.context_key)
 
 
