@@ -164,7 +164,7 @@ def _rows_of(found: Evaluation, metrics: Sequence[Metric], methods: Sequence[Eva
         cells = [_cell(rows[m.name], best, ranked) if m.name in rows else "–" for m in methods]
         name = f"{metric.title} {arrow(metric)}".strip()
         if found.tells(metric.name) is False:
-            name, cells = f":gray[{name}, cannot tell here]", [f":gray[{cell}]" for cell in cells]
+            name, cells = f":gray[{name}]", [f":gray[{cell}]" for cell in cells]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 
@@ -196,7 +196,9 @@ def _metrics(found: Evaluation) -> None:
         " ± is the standard deviation over draws of control cells." if any(r.spread is not None for r in found.summary) else ""
     )
     st.caption(
-        f"Means over conditions; the best of each row in bold. ↑: higher is better, ↓: lower is better. A dash: the number does not exist.{spread}"
+        f"Means over conditions; the best of each row in bold. ↑: higher is better, ↓: lower is better. A dash: the number does not exist. "
+        f"Grey: the metric cannot tell a replicate from an average "
+        f"on these cells.{spread}"
     )
     for metric in found.scored:
         if not any(r.metric == metric.name for r in found.summary):

@@ -111,11 +111,13 @@ def skill_bars(table: pd.DataFrame) -> go.Figure:
     """
     figure = go.Figure()
     metrics = list(dict.fromkeys(table["metric"]))
+    places = {metric: number for number, metric in enumerate(metrics)}
+    methods = table["method"].nunique()
     figure.add_bar(
         x=[1] * len(metrics),
-        y=metrics,
+        y=list(places.values()),
         orientation="h",
-        width=0.35,
+        width=0.6,
         marker_color=FAINT,
         name="baseline to replicate",
         hoverinfo="skip",
@@ -126,10 +128,11 @@ def skill_bars(table: pd.DataFrame) -> go.Figure:
         x = part["skill"].clip(-1.5, 1.5)
         figure.add_scatter(
             x=x,
-            y=part["metric"],
+            # methods above each other, so that their intervals can be told apart
+            y=part["metric"].map(places) + 0.24 * (number - (methods - 1) / 2),
             mode="markers",
             name=str(method),
-            customdata=part[["skill", "low", "high", "baseline"]],
+            customdata=part[["skill", "low", "high", "baseline", "metric"]],
             marker={
                 "size": 11,
                 "color": [colours[number % 3] if tells else GREY for tells in part["tells"]],
@@ -141,16 +144,18 @@ def skill_bars(table: pd.DataFrame) -> go.Figure:
                 "array": (part["high"].clip(-1.5, 1.5) - x).clip(lower=0),
                 "arrayminus": (x - part["low"].clip(-1.5, 1.5)).clip(lower=0),
                 "thickness": 1.5,
+                "color": LINE,
             },
-            hovertemplate="<b>%{y}</b><br>skill %{customdata[0]:.2f} (%{customdata[1]:.2f} to %{customdata[2]:.2f})<br>"
+            hovertemplate="<b>%{customdata[4]}</b><br>skill %{customdata[0]:.2f} (%{customdata[1]:.2f} to %{customdata[2]:.2f})<br>"
             "0 is: %{customdata[3]}<extra></extra>",
         )
     figure.add_vline(x=0, line={"width": 1, "color": LINE})
-    figure.update_xaxes(
-        title_text="skill: 0 the best simple baseline, 1 a replicate", range=[-1.6, 1.6], showgrid=False, zeroline=False
+    figure.update_xaxes(title_text="skill (0: baseline, 1: replicate)", range=[-1.6, 1.6], showgrid=False, zeroline=False)
+    figure.update_yaxes(
+        range=[len(metrics) - 0.4, -0.6], tickvals=list(places.values()), ticktext=metrics, showgrid=False, zeroline=False
     )
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    return figure.update_layout(legend=LEGEND, barmode="overlay")
+    # above the plot, where it covers no axis title on a narrow screen
+    return figure.update_layout(legend={**LEGEND, "y": 1.02, "yanchor": "bottom"}, barmode="overlay")
 
 
 def agreement(measured: NDArray[np.float32], predicted: NDArray[np.float32]) -> float | None:

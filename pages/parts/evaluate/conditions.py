@@ -59,7 +59,7 @@ def conditions(found: Evaluation, table: pd.DataFrame) -> None:
         return
     usual = "mean of other contexts"
     other = second.selectbox(
-        "Guess",
+        "Baseline",
         with_numbers,
         index=with_numbers.index(usual) if usual in with_numbers else 0,
         format_func=title,

@@ -45,5 +45,5 @@ def skills(found: Evaluation) -> None:
         caption="The bar runs from the best simple baseline (0) to a replicate of the measurement (1); lines are 95 % intervals over conditions. "
         "Grey: on these cells the metric cannot tell a replicate from an average, so it ranks nothing.",
         table=lambda: table,
-        height=90 + 44 * table["metric"].nunique(),
+        height=130 + 46 * table["metric"].nunique(),
     )
