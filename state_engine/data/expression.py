@@ -130,7 +130,7 @@ def match_genes(dataset: Dataset, wanted: tuple[str, ...]) -> GeneMatch:
 
 
 def read_features(dataset: Dataset, source: FeatureSource, rows: np.ndarray) -> np.ndarray:
-    """The features of some cells.
+    """Return the features of some cells.
 
     Args:
         dataset: the data.
@@ -139,16 +139,42 @@ def read_features(dataset: Dataset, source: FeatureSource, rows: np.ndarray) -> 
 
     Returns:
         (m, w) float32.
+
+    Raises:
+        RepresentationError: values that are used are NaN or infinite. ScaleError: expression is negative.
     """
-    return _features(dataset.read_stored(source.representation, rows), source)
+    values = dataset.read_stored(source.representation, rows)
+    check = value_check(dataset, source)
+    check.add(np.asarray(rows), values)
+    check.require_usable()
+    return _features(values, source)
 
 
 def iter_features(
-    dataset: Dataset, source: FeatureSource, rows: np.ndarray | None = None, block: int = 4096
+    dataset: Dataset, source: FeatureSource, rows: np.ndarray | None = None, block: int = 4096, checked: bool = True
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The same in blocks: pairs (row numbers (b,), features (b, w)); memory of one block."""
+    """Yield the same in blocks: pairs (row numbers (b,), features (b, w)); memory of one block.
+
+    Args:
+        dataset, source, rows: as for `read_features`; None for all cells in file order.
+        block: cells at a time.
+        checked: False for whoever looks at the values in another way.
+
+    Raises:
+        RepresentationError, ScaleError: as `read_features`, once all cells were looked at; nothing is yielded from the first such block on.
+    """
+    check = value_check(dataset, source)
     for part, values in dataset.iter_blocks(source.representation, rows, block):
-        yield part, _features(values, source)
+        if checked:
+            check.add(part, values)
+        if not check.found:
+            yield part, _features(values, source)
+    check.require_usable()
+
+
+def value_check(dataset: Dataset, source: FeatureSource) -> ValueCheck:
+    """Return the check of the values that a source uses: all of a cell's where its depth is their sum, else those of its columns."""
+    return ValueCheck(dataset, source.representation, None if source.normalise else source.columns)
 
 
 def _features(values: np.ndarray | sp.csr_matrix, source: FeatureSource) -> np.ndarray:
@@ -214,7 +240,8 @@ def hvg_choice(
     blocks = []
     for at, stored in dataset.iter_blocks(dataset.expression, rows):
         check.add(at, stored)
-        blocks.append(sp.csr_matrix(as_log1p(stored, source)))
+        if not check.found:
+            blocks.append(sp.csr_matrix(as_log1p(stored, source)))
     check.require_usable()
     values = sp.vstack(blocks, format="csr")
     with warnings.catch_warnings():

@@ -15,8 +15,6 @@ import scipy.sparse as sp
 from state_engine.data.dataset import Dataset
 from state_engine.errors import RepresentationError, ScaleError, listed
 
-BLOCK = 2048
-
 
 class ValueCheck:
     """Look at values block by block, and refuse at the end with counts of cells and genes.
@@ -34,6 +32,11 @@ class ValueCheck:
         self.looked_at = 0
         self._cells: dict[str, list[np.ndarray]] = {"not finite": [], "negative": []}
         self._columns: dict[str, list[np.ndarray]] = {"not finite": [], "negative": []}
+
+    @property
+    def found(self) -> bool:
+        """Something that `require_usable` refuses was found already."""
+        return any(self._cells.values())
 
     def add(self, rows: np.ndarray, values: np.ndarray | sp.csr_matrix) -> None:
         """Look at the values (m, w) of some cells, as they are stored."""
@@ -83,15 +86,3 @@ class ValueCheck:
         if not self.signed:
             where = f"{len(columns):,} of {self.dataset.n_genes:,} genes, such as {listed([self.dataset.genes.names[i] for i in columns[:3]], 3)}"
         return f"{len(cells):,} of {self.looked_at:,} cells that were looked at, such as {names}. They are in {where}."
-
-
-def require_usable(dataset: Dataset, representation: str, rows: np.ndarray, columns: Sequence[int] | None = None) -> None:
-    """Look at the values of some cells, each once, and refuse what cannot be used. See `ValueCheck`.
-
-    Raises:
-        RepresentationError: values are NaN or infinite. ScaleError: expression is negative.
-    """
-    check = ValueCheck(dataset, representation, columns)
-    for part, values in dataset.iter_blocks(representation, np.unique(rows), BLOCK):
-        check.add(part, values)
-    check.require_usable()

@@ -65,7 +65,7 @@ class Side:
         """
         source = replace(self.source, normalise=False, factor=1.0) if counts else self.source
         step = int(min(4096, max(64, BLOCK_VALUES // max(1, self.dataset.n_genes))))
-        for part, values in iter_features(self.dataset, source, rows, step):
+        for part, values in iter_features(self.dataset, source, rows, step, checked=False):
             self._check(values)
             yield part, values
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
-from state_engine.data.expression import FeatureSource, read_features
-from state_engine.data.usable_values import require_usable
+from state_engine.data.expression import FeatureSource, iter_features, read_features
 from state_engine.prediction.outputs import expression_source, gene_names
 
 BLOCK = 2048
+HELD_BYTES = 64 << 20  # of features and expression that stay in memory from the check of their values on
+
+
+@dataclass(frozen=True, eq=False)
+class HeldCells:
+    """Cells that were read: rows (n,), ascending, their features (n, w), and their expression (n, g) where that is read apart."""
+
+    rows: np.ndarray
+    features: np.ndarray
+    expression: np.ndarray | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +35,7 @@ class MeasuredCells:
         expression: how the result's genes are read; None where the data set has no expression of them.
         genes: (g,) of the result; empty when the model predicts an embedding only.
         reads_embedding: the model's input is an embedding, so that expression is read apart.
+        held: cells that need not be read again.
     """
 
     dataset: Dataset
@@ -33,9 +43,12 @@ class MeasuredCells:
     expression: FeatureSource | None
     genes: tuple[str, ...]
     reads_embedding: bool
+    held: HeldCells | None = None
 
     def features(self, rows: np.ndarray) -> np.ndarray:
         """Return what the model reads of some cells, (m, w)."""
+        if self.held is not None:
+            return self.held.features[np.searchsorted(self.held.rows, rows)]
         return read_features(self.dataset, self.source, rows)
 
     def genes_of(self, rows: np.ndarray, features: np.ndarray) -> np.ndarray | None:
@@ -52,6 +65,8 @@ class MeasuredCells:
             return features
         if self.expression is None:
             return None
+        if self.held is not None and self.held.expression is not None:
+            return self.held.expression[np.searchsorted(self.held.rows, rows)]
         values = read_features(self.dataset, self.expression, rows)
         # column -1 is a gene that the data set lacks: it was read as 0, which would look measured
         values[:, np.asarray(self.expression.columns) < 0] = np.nan
@@ -79,17 +94,37 @@ class MeasuredCells:
             total = total + (features if expression is None else expression).sum(axis=0, dtype=np.float64)
         return total / len(rows)
 
-    def require_usable(self, rows: np.ndarray) -> None:
-        """Look at every value that a prediction reads of some cells.
+    def looked_at(self, rows: np.ndarray) -> MeasuredCells:
+        """Look at every value that a prediction reads of some cells; return a reader of these alone.
+
+        Cells that fit into memory are kept, so that each is read once.
+
+        Args:
+            rows: of the data set, ascending, each once.
 
         Raises:
             RepresentationError: values are NaN or infinite. ScaleError: expression is negative.
         """
-        for source in dict.fromkeys((self.source, self.expression if self.reads_embedding else None)):
-            if source is not None:
-                # a cell's depth is the sum of all its columns
-                used = None if source.normalise else source.columns
-                require_usable(self.dataset, source.representation, rows, used)
+        apart = self.expression if self.reads_embedding else None
+        keep = 4 * len(rows) * (self._width(self.source) + (self._width(apart) if apart else 0)) <= HELD_BYTES
+        features = self._read(self.source, rows, keep)
+        expression = self._read(apart, rows, keep) if apart else None
+        if expression is not None and apart is not None:
+            expression[:, np.asarray(apart.columns) < 0] = np.nan  # as in `genes_of`
+        return self if features is None else replace(self, held=HeldCells(rows, features, expression))
+
+    def _read(self, source: FeatureSource, rows: np.ndarray, keep: bool) -> np.ndarray | None:
+        """Read cells and look at their values; return them where they are to be kept."""
+        kept = np.empty((len(rows), self._width(source)), dtype=np.float32) if keep else None
+        done = 0
+        for part, values in iter_features(self.dataset, source, rows, BLOCK):
+            if kept is not None:
+                kept[done : done + len(part)] = values
+            done += len(part)
+        return kept
+
+    def _width(self, source: FeatureSource) -> int:
+        return len(source.columns) if source.columns is not None else self.dataset.representation(source.representation).width
 
 
 def measured_cells(dataset: Dataset, card: ModelCard, source: FeatureSource) -> MeasuredCells:

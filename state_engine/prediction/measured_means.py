@@ -59,7 +59,8 @@ def _blocks(
     dataset: Dataset, source: FeatureSource, rows: np.ndarray, on_progress: OnProgress
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     done = 0
-    for part, values in iter_features(dataset, source, rows):
+    # what is not finite stays so in the mean of its condition and is shown as that; the prediction beside it has refused its own cells
+    for part, values in iter_features(dataset, source, rows, checked=False):
         on_progress(Progress("Averaging measured cells", done, len(rows)))
         yield part, values
         done += len(part)

@@ -88,7 +88,8 @@ def predict(
     drawn = draw_cells(request, dataset, card, contexts)
     rows = result_rows(drawn, card.control)
     used = np.unique(np.concatenate([block.cells for block in rows.blocks]))
-    cells.require_usable(used)
+    # the cells that only complete a set are read too
+    cells = cells.looked_at(np.unique(np.concatenate([used, *drawn.basal.values()])))
     # effects that do not fit are refused here, before any work
     remarks: list[str] = []
     different = len(set(dataset.obs_names[used].tolist()))

@@ -18,7 +18,6 @@ from state_engine.data.cell_sets import ReplayWindow, replay_plan
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.expression import FeatureSource, iter_features
 from state_engine.data.files.replaced_copy import ReplacedCopy
-from state_engine.data.usable_values import require_usable
 from state_engine.device import choose_device, dtype_of
 from state_engine.errors import RepresentationError, UnknownLabelError, listed
 from state_engine.files import free_output, replacing
@@ -60,17 +59,16 @@ def replay(
     size = request.set_size or card.set_size
     draws = replay_plan(dataset.perturbation_labels(), dataset.context_labels(), dataset.require_control(), size, request.seed)
     plan = tuple(draws)
-    if plan:
-        require_usable(dataset, source.representation, np.concatenate([window.basal for window in plan]))
     remarks: list[str] = []
     runner = SetRunner(loaded.module, loaded.perturbation_features, request.attention or card.attention, on_remark=remarks.append)
     summary = {"simulated": sum(len(w.target) for w in plan), "cells": dataset.n_cells, "device": device.name}
     about = {**summary, "versions": package_versions(), "request": to_plain(request)}
     places = _Output(card, source)
+    rows = _load(dataset, runner, plan, source, on_progress)
     with replacing(output) as beside:
         on_progress(Progress("Copying the data set"))
         with ReplacedCopy(Path(request.data), beside, places.widths, dataset.n_cells, (f"{keys.MANIFEST}_replay", about)) as copy:
-            for window, result in _predict(dataset, card, runner, plan, source, on_progress):
+            for window, result in _predict(dataset, card, runner, plan, rows, on_progress):
                 places.write(copy, window.target, result)
     return {**about, "remarks": remarks, "representation": places.decoded or places.main}
 
@@ -119,18 +117,29 @@ def _check_labels(dataset: Dataset, card: ModelCard, allow_unknown: bool) -> Non
             )
 
 
+def _load(
+    dataset: Dataset, runner: SetRunner, plan: tuple[ReplayWindow, ...], source: FeatureSource, on_progress: OnProgress
+) -> np.ndarray:
+    """Read and encode the control cells that are drawn; return their rows, ascending.
+
+    Raises:
+        RepresentationError: values are NaN or infinite. ScaleError: expression is negative.
+    """
+    rows = np.unique(np.concatenate([w.basal for w in plan])) if plan else np.array([], dtype=np.int64)
+    on_progress(Progress("Reading control cells"))
+    # only encoded cells are kept, so the controls of a large data set need not fit into memory
+    runner.load_cells(values for _, values in iter_features(dataset, source, rows, block=2048))
+    return rows
+
+
 def _predict(
     dataset: Dataset,
     card: ModelCard,
     runner: SetRunner,
     plan: tuple[ReplayWindow, ...],
-    source: FeatureSource,
+    rows: np.ndarray,
     on_progress: OnProgress,
 ) -> Iterator[tuple[ReplayWindow, SetResult]]:
-    rows = np.unique(np.concatenate([w.basal for w in plan])) if plan else np.array([], dtype=np.int64)
-    on_progress(Progress("Reading control cells"))
-    # only encoded cells are kept, so the controls of a large data set need not fit into memory
-    runner.load_cells(values for _, values in iter_features(dataset, source, rows, block=2048))
     index = {label: i for i, label in enumerate(card.perturbations)}
     batches = batch_indices(dataset, card, allow_unknown=True)  # unknown ones were refused before, or allowed
     tasks = [

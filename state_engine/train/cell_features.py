@@ -18,9 +18,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from state_engine.data.dataset import Dataset
-from state_engine.data.expression import FeatureSource, as_log1p
+from state_engine.data.expression import FeatureSource, as_log1p, value_check
 from state_engine.data.files.matrices import dense
-from state_engine.data.usable_values import ValueCheck
 from state_engine.errors import ConfigError
 from state_engine.progress import OnProgress, Progress, silent
 
@@ -123,15 +122,16 @@ def _blocks(parts: Sequence[Part], n: int, on_progress: OnProgress, stage: str) 
     done = 0
     on_progress(Progress(stage, done, n))
     for dataset, source, rows in parts:
+        # one NaN would make every weight NaN at the first step that reads it; all cells are looked at, so that all are named
+        check = value_check(dataset, source)
         for at, values in dataset.iter_blocks(source.representation, rows, BLOCK):
-            # one such value would make every weight NaN at the first step that reads it
-            check = ValueCheck(dataset, source.representation)
             check.add(at, values)
-            check.require_usable()
-            made = as_log1p(values, source)
-            yield made if source.columns is None else made[:, list(source.columns)]
-            done += made.shape[0]
+            if not check.found:
+                made = as_log1p(values, source)
+                yield made if source.columns is None else made[:, list(source.columns)]
+            done += len(at)
             on_progress(Progress(stage, done, n))
+        check.require_usable()
 
 
 def _dense_in_memory(blocks: Iterator[np.ndarray | sp.csr_matrix], n: int, width: int) -> np.ndarray:

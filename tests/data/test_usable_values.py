@@ -14,10 +14,14 @@ import scipy.sparse as sp
 
 from state_engine import keys
 from state_engine.analysis.differential import differential
+from state_engine.challenge.scored_cells import read_measured
+from state_engine.challenge.spec import load_rules
 from state_engine.data import scale
-from state_engine.data.dataset import open_dataset
-from state_engine.data.usable_values import require_usable
+from state_engine.data.dataset import Choices, Dataset, open_dataset
+from state_engine.data.expression import FeatureSource, iter_features, read_features
+from state_engine.data.variable_genes import add_hvgs
 from state_engine.errors import RepresentationError, RequestError, ScaleError
+from state_engine.prediction import measured_cells
 from state_engine.prediction.predict import predict
 from state_engine.prediction.replay import replay
 from state_engine.prediction.request import PredictionRequest, ReplayRequest
@@ -69,15 +73,17 @@ def test_predict_refuses_with_counts(tmp_path: Path, value: float, error: type[E
 def test_values_that_are_not_used_are_no_reason_to_refuse(tmp_path: Path) -> None:
     data = open_dataset(spoiled(tmp_path, np.nan))
     rows = np.arange(data.n_cells)
-    require_usable(data, "X", rows, columns=(0, -1, 4))
-    require_usable(data, "X", np.flatnonzero(data.perturbation_labels() != "control"))
+    assert sum(len(part) for part, _ in iter_features(data, FeatureSource("X", (0, -1, 4), n_missing=1), rows)) == 160
+    read_features(data, FeatureSource("X"), np.flatnonzero(data.perturbation_labels() != "control"))
     with pytest.raises(RepresentationError, match="3 of 160 cells"):
-        require_usable(data, "X", rows, columns=(0, 5))
+        list(iter_features(data, FeatureSource("X", (0, 5)), rows, block=8))
+    with pytest.raises(RepresentationError, match="3 of 160 cells"):
+        read_features(data, FeatureSource("X", (0, 5)), rows)
 
 
 def test_an_embedding_may_be_negative(tmp_path: Path) -> None:
     data = open_dataset(write_cells(tmp_path / "cells.h5ad", embedding=6))
-    require_usable(data, "obsm/X_state", np.arange(data.n_cells))
+    assert read_features(data, FeatureSource("obsm/X_state"), np.arange(data.n_cells)).min() < 0
 
 
 def test_replay_refuses(tmp_path: Path) -> None:
@@ -111,3 +117,35 @@ def test_differential_expression_of_a_result_that_has_nan(tmp_path: Path) -> Non
     result = open_result(path)
     with pytest.raises(RequestError, match=rf"not all finite.*1 of 60 cells, in 1 of 40 genes, such as {result.genes[3]}\."):
         differential(result, "drugA", "B")
+
+
+def test_a_prediction_reads_each_cell_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path / "model")
+    data = write_cells(tmp_path / "cells.h5ad")
+    read = list[int]()
+    before = Dataset.read_stored
+
+    def counted(self: Dataset, representation: str, rows: np.ndarray) -> object:
+        read.extend(np.asarray(rows).tolist())
+        return before(self, representation, rows)
+
+    monkeypatch.setattr(Dataset, "read_stored", counted)
+    request = PredictionRequest(str(data), str(tmp_path / "model"), ("IFNB1", "TNF"), cells=40, observed=16, device="cpu")
+    predict(request, tmp_path / "once.h5ad")
+    assert len(read) == len(set(read)) > 60
+    monkeypatch.setattr(measured_cells, "HELD_BYTES", 0)
+    predict(request, tmp_path / "again.h5ad")
+    assert np.array_equal(anndata.read_h5ad(tmp_path / "once.h5ad").X, anndata.read_h5ad(tmp_path / "again.h5ad").X)
+
+
+def test_variable_genes_are_not_written_from_values_that_are_none(tmp_path: Path) -> None:
+    data = open_dataset(spoiled(tmp_path, np.nan))
+    with pytest.raises(RepresentationError, match=r"3 of 160 cells that were looked at.*GENE5"):
+        add_hvgs(data, 8, tmp_path / "hvg.h5ad")
+    assert not (tmp_path / "hvg.h5ad").exists()
+
+
+def test_measured_cells_of_a_score_are_refused_by_name(tmp_path: Path) -> None:
+    data = open_dataset(spoiled(tmp_path, -3.0), Choices(control="control"))
+    with pytest.raises(ScaleError, match=r"3 of 160 cells that were looked at.*1 of 24 genes, such as GENE5"):
+        read_measured(data, data.genes.names, load_rules("vcc2025"))

@@ -16,7 +16,7 @@ from state_engine.config import load_settings
 from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.tasks.warm_models import transition_model
-from state_engine.library.allowed import check_no_program, check_readable
+from state_engine.library.allowed import check_data, check_no_program, check_readable
 from state_engine.options import command
 from state_engine.progress import OnProgress, Progress
 
@@ -40,7 +40,7 @@ class Scored:
 
 def submit(request: SubmissionRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Submitted:
     """Check cells for a challenge, or write and verify the archive; reports are in the run folder."""
-    check_readable(load_settings(), *_paths(request))
+    check_data(load_settings(), *_paths(request))
     on_progress(Progress("Reading labels"))
     report = submission.submit(request, run.path, on_progress)
     output = submission.ARCHIVE if request.write else ""
@@ -51,7 +51,7 @@ def submit(request: SubmissionRequest, run: RunFolder, on_progress: OnProgress, 
 def score(request: ScoreRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Scored:
     """Score a submission; the scores are in the run folder."""
     check_no_program(request.cell_eval)
-    check_readable(load_settings(), request.truth, request.training, *_paths(request.submission))
+    check_data(load_settings(), request.truth, request.training, *_paths(request.submission))
     on_progress(Progress("Reading labels"))
     run.record(command=command(replace(request, submission=replace(request.submission, write=False)), output="scores"))
     return _scored(challenge_scores.score(request, run.path, on_progress), run)
@@ -59,7 +59,8 @@ def score(request: ScoreRequest, run: RunFolder, on_progress: OnProgress, warm: 
 
 def rehearse(request: RehearsalRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Scored:
     """Rehearse a challenge; the prediction and its scores are in the run folder."""
-    check_readable(load_settings(), *_toml(request.challenge), request.prediction.data, request.prediction.model)
+    check_readable(load_settings(), *_toml(request.challenge), request.prediction.model)
+    check_data(load_settings(), request.prediction.data)
     on_progress(Progress("Loading the model"))
     loaded = transition_model(request.prediction, warm)
     run.record(seed=request.seed, model_hash=loaded.card.weights_hash, precision=request.prediction.precision)

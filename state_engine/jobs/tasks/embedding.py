@@ -94,7 +94,7 @@ def embed(request: EmbedJob, run: RunFolder, on_progress: OnProgress, warm: Warm
 def similar(request: SimilarJob, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> SimilarFound:
     """Find similar reference cells: pairs of cells in the run's similar.csv, the rest of the answer in similar.json."""
     settings = load_settings()
-    check_readable(settings, request.data)
+    check_data(settings, request.data)
     on_progress(Progress("Reading the data set"))
     dataset = open_dataset(Path(request.data), request.choices, settings)
     rows = request.pick.of(dataset)
@@ -111,7 +111,8 @@ def similar(request: SimilarJob, run: RunFolder, on_progress: OnProgress, warm: 
 def genes_read(request: GenesReadJob, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> GenesRead:
     """Average which genes CLS attends to, over the cells of each group; in the run's genes_read.npz."""
     asked = request.request
-    check_readable(load_settings(), asked.data, asked.model)
+    check_readable(load_settings(), asked.model)
+    check_data(load_settings(), asked.data)
     on_progress(Progress("Loading the model"))
     loaded = embedding_model(asked, warm)
     output = run.file(GENES_READ)

@@ -11,6 +11,7 @@ from state_engine.checkpoints.recognise import what_is
 from state_engine.config import load_settings
 from state_engine.data.dataset import open_dataset
 from state_engine.data.files.file_kind import check_signature
+from state_engine.data.files.safety import check_file
 from state_engine.data.variable_genes import add_hvgs
 from state_engine.errors import DataError
 from state_engine.files import write_bytes, write_json
@@ -25,8 +26,9 @@ from state_engine.jobs.requests import (
 )
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library import hub
-from state_engine.library.allowed import readable
+from state_engine.library.allowed import check_data, readable
 from state_engine.library.datasets import get_dataset, register_made, register_public
+from state_engine.library.foreign import call, limits_for
 from state_engine.library.models import EMBEDDINGS, adopt, import_directory
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress
@@ -99,6 +101,7 @@ def prepare(request: PrepareRequest, run: RunFolder, on_progress: OnProgress, wa
     """Choose the most variable genes of a data set: `obsm["X_hvg"]` of a copy, which becomes a data set."""
     settings = load_settings()
     entry = get_dataset(settings, request.data)
+    check_data(settings, entry.path)
     source = open_dataset(readable(entry.path, settings), entry.choices, settings)
     found = add_hvgs(source, request.genes, run.result, on_progress)
     run.log(found.method)
@@ -125,6 +128,8 @@ def fetch(request: FetchRequest, run: RunFolder, on_progress: OnProgress, warm: 
     for name in fetched.data:
         try:
             check_signature(folder / name, settings.max_file_bytes)
+            # what came from elsewhere is opened in a child process first, as an upload is
+            call(check_file, folder / name, settings, path=folder / name, limits=limits_for(folder / name))
         except DataError as error:
             run.log(f"{name} is not among the data sets: {error}")
             continue

@@ -16,7 +16,7 @@ from state_engine.files import write_bytes
 from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.train_job import TrainJob, check_devices, check_places, command_of, training_folder
-from state_engine.library.allowed import check_readable
+from state_engine.library.allowed import check_data, check_readable
 from state_engine.library.models import STORE_FILES, Entry, adopt, incoming
 from state_engine.progress import OnProgress, Progress
 from state_engine.train.fit import train_transition
@@ -70,6 +70,7 @@ def _open(job: TrainJob, settings: Settings) -> Split:
     plan = parse_plan(job.split)
     check_places(plan, settings)
     files = plan_files(plan, settings.home)
+    check_data(settings, *(file for _, file in files))
     return apply_plan(plan, [(name, open_dataset(file, job.choices, settings)) for name, file in files])
 
 
