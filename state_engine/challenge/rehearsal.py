@@ -120,8 +120,10 @@ def seen(card: ModelCard, conditions: tuple[tuple[str, str], ...], advice: str =
     Args:
         advice: what to do when the card tells nothing, put behind the sentence.
     """
-    held_out = set(card.training.held_out)
-    unseen = [f"{c} x {p}" for p, c in conditions if held_out & {p, c, f"{c} x {p}"}]
+    unseen = [f"{c} x {p}" for p, c in conditions if any(held.covers(p, c) for held in card.training.held_out)]
+    back = [str(leak) for leak in card.training.leaks]
+    if unseen and back:
+        return Seen(f"The card of {card.name} says that what was held out came back: {' '.join(back)} This flatters it.", True)
     if unseen and len(unseen) == len(conditions):
         return Seen(f"{card.name} was trained without any of these {len(conditions):,} conditions, its card says.", False)
     if unseen:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from state_engine.checkpoints.folder import FORMAT as FORMAT
+from state_engine.data.splits.held import HeldOut, Leak, held_out_of_text
 from state_engine.models.config import AttentionMode, TransitionConfig
+from state_engine.plain import to_plain
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class TrainingSummary:
         data: what it was trained on, for people.
         steps: of the optimiser.
         loss: that was minimised.
-        held_out: contexts or 'context x perturbation' never trained on.
+        held_out: contexts and conditions never trained on.
+        leaks: what was held out and came back through another data set.
         scores: metric -> mean over the tested conditions.
         validation_scores: the same over the conditions kept for validation.
         conditions: each tested condition.
@@ -43,7 +46,8 @@ class TrainingSummary:
     data: str = ""
     steps: int = 0
     loss: str = ""
-    held_out: tuple[str, ...] = ()
+    held_out: tuple[HeldOut, ...] = ()
+    leaks: tuple[Leak, ...] = ()
     scores: dict[str, float] = field(default_factory=dict)
     validation_scores: dict[str, float] = field(default_factory=dict)
     conditions: tuple[ConditionScores, ...] = ()
@@ -55,7 +59,10 @@ class TrainingSummary:
 
     @classmethod
     def upgrade(cls, plain: dict[str, Any]) -> dict[str, Any]:
-        """Return today's fields from a card whose scores had all these names in one table."""
+        """Return today's fields from a card whose held-out conditions were text, or whose scores were in one table."""
+        held = plain.get("held_out", ())
+        if isinstance(held, list) and any(isinstance(one, str) for one in held):
+            plain = plain | {"held_out": [to_plain(held_out_of_text(str(one))) for one in held]}
         if "conditions" in plain or "validation_scores" in plain:
             return plain
         means, validation = dict[str, float](), dict[str, float]()

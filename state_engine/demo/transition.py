@@ -122,7 +122,7 @@ def readme(n_cells: int, n_genes: int, card: ModelCard) -> str:
         "| held out | MAE raw | MAE corrected | MAE mean | MAE none | r raw | r paired | r mean |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    blocks = [(name, by_name.get(name, {})) for name in training.held_out]
+    blocks = [(str(held), by_name.get(str(held), {})) for held in training.held_out]
     for name, scores in [*blocks, ("mean of the blocks", training.scores)]:
         cells = [_number(scores, f"mae_{m}", 4) for m in ("raw", "corrected", "mean", "none")]
         cells += [_number(scores, f"r_{m}", 3) for m in ("raw", "paired", "mean")]

@@ -31,6 +31,7 @@ from state_engine.data.embedding_record import result_depth
 from state_engine.data.expression import FeatureSource, iter_features
 from state_engine.data.files.csr_writer import Spool, write_h5ad
 from state_engine.data.splits.apply import CODES, Split, SplitSource, apply_plan
+from state_engine.data.splits.held import Leak
 from state_engine.data.splits.plan import parse_plan, plan_files
 from state_engine.effects.store import load_effects, save_effects
 from state_engine.errors import IncompatibleError, SplitError, listed
@@ -89,6 +90,7 @@ def evaluate_held_out(
     split, features = _split(request)
     card = loaded.card if loaded is not None else card_of(request.folder)
     blocks, remarks = _blocks(split, card, request.part)
+    leaks = tuple(dict.fromkeys([*split.leaks, *card.training.leaks]))
     genes = _genes(blocks, card)
     predicted = []
     for number, seed in enumerate(request.seeds):
@@ -104,8 +106,8 @@ def evaluate_held_out(
         profile=request.profile,
         effects=_effects(request, split, card, output, on_progress),
         features=features,
-        held_out=" ".join([_words(request, blocks, card), *remarks]),
-        flatters=request.part == "val" and card.calibration is not None,
+        held_out=" ".join([_words(request, blocks, card), *remarks, *_came_back(leaks)]),
+        flatters=bool(leaks) or (request.part == "val" and card.calibration is not None),
     )
     return evaluate(asked, output, on_progress)
 
@@ -322,6 +324,11 @@ def _effects(request: HeldOutRequest, split: Split, card: ModelCard, output: Pat
         sources.append(expression)
     save_effects(output, effect_table(split, sources, names, on_progress))
     return str(output)
+
+
+def _came_back(leaks: tuple[Leak, ...]) -> list[str]:
+    """Return what of the held-out cells was trained on after all, in words."""
+    return [*map(str, leaks), "These numbers flatter the model."] if leaks else []
 
 
 def _words(request: HeldOutRequest, blocks: tuple[_Block, ...], card: ModelCard) -> str:

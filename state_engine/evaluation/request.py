@@ -162,16 +162,15 @@ def split_of_card(card: ModelCard, dataset: Dataset) -> str:
         SplitError: the card names nothing that the data set has.
     """
     whole, blocks = [], dict[str, list[str]]()
-    for text in card.training.held_out:
-        context, _, perturbation = text.partition(" x ")
-        if perturbation and len(dataset.rows(perturbation, context)):
-            blocks.setdefault(context, []).append(perturbation)
-        elif not perturbation and text in dataset.contexts:
-            whole.append(text)
+    for held in card.training.held_out:
+        if held.perturbation and len(dataset.rows(held.perturbation, held.context)):
+            blocks.setdefault(held.context, []).append(held.perturbation)
+        elif not held.perturbation and held.context in dataset.contexts:
+            whole.append(held.context)
     if not whole and not blocks:
         raise SplitError(
             f"The card of {card.name} names no held-out cells of {dataset.path.name}.",
-            f"Held out, it says: {listed(card.training.held_out) or 'nothing'}.",
+            f"Held out, it says: {listed([str(held) for held in card.training.held_out]) or 'nothing'}.",
             "Test a training run, which keeps its split.",
         )
     plan = everything(dataset)

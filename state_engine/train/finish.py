@@ -159,6 +159,7 @@ def _summary(split: Split, request: TrainRequest) -> TrainingSummary:
         steps=request.optimiser.steps,
         loss=request.loss.loss,
         held_out=split.plan.held_out(),
+        leaks=split.leaks,
     )
 
 

@@ -30,7 +30,7 @@ def split_lines(split: Split) -> Iterator[str]:
         for place, counts in zip(sums.index, sums.to_numpy().tolist(), strict=True)
     ]
     yield from _columns(rows, 2)
-    held = split.plan.held_out()
+    held = [str(one) for one in split.plan.held_out()]
     yield f"Held out: {'; '.join(held) or 'nothing'}."
     yield from split.warnings
 

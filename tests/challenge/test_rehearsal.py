@@ -12,6 +12,7 @@ from state_engine.challenge.score_request import RehearsalRequest
 from state_engine.checkpoints.card import TrainingSummary
 from state_engine.checkpoints.store import read_card
 from state_engine.data.dataset import open_dataset
+from state_engine.data.splits.held import HeldOut, Leak
 from state_engine.errors import ChallengeError, ConfigError
 from state_engine.jobs.kinds import KINDS, load_target
 from state_engine.library.datasets import DEMO_PATH
@@ -49,8 +50,11 @@ def test_what_the_model_has_seen_is_said() -> None:
     assert "its card says" in all_unseen.words and not all_unseen.flatters
     silent = seen(replace(card, training=TrainingSummary()), one, "train with them held out")
     assert "Nothing says" in silent.words and "train with them held out" in silent.words and silent.flatters
-    everything = replace(card, training=TrainingSummary(held_out=("NK",)))
+    everything = replace(card, training=TrainingSummary(held_out=(HeldOut("NK"),)))
     assert "its card says" in seen(everything, both).words and not seen(everything, both).flatters
+    leak = Leak("screen", "copy", ("NK x TNF",))
+    back = seen(replace(card, training=replace(everything.training, leaks=(leak,))), both)
+    assert "came back" in back.words and str(leak) in back.words and back.flatters
 
 
 @pytest.mark.slow

@@ -15,9 +15,11 @@ from state_engine.checkpoints.card import FORMAT, ModelCard, TrainingSummary
 from state_engine.checkpoints.folder import WEIGHTS, weights_hash
 from state_engine.checkpoints.load import load_model
 from state_engine.checkpoints.store import CARD, FEATURES, is_store, read_card, save_model
-from state_engine.errors import CheckpointError
+from state_engine.data.splits.held import HeldOut, Leak
+from state_engine.errors import CheckpointError, ConfigError
 from state_engine.models.config import BackboneConfig, TransitionConfig
 from state_engine.models.transition import TransitionModel
+from state_engine.plain import from_plain, to_plain
 
 BACKBONE = BackboneConfig("llama", hidden=8, layers=1, heads=2, kv_heads=2, head_dim=4, intermediate=16)
 CONFIG = TransitionConfig(6, 6, 3, BACKBONE, "hvg", set_size=4)
@@ -44,7 +46,7 @@ def card_of(config: TransitionConfig = CONFIG, **changes) -> ModelCard:
         attention="full",
         attention_source="declared",
         weights_hash="",
-        training=TrainingSummary(data="none", steps=3, held_out=("T x TNF",), scores={"mae": 0.5}),
+        training=TrainingSummary(data="none", steps=3, held_out=(HeldOut("T", "TNF"),), scores={"mae": 0.5}),
     )
     return dataclasses.replace(card, **changes)
 
@@ -245,3 +247,13 @@ def test_an_earlier_card_says_where_its_attention_comes_from(tmp_path: Path) -> 
     ):
         (folder / "model.json").write_text(json.dumps(plain | {"attention_source": sentence}))
         assert read_card(folder).attention_origin == origin
+
+
+def test_held_out_conditions_of_older_cards_are_read() -> None:
+    read = from_plain(TrainingSummary, {"held_out": ["NK", "B x TNF"], "conditions": []})
+    assert read.held_out == (HeldOut("NK"), HeldOut("B", "TNF")) and read.leaks == ()
+    new = TrainingSummary(held_out=(HeldOut("NK", "TNF", "screen", "val"),), leaks=(Leak("a", "b", ("NK x TNF",)),))
+    assert from_plain(TrainingSummary, to_plain(new)) == new and str(new.held_out[0]) == "screen.NK x TNF"
+    assert HeldOut("NK").covers("TNF", "NK") and not HeldOut("NK", "IL6").covers("TNF", "NK")
+    with pytest.raises(ConfigError):
+        from_plain(TrainingSummary, {"held_out": 5})

@@ -43,7 +43,7 @@ SUBMISSION = SubmissionRequest(
 FULL: list[Any] = [
     PredictionRequest(
         "d 1.h5ad", "m'", ("TNF", "-x", "JUN,FOS", ""), ("NK", "B cell"), 7, 8, CHOICES, 9, "cpu", "bf16", "causal", True, "mean", False,
-        0, True, "mean of other contexts", (CellCount("TNF", 3), CellCount("-x", 9)), 3, 9,
+        0, True, "mean of other contexts", (CellCount("TNF", 3), CellCount("JUN,FOS", 9)), 3, 9,
     ),
     ReplayRequest("d", "m", CHOICES, 8, 9, "cpu", "bf16", "full", "X_pca", True),
     EmbedRequest("d", "m", CHOICES, "X_k", "cpu", "bf16", 3, 9, "a.ckpt"),

@@ -12,6 +12,7 @@ from state_engine.checkpoints.embedding_card import read_embedding_card
 from state_engine.checkpoints.load import load_model
 from state_engine.checkpoints.store import read_card
 from state_engine.data.dataset import open_dataset
+from state_engine.data.splits.held import HeldOut
 from state_engine.demo.cells import HELD_OUT, TABLES, Design, write_simulated
 from state_engine.demo.embedding import demo_genes, make_demo_embedding
 from state_engine.demo.transition import TRAINING, readme, rebuild
@@ -39,7 +40,7 @@ def test_the_demo_data_open_without_a_question():
 def test_the_demo_model_beats_no_change_on_what_it_never_saw():
     card = read_card(TABLES / "model")
     scores = card.training.scores
-    assert card.simulated and card.training.held_out == tuple(f"{c} x {p}" for c, p in HELD_OUT)
+    assert card.simulated and card.training.held_out == tuple(HeldOut(c, p) for c, p in HELD_OUT)
     assert scores["mae_corrected"] < scores["mae_none"]
     assert {"mae_mean", "r_paired", "r_mean"} <= set(scores)  # the other baseline is shown, whatever came out
     assert card.input_genes == open_dataset(TABLES / "demo.h5ad").genes.names

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from state_engine.checkpoints.store import read_card
 from state_engine.cli.main import main
 from state_engine.data.dataset import open_dataset
 from state_engine.data.splits.apply import Split, apply_plan
+from state_engine.data.splits.held import Leak
 from state_engine.data.splits.plan import FewShot, SplitPlan, plan_text
 from state_engine.errors import ConfigError, RunError, SplitError
 from state_engine.evaluation.effects_file import read_condition
@@ -155,6 +158,29 @@ def test_refusals(run: Path, tmp_path: Path) -> None:
     assert from_plain(HeldOutRequest, to_plain(request)) == request
 
 
+def test_cells_that_came_back_under_another_name_are_told_beside_the_numbers(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.h5ad"
+    copy.write_bytes((run / "cells.h5ad").read_bytes())
+    held = FewShot("d", "B", test=("TNF",))
+    plan = SplitPlan((("d", str(run / "cells.h5ad")), ("copy", str(copy))), ("d", "copy"), fewshot=(held,))
+    made = evaluate_held_out(HeldOutRequest(model=str(run / "model"), split=plan_text(plan), device="cpu"), tmp_path / "out")
+    assert made.flatters and "What d holds out is trained on in copy" in made.held_out
+    assert "The same cells are held out in d and trained on in copy" in made.held_out
+    assert "are the same file byte for byte. What is tested would have been seen" in made.held_out
+
+
+def test_what_the_card_says_came_back_is_repeated(run: Path, tmp_path: Path) -> None:
+    leak = Leak("screen", "copy", ("B x TNF",))
+    model = tmp_path / "model"
+    shutil.copytree(run / "model", model)
+    plain = json.loads((model / "model.json").read_text())
+    plain["training"]["leaks"] = [to_plain(leak)]
+    (model / "model.json").write_text(json.dumps(plain))
+    assert read_card(model).training.leaks == (leak,)
+    made = evaluate_held_out(HeldOutRequest(str(run), model=str(model), device="cpu"), tmp_path / "out")
+    assert made.flatters and str(leak) in made.held_out
+
+
 def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["test", "--run", str(run), "--output", str(tmp_path), "--cells", "16", "--seed", "3", "--device", "cpu"]
     assert main(words) == 0
@@ -173,7 +199,7 @@ def test_the_demo_has_held_out_blocks(tmp_path: Path) -> None:
     split = split_of_card(card, open_dataset(DEMO_PATH))
     request = HeldOutRequest(model=str(model), split=split, cells=32, device="cpu")
     made = evaluate_held_out(request, tmp_path)
-    assert {f"{c.context} x {c.perturbation}" for c in made.conditions} == set(card.training.held_out)
+    assert {f"{c.context} x {c.perturbation}" for c in made.conditions} == {str(held) for held in card.training.held_out}
     assert made.value("corrected", "expr_mae") is not None and made.value("mean of other contexts", "expr_mae") is not None
     with pytest.raises(SplitError, match="names no held-out cells"):
         split_of_card(replace(card, training=replace(card.training, held_out=())), open_dataset(DEMO_PATH))

@@ -54,7 +54,7 @@ def test_it_saves_a_model_that_says_what_it_is(split, trained):
     assert card.contexts == ("CD14 monocyte", "CD4 T", "CD8 T", "NK") and card.batches == ("batch 1", "batch 2")
     assert (card.perturbation_key, card.context_key, card.batch_key) == ("perturbation", "cell_type", "batch")
     assert (card.training.data, card.training.steps) == ("d", 4)
-    assert card.training.held_out == ("B", "NK x IFN-beta", "NK x TNF")
+    assert [str(held) for held in card.training.held_out] == ["B", "NK x IFN-beta", "NK x TNF"]
     scores = card.training.flat()
     assert {"mae_raw", "mae_corrected", "mae_mean", "mae_none", "NK x IFN-beta: r_paired", "B x TNF: mae_raw"} <= set(scores)
     assert "validation mae_corrected" in scores and not any("NK x TNF" in name for name in scores)

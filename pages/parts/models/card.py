@@ -75,7 +75,7 @@ def card_view(entry: Entry, settings: Settings) -> None:
         "Batches": f"{len(card.batches):,}" + ("" if card.config.batch_encoder else ", not used by the model"),
         "Data": (card.training.data or "not recorded") + (" (simulated)" if card.simulated else ""),
         "Training": f"{card.training.steps:,} steps, loss {card.training.loss}" if card.training.steps else "not recorded",
-        "Held out in training": listed(card.training.held_out, 12) or "not recorded",
+        "Held out in training": listed([str(held) for held in card.training.held_out], 12) or "not recorded",
         "Licence": card.licence,
         "Source": card.source or "not recorded",
         "Weights": f"sha256 {card.weights_hash[:16]}…, {size(entry.nbytes)}",
@@ -85,7 +85,7 @@ def card_view(entry: Entry, settings: Settings) -> None:
             left, right = st.columns([2, 5], gap="small")
             left.markdown(f":gray[{name}]")
             right.markdown(sentences(value))
-    for text in (*card.limits, *card.notes):
+    for text in (*map(str, card.training.leaks), *card.limits, *card.notes):
         st.caption(f":material/info: {sentences(text)}")
     if card.attention_origin == "trained" or card.training.scores:
         worth(card)

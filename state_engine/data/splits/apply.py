@@ -23,6 +23,7 @@ import pandas as pd
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices, Dataset, open_dataset
 from state_engine.data.scale import DEPTH, same_depth
+from state_engine.data.splits.held import Leak
 from state_engine.data.splits.leaks import leaks
 from state_engine.data.splits.plan import PARTS, FewShot, Part, SplitPlan, ZeroShot, plan_files, read_plan
 from state_engine.errors import SplitError, listed
@@ -65,11 +66,13 @@ class Split:
         plan: as written.
         sources: the files, in the order of the plan.
         warnings: what a person should know before training, sentences with numbers.
+        leaks: what one data set holds out and another is trained on; the warnings tell of them too.
     """
 
     plan: SplitPlan
     sources: tuple[SplitSource, ...]
     warnings: tuple[str, ...] = ()
+    leaks: tuple[Leak, ...] = ()
 
     @cached_property
     def genes(self) -> tuple[str, ...]:
@@ -141,7 +144,8 @@ def apply_plan(plan: SplitPlan, sources: Sequence[tuple[str, Dataset]]) -> Split
     table = split.table()
     _check_trained(table, control)
     _check_spelling(table)
-    return replace(split, warnings=tuple(_warnings(split, table, control)))
+    found = tuple(leaks([(s.name, s.dataset, s.parts) for s in made], table, control)) if len(made) > 1 else ()
+    return replace(split, warnings=(*_warnings(split, table, control), *map(str, found)), leaks=found)
 
 
 def _check_sources(plan: SplitPlan, sources: Sequence[tuple[str, Dataset]]) -> None:
@@ -325,8 +329,6 @@ def _warnings(split: Split, table: pd.DataFrame, control: str) -> Iterator[str]:
                 "genes are matched by name, and only those of all files are used."
             )
     yield from _depths([source.dataset for source in split.sources])
-    if len(split.plan.datasets) > 1:
-        yield from leaks([(s.name, s.dataset, s.parts) for s in split.sources], table, control)
 
 
 def depths(datasets: Sequence[Dataset]) -> tuple[list[tuple[str, float]], list[str]]:

@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 
 from state_engine.data.dataset import Dataset
-from state_engine.data.splits.plan import FewShot, HeldPart, SplitPlan, ZeroShot
+from state_engine.data.splits.held import HeldPart
+from state_engine.data.splits.plan import FewShot, SplitPlan, ZeroShot
 from state_engine.errors import SplitError, listed
 
 TEST_SHARE, VAL_SHARE = 0.2, 0.1  # of the perturbations, in a default plan that holds out perturbations

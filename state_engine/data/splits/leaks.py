@@ -13,7 +13,7 @@ import pandas as pd
 
 from state_engine.data.dataset import Dataset
 from state_engine.data.files.matrices import dense
-from state_engine.errors import listed
+from state_engine.data.splits.held import Leak
 
 LOOKED_AT = 200  # held-out cells of a file that are looked for
 MOST = 5_000  # cells of another file among which they are looked for
@@ -23,8 +23,8 @@ TRAINED = 1
 Source = tuple[str, Dataset, np.ndarray]
 
 
-def leaks(sources: Sequence[Source], table: pd.DataFrame, control: str) -> Iterator[str]:
-    """Yield a sentence for each pair of data sets of which one trains on what the other holds out.
+def leaks(sources: Sequence[Source], table: pd.DataFrame, control: str) -> Iterator[Leak]:
+    """Yield each pair of data sets of which one trains on what the other holds out.
 
     Args:
         sources: the files and the parts of their cells.
@@ -37,18 +37,15 @@ def leaks(sources: Sequence[Source], table: pd.DataFrame, control: str) -> Itera
     both = held.merge(trained, on=["context", "perturbation"], suffixes=("", "_trained"))
     for (name, other), rows in both.groupby(["dataset", "dataset_trained"], sort=False):
         pairs = [f"{c} x {p}" for c, p in zip(rows["context"], rows["perturbation"], strict=True)]
-        yield (
-            f"What {name} holds out is trained on in {other}, in a context of the same name: {listed(pairs)}. "
-            "If both are the same cell line or donor, the test is of a condition that was seen."
-        )
+        yield Leak(str(name), str(other), tuple(pairs))
     for source in sources:
         for other_source in sources:
-            if source[0] != other_source[0]:
+            if source[1] is not other_source[1]:
                 yield from _same_cells(source, other_source)
 
 
-def _same_cells(held: Source, trained: Source) -> Iterator[str]:
-    """Yield a sentence where cells that one file holds out are among those that another is trained on."""
+def _same_cells(held: Source, trained: Source) -> Iterator[Leak]:
+    """Yield a leak where cells that one file holds out are among those that another is trained on."""
     (name, a, parts), (other, b, other_parts) = held, trained
     rows, there = np.flatnonzero(parts > TRAINED), np.flatnonzero(other_parts == TRAINED)
     if not len(rows) or not len(there) or a.expression is None or b.expression is None:
@@ -67,14 +64,8 @@ def _same_cells(held: Source, trained: Source) -> Iterator[str]:
     # single cells of few counts may be equal by accident
     if len(same) < max(2, 0.02 * len(here)):
         return
-    equal = ""
-    if a.file.nbytes == b.file.nbytes and a.hash() == b.hash():
-        equal = f" {a.path.name} and {b.path.name} are the same file byte for byte."
-    yield (
-        f"The same cells are held out in {name} and trained on in {other}: {len(same):,} of {len(here):,} held-out cells "
-        f"of {a.path.name} that were looked for are in {b.path.name}.{equal} What is tested would have been seen: "
-        "remove them from one data set."
-    )
+    equal = a.file.nbytes == b.file.nbytes and a.hash() == b.hash()
+    yield Leak(name, other, (), (a.path.name, b.path.name), len(same), len(here), equal)
 
 
 def _conditions(dataset: Dataset) -> np.ndarray:

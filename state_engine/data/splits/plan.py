@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from state_engine.data.files.text import decode_text, parse_toml, read_text_file
+from state_engine.data.splits.held import HeldOut, HeldPart
 from state_engine.errors import SplitError, door, listed
 
 Part = Literal["train", "val", "test"]
-HeldPart = Literal["val", "test"]
+HELD_PARTS: tuple[HeldPart, ...] = ("test", "val")
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 SECTIONS = ("datasets", "training", "zeroshot", "fewshot")
 SUFFIXES = (".h5", ".h5ad")
@@ -118,17 +119,16 @@ class SplitPlan:
                     f"{clause} holds nothing out.", "Its val and test are empty.", "List perturbations or remove it."
                 )
 
-    def held_out(self) -> tuple[str, ...]:
-        """What is held out, in words, test first: 'NK', 'B x TNF'; with the data set's name when there are several."""
-        several = len(self.datasets) > 1
-        found = []
-        for part in ("test", "val"):
+    def held_out(self) -> tuple[HeldOut, ...]:
+        """Return what is held out, test first; with the data set's name where there are several."""
+        several, found = len(self.datasets) > 1, list[HeldOut]()
+        for part in HELD_PARTS:
             for zero in self.zeroshot:
                 if zero.part == part:
-                    found.append(f"{zero.dataset}.{zero.context}" if several else zero.context)
+                    found.append(HeldOut(zero.context, "", zero.dataset * several, part))
             for few in self.fewshot:
-                place = f"{few.dataset}.{few.context}" if several else few.context
-                found += [f"{place} x {p}" for p in (few.test if part == "test" else few.val)]
+                labels = few.test if part == "test" else few.val
+                found += [HeldOut(few.context, label, few.dataset * several, part) for label in labels]
         return tuple(found)
 
 

@@ -90,7 +90,7 @@ def test_the_format_is_read_as_it_is() -> None:
         zeroshot=(ZeroShot("screen", "NK 2.1", "val"),),
         fewshot=(FewShot("screen", "B", ("TNF",), ("IL6", "A+B")),),
     )
-    assert plan.held_out() == ("B x IL6", "B x A+B", "NK 2.1", "B x TNF")
+    assert [str(held) for held in plan.held_out()] == ["B x IL6", "B x A+B", "NK 2.1", "B x TNF"]
 
 
 @pytest.mark.parametrize("label", ["", "[('DMSO_TF', 0.0, 'uM')]", 'say "x"', "a\\b", "α\tβ\x7f", "it's"])
@@ -214,7 +214,11 @@ def test_the_same_cells_under_another_data_set_are_found(tmp_path: Path, change:
             cells.obs_names = [f"other {i}" for i in range(cells.n_obs)]
         cells.write_h5ad(tmp_path / "two.h5ad")
     (tmp_path / "split.toml").write_text(LEAK)
-    warnings = open_split(tmp_path / "split.toml", CHOICES).warnings
+    split = open_split(tmp_path / "split.toml", CHOICES)
+    warnings = split.warnings
+    names, cells = split.leaks
+    assert (names.held_in, names.trained_in, names.conditions) == ("one", "two", ("B x IL6", "B x TNF"))
+    assert cells.files == ("one.h5ad", "two.h5ad") and cells.looked == 70 and cells.same_file == (change == "copy")
     assert any("What one holds out is trained on in two" in w and "B x IL6, B x TNF" in w for w in warnings)
     (same,) = (w for w in warnings if w.startswith("The same cells are held out in one and trained on in two"))
     counted = int(same.split(": ")[1].split(" of ")[0])
