@@ -10,7 +10,7 @@ from pages.parts.data.public import public_data
 from pages.parts.door import through_app
 from pages.parts.format import md
 from pages.parts.runs.list import dependents
-from pages.parts.uploads import received, upload_key
+from pages.parts.uploads import DATA_TYPES, received, upload_key
 from pages.parts.widgets import errors_shown, go, page_head, start_demo
 from state_engine.jobs import trash
 from state_engine.library.datasets import list_datasets, register_file, server_files
@@ -27,7 +27,12 @@ settings = session.settings()
 with st.container(border=True, key="open_data"):
     tabs = st.tabs(["Upload", "On this server", "Opened before", "Public data", "Demo"])
     with tabs[0]:
-        upload = st.file_uploader("An .h5ad file", type=["h5ad"], key=upload_key("upload"), help="AnnData, up to a few GB.")
+        upload = st.file_uploader(
+            "An .h5ad file, or .h5mu, 10x .h5, .h5ad.gz, or a zip of a zarr store or of a 10x matrix folder",
+            type=DATA_TYPES,
+            key=upload_key("upload"),
+            help="AnnData, up to a few GB. Other formats are converted to .h5ad first; your file stays as it is.",
+        )
         with errors_shown():
             came = received(upload, "upload")
             if came is not None:

@@ -48,6 +48,7 @@ from .evaluation.held_out import evaluate_held_out as evaluate_held_out
 from .evaluation.request import EvaluationRequest as EvaluationRequest
 from .evaluation.request import HeldOutRequest as HeldOutRequest
 from .evaluation.request import PredictedFile as PredictedFile
+from .library.other_formats import as_h5ad as as_h5ad
 from .prediction.compatibility import check_compatibility as check_compatibility
 from .prediction.predict import predict as predict
 from .prediction.replay import ReplayRequest as ReplayRequest

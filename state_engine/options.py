@@ -47,6 +47,7 @@ class About:
         turns: of a bool: the value that the flag gives; by default the opposite of the field's default.
         also: further flags -> fields beside this one and what they become. A flag that names its own field takes no value.
         old: names the field once had, still accepted by SET.
+        data: it names a data set, which may come in any format that can be converted.
     """
 
     help: str = ""
@@ -64,6 +65,7 @@ class About:
     turns: bool | None = None
     also: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     old: tuple[str, ...] = ()
+    data: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = [
     "AttentionRequest", "Choices", "Dataset", "DecodeRequest", "EmbedRequest", "EvaluationRequest",
     "HeldOutRequest", "ModelCard", "PredictedFile", "PredictionRequest", "Progress", "ReplayRequest",
-    "Settings", "StateError", "TemplateRequest", "TrainRequest", "__version__", "attention_of_set", "card_of",
+    "Settings", "StateError", "TemplateRequest", "TrainRequest", "__version__", "as_h5ad", "attention_of_set", "card_of",
     "check_compatibility", "cls_attention", "convert", "convert_embedding", "decode", "differential", "embed",
     "embedding_card_of", "estimate", "evaluate", "evaluate_held_out", "fetch", "load_challenge",
     "load_cls_attention", "load_embedding", "load_maps", "load_model", "load_settings", "open_dataset",

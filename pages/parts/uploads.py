@@ -18,8 +18,13 @@ from state_engine.data.files.unpacking import scratch_folder
 from state_engine.errors import DataError, StateError
 from state_engine.files import full_disk_told
 from state_engine.library.datasets import BLOCK, DataEntry, receive_upload
+from state_engine.library.other_formats import SUFFIXES
 
 T = TypeVar("T")
+
+
+# of data sets, for an uploader: .h5ad and what is converted to it
+DATA_TYPES = [suffix.removeprefix(".") for suffix in SUFFIXES]
 
 
 def upload_key(name: str) -> str:

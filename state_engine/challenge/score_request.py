@@ -22,10 +22,13 @@ class ScoreRequest:
 
     VERB: ClassVar = "score"
     submission: SubmissionRequest = field(metadata=within(flags={"write": None}))
-    truth: str = field(metadata=about("measured cells", metavar="T.h5ad"))
+    truth: str = field(metadata=about("measured cells", metavar="T.h5ad", data=True))
     choices: Choices = part(Choices(), prefix="truth-", of="measured cells")
     training: str = option(
-        "", "cells whose mean is the baseline, where the baseline is a mean; default: the measured cells", metavar="D.h5ad"
+        "",
+        "cells whose mean is the baseline, where the baseline is a mean; default: the measured cells",
+        metavar="D.h5ad",
+        data=True,
     )
     training_choices: Choices = part(Choices(), prefix="training-", of="training cells")
     fdr: Fdr = option(

@@ -34,7 +34,7 @@ class SubmissionRequest:
     challenge: str = field(metadata=about(f"{', '.join(PRESETS)}, or a TOML file", metavar="NAME"))
     source: str = field(
         metadata=about("predictions (.h5ad), or with --run a run's folder or result.h5ad, of which the predicted cells are taken",
-                       flag="--data", metavar="P", also={"--run": {"is_run": True}})
+                       flag="--data", metavar="P", also={"--run": {"is_run": True}}, data=True)
     )  # fmt: skip
     is_run: bool = option(False, flag=None)
     perturbation_key: str = option(
@@ -55,7 +55,7 @@ class SubmissionRequest:
     contexts: tuple[str, ...] = option(
         (), "take only cells of this context", flag="--take-context", metavar="NAME", label="Contexts to take"
     )
-    controls: tuple[str, ...] = option((), "real control cells (.h5ad)", metavar="C.h5ad")
+    controls: tuple[str, ...] = option((), "real control cells (.h5ad)", metavar="C.h5ad", data=True)
     counts: CountsOptions | None = part(None, switch="rounding", flags={"seed": "--seed"})
     required_contexts: tuple[str, ...] | None = option(
         None, "contexts to cover; default: those to take, else manifest.json beside the lists", flag="--contexts", commas=True,

@@ -35,7 +35,7 @@ class TemplateRequest:
 
     VERB: ClassVar = "template"
     challenge: str = field(metadata=about(f"{', '.join(PRESETS)}, or a TOML file", metavar="NAME"))
-    data: str = field(metadata=about("the template, or control cells (.h5ad)", metavar="T.h5ad"))
+    data: str = field(metadata=about("the template, or control cells (.h5ad)", metavar="T.h5ad", data=True))
     model: str = field(metadata=about("model folder", metavar="DIR"))
     genes: str = option("", "the challenge's gene list (.csv)", metavar="G.csv")
     pert_counts: str = option(

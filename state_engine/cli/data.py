@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from state_engine.cli.options import CHECKPOINT, JSON, Write, named_checkpoint, path, request, takes, word, yes
+from state_engine.cli.options import CHECKPOINT, JSON, Write, data_set, named_checkpoint, path, request, takes, word, yes
 from state_engine.data.dataset import Choices, open_dataset
 from state_engine.errors import RequestError
 from state_engine.progress import OnProgress
@@ -17,7 +17,7 @@ def run_inspect(options: argparse.Namespace, write: Write, on_progress: OnProgre
     from state_engine.data.describe import describe, summary_lines
     from state_engine.plain import to_plain
 
-    dataset = open_dataset(options.data, request(Choices, options))
+    dataset = open_dataset(data_set(options.data), request(Choices, options))
     facts, lines, blocked = describe(dataset), list(summary_lines(dataset)), False
     if options.model:
         from state_engine.checkpoints.load import card_of

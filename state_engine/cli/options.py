@@ -143,12 +143,29 @@ def request(cls: type[T], namespace: argparse.Namespace, base: T | None = None) 
     Raises:
         ConfigError: a value that is not admitted, or a setting that is not known.
     """
-    values = {o.path: _value(o, getattr(namespace, o.path)) for o in options_of(cls) if hasattr(namespace, o.path)}
+    values = {o.path: _read(o, getattr(namespace, o.path)) for o in options_of(cls) if hasattr(namespace, o.path)}
     if base is None:
         values |= {o.path: not o.turns for o in options_of(cls) if o.about.turns is not None and o.flag and o.path not in values}
     if any(o.flag == SET for o in options_of(cls)):
         values |= settings(cls, namespace.set)
     return build(cls, values, base)
+
+
+def _read(one: Option, given: object) -> object:
+    """Return the value of a field; data sets in other formats are converted here, the one door of the command line."""
+    if one.about.data and isinstance(given, str):
+        return data_set(given)
+    if one.about.data and isinstance(given, list):
+        # of items of several words the first is the file
+        given = [[data_set(item[0]), *item[1:]] if isinstance(item, list) else data_set(item) for item in given]
+    return _value(one, given)
+
+
+def data_set(path: str | Path) -> str:
+    """Return where a data set lies as .h5ad, see `library.other_formats.as_h5ad`."""
+    from state_engine.library.other_formats import as_h5ad
+
+    return str(as_h5ad(Path(path))) if str(path) else ""
 
 
 def _value(one: Option, given: object) -> object:

@@ -27,13 +27,14 @@ DEFAULT = "default"
 def run_train(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
     """Train a model, or go on with a training."""
     from state_engine.data.splits.apply import open_split
+    from state_engine.library.other_formats import as_h5ad
     from state_engine.train.fit import train_transition
     from state_engine.train.report import card_lines, split_lines
 
     if options.split is None and not options.resume:
         raise RequestError("There is no split.", "It names the data sets and what is held out.", "Give --split split.toml.")
     asked, choices = wanted(options)
-    split = open_split(options.split or options.output / SPLIT, choices)
+    split = open_split(options.split or options.output / SPLIT, choices, as_h5ad=as_h5ad)
     for line in split_lines(split):
         write(line)
     card = train_transition(split, asked, options.output, on_progress, options.resume, options.init_from)

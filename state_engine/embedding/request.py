@@ -23,7 +23,7 @@ class EmbedRequest:
     """An embedding, complete: together with the files it names it determines the result."""
 
     VERB: ClassVar = "embed"
-    data: str = field(metadata=about("data set (.h5ad)", metavar="X.h5ad"))
+    data: str = field(metadata=about("data set (.h5ad, or what is converted to it)", metavar="X.h5ad", data=True))
     model: str = field(metadata=about("model folder, ours or arc-state's, or a checkpoint", metavar="PATH"))
     choices: Choices = part(Choices())
     key: str = option("X_state", "name of the embedding in obsm", label="Name of the embedding", metavar="K")
@@ -53,7 +53,7 @@ class DecodeRequest:
     """What to decode (`state_engine.embedding.decode`)."""
 
     VERB: ClassVar = "decode"
-    data: str = field(metadata=about("embedded cells (.h5ad)", metavar="Y.h5ad"))
+    data: str = field(metadata=about("embedded cells (.h5ad)", metavar="Y.h5ad", data=True))
     model: str = field(metadata=about("the model that made the embedding", metavar="PATH"))
     genes: tuple[str, ...] = field(metadata=about("gene, named as the model does", flag="--gene", metavar="NAME"))
     choices: Choices = part(Choices())

@@ -58,10 +58,11 @@ class EvaluationRequest:
     VERB: ClassVar = "evaluate"
     predicted: tuple[PredictedFile, ...] = field(
         metadata=about(
-            "predicted cells (.h5ad), with the name of their method and X or layers/NAME where needed; one method: its seeds"
+            "predicted cells (.h5ad), with the name of their method and X or layers/NAME where needed; one method: its seeds",
+            data=True,
         )
     )
-    real: str = field(metadata=about("measured cells, controls among them", metavar="R.h5ad"))
+    real: str = field(metadata=about("measured cells, controls among them", metavar="R.h5ad", data=True))
     choices: Choices = field(metadata=within(needed=("perturbation_key", "control")))
     predicted_choices: Choices | None = part(None, prefix="predicted-", of="predicted cells, where it differs")
     profile: str = option("minimal", PROFILE_HELP, label="Metrics", metavar="NAME")

@@ -7,10 +7,11 @@ Layout: HOME/datasets/ID.json (a `DataEntry`), HOME/uploads/ID.h5ad (uploads, an
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,15 +19,18 @@ from typing import BinaryIO
 
 from state_engine.config import DEMO, Settings
 from state_engine.data.dataset import Choices
+from state_engine.data.files.other_formats import MATRIX, ZARR_ROOT
 from state_engine.errors import ConfigError, DataError, UnsafeFileError
 from state_engine.files import full_disk_told, replacing
 from state_engine.library.foreign import open_foreign
+from state_engine.library.other_formats import as_h5ad, write_h5ad
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import OnProgress, Progress, silent
 
 DEMO_ID = "demo"
 DEMO_PATH = DEMO / "demo.h5ad"
 BLOCK = 1 << 20
+NAMES = (".h5ad", ".h5mu", ".h5ad.gz", ".zarr.zip", "_matrix.h5")  # ends of names that are offered of a server's files
 _ID = re.compile(r"[a-z0-9]{4,24}")
 
 
@@ -90,6 +94,10 @@ def receive_upload(
             done += len(block)
             on_progress(Progress("Copying the upload", done, size, unit="bytes"))
     try:
+        if Path(name).suffix != ".h5ad":
+            on_progress(Progress("Converting the upload"))
+            with full_disk_told(settings.uploads, DataError):
+                write_h5ad(target, target, settings, name)
         if opened is None:
             open_foreign(target, settings=settings, name=name)
         else:
@@ -107,17 +115,20 @@ def register_file(settings: Settings, path: Path, opened: Callable[[Path, str], 
         UnsafeFileError: the file is not below an allow-listed folder.
         DataError: it cannot be opened.
     """
-    real = path.resolve()
-    if not any(real.is_relative_to(folder) for folder in settings.data_folders):
+    given = path.resolve()
+    if not any(given.is_relative_to(folder) for folder in settings.data_folders):
         raise UnsafeFileError(f"{path.name} is outside the data folders.", "", "Add its folder to STATE_EXPLORER_DATA.")
+    real = as_h5ad(given, settings)
     known = next((e for e in list_datasets(settings) if e.path == str(real)), None)
     if known is not None:
         return known
     if opened is None:
-        open_foreign(real, settings=settings)
+        open_foreign(real, settings=settings, name=given.name)
     else:
-        opened(real, real.name)
-    return _save(settings, DataEntry(secrets.token_hex(6), real.name, str(real), "server", _now()))
+        opened(real, given.name)
+    # a copy that was made here goes when it is forgotten
+    origin = "server" if real == given else "made"
+    return _save(settings, DataEntry(secrets.token_hex(6), given.name, str(real), origin, _now()))
 
 
 def register_public(settings: Settings, path: Path, name: str) -> DataEntry:
@@ -153,9 +164,19 @@ def keep_made(settings: Settings, path: Path, name: str, choices: Choices) -> Da
 
 
 def server_files(settings: Settings) -> tuple[Path, ...]:
-    """The .h5ad files below the allow-listed folders, sorted."""
-    found = {p for folder in settings.data_folders if folder.is_dir() for p in folder.rglob("*.h5ad") if p.is_file()}
+    """The data sets below the allow-listed folders by their names, sorted: .h5ad, what is converted, and folders that hold one."""
+    found = {p for folder in settings.data_folders if folder.is_dir() for p in _data_below(folder)}
     return tuple(sorted(p for p in found if any(p.resolve().is_relative_to(f) for f in settings.data_folders)))
+
+
+def _data_below(folder: Path) -> Iterator[Path]:
+    """Yield what looks like a data set; what lies in a folder that is one is not looked at."""
+    for place, folders, names in os.walk(folder):
+        if {*names} & {*ZARR_ROOT, *MATRIX}:
+            folders.clear()
+            yield Path(place)
+            continue
+        yield from (path for name in names if name.endswith(NAMES) and (path := Path(place, name)).is_file())
 
 
 def list_datasets(settings: Settings) -> tuple[DataEntry, ...]:

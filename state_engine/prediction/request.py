@@ -52,7 +52,7 @@ class PredictionRequest:
     """A prediction, complete: together with the files it names it determines the result."""
 
     VERB: ClassVar = "predict"
-    data: str = field(metadata=about("data set (.h5ad)", metavar="X.h5ad"))
+    data: str = field(metadata=about("data set (.h5ad, or what is converted to it)", metavar="X.h5ad", data=True))
     model: str = field(metadata=about("model folder, ours or an arc-state run directory", metavar="DIR"))
     perturbations: tuple[str, ...] = field(
         metadata=about(
@@ -148,7 +148,7 @@ class ReplayRequest:
     """A replay of a whole data set as `state tx infer` computes it (`state_engine.prediction.replay`)."""
 
     VERB: ClassVar = "predict --replay"
-    data: str = field(metadata=about("data set (.h5ad)", metavar="X.h5ad"))
+    data: str = field(metadata=about("data set (.h5ad, or what is converted to it)", metavar="X.h5ad", data=True))
     model: str = field(metadata=about("model folder, ours or an arc-state run directory", metavar="DIR"))
     choices: Choices = part(Choices())
     seed: int = option(42, "the same seed draws the same control cells", metavar="S", least=0)

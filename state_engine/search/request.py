@@ -16,7 +16,7 @@ class QueryRequest:
 
     VERB: ClassVar = "query"
     folder: str = field(metadata=about("folder of the stored cells", flag="--lancedb", metavar="DIR"))
-    data: str = field(metadata=about("embedded cells (.h5ad)", metavar="Y.h5ad"))
+    data: str = field(metadata=about("embedded cells (.h5ad)", metavar="Y.h5ad", data=True))
     key: str = option("X_state", "their embedding in obsm", metavar="K")
     k: int = option(5, "similar cells of each", metavar="N", least=1, offered=100)
     others_only: bool = option(False, "leave stored cells of the same data set out")

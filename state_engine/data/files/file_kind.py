@@ -115,7 +115,7 @@ def _another_format(path: Path) -> UnreadableFileError:
         head = file.read(2048)
     what, fix = _describe(head)
     if head.startswith(b"\x1f\x8b"):
-        inside = _first_unpacked(path)
+        inside = first_unpacked(path)
         if inside.startswith(HDF5):
             what, fix = "a gzip-compressed HDF5 file", f"Unpack it first: gunzip {path.name}"
         elif inside[:2] in (b"X\n", b"A\n") or inside[:4] in (b"RDX2", b"RDX3", b"RDA2", b"RDA3"):
@@ -129,7 +129,7 @@ def _another_format(path: Path) -> UnreadableFileError:
     return UnreadableFileError(f"{path.name} is not an .h5ad file.", f"It looks like {what}.", fix)
 
 
-def _first_unpacked(path: Path) -> bytes:
+def first_unpacked(path: Path) -> bytes:
     """Return the first bytes of a gzip-compressed file, unpacked; nothing where it is damaged."""
     with path.open("rb") as file:
         try:

@@ -123,6 +123,18 @@ def _raw(file: h5py.File, n_cells: int, path: Path) -> tuple[MatrixFacts | None,
     return facts, ()
 
 
+def check_hdf5(path: Path, settings: Settings) -> None:
+    """Check what any HDF5 file must be, AnnData or not: all there, nothing that leads out of it, sane sizes.
+
+    Raises:
+        UnreadableFileError, UnsafeFileError, EmptyDataError: see `check_file`.
+    """
+    size = check_signature(path, settings.max_file_bytes)
+    check_heaps(path, size)
+    with open_h5(path) as file:
+        _check_objects(file, size, path, settings)
+
+
 def _check_objects(file: h5py.File, size: int, path: Path, settings: Settings) -> int:
     """Walk all objects by hard links first (nothing outside is opened), then resolve soft links; returns the declared bytes."""
     declared, seen, soft = 0, 0, False

@@ -11,7 +11,7 @@ Boundary: labels only; expression is read only to find held-out cells that anoth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -104,17 +104,37 @@ class Split:
         return {part: int(sum((s.parts == code).sum() for s in self.sources)) for part, code in CODES.items()}
 
 
-def open_split(path: Path | str, choices: Choices | None = None, settings: Settings | None = None) -> Split:
+def open_split(
+    path: Path | str, choices: Choices | None = None, settings: Settings | None = None,
+    as_h5ad: Callable[[Path], Path] | None = None,
+) -> Split:  # fmt: skip
     """Read a TOML, open its files with the same choices, and apply it.
+
+    Args:
+        path: the TOML.
+        choices: the user's word for all data sets.
+        settings: limits; from the environment by default.
+        as_h5ad: gives the .h5ad of a place that holds another format; the plan names that then.
 
     Raises:
         SplitError: see `read_plan`, `plan_files` and `apply_plan`.
         DataError: a file that cannot be read, or lacks a chosen column.
     """
     path = Path(path)
-    plan = read_plan(path)
-    files = plan_files(plan, path.resolve().parent)
+    plan, base = read_plan(path), path.resolve().parent
+    if as_h5ad is not None:
+        plan = replace(plan, datasets=tuple((name, _converted(where, base, as_h5ad)) for name, where in plan.datasets))
+    files = plan_files(plan, base)
     return apply_plan(plan, [(name, open_dataset(file, choices, settings)) for name, file in files])
+
+
+def _converted(where: str, base: Path, as_h5ad: Callable[[Path], Path]) -> str:
+    """Return a place in [datasets], or that of its copy where one file or folder of another format lies there."""
+    for place in (base / Path(where).expanduser(), Path.cwd() / Path(where).expanduser()):
+        if place.exists():
+            copy = as_h5ad(place)
+            return where if copy == place else str(copy.resolve())
+    return where
 
 
 def apply_plan(plan: SplitPlan, sources: Sequence[tuple[str, Dataset]]) -> Split:
