@@ -37,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def free_output(output: Path, *inputs: Path | str) -> None:
-    """Make sure, before any work, that a file can be written: its folder is made, and it is neither a folder nor an input.
+    """Make sure, before any work, that a file can be written: its folder is made and open, and it is neither a folder nor an input.
 
     Args:
         output: the file to write.
@@ -46,17 +46,46 @@ def free_output(output: Path, *inputs: Path | str) -> None:
     Raises:
         RequestError: it cannot be written there.
     """
-    if output.is_dir():
+    try:
+        is_folder = output.is_dir()
+    except OSError as error:  # a name that is too long, for one
+        raise _unwritable(output, error) from error
+    if is_folder:
         raise RequestError(f"{output} is a folder.", "The result is one file.", "Give the file a name in that folder.")
     for given in map(Path, inputs):
-        same = output.exists() and given.exists() and output.samefile(given)
-        if same or output.resolve() == given.resolve() or (given.is_dir() and output.resolve().is_relative_to(given.resolve())):
+        if _is_or_lies_in(output, given):
             raise RequestError(
                 f"{output.name} would be written over an input.",
                 f"It is read as, or lies in, {given.name}.",
                 "Give another name.",
             )
     _make_folder(output.parent)
+    _try_to_write(output)
+
+
+def _is_or_lies_in(output: Path, given: Path) -> bool:
+    """Return whether a file is an input under any name, or lies in an input that is a folder."""
+    try:
+        place, other = output.resolve(), given.resolve()
+    except ValueError:  # a byte that is zero: there is no such file
+        return False
+    same = output.exists() and given.exists() and output.samefile(given)
+    return same or place == other or (given.is_dir() and place.is_relative_to(other))
+
+
+def _try_to_write(output: Path) -> None:
+    """Make a file beside the output, as `replacing` does, and take it away."""
+    probe = output.with_name(f"{PART_PREFIX}{secrets.token_hex(4)}-{output.name}")
+    try:
+        probe.open("xb").close()
+        probe.unlink()
+    except (OSError, ValueError) as error:
+        raise _unwritable(output, error) from error
+
+
+def _unwritable(output: Path, error: OSError | ValueError, what: str = "cannot be written") -> RequestError:
+    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return RequestError(f"{output} {what}.", f"{why}.", "Choose another folder or name.")
 
 
 def free_folder(folder: Path) -> None:
@@ -65,9 +94,14 @@ def free_folder(folder: Path) -> None:
     Raises:
         RequestError: there is a file of that name, or the folder cannot be made.
     """
-    if folder.exists() and not folder.is_dir():
+    try:
+        is_file = folder.exists() and not folder.is_dir()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    if is_file:
         raise RequestError(f"{folder} is a file.", "The results go into a folder.", "Give another name.")
     _make_folder(folder)
+    _try_to_write(folder / "results")
 
 
 @contextmanager
@@ -87,10 +121,8 @@ def output_folder(folder: Path) -> Iterator[None]:
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(
-            f"The folder {folder} cannot be made.", f"{error.strerror or error}.", "Choose another folder."
-        ) from error
+    except (OSError, ValueError) as error:
+        raise _unwritable(folder, error, "cannot be made") from error
 
 
 def disk_full(error: BaseException, folder: Path, kind: type[StateError]) -> StateError | None:

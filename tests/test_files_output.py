@@ -51,3 +51,30 @@ def test_commands_keep_their_inputs(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert data.read_bytes() == before
     said = capsys.readouterr().err
     assert "over an input" in said and "is a folder" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "name", ["n" * 300 + ".h5ad", "a\0b.h5ad", "n" * 300 + "/x.h5ad"], ids=["long", "zero byte", "long folder"]
+)
+def test_names_that_no_file_can_have_are_refused_before_any_work(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RequestError, match=r"cannot be (written|made)"):
+        free_output(tmp_path / name, tmp_path / "cells.h5ad")
+    with pytest.raises(RequestError, match=r"cannot be (written|made)"):
+        free_folder(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no folder is there in which nothing can be made")
+def test_a_folder_that_takes_no_files_is_refused_before_any_work(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for check in (lambda: free_output(Path("/proc/x.h5ad")), lambda: free_folder(Path("/proc/self"))):
+        with pytest.raises(RequestError, match="cannot be written"):
+            check()
+    data, model = write_cells(tmp_path / "cells.h5ad"), tmp_path / "model"
+    write_model(model)
+    assert main(["predict", "--data", str(data), "--model", str(model), "--all", "--output", "/proc/x.h5ad"]) == 1
+    assert "/proc/x.h5ad cannot be written." in capsys.readouterr().err
+
+
+def test_an_error_of_the_system_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "n" * 5000]) == 1
+    assert capsys.readouterr().err.startswith("File name too long: ")

@@ -49,6 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in filter(None, (error.what, error.why, error.fix)):
             say(line, file=sys.stderr)
         return 1
+    except OSError as error:  # of a path or a disk: the engine's doors raise errors of their own
+        place = f": {error.filename}" if error.filename else ""
+        say(f"{error.strerror or error}{place}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
