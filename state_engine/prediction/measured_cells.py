@@ -24,6 +24,13 @@ class HeldCells:
     features: np.ndarray
     expression: np.ndarray | None
 
+    def places(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return where rows of the data set are among these cells; None unless all are."""
+        if not len(self.rows):
+            return None
+        places = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        return places if np.array_equal(self.rows[places], rows) else None
+
 
 @dataclass(frozen=True, eq=False)
 class MeasuredCells:
@@ -47,8 +54,9 @@ class MeasuredCells:
 
     def features(self, rows: np.ndarray) -> np.ndarray:
         """Return what the model reads of some cells, (m, w)."""
-        if self.held is not None:
-            return self.held.features[np.searchsorted(self.held.rows, rows)]
+        places = None if self.held is None else self.held.places(rows)
+        if self.held is not None and places is not None:
+            return self.held.features[places]
         return read_features(self.dataset, self.source, rows)
 
     def genes_of(self, rows: np.ndarray, features: np.ndarray) -> np.ndarray | None:
@@ -65,8 +73,9 @@ class MeasuredCells:
             return features
         if self.expression is None:
             return None
-        if self.held is not None and self.held.expression is not None:
-            return self.held.expression[np.searchsorted(self.held.rows, rows)]
+        places = None if self.held is None else self.held.places(rows)
+        if self.held is not None and places is not None and self.held.expression is not None:
+            return self.held.expression[places]
         values = read_features(self.dataset, self.expression, rows)
         # column -1 is a gene that the data set lacks: it was read as 0, which would look measured
         values[:, np.asarray(self.expression.columns) < 0] = np.nan
@@ -95,9 +104,9 @@ class MeasuredCells:
         return total / len(rows)
 
     def looked_at(self, rows: np.ndarray) -> MeasuredCells:
-        """Look at every value that a prediction reads of some cells; return a reader of these alone.
+        """Look at every value that a prediction reads of some cells; return a reader that keeps them.
 
-        Cells that fit into memory are kept, so that each is read once.
+        Cells that fit into memory are kept, so that each is read once; others are read, and looked at, when they are asked for.
 
         Args:
             rows: of the data set, ascending, each once.

@@ -22,6 +22,7 @@ from state_engine.data.expression import FeatureSource, iter_features, read_feat
 from state_engine.data.variable_genes import add_hvgs
 from state_engine.errors import RepresentationError, RequestError, ScaleError
 from state_engine.prediction import measured_cells
+from state_engine.prediction.compatibility import check_compatibility, require_compatible
 from state_engine.prediction.predict import predict
 from state_engine.prediction.replay import replay
 from state_engine.prediction.request import PredictionRequest, ReplayRequest
@@ -149,3 +150,14 @@ def test_measured_cells_of_a_score_are_refused_by_name(tmp_path: Path) -> None:
     data = open_dataset(spoiled(tmp_path, -3.0), Choices(control="control"))
     with pytest.raises(ScaleError, match=r"3 of 160 cells that were looked at.*1 of 24 genes, such as GENE5"):
         read_measured(data, data.genes.names, load_rules("vcc2025"))
+
+
+def test_cells_that_are_not_held_are_read(tmp_path: Path) -> None:
+    card = write_model(tmp_path / "model")
+    data = open_dataset(write_cells(tmp_path / "cells.h5ad"))
+    plain = measured_cells.measured_cells(data, card, require_compatible(check_compatibility(data, card)))
+    held = plain.looked_at(np.array([3, 5, 9]))
+    assert held.held is not None and plain.held is None
+    for rows in ([5, 9, 9], [4], [3, 159], [0, 1, 2]):
+        assert np.array_equal(held.features(np.array(rows)), plain.features(np.array(rows)))
+    assert np.array_equal(held.mean(data.control_rows("B")), plain.mean(data.control_rows("B")))
