@@ -9,6 +9,7 @@ from pages.parts.models.card import add_models, attention_question, card_view, f
 from pages.parts.models.embedding import embedding_card, embedding_models
 from pages.parts.widgets import errors_shown, go, page_head
 from state_engine.library.models import list_models
+from state_engine.library.shown import without_places
 
 through_app()
 
@@ -43,7 +44,7 @@ with left:
                 st.rerun()
     for entry in (e for e in entries if e.card is None):
         with st.container(border=True):
-            st.markdown(f"**{md(entry.path.name)}**  \n:red[{sentences(str(entry.error))}]")
+            st.markdown(f"**{md(entry.path.name)}**  \n:red[{sentences(without_places(entry.error, settings))}]")
     embedding_models(settings)
     add_models(settings)
 

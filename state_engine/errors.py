@@ -30,8 +30,12 @@ Each error says what happened, why, and what to do; `str(error)` is the three as
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# at least two names below the root; no part of an address, a relative path or a fraction
+_PATH = re.compile(r"(?<![\w.:/~])/(?:[^\s/'\"`,;()<>]+/)*(?P<folder>[^\s/'\"`,;()<>]+)/(?P<name>[^\s/'\"`,;()<>]*)")
 
 
 class StateError(Exception):
@@ -147,7 +151,8 @@ class ChallengeError(StateError):
 def door(name: str, kind: type[StateError] = DataError, fix: str = "Download or export it again.") -> Iterator[None]:
     """Turn whatever foreign bytes raise inside the block into an error that names the user's file.
 
-    The lists of exceptions that parsers raise on damaged bytes are never complete, so all are taken; errors of ours pass.
+    The lists of exceptions that parsers raise on damaged bytes are never complete, so all are taken; errors of ours pass. What the
+    parser says goes into the error without the places of files.
 
     Raises:
         StateError: of the given kind.
@@ -157,8 +162,14 @@ def door(name: str, kind: type[StateError] = DataError, fix: str = "Download or 
     except StateError:
         raise
     except Exception as error:
-        first = " ".join(str(error).split())[:200] or type(error).__name__
+        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        first = without_folders(" ".join(words.split()))[:200] or type(error).__name__
         raise kind(f"{name} cannot be read.", f"It is damaged or not what its name says: {first}.", fix) from error
+
+
+def without_folders(text: str) -> str:
+    """Return a text in which absolute paths are shortened to their last name."""
+    return _PATH.sub(lambda found: found["name"] or found["folder"], text)
 
 
 def listed(names: list[str] | tuple[str, ...], most: int = 5) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from datetime import UTC, datetime
@@ -40,6 +41,17 @@ def code(name: object, most: int = 80) -> str:
     """Return the name of a column or key between code marks; one that has such a mark itself stands without."""
     shown = visible(name, most).strip()
     return md(shown, None) if "`" in shown else f"`{shown}`"
+
+
+def drawn(name: object, most: int | None = 80) -> str:
+    """Return a name for a Plotly figure, whose words obey some HTML, and in hovers `%{…}`: shown as it is written.
+
+    What a click gives back (customdata) keeps the name itself, and is not shown.
+
+    Args:
+        most: characters to keep; None for all, as where names are places on an axis.
+    """
+    return html.escape(visible(name, most), quote=False).replace("%{", "%&#123;")
 
 
 def sentences(text: str, most: int = 2000) -> str:

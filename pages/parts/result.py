@@ -22,6 +22,7 @@ from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
 from state_engine.library.foreign import call, limits_for
 from state_engine.library.models import Entry
+from state_engine.library.shown import without_places
 from state_engine.prediction.request import PredictionRequest
 from state_engine.prediction.result import Result, open_result
 
@@ -39,7 +40,10 @@ def finished_run(answer: str) -> RunFolder | None:
     if not job_panel(run.id, title=run.manifest.title or "Prediction", key="look_job"):
         return None
     if run.state != "done" or not run.result.exists():
-        why = run.manifest.error or f"This run is {run.state}, and its folder holds no result."
+        why = (
+            sentences(without_places(run.manifest.error, session.settings()))
+            or f"This run is {run.state}, and its folder holds no result."
+        )
         empty_state("This run has no result", why, "predict", "Predict again")
         return None
     return run

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from pages.parts.format import sentences
 from state_engine.config import Settings, load_settings
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.errors import StateError
@@ -18,6 +19,7 @@ from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, get_dataset
 from state_engine.library.foreign import open_foreign
 from state_engine.library.models import Entry, find, list_models
+from state_engine.library.shown import without_places
 
 THREAD = ("data", "model", "run", "embedding", "training", "evaluation", "submission", "scoring")
 
@@ -143,9 +145,9 @@ def chosen_run(choice: str) -> RunFolder | None:
         run = RunFolder.open(settings(), chosen(choice))
     except StateError as error:
         run = None
-        st.session_state["gone"] = str(error)
+        st.session_state["gone"] = sentences(without_places(str(error), settings()))
         if choice != "run":  # that one is shown in the sidebar
-            st.warning(str(error), icon=":material/delete:")
+            st.warning(st.session_state["gone"], icon=":material/delete:")
     kind = KINDS.get(run.manifest.kind) if run is not None else None
     if kind is None or kind.choice != choice:
         choose(choice, "")

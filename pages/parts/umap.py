@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pages.parts import palette
 from pages.parts.figures import square
+from pages.parts.format import drawn
 
 SVG_POINTS: Final = 3000
 """Up to this many points are drawn as vector graphics, more by WebGL."""
@@ -75,7 +76,7 @@ def category_map(
         if counts[i]:
             figure.add_trace(
                 go.Scatter(
-                    x=[None], y=[None], mode="markers", name=f"{name} ({counts[i]:,})", legendgroup=name, hoverinfo="skip",
+                    x=[None], y=[None], mode="markers", name=f"{drawn(name)} ({counts[i]:,})", legendgroup=name, hoverinfo="skip",
                     marker={"color": colours[name], "size": 9},
                 )
             )  # fmt: skip
@@ -86,10 +87,10 @@ def category_map(
                 x=xy[piece, 0],
                 y=xy[piece, 1],
                 mode="markers",
-                name=group,
+                name=drawn(group),
                 legendgroup=group,
                 showlegend=False,
-                hovertemplate=f"<b>{group}</b><br>{second}<extra></extra>",
+                hovertemplate=f"<b>{drawn(group)}</b><br>{drawn(second)}<extra></extra>",
                 marker={"color": colours[group], "size": style.size, "opacity": style.opacity, "line": {"width": 0}},
                 **_selected(None if chosen is None else chosen[piece], style),
             )
@@ -117,6 +118,7 @@ def value_map(
         low: where the colours start.
     """
     figure = go.Figure()
+    name = drawn(name)
     kind = _scatter(len(xy))
     known = np.flatnonzero(np.isfinite(values))
     missing = np.flatnonzero(~np.isfinite(values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,18 @@ T = TypeVar("T")
 
 # of data sets, for an uploader: .h5ad and what is converted to it
 DATA_TYPES = [suffix.removeprefix(".") for suffix in SUFFIXES]
+
+
+def _sharing(upload: UploadedFile, memo: dict[int, object]) -> UploadedFile:
+    """Return a copy of an upload that has its bytes in common with it."""
+    copy = UploadedFile.__new__(UploadedFile)
+    io.BytesIO.__init__(copy, upload.getvalue())
+    vars(copy).update(vars(upload))
+    return copy
+
+
+# Streamlit copies the value of each widget for the page: of an upload it would copy every byte, and the server need memory for two
+UploadedFile.__deepcopy__ = _sharing  # type: ignore[attr-defined]
 
 
 def upload_key(name: str) -> str:
@@ -76,7 +89,8 @@ def _taken(upload: UploadedFile | None, name: str, take: Callable[[UploadedFile]
         with st.spinner("Copying to disk and checking"):
             found = take(upload)
     except StateError as error:
-        st.session_state[refused] = error
+        # without its trace, which holds the upload
+        st.session_state[refused] = type(error)(error.what, error.why, error.fix)
         let_go(upload, name)
         st.rerun()
     st.session_state.pop(refused, None)
@@ -86,8 +100,11 @@ def _taken(upload: UploadedFile | None, name: str, take: Callable[[UploadedFile]
 
 def let_go(upload: UploadedFile, name: str) -> None:
     """Empty an uploader: the server forgets the bytes, which it would keep until the session ends."""
+    held = st.session_state.get(upload_key(name))  # the session has one of its own, which it may keep for a while
     st.session_state[f"{name}_n"] = st.session_state.get(f"{name}_n", 0) + 1
     context = get_script_run_ctx()
     if context is not None and isinstance(context.uploaded_file_mgr, MemoryUploadedFileManager):
         context.uploaded_file_mgr.remove_file(context.session_id, upload.file_id)
-    upload.close()
+    for one in (upload, held):
+        if isinstance(one, UploadedFile):
+            one.close()

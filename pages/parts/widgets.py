@@ -16,6 +16,7 @@ from pages.parts.navigation import script
 from state_engine.errors import StateError
 from state_engine.files import disk_full
 from state_engine.library.datasets import DEMO_ID
+from state_engine.library.shown import for_people
 
 log = logging.getLogger("state_explorer")
 STYLE = Path(__file__).resolve().parents[2] / "assets" / "style" / "explorer.css"
@@ -29,7 +30,8 @@ def page_head(question: str, line: str) -> None:
 
 
 def show_error(error: StateError) -> None:
-    """Show what happened, why, and what to do; no traceback."""
+    """Show what happened, why, and what to do; no traceback, and no folder of the server."""
+    error = for_people(error, session.settings())
     what, *rest = map(sentences, (error.what, error.why, error.fix))
     st.error("  \n".join([f"**{what}**", *filter(None, rest)]), icon=":material/error:")
 

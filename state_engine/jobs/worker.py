@@ -43,6 +43,7 @@ from state_engine.jobs.lock import WorkerLock
 from state_engine.jobs.processes import identity_of
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import Job, JobFailure, JobStore
+from state_engine.library.shown import for_people, without_places
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import Progress
 
@@ -208,7 +209,7 @@ class Worker:
             run.finish("done")
             return _Outcome("done", summary)
         except BaseException as error:  # a verb's code may raise anything, and the page must be told of all of it
-            outcome = _outcome_of(error, run, self.settings.home)
+            outcome = _outcome_of(error, run, self.settings)
             if run is not None:
                 _close(run, outcome)
             if isinstance(error, KeyboardInterrupt):
@@ -254,15 +255,18 @@ class Worker:
             thread.join()
 
 
-def _outcome_of(error: BaseException, run: RunFolder | None, home: Path) -> _Outcome:
+def _outcome_of(error: BaseException, run: RunFolder | None, settings: Settings) -> _Outcome:
     if isinstance(error, JobCancelled):
         return _Outcome("cancelled")
-    full = disk_full(error, home, JobError)
+    full = disk_full(error, settings.home, JobError)
     if full is not None:
         log.error("%s", "".join(traceback.format_exception(error)))
-        return _Outcome("failed", error=JobFailure(full.what, full.why, full.fix))
+        return _Outcome("failed", error=_failure(full, settings))
     if isinstance(error, StateError):
-        return _Outcome("failed", error=JobFailure(error.what, error.why, error.fix))
+        failure = _failure(error, settings)
+        if run is not None and str(failure) != str(error):
+            _log_in(run, f"failed: {error}")  # with the places of files, for whoever runs the server
+        return _Outcome("failed", error=failure)
     error_id = secrets.token_hex(4)
     text = f"unexpected error {error_id}\n{''.join(traceback.format_exception(error))}"
     log.error("%s", text)
@@ -270,12 +274,22 @@ def _outcome_of(error: BaseException, run: RunFolder | None, home: Path) -> _Out
         _log_in(run, text)
     if isinstance(error, MemoryError):
         failure = JobFailure(
-            "The machine's memory was not enough.", str(error), "Ask for fewer cells or perturbations.", error_id
+            "The machine's memory was not enough.",
+            without_places(str(error), settings),
+            "Ask for fewer cells or perturbations.",
+            error_id,
         )
     else:
-        why, fix = f"{type(error).__name__}: {error}", f"Please report it with error {error_id}; the run's log has the details."
+        words = without_places(f"{type(error).__name__}: {error}", settings)
+        why, fix = words, f"Please report it with error {error_id}; the run's log has the details."
         failure = JobFailure("There was an unexpected error.", why[:500], fix, error_id)
     return _Outcome("failed", error=failure)
+
+
+def _failure(error: StateError, settings: Settings) -> JobFailure:
+    """Return an error as it is stored and shown: with the names of files as their users know them."""
+    shown = for_people(error, settings)
+    return JobFailure(shown.what, shown.why, shown.fix)
 
 
 def _log_in(run: RunFolder, text: str) -> None:

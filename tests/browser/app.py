@@ -47,15 +47,15 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def running_app(home: Path) -> Iterator[Server]:
-    """A server on a free port, which keeps everything in `home`; it ends with the block, and its worker too."""
+def running_app(home: Path, tree: Path = ROOT) -> Iterator[Server]:
+    """A server on a free port, which keeps everything in `home`; it ends with the block, and its worker too. `tree` is whose app it is."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
     with (home / "server.log").open("wb") as log:
         environment = os.environ | {"STATE_EXPLORER_HOME": str(home)}
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=tree, env=environment, stdout=log, stderr=log)
     try:
         _wait_until_healthy(f"http://127.0.0.1:{port}/_stcore/health", process)
         yield Server(f"http://127.0.0.1:{port}", Settings(home), process.pid)

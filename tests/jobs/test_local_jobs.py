@@ -16,11 +16,11 @@ import psutil
 import pytest
 
 from state_engine.config import Settings
-from state_engine.errors import JobError
+from state_engine.errors import DataError, JobError
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import Job, JobStore
-from state_engine.jobs.worker import WorkerOptions
+from state_engine.jobs.worker import WorkerOptions, _outcome_of
 from state_engine.progress import Progress
 from tests.jobs.sample_tasks import KINDS, REQUESTS, Cached
 from tests.jobs.workers import log_of, stopped, worker_lives
@@ -100,6 +100,14 @@ def test_an_expected_error_is_told_as_it_is(settings: Settings) -> None:
     assert job.state == "failed" and job.error is not None and job.error.id == ""
     assert str(job.error) == "There is no control. No cell is labelled so. Choose another label." == run.manifest.error
     assert log_of(run) == ""
+
+
+def test_what_is_stored_and_shown_names_no_place_of_the_server(settings: Settings) -> None:
+    run = RunFolder.create(settings, "steps", {})
+    for error in (DataError(f"{run.result} is cut."), OSError(2, "No such file", f"{settings.home}/uploads/x.h5ad")):
+        outcome = _outcome_of(error, run, settings)
+        assert outcome.error is not None and str(settings.home) not in str(outcome.error) and ".h5ad" in str(outcome.error)
+    assert str(settings.home) in log_of(run)
 
 
 @pytest.mark.parametrize(("how", "what"), [("zero", "unexpected error"), ("exit", "unexpected error"), ("memory", "memory")])

@@ -12,20 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Node
 
-from pages.parts import door, session
-from pages.parts.format import code, md, sentences
+from pages.parts import door, session, umap
+from pages.parts.attention import charts as attention
+from pages.parts.evaluate import charts as evaluate
+from pages.parts.format import code, drawn, md, sentences
+from pages.parts.genes import charts as genes
+from pages.parts.train import curves
 from state_engine.analysis import stored
 from state_engine.checkpoints.store import save_model
 from state_engine.config import Settings
 from state_engine.library.datasets import receive_upload
 from state_engine.models.transition import TransitionModel
 from tests.pages.make_run import make_maps, make_run
-from tests.pages.opened import ROOT, VIEWS, app_on, text
+from tests.pages.opened import ROOT, VIEWS, app_on, figures, text
 from tests.small import BATCHES, GENES, PERTURBATIONS, card_of, config, write_cells, write_model
 
 IS_OPEN = door.is_open  # as it is outside of tests: a click runs the page that is shown, through app.py
@@ -96,6 +103,8 @@ HOSTILE = (
     "&#47;",
     "*x*",
     "a`b",
+    '<a href="http://127.0.0.2:9/c">x</a>',
+    "%{evil}",  # no Markdown, but a variable to Plotly
 )
 NAMED = {"drugA": HOSTILE[0], "drugB": HOSTILE[1], "B": HOSTILE[2], "T": HOSTILE[4], "NK": HOSTILE[5], "TNF": HOSTILE[0]} | {
     "IFNB1": HOSTILE[1], "JUN,FOS": HOSTILE[6], "lane 1": HOSTILE[3], "lane 2": HOSTILE[7], "control": HOSTILE[8]
@@ -141,7 +150,7 @@ def _texts(proto: Any) -> Iterator[str]:
 def obeyed(markdown: str) -> list[str]:
     """Return the hostile names that stand in Markdown as they are: outside of code marks and without a backslash."""
     outside = re.sub(r"(?<!\\)`[^`]*`", "", markdown)
-    return [name for name in HOSTILE if re.search(rf"(?<!\\){re.escape(name)}", outside)]
+    return [name for name in HOSTILE[:-1] if re.search(rf"(?<!\\){re.escape(name)}", outside)]
 
 
 def test_what_is_obeyed_is_found() -> None:
@@ -218,3 +227,73 @@ def test_no_page_obeys_a_name(home: Path, tmp_path: Path, monkeypatch: pytest.Mo
     shown = list(markdown_of(app))
     assert any(md(HOSTILE[4]) in text for text in shown)  # the sidebar names the model
     assert not {text: names for text in shown if (names := obeyed(text))}
+    assert not [word for figure in figures(app) for word in words_of(figure) if obeyed_by_plotly(word)]
+    assert bool(figures(app)) == (page in ("explore", "genes", "attention"))
+
+
+# ---- every figure with names that Plotly would obey ----
+
+NOT_DRAWN = {"customdata", "legendgroup", "uirevision", "template"}  # what a click gives back, and keys
+
+
+def words_of(spec: Any) -> Iterator[str]:
+    """Yield every text of a figure that is drawn or shown in a hover."""
+    if isinstance(spec, str):
+        yield spec
+    elif isinstance(spec, list):
+        for part in spec:
+            yield from words_of(part)
+    elif isinstance(spec, dict):
+        in_hovers = "%{customdata}" in str(spec.get("hovertemplate", ""))
+        for key, part in spec.items():
+            if key not in NOT_DRAWN or (key == "customdata" and in_hovers):
+                yield from words_of(part)
+
+
+def obeyed_by_plotly(text: str) -> list[str]:
+    return [name for name in HOSTILE if re.search(r"[<&]|%{", name) and name in text]
+
+
+def spec_of(figure: go.Figure) -> Any:
+    return json.loads(figure.to_json())
+
+
+def test_what_plotly_obeys_is_found() -> None:
+    bad = go.Figure(go.Scatter(x=[1], y=[1], customdata=[HOSTILE[3]], hovertemplate="%{customdata}"))
+    assert [obeyed_by_plotly(word) for word in words_of(spec_of(bad)) if "<" in word] == [[HOSTILE[3]]]
+    assert not any(obeyed_by_plotly(drawn(name)) for name in HOSTILE)
+    assert (
+        drawn("HLA-A · 5") == "HLA-A · 5"
+        and drawn('<a b="c">&') == '&lt;a b="c"&gt;&amp;'
+        and drawn("%{x}\n") == "%&#123;x}\\u000a"
+    )
+
+
+def test_no_figure_obeys_a_name() -> None:
+    names = [name for name in HOSTILE if re.search(r"[<&]|%{", name)]
+    n = len(names)
+    xy, codes, values = np.arange(2 * n, dtype=np.float32).reshape(n, 2), np.arange(n), np.linspace(-1, 1, n, dtype=np.float32)
+    conditions = pd.DataFrame({"perturbation": names, "context": names[::-1], "own": values, "other": -values})
+    table = pd.DataFrame({"gene": names, "log2_fold_change": values, "p_value": 1e-6, "fdr": 1e-5})
+    measured = table.assign(observed_log2_fold_change=values, observed_fdr=1e-5, corrected=values)
+    ranking = conditions.assign(log2_fold_change=values, n_cells=9)
+    look = umap.Look(5, 0.8, "#000000")
+    wheel = dict.fromkeys(names, "#000000")
+    drawings = [
+        umap.category_map(xy, names, codes, names, codes, wheel, look),
+        umap.value_map(xy, values, names[0], "log1p", look),
+        genes.volcano(table, marked=names, chosen=names[0]).figure,
+        genes.violins(names[0], [genes.CellGroup(name, np.ones(5, np.float32), "#000000") for name in names]),
+        genes.agreement(measured, "corrected", chosen=names[0]),
+        genes.ranking_bars(ranking, (names[0], names[-1])),
+        evaluate.conditions(conditions, names[0], names[1], "MAE", False, (names[0], names[-1])),
+        evaluate.effects(tuple(names), values, values, names[0]),
+        attention.groups(np.ones((n, n), np.float32), names, False),
+        attention.detail(np.ones((n, n), np.float32), attention.Strip(np.arange(n, dtype=np.float32), names[0]), False),
+        curves.error_figure(pd.DataFrame({"step": [1], f"mae_{names[0]}": [1.0]}), [f"mae_{names[0]}"]),
+    ]
+    for figure in drawings:
+        words = list(words_of(spec_of(figure)))
+        assert not [word for word in words if obeyed_by_plotly(word)]
+        assert any(drawn(name, None) in word for word in words for name in names), "the figure shows no name"
+    assert set(names) <= {word for trace in drawings[2].data if trace.customdata is not None for word in trace.customdata}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pages.parts import palette
 from pages.parts import umap as umapchart
 from pages.parts.attention.numbers import Floats, shrink
+from pages.parts.format import drawn
 
 MOST_SHOWN: Final = 256
 """Cells a side of the detailed map; larger sets are averaged in blocks."""
@@ -116,7 +117,7 @@ def detail(weights: Floats, strip: Strip | None, difference: bool) -> go.Figure:
 
 def _add_strip(figure: go.Figure, strip: Strip) -> None:
     s = len(strip.values)
-    look: dict[str, Any] = {"colorscale": "Cividis", "hovertemplate": f"{strip.name} %{{z:.2f}}<extra></extra>"}
+    look: dict[str, Any] = {"colorscale": "Cividis", "hovertemplate": f"{drawn(strip.name)} %{{z:.2f}}<extra></extra>"}
     if strip.names:
         wheel = palette.categories(strip.names)
         n = len(strip.names)
@@ -140,10 +141,11 @@ def _add_strip(figure: go.Figure, strip: Strip) -> None:
 
 def groups(means: Floats, names: Sequence[str], difference: bool) -> go.Figure:
     """(n, n) mean attention from group to group with its numbers written in."""
+    places = [drawn(name, None) for name in names]
     figure = go.Figure(
         go.Heatmap(
-            x=list(names),
-            y=list(names),
+            x=places,
+            y=places,
             z=means,
             texttemplate="%{z:+.2~g}" if difference else "%{z:.2f}",
             hovertemplate="%{y} to %{x}: %{z:.3~g} x equal share<extra></extra>",

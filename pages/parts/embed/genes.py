@@ -13,7 +13,7 @@ from pages.parts import session
 from pages.parts.embed.map import colours_of, over
 from pages.parts.embed.similar import INK
 from pages.parts.figures import show_figure
-from pages.parts.format import plural
+from pages.parts.format import drawn, plural
 from pages.parts.jobs import derived_run
 from pages.parts.result import stamp
 from state_engine.data.dataset import Dataset
@@ -73,9 +73,10 @@ def _answer(asked: RunFolder) -> None:
     chart, numbers = st.columns([3, 2], gap="medium")
     with chart:
         shown = table[::-1]
+        names = [drawn(gene, None) for gene in shown["gene"]]
         figure = go.Figure(
             go.Bar(
-                x=(100 * shown["attention"]).to_numpy(np.float32), y=shown["gene"].tolist(), orientation="h", marker={"color": INK},
+                x=(100 * shown["attention"]).to_numpy(np.float32), y=names, orientation="h", marker={"color": INK},
                 customdata=shown["cells_with_gene"].to_numpy(np.float32),
                 hovertemplate="<b>%{y}</b> %{x:.2f} % of attention<br>in the sentence of %{customdata:.0%} of the cells<extra></extra>",
             )

@@ -13,7 +13,7 @@ from pages.parts import selection, session
 from pages.parts import umap as umapchart
 from pages.parts.embed.map import cell_names, colours_of, label_codes, over
 from pages.parts.figures import show_figure
-from pages.parts.format import md, plural
+from pages.parts.format import drawn, md, plural
 from pages.parts.jobs import derived_run
 from pages.parts.result import stamp
 from state_engine.analysis.projection import load
@@ -160,7 +160,7 @@ def _votes(votes: pd.DataFrame, label: str, data: Dataset, k: int) -> None:
         shown = summed.head(15)[::-1]
         figure = go.Figure(
             go.Bar(
-                x=shown["cells"].to_numpy(np.int32), y=shown["label"].tolist(), orientation="h", marker={"color": INK},
+                x=shown["cells"].to_numpy(np.int32), y=[drawn(label, None) for label in shown["label"]], orientation="h", marker={"color": INK},
                 customdata=shown["support"].to_numpy(np.float32), hovertemplate="%{x:,} cells, mean support %{customdata:.0%}<extra></extra>",
             )
         )  # fmt: skip

@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from pages.parts.format import drawn
 from pages.parts.genes.charts import FAINT, LEGEND, LINE, SVG_POINTS, placed_labels
 from pages.parts.palette import DOWN, GREY, UP, VERMILION
 
@@ -32,7 +33,8 @@ def conditions(
     """
     own, guess = table["own"].to_numpy(float), table["other"].to_numpy(float)
     better = own > guess if more_is_better else own < guess
-    words = [f"{p} in {c}" if c else p for p, c in zip(table["perturbation"], table["context"], strict=True)]
+    method, other = drawn(method), drawn(other)
+    words = [f"{drawn(p)} in {drawn(c)}" if c else drawn(p) for p, c in zip(table["perturbation"], table["context"], strict=True)]
     figure = go.Figure()
     for part, name, colour, symbol in (
         (better, "prediction better", VERMILION, "circle"),
@@ -89,16 +91,16 @@ def effects(
                     y=predicted[part],
                     mode="markers",
                     name=name,
-                    customdata=labels[part],
+                    text=[drawn(label) for label in labels[part]],
                     marker={"size": size, "color": colour, "opacity": 0.75},
-                    hovertemplate="<b>%{customdata}</b><br>measured %{x:.3f}<br>predicted %{y:.3f}<extra></extra>",
+                    hovertemplate="<b>%{text}</b><br>measured %{x:.3f}<br>predicted %{y:.3f}<extra></extra>",
                 )
             )
     low, high = _range(np.r_[measured, predicted])
     figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high, line={"dash": "dash", "width": 1, "color": LINE})
     axes: dict[str, Any] = {"range": [low, high], "showgrid": False, "zeroline": True, "zerolinecolor": FAINT}
     figure.update_xaxes(title_text="measured effect (log1p)", **axes)
-    figure.update_yaxes(title_text=f"effect by {method} (log1p)", scaleanchor="x", **axes)
+    figure.update_yaxes(title_text=f"effect by {drawn(method)} (log1p)", scaleanchor="x", **axes)
     notes = placed_labels(measured[top], predicted[top], labels[top], "", (high - low, high - low))
     return figure.update_layout(annotations=notes, legend=LEGEND)
 

@@ -15,6 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from pages.parts.format import drawn
 from pages.parts.palette import DOWN, NOT_SIGNIFICANT, UP
 
 SVG_POINTS: Final = 3000
@@ -32,7 +33,7 @@ class Volcano:
     """A volcano plot and what its caption needs.
 
     Args:
-        figure: customdata of each point is its gene.
+        figure: customdata of each point is its gene, as it is written.
         n_up, n_down: genes called.
         n_capped: genes whose p-value is 0 in floating point; they lie on the upper edge.
         named: genes with a label.
@@ -151,13 +152,14 @@ def _points(
         x=x,
         y=y,
         customdata=genes.astype(object),
+        text=[drawn(gene) for gene in genes],
         mode="markers",
         name=name,
         marker=style,
         # a click selects a point; the others must not fade
         selected={"marker": {"opacity": style["opacity"]}},
         unselected={"marker": {"opacity": style["opacity"]}},
-        hovertemplate="<b>%{customdata}</b><br>log2 fold change %{x:.2f}<br>−log10 p %{y:.1f}<extra></extra>",
+        hovertemplate="<b>%{text}</b><br>log2 fold change %{x:.2f}<br>−log10 p %{y:.1f}<extra></extra>",
     )
 
 
@@ -196,7 +198,7 @@ def placed_labels(
             if not any(a < right and b > left and c < box[3] and d > box[2] for a, b, c, d in taken):
                 break
         taken.append(box)
-        text = f"<b>{genes[i]}</b>" if genes[i] == chosen else str(genes[i])
+        text = f"<b>{drawn(genes[i])}</b>" if genes[i] == chosen else drawn(genes[i])
         out.append(_label(float(x[i]), float(y[i]), text, side * 12, -shift, "left" if side > 0 else "right"))
     return out
 
@@ -238,7 +240,7 @@ def violins(gene: str, groups: Sequence[CellGroup]) -> go.Figure:
                 mode="markers",
                 marker={"size": 3.5, "color": group.colour, "opacity": 0.7},
                 showlegend=False,
-                hovertemplate=f"{group.name}<br>%{{y:.2f}}<extra></extra>",
+                hovertemplate=f"{drawn(group.name)}<br>%{{y:.2f}}<extra></extra>",
             )
         )
         mean = float(values.mean()) if len(values) else float("nan")
@@ -250,14 +252,16 @@ def violins(gene: str, groups: Sequence[CellGroup]) -> go.Figure:
         tickvals=list(range(len(groups))), ticktext=words, range=[-0.6, len(groups) - 0.4], showgrid=False, zeroline=False,
         tickangle=0, fixedrange=True,
     )  # fmt: skip
-    figure.update_yaxes(title_text=f"{gene} (log1p)", rangemode="tozero", zeroline=False)
+    figure.update_yaxes(title_text=f"{drawn(gene)} (log1p)", rangemode="tozero", zeroline=False)
     return figure
 
 
 def group_label(group: CellGroup) -> str:
     """'predicted / n 256 / 82 % detect', broken into lines."""
     share = f"{(group.values > 0).mean():.0%} detect" if len(group.values) else "no cells"
-    return f"{group.name.replace(' ', '<br>', 1)}<br><span style='font-size:10px'>n {len(group.values):,}<br>{share}</span>"
+    return (
+        f"{drawn(group.name).replace(' ', '<br>', 1)}<br><span style='font-size:10px'>n {len(group.values):,}<br>{share}</span>"
+    )
 
 
 def agreement(genes: pd.DataFrame, predicted: str, *, fdr: float = 0.05, chosen: str = "", names: int = 10) -> go.Figure:
@@ -275,7 +279,7 @@ def agreement(genes: pd.DataFrame, predicted: str, *, fdr: float = 0.05, chosen:
     parts = (("same", ~called, NOT_SIGNIFICANT), ("down", called & (x < 0), DOWN), ("up", called & (x > 0), UP))
     for call, part, colour in parts:
         trace = _points(x[part], y[part], labels[part], f"{_WORDS[call]} ({int(part.sum()):,})", colour, call == "same")
-        trace.hovertemplate = "<b>%{customdata}</b><br>measured %{x:.2f}<br>predicted %{y:.2f}<extra></extra>"
+        trace.hovertemplate = "<b>%{text}</b><br>measured %{x:.2f}<br>predicted %{y:.2f}<extra></extra>"
         figure.add_trace(trace)
     low, high = _sides(np.r_[x, y])
     figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high, line={"dash": "dash", "width": 1, "color": LINE})
@@ -301,7 +305,7 @@ def ranking_bars(ranking: pd.DataFrame, current: tuple[str, str], most: int = 20
     change = shown["log2_fold_change"].to_numpy(float)
     here = [(p, c) == current for p, c in zip(shown["perturbation"], shown["context"], strict=True)]
     names = [
-        f"<b>{p} · {c}</b>" if now else f"{p} · {c}"
+        f"<b>{drawn(p)} · {drawn(c)}</b>" if now else f"{drawn(p)} · {drawn(c)}"
         for p, c, now in zip(shown["perturbation"], shown["context"], here, strict=True)
     ]
     figure = go.Figure(

@@ -15,6 +15,7 @@ from state_engine.config import Settings
 from state_engine.jobs import local
 from state_engine.jobs.requests import ConvertEmbeddingRequest
 from state_engine.library.models import EMBEDDINGS, EmbeddingEntry
+from state_engine.library.shown import without_places
 
 SHOWN = "se_shown"
 
@@ -30,7 +31,7 @@ def embedding_models(settings: Settings) -> None:
         card = entry.card
         with st.container(border=True, key=f"se_{entry.path.name}"):
             if card is None:
-                st.markdown(f"**{md(entry.path.name)}**  \n:red[{sentences(str(entry.error))}]")
+                st.markdown(f"**{md(entry.path.name)}**  \n:red[{sentences(without_places(entry.error, settings))}]")
                 continue
             trained = "not trained on real cells" if card.simulated else f"licence {md(card.licence)}"
             st.markdown(f"**{md(card.name)}**  \n:gray[{len(card.vocabulary):,} genes, {card.width:,} dimensions, {trained}]")

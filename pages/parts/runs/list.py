@@ -16,6 +16,7 @@ from state_engine.jobs.kinds import KINDS
 from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.run_folder import RunFolder, RunInfo, list_runs
 from state_engine.jobs.store import JobStore
+from state_engine.library.shown import without_places
 
 TABS = {"submission": "Challenge file", "scoring": "Score"}  # the tab of Submit that shows a choice
 
@@ -56,7 +57,7 @@ def run_card(info: RunInfo) -> None:
     with st.container(border=True, key=f"run_{info.id}"):
         manifest = info.manifest
         if manifest is None:
-            st.markdown(f"**{md(info.id)}**  \n:red[{sentences(str(info.problem))}]")
+            st.markdown(f"**{md(info.id)}**  \n:red[{sentences(without_places(info.problem, session.settings()))}]")
         else:
             parts = [md(manifest.kind), state_words(info.state), age(manifest.created), size(size_on_disk(info.path))]
             if manifest.elapsed:
@@ -64,7 +65,7 @@ def run_card(info: RunInfo) -> None:
             current = "&ensp;:green[:material/check: open]" if info.id == session.chosen("run") else ""
             st.markdown(f"**{md(manifest.title or manifest.kind)}**{current}  \n:gray[{', '.join(parts)}]")
             if manifest.error:
-                st.caption(sentences(manifest.error))
+                st.caption(sentences(without_places(manifest.error, session.settings())))
         with st.container(horizontal=True):
             open_button(info, f"open_{info.id}")
             if st.button("Delete", key=f"delete_{info.id}", type="tertiary"):

@@ -11,6 +11,7 @@ import streamlit as st
 
 from pages.parts import palette
 from pages.parts.figures import show_figure
+from pages.parts.format import drawn
 from state_engine.train.curves import LOG, VALIDATION, read_curve
 
 MOST_POINTS = 1500  # of a line; more cannot be told apart on a screen
@@ -95,7 +96,7 @@ def error_figure(validation: pd.DataFrame, columns: list[str]) -> go.Figure:
     """Mean absolute errors over the steps."""
     figure = go.Figure()
     for name in columns:
-        words, colour, dash = ERROR_WORDS.get(name, (name.removeprefix("mae_").replace("_", " "), "#6b6b6b", "solid"))
+        words, colour, dash = ERROR_WORDS.get(name, (drawn(name.removeprefix("mae_").replace("_", " ")), "#6b6b6b", "solid"))
         figure.add_scatter(
             x=validation["step"], y=validation[name], mode="lines" if dash == "dot" and len(validation) > 1 else "lines+markers", name=words,
             line={"color": colour, "width": 2, "dash": dash}, marker={"size": 6},

@@ -23,7 +23,7 @@ import torch
 
 from state_engine.checkpoints.arc.pickle_machine import Machine, RefusedError
 from state_engine.checkpoints.arc.stand_ins import ConfigNode, Foreign, ForeignArray, ForeignStorage, Named, known_names
-from state_engine.errors import CheckpointError, StateError, UnsafePickleError
+from state_engine.errors import CheckpointError, UnsafePickleError, door
 
 MOST_INFLATION = 4  # torch.save stores its records uncompressed; an archive that unfolds to more is not one of them
 MOST_PICKLE_BYTES = 256 << 20  # of the instructions alone, without the numbers
@@ -67,16 +67,13 @@ def load_pickle(path: Path) -> Any:
 
 def _guarded(path: Path, read: Callable[[], object]) -> Any:
     """Run a reader; whatever it raises becomes an error that names the file."""
-    try:
-        return read()
-    except StateError:
-        raise
-    except RefusedError as error:
-        raise UnsafePickleError(
-            f"{path.name} was not read: it asks for {error.name}.", "Only numbers and containers are.", UNTRUSTED
-        ) from error
-    except Exception as error:  # foreign bytes fail in ways that no list of types covers
-        raise _damaged(path, error) from error
+    with door(path.name, CheckpointError, "Download it again."):
+        try:
+            return read()
+        except RefusedError as error:
+            raise UnsafePickleError(
+                f"{path.name} was not read: it asks for {error.name}.", "Only numbers and containers are.", UNTRUSTED
+            ) from error
 
 
 def _read_plain(path: Path) -> object:
@@ -268,17 +265,7 @@ def _check_archive(path: Path) -> None:
         raise CheckpointError(f"{path.name} is not there.", fix="Download the model again: some of its files are missing.")
     if not is_zipfile(path):
         return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unfolded = sum(entry.file_size for entry in archive.infolist())
-    except Exception as error:  # zipfile raises many kinds on damaged bytes
-        raise _damaged(path, error) from error
+    with door(path.name, CheckpointError, "Download it again."), zipfile.ZipFile(path) as archive:
+        unfolded = sum(entry.file_size for entry in archive.infolist())
     if unfolded > MOST_INFLATION * path.stat().st_size:
         raise CheckpointError(f"{path.name} unfolds to {unfolded:,} bytes.", "Files of torch.save are not compressed.", UNTRUSTED)
-
-
-def _damaged(path: Path, error: BaseException) -> CheckpointError:
-    first = str(error).strip().split("\n")[0].replace(str(path.parent), "…")[:200] or type(error).__name__
-    return CheckpointError(
-        f"{path.name} cannot be read.", f"It is damaged or not what its name says: {first}.", "Download it again."
-    )

@@ -1,0 +1,124 @@
+"""Measure what an upload costs the server: its memory before, at most during, and after an upload of a data set, and of a model's zip.
+
+    python benchmarks/uploads.py [--mb 600] [--tree DIR]     DIR is another checkout whose app is run instead
+
+The app runs as users have it, with Chromium; memory is what `/proc/PID/status` says of the server's process alone (VmRSS), looked at 50
+times a second. The machine keeps files that were uploaded in its page cache, which is no
+part of it. Linux only; needs the packages of requirements-dev.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import threading
+import time
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+from playwright.sync_api import Browser
+
+from tests.browser.app import chromium, running_app, settle
+
+ROOT = Path(__file__).resolve().parents[1]
+LOOK_SECONDS = 0.02
+
+
+@dataclass
+class Memory:
+    """The resident memory of a process, looked at until it is stopped, in MB."""
+
+    process: int
+    most: float = 0.0
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def now(self) -> float:
+        lines = Path(f"/proc/{self.process}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1000
+
+    def watch(self) -> None:
+        while not self.stop.wait(LOOK_SECONDS):
+            self.most = max(self.most, self.now())
+
+
+def write_cells(path: Path, mb: int) -> Path:
+    """Write a data set of this size: dense log1p of 2,000 genes."""
+    genes, rng = 2000, np.random.default_rng(0)
+    cells = mb * 1_000_000 // (4 * genes)
+    values = np.log1p(rng.poisson(0.5, (cells, genes)).astype(np.float32))
+    obs = pd.DataFrame(
+        {"perturbation": rng.choice(["control", "TNF", "IFNB1"], cells), "cell_type": rng.choice(["B", "T"], cells)},
+        index=[f"c{i}" for i in range(cells)],
+    )
+    var = pd.DataFrame(index=[f"GENE{i}" for i in range(genes)])
+    anndata.AnnData(values, obs=obs, var=var).write_h5ad(path)
+    return path
+
+
+def write_zip(path: Path, mb: int) -> Path:
+    """Write a zip of this size whose content is no model, so that it is refused once it was read."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive, archive.open("model.safetensors", "w") as out:
+        for _ in range(mb):
+            out.write(os.urandom(1_000_000))
+    return path
+
+
+def upload(browser: Browser, tree: Path, page_name: str, box: str, file: Path, done: str) -> dict[str, float]:
+    """Upload a file on a page of a new server; return MB before, at most, when it was answered, 5 s later, and with the page closed."""
+    found = {}
+    with tempfile.TemporaryDirectory() as home, running_app(Path(home), tree) as server:
+        page = browser.new_context().new_page()
+        page.set_default_timeout(300_000)
+        page.goto(f"{server.address}/{page_name}")
+        settle(page)
+        if page_name == "models":
+            page.get_by_role("tab", name="Zip").click()
+        time.sleep(5)  # until imports behind the page are over
+        memory = Memory(server.process)
+        found["before"] = memory.now()
+        watch = threading.Thread(target=memory.watch, daemon=True)
+        watch.start()
+        started = time.monotonic()
+        page.set_input_files(box, file)
+        page.get_by_text(done).first.wait_for()
+        found["seconds"], found["answered"] = time.monotonic() - started, memory.now()
+        time.sleep(5)
+        found["5 s later"] = memory.now()
+        page.context.close()
+        time.sleep(5)
+        found["closed"] = memory.now()
+        memory.stop.set()
+        watch.join()
+        found["most"] = memory.most
+    return found
+
+
+def main() -> None:
+    """Measure both kinds and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mb", type=int, default=600)
+    parser.add_argument("--tree", type=Path, default=ROOT)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
+        cells = write_cells(Path(folder) / "cells.h5ad", given.mb)
+        archive = write_zip(Path(folder) / "model.zip", given.mb)
+        tried = (
+            ("data", "[data-testid=stFileUploader] input[type=file]", cells, "cells x 2,000 genes"),
+            ("models", "[data-testid=stFileUploader] input[type=file]", archive, "The zip lacks"),
+        )
+        print("| upload | MB | seconds | before | at most | answered | 5 s later | page closed | at most - before - file |")
+        print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+        for page_name, box, file, done in tried:
+            m, size = upload(browser, given.tree, page_name, box, file, done), file.stat().st_size / 1e6
+            numbers = [size, m["seconds"], m["before"], m["most"], m["answered"], m["5 s later"], m["closed"]]
+            row = [f"{number:,.0f}" for number in [*numbers, m["most"] - m["before"] - size]]
+            print(f"| {file.name} | {' | '.join(row)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
