@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 from state_engine.config import Settings, load_settings
-from state_engine.errors import JobCancelled, JobError, StateError
+from state_engine.errors import JobCancelled, JobError, StateError, without_folders
 from state_engine.files import disk_full
 from state_engine.jobs.before import request_before
 from state_engine.jobs.kinds import (
@@ -43,7 +43,6 @@ from state_engine.jobs.lock import WorkerLock
 from state_engine.jobs.processes import identity_of
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import Job, JobFailure, JobStore
-from state_engine.library.shown import for_people, without_places
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import Progress
 
@@ -275,12 +274,12 @@ def _outcome_of(error: BaseException, run: RunFolder | None, settings: Settings)
     if isinstance(error, MemoryError):
         failure = JobFailure(
             "The machine's memory was not enough.",
-            without_places(str(error), settings),
+            without_folders(str(error)),
             "Ask for fewer cells or perturbations.",
             error_id,
         )
     else:
-        words = without_places(f"{type(error).__name__}: {error}", settings)
+        words = without_folders(f"{type(error).__name__}: {error}")
         why, fix = words, f"Please report it with error {error_id}; the run's log has the details."
         failure = JobFailure("There was an unexpected error.", why[:500], fix, error_id)
     return _Outcome("failed", error=failure)
@@ -288,6 +287,8 @@ def _outcome_of(error: BaseException, run: RunFolder | None, settings: Settings)
 
 def _failure(error: StateError, settings: Settings) -> JobFailure:
     """Return an error as it is stored and shown: with the names of files as their users know them."""
+    from state_engine.library.shown import for_people  # with numpy, which whoever submits a job need not import
+
     shown = for_people(error, settings)
     return JobFailure(shown.what, shown.why, shown.fix)
 
