@@ -39,7 +39,8 @@ from state_engine.checkpoints.folder import (
     weights_hash,
     write_folder,
 )
-from state_engine.checkpoints.recognise import embedding_kind
+from state_engine.checkpoints.recognise import PERTURBATIONS, embedding_kind
+from state_engine.checkpoints.store import is_store
 from state_engine.errors import CheckpointError
 from state_engine.models.embedding import EmbeddingModel
 from state_engine.plain import to_plain
@@ -80,6 +81,12 @@ def read_embedding(path: Path, checkpoint: str | Path | None = None) -> tuple[Em
     """
     if is_embedding_store(path):
         return _read_store(path)
+    if is_store(path) or (path / PERTURBATIONS).is_file():
+        raise CheckpointError(
+            f"{path.name} is a State Transition model (ST).",
+            "It predicts perturbed cells and makes no embedding; that takes a State Embedding model (SE).",
+            "Use it to predict, or choose an SE model.",
+        )
     card, state_dict, vectors = read_arc_embedding(path, checkpoint)
     check_embedding_weights(card, state_dict, vectors)
     return _hashed(card, state_dict, vectors), state_dict, vectors

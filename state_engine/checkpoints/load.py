@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from state_engine.checkpoints.card import ModelCard
+from state_engine.checkpoints.recognise import PERTURBATIONS, embedding_kind, run_of
 from state_engine.checkpoints.store import empty_network, is_store, read_card, read_store
+from state_engine.errors import CheckpointError
 from state_engine.models.config import AttentionMode
 
 if TYPE_CHECKING:
@@ -41,9 +43,20 @@ def card_of(path: Path) -> ModelCard:
     """
     if is_store(path):
         return read_card(path)
+    _check_transition(path)
     from state_engine.checkpoints.arc.read import read_arc
 
     return read_arc(path)[0]
+
+
+def _check_transition(path: Path) -> None:
+    """Refuse a State Embedding model by name where a State Transition model belongs."""
+    if embedding_kind(path) and not (run_of(path)[0] / PERTURBATIONS).is_file():
+        raise CheckpointError(
+            f"{path.name} is a State Embedding model (SE).",
+            "It gives each cell an embedding and predicts no perturbation; that takes a State Transition model (ST).",
+            "Use it to embed cells, or choose an ST model.",
+        )
 
 
 def load_model(
@@ -69,6 +82,8 @@ def load_model(
 
     from state_engine.checkpoints.arc.read import read_arc
 
+    if not is_store(folder):
+        _check_transition(folder)
     card, state_dict, features = read_store(folder) if is_store(folder) else read_arc(folder)
     module = empty_network(card)
     module.load_state_dict(state_dict, assign=True)

@@ -91,6 +91,7 @@ class GeneMatch:
         how: a sentence on what was compared, with everything out of the ordinary.
         column: the column of names that was used; "" is the var index.
         missing: the wanted genes that were not found.
+        by_case: how many were found only when case is ignored: Gapdh of a mouse is not GAPDH.
     """
 
     columns: np.ndarray
@@ -98,6 +99,12 @@ class GeneMatch:
     how: str
     column: str
     missing: tuple[str, ...]
+    by_case: int = 0
+
+    @property
+    def other_species(self) -> bool:
+        """Most matches ignore case: the names may be those of another species."""
+        return self.by_case > self.n_matched / 2
 
 
 def kind_of(names: tuple[str, ...]) -> Kind:
@@ -155,7 +162,7 @@ def match_names(genes: GeneNames, wanted: tuple[str, ...]) -> GeneMatch:
 def _match(column: GeneColumn, wanted: tuple[str, ...]) -> GeneMatch:
     exact = _first_places(column.names, str)
     columns = np.array([exact.get(w, -1) for w in wanted], dtype=np.int64)
-    remarks = []
+    remarks, by_case = [], 0
     for simplify, remark in ((_without_version, "once Ensembl versions are left out"), (str.upper, "only when case is ignored")):
         open_places = np.flatnonzero(columns < 0)
         if not len(open_places):
@@ -165,6 +172,7 @@ def _match(column: GeneColumn, wanted: tuple[str, ...]) -> GeneMatch:
         found[np.isin(found, columns[columns >= 0])] = -1  # a gene that already answers to its exact name answers to no other
         columns[open_places] = found
         if (found >= 0).any():
+            by_case = int((found >= 0).sum()) if simplify is str.upper else 0
             remarks.append(f"{int((found >= 0).sum()):,} of them {remark}")
     n_matched = int((columns >= 0).sum())
     repeats = _repeats(column.names, columns)
@@ -172,7 +180,7 @@ def _match(column: GeneColumn, wanted: tuple[str, ...]) -> GeneMatch:
         remarks.append(f"{len(repeats):,} stand there more than once and are taken at their first place ({listed(repeats, 3)})")
     how = "; ".join([f"{n_matched:,} of {len(wanted):,} genes found by {column.words}", *remarks]) + "."
     missing = tuple(w for w, c in zip(wanted, columns, strict=True) if c < 0)
-    return GeneMatch(columns, n_matched, how, column.column, missing)
+    return GeneMatch(columns, n_matched, how, column.column, missing, by_case)
 
 
 def _without_version(name: str) -> str:

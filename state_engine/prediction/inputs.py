@@ -14,6 +14,7 @@ from state_engine import keys
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
 from state_engine.data.expression import DEPTH, FeatureSource, match_genes
+from state_engine.data.genes import GeneMatch
 from state_engine.data.scale import same_depth
 from state_engine.errors import ScaleError, listed
 
@@ -137,13 +138,23 @@ def _named_genes(dataset: Dataset, card: ModelCard, genes: tuple[str, ...]) -> I
         return [Finding("genes", "blocking", title, detail, fix.strip())], None
     made = f"Made from {dataset.expression} by name. {match.how}"
     source = FeatureSource(dataset.expression, tuple(int(c) for c in match.columns), False, len(genes) - match.n_matched)
+    species = [_other_species(match, genes)] if match.other_species else []
     if not match.missing:
-        return [Finding("genes", "ok", title, made)], source
+        return [Finding("genes", "ok", title, made), *species], source
     detail = f"{made} The {len(match.missing):,} missing ones are filled with zero: {listed(match.missing)}."
     if share >= WARNED_BELOW:
-        return [Finding("genes", "ok", title, detail)], source
+        return [Finding("genes", "ok", title, detail), *species], source
     fix = "Check the column of gene names on the Data page, or use the data before genes were filtered out."
-    return [Finding("genes", "warning", title, f"{detail} Predictions from so few are unreliable.", fix)], source
+    few = Finding("genes", "warning", title, f"{detail} Predictions from so few are unreliable.", fix)
+    return [few, *species], source
+
+
+def _other_species(match: GeneMatch, genes: tuple[str, ...]) -> Finding:
+    title = f"{match.by_case:,} of {match.n_matched:,} genes match only when case is ignored"
+    detail = (
+        f"Names of another species differ so: Gapdh of a mouse, GAPDH of a human. The model's genes are like {listed(genes, 3)}."
+    )
+    return Finding("species", "warning", title, detail, "Make sure that data set and model are of the same species.")
 
 
 def _stored_genes(dataset: Dataset, name: str, genes: tuple[str, ...], why: str) -> Input:
