@@ -11,7 +11,7 @@ import json
 import types
 import typing
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -46,6 +46,23 @@ def visible(text: object, most: int | None = 80, keep: str = "") -> str:
 def _escape(character: str) -> str:
     code = ord(character)
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def distinct(names: Iterable[str], word: str) -> list[str]:
+    """Return names of which none repeats: those that came before get their place behind, as 'TBCE (gene 812)'."""
+    seen, found = set[str](), []
+    for place, name in enumerate(names):
+        found.append(f"{name} ({word} {place})" if name in seen else name)
+        seen.add(name)
+    return found
+
+
+def first_places(names: Iterable[str]) -> dict[str, int]:
+    """Return name -> its place, the first where a name repeats: the same that genes are matched by everywhere."""
+    places: dict[str, int] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name, place)
+    return places
 
 
 def cell_text(value: Any) -> Any:

@@ -15,7 +15,7 @@ import pytest
 from state_engine.config import load_settings
 from state_engine.device import choose_device, dtype_of
 from state_engine.errors import ConfigError, DeviceError, StateError, listed
-from state_engine.plain import csv_file_for_people, csv_for_people, from_plain, to_plain, visible
+from state_engine.plain import csv_file_for_people, csv_for_people, distinct, first_places, from_plain, to_plain, visible
 from state_engine.prediction.request import PredictionRequest
 
 
@@ -114,3 +114,9 @@ def test_a_kept_table_is_taken_home_without_formulas_and_with_all_digits(tmp_pat
     kept = "perturbation,score\n@SUM(A1),-0.10\nNA,+1e-300\n"
     (tmp_path / "scores.csv").write_text(kept)
     assert csv_file_for_people(tmp_path / "scores.csv").decode() == kept.replace("@SUM", "'@SUM")
+
+
+def test_names_that_repeat_are_told_apart_and_found_at_their_first_place() -> None:
+    names = ["A", "B", "A", "A"]
+    assert distinct(names, "gene") == ["A", "B", "A (gene 2)", "A (gene 3)"] and distinct(["A", "B"], "gene") == ["A", "B"]
+    assert first_places(names) == {"A": 0, "B": 1} and first_places([]) == {}

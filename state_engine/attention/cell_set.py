@@ -75,6 +75,7 @@ def attention_of_set(
             perturbed=weights[0],
             control=weights[1],
             cells=dataset.obs_names[rows].astype(str),
+            rows=rows,
             batches=dataset.batch_labels()[rows].astype(str),
             # float16: for sorting and distances on a page, not for computing with
             basal=features.astype(np.float16),

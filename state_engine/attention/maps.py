@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from state_engine.plain import distinct
+
 
 @dataclass(frozen=True)
 class AttentionMaps:
@@ -22,6 +24,7 @@ class AttentionMaps:
         genes: names of the features, or "feature 0"…
         token_share: (l, h) mean weight on the batch or confidence token, not on cells.
         mode: the attention mode.
+        rows: (s,) rows of the cells in the data set, since names may repeat; None in files of before 30 November 2026.
     """
 
     perturbed: np.ndarray
@@ -32,6 +35,12 @@ class AttentionMaps:
     genes: np.ndarray
     token_share: np.ndarray
     mode: str
+    rows: np.ndarray | None = None
+
+    @property
+    def identities(self) -> np.ndarray:
+        """(s,) what tells the cells apart: their rows, or their names where rows are not known."""
+        return self.cells if self.rows is None else self.rows
 
 
 def load_maps(path: Path) -> AttentionMaps:
@@ -45,9 +54,10 @@ def load_maps(path: Path) -> AttentionMaps:
             file["batches"],
             # stored as float16 to save space; float32 here, because distances may overflow and do round in half precision
             file["basal"].astype(np.float32),
-            file["genes"],
+            np.array(distinct(file["genes"].tolist(), "feature")),
             file["token_share"],
             about["mode"],
+            file.get("rows"),
         )
 
 

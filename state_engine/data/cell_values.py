@@ -18,13 +18,13 @@ from state_engine.data.files.matrices import dense
 SAMPLE = 500  # cells that tell which gene varies most
 
 
-def gene_values(path: Path, choices: Choices, settings: Settings, gene: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the log1p expression of a gene in some cells, (n,)."""
+def gene_values(path: Path, choices: Choices, settings: Settings, gene: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the log1p expression of a gene, by its place, in some cells, (n,)."""
     data = open_dataset(path, choices, settings)
-    column, parts = data.genes.names.index(gene), []
+    parts = []
     for _, block in data.iter_blocks(str(data.expression), rows):
         values = normalise(block) if data.scale.scale == "counts" else block
-        parts.append(dense(values[:, [column]]).ravel())
+        parts.append(dense(values[:, [gene]]).ravel())
     return np.concatenate(parts).astype(np.float32)
 
 

@@ -23,6 +23,7 @@ from state_engine.data.expression import FeatureSource, iter_features
 from state_engine.effects.table import Condition, EffectTable
 from state_engine.errors import ConfigError, RunError, listed
 from state_engine.files import replacing
+from state_engine.plain import first_places
 from state_engine.progress import OnProgress, Progress, silent
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Means:
         Raises:
             RunError: some are not here.
         """
-        place = {name: i for i, name in enumerate(self.features)}
+        place = first_places(self.features)
         missing = [name for name in features if name not in place]
         if missing:
             why = f"{len(missing):,} of {len(features):,} genes are missing: {listed(missing)}."

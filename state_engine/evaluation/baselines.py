@@ -26,6 +26,7 @@ from state_engine.effects.table import Baseline, Condition, EffectTable
 from state_engine.effects.transfer import Likeness
 from state_engine.errors import GeneError, StateError, listed
 from state_engine.evaluation.files import ComparedFiles
+from state_engine.plain import first_places
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ def on_genes(table: EffectTable, genes: tuple[str, ...], name: str) -> EffectTab
     Raises:
         GeneError: some are not in it.
     """
-    place = {gene: i for i, gene in enumerate(table.features)}
+    place = first_places(table.features)
     missing = [g for g in genes if g not in place]
     if missing:
         raise GeneError(

@@ -17,6 +17,7 @@ from state_engine.data.expression import DEPTH, FeatureSource, match_genes
 from state_engine.data.genes import GeneMatch
 from state_engine.data.scale import same_depth
 from state_engine.errors import ScaleError, listed
+from state_engine.plain import first_places
 
 Severity = Literal["ok", "warning", "blocking"]
 
@@ -159,7 +160,7 @@ def _other_species(match: GeneMatch, genes: tuple[str, ...]) -> Finding:
 
 def _stored_genes(dataset: Dataset, name: str, genes: tuple[str, ...], why: str) -> Input:
     """By name where it is a table whose columns are those genes, in any order; else as it is."""
-    place = {column: i for i, column in enumerate(dataset.feature_names(name))}
+    place = first_places(dataset.feature_names(name))
     if not set(genes) <= place.keys():
         return _taken_as_it_is(name, len(genes), why)
     title = f"{len(genes):,} of {len(genes):,} genes matched"

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from state_engine import keys
 from state_engine.data.files.frames import read_frame, read_names
 from state_engine.errors import GeneError, RequestError, RunError, listed
+from state_engine.plain import distinct
 
 Layer = Literal["corrected", "raw", "calibrated"]
 LAYERS: Final = ("corrected", "raw", "calibrated")
@@ -243,7 +244,7 @@ def open_result(path: Path) -> Result:
         missing = [name for name in _REQUIRED if name not in obs]
         if missing:
             raise _damaged(path, f"Its obs lacks {listed(missing)}.")
-        genes = tuple(str(name) for name in read_names(file["var"]))
+        genes = tuple(distinct(map(str, read_names(file["var"])), "gene"))
         embedding, width = _find_embedding(file)
         manifest = _read_manifest(file, path)
         shape = file["X"].shape

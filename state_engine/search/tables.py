@@ -27,7 +27,7 @@ import numpy as np
 from state_engine.data.embedding_record import EmbeddingFacts
 from state_engine.errors import ConfigError, DataError, RequestError, UnreadableFileError
 from state_engine.files import write_json
-from state_engine.plain import from_plain, to_plain
+from state_engine.plain import distinct, from_plain, to_plain
 from state_engine.progress import OnProgress, Progress, silent
 
 if TYPE_CHECKING:
@@ -292,13 +292,7 @@ def _label_texts(dataset: Dataset) -> Callable[[np.ndarray], list[str]]:
 
 def unique_names(names: np.ndarray) -> np.ndarray:
     """Return barcodes, (n,) objects; those that repeat get their row behind, so that each cell has a name of its own."""
-    text = np.asarray(names, object)
-    _, first, counts = np.unique(text.astype(str), return_index=True, return_counts=True)
-    if (counts == 1).all():
-        return text
-    repeated = np.ones(len(text), bool)
-    repeated[first] = False
-    return np.array([f"{n} (row {i})" if again else n for i, (n, again) in enumerate(zip(text, repeated, strict=True))], object)
+    return np.array(distinct(map(str, names), "row"), object)
 
 
 def _save(folder: Path, changed: TableFacts) -> None:

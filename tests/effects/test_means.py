@@ -13,7 +13,7 @@ from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.expression import FeatureSource, normalise
 from state_engine.data.splits.apply import apply_plan
 from state_engine.data.splits.plan import FewShot, SplitPlan, ZeroShot
-from state_engine.effects.means import condition_codes, effect_table, load_means, means_by_condition
+from state_engine.effects.means import Means, condition_codes, effect_table, load_means, means_by_condition
 from state_engine.effects.table import EffectTable
 from state_engine.errors import ConfigError, RunError
 from tests.small import GENES, write_cells
@@ -178,3 +178,8 @@ def test_every_cell_has_its_condition_and_missing_labels_have_none(tmp_path: Pat
     for row in range(3, 40):
         label, context = dataset.perturbation_labels()[row], dataset.context_labels()[row]
         assert conditions[codes[row]] == ("ctrl" if label == "control" else label, context)
+
+
+def test_a_feature_of_a_name_that_repeats_is_the_first() -> None:
+    means = Means((("c", "B"),), np.array([5]), np.array([[1.0, 2.0, 3.0]], np.float32), "c", ("A", "TBCE", "TBCE"))
+    assert means.on(["TBCE", "A"]).values.tolist() == [[2.0, 1.0]]

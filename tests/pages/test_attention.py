@@ -14,6 +14,7 @@ from pages.parts.attention import numbers
 from pages.parts.attention import sets as attentionpage
 from pages.parts.attention.order import sort_cells
 from pages.parts.attention.views import cell_facts, head_of, places_of
+from state_engine import keys
 from state_engine.attention.maps import load_maps, maps_name
 from state_engine.config import Settings
 from state_engine.jobs.requests import AttentionMapsRequest
@@ -101,6 +102,35 @@ def test_cells_are_found_on_the_map_by_barcode_and_context(run: RunFolder) -> No
     rows = np.arange(result.n_cells, dtype=np.int32)
     places = places_of(result, rows, "T", ["T-3", "B-3", "nobody"])
     assert result.obs.index[places[0]] == "T-3" and places[1:].tolist() == [-1, -1]
+
+
+def test_cells_of_one_name_are_found_by_their_row(run: RunFolder) -> None:
+    result = open_result(run.result)
+    control = np.flatnonzero(
+        (result.obs[keys.KIND] == keys.OBSERVED_CONTROL).to_numpy() & (result.obs[keys.CONTEXT] == "T").to_numpy()
+    )
+    result.obs[keys.BASAL_CELL] = "AAAC-1"
+    result.obs[keys.BASAL_ROW] = np.arange(result.n_cells) + 1000
+    rows = np.arange(result.n_cells, dtype=np.int32)
+    wanted = [int(control[2]) + 1000, int(control[0]) + 1000, 5]
+    assert places_of(result, rows, "T", wanted).tolist() == [control[2], control[0], -1]
+    # maps of before know names only: the first cell of that name, never the last
+    assert places_of(result, rows, "T", ["AAAC-1"]).tolist() == [control[0]]
+
+
+def test_cells_of_one_name_are_counted_apart_and_genes_of_one_name_chosen_apart(run: RunFolder) -> None:
+    make_maps(run)
+    path = run.file(maps_name("drugA", "B", 0))
+    with np.load(path, allow_pickle=False) as file:
+        stored = dict(file)
+    n = len(stored["cells"])
+    stored |= {"cells": np.array(["AAAC-1"] * n), "rows": np.arange(n), "genes": np.array(["G0"] * len(stored["genes"]))}
+    np.savez_compressed(path, **stored)
+    maps = load_maps(path)
+    facts = cell_facts(maps, 0, 0)
+    assert len(facts) == n and set(facts["times"]) == {1} and set(facts["cell"]) == {"AAAC-1"}
+    assert maps.genes[:3].tolist() == ["G0", "G0 (feature 1)", "G0 (feature 2)"]
+    assert sort_cells(maps, "A gene", "G0 (feature 2)").order.tolist() == np.argsort(maps.basal[:, 2], kind="stable").tolist()
 
 
 def test_orders_and_groups(run: RunFolder) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.parts.embed.map import colours_of, gene_values, label_codes, matrix_bytes, most_variable
+from pages.parts.embed.map import colours_of, gene_values, label_codes, matrix_bytes, most_variable, place_of
 from pages.parts.embed.similar import agreement
 from state_engine.checkpoints.store import CARD
 from state_engine.config import Settings
@@ -27,6 +27,7 @@ from state_engine.library.datasets import DEMO_PATH, register_file
 from state_engine.library.models import DEMO_EMBEDDING
 from state_engine.plain import from_plain
 from state_engine.progress import silent
+from state_engine.search.tables import unique_names
 from tests.pages.opened import figures, opened, text
 from tests.pages.queued import queued
 from tests.small import embedding_changes, write_model
@@ -246,7 +247,7 @@ def test_a_gene_is_read_as_log1p(data: Dataset) -> None:
     expected = np.log1p(cells.X.toarray() / cells.X.sum(axis=1) * 1e4)
     j = most_variable(str(data.path), 1, Choices())
     assert j == int(np.asarray(expected).var(axis=0).argmax())  # all cells are in the sample
-    values = gene_values(str(data.path), 1, Choices(), data.genes.names[j], (5, 9))
+    values = gene_values(str(data.path), 1, Choices(), j, (5, 9))
     np.testing.assert_allclose(values, np.asarray(expected)[[5, 9], j], atol=1e-5)
 
 
@@ -256,3 +257,17 @@ def test_agreement_counts_cells_with_a_label_of_their_own(data: Dataset) -> None
     votes = pd.DataFrame({"cell": cells, "label": ["B", own, "nothing"]})
     assert agreement(votes, "cell_type", data) == 0.5  # the first cell has none
     assert agreement(votes, "colour", data) is None
+
+
+def test_cells_and_genes_of_one_name_are_told_apart_by_place(tmp_path: Path) -> None:
+    cells = anndata.read_h5ad(DEMO_PATH)[:40].copy()
+    cells.uns = {}
+    cells.obs["cell_type"] = ["A", "B"] * 20
+    cells.obs_names = ["AAAC-1", "AAAC-1", *cells.obs_names[2:]]
+    cells.var_names = ["TBCE", "TBCE", "TBCE", *cells.var_names[3:]]
+    cells.write_h5ad(tmp_path / "twins.h5ad")
+    data = open_dataset(tmp_path / "twins.h5ad", Choices(context_key="cell_type"))
+    # the second cell of a name is stored for the search with its row behind
+    votes = pd.DataFrame({"cell": unique_names(data.obs_names)[:2], "label": ["A", "B"]})
+    assert votes["cell"].tolist() == ["AAAC-1", "AAAC-1 (row 1)"] and agreement(votes, "cell_type", data) == 1
+    assert [place_of(data, name) for name in ("TBCE", "TBCE (gene 1)", "TBCE (gene 2)")] == [0, 1, 2]

@@ -47,6 +47,17 @@ def test_labels_and_values_are_those_that_anndata_reads(result: Result, path: Pa
     np.testing.assert_array_equal(result.gene("G5", "raw"), adata.layers["raw"][:, 5])
 
 
+def test_genes_of_one_name_are_read_by_place(path: Path) -> None:
+    adata = anndata.read_h5ad(path)
+    adata.var_names = ["G0", "TBCE", "TBCE", *adata.var_names[3:]]
+    adata.write_h5ad(path)
+    result = open_result(path)
+    assert result.genes[:4] == ("G0", "TBCE", "TBCE (gene 2)", "G3")
+    rows = np.arange(result.n_cells)
+    for place, name in ((1, "TBCE"), (2, "TBCE (gene 2)")):
+        np.testing.assert_array_equal(result.read(rows, [name])[:, 0], adata.X[:, place])
+
+
 def test_a_calibrated_prediction_is_there_or_it_is_not(tmp_path: Path, result: Result) -> None:
     assert not result.has_calibrated and not result.is_calibrated("drugA", "B") and result.layers() == ("corrected", "raw")
     made = open_result(make_result(tmp_path / "c.h5ad", calibrated=True))

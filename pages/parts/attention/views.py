@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -170,11 +171,13 @@ def _weights_table(maps: AttentionMaps, weights: NDArray[np.float32], sorting: S
 def cell_facts(maps: AttentionMaps, layer: int | None, head: int | None) -> pd.DataFrame:
     """A row a different basal cell of the set, the most attended first.
 
-    Columns: cell, batch, perturbed and control (attention received, times an equal share; the mean where a cell was drawn several
-    times), change, distance (to the set's mean), times (how often it was drawn).
+    Columns: row (of the data set; where it is not known, the name again), cell, batch, perturbed and control (attention received,
+    times an equal share; the mean where a cell was drawn several times), change, distance (to the set's mean), times (how often it
+    was drawn).
     """
     drawn = pd.DataFrame(
         {
+            "row": maps.identities,
             "cell": maps.cells,
             "batch": maps.batches,
             "perturbed": numbers.received(numbers.chosen_map(maps.perturbed, layer, head)),
@@ -182,15 +185,15 @@ def cell_facts(maps: AttentionMaps, layer: int | None, head: int | None) -> pd.D
             "distance": numbers.distance_to_mean(maps.basal),
         }
     )
-    grouped = drawn.groupby("cell", sort=False)
-    facts = grouped.agg({"batch": "first", "perturbed": "mean", "control": "mean", "distance": "mean"})
-    facts.insert(3, "change", facts["perturbed"] - facts["control"])
+    grouped = drawn.groupby("row", sort=False)
+    facts = grouped.agg({"cell": "first", "batch": "first", "perturbed": "mean", "control": "mean", "distance": "mean"})
+    facts.insert(4, "change", facts["perturbed"] - facts["control"])
     return facts.assign(times=grouped.size()).reset_index().sort_values("perturbed", ascending=False, kind="stable")
 
 
 def _shown_columns(facts: pd.DataFrame) -> list[str]:
     """Without what is the same for all cells."""
-    same = {name for name, column in (("batch", facts["batch"]), ("times", facts["times"])) if column.nunique() == 1}
+    same = {"row"} | {name for name, column in (("batch", facts["batch"]), ("times", facts["times"])) if column.nunique() == 1}
     return [name for name in facts.columns if name not in same]
 
 
@@ -242,12 +245,19 @@ def most_attended(
         )
 
 
-def places_of(result: Result, rows: NDArray[np.int32], context: str, cells: list[str]) -> NDArray[np.int64]:
-    """For each barcode, its position among the rows of a projection, -1 where the observed control cell is not shown."""
+def places_of(result: Result, rows: NDArray[np.int32], context: str, cells: Sequence[str | int]) -> NDArray[np.int64]:
+    """Return the position of each cell among the rows of a projection, -1 where the observed control cell is not shown.
+
+    Args:
+        rows: of the result, that the projection shows.
+        context: of the cells.
+        cells: rows of the data set; barcodes, of which the first is taken, where the maps or the result know no rows.
+    """
     obs = result.obs.iloc[rows]
     control = np.flatnonzero(((obs[keys.KIND] == keys.OBSERVED_CONTROL) & (obs[keys.CONTEXT] == context)).to_numpy())
-    own = obs[keys.BASAL_CELL].astype(str).to_numpy()[control]
-    lookup = {name: int(place) for name, place in zip(own, control, strict=True)}
+    by_row = keys.BASAL_ROW in obs and all(isinstance(cell, int) for cell in cells)
+    own = obs[keys.BASAL_ROW].tolist() if by_row else obs[keys.BASAL_CELL].astype(str).tolist()
+    lookup = {own[place]: int(place) for place in reversed(control.tolist())}
     return np.array([lookup.get(cell, -1) for cell in cells], np.int64)
 
 
@@ -257,7 +267,7 @@ def _map(run: RunFolder, result: Result, chosen: CellSet, facts: pd.DataFrame) -
     except RunError:
         st.caption("The run has no UMAP to show these cells on.")
         return
-    places = places_of(result, projection.rows, chosen.context, facts["cell"].tolist())
+    places = places_of(result, projection.rows, chosen.context, facts["row" if keys.BASAL_ROW in result.obs else "cell"].tolist())
     found = places >= 0
     if not found.any():
         st.caption("The set's cells are not among those on the run's UMAP.")

@@ -28,7 +28,7 @@ from state_engine.embedding.jobs import Embedding, EmbedJob
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, list_datasets
 from state_engine.library.foreign import call, limits_for
-from state_engine.plain import csv_for_people, from_plain
+from state_engine.plain import csv_for_people, distinct, from_plain
 
 CHOICE = "embedding"
 MOST_IN_BROWSER = 400_000_000  # bytes of a file that is handed over by the page; larger ones are copied from the server
@@ -148,12 +148,17 @@ def _colour(run: RunFolder, data: Dataset) -> tuple[str, str]:
     first = most_variable(str(data.path), stamp(data.path), data.choices)
     gene = st.selectbox(
         "Gene",
-        data.genes.names,
+        distinct(data.genes.names, "gene"),
         index=first,
         key=f"embed_gene_{run.id}",
         help="Type to search. First shown is the gene that varies most between these cells.",
     )
     return colour, str(gene)
+
+
+def place_of(data: Dataset, gene: str) -> int:
+    """Return the place of a gene that was chosen by a name that none other has."""
+    return distinct(data.genes.names, "gene").index(gene)
 
 
 def draw(
@@ -162,7 +167,9 @@ def draw(
     """The map in one colouring; `chosen` (n,) are the cells within the selection."""
     style = umapchart.look(len(projection.rows), dark)
     if gene:
-        values = gene_values(str(data.path), stamp(data.path), data.choices, gene, tuple(projection.rows.tolist()))
+        values = gene_values(
+            str(data.path), stamp(data.path), data.choices, place_of(data, gene), tuple(projection.rows.tolist())
+        )
         figure = umapchart.value_map(projection.xy, values, gene, "log1p", style, chosen)
     else:
         names, codes = label_codes(data, colour, projection.rows)
@@ -185,8 +192,8 @@ def label_codes(data: Dataset, column: str, rows: NDArray[np.int32]) -> tuple[li
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading the gene")
-def gene_values(path: str, written: int, choices: Choices, gene: str, rows: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return the log1p expression of a gene in some cells, (n,)."""
+def gene_values(path: str, written: int, choices: Choices, gene: int, rows: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return the log1p expression of a gene, by its place, in some cells, (n,)."""
     return in_child(cell_values.gene_values, Path(path), choices, gene, np.array(rows))
 
 
@@ -256,7 +263,9 @@ def cell_table(data: Dataset, projection: Projection, gene: str = "") -> pd.Data
         names, codes = label_codes(data, column, rows)
         table[column] = np.array(names, object)[codes]
     if gene:
-        table[f"{gene} (log1p)"] = gene_values(str(data.path), stamp(data.path), data.choices, gene, tuple(rows.tolist()))
+        table[f"{gene} (log1p)"] = gene_values(
+            str(data.path), stamp(data.path), data.choices, place_of(data, gene), tuple(rows.tolist())
+        )
     return table
 
 

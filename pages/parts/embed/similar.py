@@ -21,7 +21,7 @@ from state_engine.data.dataset import Dataset
 from state_engine.embedding.jobs import MOST_ASKED, Embedding, EmbedJob, Pick, SimilarJob, reference_folder
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.plain import csv_for_people
+from state_engine.plain import csv_for_people, distinct
 from state_engine.search import query as search
 
 ALL, LABEL, LASSO = "All cells", "By label", "Selected on the map"
@@ -206,8 +206,9 @@ def agreement(votes: pd.DataFrame, label: str, data: Dataset) -> float | None:
     """Share of the cells whose own label equals the voted one; None when the data set has no such column."""
     if label not in data.columns:
         return None
-    rows = pd.Series(np.arange(data.n_cells), index=cell_names(str(data.path), stamp(data.path), data.choices))
-    rows = rows[~rows.index.duplicated()].reindex(votes["cell"])
+    # votes name cells as they are stored for the search: a name that repeats has its row behind
+    names_of_rows = distinct(cell_names(str(data.path), stamp(data.path), data.choices).tolist(), "row")
+    rows = pd.Series(np.arange(data.n_cells), index=names_of_rows).reindex(votes["cell"])
     known = rows.notna().to_numpy()
     names, codes = label_codes(data, label, rows[known].to_numpy(np.int32))
     own = np.array(names, object)[codes]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pages.parts.format import drawn
 from pages.parts.palette import DOWN, NOT_SIGNIFICANT, UP
+from state_engine.plain import first_places
 
 SVG_POINTS: Final = 3000
 """Up to this many points are vector graphics; more are drawn by WebGL."""
@@ -116,7 +117,7 @@ def volcano(
     _guides(figure, table, fdr, fold)
     shown = tuple(marked) or (*top_genes(table, calls, "up", names), *top_genes(table, calls, "down", names))
     named = tuple(dict.fromkeys([*([chosen] if chosen else []), *shown[:40]]))
-    place = {gene: i for i, gene in enumerate(genes)}
+    place = first_places(genes)
     rows = [place[gene] for gene in named if gene in place]
     ringed = [place[gene] for gene in (*marked, chosen) if gene in place]
     if ringed:

@@ -14,6 +14,7 @@ import pandas as pd
 from state_engine.data.dataset import Dataset
 from state_engine.data.files.matrices import dense
 from state_engine.data.splits.held import Leak
+from state_engine.plain import first_places
 
 LOOKED_AT = 200  # held-out cells of a file that are looked for
 MOST = 5_000  # cells of another file among which they are looked for
@@ -76,7 +77,7 @@ def _conditions(dataset: Dataset) -> np.ndarray:
 def _signatures(dataset: Dataset, rows: np.ndarray, genes: list[str]) -> list[bytes]:
     """Return the values of each cell in these genes as bytes; empty for a cell that has too few to be recognised by."""
     assert dataset.expression is not None
-    place = {name: i for i, name in reversed(list(enumerate(dataset.genes.names)))}
+    place = first_places(dataset.genes.names)
     columns = np.array([place[g] for g in genes])
     found: list[bytes] = []
     for _, values in dataset.iter_blocks(dataset.expression, rows, 1024):
