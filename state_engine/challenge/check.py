@@ -66,7 +66,7 @@ class PlanChecks:
         self.before: ValueChecks | None = None
         if plan.change:
             plain = replace(rules, values=plan.change.expects, max_entries=0, max_counts_per_cell=0)
-            self.before = ValueChecks(plain, plan.genes, None, (), None, plan.n_cells)
+            self.before = ValueChecks(plain, plan.genes, codes, names, controls, plan.n_cells)
 
     @property
     def done(self) -> int:
@@ -89,7 +89,9 @@ class PlanChecks:
         if plan.parts and values.done:
             if self.before:
                 findings += [f for f in self.before.findings() if f.severity == "error" or f.code == "not-sparse"]
-            findings += values.findings()
+            # an error of the values that come in is found once, though the values that go out may have it too
+            there = {f.code for f in findings}
+            findings += [f for f in values.findings() if f.code not in there or f.severity != "error"]
         repairs = dict.fromkeys([*plan.repairs, *(f.repair for f in findings if f.repair in ("sparsify", "reorder-genes"))])
         labels, control = plan.perturbations, plan.spec.rules.control
         names = [n for n, k in zip(labels.names, labels.counts(), strict=True) if k and n != control] if labels else []

@@ -129,6 +129,8 @@ def make_plan(
     plan = _add_controls(plan, allowed)
     plan = _check_labels(plan, opened)
     plan = _change_values(plan, opened, allowed, counts, scratch)
+    if opened.no_genes:
+        plan = replace(plan, findings=(*plan.findings, found("not-genes", "note", opened.no_genes)))
     if opened.dropped:
         note = found("dropped", "note", "Parts of the file do not go into an archive.", names=opened.dropped)
         plan = replace(plan, findings=(*plan.findings, note))

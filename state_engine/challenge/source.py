@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from state_engine import keys
 from state_engine.challenge.spec import Rules
+from state_engine.data.dataset import genes_among
 from state_engine.data.files.blocks import Matrix, find_matrix
 from state_engine.data.files.columns import Coded as Labels
+from state_engine.data.files.columns import read_var
 from state_engine.data.files.hdf5 import column_names, index_column
 from state_engine.data.files.safety import FileFacts, check_file
 from state_engine.errors import ChallengeError, door
@@ -69,6 +71,7 @@ class Opened:
         perturbations, contexts, kinds: labels of the n cells, None when there is no such column.
         fallback: (n,) cells of labels that the model did not know, None when the file does not say.
         dropped: what the archive will not carry ("layers/raw", "obsm/X_pca").
+        no_genes: which rows of var are guides, antibodies or peaks and are read nowhere, in words; "" where all are genes.
     """
 
     matrix: Matrix
@@ -79,6 +82,7 @@ class Opened:
     kinds: Labels | None
     fallback: NDArray[np.bool_] | None
     dropped: tuple[str, ...]
+    no_genes: str = ""
 
 
 def open_source(source: SubmissionSource, rules: Rules) -> Opened:
@@ -128,13 +132,19 @@ def _open(file: h5py.File, source: SubmissionSource, rules: Rules, facts: FileFa
             "The file contradicts itself.",
             "Write it again.",
         )
+    kinds = read_var(var, len(genes), None).kinds
+    only = genes_among(kinds)
+    no_genes = only.words(len(genes)) if only else ""
+    if only:
+        matrix, genes = replace(matrix, columns=only.columns), [genes[i] for i in only.columns.tolist()]
     context = (source.context_key or rules.context_key) if rules.context_key or source.contexts else ""
     wanted = (source.perturbation_key or rules.perturbation_key, context, keys.KIND if source.kinds else "")
     labels = [_labels(obs, name) if name in columns else None for name in wanted]
     if any(label is not None and len(label.codes) != n_cells for label in labels):
         raise ChallengeError("A column of obs has another length than obs itself.", "The file contradicts itself.")
     fallback = _flags(obs, keys.FALLBACK, n_cells) if source.kinds else None
-    return Opened(matrix, tuple(genes), columns, labels[0], labels[1], labels[2], fallback, _dropped(file, source.matrix))
+    dropped = _dropped(file, source.matrix)
+    return Opened(matrix, tuple(genes), columns, labels[0], labels[1], labels[2], fallback, dropped, no_genes)
 
 
 def _dropped(file: h5py.File, matrix: str) -> tuple[str, ...]:

@@ -66,6 +66,9 @@ class ValueChecks:
         self.alive = np.zeros(len(names), bool)
         # a checksum for each cell instead of its values: enough to tell whether all cells of a group are the same
         self.prints = np.zeros(n_cells, np.uint32)
+        # whether a cell has fractions, and its largest value: what tells the scale of each perturbation for itself
+        self.fractional = np.zeros(n_cells, bool)
+        self.largest_of = np.zeros(n_cells, np.float32)
 
     def add(self, part: csr_matrix, untidy: int = 0) -> None:
         """Take the next cells. (m, genes) CSR without stored zeros."""
@@ -93,6 +96,7 @@ class ValueChecks:
             with np.errstate(invalid="ignore"):
                 off = np.abs(data - np.trunc(data))
             self.fractional_entries += int(np.count_nonzero(off > FRACTION_LOG1P))
+            self.fractional[first + np.searchsorted(part.indptr, np.flatnonzero(off > FRACTION_LOG1P), side="right") - 1] = True
             if self.rules.values == "counts":
                 self.bad["fractional"].add(off > FRACTION_COUNTS, part, first, self.genes)
         if self.rules.values == "counts" and data.size and float(np.max(data, where=finite, initial=0)) > LARGEST_FLOAT32_INTEGER:
@@ -106,6 +110,9 @@ class ValueChecks:
         rows = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
         self.totals[first:stop] = np.bincount(rows, sums, part.shape[0])
         ends = part.indptr
+        filled = np.flatnonzero(np.diff(ends))
+        if filled.size:
+            self.largest_of[first + filled] = np.maximum.reduceat(clean, ends[:-1][filled])
         for row in range(part.shape[0]):
             low, high = ends[row], ends[row + 1]
             self.prints[first + row] = zlib.crc32(part.data[low:high], zlib.crc32(part.indices[low:high]))
@@ -119,6 +126,7 @@ class ValueChecks:
         if not self.n_entries:
             return [*out, found("all-zero", "error", "Every value is zero.", "Is this the matrix with the predictions?")]
         out += self._log1p() if self.rules.values == "log1p" else self._counts()
+        out += self._scales()
         if self.rules.max_entries and self.n_entries > self.rules.max_entries:
             title = f"{self.n_entries:,} values are not zero; the scorer accepts {self.rules.max_entries:,}."
             fix = "Predict counts with more zeros: the rounding of the counts step leaves few small values."
@@ -178,6 +186,54 @@ class ValueChecks:
         examples = [f"cell {row:,} has {self.totals[row]:,.0f}" for row in over[:5]]
         title = f"{over.size:,} cells have more than {cap:,} counts."
         return [found("counts-per-cell", "error", title, "Use a smaller library size.", names=examples, count=int(over.size))]
+
+    def _scales(self) -> list[Finding]:
+        """Perturbations on another scale than the challenge asks for, each looked at for itself: few among many show in no percentile."""
+        if self.codes is None:
+            return []
+        known = (self.codes >= 0) & (self.totals > 0)
+        cells = np.bincount(self.codes[known], minlength=len(self.names))
+        fractional = np.bincount(self.codes[known & self.fractional], minlength=len(self.names))
+        logged = self.rules.values == "log1p"
+        odd = cells - fractional if logged else fractional
+        there = odd > 0
+        # where every cell is so, it is one finding of the whole file
+        if not there.any() or int(odd.sum()) == int(cells.sum()):
+            return self._depths(cells, known) if logged else []
+        what, title = ("whole numbers alone", "hold counts among log1p values") if logged else ("fractions", "hold no counts")
+        names = [f"{self.names[i]} ({odd[i]:,} of {cells[i]:,} cells have {what})" for i in np.flatnonzero(there).tolist()]
+        found_here = found(
+            "perturbation-scale",
+            "error",
+            f"{len(names):,} perturbations {title}.",
+            "Bring all of them to one scale.",
+            names=names,
+        )
+        return [found_here, *(self._depths(cells, known & ~there[self.codes]) if logged else [])]
+
+    def _depths(self, cells: NDArray[np.int64], known: NDArray[np.bool_]) -> list[Finding]:
+        """Perturbations without a logarithm, or of another depth than the rest."""
+        assert self.codes is not None
+        groups = [(self.names[i], np.flatnonzero(known & (self.codes == i))) for i in np.flatnonzero(cells).tolist()]
+        groups = [(name, rows) for name, rows in groups if rows.size]
+        out, most = [], self.rules.max_value
+        large = [
+            f"{name} (up to {self.largest_of[rows].max():,.4g})" for name, rows in groups if self.largest_of[rows].max() >= most
+        ]
+        if most and large and len(large) < len(groups):
+            title = f"{len(large):,} perturbations have values of {most:g} or more; log1p values are below."
+            out.append(found("perturbation-unlogged", "error", title, "Take the logarithm of theirs too.", names=large))
+        depths = {
+            name: float(np.median(self.totals[rows])) for name, rows in groups if self.largest_of[rows].max() < (most or np.inf)
+        }
+        usual = float(np.median(list(depths.values()))) if depths else 0.0
+        apart = [f"{name} ({d:,.4g})" for name, d in depths.items() if not usual / DEPTH_RATIO <= d <= usual * DEPTH_RATIO]
+        if apart:
+            title = (
+                f"{len(apart):,} perturbations have another depth than the rest (median {usual:,.4g} once the log1p is undone)."
+            )
+            out.append(found("perturbation-depth", "warning", title, "Were all normalised to the same depth?", names=apart))
+        return out
 
     def _groups(self) -> list[Finding]:
         if self.codes is None:

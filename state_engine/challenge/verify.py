@@ -197,6 +197,9 @@ def _repairs_needed(report: Report) -> list[Finding]:
     for finding in report.findings:
         if finding.repair == "reorder-genes":
             out.append(replace(finding, severity="error", repair=None, detail=f"{finding.examples}. Pack it again."))
+        if finding.code == "not-genes":
+            # in an archive they are there, for a scorer that takes every row for a gene
+            out.append(replace(finding, severity="error", detail="Pack it again without them."))
         if finding.repair == "sparsify":
             out.append(replace(finding, severity="note", repair=None, detail="The archive is larger than it need be."))
     return out

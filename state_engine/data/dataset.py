@@ -90,6 +90,11 @@ class OnlyGenes:
     columns: np.ndarray
     others: dict[str, int]
 
+    def words(self, n_rows: int) -> str:
+        """Return for people what is left out of all rows of var."""
+        kinds = listed([f"{n:,} {kind}" for kind, n in self.others.items()], 6)
+        return f"{n_rows - len(self.columns):,} of the {n_rows:,} rows of var are no genes and are left out: {kinds}."
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -145,9 +150,7 @@ class Dataset:
         labels += self._confounded() + self._absent_controls()
         file = [*self.file.notes, *self.broken]
         if self.only_genes is not None:
-            kinds = listed([f"{n:,} {kind}" for kind, n in self.only_genes.others.items()], 6)
-            count = self.file.n_genes - self.n_genes
-            file.append(f"{count:,} of the {self.file.n_genes:,} rows of var are no genes and are left out: {kinds}.")
+            file.append(self.only_genes.words(self.file.n_genes))
         if self.expression is not None and self.representation(self.expression).layout == "csc":
             file.append(f"{self.expression} is stored by gene (CSC): reading cells takes a pass over the whole file.")
         if self.expression not in (None, "X"):
@@ -403,7 +406,7 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
         uns = file.get("uns")
         marked = isinstance(uns, h5py.Group) and "log1p" in uns
         stated = result_depth(file)
-    only_genes, gene_columns = _only_genes(var.kinds), var.names
+    only_genes, gene_columns = genes_among(var.kinds), var.names
     at = None if only_genes is None else only_genes.columns
     if at is not None:
         gene_columns = {column: tuple(names[i] for i in at.tolist()) for column, names in gene_columns.items()}
@@ -453,8 +456,8 @@ def _labels(frame: h5py.Group, obs: ObsColumns, choices: Choices, n_cells: int) 
     return replace(again, coarser=labels.coarser, controls=taken, renamings=found, renamed=choices.rename_combinations)
 
 
-def _only_genes(kinds: pd.Categorical | None) -> OnlyGenes | None:
-    """Return which rows of var are genes by their kinds; None when all are, or none is called so."""
+def genes_among(kinds: pd.Categorical | None) -> OnlyGenes | None:
+    """Return which rows of var are genes by their kinds ("Gene Expression", ...); None when all are, or none is called so."""
     if kinds is None:
         return None
     names = np.array([*map(str, kinds.categories), ""], dtype=object)

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from state_engine.challenge.check import check
+from state_engine.challenge.counts import CountsOptions, cell_totals
 from state_engine.challenge.findings import Report, found
-from state_engine.challenge.source import SubmissionSource
+from state_engine.challenge.source import SubmissionSource, open_source
 from state_engine.challenge.spec import load_challenge
 from state_engine.errors import ChallengeError
 from tests.challenge.conftest import Submission
@@ -371,3 +372,91 @@ def test_a_finding_counts_cells_and_names_labels() -> None:
     assert found("c", "error", "t", names=["control"], count=936).detail.startswith("control")
     assert ", ," not in found("c", "error", "t", names=["control"], count=936).detail
     assert "and 2 more" in found("c", "error", "t", names=list("abcdefg")).detail
+
+
+# ---- the scale of each perturbation for itself ----
+
+
+def counts_in(rows: slice) -> Spoil:
+    def spoil(s: Submission) -> None:
+        s.x[rows] = np.rint(np.expm1(s.x[rows]) / 700)
+
+    return spoil
+
+
+def unlogged(rows: slice) -> Spoil:
+    def spoil(s: Submission) -> None:
+        s.x[rows] = np.expm1(s.x[rows])
+
+    return spoil
+
+
+def shallow(rows: slice) -> Spoil:
+    def spoil(s: Submission) -> None:
+        s.x[rows] = np.log1p(np.expm1(s.x[rows]) / 4)
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "severity", "example"),
+    [
+        (counts_in(slice(12, 24)), "perturbation-scale", "error", "ADNP (12 of 12 cells have whole numbers alone)"),
+        (counts_in(slice(15, 17)), "perturbation-scale", "error", "ADNP (2 of 12 cells have whole numbers alone)"),
+        (unlogged(slice(24, 36)), "perturbation-unlogged", "error", "BRD4 (up to "),
+        (shallow(slice(24, 36)), "perturbation-depth", "warning", "BRD4 (2,500)"),
+    ],
+)
+def test_one_perturbation_of_another_scale_is_named(
+    vcc2025: Submission, spoil: Spoil, code: str, severity: str, example: str
+) -> None:
+    assert not {f.code for f in run(vcc2025).findings if f.code.startswith("perturbation-")}
+    spoil(vcc2025)
+    found_codes = {f.code: f for f in run(vcc2025).findings}
+    assert found_codes[code].severity == severity and found_codes[code].count == 1
+    assert found_codes[code].examples[0].startswith(example)
+
+
+def test_log_values_of_one_perturbation_among_counts_are_named(vcc2026: Submission) -> None:
+    vcc2026.x[24:28] = np.log1p(vcc2026.x[24:28])
+    scale_of = next(f for f in run(vcc2026).findings if f.code == "perturbation-scale")
+    assert scale_of.examples == ("BRD4 in B (4 of 4 cells have fractions)",)
+
+
+def test_the_counts_step_looks_at_what_comes_in(vcc2026: Submission) -> None:
+    vcc2026.x = np.log1p(vcc2026.x / vcc2026.x.sum(1, keepdims=True) * 1e4)
+    good = run(vcc2026, counts=CountsOptions(library=2000.0))
+    assert good.ok, good.findings
+    vcc2026.x[24:28] = np.rint(vcc2026.x[24:28])
+    report = run(vcc2026, counts=CountsOptions(library=2000.0))
+    assert [f.examples for f in report.findings if f.code == "perturbation-scale"] == [
+        ("BRD4 in B (4 of 4 cells have whole numbers alone)",)
+    ]
+
+
+# ---- rows of var that are no genes ----
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
+def test_guides_and_antibodies_are_left_out_and_told(vcc2025: Submission, kind: str) -> None:
+    vcc2025.kind = kind
+    alone = run(vcc2025)
+    guides = np.full((len(vcc2025.x), 3), np.nan, np.float32)
+    vcc2025.x = np.hstack([vcc2025.x[:, :10], guides, vcc2025.x[:, 10:]])
+    vcc2025.genes[10:10] = ["sgA", "sgB", "CD3"]
+    kinds = ["Gene Expression"] * 33
+    kinds[10:13] = ["CRISPR Guide Capture", "CRISPR Guide Capture", "Antibody Capture"]
+
+    def name_kinds(path: Path) -> None:
+        with h5py.File(path, "r+") as file:
+            ad.io.write_elem(file["var"], "feature_types", np.array(kinds, dtype=object))
+            file["var"].attrs["column-order"] = ["feature_types"]
+
+    vcc2025.after.append(name_kinds)
+    report = run(vcc2025)
+    assert report.ok and (report.n_genes, report.n_entries) == (30, alone.n_entries)
+    told = next(f for f in report.findings if f.code == "not-genes")
+    words = "3 of the 33 rows of var are no genes and are left out: 2 CRISPR Guide Capture, 1 Antibody Capture."
+    assert told.severity == "note" and told.title == words
+    opened = open_source(vcc2025.source(), vcc2025.spec().rules)
+    assert np.isfinite(cell_totals(opened)[0]).all() and opened.genes == tuple(vcc2025.gene_lines)

@@ -13,7 +13,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -33,10 +33,17 @@ MAX_BUCKETS = 512
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix of a file that was checked."""
+    """A matrix of a file that was checked.
+
+    Args:
+        path: the file.
+        facts: the matrix as it is stored.
+        columns: (g,) those that are read, ascending; None for all.
+    """
 
     path: Path
     facts: MatrixFacts
+    columns: NDArray[np.int64] | None = None
 
     @property
     def kind(self) -> Layout:
@@ -46,7 +53,7 @@ class Matrix:
     @property
     def shape(self) -> tuple[int, int]:
         """(n, g)."""
-        return self.facts.rows, self.facts.width
+        return self.facts.rows, self.facts.width if self.columns is None else len(self.columns)
 
     @property
     def n_stored(self) -> int:
@@ -93,9 +100,11 @@ def read_blocks(matrix: Matrix, keep: NDArray[np.bool_] | None = None, scratch: 
     Raises:
         DataError: a part cannot be read, or an index is out of range.
     """
-    if matrix.kind == "csc":
-        yield from _read_by_gene(matrix, keep, scratch)
-        return
+    for block in _read_by_gene(matrix, keep, scratch) if matrix.kind == "csc" else _read_by_cell(matrix, keep):
+        yield block if matrix.columns is None else replace(block, values=block.values[:, matrix.columns])
+
+
+def _read_by_cell(matrix: Matrix, keep: NDArray[np.bool_] | None) -> Iterator[Block]:
     for start, stop in _spans(matrix):
         rows = _wanted(start, stop, keep)
         if rows.size:
@@ -104,7 +113,7 @@ def read_blocks(matrix: Matrix, keep: NDArray[np.bool_] | None = None, scratch: 
 
 def _spans(matrix: Matrix) -> Iterator[tuple[int, int]]:
     """Yield where blocks start and stop: up to `BLOCK_CELLS` cells with about `BLOCK_VALUES` values, at least one cell."""
-    n, g = matrix.shape
+    n, g = matrix.facts.rows, matrix.facts.width
     starts = line_starts(matrix.path, matrix.facts) if matrix.kind == "csr" else None
     start = 0
     while start < n:
@@ -119,7 +128,7 @@ def _spans(matrix: Matrix) -> Iterator[tuple[int, int]]:
 
 def _read_by_gene(matrix: Matrix, keep: NDArray[np.bool_] | None, scratch: Path | None) -> Iterator[Block]:
     """Read a CSC matrix by way of buckets of cells on disk: one pass over the genes, then one bucket at a time."""
-    n, g = matrix.shape
+    n, g = matrix.facts.rows, matrix.facts.width
     n_buckets = min(max(1, math.ceil(matrix.n_stored / BLOCK_VALUES), math.ceil(n / BLOCK_CELLS)), MAX_BUCKETS, max(n, 1))
     width = max(1, math.ceil(n / n_buckets))
     with tempfile.TemporaryDirectory(dir=scratch, prefix=".transposed-") as name:
