@@ -40,6 +40,7 @@ from state_engine.evaluation.request import EvaluationRequest
 from state_engine.evaluation.scoring import CHUNK_VALUES, Row, Scored, score_on_cells, score_on_counts, score_on_means
 from state_engine.evaluation.verdict import comparisons, furthest_behind, sentence, summarise, verdict
 from state_engine.files import output_folder, replacing, write_json
+from state_engine.metrics.rank_tests import ENGINE, FLOOR
 from state_engine.metrics.replicate import Discrimination, Skill
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress, silent
@@ -268,5 +269,8 @@ def _control_words(scored: Scored) -> str:
 def _de_words(scored: Scored) -> str:
     if not scored.profile.on_cells:
         return ""
-    pdex = scored.versions.get("pdex") or metadata.version("pdex")
-    return f"Mann-Whitney U, pdex {pdex}; FDR within each perturbation"
+    if all(metric.by == "here" for metric in scored.profile.metrics if metric.on == "cells"):
+        test = f"{ENGINE} {metadata.version(ENGINE)}, values under {FLOOR:g} counted as not detected"
+    else:
+        test = f"pdex {scored.versions.get('pdex') or metadata.version('pdex')}"
+    return f"Mann-Whitney U, {test}; FDR within each perturbation"

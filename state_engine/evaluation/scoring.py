@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from state_engine.evaluation.files import ComparedFiles, Side
 from state_engine.evaluation.replicates import Replicates
 from state_engine.evaluation.request import EvaluationRequest
 from state_engine.metrics import engine
+from state_engine.metrics.called import called_values, rank_tests_of
 from state_engine.metrics.child import run_cell_eval
 from state_engine.metrics.own import MeanCells, Reference
 from state_engine.metrics.profile import Profile
@@ -136,17 +138,29 @@ def score_on_cells(scored: Scored, on_progress: OnProgress) -> list[Row]:
         real = engine.stacked(
             {p: _sparse(files.real, files.real.rows(p, context)) for p in labels}, control, files.control, files.genes
         )
-        with tempfile.TemporaryDirectory(prefix="tests-") as kept:
+        with _cell_metrics(scored, real) as metrics:
             for method, seed, cells in _methods_cells(scored, context, labels, control):
                 on_progress(Progress("Testing genes", done, total))
-                settings = engine.Settings(scored.request.control_source, metrics=scored.profile.on_cells, tests=kept)
-                values = engine.compute(scored.profile, cells, real, files.control, settings).values
+                values = metrics(cells)
                 own = {
                     metric: {p: v for p, v in by.items() if _says(scored, method, p, context)} for metric, by in values.items()
                 }
                 rows += _rows(method, seed, context, own)
                 done += 1
     return rows
+
+
+@contextlib.contextmanager
+def _cell_metrics(scored: Scored, real: ad.AnnData) -> Iterator[Callable[[ad.AnnData], engine.Values]]:
+    """Give the function that computes the metrics of a prediction's cells. The measured cells are tested once for all of them."""
+    profile, control = scored.profile, scored.files.control
+    if all(metric.by == "here" for metric in profile.metrics if metric.on == "cells"):
+        tests = rank_tests_of(real, control)
+        yield lambda cells: called_values(rank_tests_of(cells, control), tests)
+        return
+    with tempfile.TemporaryDirectory(prefix="tests-") as kept:
+        settings = engine.Settings(scored.request.control_source, metrics=profile.on_cells, tests=kept)
+        yield lambda cells: engine.compute(profile, cells, real, control, settings).values
 
 
 def _says(scored: Scored, method: str, perturbation: str, context: str) -> bool:

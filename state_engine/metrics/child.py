@@ -21,6 +21,7 @@ _SCRIPT = """
 import json, sys
 from importlib.metadata import version
 import anndata as ad
+import numba
 from cell_eval import MetricsEvaluator
 
 folder, control, column, profile = sys.argv[1:5]
@@ -30,6 +31,7 @@ for side in sys.argv[5:]:
     evaluator = MetricsEvaluator(
         ad.read_h5ad(f"{folder}/{side}.h5ad"), ad.read_h5ad(f"{folder}/measured.h5ad"),
         control_pert=control, pert_col=column, outdir=f"{folder}/{side}",
+        num_threads=numba.get_num_threads(),
     )
     frame, _ = evaluator.compute(profile=profile, write_csv=False)
     names = frame["perturbation"].to_list()

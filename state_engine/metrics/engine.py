@@ -208,6 +208,7 @@ def has_targets(measured: ad.AnnData, control: str) -> bool:
 
 def _config(profile: Profile, measured: ad.AnnData, control: str, settings: Settings) -> EvalConfig:
     """The engine's settings: the profile's definitions, under our labels, on the CPU, with pdex."""
+    import numba
     from cell_eval2 import EvalConfig
 
     versions = {"v1": EvalConfig.v1, "v2": EvalConfig.v2}
@@ -219,6 +220,7 @@ def _config(profile: Profile, measured: ad.AnnData, control: str, settings: Sett
         pert_col=TARGET,
         control=control,
         device=DEVICE,
+        num_threads=numba.get_num_threads(),  # by itself it asks for all cores, which numba refuses where fewer are allowed
         input_type="counts" if profile.values == "counts" else "lognorm",
         control_source="pred" if (settings.controls or profile.controls[0]) == "predicted" else "real",
         validate_input=settings.validate,

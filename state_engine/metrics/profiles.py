@@ -89,6 +89,7 @@ _CELLS: Final = (
         "Of the k genes that change significantly in the measurement (FDR < 0.05), the share among the k significant genes with the "
         "largest predicted fold changes. 1 is best.",
         in_verdict=True,
+        by="here",
     ),
     Metric(
         "de_wilcoxon_precision",
@@ -96,30 +97,44 @@ _CELLS: Final = (
         True,
         "Of the genes that change significantly as predicted, the share that is also among as many with the largest measured fold "
         "changes. 1 is best.",
+        by="here",
     ),
     Metric(
         "de_wilcoxon_direction_match",
         "DE direction",
         True,
         "Share of the genes significant in the measurement whose predicted fold change has the same sign. 1 is best, 0.5 is chance.",
+        by="here",
     ),
     Metric(
         "de_wilcoxon_lfc_spearman",
         "DE fold changes",
         True,
         "Rank correlation of predicted and measured fold changes over the genes significant in the measurement. 1 is best.",
+        by="here",
     ),
     Metric(
         "de_wilcoxon_sig_recall",
         "DE recall",
         True,
         "Share of the genes significant in the measurement that are significant as predicted. 1 is best.",
+        by="here",
     ),
     Metric(
         "de_wilcoxon_pr_auc",
         "DE PR-AUC",
         True,
-        "Area under the precision-recall curve of finding the significant genes by the predicted p-values. 1 is best.",
+        "Area under the precision-recall curve of finding the significant genes by the size of the predicted fold changes. 1 is best; the "
+        "share of significant genes is chance.",
+        by="here",
+    ),
+    Metric(
+        "de_called",
+        "Genes called",
+        True,
+        "Genes called in predicted cells over those called in measured cells: 1 is as many.",
+        by="here",
+        describes=True,
     ),
 )
 HOUSE: Final = {
