@@ -10,8 +10,10 @@ Metrics: cell-eval2 on means that are taken here while the files stream by, and 
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -20,9 +22,11 @@ import pandas as pd
 
 from state_engine.effects.means import Means, means_by_condition
 from state_engine.evaluation.baselines import baselines_of
+from state_engine.evaluation.chances import CHANCES, score_chances
 from state_engine.evaluation.effect_source import effect_source, perturbation_features
 from state_engine.evaluation.effects_file import keep_effects
-from state_engine.evaluation.files import ComparedFiles, Condition, Side, open_files
+from state_engine.evaluation.files import ComparedFiles, Condition, Side, open_files, with_cells_of_effects
+from state_engine.evaluation.foreign_effects import ForeignEffects
 from state_engine.evaluation.judgement import Judgement, judgement, telling
 from state_engine.evaluation.profiles import find_profile
 from state_engine.evaluation.replicates import Halves, Replicates, judge
@@ -61,15 +65,23 @@ def evaluate(
     Raises:
         DataError, RequestError, ChallengeError: files that cannot be read or compared; each says what and why.
     """
-    with output_folder(output):
-        return _evaluate(request, output, on_progress, chunk_values)
+    with output_folder(output), tempfile.TemporaryDirectory(dir=output, prefix=".cells-") as folder:
+        asked, remarks, tables = with_cells_of_effects(request, Path(folder), on_progress)
+        return _evaluate(asked, output, on_progress, chunk_values, remarks, tables)
 
 
-def _evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress, chunk_values: float) -> Evaluation:
+def _evaluate(
+    request: EvaluationRequest,
+    output: Path,
+    on_progress: OnProgress,
+    chunk_values: float,
+    said: list[str],
+    tables: Mapping[str, ForeignEffects],
+) -> Evaluation:
     start = time.monotonic()
     on_progress(Progress("Reading labels"))
     files = open_files(request)
-    remarks = list(files.remarks)
+    remarks = [*said, *files.remarks]
     halves = Halves(files)
     real, predicted = _means(files, request, halves, on_progress)
     source = effect_source(request, files, real)
@@ -86,6 +98,9 @@ def _evaluate(request: EvaluationRequest, output: Path, on_progress: OnProgress,
         rows += score_on_counts(scored, on_progress)
     elif profile.on_cells:
         rows += score_on_cells(scored, on_progress)
+    if any(table.chances is not None for table in tables.values()):
+        rows += score_chances(scored, tables, on_progress)
+        scored.profile = replace(profile, metrics=(*profile.metrics, CHANCES))
     on_progress(Progress("Writing the tables"))
     table = _table(rows, scored)
     return _write(table, scored, source.words, start, output)
@@ -244,7 +259,7 @@ def _methods(scored: Scored) -> tuple[EvaluatedMethod, ...]:
     n = len(scored.files.conditions)
     paths: dict[str, tuple[str, ...]] = {}
     for file in scored.request.predicted:
-        paths[file.method] = (*paths.get(file.method, ()), file.path)
+        paths[file.method] = (*paths.get(file.method, ()), file.effects or file.path)
     predictions = [_prediction(scored, method, paths[method], n) for method in scored.files.predicted]
     baselines = [EvaluatedMethod(b.name, "baseline", (), len(b.effects), b.reason) for b in scored.baselines]
     return (*predictions, *baselines)

@@ -20,7 +20,9 @@ from state_engine.data.dataset import Choices, Dataset, open_dataset
 from state_engine.data.expression import DEPTH, FeatureSource, iter_features, match_genes
 from state_engine.data.scale import Scale
 from state_engine.errors import EmptyDataError, GeneError, LabelError, RequestError, ScaleError, listed
+from state_engine.evaluation.foreign_effects import ForeignEffects, is_effects_file, read_effects, write_cells
 from state_engine.evaluation.request import EvaluationRequest, PredictedFile
+from state_engine.progress import OnProgress, silent
 
 BLOCK_VALUES = 8e6
 FAR = 2.0  # ratio of a cell's sum to the depth of the comparison that is remarked on, where the cell's own depth is not known
@@ -136,7 +138,11 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
     measured = _side(real, genes, real.path.name, depth, mask=_of_kind(real, _MEASURED) if request.by_kind else None)
     sides: dict[str, tuple[Side, ...]] = {}
     for file, dataset in opened.items():
-        name = Path(file.path).name if file.representation == "X" else f"{file.representation} of {Path(file.path).name}"
+        name = (
+            Path(file.effects or file.path).name
+            if file.representation == "X"
+            else f"{file.representation} of {Path(file.path).name}"
+        )
         mask = _of_kind(dataset, _PREDICTED) if request.by_kind else None
         side = _side(dataset, genes, name, depth, file.representation != "X", mask)
         if request.control_source == "predicted":
@@ -155,9 +161,41 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
     return ComparedFiles(measured, sides, genes, control, both, kept, (*remarks, *left_out, *([hint] if hint else [])))
 
 
+def with_cells_of_effects(
+    request: EvaluationRequest, folder: Path, on_progress: OnProgress = silent
+) -> tuple[EvaluationRequest, list[str], dict[str, ForeignEffects]]:
+    """Return the request with cells in the place of tables of effects, remarks, and the tables by method.
+
+    Args:
+        request: what to compare.
+        folder: where the cells are written.
+        on_progress: told condition by condition.
+
+    Raises:
+        UnreadableFileError, GeneError, RequestError: see `read_effects` and `write_cells`.
+    """
+    if not any(is_effects_file(file.path) for file in request.predicted):
+        return request, [], {}
+    real = open_dataset(Path(request.real), _choices(request.choices))
+    choices = request.predicted_choices or request.choices
+    side = _side(real, tuple(dict.fromkeys(real.genes.names)), real.path.name, None)
+    files, remarks, tables = [], list[str](), {}
+    for number, file in enumerate(request.predicted):
+        if not is_effects_file(file.path):
+            files.append(file)
+            continue
+        table = tables[file.method] = read_effects(Path(file.path))
+        made = folder / f"{Path(file.path).stem}-{number}.h5ad"
+        remarks += write_cells(table, real, side.source, choices, made, request.seed, on_progress)
+        files.append(PredictedFile(str(made), file.method, effects=file.path))
+    return replace(request, predicted=tuple(files)), remarks, tables
+
+
 def _open_predicted(file: PredictedFile, said: Choices) -> Dataset:
     # the control is looked for by the caller: predicted cells may come without
     choices = replace(_choices(said), control=None)
+    if file.effects:  # made here: log1p in X, whatever the measured cells are
+        choices = replace(choices, expression="X", scale="log1p")
     if file.representation != "X":  # a layer may be negative or empty in parts, so its scale is looked at, not said
         choices = replace(choices, expression=file.representation, scale=None)
     opened = open_dataset(Path(file.path), choices)

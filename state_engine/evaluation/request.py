@@ -37,14 +37,16 @@ class PredictedFile:
     """Predicted cells. Several with the same method are its seeds.
 
     Args:
-        path: an .h5ad.
+        path: an .h5ad, or a table of effects (.csv, .tsv, .parquet; see `evaluation.foreign_effects`).
         method: name of what predicted them, in the tables.
         representation: "X" or "layers/NAME".
+        effects: the table of effects that the cells were made of; set by `evaluate`.
     """
 
     path: str
     method: str = PREDICTION
     representation: str = "X"
+    effects: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class EvaluationRequest:
     VERB: ClassVar = "evaluate"
     predicted: tuple[PredictedFile, ...] = field(
         metadata=about(
-            "predicted cells (.h5ad), with the name of their method and X or layers/NAME where needed; one method: its seeds",
+            "predicted cells (.h5ad) or effects (.csv, .tsv, .parquet), with the name of their method and X or layers/NAME where needed; "
+            "one method: its seeds",
             data=True,
         )
     )

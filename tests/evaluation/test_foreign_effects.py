@@ -1,0 +1,115 @@
+"""Tables of effects from other programs: read in both forms, evaluated as cells are, refused with a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from state_engine.data.dataset import Choices
+from state_engine.errors import StateError, UnreadableFileError
+from state_engine.evaluation.evaluate import evaluate
+from state_engine.evaluation.foreign_effects import read_effects
+from state_engine.evaluation.request import EvaluationRequest, PredictedFile
+from tests.evaluation.screens import CONTROL, GENES, PERTURBATIONS, log1p, screen, write
+
+CHOICES = Choices(perturbation_key="target_gene", control=CONTROL, context_key="context")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLARS_MAX_THREADS", "1")
+
+
+def true_effects(cells: ad.AnnData) -> pd.DataFrame:
+    """Measured effects: a row for each perturbation, a column for each gene."""
+    x, labels = cells.X.toarray(), cells.obs["target_gene"].to_numpy(str)
+    control = x[labels == CONTROL].mean(axis=0)
+    return pd.DataFrame({p: x[labels == p].mean(axis=0) - control for p in PERTURBATIONS}, index=list(GENES)).T
+
+
+def long_form(effects: pd.DataFrame, chances: bool = False) -> pd.DataFrame:
+    table = effects.rename_axis("perturbation").reset_index().melt("perturbation", var_name="gene", value_name="effect")
+    if chances:
+        table["p_de"] = 1 - np.exp(-3 * table["effect"].abs())
+    return table
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
+def test_both_forms_of_all_kinds_are_read_alike(tmp_path: Path, ending: str) -> None:
+    effects = true_effects(log1p(screen(1)))
+    wide = effects.rename_axis("perturbation").reset_index()
+    for name, frame in (("wide", wide), ("long", long_form(effects))):
+        path = tmp_path / f"{name}.{ending}"
+        frame.to_parquet(path) if ending == "parquet" else frame.to_csv(path, sep="\t" if ending == "tsv" else ",", index=False)
+        found = read_effects(path)
+        assert sorted(found.conditions) == [(p, "") for p in sorted(PERTURBATIONS)] and found.chances is None
+        columns = [found.genes.index(g) for g in GENES]
+        at = found.row("G1", "anywhere")
+        assert at is not None
+        np.testing.assert_allclose(found.effects[at, columns], effects.loc["G1"], atol=1e-6)
+        assert found.row("nothing", "A") is None
+
+
+def test_effects_are_evaluated_as_cells_are(tmp_path: Path) -> None:
+    measured = log1p(screen(1))
+    long_form(true_effects(measured), chances=True).to_csv(tmp_path / "theirs.csv", index=False)
+    request = EvaluationRequest(
+        (PredictedFile(str(tmp_path / "theirs.csv"), "theirs"),), write(measured, tmp_path / "r.h5ad"), CHOICES
+    )
+    made = evaluate(request, tmp_path / "out")
+    mae, pearson = made.value("theirs", "expr_mae"), made.value("theirs", "delta_pearson")
+    assert mae is not None and mae < 1e-3 and pearson is not None and pearson > 0.999
+    found = made.value("theirs", "p_de_auprc")
+    assert found is not None and 0.7 < found <= 1
+    method = next(m for m in made.methods if m.name == "theirs")
+    assert method.files == (str(tmp_path / "theirs.csv"),) and method.n_conditions == len(PERTURBATIONS)
+    assert any("control cells moved by the effects" in remark for remark in made.remarks)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"metrics.csv", "summary.csv", "effects.npz", "evaluation.json"}
+
+
+def test_some_genes_some_conditions_and_gaps(tmp_path: Path) -> None:
+    measured = log1p(screen(1))
+    effects = true_effects(measured).iloc[:3, :100].copy()
+    effects.iloc[0, 0] = np.nan
+    effects.rename_axis("perturbation").reset_index().to_csv(tmp_path / "part.csv", index=False)
+    request = EvaluationRequest(
+        (PredictedFile(str(tmp_path / "part.csv")),), write(measured, tmp_path / "r.h5ad"), CHOICES, common_genes=True
+    )
+    made = evaluate(request, tmp_path / "out")
+    assert made.n_genes == 100 and len(made.conditions) == 3
+    assert any("1 effects are missing in part" in remark for remark in made.remarks)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b\n1,2\n", "no column 'perturbation'"),
+        ("perturbation,G1\nx,1\nx,2\n", "conditions twice"),
+        ("perturbation,gene,effect\nx,G1,1\nx,G1,2\n", "a gene of a condition twice"),
+        ("perturbation,G1\nx,much\n", "no numbers"),
+        ("perturbation,G1\nx,inf\n", "infinite"),
+        ("perturbation,gene,effect,p_de\nx,G1,1,7\n", "no probabilities"),
+        ("", "cannot be read"),
+        ("perturbation,G1\n", "no rows"),
+    ],
+)
+def test_tables_that_say_nothing_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "effects.csv"
+    path.write_text(text)
+    with pytest.raises(StateError, match=words):
+        read_effects(path)
+
+
+def test_a_file_that_is_no_parquet_and_names_that_meet_nothing(tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_bytes(b"not a table")
+    with pytest.raises(UnreadableFileError, match="cannot be read"):
+        read_effects(tmp_path / "x.parquet")
+    measured = write(log1p(screen(1)), tmp_path / "r.h5ad")
+    for text, words in (("perturbation,ZZZ\nG1,1\n", "share no gene"), ("perturbation,G1\nelse,1\n", "no measured condition")):
+        (tmp_path / "e.csv").write_text(text)
+        with pytest.raises(StateError, match=words):
+            evaluate(EvaluationRequest((PredictedFile(str(tmp_path / "e.csv")),), measured, CHOICES), tmp_path / "out")
