@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shutil
 from collections.abc import Callable
@@ -77,6 +78,17 @@ def handed_over(upload: UploadedFile | None, name: str, take: Callable[[Path, st
             return take(copy, Path(up.name).name)
 
     return _taken(upload, name, copied)
+
+
+def keep_by_content(path: Path, folder: str) -> Path:
+    """Move a file into a folder of the home, named by its content, so that the same file is there once; return its place."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    place = session.settings().home / folder / f"{digest[:16]}{path.suffix}"
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
+    return place
 
 
 def _taken(upload: UploadedFile | None, name: str, take: Callable[[UploadedFile], T]) -> T | None:

@@ -96,6 +96,16 @@ def read_effects(path: Path) -> ForeignEffects:
     return _checked(ForeignEffects(tuple(pairs), tuple(map(str, genes)), values), path.name)
 
 
+def size_of_effects_file(path: Path) -> tuple[int, int]:
+    """Return how many conditions and genes a table has, once all of it could be read.
+
+    Raises:
+        UnreadableFileError: see `read_effects`.
+    """
+    table = read_effects(path)
+    return len(table.conditions), len(table.genes)
+
+
 def _read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".parquet":

@@ -135,6 +135,29 @@ def test_two_files(monkeypatch: pytest.MonkeyPatch, home: Path, tmp_path: Path, 
     assert "r = " in text(page)
 
 
+def test_a_table_of_effects(
+    monkeypatch: pytest.MonkeyPatch, home: Path, tmp_path: Path, asked: list[tuple[str, dict[str, Any]]]
+) -> None:
+    cells(MEASURED).write_h5ad(tmp_path / "measured.h5ad")
+    with (tmp_path / "measured.h5ad").open("rb") as file:
+        receive_upload(Settings(home), "measured.h5ad", file, (tmp_path / "measured.h5ad").stat().st_size)
+    table = tmp_path / "theirs.csv"
+    table.write_text("perturbation,A,B,C,D\nx,1,0,0,0\ny,0,0.5,0,1\n")
+    page = way(page_of(monkeypatch, home), "Two files")
+    page.segmented_control(key="evaluate_kind").set_value("effects").run()
+    # as the uploader leaves it; the upload itself is walked in the browser tests
+    page.session_state["evaluate_effects_taken"] = (str(table), "theirs.csv: 2 conditions, 4 genes")
+    page.selectbox(key="evaluate_real").set_value("measured.h5ad").run()
+    page.selectbox(key="evaluate_real_perturbation").set_value("p").run()
+    page.selectbox(key="evaluate_real_context").set_value("c").run()
+    page.multiselect(key="evaluate_control").set_value([CONTROL]).run()
+    page.button(key="evaluate_start_files").click().run()
+    assert not page.exception
+    request = from_plain(EvaluationRequest, asked[0][1])
+    assert request.predicted[0].path == str(table) and request.predicted_choices is None
+    assert "4 conditions in 2 contexts" in text(page)
+
+
 # ---- answers ----
 
 METRICS = HOUSE["minimal"].metrics

@@ -9,22 +9,24 @@ from typing import Literal
 import streamlit as st
 
 from pages.parts import fields, session
-from pages.parts.format import plural
+from pages.parts.format import md, plural
 from pages.parts.picker import pick_run, run_words, runs_for
 from pages.parts.result import open_run
-from pages.parts.uploads import DATA_TYPES, received, upload_key
+from pages.parts.uploads import DATA_TYPES, handed_over, keep_by_content, received, upload_key
 from state_engine import keys
 from state_engine.analysis import stored
 from state_engine.challenge.rehearsal import Seen, seen
 from state_engine.checkpoints.store import read_card
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.errors import StateError
+from state_engine.evaluation.foreign_effects import size_of_effects_file
 from state_engine.evaluation.profiles import profiles
 from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, PredictedFile, ToCounts, split_of_card
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.train_job import training_folder
 from state_engine.library.datasets import DEMO_ID, DataEntry, get_dataset, list_datasets
+from state_engine.library.foreign import call, limits_for
 from state_engine.options import option_of
 from state_engine.prediction.request import PredictionRequest
 
@@ -222,17 +224,28 @@ def _seen(run: RunFolder, conditions: tuple[tuple[str, str], ...]) -> Seen | Non
 
 def _files() -> None:
     entries = list_datasets(session.settings())
-    st.caption("Predicted and measured cells of the same perturbations, in two .h5ad files with the same genes.")
+    st.caption("Predicted and measured cells of the same perturbations, or a table of predicted effects from any program.")
     left, right = st.columns(2)
     with left:
-        predicted = _file(entries, "Predicted cells", "predicted")
+        kind = st.segmented_control(
+            "What was predicted",
+            ("cells", "effects"),
+            default="cells",
+            required=True,
+            key="evaluate_kind",
+            format_func=lambda k: _KINDS[k],
+        )
+        predicted = _file(entries, "Predicted cells", "predicted") if kind == "cells" else None
+        table = _effects_table() if kind == "effects" else None
     with right:
         real = _file(entries, "Measured cells, with controls", "real")
-    if predicted is None or real is None:
+    if real is None or (predicted is None and table is None):
         return
-    data, own = session.understand(real), session.understand(predicted)
-    with left:
-        own_choices = _columns(own, "predicted")
+    data = session.understand(real)
+    own_choices = None
+    if predicted is not None:
+        with left:
+            own_choices = _columns(session.understand(predicted), "predicted")
     with right:
         choices = _columns(data, "real")
     key = choices.perturbation_key or ""
@@ -253,16 +266,51 @@ def _files() -> None:
             disabled=not control or not key,
         ):
             request = EvaluationRequest(
-                predicted=(PredictedFile(predicted.path),),
+                predicted=(PredictedFile(predicted.path if predicted is not None else str(table)),),
                 real=real.path,
                 choices=_with(choices, tuple(control)),
-                predicted_choices=_with(own_choices, tuple(control)),
+                predicted_choices=_with(own_choices, tuple(control)) if own_choices is not None else None,
                 profile=asked.profile,
                 common_genes=common,
                 to_counts=asked.to_counts,
             )
-            _start(request, f"{predicted.name} against {real.name}")
+            _start(request, f"{predicted.name if predicted is not None else 'Effects'} against {real.name}")
         evaluate_demo()
+
+
+_KINDS = {"cells": "Cells (.h5ad)", "effects": "Effects (table)"}
+MOST_TABLE_MB = 1024
+
+
+def _effects_table() -> Path | None:
+    """Return the uploaded table of effects; None without one."""
+    key = "evaluate_effects"
+    if f"{key}_taken" in st.session_state:
+        path, words = st.session_state[f"{key}_taken"]
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f":green[:material/check_circle:] {md(words, 200)}")
+            if st.button("Another one", key=f"{key}_drop", type="tertiary"):
+                del st.session_state[f"{key}_taken"]
+                st.rerun()
+        return Path(path)
+    st.caption(
+        "Columns perturbation, context (optional), gene, effect, p_de (optional); or perturbation, context (optional) and one for each gene. "
+        "An effect is the mean log1p expression minus the control's."
+    )
+    file = st.file_uploader(
+        "A .csv, .tsv or .parquet", type=["csv", "tsv", "parquet"], key=upload_key(key), max_upload_size=MOST_TABLE_MB
+    )
+    found = handed_over(file, key, _keep_effects)
+    if found is not None:
+        st.session_state[f"{key}_taken"] = found
+        st.rerun()
+    return None
+
+
+def _keep_effects(path: Path, name: str) -> tuple[str, str]:
+    """Keep a table of effects that a child could read; return where it lies, and words for it."""
+    conditions, genes = call(size_of_effects_file, path, path=path, name=name, limits=limits_for(path))
+    return str(keep_by_content(path, "effects")), f"{name}: {plural(conditions, 'condition')}, {plural(genes, 'gene')}"
 
 
 def _with(choices: Choices, control: tuple[str, ...]) -> Choices:

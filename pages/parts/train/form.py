@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from pages.parts.format import code, duration, md, plural, size
 from pages.parts.picker import distinct
 from pages.parts.train.run import CHOICE
 from pages.parts.train.split import applied, pick_plan, show_split
-from pages.parts.uploads import handed_over, upload_key
+from pages.parts.uploads import handed_over, keep_by_content, upload_key
 from pages.parts.widgets import errors_shown
 from state_engine.checkpoints.arc.perturbation_vectors import width_of_features_file
 from state_engine.data.dataset import Dataset
@@ -164,13 +163,7 @@ def _features(entry: DataEntry) -> str:
 def keep_features(path: Path, name: str) -> tuple[Path, str]:
     """Keep a file of perturbation vectors that a child could read; return where it lies, named by its content, and words for it."""
     width = call(width_of_features_file, path, path=path, name=name, limits=limits_for(path))
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    kept = session.settings().home / "features" / f"{digest[:16]}{path.suffix}"
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(kept)
-    return kept, f"{name}: vectors of {width:,}"
+    return keep_by_content(path, "features"), f"{name}: vectors of {width:,}"
 
 
 def _usual(preset: str, base: TrainRequest) -> dict[str, Any]:
