@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import h5py
 import numpy as np
 import scipy.sparse as sp
 
 from state_engine.data.files.hdf5 import open_h5
-from state_engine.data.files.matrices import BLOCK, read_rows
+from state_engine.data.files.matrices import BLOCK, line_starts, read_rows
 from state_engine.data.files.safety import FileFacts
 from state_engine.errors import ScaleError
 
@@ -139,13 +140,25 @@ def scale_of_file(
         piece = whole // SAMPLE_PIECES
         starts = np.linspace(0, matrix.stored - piece, SAMPLE_PIECES).astype(np.int64)
         with open_h5(facts.path) as file:
-            data = file[expression]["data"]
-            values = np.concatenate([data[s : s + piece] for s in starts.tolist()])
+            pointers = line_starts(facts.path, matrix)
+            values = np.concatenate([_piece(file[expression], pointers, s, s + piece) for s in starts.tolist()])
         return decide_scale(values, None, 0, marked, wanted)
     rows = sample_rows(facts.n_cells, facts.n_genes)
     sample = read_rows(facts.path, matrix, rows)
     stored = sp.coo_matrix(sample if columns is None else sample[:, columns])
     return decide_scale(stored.data, stored.row, len(rows), marked, wanted)
+
+
+def _piece(group: h5py.Group, pointers: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Return stored values of a matrix by gene as float64; those of one cell and gene, stored apart, are added up."""
+    values = group["data"][start:stop].astype(np.float64)
+    cells = group["indices"][start:stop].astype(np.int64)
+    genes = np.searchsorted(pointers, np.arange(start, start + len(values)), side="right")
+    if bool(((np.diff(genes) > 0) | (np.diff(cells) > 0)).all()):
+        return values
+    # one number for each cell and gene
+    unique, place = np.unique(genes * (cells.max() + 1) + cells, return_inverse=True)
+    return np.bincount(place, weights=values, minlength=len(unique))
 
 
 def decide_scale(
