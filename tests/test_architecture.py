@@ -179,8 +179,8 @@ def test_a_verb_is_a_verb_whatever_was_imported_before() -> None:
 # readers of foreign bytes: a page gives them to `library.foreign.call`, or asks a function of the library that does
 READERS = {
     "open_dataset", "check_file", "open_h5", "open_source", "read_rows", "read_index", "read_labels", "read_var", "read_frame",
-    "read_column", "read_strings", "parse_plan", "read_plan", "read_genes", "read_targets", "read_names", "read_arc", "read_arc_embedding",
-    "read_yaml", "read_features", "read_features_csv", "read_features_file", "unpack", "verify",
+    "read_column", "read_coded", "read_strings", "parse_plan", "read_plan", "read_genes", "read_targets", "read_names", "read_arc",
+    "read_arc_embedding", "read_yaml", "read_features", "read_features_csv", "read_features_file", "unpack", "verify",
     "iter_blocks", "read_stored", "ZipFile", "TarFile", "File", "reader",
 }  # fmt: skip
 PARSERS = {"h5py", "zipfile", "tarfile", "tomllib", "csv", "pickle", "zarr", "yaml"}

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from natsort import natsorted
 from numpy.typing import NDArray
 
 from state_engine import keys
@@ -15,13 +14,10 @@ from state_engine.challenge.spec import Rules
 from state_engine.data.dataset import genes_among
 from state_engine.data.files.blocks import Matrix, find_matrix
 from state_engine.data.files.columns import Coded as Labels
-from state_engine.data.files.columns import read_var
+from state_engine.data.files.columns import read_coded, read_var
 from state_engine.data.files.hdf5 import column_names, index_column
 from state_engine.data.files.safety import FileFacts, check_file
-from state_engine.errors import ChallengeError, door
-
-# labels that are no label
-MISSING = ("", "nan", "NaN", "None", "<NA>")
+from state_engine.errors import ChallengeError, DataError
 
 
 @dataclass(frozen=True)
@@ -124,7 +120,7 @@ def _first(names: tuple[str, ...], columns: tuple[str, ...]) -> str:
 def _open(file: h5py.File, source: SubmissionSource, rules: Rules, facts: FileFacts) -> Opened:
     matrix = find_matrix(facts, source.matrix)
     obs, var = node(file, "obs"), node(file, "var")
-    genes = read_strings(var, source.gene_column or index_column(var) or "_index")
+    genes = read_strings(var, source.gene_column or index_column(var) or "_index", facts.n_genes)
     n_cells, columns = facts.n_cells, column_names(obs)
     if matrix.shape != (n_cells, len(genes)):
         raise ChallengeError(
@@ -139,9 +135,7 @@ def _open(file: h5py.File, source: SubmissionSource, rules: Rules, facts: FileFa
         matrix, genes = replace(matrix, columns=only.columns), [genes[i] for i in only.columns.tolist()]
     context = (source.context_key or rules.context_key) if rules.context_key or source.contexts else ""
     wanted = (source.perturbation_key or rules.perturbation_key, context, keys.KIND if source.kinds else "")
-    labels = [_labels(obs, name) if name in columns else None for name in wanted]
-    if any(label is not None and len(label.codes) != n_cells for label in labels):
-        raise ChallengeError("A column of obs has another length than obs itself.", "The file contradicts itself.")
+    labels = [_labels(obs, name, n_cells) if name in columns else None for name in wanted]
     fallback = _flags(obs, keys.FALLBACK, n_cells) if source.kinds else None
     dropped = _dropped(file, source.matrix)
     return Opened(matrix, tuple(genes), columns, labels[0], labels[1], labels[2], fallback, dropped, no_genes)
@@ -174,53 +168,16 @@ def _flags(frame: h5py.Group, column: str, n_cells: int) -> NDArray[np.bool_] | 
     return np.asarray(place[:], bool) if flags else None
 
 
-def read_strings(frame: h5py.Group, column: str) -> list[str]:
+def read_strings(frame: h5py.Group, column: str, length: int) -> list[str]:
     """A column as strings, missing values as "nan"."""
-    labels = _labels(frame, column)
+    labels = _labels(frame, column, length)
     return [labels.names[code] if code >= 0 else "nan" for code in labels.codes]
 
 
-def _labels(frame: h5py.Group, column: str) -> Labels:
-    with door(f"Column {column} of obs", ChallengeError, "Write it again with anndata."):
-        place = node(frame, column)
-        if isinstance(place, h5py.Group) and "codes" in place:
-            return _checked(_codes(place["codes"], column), tuple(_text(node(place, "categories"))), column)
-        if isinstance(place, h5py.Group):
-            missing = place["mask"][:].astype(bool) if "mask" in place else None
-            return _from_strings(_text(node(place, "values")), missing)
-        legacy = frame.get("__categories")
-        if isinstance(legacy, h5py.Group) and column in legacy:
-            return _checked(_codes(place, column), tuple(_text(legacy[column])), column)
-        return _from_strings(_text(place), None)
-
-
-def _codes(place: h5py.Dataset, column: str) -> NDArray[np.integer]:
-    codes = place[...]
-    if not isinstance(codes, np.ndarray) or codes.ndim != 1 or codes.dtype.kind not in "iu":
-        raise ChallengeError(f"Column {column} of obs has codes that are no list of whole numbers.", "", "Write it again.")
-    return codes
-
-
-def _checked(codes: NDArray[np.integer], names: tuple[str, ...], column: str) -> Labels:
-    if codes.size and (codes.max() >= len(names) or codes.min() < -1):
-        raise ChallengeError(
-            f"Column {column} of obs has codes without a name.", f"It has {len(names)} names.", "Write it again."
-        )
-    nothing = [i for i, name in enumerate(names) if name in MISSING]
-    plain = codes.astype(np.int32)  # in range, so nothing wraps round
-    return Labels(np.where(np.isin(plain, nothing), -1, plain).astype(np.int32) if nothing else plain, names)
-
-
-def _from_strings(values: list[str], missing: NDArray[np.bool_] | None) -> Labels:
-    names = natsorted(set(values))
-    place = {name: i for i, name in enumerate(names)}
-    codes = np.fromiter((place[v] for v in values), np.int32, len(values))
-    gone = np.isin(codes, [place[n] for n in MISSING if n in place])
-    codes[gone if missing is None else gone | missing] = -1
-    return Labels(codes, tuple(names)).take(np.ones(len(codes), bool))
-
-
-def _text(place: h5py.Dataset) -> list[str]:
-    if place.shape is None or len(place.shape) != 1:
-        raise ChallengeError("A column has names that are no list.", f"{place.name} is a single value.", "Write it again.")
-    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in place[...].tolist()]
+def _labels(frame: h5py.Group, column: str, length: int) -> Labels:
+    node(frame, column)  # says what is not there
+    try:
+        return read_coded(frame, column, length)
+    except DataError as error:
+        where = frame.name.strip("/")
+        raise ChallengeError(f"Column {column} of {where} cannot be read.", error.why or error.what, "Write it again.") from error

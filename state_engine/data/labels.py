@@ -178,10 +178,10 @@ def as_labels(values: object, words: Collection[str] = ()) -> pd.Categorical:
     series = pd.Series(values)
     if isinstance(series.dtype, pd.CategoricalDtype):
         codes = series.cat.codes.to_numpy()
-        names = [_text(c) for c in series.cat.categories]
+        names = [text_of(c) for c in series.cat.categories]
     else:
         codes, unique = pd.factorize(series, use_na_sentinel=True)
-        names = [_text(c) for c in unique]
+        names = [text_of(c) for c in unique]
     # two categories may read alike (1 and "1"), and some may be unused or mean "missing"
     known = sorted({n for n in np.array(names, dtype=object)[np.unique(codes[codes >= 0])] if n in words or not is_missing(n)})
     place = {n: i for i, n in enumerate(known)}
@@ -189,7 +189,8 @@ def as_labels(values: object, words: Collection[str] = ()) -> pd.Categorical:
     return pd.Categorical.from_codes(to_code[codes], categories=pd.Index(known, dtype=object))
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """Return a value of a column as text."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 

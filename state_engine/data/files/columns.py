@@ -13,11 +13,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
+from natsort import natsorted
 from numpy.typing import NDArray
 
 from state_engine.data.files.hdf5 import EXPORT_AGAIN, column_names, encoding, follow, index_column, read_text
 from state_engine.data.genes import INDEX, is_gene_column
-from state_engine.data.labels import as_labels
+from state_engine.data.labels import as_labels, is_missing, text_of
 from state_engine.errors import DataError, UnreadableFileError, UnsafeFileError, door
 
 _ENCODINGS = ("categorical", "nullable-integer", "nullable-boolean", "nullable-string-array")  # of columns that are groups
@@ -66,6 +67,25 @@ def read_column(frame: h5py.Group, name: str, length: int) -> pd.Series:
     """
     with door(f"The column '{name}'", UnreadableFileError, EXPORT_AGAIN):
         return _column(frame[name], name, length)
+
+
+def read_coded(frame: h5py.Group, name: str, length: int) -> Coded:
+    """Return one column as codes: categories as ordered in the file, plain values in natural order.
+
+    Raises:
+        UnsafeFileError, UnreadableFileError: see `read_column`.
+    """
+    values = read_column(frame, name, length)
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        names = [text_of(category) for category in values.cat.categories]
+        to_code = np.array([*(-1 if is_missing(label) else code for code, label in enumerate(names)), -1], dtype=np.int32)
+        return Coded(to_code[values.cat.codes.to_numpy()], tuple(names))
+    places, unique = pd.factorize(values, use_na_sentinel=True)
+    texts = [text_of(value) for value in unique]
+    names = natsorted({text for text in texts if not is_missing(text)})
+    code = {label: place for place, label in enumerate(names)}
+    to_code = np.array([*(code.get(text, -1) for text in texts), -1], dtype=np.int32)  # the last is that of a missing value
+    return Coded(to_code[places], tuple(names))
 
 
 def _column(item: Any, name: str, length: int) -> pd.Series:

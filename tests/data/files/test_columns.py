@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import anndata
 import h5py
 import numpy as np
 import pandas as pd
@@ -13,6 +14,8 @@ import pytest
 
 from state_engine.data.dataset import Choices, open_dataset
 from state_engine.data.files import safety
+from state_engine.data.files.columns import read_coded, read_column
+from state_engine.data.labels import as_labels
 from state_engine.errors import DataError, LabelError
 from tests.data.good_files import cells, write
 
@@ -146,3 +149,25 @@ def test_a_matrix_of_many_names_is_checked_once(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(safety, "check_sparse", lambda item, facts: names.append(facts.name))
     assert len(open_dataset(path).representations) > 300
     assert len(names) == 3  # X, layers/log1p and obsm/X_sparse
+
+
+@pytest.mark.parametrize(
+    ("values", "names", "codes"),
+    [
+        (pd.Categorical(["b", "a", "NA", None, "b"], categories=["b", "NA", "unused", "a"]), ("b", "NA", "unused", "a"), [0, 3, -1, -1, 0]),
+        (["g10", "g2", "None", "", "g1"], ("g1", "g2", "g10"), [2, 1, -1, -1, 0]),
+        ([3, 20, 3, 1, 1], ("1", "3", "20"), [1, 2, 1, 0, 0]),
+        (pd.array([True, None, False, True, True], dtype="boolean"), ("False", "True"), [1, -1, 0, 1, 1]),
+    ],
+)  # fmt: skip
+def test_coded_labels_miss_what_labels_of_a_data_set_miss(
+    tmp_path: Path, values: object, names: tuple[str, ...], codes: list[int]
+) -> None:
+    made = anndata.AnnData(np.ones((5, 2), np.float32), obs=pd.DataFrame({"label": values}, index=list("vwxyz")))
+    with h5py.File(write(made, tmp_path / "x.h5ad")) as file:
+        coded = read_coded(file["obs"], "label", 5)
+        labels = as_labels(read_column(file["obs"], "label", 5))
+        with pytest.raises(DataError, match="contradicts"):
+            read_coded(file["obs"], "label", 6)
+    assert (coded.names, coded.codes.tolist()) == (names, codes)
+    assert [coded.names[c] if c >= 0 else None for c in coded.codes] == [None if pd.isna(v) else v for v in labels]
