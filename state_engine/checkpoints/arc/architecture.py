@@ -6,6 +6,7 @@ that version's behaviour; counts of layers that are left out are read off the we
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -68,7 +69,7 @@ READ = _names(
     input_dim hidden_dim output_dim pert_dim batch_dim dropout embed_key output_space gene_names gene_dim hvg_dim decoder_cfg
     cell_set_len confidence_token n_encoder_layers n_decoder_layers batch_encoder use_batch_token mask_attn use_basal_projection
     gene_decoder_bool predict_residual transformer_backbone_key transformer_backbone_kwargs lora activation control_pert loss
-    distributional_loss basal_mapping_strategy filler_decoder own_output_space
+    distributional_loss basal_mapping_strategy filler_decoder own_output_space log1p_from_raw_counts counts_target_sum
     """
 )
 TRAINING_ONLY = _names(
@@ -126,6 +127,7 @@ def read_architecture(hyper: Hyper, names: Sequence[str]) -> ArcArchitecture:
 
 def _architecture(hyper: Hyper, names: Sequence[str]) -> ArcArchitecture:
     key = hyper["embed_key"]
+    _check_counts(hyper, key)
     space = _choice(SPACES, hyper.get(OWN_SPACE) or hyper["output_space"], "output_space")
     backbone = _backbone(hyper)
     decoder = _decoder(hyper, names, key)
@@ -154,6 +156,30 @@ def _architecture(hyper: Hyper, names: Sequence[str]) -> ArcArchitecture:
     )
     attention, source, origin = _attention(hyper, backbone.kind)
     return ArcArchitecture(config, key or "X", attention, source, origin, _lora(hyper), _notes(hyper))
+
+
+def _check_counts(hyper: Hyper, key: str | None) -> None:
+    """Refuse a network that normalises raw counts itself: of each cell, by the sum over its own genes.
+
+    Cells come to a network here as log1p of counts by the depth of the whole cell, which are other numbers. On embeddings the setting
+    changes only what a decoder is trained to predict, and no prediction.
+    """
+    own = hyper.get("log1p_from_raw_counts", False)
+    if own not in (True, False, None):
+        raise CheckpointError(f"The checkpoint's log1p_from_raw_counts is {str(own)[:60]!r}.", "It is true or false.")
+    if not own or key not in GENE_KEYS:
+        return
+    total = float(hyper.get("counts_target_sum", 10_000))
+    if not (math.isfinite(total) and total > 0):
+        raise CheckpointError(
+            f"The checkpoint's counts_target_sum is {total:g}.", "A cell's counts are brought to a sum above 0."
+        )
+    raise CheckpointError(
+        "The checkpoint normalises raw counts itself.",
+        f"log1p_from_raw_counts is true: each cell is divided by the sum over the model's own genes, to {total:,.0f}. Here cells are "
+        "normalised by the depth of the whole cell, so its predictions would not be those of arc-state.",
+        "Use a checkpoint that was trained on log1p values (log1p_from_raw_counts: false).",
+    )
 
 
 def _choice(known: Mapping[str, T], value: str, what: str) -> T:

@@ -489,3 +489,44 @@ def test_odd_weights_and_labels_end_in_a_sentence(run):
     torch.save({"non-targeting": torch.ones(4), "GENE0": torch.ones(3)}, made.folder / "pert_onehot_map.pt")
     with pytest.raises(CheckpointError, match="different widths"):
         read_arc(made.folder)
+
+
+@pytest.mark.parametrize("total", [10_000, 1e6, 5e4])
+def test_a_network_that_normalises_counts_itself_is_refused(run, total):
+    """arc-state after 0.11.1. `state_sm` reads genes: its input would be divided by the sum over its own genes."""
+    changed = run().change({"log1p_from_raw_counts": True, "counts_target_sum": total})
+    with pytest.raises(CheckpointError, match=f"normalises raw counts itself.*sum over the model's own genes, to {total:,.0f}"):
+        read_arc(changed.folder)
+
+
+def test_the_sum_is_10_000_where_the_checkpoint_leaves_it_out(run):
+    with pytest.raises(CheckpointError, match="to 10,000"):
+        read_arc(run().change({"log1p_from_raw_counts": True}).folder)
+
+
+@pytest.mark.parametrize("total", [10_000, 0, None])
+def test_a_network_that_reads_log1p_values_is_read_without_a_note(run, total):
+    """The sum means nothing where counts are not normalised by the network."""
+    plain, changed = run("state_sm"), None
+    before = read_notes(plain)
+    changed = plain.change({"log1p_from_raw_counts": False, "counts_target_sum": total})
+    assert read_notes(changed) == before and "raw_counts" not in before
+
+
+def test_on_embeddings_only_training_targets_are_normalised(run):
+    changed = run("embedding_all").change({"log1p_from_raw_counts": True, "counts_target_sum": 1e4})
+    assert read_arc(changed.folder)[0].scale is None and "raw_counts" not in read_notes(changed)
+
+
+@pytest.mark.parametrize(
+    ("hyper", "words"),
+    [
+        ({"log1p_from_raw_counts": "yes"}, "log1p_from_raw_counts is 'yes'. It is true or false"),
+        ({"log1p_from_raw_counts": True, "counts_target_sum": -1.0}, "counts_target_sum is -1"),
+        ({"log1p_from_raw_counts": True, "counts_target_sum": float("nan")}, "counts_target_sum is nan"),
+        ({"log1p_from_raw_counts": True, "counts_target_sum": "many"}, "make no network"),
+    ],
+)
+def test_settings_of_counts_that_mean_nothing(run, hyper, words):
+    with pytest.raises(CheckpointError, match=words):
+        read_arc(run().change(hyper).folder)
