@@ -22,7 +22,9 @@ from state_engine.progress import OnProgress, Progress
 COMMANDS = {
     "inspect": ("data", "describe a data set, and whether a model fits it"),
     "fetch": ("data", "download a public data set"),
+    "prepare": ("results", "choose the most variable genes of a data set"),
     "predict": ("predict", "predict perturbed cells"),
+    "de": ("results", "test which genes a prediction changes"),
     "train": ("train", "train a State Transition model"),
     "calibrate": ("train", "fit how much of a trained model's effect to take beside the mean of other contexts"),
     "test": ("evaluate", "test a trained model on its held-out cells, beside baselines"),

@@ -1,0 +1,51 @@
+"""`prepare` and `de`: the numbers of the pages, from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from state_engine.analysis import differential as de
+from state_engine.cli import results
+from state_engine.cli.main import main
+from state_engine.prediction.result import open_result
+from tests.prediction.make_result import make_result
+from tests.small import write_cells
+
+
+def test_prepare_writes_the_variable_genes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_cells(tmp_path / "cells.h5ad")
+    assert main(["prepare", "--data", str(data), "--genes", "12", "--output", str(tmp_path / "out.h5ad")]) == 0
+    assert "12 of 24 genes by scanpy" in capsys.readouterr().out
+    made = anndata.read_h5ad(tmp_path / "out.h5ad")
+    assert made.obsm["X_hvg"].shape == (160, 12) and made.shape == (160, 24)
+    assert main(["prepare", "--data", str(data), "--genes", "12", "--output", str(data)]) == 1
+    assert main(["prepare", "--data", str(data), "--genes", "900", "--output", str(tmp_path / "x.h5ad")]) == 1
+    assert "900 genes cannot be chosen" in capsys.readouterr().err
+
+
+def test_de_writes_the_table_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = make_result(tmp_path / "result.h5ad")
+    result = open_result(path)
+    conditions = result.conditions()
+    assert main(["de", "--data", str(path), "--output", str(tmp_path / "all.csv")]) == 0
+    table = pd.read_csv(tmp_path / "all.csv")
+    assert len(table) == len(conditions) * result.n_genes
+    perturbation, context = conditions[-1]
+    words = ["--perturbation", perturbation, "--context", context, "--reference", "observed control", "--expression", "raw"]
+    assert main(["de", "--data", str(path), *words, "--output", str(tmp_path / "one.csv")]) == 0
+    one, same = pd.read_csv(tmp_path / "one.csv"), de.differential(result, perturbation, context, "observed control", "raw")
+    assert set(one["perturbation"]) == {perturbation} and list(one["gene"]) == list(same["gene"])
+    np.testing.assert_allclose(one["p_value"], same["p_value"])
+    capsys.readouterr()
+    assert main(["de", "--data", str(path), "--perturbation", "NO", "--output", str(tmp_path / "x.csv")]) == 1
+    assert "no NO" in capsys.readouterr().err and not (tmp_path / "x.csv").exists()
+
+
+def test_the_choices_are_those_of_the_engine() -> None:
+    assert get_args(de.Reference) == results.REFERENCES and get_args(de.Expression) == results.EXPRESSIONS
