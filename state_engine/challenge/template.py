@@ -50,7 +50,7 @@ class TemplateRequest:
     )
     choices: Choices = part(Choices())
     counts: CountsOptions = part(CountsOptions(), flags={"seed": "--counts-seed"}, always=("seed",))
-    seed: int = option(42, "the same seed draws the same control cells", metavar="S", least=0)
+    seed: int = option(42, "the same seed draws the same control cells", metavar="S", least=0, offered=2**31 - 1)
     device: DeviceName = option("auto", "where to compute; auto takes a GPU when there is one")
 
     def __post_init__(self) -> None:

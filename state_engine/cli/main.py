@@ -25,6 +25,8 @@ COMMANDS = {
     "prepare": ("results", "choose the most variable genes of a data set"),
     "predict": ("predict", "predict perturbed cells"),
     "de": ("results", "test which genes a prediction changes"),
+    "attention": ("results", "which cells of a set a model looks at"),
+    "tables": ("results", "write all tables of a run as CSV in one zip"),
     "train": ("train", "train a State Transition model"),
     "calibrate": ("train", "fit how much of a trained model's effect to take beside the mean of other contexts"),
     "test": ("evaluate", "test a trained model on its held-out cells, beside baselines"),

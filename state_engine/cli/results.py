@@ -1,15 +1,16 @@
-"""The commands `prepare` (variable genes of a data set) and `de` (which genes a prediction changes), as the pages Data and Genes have them."""
+"""What the pages Data, Genes, Attention and Submit make: `prepare` (variable genes), `de` (genes that change), `attention`, `tables`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from state_engine.cli.options import Write, data_set, path, request, takes, word
+from state_engine.cli.options import CHECKPOINT, Write, data_set, named_checkpoint, path, request, takes, word
 from state_engine.data.dataset import Choices, open_dataset
 from state_engine.errors import RequestError, listed
 from state_engine.files import free_output, replacing
 from state_engine.plain import csv_for_people
+from state_engine.prediction.request import PredictionRequest
 from state_engine.progress import OnProgress, Progress
 
 REFERENCES = ("predicted control", "observed control")
@@ -70,3 +71,39 @@ def run_de(options: argparse.Namespace, write: Write, on_progress: OnProgress) -
     with replacing(options.output) as beside:
         beside.write_text(csv_for_people(pd.concat(tables, ignore_index=True)), encoding="utf-8")
     write(f"{options.output}: {result.n_genes:,} genes of {len(wanted):,} conditions; {tables[0].attrs['method']}")
+
+
+@takes(
+    PredictionRequest,
+    CHECKPOINT,
+    {
+        "--set": word("N", "which set of cells, from 1 (default 1)", type=int, default=1),
+        "--output": path("A.npz", "weights of all layers and heads, under the perturbation and under the control", required=True),
+    },
+)
+def run_attention(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
+    """Compute the attention maps of one set of a prediction; the options are those of `predict`, with one perturbation and context."""
+    from state_engine.attention.cell_set import AttentionRequest, attention_of_set
+
+    options.model = str(named_checkpoint(Path(options.model), options.checkpoint))
+    asked = request(PredictionRequest, options)
+    if len(asked.perturbations) != 1 or len(asked.contexts) != 1:
+        raise RequestError("Attention is that of one set.", "", "Give one --perturbation and one --context.")
+    free_output(options.output, asked.data, asked.model)
+    attention_of_set(
+        AttentionRequest(asked, asked.perturbations[0], asked.contexts[0], options.set - 1), options.output, on_progress
+    )
+    write(f"{options.output}: set {options.set} of {asked.perturbations[0]} in {asked.contexts[0]}")
+
+
+@takes({"--run": path("RUN", "folder of a prediction of the app, with result.h5ad and manifest.json", required=True)})
+def run_tables(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
+    """Write all tables of a run as one zip into its folder."""
+    from state_engine.analysis.export import write_tables
+
+    missing = [name for name in ("result.h5ad", "manifest.json") if not (options.run / name).is_file()]
+    if missing:
+        raise RequestError(
+            f"{options.run} is no finished prediction.", f"It has no {listed(missing)}.", "Give the folder of a run."
+        )
+    write(f"{write_tables(options.run, on_progress)}")

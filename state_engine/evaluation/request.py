@@ -70,7 +70,7 @@ class EvaluationRequest:
     predicted_choices: Choices | None = part(None, prefix="predicted-", of="predicted cells, where it differs")
     profile: str = option("minimal", PROFILE_HELP, label="Metrics", metavar="NAME")
     controls: ControlSource | None = option(
-        None, "whose control cells effects start from; default: the profile's", none="profile"
+        None, "whose control cells effects start from; default: the profile's", none="profile", label="Control cells"
     )
     effects: str = option("", "run or model whose training cells give the baselines; default: the measured cells", metavar="RUN")
     features: str = option("", "features of the perturbations (.pt or .csv), for a ridge regression", metavar="F")
@@ -82,7 +82,7 @@ class EvaluationRequest:
         None, "where the metrics compare counts: how log1p predictions are rounded to counts; it changes the metrics, so it is recorded",
         label="Predictions on the log1p scale become counts by",
     )  # fmt: skip
-    seed: int = option(0, "of control cells for baselines, and of rounding", metavar="S", least=0)
+    seed: int = option(0, "seed of control cells for baselines, and of rounding", metavar="S", least=0, offered=2**31 - 1)
     cell_eval: str = option(
         "",
         "Python of an environment with cell-eval, which computes the metrics where it can; default: cell-eval2 here",

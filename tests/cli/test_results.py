@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import get_args
 
@@ -11,11 +12,14 @@ import pandas as pd
 import pytest
 
 from state_engine.analysis import differential as de
+from state_engine.attention.cell_set import AttentionRequest, attention_of_set
+from state_engine.attention.maps import load_maps
 from state_engine.cli import results
 from state_engine.cli.main import main
+from state_engine.prediction.request import PredictionRequest
 from state_engine.prediction.result import open_result
 from tests.prediction.make_result import make_result
-from tests.small import write_cells
+from tests.small import write_cells, write_model
 
 
 def test_prepare_writes_the_variable_genes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,3 +53,39 @@ def test_de_writes_the_table_of_the_page(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_the_choices_are_those_of_the_engine() -> None:
     assert get_args(de.Reference) == results.REFERENCES and get_args(de.Expression) == results.EXPRESSIONS
+
+
+def test_attention_of_one_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_model(tmp_path / "model")
+    data = write_cells(tmp_path / "cells.h5ad")
+    words = [
+        "attention",
+        "--model",
+        str(tmp_path / "model"),
+        "--data",
+        str(data),
+        "--perturbation",
+        "TNF",
+        "--cells",
+        "16",
+        "--device",
+        "cpu",
+    ]
+    output = ["--output", str(tmp_path / "a.npz")]
+    assert main([*words, "--context", "B", "--set", "2", *output]) == 0
+    asked = PredictionRequest(str(data), str(tmp_path / "model"), ("TNF",), ("B",), cells=16, device="cpu")
+    attention_of_set(AttentionRequest(asked, "TNF", "B", 1), tmp_path / "b.npz")
+    np.testing.assert_array_equal(load_maps(tmp_path / "a.npz").perturbed, load_maps(tmp_path / "b.npz").perturbed)
+    for more, match in ((["--context", "B", "--set", "3"], "no set 3"), ([], "one set")):
+        capsys.readouterr()
+        assert main([*words, *more, *output]) == 1
+        assert match in capsys.readouterr().err
+
+
+def test_tables_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_result(tmp_path / "result.h5ad")
+    assert main(["tables", "--run", str(tmp_path)]) == 1 and "no manifest.json" in capsys.readouterr().err
+    (tmp_path / "manifest.json").write_text("{}")
+    assert main(["tables", "--run", str(tmp_path)]) == 0 and "tables.zip" in capsys.readouterr().out
+    with zipfile.ZipFile(tmp_path / "tables.zip") as archive:
+        assert "cells.csv" in archive.namelist()

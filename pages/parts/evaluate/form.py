@@ -20,7 +20,7 @@ from state_engine.checkpoints.store import read_card
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.errors import StateError
 from state_engine.evaluation.foreign_effects import size_of_effects_file
-from state_engine.evaluation.profiles import profiles
+from state_engine.evaluation.profiles import find_profile, profiles
 from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, PredictedFile, ToCounts, split_of_card
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
@@ -52,6 +52,9 @@ def evaluate_form() -> None:
         "What to evaluate", options, default=start, key="evaluate_what", label_visibility="collapsed", required=True
     )
     {_TRAINING: _training, _PREDICTION: _prediction, _FILES: _files}[what or start]()
+
+
+USUAL = "as the metrics say"
 
 
 def evaluate_demo(key: str = "evaluate_demo", primary: bool = False) -> None:
@@ -125,12 +128,17 @@ def _training() -> None:
         required=True,
         format_func=lambda p: PARTS[p],
     )
+    with st.expander("More settings"):
+        cells = fields.number(st, HeldOutRequest, "cells", "evaluate_cells", placeholder="as many as control cells")
+        device = fields.choice(st, HeldOutRequest, "device", "evaluate_device")
+        precision = fields.choice(st, HeldOutRequest, "precision", "evaluate_precision")
     with st.container(horizontal=True):
         if st.button("Test on held-out cells", type="primary", key="evaluate_start_training", icon=":material/fact_check:"):
             run = RunFolder.open(session.settings(), picked)
             request = HeldOutRequest(
-                run=str(training_folder(run)), part=part, seeds=tuple(range(42, 42 + seeds)), profile=profile
-            )
+                run=str(training_folder(run)), part=part, cells=cells, seeds=tuple(range(42, 42 + seeds)), profile=profile,
+                device=device, precision=precision,
+            )  # fmt: skip
             _start(request, f"{run.manifest.title} on its held-out cells")
         evaluate_demo()
 
@@ -257,6 +265,11 @@ def _files() -> None:
     control = fields.several(right, EvaluationRequest, "choices.control", "evaluate_control", labels, guess)
     asked = _metrics("files")
     common = fields.yes(st, EvaluationRequest, "common_genes", "evaluate_common")
+    with st.expander("More settings"):
+        allowed = find_profile(asked.profile).controls
+        sources = [USUAL, *(allowed if len(allowed) > 1 else ())]
+        source = fields.choice(st, EvaluationRequest, "controls", f"evaluate_controls_{asked.profile}", sources)
+        seed = fields.number(st, EvaluationRequest, "seed", "evaluate_seed")
     with st.container(horizontal=True):
         if st.button(
             "Evaluate the files",
@@ -271,6 +284,8 @@ def _files() -> None:
                 choices=_with(choices, tuple(control)),
                 predicted_choices=_with(own_choices, tuple(control)) if own_choices is not None else None,
                 profile=asked.profile,
+                controls=None if source == USUAL else source,
+                seed=int(seed),
                 common_genes=common,
                 to_counts=asked.to_counts,
             )

@@ -8,7 +8,7 @@ from typing import get_args
 
 import streamlit as st
 
-from pages.parts import session
+from pages.parts import fields, session
 from pages.parts.format import md, plural
 from pages.parts.predict.form import cost
 from pages.parts.submit.form import keep_list
@@ -61,9 +61,13 @@ def _plan(rules: Rules, entry: DataEntry, model: Entry) -> None:
     )
     genes, counts = (str(st.session_state.get(f"submit_{kind}", "")) for kind in ("genes", "counts"))
     spec = _challenge(rules.name, counts)
+    left, right = st.columns(2)
+    seed = fields.number(left, TemplateRequest, "seed", "template_seed")
+    device = fields.choice(right, TemplateRequest, "device", "template_device")
     request = TemplateRequest(
-        rules.name, entry.path, str(model.path), genes, counts, tuple(contexts), unknown, choices=entry.choices
-    )
+        rules.name, entry.path, str(model.path), genes, counts, tuple(contexts), unknown, entry.choices,
+        seed=int(seed), device=device,
+    )  # fmt: skip
     plan = plan_from_template(request, dataset, model.card, spec)
     st.markdown(
         f"**{plural(len(plan.perturbations), 'perturbation')}, {plural(plan.cells, 'cell')}** to submit, controls not counted."
