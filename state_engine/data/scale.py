@@ -232,6 +232,7 @@ def _from_evidence(values: np.ndarray, row_of: np.ndarray | None, n_rows: int, m
         return _neither((*evidence, other[0]), other[1])
     if values.max() < LOG1P_MAX:
         evidence.append(f"Fractions below {LOG1P_MAX:g} are what log1p gives; the cells share no depth.")
+        evidence += _steps_of_log1p(values, row_of, n_rows)
         cell_sum = None
         if row_of is not None:
             cell_sum = float(np.median(np.bincount(row_of, weights=np.expm1(values), minlength=n_rows)))
@@ -272,6 +273,16 @@ def _other_transformation(values: np.ndarray, row_of: np.ndarray | None, n_rows:
         return None
     what, fix = UNDONE[best]
     return f"In each cell, the values are whole multiples of the smallest once they are undone so: {what}.", fix
+
+
+def _steps_of_log1p(values: np.ndarray, row_of: np.ndarray | None, n_rows: int) -> list[str]:
+    """Return what the steps of counts say for log1p, where the cells share no depth."""
+    if row_of is None or _step_shares(values, row_of, n_rows).get("expm1", 0) < STEPPED:
+        return []
+    amounts = np.expm1(values)
+    if float(np.mean(np.abs(amounts - np.rint(amounts)) < 1e-3 * np.maximum(amounts, 1))) > NEARLY_WHOLE:
+        return ["Once the log1p is undone, the values are whole numbers: counts that were not normalised before."]
+    return ["In each cell, the values are whole multiples of the smallest once the log1p is undone, as of counts."]
 
 
 def _undone(values: np.ndarray) -> dict[str, np.ndarray]:

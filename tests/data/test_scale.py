@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import anndata
@@ -10,10 +11,18 @@ import pytest
 import scipy.sparse as sp
 
 from state_engine.data.dataset import open_dataset
+from state_engine.data.describe import summary_lines
 from state_engine.data.files.safety import check_file
 from state_engine.data.scale import ScaleDecision, decide_scale, scale_of_file
-from state_engine.errors import ScaleError
+from state_engine.data.splits.apply import apply_plan
+from state_engine.data.splits.plan import FewShot, SplitPlan
+from state_engine.errors import IncompatibleError, ScaleError
+from state_engine.prediction.predict import predict
+from state_engine.prediction.request import PredictionRequest
+from state_engine.train.cells import choose_inputs
+from state_engine.train.request import TrainRequest
 from tests.data.good_files import cells, counts, write
+from tests.small import write_cells, write_model
 
 
 def decide(x: np.ndarray, **options: object) -> ScaleDecision:
@@ -161,3 +170,55 @@ def test_a_file_with_nothing_but_raw_says_so(tmp_path: Path) -> None:
     data = open_dataset(tmp_path / "raw.h5ad")
     assert data.expression is None and "Its 'raw' part has a matrix: choose it as the expression" in data.scale.fix
     assert "raw" not in open_dataset(tmp_path / "bare.h5ad").scale.fix
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.log1p(LIBRARY * 1e4)[:, ::4], "whole multiples of the smallest once the log1p is undone"),
+        (np.log1p(COUNTS), "counts that were not normalised before"),
+    ],
+)
+def test_log1p_without_a_shared_depth_has_its_evidence(values: np.ndarray, words: str) -> None:
+    decision = decided(values)
+    assert decision.scale == "log1p" and decision.depth is None and words in decision.evidence[-1]
+
+
+# ---- each transformation in a file: told on inspection, refused by predict and train ----
+
+
+def transformed(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> Path:
+    made = anndata.read_h5ad(write_cells(path))
+    made.X = change(made.X.toarray().astype(float)).astype(np.float32)
+    made.write_h5ad(path)
+    return path
+
+
+def per_cell(x: np.ndarray, depth: float) -> np.ndarray:
+    return x / x.sum(axis=1, keepdims=True) * depth
+
+
+REFUSED: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+    "log2": (lambda x: np.log2(per_cell(x, 1e4) + 1), "not the natural logarithm"),
+    "log10": (lambda x: np.log10(per_cell(x, 1e4) + 1), "not the natural logarithm"),
+    "twice": (lambda x: np.log1p(np.log1p(per_cell(x, 1e4))), "log1p was taken twice"),
+    "square roots": (np.sqrt, "square roots of counts"),
+    "fractions": (lambda x: per_cell(x, 1), "no logarithm was taken"),
+    "0 to 1": (lambda x: np.log1p(per_cell(x, 1e4)) / 20, "between 0 and 1"),
+    "z-scores": (lambda x: (x - x.mean(0)) / x.std(0), "z-scores"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_files_of_other_transformations_are_told_and_refused(tmp_path: Path, name: str) -> None:
+    change, words = REFUSED[name]
+    path = transformed(tmp_path / "cells.h5ad", change)
+    data = open_dataset(path)
+    assert any(words in note for note in data.notes) and any(words in line for line in summary_lines(data))
+    write_model(tmp_path / "model")
+    asked = PredictionRequest(str(path), str(tmp_path / "model"), ("IFNB1",), cells=8, device="cpu")
+    with pytest.raises(IncompatibleError, match=words):
+        predict(asked, tmp_path / "r.h5ad")
+    plan = SplitPlan((("d", str(path)),), ("d",), (), (FewShot("d", "B", test=("TNF",)),))
+    with pytest.raises(ScaleError, match=words):
+        choose_inputs(apply_plan(plan, [("d", data)]), TrainRequest())

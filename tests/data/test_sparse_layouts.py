@@ -140,7 +140,7 @@ def variable(path: Path, folder: Path) -> np.ndarray:
 
 
 def shown(path: Path, folder: Path) -> np.ndarray:
-    return gene_values(path, COLUMNS, Settings(home=folder), "GENE3", np.arange(120))
+    return gene_values(path, COLUMNS, Settings(home=folder), 3, np.arange(120))
 
 
 def embedded(path: Path, folder: Path) -> np.ndarray:
