@@ -116,10 +116,16 @@ PUBLIC: Final[dict[str, tuple[str, ...]]] = {
         "tests/data/test_dataset.py::test_combinations_with_ctrl_are_no_controls_and_orders_are_told",
         "tests/data/test_dataset.py::test_candidates_are_named_where_no_control_is_known",
         "tests/data/test_dataset.py::test_a_pattern_takes_several_controls_together",
+        "tests/data/test_controls.py::test_a_perturbation_beside_a_control_is_no_control",
+        "tests/data/test_controls.py::test_combinations_are_read_as_what_they_perturb",
+        "tests/data/test_dataset.py::test_several_labels_are_one_control",
+        "tests/prediction/test_predict.py::test_several_control_guides_are_one_control_and_recorded",
     ),
     "10_raw_holds_counts": (
         "tests/cases/test_commands.py::test_the_matrix_of_counts_is_chosen_and_kept_in_the_command",
         "tests/data/test_scale.py::test_a_file_with_nothing_but_raw_says_so",
+        "tests/data/test_raw.py::test_raw_is_read_where_it_is_chosen",
+        "tests/data/test_raw.py::test_commands_take_raw",
     ),
     "11_context_dots": (
         "tests/train/test_bad_training_input.py::test_contexts_with_dots_and_slashes_can_be_held_out",
@@ -142,7 +148,11 @@ PUBLIC: Final[dict[str, tuple[str, ...]]] = {
         "tests/cases/test_training_edges.py::test_nothing_to_train_on_is_a_sentence",
         "tests/cases/test_training_edges.py::test_labels_that_are_fractions_are_told_as_they_are",
     ),
-    "19_other_formats": ("tests/data/files/test_other_kinds.py::test_each_kind_is_named_with_a_way_out",),
+    "19_other_formats": (
+        "tests/data/files/test_other_kinds.py::test_each_kind_is_named_with_a_way_out",
+        "tests/library/test_other_formats.py::test_each_format_opens_as_its_cells",
+        "tests/library/test_other_formats.py::test_hostile_files_are_refused_and_leave_nothing",
+    ),
     "21_file_in_use": ("tests/data/files/test_other_kinds.py::test_a_file_that_another_program_writes_is_not_called_damaged",),
     "22_output_is_input": (
         "tests/test_files_output.py::test_commands_keep_their_inputs",
@@ -153,7 +163,12 @@ PUBLIC: Final[dict[str, tuple[str, ...]]] = {
         "tests/evaluation/test_bad_evaluation_input.py::test_one_cell_of_each_perturbation",
         "tests/cases/test_tiny_groups.py::test_groups_of_one_and_two_cells_are_scored_where_they_can_be",
     ),
-    "25_two_depths": ("tests/data/splits/test_apply.py::test_files_of_different_depths_are_told_with_both_numbers",),
+    "25_two_depths": (
+        "tests/data/splits/test_apply.py::test_files_of_different_depths_are_told_with_both_numbers",
+        "tests/train/test_cells.py::test_files_of_two_depths_are_trained_on_at_one",
+        "tests/prediction/test_predict.py::test_values_of_another_depth_are_brought_to_the_models",
+        "tests/evaluation/test_evaluate.py::test_files_of_two_depths_are_compared_at_that_of_the_prediction",
+    ),
     "28_same_cells_twice": ("tests/data/splits/test_apply.py::test_the_same_cells_under_another_data_set_are_found",),
     "29_lists_from_windows": (
         "tests/data/files/test_text.py::test_a_list_is_read_however_it_was_saved",
