@@ -14,6 +14,7 @@ from pages.parts.uploads import DATA_TYPES, received, upload_key
 from pages.parts.widgets import errors_shown, go, page_head, start_demo
 from state_engine.jobs import trash
 from state_engine.library.datasets import list_datasets, register_file, server_files
+from state_engine.library.trash import forget_dataset
 from state_engine.sandbox.limits import confinement
 
 through_app()
@@ -69,9 +70,10 @@ with st.container(border=True, key="open_data"):
             if st.session_state.get("asked_to_forget") == old.id:
                 st.warning(f"Forget it? {dependents(trash.runs_that_need_data(settings, old))} Undo is on Runs.")
                 if st.button("Yes, forget it", key=f"sure_{old.id}"):
-                    trash.forget_dataset(settings, old.id)
+                    forget_dataset(settings, old.id)
                     if session.chosen("data") == old.id:
                         session.choose("data", "")
+                    session.choose("gone", old.id)
                     st.rerun()
     with tabs[3], errors_shown():
         public_data(settings)

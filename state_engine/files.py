@@ -8,15 +8,20 @@ import os
 import secrets
 import shutil
 import sqlite3
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from state_engine.config import Settings, load_settings
 from state_engine.errors import RequestError, StateError
 
 _FULL_BYTES = 16 * 1024**2
 PART_PREFIX = ".part-"
+_SCRATCH = ".unpacked-"
+_SCRATCH_SECONDS = 7 * 86_400.0  # longer than any job takes
 
 
 @contextmanager
@@ -171,6 +176,27 @@ def _says_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return any(words in str(error) for words in ("No space left on device", "errno = 28", "database or disk is full"))
+
+
+@contextmanager
+def scratch_folder(settings: Settings | None = None, given: Path | None = None) -> Iterator[Path]:
+    """Make a folder for what is needed for a while, removed afterwards whatever happens.
+
+    It lies below the home of the installation, whose disk is meant for data; the system's own folder for such files is often memory.
+    What a killed process left there goes after some days.
+
+    Args:
+        settings: of the installation; None: those of the environment.
+        given: another folder to make it in.
+    """
+    base = given or (settings or load_settings()).home / "scratch"
+    base.mkdir(parents=True, exist_ok=True)
+    for left in base.glob(f"{_SCRATCH}*"):
+        with suppress(OSError):  # another process may be faster
+            if time.time() - left.stat().st_mtime > _SCRATCH_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=base, prefix=_SCRATCH, ignore_cleanup_errors=True) as name:
+        yield Path(name)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

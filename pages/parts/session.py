@@ -9,7 +9,6 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.parts.format import sentences
 from state_engine.config import Settings, load_settings
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.errors import StateError
@@ -19,9 +18,10 @@ from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, get_dataset
 from state_engine.library.foreign import open_foreign
 from state_engine.library.models import Entry, find, list_models
-from state_engine.library.shown import without_places
+from state_engine.library.trash import item_of
 
-THREAD = ("data", "model", "run", "embedding", "training", "evaluation", "submission", "scoring")
+# "gone": what was deleted last, or what the address named in vain
+THREAD = ("data", "model", "run", "embedding", "training", "evaluation", "submission", "scoring", "gone")
 
 
 @st.cache_resource
@@ -56,8 +56,9 @@ def choose(name: str, identity: str) -> None:
     """Choose a data set, model or run; an empty id takes the choice back."""
     st.session_state[f"thread_{name}"] = identity
     if identity:
-        st.session_state.pop("gone", None)
         st.query_params[name] = identity
+        if name != "gone" and chosen("gone"):
+            choose("gone", "")
     elif name in st.query_params:
         del st.query_params[name]
 
@@ -69,6 +70,8 @@ def data_entry() -> DataEntry | None:
     try:
         return get_dataset(settings(), chosen("data"))
     except StateError:
+        if item_of(settings(), chosen("data")) is not None:
+            choose("gone", chosen("data"))
         choose("data", "")
         return None
 
@@ -143,11 +146,9 @@ def chosen_run(choice: str) -> RunFolder | None:
         return None
     try:
         run = RunFolder.open(settings(), chosen(choice))
-    except StateError as error:
+    except StateError:
         run = None
-        st.session_state["gone"] = sentences(without_places(str(error), settings()))
-        if choice != "run":  # that one is shown in the sidebar
-            st.warning(st.session_state["gone"], icon=":material/delete:")
+        choose("gone", chosen(choice))  # shown in the sidebar
     kind = KINDS.get(run.manifest.kind) if run is not None else None
     if kind is None or kind.choice != choice:
         choose(choice, "")

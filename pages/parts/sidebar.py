@@ -7,10 +7,14 @@ from collections.abc import Callable
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.format import age, md, state_words
+from pages.parts.format import age, md, sentences, state_words
 from pages.parts.navigation import script
 from pages.parts.widgets import logged
 from state_engine.errors import StateError
+from state_engine.jobs.kinds import KINDS
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.shown import without_places
+from state_engine.library.trash import Item, item_of, restore
 
 
 def show_thread() -> None:
@@ -22,8 +26,47 @@ def show_thread() -> None:
         _step("Data set", "data", _data_words, "data", ":material/table:")
         _step("Model", "model", _model_words, "models", ":material/deployed_code:")
         _step("Run", "run", _run_words, "runs", ":material/history:")
-        if "gone" in st.session_state:  # until another is chosen
-            st.warning(st.session_state["gone"], icon=":material/delete:")
+        if session.chosen("gone"):
+            _gone(session.chosen("gone"))
+
+
+def _gone(identity: str) -> None:
+    """Say that a run or data set is not there any more, and let it be had back while that can be.
+
+    Its id is in the address, so that another page and a reload say so too, until something is chosen or it is dismissed.
+    """
+    settings = session.settings()
+    item = item_of(settings, identity)
+    try:
+        if item is not None and identity not in item.runs:
+            words = f"**{md(item.title)}** was forgotten, {age(item.deleted)}."
+        else:
+            RunFolder.open(settings, identity)
+            session.choose("gone", "")  # it was had back elsewhere
+            return
+    except StateError as error:
+        words = sentences(without_places(str(error), settings))
+    st.warning(words, icon=":material/delete:")
+    with st.container(horizontal=True):
+        if item is not None and st.button("Undo", key="undo_gone"):
+            _have_back(item, identity)
+            st.rerun()
+        if st.button("Dismiss", key="dismiss_gone", type="tertiary"):
+            session.choose("gone", "")
+            st.rerun()
+
+
+def _have_back(item: Item, identity: str) -> None:
+    """Bring back what was deleted, and choose it."""
+    settings = session.settings()
+    restore(settings, item)
+    choice = "data"
+    if identity in item.runs:
+        kind = KINDS.get(RunFolder.open(settings, identity).manifest.kind)
+        choice = kind.choice if kind is not None else ""
+    session.choose("gone", "")
+    if choice:
+        session.choose(choice, identity)
 
 
 def _step(title: str, choice: str, words: Callable[[], tuple[str, str]], page: str, icon: str) -> None:

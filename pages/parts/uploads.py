@@ -16,9 +16,8 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from pages.parts import session
 from pages.parts.widgets import show_error
-from state_engine.data.files.unpacking import scratch_folder
 from state_engine.errors import DataError, StateError
-from state_engine.files import full_disk_told
+from state_engine.files import full_disk_told, scratch_folder
 from state_engine.library.datasets import BLOCK, DataEntry, receive_upload
 from state_engine.library.other_formats import SUFFIXES
 

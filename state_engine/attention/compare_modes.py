@@ -6,9 +6,7 @@ the model was trained in should agree best; equal scores mean that these data ca
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -18,6 +16,7 @@ from state_engine.attention.modes import LEAST, ModeScore
 from state_engine.checkpoints.load import LoadedModel
 from state_engine.effects.scores import scores
 from state_engine.errors import RequestError
+from state_engine.files import scratch_folder
 from state_engine.models.config import AttentionMode
 from state_engine.prediction.predict import predict
 from state_engine.prediction.request import PredictionRequest
@@ -40,10 +39,10 @@ def check_attention(request: PredictionRequest, loaded: LoadedModel, on_progress
     """
     modes = get_args(AttentionMode)
     scores = []
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         for number, mode in enumerate(modes):
             on_progress(Progress("Comparing attention modes", number, len(modes)))
-            output = Path(folder) / f"{mode}.h5ad"
+            output = folder / f"{mode}.h5ad"
             predict(replace(request, attention=mode, cells=CELLS, cells_of=(), keep_raw=False), output, loaded=loaded)
             scores.append(_score(mode, open_result(output)))
     return tuple(sorted(scores, key=lambda score: score.mae))

@@ -35,7 +35,7 @@ from state_engine.challenge.spec import Rules, load_rules
 from state_engine.challenge.submit import SubmissionRequest, source_of
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.errors import ChallengeError, listed
-from state_engine.files import write_json
+from state_engine.files import scratch_folder, write_json
 from state_engine.metrics import engine
 from state_engine.metrics.child import run_cell_eval
 from state_engine.metrics.profile import TARGET, Fdr, Metric, Profile, mean_of, scaled
@@ -252,8 +252,8 @@ def _numbers(
     if beside.cell_eval:
         return _by_cell_eval(profile, sides, measured, control, beside.cell_eval)
     # the tests on the measured cells are the same for both sides: the second reads them from the folder
-    with tempfile.TemporaryDirectory(prefix="scores-") as tests:
-        settings = engine.Settings(fdr=beside.fdr, tests=tests if len(sides) > 1 else "")
+    with scratch_folder() as tests:
+        settings = engine.Settings(fdr=beside.fdr, tests=str(tests) if len(sides) > 1 else "")
         found = {name: engine.compute(profile, side, measured, control, settings) for name, side in sides.items()}
     replicates = _replicate(profile, measured, control, remarks) if profile.anchor == "replicate" else {}
     user, base = found["predicted"], found.get("baseline")

@@ -22,8 +22,9 @@ from state_engine.challenge.findings import Archive, Finding, Report, found, ord
 from state_engine.challenge.source import SubmissionSource
 from state_engine.challenge.spec import ChallengeSpec, fingerprint
 from state_engine.config import GB, load_settings
-from state_engine.data.files.unpacking import ALIKE_RATIO, RATIO, Unpacking, scratch_folder
+from state_engine.data.files.unpacking import ALIKE_RATIO, RATIO, Unpacking
 from state_engine.errors import ChallengeError, door, listed
+from state_engine.files import scratch_folder
 from state_engine.progress import OnProgress, Progress, silent
 
 MAX_MEMBERS = 64

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from state_engine.challenge.spec import ChallengeSpec, load_challenge
 from state_engine.challenge.submit import ARCHIVE, VERIFIED, SubmissionRequest, read_report, spec_of, submit
 from state_engine.challenge.template import TemplateRequest, plan_from_template, plan_lines, write_targets
 from state_engine.cli.options import JSON, Write, path, request, takes, word, yes
+from state_engine.files import scratch_folder
 from state_engine.options import command, option_of, split_commas
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress
@@ -53,9 +53,9 @@ def run_submit(options: argparse.Namespace, write: Write, on_progress: OnProgres
     """Check cells for a challenge; pack them and verify the archive when nothing is wrong. Returns 1 when anything is."""
     asked = request(SubmissionRequest, options)
     undecided = asked.write and options.output is None
-    with tempfile.TemporaryDirectory() as folder:
-        report = submit(replace(asked, write=asked.write and not undecided), Path(folder), on_progress, options.output)
-        verified = read_report(Path(folder) / VERIFIED)
+    with scratch_folder() as folder:
+        report = submit(replace(asked, write=asked.write and not undecided), folder, on_progress, options.output)
+        verified = read_report(folder / VERIFIED)
     _show(report, spec_of(asked), write, options.json)
     if undecided:
         write("Nothing was written: give --output, or --dry-run to check only.")
@@ -103,8 +103,8 @@ def run_score(options: argparse.Namespace, write: Write, on_progress: OnProgress
     from state_engine.challenge.score import score
     from state_engine.challenge.scores import score_lines
 
-    with tempfile.TemporaryDirectory() as name:
-        folder = options.output or Path(name)
+    with scratch_folder() as scratch:
+        folder = options.output or scratch
         folder.mkdir(parents=True, exist_ok=True)
         scores = score(request(ScoreRequest, options), folder, on_progress)
     write(json.dumps(to_plain(scores), indent=2) if options.json else "\n".join(score_lines(scores)))

@@ -7,7 +7,6 @@ Notation: m cells, q groups, l layers, h heads, t positions of the transformer, 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -22,7 +21,7 @@ from state_engine.embedding.forward import Embedded, EmbeddingRunner, Timing, st
 from state_engine.embedding.gene_attention_table import ClsAttention
 from state_engine.embedding.request import EmbedRequest, gene_map_of, sentence_maker
 from state_engine.errors import LabelError, RequestError, listed
-from state_engine.files import free_output, replacing
+from state_engine.files import free_output, replacing, scratch_folder
 from state_engine.models.embedding_config import EmbeddingConfig
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress, silent
@@ -84,7 +83,7 @@ def cls_attention(
     runner = EmbeddingRunner(loaded.module, request.batch_size)
     total, done = sum(map(len, rows.values())), 0
     about = {"request": to_plain(request), "group_key": group_key, "model": loaded.card.weights_hash}
-    with tempfile.TemporaryFile() as file:
+    with scratch_folder() as folder, (folder / "sums").open("w+b") as file:
         sums = _Sums(list(rows), loaded.card.config, file)
         for at, cells in enumerate(rows.values()):
             for part in runner.run(stream(dataset, maker, Timing(), cells), attention=True):

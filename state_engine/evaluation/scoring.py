@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from state_engine.evaluation.counts import counts_of_context, metrics_on_counts
 from state_engine.evaluation.files import ComparedFiles, Side
 from state_engine.evaluation.replicates import Replicates
 from state_engine.evaluation.request import EvaluationRequest
+from state_engine.files import scratch_folder
 from state_engine.metrics import engine
 from state_engine.metrics.called import called_values, rank_tests_of
 from state_engine.metrics.child import run_cell_eval
@@ -158,8 +158,8 @@ def _cell_metrics(scored: Scored, real: ad.AnnData) -> Iterator[Callable[[ad.Ann
         tests = rank_tests_of(real, control)
         yield lambda cells: called_values(rank_tests_of(cells, control), tests)
         return
-    with tempfile.TemporaryDirectory(prefix="tests-") as kept:
-        settings = engine.Settings(scored.request.control_source, metrics=profile.on_cells, tests=kept)
+    with scratch_folder() as kept:
+        settings = engine.Settings(scored.request.control_source, metrics=profile.on_cells, tests=str(kept))
         yield lambda cells: engine.compute(profile, cells, real, control, settings).values
 
 

@@ -53,10 +53,13 @@ def look_after(settings: Settings, options: WorkerOptions = DEFAULT) -> None:
     """See that jobs get done; whoever polls calls it, from any process, thread and page run.
 
     Jobs of dead or silent workers become lost and their runs are closed; a worker that stays silent is killed with all its
-    children; a worker is started when jobs wait.
+    children; a worker is started when jobs wait. A damaged database is rebuilt first, whichever of these steps finds it.
     """
-    asked_of_store(settings, JobStore.mark_lost)
-    store = JobStore(settings.database)
+    asked_of_store(settings, lambda store: _looked_after(settings, store, options))
+
+
+def _looked_after(settings: Settings, store: JobStore, options: WorkerOptions) -> None:
+    store.mark_lost()
     for job in store.lost_with_worker():
         alive = is_alive(job.worker)
         if alive is None or (alive and time.time() - (job.ended or 0) < _WAKE_SECONDS):
@@ -124,8 +127,8 @@ def cancel(settings: Settings, job_id: str, options: WorkerOptions = DEFAULT, gr
 
     A job that ended before it noticed stays what it became.
     """
+    job = asked_of_store(settings, lambda store: store.request_cancel(job_id))
     store = JobStore(settings.database)
-    job = store.request_cancel(job_id)
     deadline = time.monotonic() + grace_seconds
     while _at_work(job) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
@@ -152,11 +155,10 @@ def wait(
     Raises:
         JobError: no such job, or it did not end within `timeout` seconds.
     """
-    store = JobStore(settings.database)
     deadline = time.monotonic() + timeout
     while True:
         look_after(settings, options)
-        job = store.get(job_id)
+        job = asked_of_store(settings, lambda store: store.get(job_id))
         on_progress(Progress(job.stage, job.done, job.total, job.message, job.unit))
         if not job.active:
             return job

@@ -138,13 +138,6 @@ def register_public(settings: Settings, path: Path, name: str) -> DataEntry:
     return known or _save(settings, DataEntry(secrets.token_hex(6), name, str(real), "public", _now()))
 
 
-def forget_below(settings: Settings, folder: Path) -> None:
-    """Forgets the data sets whose files lie below a folder; the files stay."""
-    for entry in list_datasets(settings):
-        if entry.id != DEMO_ID and Path(entry.path).is_relative_to(folder.resolve()):
-            (settings.home / "datasets" / f"{entry.id}.json").unlink(missing_ok=True)
-
-
 def register_made(settings: Settings, name: str, path: Path, choices: Choices) -> DataEntry:
     """Takes over a file that a job made (it is moved beside the uploads) and gives it an id; `choices` are those of its source."""
     settings.uploads.mkdir(parents=True, exist_ok=True)
@@ -214,14 +207,6 @@ def get_dataset(settings: Settings, identity: str) -> DataEntry:
 def set_choices(settings: Settings, identity: str, choices: Choices) -> DataEntry:
     """Remembers what the user said about a data set."""
     return _save(settings, replace(get_dataset(settings, identity), choices=choices))
-
-
-def remove_dataset(settings: Settings, identity: str) -> None:
-    """Forgets a data set; an uploaded or made file is deleted, a server's file stays."""
-    entry = get_dataset(settings, identity)
-    if entry.origin in ("upload", "made"):
-        Path(entry.path).unlink(missing_ok=True)
-    (settings.home / "datasets" / f"{identity}.json").unlink(missing_ok=True)
 
 
 def _save(settings: Settings, entry: DataEntry) -> DataEntry:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import anndata as ad
 
 from state_engine.errors import ChallengeError
+from state_engine.files import scratch_folder
 from state_engine.metrics.engine import Values
 from state_engine.metrics.profile import TARGET
 
@@ -54,8 +54,7 @@ def run_cell_eval(
     Raises:
         ChallengeError: no such interpreter, or cell-eval failed there.
     """
-    with tempfile.TemporaryDirectory(prefix="cell-eval-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         for side, cells in (*sides.items(), ("measured", measured)):
             cells.write_h5ad(folder / f"{side}.h5ad")
         try:

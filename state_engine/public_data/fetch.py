@@ -17,7 +17,7 @@ from state_engine.config import Settings, load_settings
 from state_engine.download import Arrived, download
 from state_engine.errors import ConfigError, DataError
 from state_engine.files import PART_PREFIX, size_on_disk, write_json
-from state_engine.library.datasets import forget_below
+from state_engine.library.trash import forget_below
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.public_data.catalogue import PublicData, PublicFile, find

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from state_engine.config import Settings
+from state_engine.errors import JobError
 from state_engine.jobs import local, rebuild
 from state_engine.jobs.run_folder import list_runs
 from state_engine.jobs.store import JobStore
@@ -70,6 +72,17 @@ def test_runs_stay_and_what_waits_is_done(settings: Settings, damage: Callable[[
     assert local.wait(settings, waiting.id, 30, options=OPTIONS).state == "done"
     assert [info.state for info in list_runs(settings)] == ["done", "failed", "done"]
     assert len(list(settings.home.glob("jobs.sqlite.damaged-*"))) == 1
+
+
+@pytest.mark.parametrize("poll", [local.cancel, local.wait, lambda settings, job_id: local.look_after(settings, OPTIONS)])
+def test_whoever_polls_rebuilds(settings: Settings, monkeypatch: pytest.MonkeyPatch, poll: Callable[..., object]) -> None:
+    monkeypatch.setattr(local, "ensure_worker", lambda *arguments: False)
+    job_id, run_id = local.queue(settings, Steps(2), "waits", options=OPTIONS)
+    _garbage(settings.database)
+    with suppress(JobError):  # a job that was made again has another id
+        poll(settings, job_id)
+    job = JobStore(settings.database).for_run(run_id)
+    assert job is not None and job.state == "queued" and len(list(settings.home.glob("jobs.sqlite.damaged-*"))) == 1
 
 
 def test_what_runs_meanwhile_runs_again(settings: Settings) -> None:

@@ -13,7 +13,8 @@ from state_engine.config import Settings, load_settings
 from state_engine.errors import DataError, RunError
 from state_engine.jobs import trash
 from state_engine.jobs.run_folder import RunFolder, list_runs
-from state_engine.library.datasets import get_dataset, receive_upload
+from state_engine.library.datasets import get_dataset, receive_upload, register_public
+from state_engine.library.trash import forget_below, forget_dataset, item_of, items, restore
 
 
 @pytest.fixture
@@ -45,21 +46,21 @@ def test_a_run_says_what_needs_it_and_comes_back_with_what_is_derived_from_it(se
     assert _ids(settings) == {naming.id} and (item.title, set(item.runs)) == ("Interferon", {run.id, derived.id})
     with pytest.raises(RunError, match=f"{run.id} was deleted on {datetime.now(UTC):%Y-%m-%d}"):
         RunFolder.open(settings, run.id)
-    assert trash.trash(settings) == (item,)
-    trash.restore(settings, item)
+    assert items(settings) == (item,)
+    restore(settings, item)
     assert _ids(settings) == {run.id, derived.id, naming.id} and run.result.read_text() == "cells"
-    assert trash.trash(settings) == () and RunFolder.open(settings, run.id).state == "done"
+    assert items(settings) == () and RunFolder.open(settings, run.id).state == "done"
 
 
 def test_the_trash_is_emptied_after_its_days_and_the_address_still_says_when(settings: Settings) -> None:
     run, _, _ = _runs(settings)
     item = trash.delete_run(settings, run.id)
-    assert trash.trash(replace(settings, trash_days=1e-9)) == ()
+    assert items(replace(settings, trash_days=1e-9)) == ()
     assert not (settings.home / "trash" / item.id).exists()
     with pytest.raises(RunError, match="was deleted on"):
         RunFolder.open(settings, run.id)
     with pytest.raises(RunError, match="not in the trash any more"):
-        trash.restore(settings, item)
+        restore(settings, item)
     assert load_settings({"STATE_EXPLORER_TRASH_DAYS": "30"}).trash_days == 30
 
 
@@ -77,9 +78,21 @@ def test_a_forgotten_data_set_says_what_needs_it_and_comes_back(settings: Settin
     by_path = RunFolder.create(settings, "predict", {"request": {"data": entry.path}})
     RunFolder.create(settings, "predict", {"data": "demo"})
     assert {i.id for i in trash.runs_that_need_data(settings, entry)} == {by_id.id, by_path.id}
-    item = trash.forget_dataset(settings, entry.id)
+    item = forget_dataset(settings, entry.id)
     with pytest.raises(DataError):
         get_dataset(settings, entry.id)
     assert not Path(entry.path).exists()
-    trash.restore(settings, item)
+    restore(settings, item)
     assert get_dataset(settings, entry.id) == entry and Path(entry.path).read_bytes() == b"cells"
+
+
+def test_public_data_sets_that_go_with_their_folder_come_back_and_are_found_by_id(settings: Settings) -> None:
+    folder = settings.home / "public" / "screen"
+    entry = register_public(settings, folder / "cells.h5ad", "Screen")
+    assert forget_below(settings, settings.home / "elsewhere") is None and item_of(settings, entry.id) is None
+    item = forget_below(settings, folder)
+    assert item is not None and item.title == "Screen" and item_of(settings, entry.id) == item
+    with pytest.raises(DataError):
+        get_dataset(settings, entry.id)
+    restore(settings, item)
+    assert get_dataset(settings, entry.id) == entry and items(settings) == ()

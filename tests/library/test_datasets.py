@@ -18,11 +18,11 @@ from state_engine.library.datasets import (
     list_datasets,
     receive_upload,
     register_file,
-    remove_dataset,
     server_files,
     set_choices,
 )
 from state_engine.library.foreign import call
+from state_engine.library.trash import forget_dataset
 from state_engine.sandbox import Limits
 from tests.hostile import write_hanging
 from tests.small import write_cells
@@ -40,7 +40,7 @@ def test_an_upload_is_on_disk_and_removed_with_its_entry(settings: Settings) -> 
     assert entry.name == "my cells.h5ad" and Path(entry.path).read_bytes() == content
     assert Path(entry.path).is_relative_to(settings.uploads)
     assert get_dataset(settings, entry.id) == entry
-    remove_dataset(settings, entry.id)
+    forget_dataset(settings, entry.id)
     assert not Path(entry.path).exists()
     with pytest.raises(DataError, match="not here"):
         get_dataset(settings, entry.id)
@@ -74,7 +74,7 @@ def test_server_files_only_below_the_allowed_folders(settings: Settings, tmp_pat
     for path in (outside, tmp_path / "data" / "link.h5ad", tmp_path / "data" / ".." / "out.h5ad"):
         with pytest.raises(UnsafeFileError, match="outside"):
             register_file(settings, path)
-    remove_dataset(settings, entry.id)
+    forget_dataset(settings, entry.id)
     assert inside.exists()  # the user's own file stays
 
 

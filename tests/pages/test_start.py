@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pages.parts import door
 from pages.parts.format import age, duration, p_value, plural, size
 from pages.parts.predict.form import add_names
 from state_engine.config import Settings
@@ -16,12 +17,15 @@ from state_engine.jobs import local
 from state_engine.jobs.requests import ConvertRequest, PrepareRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DEMO_ID, DEMO_PATH, get_dataset, list_datasets, receive_upload
+from state_engine.library.trash import forget_dataset
 from state_engine.plain import to_plain
 from state_engine.prediction.request import PredictionRequest
 from tests.data.bad_files import EMPTY, UNREADABLE, UNSAFE
 from tests.pages.opened import app_on, text
 from tests.pages.queued import queued
 from tests.small import write_cells, write_model
+
+IS_OPEN = door.is_open  # as it is outside of tests
 
 
 def upload(home: Path, path: Path, opened: Callable[[Path, str], object] | None = None) -> str:
@@ -220,6 +224,28 @@ def test_runs_are_listed_and_deleted(home: Path) -> None:
     assert f"Run {run.id} was deleted on 20" in text(app_on("home", run=run.id))
     next(b for b in app.button if b.label == "Undo").click().run()
     assert run.path.exists() and "TNF in B" in text(app)
+
+
+def test_what_was_deleted_can_be_had_back_on_another_page_and_after_a_reload(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "is_open", IS_OPEN)  # pages are shown by the whole app
+    run = RunFolder.create(Settings(home), "predict", to_plain(PredictionRequest("d", "m", ("TNF",))), "TNF in B")
+    run.finish("failed", "It broke.")
+    app = app_on("runs", run=run.id)
+    app.button(key=f"delete_{run.id}").click().run()
+    app.button(key=f"sure_{run.id}").click().run()
+    app.switch_page("pages/models.py").run()
+    assert run.id in app.query_params["gone"] and "was deleted on" in text(app)
+    fresh = app_on("data", gone=run.id)  # as a reload of that address
+    fresh.button(key="undo_gone").click().run()
+    assert run.path.exists() and fresh.session_state["thread_run"] == run.id and "was deleted on" not in text(fresh)
+    identity = upload(home, write_cells(tmp_path / "cells.h5ad"))
+    forget_dataset(Settings(home), identity)
+    app = app_on("home", data=identity)
+    assert "was forgotten, just now" in text(app)
+    app.button(key="dismiss_gone").click().run()
+    assert "was forgotten" not in text(app)
 
 
 def test_forgetting_a_data_set_names_the_runs_that_need_it_and_can_be_undone(home: Path, tmp_path: Path) -> None:

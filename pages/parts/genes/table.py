@@ -28,9 +28,9 @@ from state_engine import keys
 from state_engine.analysis import differential as de
 from state_engine.analysis import stored
 from state_engine.jobs import local
+from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.requests import DifferentialRequest
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.jobs.store import JobStore
 from state_engine.plain import csv_for_people
 from state_engine.prediction.result import Layer, Result
 
@@ -164,10 +164,10 @@ def _made(run: RunFolder, request: DifferentialRequest, title: str) -> bool:
 
 def _wait_a_little(run_id: str) -> None:
     """Most tables take a second or two: meanwhile the old page stays, greyed, instead of giving way to a panel and coming back."""
-    store, end = JobStore(session.settings().database), time.monotonic() + PATIENCE
+    end = time.monotonic() + PATIENCE
     with st.spinner("Comparing genes"):
         while time.monotonic() < end:
-            job = store.for_run(run_id)
+            job = asked_of_store(session.settings(), lambda store: store.for_run(run_id))
             if job is None or not job.active:
                 return
             time.sleep(0.1)

@@ -19,8 +19,8 @@ from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.recognise import run_of, what_is
 from state_engine.config import Settings
 from state_engine.data.dataset import Dataset
-from state_engine.data.files.unpacking import scratch_folder
 from state_engine.errors import StateError, listed
+from state_engine.files import scratch_folder
 from state_engine.jobs import local
 from state_engine.jobs.requests import ConvertRequest, DownloadRequest, ModesCompared, ModesRequest
 from state_engine.library import hub

@@ -15,8 +15,9 @@ from state_engine.jobs import local, trash
 from state_engine.jobs.kinds import KINDS
 from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.run_folder import RunFolder, RunInfo, list_runs
-from state_engine.jobs.store import JobStore
 from state_engine.library.shown import without_places
+from state_engine.library.trash import items as trashed
+from state_engine.library.trash import restore
 
 TABS = {"submission": "Challenge file", "scoring": "Score"}  # the tab of Submit that shows a choice
 
@@ -106,7 +107,7 @@ def dependents(infos: Sequence[RunInfo]) -> str:
 def deleted_lately() -> None:
     """List what was deleted and can be had back, each with a button that does it."""
     settings = session.settings()
-    items = trash.trash(settings)
+    items = trashed(settings)
     if not items:
         return
     with st.expander(f"Deleted lately ({len(items)})"):
@@ -116,7 +117,7 @@ def deleted_lately() -> None:
                 st.markdown(f"**{md(item.title)}** :gray[deleted {age(item.deleted)}]")
                 if st.button("Undo", key=f"undo_{item.id}"):
                     with errors_shown():
-                        trash.restore(settings, item)
+                        restore(settings, item)
                         st.rerun()
 
 
@@ -137,10 +138,10 @@ def _ask(info: RunInfo) -> None:
 
 def _delete(info: RunInfo) -> None:
     """Move a run to the trash, with what is derived from it: those runs are not listed, so that nobody else could."""
-    store = JobStore(session.settings().database)
-    for job in store.list(states=("queued", "running"), parent=info.id):
+    for job in asked_of_store(session.settings(), lambda store: store.list(states=("queued", "running"), parent=info.id)):
         local.cancel(session.settings(), job.id)
     trash.delete_run(session.settings(), info.id)
     for choice in session.THREAD:
         if session.chosen(choice) == info.id:
             session.choose(choice, "")
+    session.choose("gone", info.id)

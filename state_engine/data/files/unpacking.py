@@ -8,14 +8,11 @@ Boundary: bytes and numbers. Which members may come out, and under which names, 
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from state_engine.config import GB, Settings
+from state_engine.config import GB
 from state_engine.errors import StateError, UnsafeFileError
 
 RATIO = 200.0  # bytes unpacked for each byte of an archive of real data
@@ -94,18 +91,3 @@ def size_words(n: int) -> str:
     if n >= 1e9:
         return f"{n / 1e9:,.1f} GB"
     return f"{n / 1e6:,.1f} MB" if n >= 1e5 else f"{n / 1e3:,.1f} kB"
-
-
-@contextmanager
-def scratch_folder(settings: Settings, given: Path | None = None) -> Iterator[Path]:
-    """Make a folder for what is needed for a while, removed afterwards whatever happens.
-
-    It lies below the home of the installation, whose disk is meant for data; the system's own folder for such files is often memory.
-
-    Args:
-        given: another folder to make it in.
-    """
-    base = given or settings.home / "scratch"
-    base.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=base, prefix=".unpacked-", ignore_cleanup_errors=True) as name:
-        yield Path(name)

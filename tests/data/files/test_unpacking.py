@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from state_engine.config import Settings
-from state_engine.data.files.unpacking import RATIO, RESERVE, Unpacking, scratch_folder
+from state_engine.data.files.unpacking import RATIO, RESERVE, Unpacking
 from state_engine.errors import CheckpointError, StateError, UnsafeFileError
+from state_engine.files import scratch_folder
 
 
 def meter(folder: Path, **changes: object) -> Unpacking:

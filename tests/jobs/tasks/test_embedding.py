@@ -20,8 +20,9 @@ from state_engine.jobs.requests import ConvertEmbeddingRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.tasks import embedding as embed_tasks
 from state_engine.jobs.tasks import library as library_tasks
-from state_engine.library.datasets import DEMO_PATH, get_dataset, list_datasets, remove_dataset
+from state_engine.library.datasets import DEMO_PATH, get_dataset, list_datasets
 from state_engine.library.models import DEMO_EMBEDDING, EMBEDDINGS
+from state_engine.library.trash import forget_dataset
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import Progress, silent
 from state_engine.search import query as search
@@ -141,7 +142,7 @@ def test_a_cancelled_embedding_leaves_no_data_set(settings: Settings, module_hom
 def test_a_forgotten_embedding_is_deleted_and_the_original_stays(settings: Settings, module_home: Path) -> None:
     run = job(settings, "embed", EmbedJob(request(module_home, "two.h5ad"), "short-lived", reference=False))
     made = from_plain(Embedding, json.loads(run.file(embed_tasks.RESULT).read_text()))
-    remove_dataset(settings, made.data)
+    forget_dataset(settings, made.data)
     assert not Path(made.path).exists() and (module_home.parent / "two.h5ad").exists()
 
 

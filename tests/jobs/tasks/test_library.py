@@ -20,7 +20,8 @@ from state_engine.jobs.store import JobStore
 from state_engine.jobs.tasks import library as public_data_tasks
 from state_engine.jobs.train_job import check_places
 from state_engine.jobs.worker import WorkerOptions
-from state_engine.library.datasets import get_dataset, list_datasets, remove_dataset
+from state_engine.library.datasets import get_dataset, list_datasets
+from state_engine.library.trash import forget_dataset
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.public_data.fetch import remove_fetched
 from tests.jobs.workers import log_of, stopped
@@ -65,7 +66,7 @@ def test_forgetting_leaves_the_file_and_deleting_forgets(server: FileServer, tmp
     settings = Settings(tmp_path / "home")
     _, made = fetched(tmp_path)
     first = get_dataset(settings, made.data[0])
-    remove_dataset(settings, first.id)
+    forget_dataset(settings, first.id)
     assert Path(first.path).exists() and len(list_datasets(settings)) == 2
     assert remove_fetched("vcc2025", settings) and len(list_datasets(settings)) == 1 and not Path(first.path).exists()
 
@@ -123,6 +124,6 @@ def test_the_plan_that_came_can_be_trained_on_here(server: FileServer, tmp_path:
     check_places(plan, settings)
     assert {file.name for _, file in plan_files(plan, tmp_path)} == {"competition_train.h5", "hepg2.h5"}
     for identity in made.data:
-        remove_dataset(settings, identity)
+        forget_dataset(settings, identity)
     with pytest.raises(RequestError, match="outside what may be read"):
         check_places(plan, settings)
