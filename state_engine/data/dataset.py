@@ -28,7 +28,7 @@ from state_engine.data.files.matrices import MatrixFacts, dense, read_rows
 from state_engine.data.files.safety import RAW, FileFacts, check_file
 from state_engine.data.genes import GeneNames, gene_names
 from state_engine.data.labels import Labels, as_labels, decide_labels, is_missing, twins
-from state_engine.data.scale import Scale, ScaleDecision, scale_of_file
+from state_engine.data.scale import Scale, ScaleDecision, log_base, scale_of_file
 from state_engine.errors import LabelError, RepresentationError, UnreadableFileError, listed
 from state_engine.options import check, option
 
@@ -405,6 +405,7 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
         labels = _labels(file["obs"], obs, choices, facts.n_cells)
         uns = file.get("uns")
         marked = isinstance(uns, h5py.Group) and "log1p" in uns
+        base = log_base(uns["log1p"]) if marked else None
         stated = result_depth(file)
     only_genes, gene_columns = genes_among(var.kinds), var.names
     at = None if only_genes is None else only_genes.columns
@@ -412,8 +413,10 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
         gene_columns = {column: tuple(names[i] for i in at.tolist()) for column, names in gene_columns.items()}
     genes = gene_names(gene_columns, choices.gene_column)
     expression = _expression(facts, choices.expression)
-    scale = scale_of_file(facts, expression, marked, choices.scale, columns=at)
-    scale = scale.at(stated, "A result of this program records that its values are of").at(choices.depth, "You set the depth to")
+    scale = scale_of_file(facts, expression, marked, choices.scale, columns=at, base=base)
+    if scale.depth is None:
+        scale = scale.at(stated, "A result of this program records that its values are of")
+    scale = scale.at(choices.depth, "You set the depth to")
     return Dataset(
         path,
         choices,

@@ -33,6 +33,7 @@ STEP_VALUES = 8  # distinct values a cell needs for that
 MULTIPLES = 100  # larger multiples are within rounding of a whole number anyway
 STEPPED = 0.95  # share of a cell's values that must be whole multiples
 LEAST_DEPTH = 10.0  # sums below are those of fractions, for which a logarithm makes no difference
+UNDONE_LOG1P = "In each cell, the values are whole multiples of the smallest once the log1p is undone, as of counts."
 NEARLY_WHOLE = 0.9  # share of values next to a whole number that speaks of corrected counts
 
 
@@ -98,6 +99,15 @@ def same_depth(one: float, other: float) -> bool:
     return abs(one / other - 1) <= SAME_DEPTH
 
 
+def log_base(mark: h5py.Group | h5py.Dataset) -> float | None:
+    """Return the base that scanpy's log1p mark records; None for the natural logarithm, and where it records none."""
+    item = mark.get("base") if isinstance(mark, h5py.Group) else None
+    if not isinstance(item, h5py.Dataset) or item.shape != () or item.dtype.kind not in "iuf":
+        return None
+    base = float(item[()])
+    return base if 1 < base < np.inf and abs(base - np.e) > 1e-3 else None
+
+
 def sample_rows(n_cells: int, n_genes: int) -> np.ndarray:
     """Return the cells to look at: up to `SAMPLE_PIECES` runs of neighbours, evenly spread from the first cell to the last."""
     most = int(np.clip(SAMPLE_VALUES // max(n_genes, 1), 100, SAMPLE_CELLS))
@@ -115,6 +125,7 @@ def scale_of_file(
     wanted: Scale | None,
     whole: int = BLOCK,
     columns: np.ndarray | None = None,
+    base: float | None = None,
 ) -> ScaleDecision:
     """Decide the scale from complete cells; of a large matrix stored by gene, from values alone.
 
@@ -125,6 +136,7 @@ def scale_of_file(
         wanted: the user's word.
         whole: stored values up to which a matrix stored by gene is read whole.
         columns: that are genes; None for all.
+        base: of the logarithm, where the mark records one that is not the natural.
 
     Raises:
         ScaleError: the user's word contradicts the values.
@@ -136,17 +148,18 @@ def scale_of_file(
         return ScaleDecision(None, ("The file has no expression matrix (no X and no layers).",), fix=fix)
     matrix = next(m for m in facts.matrices if m.name == expression)
     marked = marked and expression == "X"
+    base = base if marked else None
     if matrix.layout == "csc" and matrix.stored > whole:
         piece = whole // SAMPLE_PIECES
         starts = np.linspace(0, matrix.stored - piece, SAMPLE_PIECES).astype(np.int64)
         with open_h5(facts.path) as file:
             pointers = line_starts(facts.path, matrix)
             values = np.concatenate([_piece(file[expression], pointers, s, s + piece) for s in starts.tolist()])
-        return decide_scale(values, None, 0, marked, wanted)
+        return decide_scale(values, None, 0, marked, wanted, base)
     rows = sample_rows(facts.n_cells, facts.n_genes)
     sample = read_rows(facts.path, matrix, rows)
     stored = sp.coo_matrix(sample if columns is None else sample[:, columns])
-    return decide_scale(stored.data, stored.row, len(rows), marked, wanted)
+    return decide_scale(stored.data, stored.row, len(rows), marked, wanted, base)
 
 
 def _piece(group: h5py.Group, pointers: np.ndarray, start: int, stop: int) -> np.ndarray:
@@ -162,8 +175,9 @@ def _piece(group: h5py.Group, pointers: np.ndarray, start: int, stop: int) -> np
 
 
 def decide_scale(
-    values: np.ndarray, row_of: np.ndarray | None, n_rows: int, marked_log1p: bool = False, wanted: Scale | None = None
-) -> ScaleDecision:
+    values: np.ndarray, row_of: np.ndarray | None, n_rows: int, marked_log1p: bool = False, wanted: Scale | None = None,
+    base: float | None = None,
+) -> ScaleDecision:  # fmt: skip
     """Decide from a sample of the stored values.
 
     Args:
@@ -172,6 +186,7 @@ def decide_scale(
         n_rows: cells in the sample.
         marked_log1p: the file carries scanpy's mark that log1p was applied (uns["log1p"]).
         wanted: the user's word; it decides unless the values make it impossible.
+        base: of the logarithm, where the mark records one that is not the natural; values that show their own say more.
 
     Raises:
         ScaleError: the user's word contradicts the values (negative or not numbers).
@@ -179,6 +194,9 @@ def decide_scale(
     with np.errstate(invalid="ignore"):  # NaN is told below
         values = np.asarray(values, dtype=np.float64)
     decision = _from_evidence(values, row_of, n_rows, marked_log1p)
+    if base is not None and decision.scale == "log1p" and decision.depth is None and UNDONE_LOG1P not in decision.evidence:
+        why = f"The file's log1p mark records base {base:g}: not the natural logarithm."
+        decision = _neither((*decision.evidence, why), f"Multiply by ln({base:g}) = {np.log(base):.4f} and save again.")
     if wanted is None:
         return decision
     if len(values) and not (np.isfinite(values).all() and values.min() >= 0):
@@ -282,7 +300,7 @@ def _steps_of_log1p(values: np.ndarray, row_of: np.ndarray | None, n_rows: int) 
     amounts = np.expm1(values)
     if float(np.mean(np.abs(amounts - np.rint(amounts)) < 1e-3 * np.maximum(amounts, 1))) > NEARLY_WHOLE:
         return ["Once the log1p is undone, the values are whole numbers: counts that were not normalised before."]
-    return ["In each cell, the values are whole multiples of the smallest once the log1p is undone, as of counts."]
+    return [UNDONE_LOG1P]
 
 
 def _undone(values: np.ndarray) -> dict[str, np.ndarray]:

@@ -222,3 +222,19 @@ def test_files_of_other_transformations_are_told_and_refused(tmp_path: Path, nam
     plan = SplitPlan((("d", str(path)),), ("d",), (), (FewShot("d", "B", test=("TNF",)),))
     with pytest.raises(ScaleError, match=words):
         choose_inputs(apply_plan(plan, [("d", data)]), TrainRequest())
+
+
+@pytest.mark.parametrize(("base", "scale"), [(None, "log1p"), (float(np.e), "log1p"), (2, None), (10.0, None)])
+def test_the_base_of_the_mark_counts_where_the_values_show_none(tmp_path: Path, base: float | None, scale: str | None) -> None:
+    made = anndata.read_h5ad(write_cells(tmp_path / "cells.h5ad"))
+    made.X = np.random.default_rng(0).uniform(0.5, 4, made.shape).astype(np.float32)
+    made.uns["log1p"] = {} if base is None else {"base": base}
+    made.write_h5ad(tmp_path / "cells.h5ad")
+    found = open_dataset(tmp_path / "cells.h5ad").scale
+    assert found.scale == scale
+    assert scale or f"records base {base:g}" in found.evidence[-1]
+    made.X = np.log1p(per_cell(np.arange(1.0, made.X.size + 1).reshape(made.shape), 1e4)).astype(np.float32)
+    made.write_h5ad(tmp_path / "cells.h5ad")
+    assert open_dataset(tmp_path / "cells.h5ad").scale.depth == pytest.approx(
+        1e4, rel=1e-3
+    )  # the values show the natural logarithm
