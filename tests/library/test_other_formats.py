@@ -21,8 +21,9 @@ from state_engine.config import Settings
 from state_engine.data.dataset import open_dataset
 from state_engine.data.files.other_formats import format_of
 from state_engine.errors import DataError, UnreadableFileError, UnsafeFileError
-from state_engine.library.datasets import get_dataset, receive_upload, register_file, remove_dataset, server_files
+from state_engine.library.datasets import get_dataset, receive_upload, register_file, server_files
 from state_engine.library.other_formats import as_h5ad
+from state_engine.library.trash import forget_dataset
 from tests.small import write_cells
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -154,7 +155,7 @@ def test_a_folder_on_the_server_becomes_a_data_set(tmp_path: Path, settings: Set
     assert path in found and other in found and not any(path in p.parents for p in found)
     entry = register_file(settings, path)
     assert register_file(settings, path) == entry and entry.name == "cells.zarr" and open_dataset(entry.path).n_cells == 160
-    remove_dataset(settings, entry.id)
+    forget_dataset(settings, entry.id)
     assert path.exists() and not Path(entry.path).exists()
     with pytest.raises(DataError):
         get_dataset(settings, entry.id)
