@@ -20,6 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from state_engine.checkpoints.card import ModelCard
+from state_engine.checkpoints.embedding_card import CARD as EMBEDDING_CARD
+from state_engine.checkpoints.embedding_card import EmbeddingCard, is_embedding_store, read_embedding_card
 from state_engine.checkpoints.recognise import ordered_checkpoints, preferred_checkpoint
 from state_engine.checkpoints.store import read_card, write_card
 from state_engine.config import Settings
@@ -78,12 +80,16 @@ class HubInfo:
     limits: str = ""
 
     def checkpoints(self, subfolder: str = "") -> tuple[str, ...]:
-        """The .ckpt files of the model in `subfolder`, relative to it, the one that is meant first."""
+        """The .ckpt files of the model in `subfolder`, relative to it, the one that is meant first; none where the catalogue names its files."""
+        if self._named_files:
+            return ()
         inside = (_below(f.path, subfolder) for f in self.files)
         return tuple(ordered_checkpoints(name for name in inside if name and _is_wanted(name)))
 
     def needed(self, subfolder: str = "", checkpoint: str | None = None) -> tuple[HubFile, ...]:
-        """The files that the model in `subfolder` needs: of several .ckpt only `checkpoint`, by default the final one.
+        """The files that the model in `subfolder` needs: those that the catalogue names, or of several .ckpt only `checkpoint`.
+
+        By default the final one. Predictions, scores and cells that lie beside are never among them.
 
         Raises:
             DownloadError: there is no such model or checkpoint.
@@ -96,6 +102,8 @@ class HubInfo:
             )
         inside = [f for f in self.files if _below(f.path, subfolder) is not None]
         wanted = {str(_below(f.path, subfolder)): f for f in inside if _is_wanted(str(_below(f.path, subfolder)))}
+        if self._named_files and checkpoint is None:
+            return tuple(f for name, f in sorted(wanted.items()) if any(fnmatch(name, w) for w in self._named_files))
         checkpoints = [name for name in wanted if name.endswith(".ckpt")]
         chosen = _choose_checkpoint(checkpoints, checkpoint)
         return tuple(f for name, f in sorted(wanted.items()) if name == chosen or not name.endswith(".ckpt"))
@@ -103,6 +111,16 @@ class HubInfo:
     def size(self, subfolder: str = "", checkpoint: str | None = None) -> int:
         """Bytes to download for that model."""
         return sum(f.size for f in self.needed(subfolder, checkpoint))
+
+    def unseen(self, subfolder: str = "") -> str:
+        """What the training of that model left out, for people; "" where that is not known."""
+        known = catalogue.by_repo(self.repo)
+        return known.unseen(subfolder) if known else ""
+
+    @property
+    def _named_files(self) -> tuple[str, ...]:
+        known = catalogue.by_repo(self.repo)
+        return known.files if known else ()
 
 
 @dataclass(frozen=True)
@@ -125,8 +143,19 @@ class Provenance:
         return f"hub {self.repo}@{self.commit}" + (f" {self.subfolder}" if self.subfolder else "")
 
 
+def pinned(repo: str, settings: Settings) -> str:
+    """Return the commit that is meant where nobody names one: the catalogue's, else that of the first download here, else the newest ("main")."""
+    known = catalogue.by_repo(repo)
+    if known and known.revision:
+        return known.revision
+    folder = settings.home / "downloads" / repo.replace("/", "--")
+    records = [provenance(path.parent) for path in folder.rglob(RECORD)]
+    kept = sorted((record for record in records if record is not None), key=lambda record: record.licence_accepted_at)
+    return kept[0].commit if kept else "main"
+
+
 def info(repo: str, revision: str, settings: Settings) -> HubInfo:
-    """What `repo` ("owner/name") holds at `revision` (branch, tag or commit), from `settings.hub_endpoint`. Downloads no weights.
+    """What `repo` ("owner/name") holds at `revision` (branch, tag or commit; "" for the one that is `pinned`). Downloads no weights.
 
     Raises:
         DownloadError: no network, no such repository or revision, no access.
@@ -134,6 +163,7 @@ def info(repo: str, revision: str, settings: Settings) -> HubInfo:
     from huggingface_hub import HfApi
 
     _check_repo(repo)
+    revision = revision or pinned(repo, settings)
     api = HfApi(endpoint=settings.hub_endpoint)
     with plain_errors(repo, revision, settings):
         try:
@@ -221,7 +251,7 @@ def provenance(folder: Path) -> Provenance | None:
         raise CheckpointError(f"{RECORD} in {folder.name} is damaged.", str(error), "Download the model again.") from error
 
 
-def credit(model: Path, downloaded: Path) -> ModelCard | None:
+def credit(model: Path, downloaded: Path) -> ModelCard | EmbeddingCard | None:
     """Writes into the card of `model` (our format) where it came from, its licence and its limits, from `downloaded`'s record.
 
     A known model's limits are the catalogue's short facts; another's are the lines of its own README. What the card says of
@@ -233,12 +263,18 @@ def credit(model: Path, downloaded: Path) -> ModelCard | None:
     record = provenance(downloaded)
     if record is None:
         return None
-    card, known = read_card(model), catalogue.by_repo(record.repo)
+    known, embeds = catalogue.by_repo(record.repo), is_embedding_store(model)
+    card: ModelCard | EmbeddingCard = read_embedding_card(model) if embeds else read_card(model)
     lines = (line.strip(" -*") for line in record.limits.splitlines())
     limits = known.limits if known else tuple(line for line in lines if line)[:LIMITS_MOST_LINES]
+    left_out = known.unseen(record.subfolder) if known else ""
+    limits = (*limits, *([f"Left out of training: {left_out}"] if left_out else []))
     licence = record.licence if card.licence == "unknown" else card.licence
     card = dataclasses.replace(card, source=record.source, licence=licence, limits=card.limits or limits)
-    write_card(model, card)
+    if isinstance(card, ModelCard):
+        write_card(model, card)
+    else:
+        write_json(model / EMBEDDING_CARD, to_plain(card))
     write_json(model / RECORD, to_plain(record))
     return card
 

@@ -1,13 +1,16 @@
 """Published State models, as plain data: where they are, what they read, what is known about their limits.
 
-Names were checked against the publisher's collection on the hub and against programs that download them; nothing here asks the
-network. Folders inside a repository are listed by `hub.info`, since they change more often than names.
+Names, commits and folders were found in the publisher's collection on the hub and in public programs that download them (`FOUND`); nothing
+here asks the network. A model without a commit here is pinned by its first download (`hub.pinned`). Folders inside a repository are listed by
+`hub.info`; what the training of each left out stands in `folds`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from fnmatch import fnmatch
+from pathlib import PurePosixPath
+from typing import Final, Literal
 
 ARC_LICENCE = "Arc Research Institute State Model Non-Commercial License"
 ARC_LICENCE_URL = "https://github.com/ArcInstitute/state/blob/main/MODEL_LICENSE.md"
@@ -17,8 +20,28 @@ LIMITS = (
     "Single genes are predicted less well than sets of genes.",
     "Predictions and attention depend on how mixed the cells of a set are.",
 )
+FOUND: Final = (
+    "commits: public audits that name them with the date (State 0.11.3 of July 2026 beside); folders and held-out lines: the paths of the "
+    "split files in the configurations beside the weights"
+)
+# what a State Embedding model needs: its repositories hold further checkpoints of up to 11 GB
+_EMBEDDING_FILES = ("config.yaml", "model.safetensors", "protein_embeddings.pt", "README.md", "*LICENSE*")
+_PARSE = "Certain uses of models trained on Parse data may need a licence from Parse Biosciences."
 _NO_GENE_NAMES = "The names and the order of the 2,000 genes are not in the files: bring an X_hvg made as for its training data."
 _NEEDS_EMBEDDING = "Reads embeddings of a State Embedding (SE) model: the data set needs them first."
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Models of a repository that differ in what their training left out.
+
+    Args:
+        folder: pattern of their folders.
+        unseen: what was left out, for people; "{line}" stands for the last part of the folder's name, up to "_".
+    """
+
+    folder: str
+    unseen: str
 
 
 @dataclass(frozen=True)
@@ -32,6 +55,10 @@ class Published:
         data: the screen it was trained on.
         perturbed_by: what kind of perturbation it knows.
         limits: short facts, shown where they matter.
+        revision: the commit that is meant, 40 hex digits; "" where no public source names one.
+        writes: what comes out, for people.
+        folds: of its folders.
+        files: patterns of the files that are needed; empty for those of any model. Predictions and scores that lie beside are never fetched.
     """
 
     repo: str
@@ -42,24 +69,79 @@ class Published:
     limits: tuple[str, ...] = LIMITS
     licence: str = ARC_LICENCE
     licence_url: str = ARC_LICENCE_URL
+    revision: str = ""
+    writes: str = ""
+    folds: tuple[Fold, ...] = ()
+    files: tuple[str, ...] = ()
+
+    def unseen(self, folder: str) -> str:
+        """Return what the training of the model in a folder left out; "" where that is not known."""
+        line = PurePosixPath(folder).name.split("_")[0]
+        return next((fold.unseen.format(line=line) for fold in self.folds if fnmatch(folder, fold.folder)), "")
 
 
-def _transition(name: str, embedding: bool, data: str, perturbed_by: str) -> Published:
-    reads = "SE embeddings (X_state)" if embedding else "2,000 highly variable genes (X_hvg)"
-    extra = _NEEDS_EMBEDDING if embedding else _NO_GENE_NAMES
-    return Published(f"arcinstitute/{name}", "transition", reads, data, perturbed_by, (*LIMITS, extra))
+_LINES = (
+    Fold("zeroshot/*", "{line} as a whole: no perturbed cell of this line was in training, by its split file."),
+    Fold("fewshot/*", "Part of the perturbations of {line}: the others of this line were in training, by its split file."),
+)
+_TAHOE_LINES = (
+    Fold(
+        "zeroshot/*",
+        "C32, HOP62, HepG2/C3A, Hs 766T and PANC-1: no treated cell of these lines was in training, by its split file.",
+    ),
+    Fold("fewshot/*", "Part of the drugs in some lines: the others of these lines were in training, by its split file."),
+)
+_PARTS = (
+    Fold("*zeroshot/*", "A whole context: which, its split file says."),
+    Fold("*fewshot/*", "Part of the cytokines in a context: which, its split file says."),
+)
+_FULL = (
+    Fold(
+        "*_0.99",
+        "Not known. 0.99 is the share of counts that training kept of each cell, not a share of cells: take every cell of the four lines, "
+        "{line} among them, as trained on.",
+    ),
+)
+
+
+def _transition(
+    name: str, reads: str, data: str, perturbed_by: str, revision: str, folds: tuple[Fold, ...], more: tuple[str, ...] = ()
+) -> Published:
+    extra = {_EMBEDDING: _NEEDS_EMBEDDING, _HVG: _NO_GENE_NAMES}.get(reads)
+    limits = (*LIMITS, *([extra] if extra else []), *more)
+    writes = "6,546 genes (output space all)" if name.endswith("-full") else "2,000 highly variable genes"
+    return Published(
+        f"arcinstitute/{name}", "transition", reads, data, perturbed_by, limits, revision=revision, writes=writes, folds=folds
+    )
+
+
+_EMBEDDING = "SE embeddings (X_state)"
+_HVG = "2,000 highly variable genes (X_hvg)"
+_ALL = "6,546 genes, by name"
+_ONLY_TRAINED = "Knows 2,023 essential genes by one-hot vectors, and no other: of the 300 targets of the challenge of 2026, none."
+_CRISPRI = "CRISPRi knock-downs"
+_NADIG = "Replogle-Nadig (K562, RPE1, HepG2, Jurkat)"
+
+
+def _se(name: str, revision: str, *limits: str) -> Published:
+    return Published(
+        f"arcinstitute/{name}", "embedding", "gene expression", limits=limits, revision=revision, files=_EMBEDDING_FILES
+    )
 
 
 PUBLISHED: tuple[Published, ...] = (
-    _transition("ST-HVG-Tahoe", False, "Tahoe-100M", "drugs at doses"),
-    _transition("ST-HVG-Parse", False, "Parse PBMC", "cytokines"),
-    _transition("ST-HVG-Replogle", False, "Replogle-Nadig", "CRISPR knock-downs"),
-    _transition("ST-SE-Tahoe", True, "Tahoe-100M", "drugs at doses"),
-    _transition("ST-SE-Parse", True, "Parse PBMC", "cytokines"),
-    _transition("ST-SE-Replogle", True, "Replogle-Nadig", "CRISPR knock-downs"),
-    Published(
-        "arcinstitute/SE-600M", "embedding", "gene expression", limits=("Of its several checkpoints one is downloaded.",),
+    _transition("ST-HVG-Tahoe", _HVG, "Tahoe-100M", "drugs at doses", "ca6b751972493f8448e3256d1340ae70ad43e1e7", _TAHOE_LINES),
+    _transition("ST-HVG-Parse", _HVG, "Parse PBMC", "cytokines", "827df657cd87063026d2abefd73e99036755ac1b", _PARTS, (_PARSE,)),
+    _transition("ST-HVG-Replogle", _HVG, _NADIG, _CRISPRI, "bb6a9562cbbf1fd152df14cc53b4cc7517c77175", _LINES, (_ONLY_TRAINED,)),
+    _transition("ST-SE-Tahoe", _EMBEDDING, "Tahoe-100M", "drugs at doses", "03b1971d7cc93a7535fd2e957c6948dba267378b", _TAHOE_LINES),
+    _transition("ST-SE-Parse", _EMBEDDING, "Parse PBMC", "cytokines", "", _PARTS, (_PARSE,)),
+    _transition("ST-SE-Replogle", _EMBEDDING, _NADIG, _CRISPRI, "e324967ff4cea5ec199e29bcbb5c1f00e5b9d69c", _LINES, (_ONLY_TRAINED,)),
+    _transition("st-x-replogle-full", _ALL, _NADIG, _CRISPRI, "48ad5f70215ab4c58caa5a68e77d837601d29d35", _FULL, (_ONLY_TRAINED,)),
+    _transition("st-se-replogle-full", _EMBEDDING, _NADIG, _CRISPRI, "d1441f5587ace12c46247b3703c7d25f24f8abb6", _FULL, (_ONLY_TRAINED,)),
+    _se(
+        "SE-600M", "5a9a80f44f7ce32ce57059933ef0d735d7c10ce5", "Of its several checkpoints model.safetensors is downloaded.",
     ),
+    _se("SE-100M", "bc72702320639217128df42673e94a9658f67d24", "Its embeddings are not those of SE-600M: no published ST model reads them."),
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from state_engine import download as transfer
+from state_engine.checkpoints.embedding_card import read_embedding_card
 from state_engine.checkpoints.store import read_card
 from state_engine.config import Settings
 from state_engine.errors import CheckpointError, DownloadError, JobCancelled, LicenceError
@@ -18,6 +19,7 @@ from state_engine.library import hub
 from state_engine.progress import Progress
 from tests.library.fake_hub import COMMIT, FakeHub, serving
 from tests.library.test_models import a_card, write_store
+from tests.small_embedding import write_embedding_model
 
 WEIGHTS = bytes(range(256)) * 12_000  # 3 MB, three chunks
 RUN = {
@@ -317,3 +319,80 @@ def test_the_hub_library_is_not_imported_before_it_is_needed() -> None:
 
     code = "import sys, state_engine.library.hub; assert 'huggingface_hub' not in sys.modules and 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def listing(repo: str, sizes: dict[str, int]) -> hub.HubInfo:
+    """What `info` makes of a repository with these files."""
+    files = tuple(hub.HubFile(path, size) for path, size in sizes.items())
+    return hub.HubInfo(repo, COMMIT, "x", "", False, files, hub._model_folders(files))
+
+
+def test_evaluation_files_of_a_published_model_are_not_fetched() -> None:
+    """As they lie in ST-HVG-Replogle: hundreds of megabytes of predicted cells beside each checkpoint."""
+    fold = {
+        "config.yaml": 4_000, "var_dims.pkl": 60_000, "pert_onehot_map.pt": 16_700_000, "batch_onehot_map.pkl": 20_000,
+        "checkpoints/best.ckpt": 471_699_039, "checkpoints/final.ckpt": 471_700_000, "checkpoints/last.ckpt": 471_700_000,
+        "eval_best.ckpt/adata_pred.h5ad": 573_000_000, "eval_best.ckpt/adata_real.h5ad": 573_000_000,
+        "eval_best.ckpt/results.csv": 90_000, "data_module.torch": 1_000_000, "adata_pred.h5ad": 573_000_000,
+    }  # fmt: skip
+    lines = ("hepg2", "jurkat")
+    facts = listing(
+        "arcinstitute/ST-HVG-Replogle",
+        {f"{kind}/{line}/{name}": size for kind in ("zeroshot", "fewshot") for line in lines for name, size in fold.items()},
+    )
+    assert facts.models == ("fewshot/hepg2", "fewshot/jurkat", "zeroshot/hepg2", "zeroshot/jurkat")
+    names = {f.path.removeprefix("zeroshot/jurkat/") for f in facts.needed("zeroshot/jurkat")}
+    assert names == {"config.yaml", "var_dims.pkl", "pert_onehot_map.pt", "batch_onehot_map.pkl", "checkpoints/final.ckpt"}
+    assert facts.size("zeroshot/jurkat") < 500_000_000
+    assert facts.unseen("zeroshot/jurkat").startswith("jurkat as a whole") and facts.unseen("fewshot/hepg2").startswith("Part of")
+
+
+def test_of_a_state_embedding_repository_one_set_of_weights_is_fetched() -> None:
+    facts = listing(
+        "arcinstitute/SE-600M",
+        {
+            "README.md": 9_000, "config.yaml": 6_000, "model.safetensors": 2_860_000_000, "protein_embeddings.pt": 410_886_729,
+            "se600m_epoch16.ckpt": 11_500_000_000, "se600m_epoch4.safetensors": 2_820_000_000,
+        },
+    )  # fmt: skip
+    assert {f.path for f in facts.needed()} == {"README.md", "config.yaml", "model.safetensors", "protein_embeddings.pt"}
+    assert facts.checkpoints() == ()
+    assert "se600m_epoch16.ckpt" in {f.path for f in facts.needed("", "se600m_epoch16.ckpt")}  # who asks for it gets it
+
+
+def test_without_a_revision_the_catalogues_commit_is_asked_for(
+    fake: FakeHub, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hub.pinned("owner/model", settings) == "main"
+    known = hub.catalogue.Published("owner/model", "transition", "genes", revision=COMMIT)
+    monkeypatch.setattr(hub.catalogue, "PUBLISHED", (known,))
+    hub.info("owner/model", "", settings)
+    assert any(path.endswith(f"/revision/{COMMIT}") for path, _ in fake.asked)
+    hub.info("owner/model", "v1", settings)  # who names one gets it
+    assert any(path.endswith("/revision/v1") for path, _ in fake.asked)
+
+
+def test_the_first_download_pins_what_no_source_names(fake: FakeHub, settings: Settings) -> None:
+    hub.download("owner/model", "", settings, True)
+    assert hub.pinned("owner/model", settings) == COMMIT
+    fake.asked.clear()
+    hub.info("owner/model", "", settings)
+    assert any(path.endswith(f"/revision/{COMMIT}") for path, _ in fake.asked)
+
+
+def test_a_converted_embedding_model_is_credited(fake: FakeHub, settings: Settings, tmp_path: Path) -> None:
+    write_embedding_model(tmp_path / "se")
+    downloaded = hub.download("owner/model", "main", settings, True)
+    card = hub.credit(tmp_path / "se", downloaded)
+    assert card is not None and card == read_embedding_card(tmp_path / "se")
+    assert (card.source, card.licence) == (f"hub owner/model@{COMMIT}", "mit")
+
+
+def test_a_card_says_what_training_left_out(
+    fake: FakeHub, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fold = hub.catalogue.Fold("", "all of it")
+    known = hub.catalogue.Published("owner/model", "transition", "genes", limits=("Short.",), folds=(fold,))
+    monkeypatch.setattr(hub.catalogue, "PUBLISHED", (known,))
+    card = hub.credit(write_store(tmp_path / "m", a_card()), hub.download("owner/model", "main", settings, True))
+    assert card is not None and card.limits == ("Short.", "Left out of training: all of it")

@@ -193,10 +193,14 @@ def _id(entry: Entry) -> str:
 
 
 def _from_hub(settings: Settings) -> None:
-    known = [p.repo for p in PUBLISHED if p.kind == "transition"]
+    known = [p.repo for p in PUBLISHED]
     repo = st.selectbox("Repository", known, index=None, accept_new_options=True, key="hub_repo", placeholder="owner/name")
     revision = st.text_input(
-        "Revision", value="main", key="hub_revision", help="Branch, tag or commit; it is pinned to a commit."
+        "Revision",
+        key="hub_revision",
+        placeholder="the one that is known here, else the newest",
+        help="Branch, tag or commit; it is pinned to a commit. Empty: the commit that the list of published models names, or that of your "
+        "first download; else the newest.",
     )
     if st.button("Look it up", key="hub_info", disabled=not repo) and repo:
         with st.spinner("Asking the hub"):
@@ -212,6 +216,8 @@ def _from_hub(settings: Settings) -> None:
         )
         return
     folder = st.selectbox("Model", facts.models, format_func=lambda m: m or "top folder", key="hub_folder")
+    if left_out := facts.unseen(folder):
+        st.caption(f"**Left out of its training:** {md(left_out, most=None)}")
     checkpoint = _checkpoint(facts.checkpoints(folder), "hub_checkpoint")
     st.markdown(
         f"Download: {size(facts.size(folder, checkpoint))}. Licence: **{md(facts.licence)}**"

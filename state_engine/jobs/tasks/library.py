@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from state_engine.checkpoints.arc.read import convert as convert_arc
-from state_engine.checkpoints.embedding_store import convert_embedding
+from state_engine.checkpoints.embedding_store import convert_embedding, is_embedding
 from state_engine.checkpoints.recognise import what_is
 from state_engine.config import load_settings
 from state_engine.data.dataset import open_dataset
@@ -70,6 +70,8 @@ def download(request: DownloadRequest, run: RunFolder, on_progress: OnProgress, 
         entry = import_directory(folder, settings)
         return ModelAdded(entry.card.id if entry.card else "")
     name = " ".join(filter(None, (request.repo.split("/")[-1], request.subfolder)))
+    if is_embedding(folder):
+        return _embedding_into_library(folder, name, run, on_progress, checkpoint)
     return _into_library(folder, name, run, on_progress, checkpoint)
 
 
@@ -87,14 +89,19 @@ def _into_library(
 
 def convert_se(request: ConvertEmbeddingRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> ModelAdded:
     """Convert a State Embedding checkpoint on this server into the library."""
-    settings = load_settings()
-    path = readable(request.path, settings)
+    return _embedding_into_library(readable(request.path, load_settings()), request.name or None, run, on_progress)
+
+
+def _embedding_into_library(
+    path: Path, name: str | None, run: RunFolder, on_progress: OnProgress, checkpoint: str | None = None
+) -> ModelAdded:
     on_progress(Progress("Reading the checkpoint"))
     target = run.path / "model"
-    card = convert_embedding(path, target, request.name or None)
+    card = convert_embedding(path, target, name, checkpoint)
     for note in card.notes:
         run.log(note)
-    return ModelAdded(card.id, str(EMBEDDINGS.adopt(target, settings).path))
+    hub.credit(target, path)
+    return ModelAdded(card.id, str(EMBEDDINGS.adopt(target, load_settings()).path))
 
 
 def prepare(request: PrepareRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Prepared:
