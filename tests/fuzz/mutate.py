@@ -60,7 +60,9 @@ def spoil_hdf5(path: Path, chance: random.Random, outside: Path) -> None:
         for _ in range(chance.choice((1, 1, 2, 3))):
             name = chance.choice(names)
             edit = chance.choice((_attribute, _attribute, _value, _value, _value, _replace, _replace, _remove, _link, _storage))
-            with suppress(KeyError, ValueError, TypeError, OSError, RuntimeError):  # an earlier edit made this one impossible
+            with suppress(
+                KeyError, ValueError, TypeError, OSError, RuntimeError, MemoryError
+            ):  # an earlier edit made this one impossible
                 edit(file, name, chance, outside)
 
 
