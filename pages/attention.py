@@ -18,7 +18,7 @@ run = finished_run("which cells the model looked at")
 if run is None:
     st.stop()
 with errors_shown(), result_area(run):
-    if run.request.get("method", "model") != "model":
+    if run.request.get("method", "model") not in ("model", "paired"):
         st.stop()  # a baseline looks at no cell; the note above says what it is
     result = open_run(run)
     chosen = cell_sets(run, result)

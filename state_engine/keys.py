@@ -24,6 +24,7 @@ KINDS: Final = (PREDICTED, PREDICTED_CONTROL, OBSERVED_CONTROL, OBSERVED)
 
 RAW_LAYER: Final = "raw"
 CALIBRATED_LAYER: Final = "calibrated"
+CORRECTED_LAYER: Final = "corrected"  # only where X is the calibrated prediction; else X is the corrected one
 MANIFEST: Final = "state_explorer"
 X: Final = "X"
 

@@ -12,9 +12,13 @@ from state_engine.evaluation.verdict import TIE
 
 _METHODS = {"corrected": "Model, corrected", "raw": "Model, raw", "mean": "Mean of other contexts", "none": "No change"}
 _R = {"corrected": "r_paired", "raw": "r_raw", "mean": "r_mean"}
-_CALIBRATED = {"calibrated": "Calibrated", "corrected": "Model, corrected", "mean": "Mean of other contexts", "none": "No change"}
+_CALIBRATED = {
+    "calibrated": "Calibrated", "corrected": "Model, corrected", "transfer": "Other contexts, weighted and shrunk",
+    "likeness": "Likeness-weighted mean", "mean": "Mean of other contexts", "common": "Mean of the context", "none": "No change",
+}  # fmt: skip
 _ORIGINS = {
     "validation cells": "held out for validation and never test cells",
+    "left-out blocks": "blocks of the training, predicted by a further model that was trained without them",
     "left-out contexts": "contexts of the training, each predicted by a further model that was trained without it",
 }
 
@@ -126,8 +130,11 @@ def calibration_words(found: Calibration) -> str:
     """Return the weights in words, and whether the mixture is closer to the measurement than its parts."""
     text = (
         f"The calibrated prediction takes **{found.paired:.2f}** of the model's own effect and **{found.mean:.2f}** of the perturbation's mean "
-        "effect in the other contexts it was trained on. "
+        "effect in the other contexts it was trained on"
+        + (f", and **{found.common:.2f}** of the mean effect of the context's other perturbations. " if found.common else ". ")
     )
+    if found.chosen:
+        return f"{text}{found.why} It is the default output of Predict."
     ours = found.scores.get("mae_calibrated")
     others = [found.scores[f"mae_{name}"] for name in ("corrected", "mean") if f"mae_{name}" in found.scores]
     if ours is None or not others:

@@ -130,7 +130,7 @@ def out_of_date(run: RunFolder) -> tuple[str, ...]:
 def result_area(run: RunFolder) -> Iterator[None]:
     """Where a run's answer is drawn: when the run is out of date, below a banner that says why, and greyed."""
     request = run.request_as(PredictionRequest)
-    if request.method != "model":
+    if request.method != "model" and request.method != "paired":
         st.info(f"**Predicted by a baseline, not by the model:** {WORDS[request.method]}.", icon=":material/balance:")
     found = out_of_date(run)
     if not found:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -82,10 +83,10 @@ class TrainingSummary:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How much of the paired effect and of the mean effect over other contexts to take, fitted on validation cells only.
+    """How much of the paired, the transferred and the common effect to take, fitted on conditions that the model behind them never saw.
 
     Args:
-        paired, mean: the weights.
+        paired, mean: the weights of the network's effect and of the effect that the other contexts had.
         lowest, highest: bounds they were fitted within.
         prior: (paired, mean) the fit was pulled towards.
         contexts, perturbations: it was fitted on, by name.
@@ -94,10 +95,18 @@ class Calibration:
         crossed: what was left out in turn to score it: "contexts", "perturbations", or "" when one condition was all there was.
         folds: how often.
         paired_range, mean_range: (smallest, largest) weight over the folds; empty without any.
-        scores: means over conditions, on the mean cell: "mae_none", "mae_corrected", "mae_mean", "mae_calibrated", and the same
-            with "mse_". The calibrated ones are of conditions left out of the fit, and missing where none could be.
+        scores: means over conditions, on the mean cell: "mae_none", "mae_corrected", "mae_mean", "mae_likeness", "mae_transfer",
+            "mae_common" (where all have one), "mae_calibrated", and the same with "mse_". The calibrated ones
+            are of conditions left out of the fit, and missing where none could be.
         seed: of the basal cells.
-        origin: cells held out for validation, or contexts of the training that further models, trained without them, predicted.
+        origin: cells held out for validation, or contexts or blocks of the training that further models, trained without them, predicted.
+        common: weight of the mean effect of the context's other perturbations.
+        kind: what was left out: whole contexts, or blocks of a perturbation in a context that trained others.
+        transfer: how the other contexts are weighed: alike, or by how alike their control cells are; "shrunk" by standard errors.
+        without: weights (paired, mean, common) where parts are missing, by those that are there ("paired+common").
+        fitted: (paired, mean, common) of the mixture, where a part alone was closer on what was left out and is used in its place.
+        chosen: what is used: "mixture", or the part that alone was closest; "" on cards of before, whose default output is corrected.
+        why: that choice in a sentence, with numbers.
     """
 
     paired: float
@@ -115,7 +124,26 @@ class Calibration:
     mean_range: tuple[float, ...] = ()
     scores: dict[str, float] = field(default_factory=dict)
     seed: int = 42
-    origin: Literal["validation cells", "left-out contexts"] = "validation cells"
+    origin: Literal["validation cells", "left-out contexts", "left-out blocks"] = "validation cells"
+    common: float = 0.0
+    kind: Literal["contexts", "blocks"] = "contexts"
+    transfer: Literal["mean of other contexts", "likeness-weighted mean", "shrunk"] = "mean of other contexts"
+    without: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    fitted: tuple[float, ...] = ()
+    chosen: str = ""
+    why: str = ""
+
+    def weights(self, parts: Sequence[str]) -> tuple[float, float, float]:
+        """Return (paired, mean, common) for a condition that has only these of the three."""
+        names = ("paired", "mean", "common")
+        there = [name in parts for name in names]
+        own = (self.paired, self.mean, self.common)
+        if all(yes or not weight for yes, weight in zip(there, own, strict=True)):
+            return own
+        found = self.without.get("+".join(name for name in names if name in parts))
+        if found is None or len(found) != len(names):
+            return (1.0 if "paired" in parts else 0.0), 0.0, 0.0
+        return found[0], found[1], found[2]
 
 
 AttentionOrigin = Literal["declared", "assumed", "trained", "chosen", ""]
@@ -151,6 +179,7 @@ class ModelCard:
         training: what is known of the training.
         embedding_model: hash of the SE model whose embeddings it reads, when known.
         calibration: how far to trust it beside its baselines, when that was fitted.
+        block_calibration: the same for a perturbation in a context that trained others, where both were fitted.
         unseen: labels among `perturbations` that no training cell carried: known by their feature vector alone.
         attention_origin: where the attention mode comes from; "" when not recorded.
         log_base: of the logarithm of log1p values, e for the natural one; None when not recorded, and for counts and embeddings.
@@ -186,6 +215,7 @@ class ModelCard:
     calibration: Calibration | None = None
     unseen: tuple[str, ...] = ()
     attention_origin: AttentionOrigin = ""
+    block_calibration: Calibration | None = None
     log_base: float | None = None
     depth: float | None = None
 
@@ -198,3 +228,12 @@ class ModelCard:
     def reads_embedding(self) -> bool:
         """The input is an embedding, not gene expression."""
         return self.input_key not in ("X", "X_hvg")
+
+    @property
+    def recommended(self) -> Literal["calibrated", "corrected"]:
+        """The kind of prediction that is the default output."""
+        return "calibrated" if self.calibration is not None and self.calibration.chosen else "corrected"
+
+    def calibration_for(self, block: bool) -> Calibration | None:
+        """Return the calibration of a condition; `block`: its context trained other perturbations."""
+        return self.block_calibration if block and self.block_calibration is not None else self.calibration

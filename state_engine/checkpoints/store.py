@@ -148,13 +148,13 @@ def save_model(
     return card
 
 
-def set_calibration(folder: Path, calibration: Calibration | None) -> ModelCard:
-    """Replace the calibration of a saved model; its weights and its id stay. Returns the card.
+def set_calibration(folder: Path, calibration: Calibration | None, blocks: Calibration | None = None) -> ModelCard:
+    """Replace the calibrations of a saved model; its weights and its id stay. Returns the card.
 
     Raises:
         CheckpointError: no model in our format is there.
     """
-    card = dataclasses.replace(read_card(folder), calibration=calibration)
+    card = dataclasses.replace(read_card(folder), calibration=calibration, block_calibration=blocks)
     write_card(folder, card)
     return card
 
@@ -189,7 +189,7 @@ def check_features(card: ModelCard, features: Tensor | None) -> None:
 
 def _card_text(card: ModelCard) -> str:
     """Return the text of a card; fields that came later are left out where they say nothing, so that earlier versions read it."""
-    later = ("calibration", "unseen", "attention_origin")
+    later = ("calibration", "unseen", "attention_origin", "block_calibration")
     plain = {name: value for name, value in to_plain(card).items() if value or name not in later}
     return json.dumps(plain, indent=1, ensure_ascii=False)
 

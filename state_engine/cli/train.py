@@ -68,13 +68,16 @@ def run_calibrate(options: argparse.Namespace, write: Write, on_progress: OnProg
     """Train further models, each without one context, and fit how much of the model's effect to take. Uses no held-out cells."""
     from state_engine.train.cross_fit import cross_fit
 
-    fitted = cross_fit(options.run, options.max_steps, options.contexts, options.seed, on_progress).calibration
-    if fitted is None:
+    card = cross_fit(options.run, options.max_steps, options.contexts, options.seed, on_progress)
+    if card.calibration is None:
         write("Nothing could be fitted: neither the models nor the other contexts show any effect.")
         return
-    write(
-        f"{options.run}: calibrated on {fitted.conditions:,} conditions of {len(fitted.contexts)} contexts left out in turn: "
-        f"{fitted.paired:.2f} of the model's effect, {fitted.mean:.2f} of the mean effect of the other contexts"
-    )
-    for name, value in fitted.scores.items():
-        write(f"  {name}: {value:.4f}")
+    for fitted in filter(None, (card.calibration, card.block_calibration)):
+        left = "blocks left out together" if fitted.kind == "blocks" else "contexts left out in turn"
+        write(
+            f"{options.run}: calibrated on {fitted.conditions:,} conditions of {len(fitted.contexts)} {left}: "
+            f"{fitted.paired:.2f} of the model's effect, {fitted.mean:.2f} of the mean effect of the other contexts, "
+            f"{fitted.common:.2f} of that of the context's other perturbations. {fitted.why}"
+        )
+        for name, value in fitted.scores.items():
+            write(f"  {name}: {value:.4f}")

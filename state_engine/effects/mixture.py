@@ -1,10 +1,13 @@
-"""How much of one effect and how much of another to use: two weights by bounded least squares.
+"""How much of the network's effect, of the transferred one and of the common one to use: weights by bounded least squares.
 
-    calibrated effect = paired x (the network's paired effect) + mean x (the perturbation's mean effect over other contexts)
+    calibrated effect = paired x (the network's paired effect)
+                      + mean x (what the other contexts say of the perturbation: `effects.transfer`)
+                      + common x (the mean effect of the context's other perturbations)
 
-The weights minimise the mean squared error of effects over conditions, plus a pull towards a prior that is worth a fraction of a
-condition: with many conditions the data decide, with one the prior has its say. Two variables in a box: the minimum is found
-exactly, by looking at the inside, the four edges and the four corners.
+The weights minimise the mean squared error of effects over conditions, plus a pull towards an even prior that is worth one condition: with
+many conditions the data decide, with few the prior has its say. No weight is negative, and those of the two effects of the perturbation
+itself add up to 1 at most: two guesses of the same thing are averaged, not added. The minimum is found exactly, by looking at every face of the
+region that these bounds leave.
 Boundary: numpy only.
 
 Notation: k conditions, g features, n cells.
@@ -12,27 +15,44 @@ Notation: k conditions, g features, n cells.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 
 from state_engine.effects.apply import applied_mean
 from state_engine.errors import ConfigError
 
-# The prior is the corrected prediction as it is, since one cell type says little about another: among seven real ones, weights
-# fitted on one alone were often wrong for the next, on four together hardly ever.
-PRIOR = (1.0, 0.0)
-PRIOR_CONDITIONS = 2.0
+PARTS: Final = ("paired", "mean", "common")
+# Each part alike, and less than all of them together: noise in the measurement makes any effect look larger than it is. A prior that believed
+# the network alone was worth two conditions, and left the other contexts next to nothing wherever few conditions could be weighed.
+PRIOR = (0.4, 0.4)
+PRIOR_CONDITIONS = 1.0
 BOUNDS = (0.0, 1.0)
+TOGETHER = 1.0
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """The weights of the paired effect and of the mean effect."""
+    """The weights of the paired effect, of the transferred effect (the mean over other contexts) and of the common effect."""
 
     paired: float
     mean: float
+    common: float = 0.0
+
+
+# what each effect alone would be, by the name of its score
+ALONE: Final[Mapping[str, Mixture]] = MappingProxyType(
+    {
+        "none": Mixture(0.0, 0.0),
+        "corrected": Mixture(1.0, 0.0),
+        "transfer": Mixture(0.0, 1.0),
+        "common": Mixture(0.0, 0.0, 1.0),
+    }
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +64,8 @@ class Condition:
         paired, mean, observed: effects on the mean cell.
         control: (g,) mean control cell; to score what the cells become.
         cells: measured perturbed cells.
+        common: (g,) mean effect of the context's other trained perturbations; None without enough of them.
+        baselines: further effects (g,) to be scored beside, by the name of their score.
     """
 
     context: str
@@ -53,30 +75,47 @@ class Condition:
     observed: np.ndarray
     control: np.ndarray
     cells: int
+    common: np.ndarray | None = None
+    baselines: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def stacked(self) -> np.ndarray:
+        """Return the effects (3, g) float64 in the order of `PARTS`; a common one that is not there is 0."""
+        common = np.zeros_like(self.paired) if self.common is None else self.common
+        return np.stack([self.paired, self.mean, common]).astype(np.float64)
+
+
+def even_prior(parts: Sequence[str]) -> tuple[float, ...]:
+    """Return the prior for some of `PARTS`: what the two of `PRIOR` add up to, shared alike."""
+    return (sum(PRIOR) / len(parts),) * len(parts)
 
 
 def fit_mixture(
     conditions: Sequence[Condition],
-    prior: tuple[float, float] = PRIOR,
+    prior: tuple[float, ...] | None = None,
     worth: float = PRIOR_CONDITIONS,
     bounds: tuple[float, float] = BOUNDS,
+    together: float = TOGETHER,
+    parts: tuple[str, ...] = ("paired", "mean"),
 ) -> Mixture:
     """Return the weights that fit the measured effects best; each condition counts once, its features alike.
 
     Args:
         conditions: to fit on.
-        prior: weights towards which the fit is pulled.
+        prior: weights of the parts towards which the fit is pulled; None: `even_prior`.
         worth: how many conditions, with effects as large as the measured ones, the prior weighs as.
-        bounds: of both weights.
+        bounds: of each weight.
+        together: largest sum of the weights of the paired and the transferred effect.
+        parts: of `PARTS`, those that may be used; the others get 0.
 
     Raises:
         ConfigError: no conditions, or nothing in them that moves.
     """
     if not conditions:
         raise ConfigError("Weights cannot be fitted.", "There is no condition to fit them on.")
-    gram, target, size = np.zeros((2, 2)), np.zeros(2), 0.0
+    used = [PARTS.index(name) for name in parts]
+    gram, target, size = np.zeros((len(used), len(used))), np.zeros(len(used)), 0.0
     for condition in conditions:
-        x = np.stack([condition.paired, condition.mean]).astype(np.float64)
+        x = condition.stacked()[used]
         gram += x @ x.T
         target += x @ condition.observed.astype(np.float64)
         size += float(np.square(condition.observed, dtype=np.float64).sum())
@@ -84,27 +123,58 @@ def fit_mixture(
         raise ConfigError("Weights cannot be fitted.", "Neither the model nor the other contexts show any effect.")
     # in the size of the measured effects, so that effects that are far too large do not outweigh the prior by their size
     pull = worth * size / len(conditions)
-    gram, target = gram + pull * np.eye(2), target + pull * np.array(prior)
-    best = min(_candidates(gram, target, bounds), key=lambda w: float(w @ gram @ w / 2 - target @ w))
-    return Mixture(float(best[0]), float(best[1]))
+    gram, target = gram + pull * np.eye(len(used)), target + pull * np.array(prior or even_prior(parts))
+    limited = np.array([name != "common" for name in parts])
+    found = minimum(gram, target, bounds, limited, together)
+    weights = dict.fromkeys(PARTS, 0.0) | dict(zip(parts, found.tolist(), strict=True))
+    return Mixture(**weights)
 
 
-def _candidates(gram: np.ndarray, target: np.ndarray, bounds: tuple[float, float]) -> list[np.ndarray]:
-    """Return where the minimum in the box may be: inside, or on an edge (its corners included)."""
-    low, high = bounds
+def minimum(
+    gram: np.ndarray, target: np.ndarray, bounds: tuple[float, float], limited: np.ndarray, together: float
+) -> np.ndarray:
+    """Return where w gram w / 2 - target w is smallest, each weight within bounds and the sum of the limited ones at most `together`.
+
+    The minimum of a convex function in a polytope is the free minimum of one of its faces: all are tried, and those within it compared.
+
+    Args:
+        gram: (k, k). target: (k,). limited: (k,) bool.
+    """
+    best, least = np.full(len(target), bounds[0]), np.inf
+    for states in product((*bounds, None), repeat=len(target)):
+        free = np.array([s is None for s in states])
+        start = np.array([0.0 if s is None else s for s in states])
+        for point in _on_face(gram, target, start, free, limited, together):
+            inside = (point >= bounds[0] - 1e-12).all() and (point <= bounds[1] + 1e-12).all()
+            value = float(point @ gram @ point / 2 - target @ point)
+            if inside and point[limited].sum() <= together + 1e-9 and value < least:
+                best, least = point, value
+    return np.clip(best, *bounds)
+
+
+def _on_face(
+    gram: np.ndarray, target: np.ndarray, start: np.ndarray, free: np.ndarray, limited: np.ndarray, together: float
+) -> list[np.ndarray]:
+    """Return the minimum over the free weights, the others as they start; and the one where the limited ones add up to `together`."""
+    n, along = int(free.sum()), (limited & free)[free].astype(np.float64)
+    slope = (target - gram @ start)[free]
+    inner = gram[np.ix_(free, free)]
     found = []
-    inside = np.linalg.lstsq(gram, target, rcond=None)[0]
-    if (inside >= low).all() and (inside <= high).all():
-        found.append(inside)
-    for fixed in (0, 1):
-        free = 1 - fixed
-        for value in bounds:
-            point = np.empty(2)
-            point[fixed] = value
-            along = (target[free] - gram[free, fixed] * value) / gram[free, free] if gram[free, free] > 0 else low
-            point[free] = np.clip(along, low, high)
-            found.append(point)
+    for tight in (False, True) if along.any() else (False,):
+        system = np.zeros((n + tight, n + tight))
+        system[:n, :n] = inner
+        side = np.concatenate([slope, [together - start[limited].sum()] * tight])
+        if tight:  # the multiplier of the sum is one more unknown
+            system[n, :n] = system[:n, n] = along
+        point = start.copy()
+        point[free] = np.linalg.lstsq(system, side, rcond=None)[0][:n]
+        found.append(point)
     return found
+
+
+def mixed_effect(condition: Condition, mixture: Mixture) -> np.ndarray:
+    """Return the effect (g,) that the weights give."""
+    return np.asarray(np.array([mixture.paired, mixture.mean, mixture.common]) @ condition.stacked())
 
 
 def mixed_mean(condition: Condition, mixture: Mixture, *, nonnegative: bool) -> np.ndarray:
@@ -115,5 +185,4 @@ def mixed_mean(condition: Condition, mixture: Mixture, *, nonnegative: bool) -> 
         mixture: the weights.
         nonnegative: the values are expression; False for an embedding.
     """
-    effect = mixture.paired * condition.paired + mixture.mean * condition.mean
-    return applied_mean(condition.control, effect, nonnegative=nonnegative)
+    return applied_mean(condition.control, mixed_effect(condition, mixture), nonnegative=nonnegative)

@@ -233,7 +233,8 @@ def _join(
     depth = depths.pop() if len(depths) == 1 else None
     try:
         for part, rows in zip(parts, chosen, strict=True):
-            for at, n, x, raw in _read(part, rows, "X", f"layers/{keys.RAW_LAYER}"):
+            corrected = f"layers/{keys.CORRECTED_LAYER}"
+            for at, n, x, raw in _read(part, rows, corrected if _has(part, corrected) else "X", f"layers/{keys.RAW_LAYER}"):
                 on_progress(Progress("Writing predicted cells", start + at, len(obs)))
                 writer.write(start + at, x[:, columns_kept], raw[:, columns_kept])
                 assert n == len(x)
@@ -247,10 +248,7 @@ def _join(
 def _add_calibrated(parts: list[Path], chosen: list[np.ndarray], path: Path, columns: np.ndarray, n: int) -> bool:
     """The calibrated layer; cells of results that have none are NaN. False when none has."""
     layer = f"layers/{keys.CALIBRATED_LAYER}"
-    has = []
-    for part in parts:
-        with h5py.File(part) as file:
-            has.append(layer in file)
+    has = [_has(part, layer) for part in parts]
     if not any(has):
         return False
     with h5py.File(path, "r+") as file:
@@ -264,6 +262,11 @@ def _add_calibrated(parts: list[Path], chosen: list[np.ndarray], path: Path, col
                 target[start : start + len(rows)] = np.nan
             start += len(rows)
     return True
+
+
+def _has(path: Path, name: str) -> bool:
+    with h5py.File(path) as file:
+        return name in file
 
 
 def _read(path: Path, rows: np.ndarray, one: str, other: str) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:

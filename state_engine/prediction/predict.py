@@ -1,8 +1,9 @@
 """Predict what a perturbation does to cells: paired, streamed, reproducible.
 
 For each context, control cells are drawn once and cut into sets. Every set is predicted under the control label and under each
-perturbation; the difference is each cell's effect, and the default expression is the basal cell plus its own effect, cut at
-0 ("corrected"). The same basal cells serve every perturbation, so that differences between perturbations are not differences
+perturbation; the difference is each cell's effect, and "corrected" expression is the basal cell plus its own effect, cut at 0. It is
+the default output unless the model's card recommends the calibrated prediction (`result_layers`).
+The same basal cells serve every perturbation, so that differences between perturbations are not differences
 between draws, and the control is predicted once for each context.
 
 A baseline can predict in the model's place (`PredictionRequest.method`): the same basal cells plus its effect.
@@ -71,8 +72,8 @@ def predict(
     """
     free_output(output, request.data, request.model)
     dataset = open_dataset(Path(request.data), request.choices)
-    device = choose_device(request.device if request.method == "model" else "cpu")
-    if request.method != "model":
+    device = choose_device(request.device if request.by_network else "cpu")
+    if not request.by_network:
         loaded = None  # a baseline needs no weights
     elif loaded is None:
         on_progress(Progress("Loading the model"))
@@ -150,20 +151,29 @@ def _baseline(
     Raises:
         RequestError: nothing to start from, or conditions about which it says nothing. CheckpointError: the model has no effects.
     """
-    assert request.method != "model"
+    assert request.method != "model" and request.method != "paired"
     if cells.genes and cells.expression is None:
         why = f"{cells.dataset.path.name} has no expression of the genes that the model predicts."
         raise RequestError("A baseline starts from measured expression.", why, "Choose a data set with counts or log1p values.")
     width = len(cells.genes) or card.config.output_dim
-    controls = {c: cells.mean(cells.dataset.control_rows(c)) for c in dict.fromkeys(c for _, c in conditions)}
+    controls = _controls(cells, conditions)
     return baseline_effects(request.method, Path(request.model), card, conditions, cells.genes, width, controls)
 
 
 def _calibration(request: PredictionRequest, card: ModelCard, cells: MeasuredCells, drawn: DrawnCells) -> Calibrated | None:
-    if card.calibration is None:
+    if card.calibration is None or request.method == "paired":
         return None
     width = len(cells.genes) or card.config.output_dim
-    return calibrated_of(card, load_effects(Path(request.model)), _conditions(drawn), cells.genes, width)
+    conditions = _conditions(drawn)
+    controls = _controls(cells, conditions) if card.calibration.chosen else {}
+    return calibrated_of(card, load_effects(Path(request.model)), conditions, cells.genes, width, controls)
+
+
+def _controls(cells: MeasuredCells, conditions: tuple[Condition, ...]) -> dict[str, np.ndarray]:
+    """Return the mean control cell of each context; how alike contexts are is told by it."""
+    if cells.genes and cells.expression is None:
+        return {}  # the result's genes were not measured here
+    return {c: cells.mean(cells.dataset.control_rows(c)) for c in dict.fromkeys(c for _, c in conditions)}
 
 
 def _filled(request: PredictionRequest, card: ModelCard, drawn: DrawnCells) -> tuple[str, ...]:
@@ -226,7 +236,7 @@ def _manifest(
             "other_allowed": request.allow_other_embedding,
         }
     expression = cells.expression
-    has_effects = calibrated is not None or request.method != "model"
+    has_effects = calibrated is not None or not request.by_network
     renamed = dataset.labels.renamings if dataset.labels.renamed else ()
     return {
         "request": to_plain(request),

@@ -29,8 +29,8 @@ _RATE = {
 }
 
 
-Method = Literal["model"] | Baseline
-METHODS: tuple[Method, ...] = ("model", *BASELINES)
+Method = Literal["model", "paired"] | Baseline
+METHODS: tuple[Method, ...] = ("model", "paired", *BASELINES)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,9 @@ class PredictionRequest:
         label="Predict from the embedding of another model all the same",
     )  # fmt: skip
     method: Method = option(
-        "model", "predict with a baseline instead, from the effects saved with the model", label="Predicted by"
+        "model",
+        "model: what its card recommends; paired: the network's own effect alone; else a baseline, from the effects saved with the model",
+        label="Predicted by",
     )
     cells_of: tuple[CellCount, ...] = option((), "cells of this perturbation in each context, in place of --cells")
     least_cells: int | None = option(
@@ -117,6 +119,11 @@ class PredictionRequest:
         if repeated:
             raise ConfigError(f"Perturbations are named twice: {listed(repeated)}.", fix="Name each once.")
         self._check_cells()
+
+    @property
+    def by_network(self) -> bool:
+        """Whether the network predicts, not a baseline in its place."""
+        return self.method in ("model", "paired")
 
     def _check_cells(self) -> None:
         counted = [count.perturbation for count in self.cells_of]
@@ -252,7 +259,7 @@ def estimate(
     labels, most = len(request.perturbations), request.most(card.control)
     counts = [request.count(p) for p in request.perturbations]
     sets = sum(math.ceil(n / size) for n in [*counts, most]) * len(contexts)
-    computed = sets * size if request.method == "model" else 0
+    computed = sets * size if request.by_network else 0
     cells = sum(counts) * len(contexts)
     rate = _RATE.get((device, request.precision), 1e12) * ((os.cpu_count() or 1) if device == "cpu" else 1)
     seconds = 2.0 * computed * parameters(card.config) / rate / 2 + 1e-9 * computed * card.config.output_dim * 4
@@ -271,4 +278,4 @@ def estimate(
 
 def _layers(request: PredictionRequest, card: ModelCard) -> int:
     """Matrices of the result, each as large as the corrected one."""
-    return 1 if request.method != "model" else 1 + request.keep_raw + (card.calibration is not None)
+    return 1 + request.keep_raw + (card.calibration is not None and request.method == "model") if request.by_network else 1

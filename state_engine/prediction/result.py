@@ -93,8 +93,15 @@ class Result:
         if self.has_raw:
             found.append("raw")
         if self.has_calibrated and (perturbation is None or context is None or self.is_calibrated(perturbation, context)):
-            found.append("calibrated")
+            # what is recommended comes first
+            found.insert(0 if self.recommends_calibrated else len(found), "calibrated")
         return tuple(found)
+
+    @property
+    def recommends_calibrated(self) -> bool:
+        """Whether the calibrated prediction is the default output: X, or the embedding itself."""
+        facts = self.manifest.get("calibration")
+        return isinstance(facts, dict) and bool(facts.get("chosen"))
 
     def mask(self, kind: str | None = None, context: str | None = None, perturbation: str | None = None) -> NDArray[np.bool_]:
         """Return (n,) True for the cells with all the given labels; None admits every label."""
@@ -175,7 +182,7 @@ class Result:
         """Return what was predicted: (len(rows), width) of the embedding when the model predicts one, else expression (log1p)."""
         if self.embedding is None:
             return self.read(rows, layer=layer)
-        name = f"obsm/{self.embedding}" + ("" if layer == "corrected" else f"_{layer}")
+        name = f"obsm/{self.embedding}_{layer}"
         return np.asarray(self._asked(read_rows, name, np.asarray(rows, np.int64)), np.float32)
 
     def mean(self, rows: NDArray[np.int64], layer: Layer = "corrected", natural: bool = False) -> NDArray[np.float64]:
@@ -202,13 +209,13 @@ def has_values(path: Path, name: str) -> bool:
 def read_column(path: Path, name: str, column: int) -> NDArray[np.float32]:
     """Return (n,) one column of a matrix of a result file."""
     with _opened(path) as file:
-        return np.asarray(file[name][:, column], np.float32)
+        return np.asarray(_matrix(file, name)[:, column], np.float32)
 
 
 def read_rows(path: Path, name: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return rows of a matrix of a result file, in any order, repeats allowed."""
     with _opened(path) as file:
-        return _read_rows(file[name], rows)
+        return _read_rows(_matrix(file, name), rows)
 
 
 def read_mean(path: Path, name: str, rows: NDArray[np.int64], natural: bool) -> NDArray[np.float64]:
@@ -217,7 +224,7 @@ def read_mean(path: Path, name: str, rows: NDArray[np.int64], natural: bool) -> 
     with _opened(path) as file:
         # a running float64 sum, as float32 loses digits over many cells; all rows need not fit into memory
         for start in range(0, len(rows), BLOCK):
-            values = _read_rows(file[name], rows[start : start + BLOCK])
+            values = _read_rows(_matrix(file, name), rows[start : start + BLOCK])
             summed = (np.expm1(values.astype(np.float64)) if natural else values).sum(axis=0, dtype=np.float64)
             total = total + summed if start else summed
     return total / len(rows)
@@ -226,7 +233,8 @@ def read_mean(path: Path, name: str, rows: NDArray[np.int64], natural: bool) -> 
 def open_result(path: Path) -> Result:
     """Open a result file.
 
-    Layout: X "corrected" expression, float32, dense; layers/raw and layers/calibrated of the same shape, each where it was kept (NaN
+    Layout: X expression, float32, dense: corrected, or calibrated where that is the default output (layers/corrected is there then);
+    layers/raw and layers/calibrated of the same shape, each where it was kept (NaN
     in rows without a calibrated prediction); obs with perturbation, context, kind, basal_cell; obsm/NAME and obsm/NAME_raw when the
     model predicts an embedding; uns/state_explorer the manifest as JSON.
 
@@ -285,7 +293,14 @@ def _no_gene(gene: str, result: Result) -> GeneError:
 def _dataset(layer: Layer) -> str:
     if layer not in LAYERS:
         raise RequestError(f"There is no layer '{layer}'.", f"Known: {', '.join(LAYERS)}.")
-    return "X" if layer == "corrected" else f"layers/{layer}"
+    return f"layers/{layer}"
+
+
+def _matrix(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return a layer of a result; the corrected prediction is X (or the embedding itself) where nothing else is the default output."""
+    if name in file or not name.endswith("corrected"):
+        return file[name]
+    return file["X" if name.startswith("layers/") else name.removesuffix("_corrected")]
 
 
 def _read_rows(data: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[np.float32]:

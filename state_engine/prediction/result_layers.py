@@ -1,10 +1,12 @@
 """What is added to a finished result: calibrated predictions, and mean effects in the place of labels that a model does not know.
 
-    calibrated = basal cell + paired x (its own predicted effect) + mean x (the perturbation's mean effect over other contexts)
+    calibrated = basal cell + paired x (its own predicted effect) + mean x (what the other contexts say of the perturbation)
+                            + common x (the mean effect of the context's other perturbations)
 
 Calibrated predictions are the third kind beside raw and corrected: layers["calibrated"] of expression, or obsm[KEY + "_calibrated"] of an
-embedding. Rows whose perturbation no other context was trained on are NaN, since there is no baseline to mix with; measured and control cells
-are as in X. The predicted context's own training effect is left out.
+embedding; measured and control cells are as in X. The predicted condition's own training effect is left out. Where a model's card recommends them
+they are X too (the same array under two names), and the corrected prediction is layers["corrected"], or obsm[KEY + "_corrected"]. Cards of
+before recommend nothing, and know nothing of a perturbation that no other context was trained on: its rows are NaN.
 
 The mean effect of known labels stands in for unknown ones: a baseline, never a prediction, so its rows stay marked in obs["fallback"]. Beside
 "no change" it is the baseline that predictions are compared with, so its worth is known.
@@ -17,6 +19,7 @@ Notation: g features.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +31,9 @@ from state_engine import keys
 from state_engine.checkpoints.card import Calibration, ModelCard
 from state_engine.data.files.frames import read_frame
 from state_engine.effects.apply import apply_effect
-from state_engine.effects.baselines import mean_of_other_contexts
 from state_engine.effects.store import check_features
 from state_engine.effects.table import Condition, EffectTable
+from state_engine.effects.transfer import Likeness, SharedEffects, shared_effects
 from state_engine.errors import UnknownLabelError, listed
 from state_engine.prediction.result_writer import new_array
 from state_engine.progress import OnProgress, Progress, silent
@@ -43,17 +46,25 @@ BLOCK = 1024
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
-    """What a calibrated layer is computed from, for the conditions (perturbation, context) that have a baseline.
+    """What a calibrated layer is computed from, for each condition (perturbation, context) that has one.
 
     Args:
-        calibration: the weights.
-        effects: condition -> mean effect over the other contexts, (g,).
+        card: of the model.
+        paired: condition -> how much of its own predicted effect each cell gets.
+        shared: condition -> effect (g,) that all its cells get.
         missing: conditions that have none.
     """
 
-    calibration: Calibration
-    effects: dict[Condition, np.ndarray]
+    card: ModelCard
+    paired: dict[Condition, float]
+    shared: dict[Condition, np.ndarray]
     missing: tuple[Condition, ...]
+
+    @property
+    def calibration(self) -> Calibration:
+        """The weights of the model's calibration."""
+        assert self.card.calibration is not None
+        return self.card.calibration
 
     def facts(self) -> dict[str, object]:
         """Return JSON values for the manifest."""
@@ -61,18 +72,24 @@ class Calibrated:
         return {
             "paired": fitted.paired,
             "mean": fitted.mean,
+            "common": fitted.common,
             "contexts": list(fitted.contexts),
             "conditions": fitted.conditions,
+            "chosen": fitted.chosen,
+            "why": fitted.why,
             "without": [list(pair) for pair in self.missing],
         }
 
     def remark(self) -> str:
         """Return it in a sentence or two."""
         fitted = self.calibration
+        common = f" and {fitted.common:.2f} of the mean effect of the context" if fitted.common else ""
         text = (
-            f"Calibrated: {fitted.paired:.2f} of the predicted effect and {fitted.mean:.2f} of the mean effect over other contexts, "
+            f"Calibrated: {fitted.paired:.2f} of the predicted effect and {fitted.mean:.2f} of the mean effect over other contexts{common}, "
             f"as fitted on {fitted.conditions:,} held-out {'condition' if fitted.conditions == 1 else 'conditions'}."
         )
+        if fitted.chosen:
+            text += f" The default output is the calibrated prediction. {fitted.why}"
         if not self.missing:
             return text
         shown = ", ".join(f"{p} in {c}" for p, c in self.missing[:3])
@@ -81,9 +98,14 @@ class Calibrated:
 
 
 def calibrated_of(
-    card: ModelCard, table: EffectTable | None, conditions: tuple[Condition, ...], features: tuple[str, ...], width: int
+    card: ModelCard,
+    table: EffectTable | None,
+    conditions: tuple[Condition, ...],
+    features: tuple[str, ...],
+    width: int,
+    controls: Mapping[str, np.ndarray] | None = None,
 ) -> Calibrated | None:
-    """Return what can be calibrated of a prediction; None without a calibration, effects, or any condition that has a baseline.
+    """Return what can be calibrated of a prediction; None without a calibration, effects, or any condition that can be.
 
     Args:
         card: of the model.
@@ -91,6 +113,7 @@ def calibrated_of(
         conditions: (perturbation, context) that are predicted.
         features: names of the predicted features, empty for an embedding.
         width: how many there are.
+        controls: context -> (g,) mean control cell of the data set, for contexts that the table lacks.
 
     Raises:
         CheckpointError: the effects are of other features than the model predicts.
@@ -98,9 +121,33 @@ def calibrated_of(
     if card.calibration is None or table is None:
         return None
     check_features(table, features, width)
-    effects = {pair: found.effect for pair, found in mean_of_other_contexts(table, conditions).items()}
-    missing = tuple(pair for pair in conditions if pair not in effects)
-    return Calibrated(card.calibration, effects, missing) if effects else None
+    likeness = Likeness(table, controls)
+    paired: dict[Condition, float] = {}
+    shared: dict[Condition, np.ndarray] = {}
+    for label, context in conditions:
+        found = shared_effects(likeness, label, context)
+        if not card.calibration.chosen and found.plain is None:
+            continue
+        paired[label, context], shared[label, context] = _weighted(card, label, found, width)
+    missing = tuple(pair for pair in conditions if pair not in paired)
+    return Calibrated(card, paired, shared, missing) if paired else None
+
+
+def _weighted(card: ModelCard, label: str, found: SharedEffects, width: int) -> tuple[float, np.ndarray]:
+    """Return how much of its own effect a cell gets, and the effect (g,) that all cells of the condition get."""
+    fitted = card.calibration_for(block=found.common is not None)
+    assert fitted is not None
+    parts = found.parts()
+    # a label that the model does not know has no effect of its own, unless there is nothing else
+    known = label in card.perturbations or not parts
+    own, mean, common = fitted.weights(("paired", *parts) if known else parts)
+    ways = {"mean of other contexts": found.plain, "likeness-weighted mean": found.likeness, "shrunk": found.transfer}
+    transfer = ways[fitted.transfer] if ways[fitted.transfer] is not None else found.transfer
+    effect = np.zeros(width)
+    for weight, part in ((mean, transfer), (common, found.common)):
+        if part is not None:
+            effect += weight * part
+    return own, effect
 
 
 def add_calibrated(path: Path, parts: Calibrated, key: str | None = None, on_progress: OnProgress = silent) -> None:
@@ -112,7 +159,6 @@ def add_calibrated(path: Path, parts: Calibrated, key: str | None = None, on_pro
         key: name of the embedding in obsm; None for expression.
         on_progress: called for each condition.
     """
-    weights = parts.calibration
     with h5py.File(path, "r+") as file:
         obs = read_frame(file["obs"])
         source = file["X"] if key is None else file["obsm"][key]
@@ -125,16 +171,30 @@ def add_calibrated(path: Path, parts: Calibrated, key: str | None = None, on_pro
         for number, (label, context) in enumerate(pairs.itertuples(index=False)):
             on_progress(Progress("Calibrating", number, len(pairs)))
             here = _rows(obs, keys.PREDICTED, context, label)
-            effect = parts.effects.get((label, context))
+            effect = parts.shared.get((label, context))
             if effect is None:
                 target[here] = np.nan
                 continue
+            weight = parts.paired[label, context]
             basal = _as_many(_rows(obs, keys.PREDICTED_CONTROL, context), here)
             # first the share of each cell's own effect: between its basal and its corrected values, so not below 0 either
-            mean = weights.paired * _mean(source, here) + (1 - weights.paired) * _mean(source, basal)
+            mean = weight * _mean(source, here) + (1 - weight) * _mean(source, basal)
             for rows, start in zip(_pieces(here), _pieces(basal), strict=True):
-                cells = weights.paired * source[rows] + (1 - weights.paired) * source[start]
-                target[rows] = apply_effect(cells, weights.mean * effect, mean, nonnegative=key is None)
+                cells = weight * source[rows] + (1 - weight) * source[start]
+                target[rows] = apply_effect(cells, effect, mean, nonnegative=key is None)
+        if parts.calibration.chosen:
+            _make_default(file, key)
+
+
+def _make_default(file: h5py.File, key: str | None) -> None:
+    """Let the calibrated prediction be the default output, and keep the corrected one beside it."""
+    if key is None:
+        file.move("X", f"layers/{keys.CORRECTED_LAYER}")
+        # a second name of the same array, which takes no space
+        file["X"] = file[f"layers/{keys.CALIBRATED_LAYER}"]
+    else:
+        file.move(f"obsm/{key}", f"obsm/{key}_{keys.CORRECTED_LAYER}")
+        file[f"obsm/{key}"] = file[f"obsm/{key}_calibrated"]
 
 
 # ---- mean effects for unknown labels ----

@@ -1,9 +1,11 @@
-"""How much of the network's paired effect and of the mean effect over other contexts to use, fitted on validation cells.
+"""How much of the network's paired effect, of the transferred and of the common effect to use, fitted on conditions left out of the training.
 
-For every validation condition (a perturbation in a context) the model predicts control cells of the context, paired; its effect
-on the mean cell, and the mean effect of the other contexts' training cells, are set beside the effect that was measured. The
-weights are those of `effects.mixture`. Test cells are never read; a test holds that. A condition whose perturbation no other
-context was trained on has no mean effect, and takes no part.
+For every such condition (a perturbation in a context) the model predicts control cells of the context, paired; its effect on the mean cell,
+and what the training cells alone say of it (`effects.transfer`), are set beside the effect that was measured. The weights are those of
+`effects.mixture`. Test cells are never read; a test holds that. A condition of which the training cells say nothing takes no part.
+
+Conditions of contexts that trained other perturbations (blocks) and of contexts left out whole are weighed apart. A mixture is used where it is at
+least as close to what was left out of its own fit as each of its parts and baselines alone; else the closest of these is used in its place.
 
 Notation: s cells in a set, g features.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,12 +25,13 @@ from state_engine.checkpoints.load import LoadedModel, load_model
 from state_engine.checkpoints.store import set_calibration
 from state_engine.data.expression import FeatureSource, iter_features, read_features
 from state_engine.data.splits.apply import TRAIN, VAL
-from state_engine.effects.apply import paired_cells
+from state_engine.effects.apply import applied_mean, paired_cells
 from state_engine.effects.means import effect_table
-from state_engine.effects.mixture import BOUNDS, PRIOR, Condition, Mixture, fit_mixture, mixed_mean
+from state_engine.effects.mixture import ALONE, BOUNDS, PARTS, Condition, Mixture, even_prior, fit_mixture, mixed_mean
 from state_engine.effects.scores import scores
 from state_engine.effects.store import save_effects
 from state_engine.effects.table import EffectTable
+from state_engine.effects.transfer import Likeness, shared_effects
 from state_engine.errors import IncompatibleError
 from state_engine.prediction.compatibility import check_compatibility, require_compatible
 from state_engine.prediction.draw import basal
@@ -39,7 +43,7 @@ from state_engine.train.folds import MIN_CELLS
 if TYPE_CHECKING:
     from state_engine.data.splits.apply import Split, SplitSource
 
-Origin = Literal["validation cells", "left-out contexts"]
+Origin = Literal["validation cells", "left-out contexts", "left-out blocks"]
 STAGE = "Calibrating on validation cells"
 MOST_CELLS = 512  # control cells that are predicted in each context
 MOST_CONDITIONS = 400
@@ -68,7 +72,10 @@ def add_baselines(
     names = loaded.card.output_genes or () if predicts_expression(loaded.card) else ()
     effects = effect_table(split, sources, names, on_progress)
     save_effects(folder, effects)
-    return set_calibration(folder, calibrate(loaded, effects, split, seed, on_progress) if fit else None)
+    if not fit:
+        return set_calibration(folder, None)
+    conditions = tuple(validation_conditions(loaded, effects, split, seed, on_progress))
+    return set_calibration(folder, *fit_calibrations(conditions, predicts_expression(loaded.card), seed))
 
 
 def calibrate(
@@ -90,7 +97,22 @@ def calibrate(
         IncompatibleError: a file of the split that the model cannot read.
     """
     conditions = tuple(validation_conditions(loaded, effects, split, seed, on_progress))
-    return fit_calibration(conditions, predicts_expression(loaded.card), seed)
+    return fit_calibrations(conditions, predicts_expression(loaded.card), seed)[0]
+
+
+def fit_calibrations(
+    conditions: Sequence[Condition], expression: bool, seed: int = 42, origin: Origin = "validation cells"
+) -> tuple[Calibration | None, Calibration | None]:
+    """Return the calibration of a model, and that of its blocks where contexts left out whole have one of their own.
+
+    Arguments are those of `fit_calibration`.
+    """
+    blocks = [c for c in conditions if c.common is not None]
+    whole = [c for c in conditions if c.common is None]
+    names: dict[str, Origin] = {"contexts": origin, "blocks": "left-out blocks" if origin == "left-out contexts" else origin}
+    found = fit_calibration(whole, expression, seed, names["contexts"])
+    of_blocks = fit_calibration(blocks, expression, seed, names["blocks"])
+    return (found, of_blocks) if found is not None else (of_blocks, None)
 
 
 def fit_calibration(
@@ -99,21 +121,25 @@ def fit_calibration(
     """Return the weights that fit conditions, and how well they do on those left out of the fit; None without any effect to weigh.
 
     Args:
-        conditions: that the models behind them never saw.
+        conditions: that the models behind them never saw; all with a common effect (blocks), or none.
         expression: what was predicted is not below 0.
         seed: of the folds; noted on the calibration.
         origin: where the conditions come from.
     """
-    if not any(np.any(c.paired) or np.any(c.mean) for c in conditions):
+    if not any(np.any(c.stacked()) for c in conditions):
         return None
-    whole = fit_mixture(conditions)
-    crossed, fits = _fits_without(conditions, seed)
+    blocks = all(c.common is not None for c in conditions)
+    parts = PARTS if blocks else PARTS[:2]
+    whole = fit_mixture(conditions, parts=parts)
+    crossed, fits = _fits_without(conditions, seed, parts)
+    measures = _scores(conditions, fits, expression)
+    chosen, used, transfer, why = _choice(whole, measures)
     return Calibration(
-        paired=whole.paired,
-        mean=whole.mean,
+        paired=used.paired,
+        mean=used.mean,
         lowest=BOUNDS[0],
         highest=BOUNDS[1],
-        prior=PRIOR,
+        prior=even_prior(parts),
         contexts=tuple(sorted({c.context for c in conditions})),
         perturbations=tuple(sorted({c.perturbation for c in conditions})),
         conditions=len(conditions),
@@ -122,10 +148,55 @@ def fit_calibration(
         folds=len(fits),
         paired_range=_range([fit.paired for fit, _ in fits]),
         mean_range=_range([fit.mean for fit, _ in fits]),
-        scores=_scores(conditions, fits, expression),
+        scores=measures,
         seed=seed,
         origin=origin,
+        common=used.common,
+        kind="blocks" if blocks else "contexts",
+        transfer=transfer,
+        without=_without(conditions, parts),
+        fitted=() if chosen == "mixture" else (whole.paired, whole.mean, whole.common),
+        chosen=chosen,
+        why=why,
     )
+
+
+Transfer = Literal["mean of other contexts", "likeness-weighted mean", "shrunk"]
+# a part or baseline alone, by the name of its score: what it is called, its weights, and how the other contexts are weighed
+_ALONE: dict[str, tuple[str, Mixture, Transfer]] = {
+    "none": ("no change", ALONE["none"], "shrunk"),
+    "corrected": ("the model's paired effect", ALONE["corrected"], "shrunk"),
+    "transfer": ("transfer, shrunk", ALONE["transfer"], "shrunk"),
+    "likeness": ("likeness-weighted mean", ALONE["transfer"], "likeness-weighted mean"),
+    "mean": ("mean of other contexts", ALONE["transfer"], "mean of other contexts"),
+    "common": ("mean of the context", ALONE["common"], "shrunk"),
+}
+
+
+def _choice(whole: Mixture, measures: dict[str, float]) -> tuple[str, Mixture, Transfer, str]:
+    """Return what is used, its weights, how other contexts are weighed, and the reason: the closest on what was left out of a fit."""
+    ours = measures.get("mae_calibrated")
+    if ours is None:
+        return "mixture", whole, "shrunk", "Fitted on one condition, so nothing was left to compare the mixture with its parts."
+    rivals = {name: measures[f"mae_{name}"] for name in _ALONE if f"mae_{name}" in measures}
+    best = min(rivals, key=rivals.__getitem__)
+    words, mixture, transfer = _ALONE[best]
+    if ours <= rivals[best]:
+        why = f"The mixture is closest to what was left out: MAE {ours:.4f}, the best alone ({words}) {rivals[best]:.4f}."
+        return "mixture", whole, "shrunk", why
+    why = f"On what was left out {words} alone is closest: MAE {rivals[best]:.4f}, the mixture {ours:.4f}."
+    return words, mixture, transfer, why
+
+
+def _without(conditions: Sequence[Condition], parts: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
+    """Return weights for conditions that lack parts, by the parts that they have."""
+    found: dict[str, tuple[float, ...]] = {}
+    for size in range(1, len(parts) + 1):
+        for there in combinations(parts, size):
+            if any(np.any(c.stacked()[[PARTS.index(p) for p in there]]) for c in conditions):
+                fit = fit_mixture(conditions, parts=there)
+                found["+".join(there)] = (fit.paired, fit.mean, fit.common)
+    return found
 
 
 def predicts_expression(card: ModelCard) -> bool:
@@ -169,17 +240,18 @@ class _Place:
 def validation_conditions(
     loaded: LoadedModel, effects: EffectTable, split: Split, seed: int, on_progress: OnProgress = silent
 ) -> Iterator[Condition]:
-    """Yield what the model predicts for each validation condition, beside the mean effect of other contexts and what was measured."""
+    """Yield what the model predicts for each validation condition, beside what the training cells alone say and what was measured."""
     places = _chosen(list(_places(loaded.card, effects, split)), seed)
+    likeness = Likeness(effects)
     total, done = sum(len(place.rows) for place in places), 0
     for place in places:
         control, paired = paired_effects(loaded, place.at, place.context, tuple(place.rows), seed)
         _, measured = _sources(place.at, loaded.card)
         for label, rows in place.rows.items():
-            mean = effects.mean_of_perturbation(label, place.context)
-            assert mean is not None
+            shared = shared_effects(likeness, label, place.context, control)
+            assert shared.plain is not None and shared.likeness is not None and shared.transfer is not None
             # a gene that this file does not have was not measured, and tells nothing
-            there = np.asarray(measured.columns) >= 0 if measured.columns is not None else np.ones(len(mean), dtype=bool)
+            there = np.asarray(measured.columns) >= 0 if measured.columns is not None else np.ones(len(control), dtype=bool)
             observed = mean_cell(place.at, measured, rows) - control
             done += 1
             on_progress(Progress(STAGE, done, total))
@@ -187,10 +259,12 @@ def validation_conditions(
                 place.context,
                 label,
                 paired=paired[label] * there,
-                mean=mean * there,
+                mean=shared.transfer * there,
                 observed=observed * there,
                 control=control * there,
                 cells=len(rows),
+                common=None if shared.common is None else shared.common * there,
+                baselines={"mean": shared.plain * there, "likeness": shared.likeness * there},
             )
 
 
@@ -279,7 +353,7 @@ def _predicted(runner: SetRunner, card: ModelCard, label: str, cells: np.ndarray
 
 
 def _fits_without(
-    conditions: Sequence[Condition], seed: int
+    conditions: Sequence[Condition], seed: int, parts: tuple[str, ...]
 ) -> tuple[Literal["contexts", "perturbations", ""], list[tuple[Mixture, list[Condition]]]]:
     """Return weights fitted without some conditions, and these: a context at a time, else perturbations; none with one of each."""
     kinds: dict[Literal["contexts", "perturbations"], Callable[[Condition], str]] = {
@@ -294,20 +368,24 @@ def _fits_without(
             fits = []
             for fold in range(min(MOST_FOLDS, len(labels))):
                 rest = [c for c in conditions if number[label_of(c)] != fold]
-                fits.append((fit_mixture(rest), [c for c in conditions if number[label_of(c)] == fold]))
+                fits.append((fit_mixture(rest, parts=parts), [c for c in conditions if number[label_of(c)] == fold]))
             return kind, fits
     return "", []
 
 
 def _scores(conditions: Sequence[Condition], fits: list[tuple[Mixture, list[Condition]]], expression: bool) -> dict[str, float]:
-    """Return mean errors of the mean cell: of no change, each effect alone, and the mixture on conditions left out of its fit."""
-    given = {"none": Mixture(0, 0), "corrected": Mixture(1, 0), "mean": Mixture(0, 1)}
-    asked = {name: [(mixture, c) for c in conditions] for name, mixture in given.items()}
+    """Return mean errors of the mean cell: of each effect alone, of the baselines, and of the mixture on conditions left out of its fit."""
+    predicted: dict[str, list[tuple[np.ndarray, Condition]]] = {}
+    for name, mixture in ALONE.items():
+        if name != "common" or all(c.common is not None for c in conditions):
+            predicted[name] = [(mixed_mean(c, mixture, nonnegative=expression), c) for c in conditions]
+    for name in sorted(set.intersection(*(set(c.baselines) for c in conditions))):
+        predicted[name] = [(applied_mean(c.control, c.baselines[name], nonnegative=expression), c) for c in conditions]
     if fits:
-        asked["calibrated"] = [(mixture, c) for mixture, fold in fits for c in fold]
+        predicted["calibrated"] = [(mixed_mean(c, fit, nonnegative=expression), c) for fit, fold in fits for c in fold]
     absolute, squared = {}, {}
-    for name, pairs in asked.items():
-        each = [scores(mixed_mean(c, m, nonnegative=expression), c.control + c.observed, c.control) for m, c in pairs]
+    for name, pairs in predicted.items():
+        each = [scores(mean, c.control + c.observed, c.control) for mean, c in pairs]
         absolute[f"mae_{name}"] = round(float(np.mean([s.mae for s in each])), 6)
         squared[f"mse_{name}"] = round(float(np.mean([s.mse for s in each])), 6)
     return absolute | squared

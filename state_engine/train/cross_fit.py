@@ -1,8 +1,9 @@
-"""Calibration without cells set aside for it: contexts of the training are left out in turn, and predicted by models that never saw them.
+"""Calibration without cells set aside for it: parts of the training are left out, and predicted by models that never saw them.
 
 A validation context costs the model a context to learn from, and one alone says little about the next. So the model keeps all its
 contexts, and further models of the same settings are trained without one each; what they say of the one they lack is weighed as in
-`train.calibration`, all together. Neither test nor validation cells enter. It costs as many trainings as contexts are left out.
+`train.calibration`, all together. Where perturbations of trained contexts are tested (or nothing is), one more model is trained without some
+blocks of a perturbation in a context. Neither test nor validation cells enter. It costs as many trainings as that.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from state_engine.effects.mixture import Condition
 from state_engine.effects.store import load_effects
 from state_engine.errors import RunError
 from state_engine.progress import OnProgress, Progress, silent
-from state_engine.train.calibration import fit_calibration, predicts_expression, validation_conditions
-from state_engine.train.folds import fold_split, fold_steps, left_out_places
+from state_engine.train.calibration import fit_calibrations, predicts_expression, validation_conditions
+from state_engine.train.folds import blocks_split, calibrating_blocks, calibrating_places, fold_split, fold_steps, left_out_places
 from state_engine.train.once import train_once
 from state_engine.train.request import TrainRequest
 from state_engine.train.run_folder import MODEL, open_training_split, read_record
@@ -32,7 +33,7 @@ FOLD = ".fold"
 def cross_fit(
     run: Path, steps: int | None = None, most: int | None = None, seed: int = 42, on_progress: OnProgress = silent
 ) -> ModelCard:
-    """Calibrate a finished training by leaving its contexts out in turn.
+    """Calibrate a finished training by leaving its contexts out in turn, and some of its blocks together.
 
     Args:
         run: the training's folder.
@@ -51,8 +52,9 @@ def cross_fit(
     if record.state != "done":
         raise RunError(f"The training in {run} is not done.", f"It is {record.state}.", "Go on with it first: train --resume.")
     split = open_training_split(run)
-    places = left_out_places(split, most, seed)
-    if len(places) < 2:
+    places = left_out_places(split, most, seed) if most is not None else calibrating_places(split, seed=seed)
+    blocks = calibrating_blocks(split, seed)
+    if len(places) < 2 and not blocks:
         raise RunError(
             "There is nothing to leave out.",
             f"{len(places)} contexts have trained perturbations that another context has too.",
@@ -69,11 +71,15 @@ def cross_fit(
     )
     init_from = Path(record.init_from) if record.init_from else None
     conditions: list[Condition] = []
-    for number, place in enumerate(places, 1):
+    # one context alone says little about another
+    for number, place in enumerate(places if len(places) > 1 else [], 1):
         words = f"Calibrating without {place[1]}, {number} of {len(places)}"
         conditions += _fold(fold_split(split, place), request, run / FOLD, seed, init_from, words, on_progress)
-    fitted = fit_calibration(conditions, predicts_expression(read_card(run / MODEL)), seed, "left-out contexts")
-    return set_calibration(run / MODEL, fitted)
+    if blocks:
+        words = f"Calibrating without {len(blocks):,} blocks"
+        conditions += _fold(blocks_split(split, blocks), request, run / FOLD, seed, init_from, words, on_progress)
+    fitted = fit_calibrations(conditions, predicts_expression(read_card(run / MODEL)), seed, "left-out contexts")
+    return set_calibration(run / MODEL, *fitted)
 
 
 def _fold(

@@ -1,4 +1,4 @@
-"""Training a State Transition model on a split, and calibrating it by leaving its contexts out in turn where that is asked for.
+"""Training a State Transition model on a split, and calibrating it by leaving parts of its cells out where that is asked for.
 
 The run's folder is described in `state_engine.train.run_folder`; the training itself is `state_engine.train.once`.
 """
@@ -12,7 +12,7 @@ from state_engine.data.splits.apply import Split
 from state_engine.errors import JobCancelled
 from state_engine.progress import OnProgress, silent
 from state_engine.train.cross_fit import cross_fit
-from state_engine.train.folds import calibrating_places
+from state_engine.train.folds import calibrating_blocks, calibrating_places
 from state_engine.train.once import close, train_once
 from state_engine.train.request import TrainRequest
 
@@ -47,7 +47,7 @@ def train_transition(
     """
     card = train_once(split, request, output, on_progress, resume, init_from)
     wanted = request.run.calibrate and request.run.cross_fit and card.calibration is None
-    if not wanted or not calibrating_places(split):
+    if not wanted or not (calibrating_places(split) or calibrating_blocks(split, request.run.seed)):
         return card
     try:
         return cross_fit(output, seed=request.run.seed, on_progress=on_progress)

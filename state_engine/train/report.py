@@ -47,9 +47,11 @@ def card_lines(card: ModelCard, output: Path) -> Iterator[str]:
     rows += [[name, *_numbers(scores)] for name, scores in means if "mae_none" in scores]
     if len(rows) > 1:
         yield from _columns(rows)
-    if card.calibration is not None:
-        fitted = card.calibration
-        yield f"Calibrated on validation cells: {fitted.paired:.2f} x the model + {fitted.mean:.2f} x the mean of other contexts."
+    for fitted in (card.calibration, card.block_calibration):
+        if fitted is not None:
+            common = f" + {fitted.common:.2f} x the mean of the context" if fitted.common else ""
+            weights = f"{fitted.paired:.2f} x the model + {fitted.mean:.2f} x the mean of other contexts{common}"
+            yield f"Calibrated on {fitted.origin}: {weights}. {fitted.why}".rstrip()
     yield f"Curves, split and record: {output}/log.csv, {TABLE}, {RECORD}"
 
 

@@ -108,7 +108,7 @@ def test_what_it_says_of_itself(request_: PredictionRequest) -> None:
     assert from_plain(PredictionRequest, to_plain(request_)) == request_
     assert "--method 'mean of other contexts'" in command(request_)
     assert "--method" not in command(replace(request_, method="model"))
-    with pytest.raises(ConfigError, match="Known: model, no change"):
+    with pytest.raises(ConfigError, match="Known: model, paired, no change"):
         replace(request_, method="guess")
 
 
@@ -178,4 +178,4 @@ def test_a_baseline_costs_no_forward_pass(request_: PredictionRequest) -> None:
 
     dataset, card = open_dataset(request_.data), read_card(Path(request_.model))
     assert estimate(request_, dataset, card).seconds == 0 < estimate(replace(request_, method="model"), dataset, card).seconds
-    assert METHODS[0] == "model" and METHODS[1:] == BASELINES
+    assert METHODS[:2] == ("model", "paired") and METHODS[2:] == BASELINES

@@ -25,7 +25,7 @@ def random_conditions(paired: float, mean: float, k: int = 6, noise: float = 0.0
 
 @pytest.mark.parametrize("truth", [(0.3, 0.6), (0.0, 1.0), (1.0, 0.0), (0.8, 0.8)])
 def test_weights_that_are_in_the_effects_are_found(truth):
-    fit = fit_mixture(random_conditions(*truth), worth=0)
+    fit = fit_mixture(random_conditions(*truth), worth=0, together=2)
     assert (fit.paired, fit.mean) == pytest.approx(truth, abs=1e-9)
 
 
@@ -40,7 +40,7 @@ def test_the_minimum_in_the_box_is_that_of_scipy(truth):
     expected = lsq_linear(
         np.vstack([x, pull * np.eye(2)]), np.concatenate([y, pull * np.array(PRIOR)]), bounds=(0, 1), tol=1e-12
     ).x
-    fit = fit_mixture(conditions, worth=0.5)
+    fit = fit_mixture(conditions, worth=0.5, together=2)
     assert (fit.paired, fit.mean) == pytest.approx(tuple(expected), abs=1e-5)
 
 
@@ -58,6 +58,30 @@ def test_effects_that_cannot_be_told_apart_share_the_weight():
     fit = fit_mixture([condition(same, same, same)])
     assert fit.paired - fit.mean == pytest.approx(PRIOR[0] - PRIOR[1])  # the prior decides what the data do not
     assert fit.paired + fit.mean == pytest.approx((1 * 2 + sum(PRIOR)) / 3)
+
+
+@pytest.mark.parametrize("truth", [(0.7, 0.8, 0.3), (0.2, 0.3, 0.9), (1.5, -0.4, 0.2), (-1, 2, -0.3), (0.9, 0.1, 2.0)])
+def test_the_minimum_with_a_bounded_sum_is_that_of_scipy(truth):
+    from scipy.optimize import minimize
+
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(3, 50))
+    y = np.array(truth) @ x + rng.normal(size=50)
+    one = Condition("T", "TNF", x[0], x[1], y, np.zeros(50), 10, x[2])
+    fit = fit_mixture([one], worth=0.3, parts=("paired", "mean", "common"))
+
+    def loss(w: np.ndarray) -> float:
+        return float(np.square(y - w @ x).sum() + 0.3 * (y @ y) * np.square(w - 0.8 / 3).sum())
+
+    sums = {"type": "ineq", "fun": lambda w: 1 - w[0] - w[1]}
+    expected = minimize(loss, [0.2, 0.2, 0.2], bounds=[(0, 1)] * 3, constraints=[sums], method="SLSQP", options={"ftol": 1e-13})
+    assert (fit.paired, fit.mean, fit.common) == pytest.approx(tuple(expected.x), abs=1e-4)
+    assert fit.paired + fit.mean <= 1 + 1e-9
+
+
+def test_parts_that_may_not_be_used_get_nothing():
+    fit = fit_mixture(random_conditions(0.5, 0.5), worth=0, parts=("paired",))
+    assert fit.mean == 0 and fit.common == 0 and fit.paired == pytest.approx(0.5, abs=0.15)
 
 
 def test_without_effects_there_are_no_weights():

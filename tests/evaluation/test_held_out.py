@@ -67,8 +67,8 @@ def test_what_is_scored(run: Path, tested: tuple[Path, Evaluation]) -> None:
     folder, made = tested
     assert [(c.perturbation, c.context) for c in made.conditions] == [("JUN,FOS", "B"), ("TNF", "B")]
     assert [m.name for m in made.methods][:3] == ["corrected", "raw", "calibrated"]
-    # TNF was trained on in no other context, so there is nothing to calibrate with
-    assert [m.n_conditions for m in made.methods][:3] == [2, 2, 1]
+    # TNF was trained on in no other context: its calibrated prediction is a part of the network's effect alone
+    assert [m.n_conditions for m in made.methods][:3] == [2, 2, 2]
     assert "Held out of the training of Tiny, by its split: B x JUN,FOS, B x TNF." in made.held_out
     assert read_evaluation(folder) == made
     rows = {(r.method, r.metric): r for r in made.summary if r.context == ""}
@@ -87,8 +87,13 @@ def test_predicted_and_measured_cells_have_the_same_genes_and_labels(run: Path, 
     sizes = real.obs.groupby(["context", "perturbation"], observed=True).size().to_dict()
     assert sizes == {("B", p): len(source.rows(p, "B")) for p in ("control", "JUN,FOS", "TNF")}
     where = {p: (predicted.obs["perturbation"] == p).to_numpy() for p in ("control", "TNF")}
-    assert np.isnan(predicted.layers["calibrated"][where["TNF"]]).all()
-    assert not np.isnan(predicted.layers["calibrated"][~where["TNF"]]).any()
+    assert not np.isnan(predicted.layers["calibrated"]).any()
+    fitted = read_card(run / "model").calibration
+    own, other, common = fitted.weights(("paired",))
+    assert 0 <= own < 1 and (other, common) == (0, 0)
+    basal = predicted.X[where["control"]]
+    expected = basal.mean(axis=0) + own * (predicted.X[where["TNF"]].mean(axis=0) - basal.mean(axis=0))
+    np.testing.assert_allclose(predicted.layers["calibrated"][where["TNF"]].mean(axis=0), expected, atol=1e-4)
     # the control cells are the basal cells as measured, here all of them
     np.testing.assert_allclose(
         np.sort(predicted.X[where["control"]], axis=0),

@@ -53,6 +53,7 @@ def test_a_baseline_can_be_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch
         "The model",
         "Baseline: no change",
         "Baseline: mean of other contexts",
+        "Baseline: mean of other contexts, weighted by likeness",
         "Baseline: mean of the context",
     ]
     next(m for m in page.multiselect if "known to this model" in m.label).set_value(["TNF"]).run()

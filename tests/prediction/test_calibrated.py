@@ -18,6 +18,7 @@ from state_engine.effects.table import EffectTable
 from state_engine.errors import CheckpointError
 from state_engine.prediction.predict import predict
 from state_engine.prediction.request import PredictionRequest
+from state_engine.prediction.result import open_result
 from tests.small import GENES, embedding_changes, write_cells, write_model
 
 WEIGHTS = Calibration(0.25, 0.5, 0.0, 1.0, (0.5, 0.5), ("B",), ("IFNB1",), 1, 40, "", 0)
@@ -139,3 +140,58 @@ def test_damaged_effects_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model" / EFFECTS).write_bytes(b"not this")
     with pytest.raises(CheckpointError, match="damaged"):
         run(request)
+
+
+NEW = replace(
+    WEIGHTS, paired=0.4, mean=0.5, transfer="shrunk", chosen="mixture", why="Closest.", without={"paired": (0.6, 0.0, 0.0)}
+)
+
+
+def test_what_the_card_recommends_is_the_default_output(tmp_path: Path) -> None:
+    table = effects_of()
+    result, remarks = run(ask(tmp_path, table, NEW))
+    np.testing.assert_array_equal(result.X, result.layers["calibrated"])
+    assert "default output is the calibrated prediction. Closest." in remarks[0]
+    here, control = of(result, keys.PREDICTED, "TNF", "NK"), of(result, keys.PREDICTED_CONTROL, "control", "NK")
+    corrected = result.layers["corrected"]
+    # one other context, whose errors are not known: its effect as it is
+    expected = 0.4 * corrected[here].mean(0) + 0.6 * corrected[control].mean(0) + 0.5 * table.effect("TNF", "B")
+    np.testing.assert_allclose(result.X[here].mean(0), np.maximum(expected, 0), atol=1e-5)
+    # IFNB1 in B: no other context tells, so a part of its own effect alone
+    lone, basal = of(result, keys.PREDICTED, "IFNB1", "B"), of(result, keys.PREDICTED_CONTROL, "control", "B")
+    np.testing.assert_allclose(result.X[lone], 0.6 * corrected[lone] + 0.4 * corrected[basal], atol=1e-5)
+    opened = open_result(tmp_path / "result.h5ad")
+    assert opened.layers() == ("calibrated", "corrected", "raw") and opened.recommends_calibrated
+    np.testing.assert_array_equal(opened.read(np.flatnonzero(here), layer="corrected"), corrected[here])
+
+
+def test_the_paired_method_is_the_prediction_of_before(tmp_path: Path) -> None:
+    request = ask(tmp_path, effects_of(), NEW)
+    mixed, _ = run(request)
+    alone, _ = run(replace(request, method="paired"), "paired.h5ad")
+    np.testing.assert_array_equal(alone.X, mixed.layers["corrected"])
+    assert set(alone.layers) == {"raw"}
+    set_calibration(tmp_path / "model", None)
+    before, _ = run(request, "before.h5ad")
+    np.testing.assert_array_equal(before.X, alone.X)
+    assert open_result(tmp_path / "before.h5ad").layers() == ("corrected", "raw")
+
+
+def test_blocks_have_weights_of_their_own(tmp_path: Path) -> None:
+    labels = ("TNF", "IFNB1", "JUN,FOS", "x", "y")
+    rows = (*((p, "B") for p in labels), *((p, "NK") for p in labels if p != "IFNB1"))
+    table = effects_of(rows=rows)
+    request = ask(tmp_path, table, NEW)
+    set_calibration(tmp_path / "model", NEW, replace(NEW, paired=0.0, mean=0.0, common=1.0, kind="blocks"))
+    result, _ = run(replace(request, perturbations=("IFNB1",)))
+    here, control = of(result, keys.PREDICTED, "IFNB1", "NK"), of(result, keys.PREDICTED_CONTROL, "control", "NK")
+    expected = result.X[control].mean(0) + table.mean_of_context("NK")
+    np.testing.assert_allclose(result.X[here].mean(0), np.maximum(expected, 0), atol=1e-5)
+
+
+def test_an_embedding_that_is_recommended_is_the_default_too(tmp_path: Path) -> None:
+    result, _ = run(ask(tmp_path, effects_of(6, ()), NEW, **{**embedding_changes(), "decoder": None}))
+    np.testing.assert_array_equal(result.obsm["X_state"], result.obsm["X_state_calibrated"])
+    here = np.flatnonzero(of(result, keys.PREDICTED, "TNF", "NK"))
+    opened = open_result(tmp_path / "result.h5ad")
+    np.testing.assert_array_equal(opened.features(here), result.obsm["X_state_corrected"][here])

@@ -76,8 +76,16 @@ def test_a_run_is_calibrated_by_leaving_contexts_out(split, tmp_path, capsys):
     assert main(words) == 0 and "contexts left out in turn" in capsys.readouterr().out
     card = read_card(run / "model")
     found = card.calibration
-    assert replace(card, calibration=None) == before  # the model itself is what it was
-    assert found.origin == "left-out contexts" and found.crossed == "contexts" and found.folds == len(found.contexts) == 2
+    assert replace(card, calibration=None, block_calibration=None) == before  # the model itself is what it was
+    # of NK a single perturbation is tested, so blocks are weighed as well
+    assert card.block_calibration is not None and card.block_calibration.origin == "left-out blocks"
+    assert (
+        found.origin == "left-out contexts"
+        and found.chosen
+        and found.why
+        and found.crossed == "contexts"
+        and found.folds == len(found.contexts) == 2
+    )
     assert set(found.contexts) <= {"CD14 monocyte", "CD4 T", "CD8 T", "NK"} and "mae_calibrated" in found.scores
     assert not list(run.glob(".fold*")) and np.array_equal(load_effects(run).effects, effects.effects)
     assert open_training_split(run).plan.held_out() == split.plan.held_out()

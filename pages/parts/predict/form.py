@@ -103,6 +103,7 @@ def allow_other_embedding(card: ModelCard, data: Dataset) -> bool:
 
 METHOD_WORDS: dict[Method, str] = {
     "model": "The model",
+    "paired": "The network's own effect alone",
     "no change": "Baseline: no change",
     "mean of other contexts": "Baseline: mean of other contexts",
     "likeness-weighted mean": "Baseline: mean of other contexts, weighted by likeness",
@@ -114,6 +115,8 @@ METHOD_WORDS: dict[Method, str] = {
 def methods(model: Entry) -> list[Method]:
     """What can predict here: the model, and the baselines that its folder has what they need for."""
     found: list[Method] = ["model", "no change"]
+    if model.card is not None and model.card.recommended == "calibrated":
+        found.insert(1, "paired")  # elsewhere it is what the model gives
     if has_effects(model.path):
         found += ["mean of other contexts", "likeness-weighted mean", "mean of the context"]
         if model.card is not None and model.card.perturbation_encoding == "features":
@@ -199,10 +202,12 @@ def calibrated_words(request: PredictionRequest, card: ModelCard) -> str:
     fitted = card.calibration
     if fitted is None or request.method != "model":
         return ""
-    return (
-        f" Beside the prediction there will be a calibrated one: {fitted.paired:.2f} of the model's effect and {fitted.mean:.2f} of the mean "
-        "effect of the other contexts it was trained on."
-    )
+    parts = f"{fitted.paired:.2f} of the model's effect and {fitted.mean:.2f} of the mean effect of the other contexts it was trained on"
+    if fitted.common:
+        parts += f", {fitted.common:.2f} of that of the context's other perturbations"
+    if fitted.chosen:
+        return f" The default output is the calibrated prediction ({parts}): {fitted.why} The corrected one is kept beside it."
+    return f" Beside the prediction there will be a calibrated one: {parts}."
 
 
 def submit(request: PredictionRequest, entry: DataEntry, model: Entry) -> None:

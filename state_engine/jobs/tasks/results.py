@@ -71,7 +71,7 @@ def predict(request: PredictionRequest, run: RunFolder, on_progress: OnProgress,
     check_readable(settings, request.model)
     check_data(settings, request.data)
     on_progress(Progress("Loading the model"))
-    loaded = transition_model(request, warm) if request.method == "model" else None  # a baseline needs no weights
+    loaded = transition_model(request, warm) if request.by_network else None  # a baseline needs no weights
     card = loaded.card if loaded is not None else card_of(Path(request.model))
     done = predict_cells(request, run.result, on_progress, loaded)
     result = open_result(run.result)
