@@ -47,7 +47,9 @@ with st.container(border=True, key="open_data"):
             path = st.selectbox("File", files, format_func=lambda p: p.name, key="server_file", index=None)
             if st.button("Open this file", key="open_server_file", disabled=path is None) and path is not None:
                 with errors_shown():
-                    session.choose("data", register_file(settings, Path(path), session.opened).id)
+                    with st.spinner("Checking, and converting what is no .h5ad"):
+                        found = register_file(settings, Path(path), session.opened)
+                    session.choose("data", found.id)
                     session.choose("run", "")
                     st.rerun()
         else:

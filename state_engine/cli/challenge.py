@@ -13,19 +13,24 @@ from state_engine.challenge.score_request import ScoreRequest
 from state_engine.challenge.spec import ChallengeSpec, load_challenge
 from state_engine.challenge.submit import ARCHIVE, VERIFIED, SubmissionRequest, read_report, spec_of, submit
 from state_engine.challenge.template import TemplateRequest, plan_from_template, plan_lines, write_targets
-from state_engine.cli.options import JSON, Write, path, request, takes, word, yes
+from state_engine.cli.options import CHECKPOINT, JSON, Write, named_checkpoint, path, request, takes, word, yes
 from state_engine.files import scratch_folder
 from state_engine.options import command, option_of, split_commas
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress
 
 
-@takes(TemplateRequest, {"--output": path("P.h5ad", "the predictions (not with --dry-run)"), "--dry-run": yes("plan only")})
+@takes(
+    TemplateRequest,
+    CHECKPOINT,
+    {"--output": path("P.h5ad", "the predictions (not with --dry-run)"), "--dry-run": yes("plan only")},
+)
 def run_template(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> int:
     """Plan, predict, and print the command that submits. Returns 0 when predicted or, with --dry-run, when it could be."""
     from state_engine.checkpoints.load import card_of
     from state_engine.data.dataset import open_dataset
 
+    options.model = str(named_checkpoint(Path(options.model), options.checkpoint))
     asked = request(TemplateRequest, options)
     if not hasattr(options, "counts.seed"):
         # the seed of the draw is also that of the rounding, unless that has one of its own

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -40,7 +41,8 @@ def as_h5ad(path: Path | str, settings: Settings | None = None, name: str = "") 
     if call(format_of, path, path=path, name=name) is None:
         return path
     settings.uploads.mkdir(parents=True, exist_ok=True)
-    target = settings.uploads / f"{_identity(path.resolve())}.h5ad"
+    shown = re.sub(r"[^A-Za-z0-9._-]+", "_", path.resolve().name)[:80]
+    target = settings.uploads / f"{shown}.{_identity(path.resolve())}.h5ad"
     if not target.exists():
         write_h5ad(path, target, settings, name)
     return target
