@@ -20,8 +20,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from state_engine.effects.exposure import Exposure
 from state_engine.effects.means import Means, means_by_condition
-from state_engine.evaluation.baselines import baselines_of
+from state_engine.errors import RunError
+from state_engine.evaluation.baselines import EffectSource, baselines_of
 from state_engine.evaluation.chances import CHANCES, score_chances
 from state_engine.evaluation.effect_source import effect_source, perturbation_features
 from state_engine.evaluation.effects_file import keep_effects
@@ -47,6 +49,7 @@ from state_engine.files import output_folder, replacing, write_json
 from state_engine.metrics.rank_tests import ENGINE, FLOOR
 from state_engine.metrics.replicate import Discrimination, Skill
 from state_engine.plain import to_plain
+from state_engine.prediction.result import open_result
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.versions import SCORING, package_versions
 
@@ -91,6 +94,7 @@ def _evaluate(
     elsewhere = next((dict(b.effects) for b in made if b.name == "mean of other contexts"), {})
     replicates = Replicates(halves, real, elsewhere)
     scored = Scored(files, request, profile, real, predicted, made, remarks, chunk_values=chunk_values, replicates=replicates)
+    scored.exposures = _exposures(files, request, source)
     rows: list[Row] = []
     if profile.on_means and not request.cell_eval:
         rows += score_on_means(scored, on_progress)
@@ -213,6 +217,20 @@ def _write(table: pd.DataFrame, scored: Scored, effects_words: str, start: float
     return evaluation
 
 
+def _exposures(files: ComparedFiles, request: EvaluationRequest, source: EffectSource) -> dict[Condition, Exposure]:
+    """Whether each condition is a test of the model: as the prediction says, or the training whose effects are the baselines."""
+    if request.by_kind:
+        try:
+            result = open_result(Path(request.real))
+        except RunError:  # cells of both sides, but no result of this version
+            return {}
+        return {pair: result.exposure(*pair) for pair in files.conditions}
+    if source.own:
+        return {}
+    trained = set(zip(source.table.perturbations, source.table.contexts, strict=True))
+    return {pair: "in training" if pair in trained else "test" for pair in files.conditions}
+
+
 def _judged(scored: Scored) -> tuple[tuple[Discrimination, ...], tuple[Skill, ...]]:
     """How well each metric tells here, and the skill of each prediction (its mean over seeds)."""
     if scored.replicates is None or scored.request.cell_eval:
@@ -230,13 +248,17 @@ def _judged(scored: Scored) -> tuple[tuple[Discrimination, ...], tuple[Skill, ..
     for baseline in scored.baselines:
         means = {(p, c): mean for c in files.contexts for p, mean in scored.baseline_means(baseline, c).items()}
         baselines[baseline.name] = {(p, c): (mean, mean - real.mean(files.control, c)) for (p, c), mean in means.items()}
-    return judge(scored.profile, scored.replicates, predictions, baselines, scored.request.seed)
+    trained = frozenset(c for c, exposure in scored.exposures.items() if exposure == "in training")
+    return judge(scored.profile, scored.replicates, predictions, baselines, scored.request.seed, trained)
 
 
 def _judgement(
     method: str, table: pd.DataFrame, scored: Scored, found: tuple[Discrimination, ...], skills: tuple[Skill, ...]
 ) -> Judgement:
     """The verdict on a prediction, with the conditions in which it is worst by the first metric that can tell."""
+    if scored.exposures and set(scored.exposures.values()) == {"in training"}:
+        text = "The model was trained on all of these conditions: agreement with their cells is recall, not a test."
+        return Judgement(method, "recall", text)
     tells = telling(found)
     first = next((s for s in skills if s.method == method and s.metric in tells), None)
     metric = scored.profile.metric(first.metric) if first else None
@@ -249,10 +271,12 @@ def _conditions(scored: Scored) -> tuple[EvaluatedCondition, ...]:
     seeds = [seeds[0] for seeds in scored.predicted.values()]
     replicates = scored.replicates
     floors = {pair: replicates.noise_floor(pair) if replicates else None for pair in files.conditions}
-    return tuple(
-        EvaluatedCondition(p, c, max(own.n(p, c) for own in seeds), real.n(p, c), real.n(files.control, c), floors[p, c])
-        for p, c in files.conditions
-    )
+    found = []
+    for p, c in files.conditions:
+        n_predicted = max(own.n(p, c) for own in seeds)
+        exposure = scored.exposures.get((p, c), "not known")
+        found.append(EvaluatedCondition(p, c, n_predicted, real.n(p, c), real.n(files.control, c), floors[p, c], exposure))
+    return tuple(found)
 
 
 def _methods(scored: Scored) -> tuple[EvaluatedMethod, ...]:

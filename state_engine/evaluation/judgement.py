@@ -14,7 +14,7 @@ from state_engine.errors import listed
 from state_engine.metrics.profile import Metric
 from state_engine.metrics.replicate import Discrimination, Skill
 
-Outcome = Literal["better", "worse", "mixed", "undecided", "too few", "cannot tell"]
+Outcome = Literal["better", "worse", "mixed", "undecided", "too few", "cannot tell", "recall"]
 FEWEST: Final = 5
 
 
@@ -30,7 +30,7 @@ class Judgement:
     Args:
         method: whose.
         outcome: better or worse than the best simple baseline by the metrics that can tell; mixed: both; undecided: neither;
-            too few: conditions; cannot tell: no metric can.
+            too few: conditions; cannot tell: no metric can; recall: the model was trained on all conditions.
         text: the sentence, without the name of the prediction.
         worst: conditions in which it falls furthest behind that baseline, "perturbation in context".
     """

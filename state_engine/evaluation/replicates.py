@@ -219,7 +219,12 @@ class _Bench:
 
 
 def judge(
-    profile: Profile, replicates: Replicates, predictions: Predicted, baselines: Predicted, seed: int = 0
+    profile: Profile,
+    replicates: Replicates,
+    predictions: Predicted,
+    baselines: Predicted,
+    seed: int = 0,
+    left_out: frozenset[Condition] = frozenset(),
 ) -> tuple[tuple[Discrimination, ...], tuple[Skill, ...]]:
     """Return how well each metric can tell on this data set, for all conditions and for each context, and the skill of each prediction.
 
@@ -228,6 +233,7 @@ def judge(
         replicates: measured cells by halves.
         predictions, baselines: what each method says; a baseline that does not say something about every condition is not the best one.
         seed: of the intervals.
+        left_out: conditions that say nothing about predictions, as the model was trained on them; the metrics are judged on all.
     """
     bench = _Bench(replicates)
     if not bench.references:
@@ -248,13 +254,15 @@ def judge(
             one = discrimination(metric.name, context, positive[here], negative[here], best_value, metric.more_is_better)
             tried |= {} if one is None else {context: one}
         found += tried.values()
-        where = _telling(tried, groups)
+        where = _telling(tried, groups) & np.array([c not in left_out for c in bench.references])
+        if not where.any():
+            continue
         scores = {name: bench.of_method(metric, baselines[name])[where] for name in complete}
         if not scores:
             continue
         # the baseline that is best in the mean scores 0: a prediction has to beat what one would have chosen afterwards
         best = (max if metric.more_is_better else min)(scores, key=lambda name: float(scores[name].mean()))
-        used = () if where.all() else tuple(dict.fromkeys(contexts[where].tolist()))
+        used = () if where.all() or left_out else tuple(dict.fromkeys(contexts[where].tolist()))
         for method, said in predictions.items():
             names = (method, metric.name, best)
             one_skill = skill(names, bench.of_method(metric, said)[where], scores[best], positive[where], seed)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from state_engine.effects.exposure import Exposure
 from state_engine.evaluation.judgement import Judgement, ability_words, telling
 from state_engine.evaluation.profiles import find_profile
 from state_engine.evaluation.verdict import Comparison, Statement, SummaryRow
@@ -29,6 +30,7 @@ class EvaluatedCondition:
 
     Args:
         n_predicted, n_measured, n_control: cells, predicted (of one seed), measured, and measured control.
+        exposure: whether agreement is a test of the model, or recall of what it was trained on.
         noise_floor: MAE that a perfect prediction would have, as the measured mean is of so many cells; None where it is not known.
     """
 
@@ -38,6 +40,7 @@ class EvaluatedCondition:
     n_measured: int
     n_control: int
     noise_floor: float | None = None
+    exposure: Exposure = "not known"
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,10 @@ class Evaluation:
         """The mean of the conditions' noise floors; None when none is known."""
         known = [c.noise_floor for c in self.conditions if c.noise_floor is not None]
         return sum(known) / len(known) if known else None
+
+    def exposed(self, exposure: Exposure) -> int:
+        """How many conditions are of this kind."""
+        return sum(c.exposure == exposure for c in self.conditions)
 
     def said_of(self, method: str) -> tuple[Statement, ...]:
         """The statements about one prediction. Old files have them as sentences only."""

@@ -11,10 +11,11 @@ import anndata as ad
 import numpy as np
 import scipy.sparse as sp
 
+from state_engine.effects.exposure import Exposure
 from state_engine.effects.means import Means
 from state_engine.evaluation.baselines import EvaluatedBaseline, baseline_cells, baseline_means
 from state_engine.evaluation.counts import counts_of_context, metrics_on_counts
-from state_engine.evaluation.files import ComparedFiles, Side
+from state_engine.evaluation.files import ComparedFiles, Condition, Side
 from state_engine.evaluation.replicates import Replicates
 from state_engine.evaluation.request import EvaluationRequest
 from state_engine.files import scratch_folder
@@ -56,6 +57,7 @@ class Scored:
     versions: dict[str, str] = field(default_factory=dict)
     chunk_values: float = CHUNK_VALUES
     replicates: Replicates | None = None
+    exposures: dict[Condition, Exposure] = field(default_factory=dict)
 
     def control(self, own: Means | None, context: str) -> np.ndarray:
         """(g,) mean of the control cells that effects of a method start from."""

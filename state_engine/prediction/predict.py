@@ -22,6 +22,7 @@ from state_engine.checkpoints.load import LoadedModel, card_of, load_model
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.device import choose_device, dtype_of
 from state_engine.effects.baselines import WORDS, baseline_effects
+from state_engine.effects.exposure import exposures
 from state_engine.effects.store import effects_hash, load_effects
 from state_engine.effects.table import Condition
 from state_engine.errors import RequestError, listed
@@ -237,11 +238,14 @@ def _manifest(
         }
     expression = cells.expression
     has_effects = calibrated is not None or not request.by_network
+    known = exposures(card, Path(request.model), _conditions(drawn))
     renamed = dataset.labels.renamings if dataset.labels.renamed else ()
     return {
         "request": to_plain(request),
         "model": {"id": card.id, "name": card.name, "weights_hash": card.weights_hash},
         "simulated": card.simulated,
+        # whether agreement with measured cells of a condition would be a test of the model
+        "exposure": [[p, c, exposure] for (p, c), exposure in known.items()],
         "method": request.method,
         "attention": request.attention or card.attention,
         "attention_source": card.attention_source if request.attention is None else "chosen in the request",

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from state_engine import keys
 from state_engine.data.files.frames import read_frame, read_names
+from state_engine.effects.exposure import Exposure
 from state_engine.errors import GeneError, RequestError, RunError, listed
 from state_engine.plain import distinct
 
@@ -78,6 +79,14 @@ class Result:
     def has_calibrated(self) -> bool:
         """Whether a calibrated prediction of expression is there, for some conditions at least."""
         return bool(self._asked(has_values, _dataset("calibrated")))
+
+    def exposure(self, perturbation: str, context: str) -> Exposure:
+        """Return whether agreement with measured cells of a condition is a test of the model; results of before say "not known"."""
+        rows = self.manifest.get("exposure")
+        for row in rows if isinstance(rows, list) else []:
+            if isinstance(row, list) and row[:2] == [perturbation, context] and row[2:] in (["test"], ["in training"]):
+                return "test" if row[2] == "test" else "in training"
+        return "not known"
 
     def is_calibrated(self, perturbation: str, context: str) -> bool:
         """Whether a calibrated prediction of this condition is there; it is not where no other context has its effect."""

@@ -74,6 +74,12 @@ def _head(run: RunFolder, found: Evaluation) -> None:
         f"{plural(len(found.conditions), 'condition')}{where}: {predicted:,} predicted and {measured:,} measured cells, "
         f"{plural(found.n_genes, 'gene')}."
     )
+    tested, trained = found.exposed("test"), found.exposed("in training")
+    if trained:
+        st.markdown(
+            f":gray-badge[:material/history: in training] {plural(trained, 'condition')} of these, whose agreement is recall; "
+            f":green-badge[:material/verified: test: held out] {tested:,}. The verdict is of conditions that the model was not trained on."
+        )
     if found.held_out:
         show = st.warning if found.doubtful else st.info
         show(sentences(found.held_out), icon=":material/visibility:" if found.doubtful else ":material/visibility_off:")
@@ -86,6 +92,7 @@ _SHOWN: dict[str, tuple[Callable[..., object], str, str]] = {
     "mixed": (st.warning, ":material/balance:", "Better by some metrics, worse by others."),
     "undecided": (st.info, ":material/balance:", "Cannot be told apart from a simple baseline."),
     "too few": (st.info, ":material/help:", "Too few conditions for a verdict."),
+    "recall": (st.info, ":material/history:", "Recall, not a test."),
     "cannot tell": (st.info, ":material/visibility_off:", "This data set cannot tell."),
 }
 

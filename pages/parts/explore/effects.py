@@ -7,8 +7,10 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from pages.parts.exposure import WORDS
 from pages.parts.result import open_run, stamp
 from pages.parts.widgets import go
+from state_engine.analysis import stored
 from state_engine.analysis.effects import effect_sizes
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.prediction.result import Result
@@ -31,6 +33,10 @@ def effect_table(run: RunFolder, result: Result) -> None:
         )
         return
     table = effects_of(str(run.path), stamp(run.result))
+    pairs = zip(table["perturbation"].astype(str), table["context"].astype(str), strict=True)
+    there = {pair: stored.is_measured(result, *pair) for pair in pairs}
+    marks = [WORDS[result.exposure(*pair)] if measured else "not measured" for pair, measured in there.items()]
+    table = table.assign(measured=marks)
     st.dataframe(
         table,
         hide_index=True,
@@ -54,6 +60,9 @@ def effect_table(run: RunFolder, result: Result) -> None:
             ),
             "n_down": st.column_config.NumberColumn(
                 "Genes down", format="%d", help="FDR < 0.05 against the paired predicted control."
+            ),
+            "measured": st.column_config.TextColumn(
+                "Measured", help="Whether your data set has measured cells of it, and whether the model was trained on them."
             ),
             "top_genes": st.column_config.TextColumn(
                 "Largest effects", width="large", help="Largest mean change, with its direction."

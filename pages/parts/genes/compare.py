@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from pages.parts.exposure import exposure_badge
 from pages.parts.figures import show_figure
 from pages.parts.format import md, plural
 from pages.parts.genes import charts as genechart
@@ -27,6 +28,7 @@ from state_engine.analysis.effects import (
     Score,
     gene_ranking,
 )
+from state_engine.effects.exposure import Exposure
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.plain import csv_for_people
 from state_engine.prediction.result import Layer, Result
@@ -63,6 +65,8 @@ def against_measured(run: RunFolder, result: Result, question: Question, gene: s
         return
     path = stored.comparison_path(run.path, *condition)
     found = _comparison(str(path), stamp(path))
+    exposure = result.exposure(*condition)
+    exposure_badge(exposure)
     lines = verdict(found.scores)
     if lines:
         st.warning("  \n".join(md(line, most=300) for line in lines), icon=":material/balance:")
@@ -70,7 +74,7 @@ def against_measured(run: RunFolder, result: Result, question: Question, gene: s
     with left:
         _scatter(found, question, gene)
     with right:
-        _scores(found)
+        _scores(found, exposure)
 
 
 def _scatter(found: EffectComparison, question: Question, gene: str) -> None:
@@ -88,16 +92,18 @@ def _scatter(found: EffectComparison, question: Question, gene: str) -> None:
     )
 
 
-def _scores(found: EffectComparison) -> None:
+def _scores(found: EffectComparison, exposure: Exposure) -> None:
     st.markdown("**How well it agrees, beside simple baselines**")
-    st.markdown(score_table(found))
+    # what was trained on is not ranked: its numbers are recall
+    st.markdown(score_table(found, ranked=exposure != "in training"))
     for line in missing_scores(found.scores):
         st.caption(f"– {md(line, most=300)}")
     st.caption(
         f"Pearson: correlation of predicted and measured effects (log1p) over all {len(found.genes):,} genes, 1 is best. MAE: mean absolute "
         f"error of mean expression (log1p), 0 is best. Sign: share of the {plural(found.n_significant, 'gene')} significant in the "
         f"measurement with the measured direction. Overlap: share of the {found.top} largest measured effects that are also among the "
-        f"{found.top} largest predicted. Bold numbers lead their column."
+        f"{found.top} largest predicted. "
+        + ("Bold numbers lead their column." if exposure != "in training" else "Nothing is ranked here.")
     )
     st.download_button(
         "Scores (CSV)",
@@ -110,13 +116,13 @@ def _scores(found: EffectComparison) -> None:
     )
 
 
-def score_table(found: EffectComparison) -> str:
-    """The scores as a Markdown table; what does not exist is a dash, never a zero."""
+def score_table(found: EffectComparison, ranked: bool = True) -> str:
+    """The scores as a Markdown table; what does not exist is a dash, never a zero. `ranked`: the best of each column is bold."""
     columns = {"pearson": max, "mae": min, "direction": max, "overlap": max}
     best = {}
     for name, choose in columns.items():
         values = [getattr(score, name) for score in found.scores if getattr(score, name) is not None]
-        best[name] = choose(values) if len(values) > 1 else None
+        best[name] = choose(values) if ranked and len(values) > 1 else None
     lines = ["| | Pearson | MAE | Sign | Overlap |", "|:--|--:|--:|--:|--:|"]
     for score in found.scores:
         cells = [_score_text(getattr(score, name), name, best[name]) for name in columns]

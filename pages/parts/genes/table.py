@@ -15,6 +15,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from pages.parts import session
+from pages.parts.exposure import WORDS
 from pages.parts.figures import show_figure
 from pages.parts.format import md, plural, sentences
 from pages.parts.genes import charts as genechart
@@ -76,13 +77,22 @@ def ask(result: Result) -> Question:
     """Perturbation, context, cells and reference, as chosen by the user."""
     conditions = result.conditions()
     perturbations = list(dict.fromkeys(p for p, _ in conditions))
+    # a condition that the model has not seen and that was measured shows first: there the comparison is a test
+    tests = [pair for pair in conditions if result.exposure(*pair) == "test" and stored.is_measured(result, *pair)]
     first, second = st.columns(2)
     with first:
-        perturbation = _choose("Perturbation", perturbations, "perturbation")
+        perturbation = _choose("Perturbation", perturbations, "perturbation", default=tests[0][0] if tests else perturbations[0])
     contexts = [c for p, c in conditions if p == perturbation]
     measured = [c for c in contexts if stored.is_measured(result, perturbation, c)]
     with second:
-        context = _choose("Context", contexts, "context", lambda c: f"{c} · measured" if c in measured else c)
+        marks = {c: f"{c} · measured, {WORDS[result.exposure(perturbation, c)]}" for c in measured}
+        context = _choose(
+            "Context",
+            contexts,
+            "context",
+            lambda c: marks.get(c, c),
+            default=next((c for p, c in tests if p == perturbation), contexts[0]),
+        )
     there = {*result.layers(perturbation, context), *(["observed"] if context in measured else [])}
     kinds = [kind for kind in CELLS if kind in there]
     with st.container(horizontal=True, gap="medium"):
@@ -105,8 +115,8 @@ _REFERENCE_HELP = (
 )
 
 
-def _choose(label: str, options: Sequence[str], key: str, words: Callable[[str], str] = str) -> str:
-    remember(key, options, options[0])
+def _choose(label: str, options: Sequence[str], key: str, words: Callable[[str], str] = str, *, default: str) -> str:
+    remember(key, options, default)
     value = str(st.selectbox(label, options, key=key, format_func=words, persist_state="session"))
     st.query_params[key] = value
     return value
