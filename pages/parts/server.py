@@ -1,4 +1,4 @@
-"""What the server refuses and says of itself, whatever page is asked for: hosts that may be named, and headers of every answer.
+"""What the server refuses and says of itself, whatever page is asked for: hosts, headers of every answer, and whose call it is.
 
 A page that a stranger opened elsewhere can point a name of its own at 127.0.0.1 and then speak to this server as if it were its own (DNS
 rebinding); so only hosts that the installation knows are served. The content security policy keeps the browser from asking any other
@@ -17,6 +17,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+from state_engine.sandbox import PLACES
+from state_engine.sandbox.places import NOBODY
 
 LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 POLICY: Final = "; ".join(
@@ -56,6 +60,26 @@ def host_of(header: str) -> str:
     if name.startswith("["):
         return name[1:].partition("]")[0]
     return name.partition(":")[0]
+
+
+def browser() -> str:
+    """Return what tells this browser from others, in all of its tabs and after a reload; "" outside a page.
+
+    Streamlit gives each browser a random token, in a cookie that hides it behind another mask each time. Without one (a program that
+    keeps no cookies) each session is for itself.
+    """
+    context = get_script_run_ctx(suppress_warning=True)
+    if context is None:
+        return NOBODY
+    parts = str(st.context.cookies.get("_streamlit_xsrf", "")).split("|")
+    try:
+        mask, hidden = bytes.fromhex(parts[1]), bytes.fromhex(parts[2])
+        return bytes(byte ^ mask[i % len(mask)] for i, byte in enumerate(hidden)).hex()
+    except (IndexError, ValueError, ZeroDivisionError):
+        return context.session_id
+
+
+PLACES.callers_are(browser)  # so that one person's files do not hold up those of the others
 
 
 class KnownHosts:

@@ -17,9 +17,11 @@ from typing import Any, Final, TypeVar
 from state_engine.errors import StateError, UnreadableFileError, UnsafeFileError
 from state_engine.sandbox import wire
 from state_engine.sandbox.limits import Limits
+from state_engine.sandbox.places import Places
 
 T = TypeVar("T")
 AT_ONCE: Final = 4  # children at the same time; further calls wait
+FOR_EACH_CALLER: Final = 2  # of them
 START_SECONDS: Final = 60.0
 PRELOADED: Final = (
     "state_engine.data.dataset",
@@ -57,7 +59,7 @@ def isolated(
     name = name or (reads[0].name if reads else "The file")
     target = f"{function.__module__}:{function.__qualname__}"
     readable = [path.resolve() for path in reads]
-    with _SLOTS, _POOL.connection() as connection:
+    with PLACES.held(), _POOL.connection() as connection:
         deadline = time.monotonic() + limits.seconds
         connection.settimeout(limits.seconds)
         pid = 0
@@ -187,6 +189,6 @@ def _environment() -> dict[str, str]:
     return {**kept, **threads, "PYTHONPATH": path}  # one thread: a process with more must not fork
 
 
-_SLOTS = threading.BoundedSemaphore(AT_ONCE)
+PLACES: Final = Places(AT_ONCE, FOR_EACH_CALLER)
 _POOL = _Pool()
 atexit.register(_POOL.close)
