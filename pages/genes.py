@@ -5,9 +5,20 @@ import streamlit as st
 from pages.parts.door import through_app
 from pages.parts.genes.compare import against_measured, which_perturbation
 from pages.parts.genes.sets import gene_lists, gene_set
-from pages.parts.genes.table import ask, choose_gene, gene_table, show_gene, show_volcano, summary, table_of, warn_of_raw
+from pages.parts.genes.table import (
+    ask,
+    choose_gene,
+    gene_table,
+    meaning_of_p,
+    show_gene,
+    show_volcano,
+    summary,
+    table_of,
+    warn_of_raw,
+)
 from pages.parts.result import finished_run, open_run, result_area
 from pages.parts.widgets import errors_shown, go, page_head
+from state_engine.analysis.differential import FOLD
 
 through_app()
 
@@ -39,10 +50,12 @@ with errors_shown(), result_area(run):
     answer = st.container()
     left, right = st.columns(2, gap="large")
     with left, st.container(horizontal=True, vertical_alignment="bottom"):
-        fold = float(st.number_input("Smallest |log2 fold change|", 0.0, 10.0, 0.25, 0.05, key="fold", width=170))
+        fold = float(st.number_input("Smallest |log2 fold change|", 0.0, 10.0, FOLD, 0.05, key="fold", width=170))
         marked = gene_set(result)
         gene_lists(table, fold)
-    answer.markdown(summary(question, table, fold))
+    with answer:
+        st.markdown(summary(question, table, fold))
+        meaning_of_p(table)
     with right:
         gene = choose_gene(result, table)
         show_gene(run, result, question, gene)

@@ -44,7 +44,11 @@ Reference = Literal["predicted control", "observed control"]
 Expression = Literal["corrected", "raw", "calibrated", "observed"]
 
 SIGNIFICANT: Final = 0.05
-"""False discovery rate under which a gene is called significant."""
+"""False discovery rate under which a gene is called significant in measured cells."""
+FOLD: Final = 0.25
+"""Absolute log2 fold change from which a gene counts as changed."""
+DETECTED: Final = 0.01
+"""Share of the cells on one side, at least, that detect a gene which counts as changed in predicted cells."""
 MIN_CELLS: Final = 3
 FOLDER: Final = "differential"
 COLUMNS: Final = (
@@ -215,10 +219,29 @@ def read_table(path: Path) -> pd.DataFrame:
         ) from error
 
 
-def count_significant(table: pd.DataFrame, fdr: float = SIGNIFICANT) -> tuple[int, int]:
-    """Return how many genes go (up, down) with an FDR under `fdr`."""
-    called = table["fdr"] < fdr
-    return int((called & (table["log2_fold_change"] > 0)).sum()), int((called & (table["log2_fold_change"] < 0)).sum())
+def directions(table: pd.DataFrame, fold: float = FOLD, fdr: float = SIGNIFICANT) -> NDArray[np.int8]:
+    """Return 1, -1 or 0 for each gene of a table that goes up, goes down, or does not change: the one rule of every page and table.
+
+    Measured cells: FDR under `fdr` and an absolute log2 fold change of at least `fold`. Predicted cells: the fold change, of genes that are
+    detected; p would depend on the number of predicted cells, which is a choice.
+    """
+    change = table["log2_fold_change"].to_numpy(float)
+    if table.attrs.get("expression", "observed") == "observed":
+        there = table["fdr"].to_numpy(float) < fdr
+    else:
+        there = detected(table["fraction_perturbed"].to_numpy(float), table["fraction_reference"].to_numpy(float))
+    return np.where(there & (np.abs(change) >= fold), np.sign(change), 0).astype(np.int8)
+
+
+def detected(fraction: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which genes are detected in enough cells of either side, by the shares of cells that detect them."""
+    return np.maximum(fraction, other) >= DETECTED
+
+
+def count_changes(table: pd.DataFrame, fold: float = FOLD) -> tuple[int, int]:
+    """Return how many genes go (up, down); see `directions`."""
+    calls = directions(table, fold)
+    return int((calls > 0).sum()), int((calls < 0).sum())
 
 
 def _enough(rows: NDArray[np.int64], name: str) -> None:

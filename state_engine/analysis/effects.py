@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -34,8 +33,9 @@ from state_engine.effects.baselines import BaselineEffect, mean_of_other_context
 from state_engine.effects.means import Means
 from state_engine.effects.scores import TOP, largest, overlap, scores, spearman
 from state_engine.errors import RequestError
-from state_engine.metrics.rank_tests import fold_change
-from state_engine.prediction.result import Layer, Result
+from state_engine.metrics.rank_tests import FLOOR, fold_change
+from state_engine.prediction.result import BLOCK, Layer, Result
+from state_engine.progress import OnProgress, Progress, silent
 
 CORRECTED: Final = "corrected"
 RAW: Final = "raw"
@@ -158,35 +158,57 @@ def compare(
     return EffectComparison(perturbation, context, *counts, top, tuple(found), genes)
 
 
-def effect_sizes(result: Result, layer: Layer = "corrected", run_dir: Path | None = None) -> pd.DataFrame:
-    """Every predicted condition, the largest effect first.
+def effect_sizes(result: Result, layer: Layer = "corrected", on_progress: OnProgress = silent) -> pd.DataFrame:
+    """Return every predicted condition, the largest effect first.
 
     Columns: perturbation; context; n_cells (predicted); effect_size (Euclidean length of the effect over all genes, log1p units; it grows with
-    the number of genes, so compare within a run); n_up, n_down (genes with FDR < 0.05, from the stored table against the
-    predicted control; missing when it was not made); top_genes (five largest absolute effects, with their sign).
+    the number of genes, so compare within a run); n_up, n_down (genes that change against the paired predicted control, by the rule of
+    `differential.directions` for predicted cells); top_genes (five largest absolute effects, with their sign).
 
     Args:
-        run_dir: where to look for stored tables of differential expression.
+        on_progress: called for each condition; may raise `JobCancelled`.
 
     Raises:
         RequestError: the result has no genes or no paired control.
     """
     if not result.has_expression:
         raise RequestError("There are no genes to rank.", "The model predicts an embedding and has no gene decoder.")
-    seen: dict[bytes, Vector] = {}
-    rows = []
-    for perturbation, context, predicted, paired in _pairs(result, layer):
+    seen: dict[bytes, _Cells] = {}
+    rows, total = [], len(result.conditions())
+    for number, (perturbation, context, predicted, paired) in enumerate(_pairs(result, layer)):
+        on_progress(Progress("Measuring effects", number, total))
         key = paired.tobytes()  # the same basal cells serve every perturbation of a context
         if key not in seen:
-            seen[key] = result.mean(paired, layer)
-        effect = result.mean(predicted, layer) - seen[key]
-        n_up, n_down = _stored_counts(run_dir, perturbation, context, layer)
-        rows.append(
-            (perturbation, context, len(predicted), float(np.linalg.norm(effect)), n_up, n_down, _top_genes(result, effect))
-        )
+            seen[key] = _cells(result, paired, layer)
+        own, control = _cells(result, predicted, layer), seen[key]
+        effect, fold = own.mean - control.mean, fold_change(own.natural, control.natural)
+        changed = de.detected(own.fraction, control.fraction) & (np.abs(fold) >= de.FOLD)
+        counts = int((changed & (fold > 0)).sum()), int((changed & (fold < 0)).sum())
+        size = float(np.linalg.norm(effect))
+        rows.append((perturbation, context, len(predicted), size, *counts, _top_genes(result, effect)))
     names = ["perturbation", "context", "n_cells", "effect_size", "n_up", "n_down", "top_genes"]
     table = pd.DataFrame(rows, columns=names).astype({"n_up": "Int64", "n_down": "Int64"})
     return table.sort_values("effect_size", ascending=False, kind="stable", ignore_index=True)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cells:
+    """Of a group of cells, (g,) each: mean log1p and mean natural expression, and the share of cells not under the detection floor."""
+
+    mean: Vector
+    natural: Vector
+    fraction: Vector
+
+
+def _cells(result: Result, rows: NDArray[np.int64], layer: Layer) -> _Cells:
+    """Read the cells once, a block at a time."""
+    sums = np.zeros((3, result.n_genes))
+    for start in range(0, len(rows), BLOCK):
+        values = result.read(rows[start : start + BLOCK], layer=layer)
+        sums[0] += values.sum(axis=0, dtype=np.float64)
+        sums[1] += np.expm1(values).sum(axis=0, dtype=np.float64)
+        sums[2] += (values >= FLOOR).sum(axis=0)
+    return _Cells(*sums / len(rows))
 
 
 def gene_ranking(result: Result, gene: str, layer: Layer = "corrected") -> pd.DataFrame:
@@ -271,10 +293,3 @@ def _fold(result: Result, rows: NDArray[np.int64], reference: NDArray[np.int64],
 
 def _top_genes(result: Result, effect: Vector, n: int = 5) -> str:
     return ", ".join(f"{result.genes[i]} {'+' if effect[i] > 0 else '−'}" for i in largest(effect, n) if effect[i] != 0)
-
-
-def _stored_counts(run_dir: Path | None, perturbation: str, context: str, layer: Layer) -> tuple[int | None, int | None]:
-    if run_dir is None:
-        return None, None
-    path = de.table_path(run_dir, perturbation, context, keys.PREDICTED_CONTROL, layer)
-    return de.count_significant(de.read_table(path)) if path.exists() else (None, None)

@@ -39,7 +39,8 @@ cells.csv         a row a cell: perturbation, context, batch, kind (predicted, p
                   cell that a prediction starts from, and its place on the UMAP.
 pseudobulk.csv    mean log1p expression of each group of cells ("kind | perturbation | context"); predictions are the corrected
                   expression: each basal cell plus its own predicted effect.
-effect_sizes.csv  every predicted condition: length of the mean effect over all genes (log1p), genes up and down (FDR < 0.05), largest effects.
+effect_sizes.csv  every predicted condition: length of the mean effect over all genes (log1p), genes up and down (absolute log2
+                  fold change of 0.25 or more, detected in 1 % of the cells of one side), largest effects.
 genes/            one table a condition, all genes: predicted cells against the same basal cells under the control label. Means are natural (counts
                   per 10,000 when the data were normalised to that depth), fractions from 0 to 1; the method is below.
                   The number of predicted cells is a choice, so p-values order genes and are no evidence about nature.
@@ -70,7 +71,7 @@ def write_tables(run_dir: Path, on_progress: OnProgress = silent) -> Path:
             on_progress(Progress("Averaging cells"))
             _put(archive, "pseudobulk.csv", pseudobulk(result), index_label="gene")
             method, left_out = _genes(archive, run_dir, result, on_progress)
-            left_out += _effect_sizes(archive, run_dir, result)
+            left_out += _effect_sizes(archive, result, on_progress)
         else:
             left_out.append("Tables of genes: the model predicts an embedding and has no gene decoder.")
         note = "\nLeft out:\n" + "\n".join(left_out) + "\n" if left_out else ""
@@ -119,9 +120,9 @@ def _genes(archive: zipfile.ZipFile, run_dir: Path, result: Result, on_progress:
     return method, left_out
 
 
-def _effect_sizes(archive: zipfile.ZipFile, run_dir: Path, result: Result) -> list[str]:
+def _effect_sizes(archive: zipfile.ZipFile, result: Result, on_progress: OnProgress) -> list[str]:
     try:
-        _put(archive, "effect_sizes.csv", effect_sizes(result, run_dir=run_dir))
+        _put(archive, "effect_sizes.csv", effect_sizes(result, on_progress=on_progress))
     except RequestError as error:
         return [f"effect_sizes.csv: {error}"]
     return []

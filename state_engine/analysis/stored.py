@@ -3,6 +3,7 @@
     RUN/differential/NAME-DIGEST.parquet              a table of all genes (see `differential.table_for`)
     RUN/differential/comparison-NAME-DIGEST.json      an `EffectComparison` without its genes, and
     RUN/differential/comparison-NAME-DIGEST.parquet   its genes
+    RUN/differential/effects-DIGEST.parquet           how large the effect of each condition is (see `effects.effect_sizes`)
 
 The digest changes with the question and with the result, so an answer is never of another result.
 """
@@ -17,7 +18,7 @@ import pandas as pd
 
 from state_engine import keys
 from state_engine.analysis import differential as de
-from state_engine.analysis.effects import EffectComparison, Score, compare
+from state_engine.analysis.effects import EffectComparison, Score, compare, effect_sizes
 from state_engine.effects.means import FILE_NAME, load_means
 from state_engine.errors import RunError
 from state_engine.files import replacing, write_json
@@ -26,6 +27,7 @@ from state_engine.prediction.result import Result, open_result
 from state_engine.progress import OnProgress, silent
 
 _VERSION: Final = 3  # of the numbers: change it, and stored comparisons are made again
+_EFFECTS: Final = 1  # of the sizes of effects, the same
 _FIELDS: Final = ("perturbation", "context", "n_predicted", "n_observed", "n_control", "n_significant", "top")
 
 
@@ -82,6 +84,32 @@ def read_comparison(path: Path) -> EffectComparison:
         raise RunError(
             f"The comparison {path.name} cannot be read.", "It is missing or damaged.", "Delete it; it is made again."
         ) from error
+
+
+def effects_path(run_dir: Path) -> Path:
+    """Return where `effects_for` keeps the sizes of all effects; it may not be there yet.
+
+    Raises:
+        RunError: the run has no result.
+    """
+    table = de.table_path(run_dir, "", "")
+    return table.with_name(f"effects-{_EFFECTS}{table.stem}.parquet")
+
+
+def effects_for(run_dir: Path, on_progress: OnProgress = silent) -> Path:
+    """Measure all effects of a run, where that was not done; return the file. See `effects.effect_sizes`.
+
+    Raises:
+        RequestError: as `effects.effect_sizes`.
+        RunError: the run has no readable result.
+    """
+    path = effects_path(run_dir)
+    if not path.exists():
+        table = effect_sizes(open_result(Path(run_dir) / "result.h5ad"), on_progress=on_progress)
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as beside:
+            table.to_parquet(beside, engine="pyarrow")
+    return path
 
 
 def answer(

@@ -56,7 +56,7 @@ def test_the_perturbed_genes_are_found_and_the_numbers_described(result: Result)
     up = table[(table["fdr"] < 0.05) & (table["log2_fold_change"] > 0)]
     down = table[(table["fdr"] < 0.05) & (table["log2_fold_change"] < 0)]
     assert list(up["gene"]) == ["G2", "G3"] and list(down["gene"]) == ["G10"]
-    assert de.count_significant(table) == (2, 1)
+    assert de.count_changes(table) == (2, 1)
     assert table.attrs["n_perturbed"] == 30 and table.attrs["n_reference"] == 30
     assert "Mann-Whitney" in table.attrs["method"] and "counts per 10,000" in table.attrs["scale"]
 
@@ -66,7 +66,7 @@ def test_calibrated_cells_are_compared_where_they_are(tmp_path: Path) -> None:
     table = de.differential(result, "drugA", "B", expression="calibrated")
     rows = result.rows("predicted", "B", "drugA")
     np.testing.assert_allclose(table["mean_perturbed"], np.expm1(result.read(rows, layer="calibrated")).mean(axis=0), rtol=1e-5)
-    assert table.attrs["expression"] == "calibrated" and de.count_significant(table)[0] == 2
+    assert table.attrs["expression"] == "calibrated" and de.count_changes(table)[0] == 2
     with pytest.raises(RequestError, match="no calibrated prediction of 'drugB' in 'T'"):
         de.differential(result, "drugB", "T", expression="calibrated")
 
@@ -141,3 +141,33 @@ def test_names_that_no_file_may_have(tmp_path: Path) -> None:
     make_result(tmp_path / "result.h5ad", perturbations=("[('DMSO/TF', 0.0, 'uM')]",), contexts=("../T",))
     path = de.table_for(tmp_path, "[('DMSO/TF', 0.0, 'uM')]", "../T")
     assert path.parent == tmp_path / "differential" and path.exists()
+
+
+def test_the_rule_for_predicted_cells_is_the_effect_and_not_p(tmp_path: Path) -> None:
+    columns = {
+        "log2_fold_change": [0.3, -0.3, 0.2, 2.0, 0.25], "fdr": [0.9, 0.9, 1e-9, 1e-9, 0.5],
+        "fraction_perturbed": [0.5, 0.0, 0.5, 0.004, 0.01], "fraction_reference": [0.5, 0.02, 0.5, 0.009, 0.0],
+    }  # fmt: skip
+    table = pd.DataFrame(columns)
+    table.attrs["expression"] = "corrected"
+    # no p is asked; the third moves too little, hardly a cell detects the fourth
+    assert de.directions(table).tolist() == [1, -1, 0, 0, 1] and de.count_changes(table) == (2, 1)
+    table.attrs["expression"] = "observed"
+    assert de.directions(table).tolist() == [0, 0, 0, 1, 0]
+    assert de.directions(table, fold=0.1).tolist() == [0, 0, 1, 1, 0]
+
+
+def test_more_predicted_cells_do_not_change_more_genes(tmp_path: Path) -> None:
+    """p falls with the number of cells, which the user chooses; the genes that count as changed are the same."""
+    rng = np.random.default_rng(0)
+    y = np.where(rng.random((30, 50)) < 0.7, rng.gamma(2, 1, (30, 50)), 0).astype(np.float32)
+    effect = np.zeros(50, np.float32)
+    effect[:10] = np.linspace(0.05, 0.5, 10)
+    found = []
+    for n in (1, 20):
+        control = np.tile(y, (n, 1))
+        table = de.differential(two_groups(tmp_path, control + effect, control), "p", "k", "observed control", "observed")
+        table.attrs["expression"] = "corrected"
+        found.append((de.count_changes(table), int((table["fdr"] < 0.05).sum())))
+    assert found[0][0] == found[1][0] and found[0][0][0] > 0
+    assert found[1][1] > found[0][1]

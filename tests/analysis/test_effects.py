@@ -13,7 +13,8 @@ from state_engine.analysis import differential as de
 from state_engine.analysis import effects as ef
 from state_engine.effects.means import Means
 from state_engine.errors import GeneError, RequestError, RunError
-from state_engine.prediction.result import Result, open_result
+from state_engine.prediction.result import Layer, Result, open_result
+from state_engine.progress import Progress
 from tests.prediction.make_result import make_result, write_result
 
 CONTROL = [1.0, 1.0, 1.0, 1.0]
@@ -120,7 +121,7 @@ def test_conditions_without_a_calibrated_prediction_are_not_ranked(tmp_path: Pat
     assert len(ef.effect_sizes(result)) == 4
     for table in (ef.effect_sizes(result, "calibrated"), ef.gene_ranking(result, "G0", "calibrated")):
         assert {*zip(table["perturbation"], table["context"], strict=True)} == {("drugA", "B"), ("drugA", "T"), ("drugB", "B")}
-        assert table.notna().all(axis=None) or table["n_up"].isna().all()
+        assert table.notna().all(axis=None)
 
 
 def test_gene_table_by_hand(tmp_path: Path) -> None:
@@ -154,13 +155,12 @@ def test_what_was_not_measured_or_not_predicted_is_said(tmp_path: Path) -> None:
         ef.compare(open_result(make_result(tmp_path / "s.h5ad")), "drugA", "B", means(control_T=CONTROL))
 
 
-def test_conditions_are_ranked_by_effect_and_count_stored_tables(tmp_path: Path) -> None:
+def test_conditions_are_ranked_by_effect_and_all_are_counted(tmp_path: Path) -> None:
     make_result(tmp_path / "result.h5ad", contexts=("T",))
     result = open_result(tmp_path / "result.h5ad")
-    de.table_for(tmp_path, "drugB", "T")
-    table = ef.effect_sizes(result, run_dir=tmp_path).set_index("perturbation")
+    table = ef.effect_sizes(result).set_index("perturbation")
     assert (table.loc["drugB", "n_up"], table.loc["drugB", "n_down"]) == (2, 1)
-    assert table.loc["drugA", ["n_up", "n_down"]].isna().all()
+    assert table[["n_up", "n_down"]].notna().all(axis=None)
     assert set(table.loc["drugA", "top_genes"].split(", ")) == {"G0 +", "G1 +", "G10 −"}
     rows = result.rows("predicted", "T", "drugA")
     delta = result.read(rows).mean(0) - result.read(result.paired_controls(rows)).mean(0)
@@ -178,3 +178,20 @@ def test_which_perturbation_moves_a_gene(tmp_path: Path) -> None:
     assert list(many["perturbation"]) == ["drugB", "drugB", "drugA", "drugA"]
     with pytest.raises(GeneError):
         ef.gene_ranking(result, "G99")
+
+
+@pytest.mark.parametrize("layer", ["corrected", "raw"])
+def test_a_condition_counts_the_same_genes_as_its_table(tmp_path: Path, layer: Layer) -> None:
+    """What Explore lists and what the Genes page says of the same condition."""
+    result = open_result(make_result(tmp_path / "r.h5ad"))
+    sizes = ef.effect_sizes(result, layer)
+    assert len(sizes) == 4
+    for row in sizes.itertuples():
+        table = de.differential(result, row.perturbation, row.context, expression=layer)
+        assert (row.n_up, row.n_down) == de.count_changes(table)
+
+
+def test_progress_is_told_for_each_condition(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    ef.effect_sizes(open_result(make_result(tmp_path / "r.h5ad")), on_progress=seen.append)
+    assert [(p.done, p.total) for p in seen] == [(0, 4), (1, 4), (2, 4), (3, 4)]

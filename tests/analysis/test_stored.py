@@ -6,11 +6,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from state_engine.analysis import differential as de
 from state_engine.analysis import stored
-from state_engine.analysis.effects import compare
+from state_engine.analysis.effects import compare, effect_sizes
 from state_engine.errors import RunError
 from state_engine.prediction.result import open_result
 from tests.prediction.make_result import make_result
@@ -65,3 +66,12 @@ def test_a_damaged_comparison_is_named(run: Path) -> None:
     path.write_text("{}")
     with pytest.raises(RunError, match="cannot be read"):
         stored.read_comparison(path)
+
+
+def test_the_sizes_of_effects_are_stored_once(run: Path) -> None:
+    path = stored.effects_for(run)
+    pd.testing.assert_frame_equal(de.read_table(path), effect_sizes(open_result(run / "result.h5ad")))
+    made = path.stat().st_mtime_ns
+    assert stored.effects_for(run) == path == stored.effects_path(run) and path.stat().st_mtime_ns == made
+    os.utime(run / "result.h5ad", ns=(1, 1))
+    assert stored.effects_path(run) != path

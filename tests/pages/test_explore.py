@@ -80,6 +80,7 @@ def test_the_map_says_how_it_was_made_and_effects_are_ranked(
     assert "340 cells; seed 7" in text(page) and "qualitative" in text(page)
     table = page.dataframe[0].value
     assert len(table) == 4 and table["effect_size"].is_monotonic_decreasing
+    assert (table["n_up"] == 2).all() and (table["n_down"] == 1).all()  # as the Genes page says of each
     names = [t.get("name") for t in figures(page)[0]["data"] if t.get("showlegend", True)]
     assert {"predicted (120)", "observed control (100)", "observed (120)"} <= set(names)
 

@@ -55,6 +55,9 @@ def test_the_answer_is_a_sentence_with_its_numbers(monkeypatch: pytest.MonkeyPat
     assert not page.exception
     # the made-up result raises two genes and lowers one
     assert "2 of 40 genes go up and 1 down" in text(page)
+    headline = next(m.value for m in page.markdown if "go up" in m.value)
+    assert "FDR" not in headline and "|log2 fold change| ≥ 0.25" in headline
+    assert text(page).count("says nothing about being right") == 1  # what p means, once
     assert "30 predicted cells against 30 predicted control cells" in text(page)
     assert len(page.dataframe[0].value) == 40
 
@@ -156,6 +159,17 @@ def test_calls_need_both_thresholds() -> None:
     table = changes([0.01, 0.01, 0.2, 0.01, 0.01], [1.0, -1.0, 3.0, 0.1, 0.0])
     assert genechart.directions(table, 0.05, 0.25).tolist() == ["up", "down", "same", "same", "same"]
     assert genechart.directions(table, 0.05, 0.0).tolist() == ["up", "down", "same", "up", "same"]
+
+
+def test_predicted_genes_are_ordered_by_their_effect() -> None:
+    table = changes([1e-30, 0.4, 1e-9], [0.3, -2.0, 5.0]).assign(
+        fraction_perturbed=[0.5, 0.5, 0.001], fraction_reference=[0.5, 0.5, 0.0]
+    )
+    assert genechart.leading_gene(table) == "G2"
+    table.attrs["expression"] = "corrected"
+    assert genechart.leading_gene(table) == "G1"  # hardly a cell detects G2
+    assert genechart.directions(table, 0.05, 0.25).tolist() == ["up", "down", "same"]
+    assert genechart.volcano(table, fold=0.25, names=1).named == ("G0", "G1")
 
 
 def test_p_of_zero_is_drawn_at_the_edge_and_counted() -> None:

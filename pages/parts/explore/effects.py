@@ -10,17 +10,23 @@ import streamlit as st
 from pages.parts.exposure import WORDS
 from pages.parts.result import open_run, stamp
 from pages.parts.widgets import go
+from state_engine.analysis import differential as de
 from state_engine.analysis import stored
 from state_engine.analysis.effects import effect_sizes
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.prediction.result import Result
 
+_RULE = (
+    f"|log2 fold change| of {de.FOLD:g} or more, detected in {de.DETECTED:.0%} of the cells of one side, as on the Genes page."
+)
+
 
 @st.cache_data(max_entries=32, show_spinner="Measuring effects")
 def effects_of(run_path: str, written: int) -> pd.DataFrame:
-    """`effect_sizes` of a run, computed once for its result file."""
+    """`effect_sizes` of a run: as the job stored them, else computed once for its result file."""
     run = RunFolder(Path(run_path))
-    return effect_sizes(open_run(run), run_dir=run.path)
+    path = stored.effects_path(run.path)
+    return de.read_table(path) if path.exists() else effect_sizes(open_run(run))
 
 
 def effect_table(run: RunFolder, result: Result) -> None:
@@ -41,7 +47,7 @@ def effect_table(run: RunFolder, result: Result) -> None:
         table,
         hide_index=True,
         key="effect_table",
-        placeholder="n/a",
+        placeholder="not tested yet",
         height=min(38 + 35 * len(table), 400),
         column_config={
             "perturbation": st.column_config.TextColumn("Perturbation", pinned=True),
@@ -55,12 +61,8 @@ def effect_table(run: RunFolder, result: Result) -> None:
                 help="Euclidean length of the mean effect over all genes, in log1p units. It grows with the number of genes, "
                 "so compare it within this run.",
             ),
-            "n_up": st.column_config.NumberColumn(
-                "Genes up", format="%d", help="FDR < 0.05 against the paired predicted control."
-            ),
-            "n_down": st.column_config.NumberColumn(
-                "Genes down", format="%d", help="FDR < 0.05 against the paired predicted control."
-            ),
+            "n_up": st.column_config.NumberColumn("Genes up", format="%d", help=_RULE),
+            "n_down": st.column_config.NumberColumn("Genes down", format="%d", help=_RULE),
             "measured": st.column_config.TextColumn(
                 "Measured", help="Whether your data set has measured cells of it, and whether the model was trained on them."
             ),
@@ -70,7 +72,8 @@ def effect_table(run: RunFolder, result: Result) -> None:
         },
     )
     st.caption(
-        f"Mean corrected prediction minus mean paired predicted control over {result.n_genes:,} genes, log1p. Effects are predicted, "
+        f"Mean corrected prediction minus mean paired predicted control over {result.n_genes:,} genes, log1p. Genes up and down: {_RULE} "
+        "Effects are predicted, "
         "not measured; the Genes page compares them with measurements where there are any."
     )
     if st.button("See the genes", key="to_genes", icon=":material/genetics:"):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pages.parts.format import drawn
 from pages.parts.palette import DOWN, NOT_SIGNIFICANT, UP
+from state_engine.analysis import differential as de
 from state_engine.plain import first_places
 
 SVG_POINTS: Final = 3000
@@ -26,7 +27,7 @@ FAINT: Final = "rgba(128,128,128,0.35)"
 SMALLEST_P: Final = 308.0
 """-log10 of the smallest p-value that a float can hold."""
 _PLOT = (470, 370)  # width and height in pixels that labels are laid out for
-_WORDS = {"up": "up", "down": "down", "same": "not significant"}
+_WORDS = {"up": "up", "down": "down", "same": "no change"}
 
 
 @dataclass(frozen=True)
@@ -57,24 +58,35 @@ class CellGroup:
 
 
 def directions(table: pd.DataFrame, fdr: float, fold: float) -> NDArray[np.str_]:
-    """(g,) "up", "down" or "same": FDR under `fdr` and an absolute log2 fold change of at least `fold` (and not 0)."""
-    change = table["log2_fold_change"].to_numpy(float)
-    called = (table["fdr"].to_numpy(float) < fdr) & (np.abs(change) >= fold) & (change != 0)
-    return np.where(called, np.where(change > 0, "up", "down"), "same")
+    """(g,) "up", "down" or "same", by the rule of `differential.directions`."""
+    calls = de.directions(table, fold, fdr)
+    return np.where(calls > 0, "up", np.where(calls < 0, "down", "same"))
+
+
+def is_predicted(table: pd.DataFrame) -> bool:
+    """Whether the cells of a table are predicted: then the effect orders its genes, not p."""
+    return table.attrs.get("expression", "observed") != "observed"
+
+
+def prominence(table: pd.DataFrame) -> NDArray[np.float64]:
+    """(g,) how much each gene stands out: |log2 fold change|, in measured cells x -log10 p; genes that hardly a cell detects come last."""
+    change = table["log2_fold_change"].abs().to_numpy(float)
+    if not is_predicted(table):
+        return change * heights(table["p_value"])[0]
+    there = de.detected(table["fraction_perturbed"].to_numpy(float), table["fraction_reference"].to_numpy(float))
+    return np.where(there, change, 0)
 
 
 def leading_gene(table: pd.DataFrame) -> str:
-    """The gene that stands out most, called or not, by |log2 fold change| x -log10 p; the largest fold change when no p is under 1."""
-    change = table["log2_fold_change"].abs().to_numpy(float)
-    score = change * heights(table["p_value"])[0]
-    return str(table["gene"].iloc[int(np.argmax(score if score.max() > 0 else change))])
+    """The gene that stands out most, called or not; the one with the largest fold change when none does."""
+    score = prominence(table)
+    return str(table["gene"].iloc[int(np.argmax(score if score.max() > 0 else table["log2_fold_change"].abs().to_numpy(float)))])
 
 
 def top_genes(table: pd.DataFrame, calls: NDArray[np.str_], direction: str, n: int) -> tuple[str, ...]:
-    """The first n called genes of one direction, by |log2 fold change| x -log10 p."""
+    """The first n called genes of one direction, the most prominent first."""
     part = table[calls == direction]
-    score = part["log2_fold_change"].abs() * heights(part["p_value"])[0]
-    return tuple(part["gene"].iloc[np.argsort(-score.to_numpy(), kind="stable")[:n]])
+    return tuple(part["gene"].iloc[np.argsort(-prominence(part), kind="stable")[:n]])
 
 
 def heights(p: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -170,9 +182,9 @@ def _rings(x: NDArray[np.float32], y: NDArray[np.float32], name: str) -> go.Scat
 
 
 def _guides(figure: go.Figure, table: pd.DataFrame, fdr: float, fold: float) -> None:
-    """Dotted lines at the smallest fold change and at the largest p that is still called."""
+    """Dotted lines at the smallest fold change and, in measured cells, at the largest p that is still called."""
     called = table.loc[table["fdr"] < fdr, "p_value"]
-    if len(called) and called.max() > 0:
+    if not is_predicted(table) and len(called) and called.max() > 0:
         figure.add_hline(y=-np.log10(called.max()), line={"dash": "dot", "width": 1, "color": LINE})
     for edge in (-fold, fold) if fold else ():
         figure.add_vline(x=edge, line={"dash": "dot", "width": 1, "color": LINE})

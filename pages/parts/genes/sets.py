@@ -69,4 +69,5 @@ def gene_lists(table: pd.DataFrame, fold: float) -> None:
             st.markdown(f"**{direction.capitalize()}** · {len(genes):,} of {int((calls == direction).sum()):,}")
             if genes:
                 st.code("\n".join(genes), language=None, height=150)
-        st.caption(f"FDR < {FDR:g}, ordered by |log2 fold change| x −log10 p.")
+        order = "|log2 fold change|" if genechart.is_predicted(table) else "|log2 fold change| x −log10 p"
+        st.caption(f"Genes counted as changed above, ordered by {order}.")

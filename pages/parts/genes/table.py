@@ -210,7 +210,7 @@ def warn_of_raw(run: RunFolder, question: Question) -> None:
     st.warning(
         f"**P-values of raw predictions mean little.** A model's cells tend to collapse onto one another (here their spread is {share:.0%} of "
         "that of measured control cells, mean standard deviation over genes), and they differ from control cells by what the model "
-        "gets wrong as well as by the perturbation. Read the fold changes; take p-values from the corrected expression.",
+        "gets wrong as well as by the perturbation. Read the fold changes, and those of the corrected expression first.",
         icon=":material/warning:",
     )
 
@@ -221,10 +221,23 @@ def summary(question: Question, table: pd.DataFrame, fold: float) -> str:
     up, down = int((calls == "up").sum()), int((calls == "down").sum())
     what = "measured" if question.expression == "observed" else "predicted"
     answer = f"{up:,} of {len(table):,} genes go up and {down:,} down" if up or down else f"None of {len(table):,} genes changes"
-    return (
-        f"**{answer}** in {what} cells of **{md(question.context)}** under "
-        f"**{md(question.perturbation)}** :gray[(FDR < {FDR:g}, |log2 fold change| ≥ {fold:g})]"
-    )
+    return f"**{answer}** in {what} cells of **{md(question.context)}** under **{md(question.perturbation)}** :gray[({rule(table, fold)})]"
+
+
+def rule(table: pd.DataFrame, fold: float) -> str:
+    """What makes a gene count as changed, in words."""
+    if genechart.is_predicted(table):
+        return f"|log2 fold change| ≥ {fold:g}, detected in {de.DETECTED:.0%} of the cells of one side"
+    return f"FDR < {FDR:g}, |log2 fold change| ≥ {fold:g}"
+
+
+def meaning_of_p(table: pd.DataFrame) -> None:
+    """Say once what p means of predicted cells."""
+    if genechart.is_predicted(table):
+        st.caption(
+            "Genes are ranked and coloured by the predicted change. p compares that change with how much cells differ from one another; it "
+            f"falls with the number of predicted cells (here {table.attrs['n_perturbed']:,}, a choice) and says nothing about being right."
+        )
 
 
 def groups_text(question: Question, table: pd.DataFrame) -> str:
@@ -279,12 +292,11 @@ def show_volcano(question: Question, table: pd.DataFrame, gene: str, fold: float
     """The volcano; a click chooses a gene."""
     drawn = genechart.volcano(table, fdr=FDR, fold=fold, marked=marked, chosen=gene)
     capped = f" {plural(drawn.n_capped, 'gene')} with p below 1e-308 at the upper edge." if drawn.n_capped else ""
-    threshold = f"FDR < {FDR:g}" + (f" and |log2 fold change| ≥ {fold:g}" if fold else "")
     show_figure(
         drawn.figure,
         key="volcano",
         title=f"Genes that change in {question.context} under {question.perturbation}",
-        caption=f"{groups_text(question, table)}, two-sided Mann-Whitney U test, {len(table):,} genes. Coloured: {threshold}."
+        caption=f"{groups_text(question, table)}, two-sided Mann-Whitney U test, {len(table):,} genes. Coloured: {rule(table, fold)}."
         f"{capped} Click a gene to see its cells.",
         table=lambda: table,
         height=460,
@@ -330,11 +342,14 @@ def gene_table(table: pd.DataFrame, marked: Sequence[str]) -> None:
     )
     shown = find_genes(table, search)
     if show in ("Up", "Down"):
-        calls = genechart.directions(shown, FDR, st.session_state.get("fold", 0.0))
+        calls = genechart.directions(shown, FDR, st.session_state.get("fold", de.FOLD))
         shown = shown[calls == show.lower()]
     elif show == "Gene set":
         shown = shown[shown["gene"].isin(marked)]
-    shown = shown.sort_values(["p_value", "log2_fold_change"], key=_by_size, kind="stable")
+    if genechart.is_predicted(table):
+        shown = shown.iloc[np.argsort(-genechart.prominence(shown), kind="stable")]
+    else:
+        shown = shown.sort_values(["p_value", "log2_fold_change"], key=_by_size, kind="stable")
     genes = shown["gene"].tolist()
     st.dataframe(
         shown[list(_COLUMNS)].assign(**{name: 100 * shown[name] for name in ("fraction_perturbed", "fraction_reference")}),

@@ -93,13 +93,15 @@ def predict(request: PredictionRequest, run: RunFolder, on_progress: OnProgress,
 
 
 def look(request: LookRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Looked:
-    """Make the first DE tables and the UMAP of a prediction."""
+    """Make the first DE tables, the sizes of all effects and the UMAP of a prediction."""
     parent = RunFolder.open(load_settings(), request.run)
     result = open_result(parent.result)
     conditions = result.conditions()[:TABLES_AT_ONCE] if result.has_expression else []
     for number, (perturbation, context) in enumerate(conditions):
         on_progress(Progress("Comparing genes", number, len(conditions)))
         stored.answer(parent.path, perturbation, context)
+    if result.has_expression:
+        stored.effects_for(parent.path, on_progress)
     on_progress(Progress("Computing the UMAP"))
     projection.fit(parent.result, parent.file("projection.npz"), parent.manifest.seed or 0, on_progress)
     return Looked(len(conditions))
