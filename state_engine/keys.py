@@ -26,6 +26,7 @@ RAW_LAYER: Final = "raw"
 CALIBRATED_LAYER: Final = "calibrated"
 CORRECTED_LAYER: Final = "corrected"  # only where X is the calibrated prediction; else X is the corrected one
 MANIFEST: Final = "state_explorer"
+X_KIND: Final = "kind"  # field of the manifest: what kind of prediction X is
 X: Final = "X"
 
 # what a data set without a context or batch column gets

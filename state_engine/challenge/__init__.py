@@ -4,7 +4,8 @@
     spec.load_rules(challenge) -> Rules                        the rules alone, for a page that has no lists yet
     source.SubmissionSource(path, perturbation_key="", context_key="", matrix="X", gene_column="", kinds=(), control_files=())
     source.source_of_run(result.h5ad, rules, control_files=()) -> SubmissionSource    the rows of a run that a challenge wants
-    counts.CountsOptions(rounding="poisson"|"stochastic"|"nearest", seed=0, library=None)   None: drawn from control_files
+    counts.CountsOptions(rounding="auto"|"poisson"|"stochastic"|"nearest", seed=0, library=None)   auto: by the kind of prediction
+    null.null_checked(plan, repairs) -> Plan                   effect zero through the same steps, against real control cells
     check.check(source, spec, *, repairs=(), counts=None, output=None, on_progress) -> Report
     archive.write_archive(source, spec, output, *, repairs=(), counts=None, on_progress) -> Report
     verify.verify(archive, spec, *, scratch=None, on_progress) -> Report

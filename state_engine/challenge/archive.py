@@ -27,6 +27,7 @@ from state_engine.challenge.check import PlanChecks, check, check_output, unwrit
 from state_engine.challenge.contents import Plan, make_plan
 from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.findings import Archive, Report, found, ordered
+from state_engine.challenge.null import null_checked
 from state_engine.challenge.source import Labels, SubmissionSource
 from state_engine.challenge.spec import ChallengeSpec, fingerprint
 from state_engine.data.files.csr_writer import Spool, write_h5ad
@@ -73,7 +74,7 @@ def write_archive(
         return replace(report, findings=ordered([*report.findings, *problems]))
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as name:
         folder = Path(name)
-        plan = make_plan(source, spec, repairs, counts, folder)
+        plan = null_checked(make_plan(source, spec, repairs, counts, folder), repairs)
         plan = replace(plan, findings=(*plan.findings, *problems))
         try:
             report, spool = _spool(plan, folder, on_progress)

@@ -14,6 +14,7 @@ from scipy.sparse import csr_matrix
 from state_engine.challenge.contents import Plan, make_plan
 from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.findings import Finding, Report, found, ordered
+from state_engine.challenge.null import null_checked
 from state_engine.challenge.source import Labels, SubmissionSource
 from state_engine.challenge.spec import ChallengeSpec
 from state_engine.challenge.value_checks import ValueChecks
@@ -41,7 +42,7 @@ def check(
         ChallengeError: a repair of an unknown name. What is wrong with files or data is a finding, never an exception.
     """
     start = time.monotonic()
-    plan = make_plan(source, spec, repairs, counts)
+    plan = null_checked(make_plan(source, spec, repairs, counts), repairs)
     if output is not None:
         plan = replace(plan, findings=(*plan.findings, *check_output(source, output)))
     values = PlanChecks(plan)
@@ -109,6 +110,7 @@ class PlanChecks:
             ordered(findings),
             tuple(name for name in repairs if name),
             plan.options,
+            null=plan.null,
         )
 
 

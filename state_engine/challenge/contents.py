@@ -13,18 +13,24 @@ from scipy.sparse import csr_matrix
 from state_engine.challenge import checks
 from state_engine.challenge.cells import choose_cells
 from state_engine.challenge.counts import (
+    STEPS,
     Change,
     CountsOptions,
     Normalise,
+    OnDonors,
+    Step,
     ToCounts,
     cell_totals,
     control_cells,
     control_libraries,
+    step_of,
 )
-from state_engine.challenge.findings import REPAIRS, Finding, found
+from state_engine.challenge.donors import Donors, donors_of_result
+from state_engine.challenge.findings import REPAIRS, Finding, NullCheck, found
 from state_engine.challenge.source import Labels, Opened, SubmissionSource, open_controls, open_source
 from state_engine.challenge.spec import ChallengeSpec
-from state_engine.data.files.blocks import Matrix, read_blocks
+from state_engine.data.embedding_record import ON_CONTROL_CELLS
+from state_engine.data.files.blocks import Matrix, map_columns, read_blocks
 from state_engine.errors import ChallengeError, DataError, EmptyDataError, StateError
 from state_engine.plain import to_plain
 
@@ -58,6 +64,9 @@ class Plan:
         findings: what is already known to be wrong.
         repairs: names of the repairs that were made.
         options: the counts step as it will be done.
+        counts: the counts step as it was asked for.
+        donors: control cells that the cells of the first part start from, where they were needed and found.
+        null: the null checks, where they were made.
     """
 
     source: SubmissionSource
@@ -71,29 +80,25 @@ class Plan:
     findings: tuple[Finding, ...] = ()
     repairs: tuple[str, ...] = ()
     options: dict[str, object] = field(default_factory=dict)
+    counts: CountsOptions | None = None
+    donors: Donors | None = None
+    null: tuple[NullCheck, ...] = ()
 
     @property
     def n_cells(self) -> int:
         """Cells that go in."""
         return int(sum(np.count_nonzero(part.keep) for part in self.parts))
 
+    def first(self, n: int) -> Plan:
+        """Return the plan of the first n cells of the first part."""
+        keep = self.parts[0].keep & (np.cumsum(self.parts[0].keep) <= n)
+        return replace(self, parts=(replace(self.parts[0], keep=keep),))
+
     def blocks(self, scratch: Path | None = None) -> Iterator[tuple[csr_matrix, int]]:
         """Cells in order, before the change of values: (m, genes) in the file's number type, and how much was untidy."""
         for part in self.parts:
             for block in read_blocks(part.matrix, part.keep, scratch):
                 yield map_columns(block.values, part.columns, len(self.genes)), block.untidy
-
-
-def map_columns(part: csr_matrix, columns: NDArray[np.int32] | None, width: int) -> csr_matrix:
-    """The same cells with their genes in other places; genes with place -1 are left out."""
-    if columns is None:
-        return part
-    places = columns[part.indices]
-    kept = places >= 0
-    ends = np.concatenate([[0], np.cumsum(kept)])[part.indptr]
-    mapped = csr_matrix((part.data[kept], places[kept], ends), shape=(part.shape[0], width))
-    mapped.sort_indices()
-    return mapped
 
 
 def make_plan(
@@ -217,22 +222,56 @@ def _change_values(plan: Plan, opened: Opened, allowed: set[str], counts: Counts
         )
         return replace(plan, findings=(*plan.findings, problem))
     if counts is not None:
-        return _plan_counts(plan, counts)
+        return _plan_counts(plan, opened, counts)
     if rules.values == "log1p" and "normalise" in allowed:
         return _plan_normalise(plan, opened, scratch)
     return plan
 
 
-def _plan_counts(plan: Plan, counts: CountsOptions) -> Plan:
+def _plan_counts(plan: Plan, opened: Opened, counts: CountsOptions) -> Plan:
+    donors = None
+    if counts.rounding == "auto" and counts.library is None and opened.depth and opened.kind in ON_CONTROL_CELLS:
+        donors = donors_of_result(plan.source, plan.spec.rules, opened, plan.parts[0].keep, plan.genes)
+        donors = donors if donors is not None and donors.scale == "counts" else None
+    step = step_of(counts.rounding, opened.kind, donors is not None)
+    options = {**to_plain(counts), "rounding": step, "asked": counts.rounding, "kind": opened.kind}
+    options["control_files"] = [p.name for p in plan.source.control_files] if counts.library is None else []
+    plan = replace(plan, counts=counts, options=options, findings=(*plan.findings, *_counts_words(step, counts, opened)))
+    cap = plan.spec.rules.max_counts_per_cell
+    if donors is not None:
+        return replace(plan, change=OnDonors(donors, float(opened.depth or 0), counts.seed, cap), donors=donors)
+    assert step != "donor"
+    return _plan_libraries(plan, replace(counts, rounding=step), cap)
+
+
+def _counts_words(step: Step, counts: CountsOptions, opened: Opened) -> list[Finding]:
+    """Return how values become counts, and why where that was not chosen."""
+    if counts.rounding != "auto":
+        return []
+    if opened.kind == "unknown":
+        title = "The file does not say how its cells were made: they are rounded as raw predictions are (Poisson)."
+        fix = "Where they are control cells plus an effect, choose stochastic: Poisson adds the noise of counting a second time."
+        return [found("kind-unknown", "warning", title, fix)]
+    why = ""
+    if step == "stochastic":
+        why = (
+            "One library size was asked for."
+            if counts.library is not None
+            else "Give the data set of the run as a control file, with counts, and each cell keeps those of its own control cell."
+        )
+    return [found("counts-step", "note", f"The predictions are {opened.kind}: {STEPS[step]}.", why)]
+
+
+def _plan_libraries(plan: Plan, counts: CountsOptions, cap: int) -> Plan:
+    """Each cell gets a library size, drawn from the control cells of its context or the same for all."""
     contexts = plan.wanted
     problems: list[Finding] = []
     if counts.library is not None:
         libraries = {context: np.array([counts.library]) for context in contexts or ("",)}
     else:
         libraries, problems = control_libraries(plan.source, plan.spec.rules, contexts)
-    options = {**to_plain(counts), "control_files": [p.name for p in plan.source.control_files] if counts.library is None else []}
     if problems:
-        return replace(plan, findings=(*plan.findings, *problems), options=options)
+        return replace(plan, findings=(*plan.findings, *problems))
     labels = plan.contexts
     order = [c for c in contexts if labels and c in labels.names] or [""]
     places = {name: i for i, name in enumerate(order)}
@@ -241,8 +280,7 @@ def _plan_counts(plan: Plan, counts: CountsOptions) -> Plan:
     if labels:
         codes = np.array([places.get(name, 0) for name in (*labels.names, "")], np.int32)[labels.codes]
     sizes = tuple(libraries.get(name, np.ones(1)) for name in order)
-    change = ToCounts(counts, codes, sizes, plan.spec.rules.max_counts_per_cell)
-    return replace(plan, change=change, options=options)
+    return replace(plan, change=ToCounts(counts, codes, sizes, cap))
 
 
 def _plan_normalise(plan: Plan, opened: Opened, scratch: Path | None) -> Plan:

@@ -1,30 +1,45 @@
-"""Changes of the values on their way into an archive: log1p to counts, and counts to log1p.
+"""Changes of the values on their way into an archive: log1p to counts, counts to log1p, genes filled from control cells.
 
-log1p to counts: expm1, scale to a library size drawn from real control cells of the same context, round at random. How one rounds
-changes which genes come out as significant (rounding to the nearest makes cells nearly alike), so it is the user's choice, recorded
-in the report. Every cell draws from its own generator, made of the seed and the cell's position: blocks and their sizes change nothing.
+log1p to counts follows the kind of prediction (`auto`). A corrected, calibrated or mixed prediction and a baseline are a control cell plus an
+effect, and that cell's counts vary already: it keeps them and its depth, what the effect adds is drawn (Poisson), what it removes is thinned
+(binomial). Poisson draws of all of it would add the noise of counting a second time and make thousands of genes significant where there is no
+effect. A raw prediction is a smooth expression: expm1, a library size drawn from real control cells of the context, Poisson draws.
+Every cell draws from its own generator, made of the seed and the cell's position: blocks and their sizes change nothing.
+
+Notation: m cells of a block, g genes of the archive.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Final, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 
 from state_engine.challenge.checks import control_aliases
+from state_engine.challenge.donors import Donors
 from state_engine.challenge.findings import Finding, found
 from state_engine.challenge.source import Opened, SubmissionSource, open_controls
 from state_engine.challenge.spec import Rules
+from state_engine.data.embedding_record import ON_CONTROL_CELLS, PredictionKind
 from state_engine.data.files.blocks import read_blocks
 from state_engine.errors import ChallengeError, StateError
 from state_engine.options import check, option
 
-Rounding = Literal["poisson", "stochastic", "nearest"]
+Rounding = Literal["auto", "poisson", "stochastic", "nearest"]
 ROUNDINGS: tuple[str, ...] = get_args(Rounding)
+# how counts are made in fact: auto is one of these
+Step = Literal["donor", "poisson", "stochastic", "nearest"]
+STEPS: Final[dict[Step, str]] = {
+    "donor": "each cell keeps the counts of the control cell that it starts from; what the effect adds is drawn (Poisson), what it removes is "
+    "thinned (binomial)",
+    "poisson": "drawn (Poisson), as counts of a smooth expression vary",
+    "stochastic": "rounded up or down at random, the mean kept",
+    "nearest": "rounded to the nearest number, which makes cells alike",
+}
 
 
 @dataclass(frozen=True)
@@ -32,8 +47,9 @@ class CountsOptions:
     """How log1p values become counts."""
 
     rounding: Rounding = option(
-        "poisson", "how log1p values become counts: poisson draws (as measured cells vary), stochastic (up or down, keeping the mean), "
-        "nearest (makes cells alike)", flag="--to-counts", label="Rounding",
+        "auto", "how log1p values become counts: auto (by the kind of prediction: control cells plus an effect keep the counts and depth of "
+        "their control cell, raw predictions are drawn), poisson draws, stochastic (up or down, keeping the mean), nearest (makes cells alike)",
+        flag="--to-counts", label="Rounding",
     )  # fmt: skip
     seed: int = option(0, "seed of the rounding", metavar="S", least=0, most=2**63 - 1, offered=2**31)
     library: float | None = option(
@@ -43,6 +59,21 @@ class CountsOptions:
 
     def __post_init__(self) -> None:
         check(self, ChallengeError)
+
+
+def step_of(rounding: Rounding, kind: PredictionKind, donors: bool) -> Step:
+    """Return how counts are made.
+
+    Args:
+        rounding: what was asked for.
+        kind: of the prediction; where it is not known, it is taken for raw.
+        donors: the counts of the control cells that the cells start from are at hand, and no other depth was asked for.
+    """
+    if rounding != "auto":
+        return rounding
+    if kind not in ON_CONTROL_CELLS:
+        return "poisson"
+    return "donor" if donors else "stochastic"
 
 
 class Change(Protocol):
@@ -63,7 +94,7 @@ class ToCounts:
     """log1p to counts.
 
     Args:
-        options: rounding and seed.
+        options: rounding and seed; auto is Poisson here (see `step_of`).
         codes: (n,) index into `libraries` of each cell of the submission.
         libraries: library sizes to draw from.
         cap: most counts a cell may have, 0 for no cap.
@@ -89,24 +120,85 @@ class ToCounts:
         return counts
 
     def _cell(self, rates: NDArray[np.float64], place: int) -> NDArray[np.float64]:
-        # Philox is counter-based: the key alone gives an independent stream, so no state passes between cells
-        rng = np.random.Generator(np.random.Philox(key=np.array([self.options.seed, place], np.uint64)))
+        rng = cell_generator(self.options.seed, place)
         sizes, total = self.libraries[self.codes[place]], rates.sum()
         # the size of one real control cell, each with the same chance: depth varies as it does among controls
         size = sizes[int(rng.random() * len(sizes))]
         if not total:
             return rates
         rates = rates * (size / total)
-        if self.options.rounding == "poisson":
-            counts = rng.poisson(rates).astype(np.float64)
-        elif self.options.rounding == "stochastic":
+        if self.options.rounding == "stochastic":
             counts = np.floor(rates + rng.random(len(rates)))
-        else:
+        elif self.options.rounding == "nearest":
             counts = np.round(rates)
-        if self.cap and counts.sum() > self.cap:
-            # rounded down, as rounding up may exceed the cap again
-            counts = np.floor(counts * (self.cap / counts.sum()))
-        return counts
+        else:
+            counts = rng.poisson(rates).astype(np.float64)
+        return _capped(counts, self.cap)
+
+
+@dataclass(frozen=True, eq=False)
+class OnDonors:
+    """log1p to counts of cells that are a control cell plus an effect.
+
+    Args:
+        donors: their control cells, as counts.
+        depth: what the counts of a cell summed to before the logarithm.
+        seed: of the draws.
+        cap: most counts a cell may have, 0 for no cap.
+        filled: (g,) genes that are not predicted and keep the counts of the control cell; None for none.
+    """
+
+    donors: Donors
+    depth: float
+    seed: int
+    cap: int = 0
+    filled: NDArray[np.bool_] | None = None
+    expects: Literal["counts", "log1p"] = "log1p"
+
+    def apply(self, part: csr_matrix, first: int) -> csr_matrix:
+        """Counts of a block, zeros dropped."""
+        own, totals = self.donors.read(first, first + part.shape[0])
+        rows = []
+        for row in range(part.shape[0]):
+            low, high = part.indptr[row], part.indptr[row + 1]
+            counts, rates = np.zeros(part.shape[1]), np.zeros(part.shape[1])
+            counts[own.indices[own.indptr[row] : own.indptr[row + 1]]] = own.data[own.indptr[row] : own.indptr[row + 1]]
+            # back to the counts that the values were made of: without an effect these are the control cell's own
+            values = np.nan_to_num(part.data[low:high], nan=0, posinf=0)
+            rates[part.indices[low:high]] = np.expm1(np.clip(values, 0, 60, dtype=np.float64)) * (totals[row] / self.depth)
+            if self.filled is not None:
+                rates[self.filled] = counts[self.filled]
+            moved = moved_counts(counts, rates, cell_generator(self.seed, first + row))
+            rows.append(csr_matrix(_capped(moved, self.cap)[None].astype(np.float32)))
+        return vstack(rows, format="csr") if rows else part
+
+
+def moved_counts(own: NDArray[np.float64], rates: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return counts (g,) of a cell whose counts were `own` and are `rates` after an effect, at the depth that it had.
+
+    What is added is drawn, what is removed is thinned: a gene that the effect leaves alone keeps its count.
+    """
+    total = rates.sum()
+    if not total:
+        return np.zeros(len(own))
+    rates = rates * (own.sum() / total)
+    there = own > 0
+    counts = np.zeros(len(own))
+    # the share of its counts that a gene keeps; all of them where it does not fall
+    share = np.minimum(rates[there] / own[there], 1)
+    counts[there] = rng.binomial(own[there].astype(np.int64), share)
+    return counts + rng.poisson(np.maximum(rates - own, 0))
+
+
+def cell_generator(seed: int, place: int) -> np.random.Generator:
+    """Return the random numbers of the cell at a place."""
+    # Philox is counter-based: the key alone gives an independent stream, so no state passes between cells
+    return np.random.Generator(np.random.Philox(key=np.array([seed, place], np.uint64)))
+
+
+def _capped(counts: NDArray[np.float64], cap: int) -> NDArray[np.float64]:
+    # rounded down, as rounding up may exceed the cap again
+    return np.floor(counts * (cap / counts.sum())) if cap and counts.sum() > cap else counts
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,25 @@ class Archive:
 
 
 @dataclass(frozen=True)
+class NullCheck:
+    """Cells without an effect, sent through the steps of a submission, against real control cells.
+
+    Args:
+        context: "" when the challenge has none.
+        cells, controls: how many of each.
+        genes, called: tested, and called significant, which is false of each.
+        of: what the cells are.
+    """
+
+    context: str
+    cells: int
+    controls: int
+    genes: int
+    called: int
+    of: str
+
+
+@dataclass(frozen=True)
 class Report:
     """All that was found in one submission.
 
@@ -114,9 +133,10 @@ class Report:
         cells: cells by context ("" when the challenge has no contexts).
         findings: errors first, then warnings and notes.
         repairs: names of the repairs that were made.
-        options: the counts step as it was done, or {}.
+        options: the counts step as it was done, or {}: the rounding that was asked for (auto) and the one that it became, the kind.
         archive: the file, when one was written.
         seconds: time it took.
+        null: the null check of each context, where values become counts.
     """
 
     challenge: str
@@ -131,6 +151,7 @@ class Report:
     options: dict[str, object] = field(default_factory=dict)
     archive: Archive | None = None
     seconds: float = 0.0
+    null: tuple[NullCheck, ...] = ()
 
     @property
     def ok(self) -> bool:

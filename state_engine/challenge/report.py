@@ -26,8 +26,18 @@ def report_lines(report: Report, spec: ChallengeSpec) -> list[str]:
     lines += [f"REPAIRED {REPAIRS[name].title}." for name in report.repairs]
     if report.options:
         lines.append("COUNTS  " + ", ".join(f"{key} {value}" for key, value in report.options.items()))
+    lines += [f"NULL    {words}" for words in null_words(report)]
     if report.archive:
         lines.append(f"{report.archive.path}: {report.archive.bytes:,} bytes, sha256 {report.archive.sha256}")
     errors = len(report.errors)
     lines.append(f"{errors} error{'s' * (errors != 1)}." if errors else "No errors.")
     return lines
+
+
+def null_words(report: Report) -> list[str]:
+    """Return what the null check gave, a sentence for each context."""
+    return [
+        f"{f'{check.context}: ' if check.context else ''}effect zero through the same steps calls {check.called:,} of {check.genes:,} genes "
+        f"({check.cells:,} {check.of} against {check.controls:,} others)"
+        for check in report.null
+    ]

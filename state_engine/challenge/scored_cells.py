@@ -18,7 +18,7 @@ from state_engine.challenge.contents import Plan, make_plan
 from state_engine.challenge.findings import Finding
 from state_engine.challenge.source import SubmissionSource
 from state_engine.challenge.spec import Rules
-from state_engine.challenge.submit import SubmissionRequest, source_of, spec_of
+from state_engine.challenge.submit import SubmissionRequest, counts_of, source_of, spec_of
 from state_engine.challenge.verify import unpack_prediction
 from state_engine.data.dataset import Dataset
 from state_engine.data.embedding_record import result_depth
@@ -52,8 +52,9 @@ def read_submission(request: SubmissionRequest, rules: Rules, scratch: Path, on_
     source = source_of(request, rules)
     if source.path.suffix == ".vcc":
         source = SubmissionSource(unpack_prediction(source.path, scratch / "pred.h5ad", spec))
-    plan = make_plan(source, spec, request.repairs, request.counts, scratch)
-    why = _why_not(plan, request.counts is not None)
+    counts = counts_of(request, rules)
+    plan = make_plan(source, spec, request.repairs, counts, scratch)
+    why = _why_not(plan, counts is not None)
     if why is not None or plan.perturbations is None:
         title, detail = (why.title, why.detail) if why else ("The cells have no labels.", "")
         raise ChallengeError(title, detail, "Check the submission.")

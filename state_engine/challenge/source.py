@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from state_engine import keys
 from state_engine.challenge.spec import Rules
 from state_engine.data.dataset import genes_among
+from state_engine.data.embedding_record import PredictionKind, prediction_kind, result_depth
 from state_engine.data.files.blocks import Matrix, find_matrix
 from state_engine.data.files.columns import Coded as Labels
 from state_engine.data.files.columns import read_coded, read_var
-from state_engine.data.files.hdf5 import column_names, index_column
+from state_engine.data.files.hdf5 import column_names, index_column, open_h5
 from state_engine.data.files.safety import FileFacts, check_file
 from state_engine.errors import ChallengeError, DataError
 
@@ -56,6 +57,19 @@ def source_of_run(
     return SubmissionSource(result, keys.PERTURBATION, keys.CONTEXT, kinds=kinds, control_files=control_files, contexts=contexts)
 
 
+@dataclass(frozen=True, eq=False)
+class Basal:
+    """Which control cell each cell of a result starts from.
+
+    Args:
+        rows: (n,) row of the data set that the prediction was made for.
+        names: name of that cell, to know the data set by.
+    """
+
+    rows: NDArray[np.int64]
+    names: Labels
+
+
 @dataclass(frozen=True)
 class Opened:
     """What a file says of itself.
@@ -68,6 +82,9 @@ class Opened:
         fallback: (n,) cells of labels that the model did not know, None when the file does not say.
         dropped: what the archive will not carry ("layers/raw", "obsm/X_pca").
         no_genes: which rows of var are guides, antibodies or peaks and are read nowhere, in words; "" where all are genes.
+        kind: what kind of prediction the matrix holds, where the file records it.
+        depth: of log1p values of a result: what a cell's counts summed to; None when not recorded.
+        basal: of a result: the control cells that its cells start from.
     """
 
     matrix: Matrix
@@ -79,6 +96,9 @@ class Opened:
     fallback: NDArray[np.bool_] | None
     dropped: tuple[str, ...]
     no_genes: str = ""
+    kind: PredictionKind = "unknown"
+    depth: float | None = None
+    basal: Basal | None = None
 
 
 def open_source(source: SubmissionSource, rules: Rules) -> Opened:
@@ -136,9 +156,31 @@ def _open(file: h5py.File, source: SubmissionSource, rules: Rules, facts: FileFa
     context = (source.context_key or rules.context_key) if rules.context_key or source.contexts else ""
     wanted = (source.perturbation_key or rules.perturbation_key, context, keys.KIND if source.kinds else "")
     labels = [_labels(obs, name, n_cells) if name in columns else None for name in wanted]
-    fallback = _flags(obs, keys.FALLBACK, n_cells) if source.kinds else None
     dropped = _dropped(file, source.matrix)
-    return Opened(matrix, tuple(genes), columns, labels[0], labels[1], labels[2], fallback, dropped, no_genes)
+    plain = Opened(matrix, tuple(genes), columns, labels[0], labels[1], labels[2], None, dropped, no_genes)
+    if not source.kinds:
+        return plain
+    return replace(
+        plain,
+        fallback=_flags(obs, keys.FALLBACK, n_cells),
+        kind=prediction_kind(file, source.matrix),
+        depth=result_depth(file),
+        basal=_basal(obs, n_cells),
+    )
+
+
+def basal_of(path: Path) -> Basal | None:
+    """Return the control cells that the cells of a result start from; None where a file does not say."""
+    with open_h5(path) as file:
+        rows = file["obs"].get(keys.BASAL_ROW)
+        return _basal(file["obs"], len(rows)) if isinstance(rows, h5py.Dataset) and rows.ndim == 1 else None
+
+
+def _basal(obs: h5py.Group, n_cells: int) -> Basal | None:
+    rows = obs.get(keys.BASAL_ROW)
+    if not isinstance(rows, h5py.Dataset) or rows.shape != (n_cells,) or rows.dtype.kind not in "iu":
+        return None
+    return Basal(rows[:].astype(np.int64), _labels(obs, keys.BASAL_CELL, n_cells)) if keys.BASAL_CELL in obs else None
 
 
 def _dropped(file: h5py.File, matrix: str) -> tuple[str, ...]:

@@ -87,19 +87,23 @@ def submit(request: SubmissionRequest, folder: Path, on_progress: OnProgress = s
 
     spec = spec_of(request)
     source = source_of(request, spec.rules)
+    counts = counts_of(request, spec.rules)
     free_folder(folder)
     if not request.write:
-        report = check_cells(
-            source, spec, repairs=request.repairs, counts=request.counts, output=archive, on_progress=on_progress
-        )
+        report = check_cells(source, spec, repairs=request.repairs, counts=counts, output=archive, on_progress=on_progress)
     else:
         archive = archive or folder / ARCHIVE
-        report = write_archive(source, spec, archive, repairs=request.repairs, counts=request.counts, on_progress=on_progress)
+        report = write_archive(source, spec, archive, repairs=request.repairs, counts=counts, on_progress=on_progress)
         if report.archive is not None:
             verified = verify(archive, spec, scratch=archive.parent, on_progress=on_progress)
             write_json(folder / VERIFIED, to_plain(verified))
     write_json(folder / REPORT, to_plain(report))
     return report
+
+
+def counts_of(request: SubmissionRequest, rules: Rules) -> CountsOptions | None:
+    """Return the counts step: as asked for, else auto for the result of a run, which is log1p, where a challenge wants counts."""
+    return request.counts or (CountsOptions() if request.is_run and rules.values == "counts" else None)
 
 
 def spec_of(request: SubmissionRequest) -> ChallengeSpec:

@@ -9,7 +9,7 @@ import json
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import h5py
 
@@ -18,6 +18,10 @@ from state_engine.data.files.hdf5 import open_h5, text
 
 EMBEDDINGS: Final = "state_explorer_embeddings"
 MOST_BYTES = 1 << 20
+
+# of predicted expression: control cells plus an effect, by what made it; the network's own output; not recorded
+PredictionKind = Literal["corrected", "calibrated", "mixture", "baseline", "raw", "unknown"]
+ON_CONTROL_CELLS: Final = ("corrected", "calibrated", "mixture", "baseline")
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,21 @@ def result_depth(file: h5py.File) -> float | None:
     """Return the depth of the log1p values of a result, as its manifest records it; None for any other file."""
     depth = _record(file, keys.MANIFEST).get("depth")
     return float(depth) if isinstance(depth, int | float) and 0 < depth < math.inf else None
+
+
+def prediction_kind(file: h5py.File, matrix: str) -> PredictionKind:
+    """Return what kind of prediction a matrix of a result holds ("X", "layers/NAME"), as its manifest records it.
+
+    Results of before the manifest named the kind of X: a model's X was corrected, a baseline's is the baseline.
+    """
+    record = _record(file, keys.MANIFEST)
+    if "request" not in record:
+        return "unknown"
+    kind = record.get(keys.X_KIND, "corrected" if record.get("method", "model") == "model" else "baseline")
+    if matrix != keys.X:
+        # layers are called by their kind
+        kind = matrix.removeprefix("layers/")
+    return next((known for known in get_args(PredictionKind) if known == kind), "unknown")
 
 
 def _record(file: h5py.File, name: str) -> dict[str, Any]:

@@ -129,11 +129,11 @@ def baseline_means(files: ComparedFiles, means: Means, baseline: EvaluatedBaseli
     return {p: applied_mean(control, baseline.effects[p, context]) for p in there}
 
 
-def baseline_cells(files: ComparedFiles, effect: np.ndarray, context: str, n: int, seed: int) -> np.ndarray:
-    """Return n control cells of the context, drawn by the seed, moved by the effect: (n, g) float32."""
+def baseline_cells(files: ComparedFiles, effect: np.ndarray, context: str, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return n control cells of the context, drawn by the seed, moved by the effect, (n, g) float32, and their rows (n,)."""
     # as many as were measured, by the caller's n: tests for differential expression find more genes among more cells
     rows = draw_basal(files.real.rows(files.control, context), n, np.random.default_rng(seed))
     # a cell may be drawn several times, and is read once
     unique, back = np.unique(rows, return_inverse=True)
     values = np.concatenate([v for _, v in files.real.blocks(unique)])[back]
-    return apply_effect(values, effect.astype(np.float32))
+    return apply_effect(values, effect.astype(np.float32)), rows

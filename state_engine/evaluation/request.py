@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
+from state_engine.challenge.counts import Rounding
 from state_engine.challenge.spec import PRESETS
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Choices, Dataset
@@ -20,7 +21,6 @@ from state_engine.options import about, check, option, part, within
 from state_engine.options import part as part_field
 
 PROFILES: tuple[str, ...] = (*HOUSE, *PRESETS)
-ToCounts = Literal["poisson", "stochastic", "nearest"]
 PREDICTION = "prediction"
 # files of a test on held-out cells, and its folder in the folder of a training
 PREDICTED: Final = "predicted.h5ad"
@@ -78,8 +78,9 @@ class EvaluationRequest:
     common_genes: bool = option(
         False, "where genes differ, score those that all files have", label="Where genes differ, score those that both have"
     )
-    to_counts: ToCounts | None = option(
-        None, "where the metrics compare counts: how log1p predictions are rounded to counts; it changes the metrics, so it is recorded",
+    to_counts: Rounding | None = option(
+        "auto", "where the metrics compare counts: how log1p predictions become counts, auto by the kind of prediction; it changes the metrics, so "
+        "it is recorded",
         label="Predictions on the log1p scale become counts by",
     )  # fmt: skip
     seed: int = option(0, "seed of control cells for baselines, and of rounding", metavar="S", least=0, offered=2**31 - 1)

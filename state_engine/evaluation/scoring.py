@@ -214,7 +214,7 @@ def _baseline_cells(
         effect = baseline.effects.get((p, context))
         seed = scored.request.seed + number
         n = scored.real.n(p, context)
-        cells = baseline_cells(files, np.zeros(len(files.genes)) if effect is None else effect, context, n, seed)
+        cells, _ = baseline_cells(files, np.zeros(len(files.genes)) if effect is None else effect, context, n, seed)
         parts[p] = sp.csr_matrix(cells)
     return engine.stacked(parts, control, files.control, files.genes)
 

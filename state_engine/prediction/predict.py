@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from state_engine import keys
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.load import LoadedModel, card_of, load_model
 from state_engine.data.dataset import Dataset, open_dataset
@@ -240,6 +241,9 @@ def _manifest(
     has_effects = calibrated is not None or not request.by_network
     known = exposures(card, Path(request.model), _conditions(drawn))
     renamed = dataset.labels.renamings if dataset.labels.renamed else ()
+    kind = "corrected" if request.method == "model" else "baseline"
+    if request.method == "model" and cells.genes and expression is None and cells.reads_embedding:
+        kind = "raw"  # no measured expression to start from: the prediction under the control label stands in for it
     return {
         "request": to_plain(request),
         "model": {"id": card.id, "name": card.name, "weights_hash": card.weights_hash},
@@ -247,6 +251,7 @@ def _manifest(
         # whether agreement with measured cells of a condition would be a test of the model
         "exposure": [[p, c, exposure] for (p, c), exposure in known.items()],
         "method": request.method,
+        keys.X_KIND: kind,
         "attention": request.attention or card.attention,
         "attention_source": card.attention_source if request.attention is None else "chosen in the request",
         "data_hash": dataset.hash(),

@@ -338,7 +338,8 @@ def test_counts_step_into_an_archive(vcc2025: Submission, vcc2026: Submission) -
     assert "values-fractional" in pack(s).codes("error")
     report = pack(s, counts=CountsOptions(library=500, seed=3))
     assert report.ok
-    assert report.options == {"rounding": "poisson", "seed": 3, "library": 500, "control_files": []}
+    asked = {"asked": "auto", "kind": "unknown"}
+    assert report.options == {"rounding": "poisson", "seed": 3, "library": 500, "control_files": [], **asked}
     assert report.archive is not None
     got = unpack(Path(report.archive.path)).X.toarray()
     assert (got == np.trunc(got)).all()

@@ -204,12 +204,14 @@ def test_2026_compares_counts(tmp_path: Path) -> None:
     assert made.value("mean of other contexts", "pds_cosine") is None
 
 
-def test_2026_turns_log1p_into_counts_only_when_told_how(tmp_path: Path) -> None:
-    request = ask(tmp_path, without_controls(log1p(screen(2, 0.6))), screen(1), profile="vcc2026")
+def test_2026_turns_log1p_into_counts_by_kind_or_as_told(tmp_path: Path) -> None:
+    request = ask(tmp_path, without_controls(log1p(screen(2, 0.6))), screen(1), profile="vcc2026", to_counts=None)
     with pytest.raises(ScaleError, match="Choose a rounding"):
         evaluate(request, tmp_path / "out")
     made = evaluate(replace(request, to_counts="poisson"), tmp_path / "out")
     assert any("rounding poisson, seed 0" in r for r in made.remarks)
+    auto = evaluate(replace(request, to_counts="auto"), tmp_path / "auto")
+    assert any("(unknown) were turned into counts" in r and "rounding poisson" in r for r in auto.remarks)
     pds = made.value("prediction", "pds_cosine")
     assert pds is not None and pds > 0.9
     with pytest.raises(ScaleError, match="compare raw counts"):

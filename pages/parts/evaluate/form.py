@@ -15,13 +15,14 @@ from pages.parts.result import open_run
 from pages.parts.uploads import DATA_TYPES, handed_over, keep_by_content, received, upload_key
 from state_engine import keys
 from state_engine.analysis import stored
+from state_engine.challenge.counts import Rounding
 from state_engine.challenge.rehearsal import Seen, seen
 from state_engine.checkpoints.store import read_card
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.errors import StateError
 from state_engine.evaluation.foreign_effects import size_of_effects_file
 from state_engine.evaluation.profiles import find_profile, profiles
-from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, PredictedFile, ToCounts, split_of_card
+from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, PredictedFile, split_of_card
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.train_job import training_folder
@@ -41,7 +42,7 @@ class _Asked:
     """What both kinds of request share."""
 
     profile: str
-    to_counts: ToCounts | None
+    to_counts: Rounding | None
 
 
 def evaluate_form() -> None:
@@ -81,7 +82,7 @@ def _metrics(key: str) -> _Asked:
         st, EvaluationRequest, "profile", f"{key}_profile", list(known),
         format_func=lambda p: known[p].title + (" (counts)" if known[p].values == "counts" else ""),
     )  # fmt: skip
-    rounding: ToCounts | None = None
+    rounding: Rounding | None = None
     if known[profile].values == "counts":
         rounding = fields.choice(st, EvaluationRequest, "to_counts", f"{key}_rounding")
         st.caption("The measured cells must be raw counts.")

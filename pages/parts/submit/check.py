@@ -16,6 +16,7 @@ from pages.parts.submit.template import template_section
 from pages.parts.widgets import finding
 from state_engine.challenge import submit as submission
 from state_engine.challenge.findings import REPAIRS, Finding, Report
+from state_engine.challenge.report import null_words
 from state_engine.challenge.spec import Rules, load_rules
 from state_engine.challenge.submit import SubmissionRequest
 from state_engine.jobs import local
@@ -100,6 +101,9 @@ def _verdict(report: Report) -> None:
     else:
         st.markdown("#### Nothing stands against this submission")
     st.caption(f"{size_words}{repaired}.")
+    if report.null:
+        kind = f"{report.options.get('kind', '')} predictions, rounding {report.options.get('rounding', '')}"
+        st.caption(f"Null check ({kind}): {'; '.join(null_words(report))}.")
 
 
 def _findings(report: Report, asked: SubmissionRequest) -> None:

@@ -28,6 +28,7 @@ from state_engine.prediction.request import PredictionRequest
 MOST_MB = 64
 """Largest list taken."""
 _ROUNDINGS: dict[Rounding, str] = {
+    "auto": "By the kind of prediction",
     "poisson": "Poisson draws, as measured cells vary",
     "stochastic": "up or down at random, the mean kept",
     "nearest": "to the nearest number (makes cells alike)",
@@ -170,7 +171,8 @@ def counts_step(
         value=source.is_run or before is not None,
         key=f"{key}_to_counts_{source.path}",
         help="This challenge wants raw whole counts. Predictions are log1p of normalised expression: they are scaled to a library "
-        "size and rounded at random. How one rounds changes which genes come out as significant.",
+        "size and rounded at random. How one rounds changes which genes come out as significant: control cells plus an effect vary as counts "
+        "already and keep those of their own control cell; raw predictions are drawn.",
     )
     if not wanted:
         return None, ()

@@ -111,6 +111,18 @@ def _read_by_cell(matrix: Matrix, keep: NDArray[np.bool_] | None) -> Iterator[Bl
             yield _tidy(rows, read_rows(matrix.path, matrix.facts, rows, dtype=None))
 
 
+def map_columns(part: sp.csr_matrix, columns: NDArray[np.int32] | None, width: int) -> sp.csr_matrix:
+    """The same cells with their genes in other places; genes with place -1 are left out."""
+    if columns is None:
+        return part
+    places = columns[part.indices]
+    kept = places >= 0
+    ends = np.concatenate([[0], np.cumsum(kept)])[part.indptr]
+    mapped = sp.csr_matrix((part.data[kept], places[kept], ends), shape=(part.shape[0], width))
+    mapped.sort_indices()
+    return mapped
+
+
 def _spans(matrix: Matrix) -> Iterator[tuple[int, int]]:
     """Yield where blocks start and stop: up to `BLOCK_CELLS` cells with about `BLOCK_VALUES` values, at least one cell."""
     n, g = matrix.facts.rows, matrix.facts.width
