@@ -16,16 +16,16 @@ from state_engine.challenge.counts import (
     STEPS,
     Change,
     CountsOptions,
+    FillGenes,
     Normalise,
     OnDonors,
     Step,
     ToCounts,
     cell_totals,
-    control_cells,
     control_libraries,
     step_of,
 )
-from state_engine.challenge.donors import Donors, donors_of_result
+from state_engine.challenge.donors import Donors, control_cells, donors_of_result, drawn_donors
 from state_engine.challenge.findings import REPAIRS, Finding, NullCheck, found
 from state_engine.challenge.source import Labels, Opened, SubmissionSource, open_controls, open_source
 from state_engine.challenge.spec import ChallengeSpec
@@ -66,6 +66,7 @@ class Plan:
         options: the counts step as it will be done.
         counts: the counts step as it was asked for.
         donors: control cells that the cells of the first part start from, where they were needed and found.
+        lacking: (genes,) those that are not predicted and filled from the donors; None for none.
         null: the null checks, where they were made.
     """
 
@@ -82,6 +83,7 @@ class Plan:
     options: dict[str, object] = field(default_factory=dict)
     counts: CountsOptions | None = None
     donors: Donors | None = None
+    lacking: NDArray[np.bool_] | None = None
     null: tuple[NullCheck, ...] = ()
 
     @property
@@ -123,7 +125,7 @@ def make_plan(
         raise ChallengeError(
             f"There is no repair '{unknown[0]}'.", f"Known: {', '.join(REPAIRS)}.", "Choose from these, or 'all'."
         )
-    allowed = set(REPAIRS) if "all" in repairs else set(repairs)
+    allowed = {*repairs, *(name for name, repair in REPAIRS.items() if "all" in repairs and not repair.by_name)}
     try:
         opened = open_source(source, spec.rules)
     except StateError as error:
@@ -156,11 +158,43 @@ def _choose_cells(plan: Plan, opened: Opened, allowed: set[str]) -> Plan:
 
 
 def _choose_genes(plan: Plan, opened: Opened, allowed: set[str]) -> Plan:
+    present = set(opened.genes)
+    missing = np.array([gene not in present for gene in plan.spec.genes], bool)
+    if missing.any() and opened.genes and "fill-missing-genes" in allowed:
+        plan = _find_donors(plan, opened, missing)
+        allowed = allowed if plan.lacking is not None else allowed - {"fill-missing-genes"}
     findings, columns = checks.check_genes(opened.genes, plan.spec, allowed)
     made = tuple(f.repair for f in findings if f.severity == "note" and f.repair)
     genes = plan.spec.genes if columns is not None else opened.genes
     part = replace(plan.parts[0], columns=columns)
     return replace(plan, parts=(part,), genes=genes, findings=(*plan.findings, *findings), repairs=(*plan.repairs, *made))
+
+
+def _find_donors(plan: Plan, opened: Opened, missing: NDArray[np.bool_]) -> Plan:
+    """Return the plan with the control cells whose values fill the missing genes, or with the reason why there are none."""
+    rules, keep, donors, why = plan.spec.rules, plan.parts[0].keep, None, ""
+    try:
+        donors = donors_of_result(plan.source, rules, opened, keep, plan.spec.genes)
+        if donors is None and opened.basal is None:
+            donors = drawn_donors(plan.source, rules, plan.contexts, int(keep.sum()), plan.spec.genes)
+        why = "No control file has the control cells that the predictions start from." if donors is None else ""
+    except StateError as error:
+        why = str(error)
+    if donors is not None and rules.values == "counts" and donors.scale != "counts":
+        why = "The control cells are not counts."
+    elif donors is not None and rules.values == "log1p" and donors.scale == "counts" and not opened.depth:
+        why = "The depth of the predictions is not recorded: give control cells as log1p values of the same depth."
+    elif donors is not None and donors.scale == "log1p" and opened.depth != (opened.depth_of_data or opened.depth):
+        why = f"The control cells are log1p of {opened.depth_of_data:,.0f} per cell, the predictions of {opened.depth:,.0f}."
+    elif donors is not None and (lost := missing & ~donors.has).any():
+        names = [gene for gene, gone in zip(plan.spec.genes, lost, strict=True) if gone]
+        title = f"{len(names):,} of the missing genes are not in the control file either: they are zero in every cell."
+        plan = replace(plan, findings=(*plan.findings, found("genes-nowhere", "warning", title, names=names)))
+    if why:
+        title = "The missing genes cannot be filled from control cells."
+        fix = f"{why} Give the data set of the run (--donors); zeros are made only by name (zero-missing-genes), and score badly."
+        return replace(plan, findings=(*plan.findings, found("genes-unfilled", "error", title, fix)))
+    return replace(plan, donors=donors, lacking=missing)
 
 
 def _add_controls(plan: Plan, allowed: set[str]) -> Plan:
@@ -222,10 +256,13 @@ def _change_values(plan: Plan, opened: Opened, allowed: set[str], counts: Counts
         )
         return replace(plan, findings=(*plan.findings, problem))
     if counts is not None:
-        return _plan_counts(plan, opened, counts)
-    if rules.values == "log1p" and "normalise" in allowed:
-        return _plan_normalise(plan, opened, scratch)
-    return plan
+        plan = _plan_counts(plan, opened, counts)
+    elif rules.values == "log1p" and "normalise" in allowed:
+        plan = _plan_normalise(plan, opened, scratch)
+    if plan.donors is None or plan.lacking is None or isinstance(plan.change, OnDonors):
+        return plan
+    depth = opened.depth if rules.values == "log1p" and plan.donors.scale == "counts" else None
+    return replace(plan, change=FillGenes(plan.change, plan.donors, plan.lacking, depth))
 
 
 def _plan_counts(plan: Plan, opened: Opened, counts: CountsOptions) -> Plan:
@@ -239,7 +276,7 @@ def _plan_counts(plan: Plan, opened: Opened, counts: CountsOptions) -> Plan:
     plan = replace(plan, counts=counts, options=options, findings=(*plan.findings, *_counts_words(step, counts, opened)))
     cap = plan.spec.rules.max_counts_per_cell
     if donors is not None:
-        return replace(plan, change=OnDonors(donors, float(opened.depth or 0), counts.seed, cap), donors=donors)
+        return replace(plan, change=OnDonors(donors, float(opened.depth or 0), counts.seed, cap, plan.lacking), donors=donors)
     assert step != "donor"
     return _plan_libraries(plan, replace(counts, rounding=step), cap)
 
@@ -257,7 +294,7 @@ def _counts_words(step: Step, counts: CountsOptions, opened: Opened) -> list[Fin
         why = (
             "One library size was asked for."
             if counts.library is not None
-            else "Give the data set of the run as a control file, with counts, and each cell keeps those of its own control cell."
+            else "Give the data set of the run (--donors, or as a control file), with counts, and each cell keeps those of its own control cell."
         )
     return [found("counts-step", "note", f"The predictions are {opened.kind}: {STEPS[step]}.", why)]
 
@@ -269,7 +306,9 @@ def _plan_libraries(plan: Plan, counts: CountsOptions, cap: int) -> Plan:
     if counts.library is not None:
         libraries = {context: np.array([counts.library]) for context in contexts or ("",)}
     else:
-        libraries, problems = control_libraries(plan.source, plan.spec.rules, contexts)
+        # genes that are filled bring counts of their own
+        kept = None if plan.lacking is None else frozenset(np.array(plan.genes, object)[~plan.lacking])
+        libraries, problems = control_libraries(plan.source, plan.spec.rules, contexts, kept)
     if problems:
         return replace(plan, findings=(*plan.findings, *problems))
     labels = plan.contexts

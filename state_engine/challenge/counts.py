@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
-from state_engine.challenge.checks import control_aliases
-from state_engine.challenge.donors import Donors
+from state_engine.challenge.donors import Donors, control_cells
 from state_engine.challenge.findings import Finding, found
 from state_engine.challenge.source import Opened, SubmissionSource, open_controls
 from state_engine.challenge.spec import Rules
@@ -201,6 +200,47 @@ def _capped(counts: NDArray[np.float64], cap: int) -> NDArray[np.float64]:
     return np.floor(counts * (cap / counts.sum())) if cap and counts.sum() > cap else counts
 
 
+@dataclass(frozen=True, eq=False)
+class FillGenes:
+    """Genes that are not predicted get the values of the control cell that each cell starts from: no effect.
+
+    Args:
+        inner: the change of the predicted genes; None where their values stay.
+        donors: the control cells, for the first cells of a submission; those behind them stay.
+        lacking: (g,) the genes.
+        depth: where counts of control cells become log1p values: what they are scaled to; None where values are taken as they are.
+    """
+
+    inner: Change | None
+    donors: Donors
+    lacking: NDArray[np.bool_]
+    depth: float | None = None
+
+    @property
+    def expects(self) -> Literal["counts", "log1p"]:
+        """Scale of the values that go in."""
+        if self.inner is not None:
+            return self.inner.expects
+        return "log1p" if self.depth or self.donors.scale == "log1p" else "counts"
+
+    def apply(self, part: csr_matrix, first: int) -> csr_matrix:
+        """A block with all genes."""
+        changed = self.inner.apply(part, first) if self.inner else part.astype(np.float32)
+        m = min(part.shape[0], max(0, len(self.donors.rows) - first))
+        if not m:
+            return changed
+        own, totals = self.donors.read(first, first + m)
+        data = own.data.astype(np.float64) * self.lacking[own.indices]
+        if self.depth:
+            scale = self.depth / np.where(totals > 0, totals, 1)
+            data = np.log1p(data * np.repeat(scale, np.diff(own.indptr)))
+        filled = csr_matrix((data.astype(np.float32), own.indices, own.indptr), shape=own.shape)
+        filled.resize(part.shape)
+        filled.eliminate_zeros()
+        # no gene is in both, so a sum puts them side by side
+        return csr_matrix(changed + filled)
+
+
 @dataclass(frozen=True)
 class Normalise:
     """Counts to log1p of counts scaled to `depth` a cell. Cells without counts stay empty."""
@@ -218,23 +258,32 @@ class Normalise:
 
 
 def cell_totals(
-    opened: Opened, keep: NDArray[np.bool_] | None = None, scratch: Path | None = None
+    opened: Opened, keep: NDArray[np.bool_] | None = None, scratch: Path | None = None, genes: frozenset[str] | None = None
 ) -> tuple[NDArray[np.float64], bool]:
-    """(kept cells,) sum of each cell's values over all genes of the file, and whether all values are whole and not negative."""
+    """(kept cells,) sum of each cell's values, and whether all values are whole and not negative.
+
+    Args:
+        opened: the file.
+        keep: its cells to take.
+        scratch: folder for temporary files.
+        genes: to sum over; None for all of the file.
+    """
+    chosen = None if genes is None else np.isin(np.array(opened.genes, object), list(genes)).astype(np.float64)
     totals, whole = [], True
     for block in read_blocks(opened.matrix, keep, scratch):
         data = block.values.data
         whole = whole and bool(np.isfinite(data).all() and (data >= 0).all() and (data == np.trunc(data)).all())
-        totals.append(np.asarray(block.values.sum(axis=1), np.float64).ravel())
+        summed = block.values.sum(axis=1) if chosen is None else block.values @ chosen
+        totals.append(np.asarray(summed, np.float64).ravel())
     return (np.concatenate(totals) if totals else np.empty(0)), whole
 
 
 def control_libraries(
-    source: SubmissionSource, rules: Rules, contexts: tuple[str, ...]
+    source: SubmissionSource, rules: Rules, contexts: tuple[str, ...], genes: frozenset[str] | None = None
 ) -> tuple[dict[str, NDArray[np.float64]], list[Finding]]:
     """Library sizes of the real control cells by context ("" without contexts), and what is wrong with the control files.
 
-    A control file without a perturbation column is taken to be all controls.
+    A control file without a perturbation column is taken to be all controls. `genes`: to sum over, where the others are filled; None for all.
     """
     sizes: dict[str, list[NDArray[np.float64]]] = {}
     findings: list[Finding] = []
@@ -242,7 +291,7 @@ def control_libraries(
         try:
             opened = open_controls(path, replace(source, matrix="X", gene_column=""), rules)
             keep = control_cells(opened, rules)
-            totals, whole = cell_totals(opened, keep)
+            totals, whole = cell_totals(opened, keep, genes=genes)
         except StateError as error:
             findings.append(found("controls-unreadable", "error", f"The control file {path.name} cannot be read.", str(error)))
             continue
@@ -260,13 +309,3 @@ def control_libraries(
         title = "Contexts have no control cells to take library sizes from."
         findings.append(found("libraries-missing", "error", title, "Give control files, or one library size.", names=lacking))
     return merged, findings
-
-
-def control_cells(opened: Opened, rules: Rules) -> NDArray[np.bool_]:
-    """(n,) the control cells of a file: all of them when it has no perturbation column."""
-    if opened.perturbations is None:
-        return np.ones(opened.matrix.shape[0], bool)
-    keep = opened.perturbations.where(rules.control)
-    for name in control_aliases(opened.perturbations, rules.control) if not keep.any() else ():
-        keep = keep | opened.perturbations.where(name)
-    return keep

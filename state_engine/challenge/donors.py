@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from state_engine import keys
-from state_engine.challenge.source import Opened, SubmissionSource, open_controls, read_strings
+from state_engine.challenge.checks import control_aliases
+from state_engine.challenge.source import Labels, Opened, SubmissionSource, open_controls, read_strings
 from state_engine.challenge.spec import Rules
 from state_engine.data.files.blocks import Matrix, map_columns
 from state_engine.data.files.hdf5 import column_names, index_column, open_h5
@@ -99,7 +100,7 @@ def donors_of_result(
         return None
     rows, codes = opened.basal.rows[keep], opened.basal.names.codes[keep]
     names = np.array([*opened.basal.names.names, None], object)[codes]
-    for path in source.control_files:
+    for path in source.cell_files:
         try:
             there = np.array(cell_names(path), object)
         except (StateError, OSError, KeyError):
@@ -107,6 +108,35 @@ def donors_of_result(
         if rows.size and rows.min() >= 0 and rows.max() < len(there) and (there[rows] == names).all():
             return donors_at(path, source, rules, rows, genes)
     return None
+
+
+def drawn_donors(
+    source: SubmissionSource, rules: Rules, contexts: Labels | None, n: int, genes: tuple[str, ...]
+) -> Donors | None:
+    """Return a control cell of its context for each of n cells that do not say which they start from, drawn with seed 0; None without any."""
+    rng = np.random.default_rng(0)
+    for path in source.cell_files:
+        opened = open_controls(path, replace(source, matrix="X", gene_column=""), rules)
+        controls, rows = control_cells(opened, rules), np.full(n, -1, np.int64)
+        if contexts is not None and opened.contexts is not None:
+            groups = [(contexts.where(c), np.flatnonzero(controls & opened.contexts.where(c))) for c in contexts.names]
+        else:
+            groups = [(np.ones(n, bool), np.flatnonzero(controls))]
+        for cells, pool in groups:
+            rows[cells] = rng.choice(pool, int(cells.sum())) if pool.size else -1
+        if n and (rows >= 0).all():
+            return donors_at(path, source, rules, rows, genes)
+    return None
+
+
+def control_cells(opened: Opened, rules: Rules) -> NDArray[np.bool_]:
+    """(n,) the control cells of a file: all of them when it has no perturbation column."""
+    if opened.perturbations is None:
+        return np.ones(opened.matrix.shape[0], bool)
+    keep = opened.perturbations.where(rules.control)
+    for name in control_aliases(opened.perturbations, rules.control) if not keep.any() else ():
+        keep = keep | opened.perturbations.where(name)
+    return keep
 
 
 def donors_at(

@@ -19,11 +19,13 @@ class Repair:
         name: what `--repair` and a button call it.
         title: what it does, for people.
         automatic: done without being asked for, since it changes no value; reported as a note.
+        by_name: made only when it is asked for by its name, not with all.
     """
 
     name: str
     title: str
     automatic: bool = False
+    by_name: bool = False
 
 
 REPAIRS: dict[str, Repair] = {
@@ -31,7 +33,11 @@ REPAIRS: dict[str, Repair] = {
     for r in (
         Repair("reorder-genes", "Put the genes into the order of the list", automatic=True),
         Repair("sparsify", "Store only values that are not zero, each once, in the order of the genes", automatic=True),
-        Repair("fill-missing-genes", "Add the missing genes with zero in every cell"),
+        Repair(
+            "fill-missing-genes",
+            "Add the missing genes with the values of the control cell that each cell starts from: no effect",
+        ),
+        Repair("zero-missing-genes", "Add the missing genes with zero in every cell, which scores badly", by_name=True),
         Repair("drop-extra-genes", "Leave out genes that are not in the list"),
         Repair("rename-control", "Give the control cells the label that the challenge asks for"),
         Repair("drop-controls", "Leave out the control cells"),

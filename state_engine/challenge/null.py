@@ -17,8 +17,8 @@ import scipy.sparse as sp
 
 from state_engine import keys
 from state_engine.challenge.contents import Plan, make_plan
-from state_engine.challenge.counts import Normalise, OnDonors, ToCounts, control_cells
-from state_engine.challenge.donors import donors_at, gene_column
+from state_engine.challenge.counts import FillGenes, Normalise, ToCounts
+from state_engine.challenge.donors import control_cells, donors_at, gene_column
 from state_engine.challenge.findings import Finding, NullCheck, found
 from state_engine.challenge.source import open_controls
 from state_engine.errors import StateError
@@ -50,7 +50,7 @@ def null_checked(plan: Plan, repairs: tuple[str, ...] = ()) -> Plan:
         plan: to check.
         repairs: that it was made with.
     """
-    if not isinstance(plan.change, ToCounts | OnDonors) or any(f.severity == "error" for f in plan.findings):
+    if plan.counts is None or plan.change is None or any(f.severity == "error" for f in plan.findings):
         return plan
     made: list[NullCheck] = []
     for context in plan.wanted or ("",):
@@ -113,8 +113,9 @@ def _zero_effect(
     some = np.random.default_rng(1).permutation(len(controls.rows))[: min(CELLS, len(controls.rows) // 2)]
     cells = Normalise(1e4).apply(controls.counts[np.sort(some)].astype(np.float32), 0)
     change = plan.change
-    if isinstance(change, OnDonors):
-        raise AssertionError("cells on donors are of a result, which has predicted control cells")
+    if isinstance(change, FillGenes):
+        change = change.inner
+    # cells on their control cells are of a result, which has predicted control cells
     assert isinstance(change, ToCounts)
     place = min((plan.wanted or ("",)).index(context), len(change.libraries) - 1)
     change = replace(change, codes=np.full(cells.shape[0], place, np.int32))
@@ -124,7 +125,7 @@ def _zero_effect(
 def _controls(plan: Plan, context: str) -> _Controls | None:
     """Return the control cells of a context from the first control file that has enough of them as counts."""
     rules = plan.spec.rules
-    for path in plan.source.control_files:
+    for path in plan.source.cell_files:
         try:
             opened = open_controls(path, replace(plan.source, matrix="X", gene_column=gene_column(path, plan.genes)), rules)
             keep = control_cells(opened, rules)

@@ -33,6 +33,7 @@ class SubmissionSource:
         kinds: values of obs["kind"] to take (results of runs); empty for all cells.
         control_files: .h5ad files with real control cells: library sizes of the counts step, and the repair add-controls.
         contexts: contexts to take; empty for all cells. Also of a file for a challenge that knows no contexts.
+        donor_files: .h5ad files with the control cells that predictions start from, beside the control files.
     """
 
     path: Path
@@ -43,6 +44,12 @@ class SubmissionSource:
     kinds: tuple[str, ...] = ()
     control_files: tuple[Path, ...] = ()
     contexts: tuple[str, ...] = ()
+    donor_files: tuple[Path, ...] = ()
+
+    @property
+    def cell_files(self) -> tuple[Path, ...]:
+        """Files with measured control cells, each once."""
+        return tuple(dict.fromkeys((*self.donor_files, *self.control_files)))
 
 
 def source_of_run(
@@ -85,6 +92,7 @@ class Opened:
         kind: what kind of prediction the matrix holds, where the file records it.
         depth: of log1p values of a result: what a cell's counts summed to; None when not recorded.
         basal: of a result: the control cells that its cells start from.
+        depth_of_data: of the log1p values of the data set that a result was predicted for; None for counts, or when not recorded.
     """
 
     matrix: Matrix
@@ -99,6 +107,7 @@ class Opened:
     kind: PredictionKind = "unknown"
     depth: float | None = None
     basal: Basal | None = None
+    depth_of_data: float | None = None
 
 
 def open_source(source: SubmissionSource, rules: Rules) -> Opened:
@@ -123,7 +132,7 @@ def open_controls(path: Path, source: SubmissionSource, rules: Rules) -> Opened:
     Raises:
         DataError, ChallengeError: as `open_source`.
     """
-    plain = replace(source, path=path, kinds=(), control_files=())
+    plain = replace(source, path=path, kinds=(), control_files=(), donor_files=())
     opened = open_source(plain, rules)
     perturbation, context = plain.perturbation_key, plain.context_key
     if opened.perturbations is None:
@@ -166,6 +175,7 @@ def _open(file: h5py.File, source: SubmissionSource, rules: Rules, facts: FileFa
         kind=prediction_kind(file, source.matrix),
         depth=result_depth(file),
         basal=_basal(obs, n_cells),
+        depth_of_data=result_depth(file, "depth_of_data"),
     )
 
 

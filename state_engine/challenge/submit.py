@@ -63,6 +63,10 @@ class SubmissionRequest:
     )  # fmt: skip
     matrix: str = option("X", "X or layers/NAME", metavar="PLACE")
     gene_column: str = option("", "var column of the gene names; default: the index", metavar="COLUMN")
+    donors: str = option(
+        "", "data set with the control cells that the predictions start from (.h5ad): their counts and depth are kept, and missing genes filled "
+        "from them; default: the control files", metavar="D.h5ad",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check(self)
@@ -118,15 +122,15 @@ def spec_of(request: SubmissionRequest) -> ChallengeSpec:
 def source_of(request: SubmissionRequest, rules: Rules) -> SubmissionSource:
     """The cells of the request."""
     path, controls = Path(request.source), tuple(Path(p) for p in request.controls)
+    donors = (Path(request.donors),) if request.donors else ()
     if not request.is_run:
         return SubmissionSource(
             path, request.perturbation_key, request.context_key, request.matrix, request.gene_column, control_files=controls,
-            contexts=request.contexts,
+            contexts=request.contexts, donor_files=donors,
         )  # fmt: skip
     result = path / "result.h5ad" if path.is_dir() else path
-    return replace(
-        source_of_run(result, rules, controls, request.contexts), matrix=request.matrix, gene_column=request.gene_column
-    )
+    source = source_of_run(result, rules, controls, request.contexts)
+    return replace(source, matrix=request.matrix, gene_column=request.gene_column, donor_files=donors)
 
 
 def read_report(path: Path) -> Report | None:

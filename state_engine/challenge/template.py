@@ -214,6 +214,7 @@ def _submission(
         contexts=contexts,
         controls=controls,
         counts=request.counts if rules.values == "counts" else None,
+        donors=request.data,
     )
 
 

@@ -64,9 +64,9 @@ def stored_records(path: Path) -> dict[str, Any]:
         return _record(file, EMBEDDINGS)
 
 
-def result_depth(file: h5py.File) -> float | None:
-    """Return the depth of the log1p values of a result, as its manifest records it; None for any other file."""
-    depth = _record(file, keys.MANIFEST).get("depth")
+def result_depth(file: h5py.File, of: Literal["depth", "depth_of_data"] = "depth") -> float | None:
+    """Return the depth of the log1p values of a result, or of its data set, as its manifest records it; None for any other file."""
+    depth = _record(file, keys.MANIFEST).get(of)
     return float(depth) if isinstance(depth, int | float) and 0 < depth < math.inf else None
 
 

@@ -218,9 +218,11 @@ def test_repair_genes(vcc2025: Submission) -> None:
     s.genes[4] = "EXTRA"
     truth[:, order[4]] = 0
     assert not pack(s).ok
-    report = pack(s, repairs=("drop-extra-genes", "fill-missing-genes"))
+    assert "genes-unfilled" in pack(s, repairs=("drop-extra-genes", "fill-missing-genes")).codes("error")
+    assert "genes-unfilled" in pack(s, repairs=("all",)).codes("error")  # zeros only by name
+    report = pack(s, repairs=("drop-extra-genes", "zero-missing-genes"))
     assert report.ok
-    assert {"reorder-genes", "drop-extra-genes", "fill-missing-genes"} == set(report.repairs)
+    assert {"reorder-genes", "drop-extra-genes", "zero-missing-genes"} == set(report.repairs)
     assert {"genes-order", "genes-extra", "genes-missing"} <= report.codes("note")
     assert report.archive is not None
     got = unpack(Path(report.archive.path))

@@ -33,7 +33,7 @@ def test_a_check_names_all_problems_and_writes_no_archive(request_of_run: Submis
 
 
 def test_repaired_it_is_written_and_verified(request_of_run: SubmissionRequest, tmp_path: Path) -> None:
-    asked = replace(request_of_run, repairs=("rename-control", "fill-missing-genes"), write=True)
+    asked = replace(request_of_run, repairs=("rename-control", "zero-missing-genes"), write=True)
     report = submit(asked, tmp_path)
     assert report.ok and report.archive is not None
     assert report.n_cells == 2 * 2 * 30 + 2 * 50
