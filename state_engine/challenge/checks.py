@@ -60,7 +60,7 @@ def _genes_missing(missing: list[str], extra: list[str], n_wanted: int, repairs:
     if not missing:
         return []
     title = f"{len(missing):,} of {n_wanted:,} genes are missing from the file."
-    way = next((name for name in ("fill-missing-genes", "zero-missing-genes") if name in repairs), "")
+    way = next((name for name in ("zero-missing-genes", "fill-missing-genes") if name in repairs), "")
     if not way:
         fix = (
             f"{_why_missing(missing, extra)}Add them, or fill them with the values of the control cell that each cell starts from (no effect; "

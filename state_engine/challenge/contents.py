@@ -160,7 +160,7 @@ def _choose_cells(plan: Plan, opened: Opened, allowed: set[str]) -> Plan:
 def _choose_genes(plan: Plan, opened: Opened, allowed: set[str]) -> Plan:
     present = set(opened.genes)
     missing = np.array([gene not in present for gene in plan.spec.genes], bool)
-    if missing.any() and opened.genes and "fill-missing-genes" in allowed:
+    if missing.any() and opened.genes and "fill-missing-genes" in allowed and "zero-missing-genes" not in allowed:
         plan = _find_donors(plan, opened, missing)
         allowed = allowed if plan.lacking is not None else allowed - {"fill-missing-genes"}
     findings, columns = checks.check_genes(opened.genes, plan.spec, allowed)

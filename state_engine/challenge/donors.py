@@ -21,9 +21,9 @@ from state_engine import keys
 from state_engine.challenge.checks import control_aliases
 from state_engine.challenge.source import Labels, Opened, SubmissionSource, open_controls, read_strings
 from state_engine.challenge.spec import Rules
-from state_engine.data.files.blocks import Matrix, map_columns
+from state_engine.data.files.blocks import Matrix, map_columns, read_cells
 from state_engine.data.files.hdf5 import column_names, index_column, open_h5
-from state_engine.data.files.matrices import read_rows
+from state_engine.data.files.safety import check_file
 from state_engine.errors import StateError
 
 # stored values of all donor cells that are held at once (128 MB); beyond it they are read for each block
@@ -79,8 +79,7 @@ class Donors:
         return self._mapped(self._used)
 
     def _mapped(self, rows: NDArray[np.int64]) -> tuple[csr_matrix, NDArray[np.float64]]:
-        values = csr_matrix(read_rows(self.matrix.path, self.matrix.facts, rows, None))
-        values.sum_duplicates()
+        values = read_cells(self.matrix, rows)
         return map_columns(values, self.columns, self.width), np.asarray(values.sum(axis=1), np.float64).ravel()
 
 
@@ -148,7 +147,7 @@ def donors_at(
     columns = np.array([place.pop(gene, -1) for gene in opened.genes], np.int32)  # of a gene named twice the first
     if not rows.size or (columns < 0).all():
         return None
-    data = csr_matrix(read_rows(path, opened.matrix.facts, np.unique(rows)[:500], None)).data
+    data = read_cells(opened.matrix, np.unique(rows)[:500]).data
     if not np.isfinite(data).all() or (data < 0).any():
         return None
     whole = bool((data == np.trunc(data)).all())
@@ -157,18 +156,19 @@ def donors_at(
 
 def cell_names(path: Path) -> list[str]:
     """Return the names of the cells of a file."""
+    n = check_file(path).n_cells
     with open_h5(path) as file:
-        return read_strings(file["obs"], index_column(file["obs"]) or "_index")
+        return read_strings(file["obs"], index_column(file["obs"]) or "_index", n)
 
 
 def gene_column(path: Path, genes: tuple[str, ...]) -> str:
     """Return the var column whose names are most like some genes; "" for the index."""
-    wanted, best, most = set(genes), "", -1
+    wanted, best, most, n = set(genes), "", -1, check_file(path).n_genes
     with open_h5(path) as file:
         var = file["var"]
         usual = [name for name in keys.GENE_COLUMN_ALIASES if name in column_names(var)]
         for name in ("", *usual):
-            alike = len(wanted & set(read_strings(var, name or index_column(var) or "_index")))
+            alike = len(wanted & set(read_strings(var, name or index_column(var) or "_index", n)))
             if alike > most:
                 best, most = name, alike
     return best

@@ -57,7 +57,7 @@ def test_from_a_run_to_a_score(server: Server, page: Page, tmp_path: Path) -> No
     settle(page)
     keep_picture(page, "submit-problems")
     press(page, "repair_all")
-    page.wait_for_selector("text=Nothing stands against this submission", timeout=120_000)
+    page.wait_for_selector("text=Can be packed. Not checked: perturbations", timeout=120_000)
     settle(page)
     press(page, "write")
     page.wait_for_selector("text=Opened again and verified", timeout=180_000)

@@ -99,11 +99,22 @@ def _verdict(report: Report) -> None:
     if errors:
         st.markdown(f"#### {plural(errors, 'problem')} to solve")
     else:
-        st.markdown("#### Nothing stands against this submission")
+        st.markdown(f"#### {_good_words(report)}")
     st.caption(f"{size_words}{repaired}.")
     if report.null:
         kind = f"{report.options.get('kind', '')} predictions, rounding {report.options.get('rounding', '')}"
         st.caption(f"Null check ({kind}): {'; '.join(null_words(report))}.")
+
+
+def _good_words(report: Report) -> str:
+    """Return the headline of a submission that can be packed: what costs score, or was not checked, is in it."""
+    poor = next((f for f in report.findings if f.code in ("genes-zero", "genes-filled")), None)
+    if poor is not None:
+        zero = poor.code == "genes-zero"
+        return poor.title.rstrip(".") if zero else f"Can be packed, but {poor.title[0].lower()}{poor.title[1:].rstrip('.')}"
+    if "targets-unknown" in report.codes():
+        return "Can be packed. Not checked: perturbations"
+    return "Nothing stands against this submission"
 
 
 def _findings(report: Report, asked: SubmissionRequest) -> None:
@@ -129,12 +140,18 @@ def _finding(item: Finding, asked: SubmissionRequest, number: int) -> None:
         with words:
             finding(_SEVERITY[item.severity], item.title, item.detail, "")
         repair = REPAIRS.get(item.repair or "")
-        if repair is None or repair.automatic or repair.name in asked.repairs:
+        if repair is None or repair.automatic:
             return
-        if button.button(
+        if repair.name not in asked.repairs and button.button(
             repair_words(repair.name), key=f"repair_{number}_{repair.name}", help=repair.title, icon=":material/build:"
         ):
             _start(replace(asked, repairs=(*asked.repairs, repair.name), write=False))
+        # never among "all": zeros are large effects that nobody predicted
+        zeros = REPAIRS["zero-missing-genes"]
+        if item.code == "genes-missing" and button.button(
+            "Zero instead", key=f"repair_{number}_zeros", type="tertiary", help=zeros.title
+        ):
+            _start(replace(asked, repairs=(*asked.repairs, zeros.name), write=False))
 
 
 def repair_words(name: str) -> str:

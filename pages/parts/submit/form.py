@@ -118,6 +118,8 @@ def submission_form(run: RunFolder | None, rules: Rules, before: SubmissionReque
         contexts=contexts,
         controls=controls,
         counts=step,
+        # a run's own data set: its control cells fill genes that are not predicted, and keep their counts
+        donors=source.data if source.data and Path(source.data).exists() else "",
     )
 
 

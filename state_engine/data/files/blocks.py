@@ -111,6 +111,14 @@ def _read_by_cell(matrix: Matrix, keep: NDArray[np.bool_] | None) -> Iterator[Bl
             yield _tidy(rows, read_rows(matrix.path, matrix.facts, rows, dtype=None))
 
 
+def read_cells(matrix: Matrix, rows: NDArray[np.int64]) -> sp.csr_matrix:
+    """Return some cells (m, g) in the file's number type, in any order, repeats allowed, no explicit duplicates."""
+    unique, back = np.unique(rows, return_inverse=True)
+    values = _tidy(unique, read_rows(matrix.path, matrix.facts, unique, dtype=None)).values
+    values = values if matrix.columns is None else values[:, matrix.columns]
+    return values[back] if len(unique) < len(rows) or (np.diff(back) < 0).any() else values
+
+
 def map_columns(part: sp.csr_matrix, columns: NDArray[np.int32] | None, width: int) -> sp.csr_matrix:
     """The same cells with their genes in other places; genes with place -1 are left out."""
     if columns is None:
