@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.parts.door import through_app
-from pages.parts.explore.effects import effect_table
+from pages.parts.explore.effects import effect_table, look_alike
 from pages.parts.explore.map import cell_map
 from pages.parts.result import finished_run, map_ready, open_projection, open_run, result_area
 from pages.parts.widgets import errors_shown, page_head
@@ -20,6 +20,7 @@ if run is None:
     st.stop()
 with errors_shown(), result_area(run):
     result = open_run(run)
+    look_alike(run)
     if map_ready(run):
         cell_map(run, result, open_projection(run))
     effect_table(run, result)

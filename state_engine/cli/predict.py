@@ -37,8 +37,10 @@ def run_predict(options: argparse.Namespace, write: Write, on_progress: OnProgre
     if options.replay:
         _replay(options, write, on_progress)
         return
+    from state_engine.analysis.resemblance import resemblance
     from state_engine.checkpoints.load import card_of
     from state_engine.prediction.predict import predict
+    from state_engine.prediction.result import open_result
 
     add_names(options, "perturbations", options.perturbations_file)
     if options.cells_file:
@@ -52,14 +54,14 @@ def run_predict(options: argparse.Namespace, write: Write, on_progress: OnProgre
         result = predict(asked, output, on_progress)
         if output != options.output:
             from state_engine.prediction.matrix import write_predicted
-            from state_engine.prediction.result import open_result
 
             write_predicted(open_result(output), options.output, on_progress)
+        alike = resemblance(open_result(output))
     conditions = len(result.contexts) * len(result.perturbations)
     write(
         f"{options.output}: {result.cells:,} predicted cells, {conditions:,} condition{'s' * (conditions != 1)}, on {result.device}"
     )
-    for remark in result.remarks:
+    for remark in (*result.remarks, *([alike.words()] if alike is not None and alike.alike else [])):
         write(remark)
 
 

@@ -8,11 +8,13 @@ import pandas as pd
 import streamlit as st
 
 from pages.parts.exposure import WORDS
+from pages.parts.format import sentences
 from pages.parts.result import open_run, stamp
 from pages.parts.widgets import go
 from state_engine.analysis import differential as de
 from state_engine.analysis import stored
 from state_engine.analysis.effects import effect_sizes
+from state_engine.analysis.resemblance import RESEMBLANCE, Resemblance, read_resemblance
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.prediction.result import Result
 
@@ -27,6 +29,18 @@ def effects_of(run_path: str, written: int) -> pd.DataFrame:
     run = RunFolder(Path(run_path))
     path = stored.effects_path(run.path)
     return de.read_table(path) if path.exists() else effect_sizes(open_run(run))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _resemblance(folder: str, written: int) -> Resemblance | None:
+    return read_resemblance(Path(folder))
+
+
+def look_alike(run: RunFolder) -> None:
+    """Warn where the predictions of different perturbations are nearly the same."""
+    found = _resemblance(str(run.path), stamp(run.file(RESEMBLANCE)))
+    if found is not None and found.alike:
+        st.warning(sentences(found.words()), icon=":material/content_copy:")
 
 
 def effect_table(run: RunFolder, result: Result) -> None:

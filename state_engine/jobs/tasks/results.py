@@ -8,6 +8,7 @@ from typing import cast
 
 from state_engine.analysis import differential as de
 from state_engine.analysis import export, projection, stored
+from state_engine.analysis.resemblance import RESEMBLANCE, resemblance
 from state_engine.attention.cell_set import AttentionRequest, attention_of_set
 from state_engine.attention.compare_modes import check_attention
 from state_engine.attention.maps import maps_name
@@ -87,6 +88,10 @@ def predict(request: PredictionRequest, run: RunFolder, on_progress: OnProgress,
     for remark in done.remarks:
         run.log(remark)
     measure(request, card, run.file("observed_means.npz"), on_progress)
+    alike = resemblance(result)
+    if alike is not None:
+        run.log(alike.words())
+        write_json(run.file(RESEMBLANCE), to_plain(alike))
     # the result can be looked at now; its map and tables follow as a job of their own
     local.queue(settings, LookRequest(run.id), f"Map and tables of {run.manifest.title}", parent=run.id)
     return Predicted(done.cells, len(done.contexts) * len(done.perturbations), done.device)
