@@ -38,6 +38,7 @@ COMMANDS = {
     "submit": ("challenge", "check predictions and pack them for a challenge"),
     "verify": ("challenge", "check a finished challenge archive"),
     "score": ("challenge", "score predictions against held-out measured cells"),
+    "download": ("models", "download a published model from the hub and convert it"),
     "convert": ("models", "convert an arc-state run directory to our format (safetensors and JSON)"),
     "demo": ("models", "rebuild the demo's data set and model"),
 }

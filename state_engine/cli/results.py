@@ -71,6 +71,8 @@ def run_de(options: argparse.Namespace, write: Write, on_progress: OnProgress) -
     with replacing(options.output) as beside:
         beside.write_text(csv_for_people(pd.concat(tables, ignore_index=True)), encoding="utf-8")
     write(f"{options.output}: {result.n_genes:,} genes of {len(wanted):,} conditions; {tables[0].attrs['method']}")
+    if options.expression != "observed":
+        write("p of predicted cells falls with their number and says nothing about being right: order genes by log2_fold_change.")
 
 
 @takes(
