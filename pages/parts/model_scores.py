@@ -8,6 +8,7 @@ import streamlit as st
 from pages.parts.format import plural, sentences
 from state_engine.checkpoints.card import Calibration, ModelCard, TrainingSummary
 from state_engine.errors import listed
+from state_engine.evaluation.judgement import FEWEST
 from state_engine.evaluation.verdict import TIE
 
 _METHODS = {"corrected": "Model, corrected", "raw": "Model, raw", "mean": "Mean of other contexts", "none": "No change"}
@@ -61,27 +62,44 @@ def verdict(card: ModelCard) -> None:
 
 
 def verdict_words(training: TrainingSummary) -> str:
-    """Return a few sentences with numbers: is the model better than each baseline, and in how many conditions not?"""
+    """Return a few sentences with numbers: is the model better than each baseline by error and by correlation, and in how many conditions?
+
+    With fewer than `FEWEST` conditions, or where the two disagree, neither is better.
+    """
     scores, ours = training.scores, training.scores["mae_corrected"]
-    found = []
+    found, closer = [], False
     for name, words in (("mean", "the mean effect of the other contexts"), ("none", "predicting no change")):
         other = scores.get(f"mae_{name}")
         if other is None:
             continue
         against = [c for c in training.conditions if f"mae_{name}" in c.scores]
         worse = [c.name for c in against if c.scores.get("mae_corrected", 0.0) > c.scores[f"mae_{name}"]]
-        counted = len(against)
-        if abs(ours - other) <= TIE * other:
+        own_r, other_r = scores.get("r_paired"), scores.get(_R.get(name, ""))
+        by_error = 0 if abs(ours - other) <= TIE * other else 1 if ours < other else -1
+        by_pattern = 0 if own_r is None or other_r is None else 1 if own_r > other_r else -1
+        closer |= by_error < 0
+        if len(against) < FEWEST:
+            outcome = (
+                f"**Cannot be told from {words}** by {plural(len(against), 'condition') if against else 'so few conditions'}"
+            )
+        elif by_error == 0:
             outcome = f"**No better than {words}**"
+        elif by_error * by_pattern < 0:
+            outcome = f"**{'Closer' if by_error > 0 else 'Further off'} than {words}, but the pattern is {'worse' if by_error > 0 else 'better'}**"
         else:
-            outcome = f":red[**Worse than {words}**]" if ours > other else f":green[**Better than {words}**]"
+            outcome = f":green[**Better than {words}**]" if by_error > 0 else f":red[**Worse than {words}**]"
         text = f"{outcome}: MAE {ours:.4f} against {other:.4f}"
-        if counted > 1:
-            text += f"; worse in {len(worse)} of {counted:,} conditions" if worse else f"; in all {counted:,} conditions"
+        text += f", r {own_r:.3f} against {other_r:.3f}" if by_pattern else ""
+        if len(against) > 1:
+            text += (
+                f"; MAE worse in {len(worse)} of {len(against):,} conditions"
+                if worse
+                else f"; MAE better in all {len(against):,} conditions"
+            )
             text += f" ({listed(worse, 3)})" if worse else ""
         found.append(text + ".")
-    if scores.get("mae_mean", float("inf")) < ours:
-        found.append("Where a simple mean is closer, use the mean: Predict offers it beside the model.")
+    if closer:
+        found.append("A simple baseline is closer here; Predict offers each of them beside the model.")
     return "  \n".join(found)
 
 
@@ -136,16 +154,18 @@ def calibration_words(found: Calibration) -> str:
     if found.chosen:
         return f"{text}{found.why} It is the default output of Predict."
     ours = found.scores.get("mae_calibrated")
-    others = [found.scores[f"mae_{name}"] for name in ("corrected", "mean") if f"mae_{name}" in found.scores]
+    names = {"corrected": "the model alone", "mean": "the mean alone", "none": "no change"}
+    others = {words: found.scores[f"mae_{name}"] for name, words in names.items() if f"mae_{name}" in found.scores}
     if ours is None or not others:
         return text + "It was fitted on one condition, so whether that helps elsewhere was not measured."
-    best = min(others)
+    closest = min(others, key=lambda words: others[words])
+    best = others[closest]
     if ours <= best:
         return (
-            text
-            + f"On conditions left out of the fit that is :green[**closer than either alone**]: MAE {ours:.4f} against {best:.4f}."
+            text + "On conditions left out of the fit that is :green[**closer than either alone, and than no change**]: "
+            f"MAE {ours:.4f} against {best:.4f}."
         )
-    return text + f"On conditions left out of the fit :red[**one alone is closer**]: MAE {best:.4f} against {ours:.4f}."
+    return text + f"On conditions left out of the fit :red[**{closest} is closer**]: MAE {best:.4f} against {ours:.4f}."
 
 
 def fit_words(found: Calibration) -> str:

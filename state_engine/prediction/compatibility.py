@@ -258,7 +258,12 @@ def _trained(card: ModelCard, asked: tuple[str, ...]) -> Finding:
     if not unseen:
         return Finding("contexts", "ok", f"All {len(asked):,} contexts were in training", "")
     title = f"{len(unseen):,} of {len(asked):,} contexts were not in training"
-    detail = f"The model was not tested for unseen cell types: {listed(unseen)}. It was trained on {listed(card.contexts)}."
+    tested = {c.context for c in card.training.conditions}
+    held = [c for c in unseen if c in tested]
+    never = [c for c in unseen if c not in tested]
+    parts = [f"{listed(held)}: held out in its training and tested; its card has the scores."] if held else []
+    parts += [f"The model was not tested for unseen cell types: {listed(never)}."] if never else []
+    detail = " ".join([*parts, f"It was trained on {listed(card.contexts)}."])
     fix = _respelled(unseen, card.contexts) or "Compare with the baselines before trusting these."
     return Finding("contexts", "warning", title, detail, fix)
 

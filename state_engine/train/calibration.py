@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from state_engine.data.splits.apply import Split, SplitSource
 
 Origin = Literal["validation cells", "left-out contexts", "left-out blocks"]
-STAGE = "Calibrating on validation cells"
+STAGE = "Calibrating"
 MOST_CELLS = 512  # control cells that are predicted in each context
 MOST_CONDITIONS = 400
 MOST_FOLDS = 10

@@ -12,6 +12,7 @@ from pages.parts.predict.form import METHOD_WORDS, calibrated_words
 from state_engine.checkpoints.card import TrainingSummary
 from state_engine.checkpoints.store import read_card, set_calibration
 from state_engine.config import Settings
+from state_engine.data.splits.held import HeldOut
 from state_engine.effects.store import save_effects
 from state_engine.files import write_json
 from state_engine.jobs import local
@@ -117,21 +118,27 @@ SCORED = replace(
 def test_the_card_says_how_far_to_believe_the_model(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where = thread(home)
     folder = home / "models" / "tiny"
-    trained = TrainingSummary("my cells", 300, "energy", ("NK",), {"mae_corrected": 0.07, "mae_mean": 0.05, "mae_none": 0.09})
+    trained = TrainingSummary(
+        "my cells", 300, "energy", (HeldOut("NK"),), scores={"mae_corrected": 0.07, "mae_mean": 0.05, "mae_none": 0.09}
+    )
     write_json(folder / "model.json", to_plain(replace(read_card(folder), calibration=SCORED, training=trained)))
     page = opened(monkeypatch, "models", None, home, **where)
     assert not page.exception
     assert "300 steps, loss energy" in text(page)
-    assert "Worse than the mean effect of the other contexts**]: MAE 0.0700 against 0.0500" in text(page)
+    assert "Cannot be told from the mean effect of the other contexts** by so few conditions: MAE 0.0700 against 0.0500" in text(
+        page
+    )
     assert "**0.25** of the model's own effect and **0.50**" in text(page)
-    assert "closer than either alone**]: MAE 0.0400 against 0.0500" in text(page)
+    assert "closer than either alone, and than no change**]: MAE 0.0400 against 0.0500" in text(page)
     assert "2 conditions (40 measured cells), held out for validation and never test cells: IFNB1 in B, NK" in text(page)
     assert "Leaving contexts out in turn (2 times), the weights were 0.20 to 0.30 and 0.40 to 0.60" in text(page)
 
 
 def test_where_mixing_did_not_help_or_was_not_measured_the_card_says_so() -> None:
     worse = replace(SCORED, scores=SCORED.scores | {"mae_calibrated": 0.055})
-    assert "one alone is closer**]: MAE 0.0500 against 0.0550" in calibration_words(worse)
+    assert "the model alone is closer**]: MAE 0.0500 against 0.0550" in calibration_words(worse)
+    still = replace(SCORED, scores=SCORED.scores | {"mae_none": 0.03})
+    assert "no change is closer**]: MAE 0.0300 against 0.0400" in calibration_words(still)
     assert "on one condition, so whether that helps elsewhere was not measured" in calibration_words(WEIGHTS)
     assert "Leaving" not in fit_words(WEIGHTS)
     assert "by a further model that was trained without it" in fit_words(replace(WEIGHTS, origin="left-out contexts"))

@@ -269,12 +269,9 @@ def test_a_finished_training_is_honest(monkeypatch: pytest.MonkeyPatch, home: Pa
     run = finished(home)
     page = page_of(monkeypatch, home, training=run.id)
     said = text(page)
-    assert (
-        "Worse than the mean effect of the other contexts**]: MAE 0.0500 against 0.0400; worse in 1 of 2" in said
-        and "NK x TNF" in said
-    )
-    assert "Better than predicting no change**]: MAE 0.0500 against 0.0600; worse in 1 of 2" in said
-    assert "Where a simple mean is closer, use the mean" in said
+    assert "Cannot be told from the mean effect of the other contexts** by 2 conditions: MAE 0.0500 against 0.0400" in said
+    assert "MAE worse in 1 of 2" in said and "NK x TNF" in said and "A simple baseline is closer here" in said
+    assert "Cannot be told from predicting no change** by 2 conditions: MAE 0.0500 against 0.0600" in said
     assert "**0.80** of the model's own effect and **0.30**" in said and "0.0310" in said and "Fitted by least squares" in said
     assert page.dataframe[0].value["Prediction"].tolist() == [
         "Model, corrected",
@@ -322,18 +319,40 @@ def test_runs_leads_back_to_a_training(monkeypatch: pytest.MonkeyPatch, home: Pa
 # Pieces
 
 
-def test_the_verdict_counts_conditions() -> None:
-    better = ConditionScores("a", "b", {"mae_corrected": 0.03, "mae_mean": 0.05})
-    good = TrainingSummary(scores=better.scores, conditions=(better,))
-    words = verdict_words(
-        replace(good, conditions=(better, ConditionScores("c", "d", {"mae_corrected": 0.02, "mae_mean": 0.05})))
-    )
-    assert "Better than the mean effect" in words and "in all 2 conditions" in words and "no change" not in words
-    assert "conditions" not in verdict_words(good)
-    assert "No better than the mean effect" in verdict_words(TrainingSummary(scores={"mae_corrected": 0.05001, "mae_mean": 0.05}))
-    assert ":red[**Worse than the mean effect" in verdict_words(
-        TrainingSummary(scores={"mae_corrected": 0.0502, "mae_mean": 0.05})
-    )
+def summary(n: int, **scores: float) -> TrainingSummary:
+    """A training tested on n conditions, each with the mean's scores."""
+    conditions = tuple(ConditionScores("a", f"p{i}", dict(scores)) for i in range(n))
+    return TrainingSummary(scores=dict(scores), conditions=conditions)
+
+
+@pytest.mark.parametrize(
+    ("n", "scores", "words"),
+    [
+        (6, {"mae_corrected": 0.03, "mae_mean": 0.05, "r_paired": 0.8, "r_mean": 0.7}, ":green[**Better than the mean effect"),
+        (6, {"mae_corrected": 0.06, "mae_mean": 0.05, "r_paired": 0.6, "r_mean": 0.7}, ":red[**Worse than the mean effect"),
+        # the error is smaller, the pattern worse: neither
+        (6, {"mae_corrected": 0.03, "mae_mean": 0.05, "r_paired": 0.6, "r_mean": 0.7}, "**Closer than the mean effect"),
+        (6, {"mae_corrected": 0.06, "mae_mean": 0.05, "r_paired": 0.8, "r_mean": 0.7}, "**Further off than the mean effect"),
+        (6, {"mae_corrected": 0.05001, "mae_mean": 0.05}, "**No better than the mean effect"),
+        (6, {"mae_corrected": 0.03, "mae_mean": 0.05}, ":green[**Better than the mean effect"),
+        # one condition more or less decides nothing
+        (
+            4,
+            {"mae_corrected": 0.03, "mae_mean": 0.05},
+            "**Cannot be told from the mean effect of the other contexts** by 4 conditions",
+        ),
+        (
+            1,
+            {"mae_corrected": 0.06, "mae_mean": 0.05},
+            "**Cannot be told from the mean effect of the other contexts** by 1 condition",
+        ),
+        (0, {"mae_corrected": 0.06, "mae_mean": 0.05}, "by so few conditions"),
+    ],
+)
+def test_the_verdict_weighs_both_metrics_and_counts_conditions(n: int, scores: dict[str, float], words: str) -> None:
+    said = verdict_words(summary(n, **scores))
+    assert words in said and "no change" not in said
+    assert ("in all 6 conditions" in said) == (n == 6 and scores["mae_corrected"] < scores["mae_mean"])
 
 
 def test_long_curves_are_thinned_to_what_a_screen_shows() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 
 from state_engine import keys
-from state_engine.checkpoints.card import FORMAT, ModelCard
+from state_engine.checkpoints.card import FORMAT, ConditionScores, ModelCard, TrainingSummary
 from state_engine.data.dataset import Choices, Dataset, open_dataset
 from state_engine.data.embedding_record import EmbeddingFacts
 from state_engine.data.expression import FeatureSource, read_features
@@ -313,6 +314,9 @@ def test_contexts() -> None:
     finding = the(check_compatibility(data, a_card()), "contexts")
     assert (finding.severity, finding.title) == ("warning", "1 of 3 contexts were not in training")
     assert "not tested for unseen cell types: NK" in finding.detail
+    held = replace(a_card(), training=TrainingSummary(conditions=(ConditionScores("NK", "x", {"mae_corrected": 0.1}),)))
+    detail = the(check_compatibility(data, held), "contexts").detail
+    assert "NK: held out in its training and tested" in detail and "not tested" not in detail
     assert the(check_compatibility(data, a_card(), None, ("B", "T")), "contexts").severity == "ok"
     assert the(check_compatibility(data, a_card(contexts=())), "contexts").title == "Trained contexts are not known"
     report = check_compatibility(data, a_card(), None, ("B", "Mono"))
