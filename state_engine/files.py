@@ -215,6 +215,26 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (text + "\n").encode())
 
 
+def read_json(path: Path, most: int = 64 << 20) -> Any:
+    """Return what a JSON file holds.
+
+    Args:
+        path: the file.
+        most: bytes that are read; a file of a run or a card has thousands.
+
+    Raises:
+        OSError: it cannot be read. ValueError: it is no JSON, nested too deeply, or too long.
+    """
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most >> 20} MB")
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def remove_parts(folder: Path) -> int:
     """Remove what a killed process left half-written in `folder` (not below it). Returns how many files went."""
     parts = list(folder.glob(f"{PART_PREFIX}*"))

@@ -7,7 +7,6 @@ beside letters is shown, not obeyed by a terminal, a page that reads from right 
 from __future__ import annotations
 
 import dataclasses
-import json
 import types
 import typing
 import unicodedata
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from state_engine.errors import ConfigError, RunError
+from state_engine.files import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,7 +156,7 @@ def read_json_as(cls: type[T], path: Path, what: str, fix: str) -> T | None:
     if not path.exists():
         return None
     try:
-        return from_plain(cls, json.loads(path.read_bytes()))
+        return from_plain(cls, read_json(path))
     except (OSError, ValueError, RecursionError, ConfigError) as error:
         raise RunError(f"The {what} {path.name} cannot be read.", str(error), fix) from error
 

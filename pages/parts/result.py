@@ -20,7 +20,7 @@ from state_engine.jobs import local
 from state_engine.jobs.requests import LookRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
-from state_engine.library.foreign import call, limits_for
+from state_engine.library.foreign import call, limits_for, read_file
 from state_engine.library.models import Entry
 from state_engine.library.shown import without_places
 from state_engine.prediction.request import PredictionRequest
@@ -96,7 +96,7 @@ def _opened(path: str, written: int) -> Result:
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _projected(path: str, written: int) -> projection.Projection:
-    return projection.load(Path(path))
+    return read_file(projection.load, Path(path))
 
 
 def differences(request: PredictionRequest, data: DataEntry | None, model: Entry | None) -> tuple[str, ...]:

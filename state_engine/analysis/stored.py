@@ -10,7 +10,6 @@ The digest changes with the question and with the result, so an answer is never 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +20,7 @@ from state_engine.analysis import differential as de
 from state_engine.analysis.effects import EffectComparison, Score, compare, effect_sizes
 from state_engine.effects.means import FILE_NAME, load_means
 from state_engine.errors import RunError
-from state_engine.files import replacing, write_json
+from state_engine.files import read_json, replacing, write_json
 from state_engine.plain import from_plain, to_plain
 from state_engine.prediction.result import Result, open_result
 from state_engine.progress import OnProgress, silent
@@ -76,7 +75,7 @@ def read_comparison(path: Path) -> EffectComparison:
         RunError: a file is missing or damaged.
     """
     try:
-        plain = json.loads(path.read_bytes())
+        plain = read_json(path)
         genes = pd.read_parquet(path.with_suffix(".parquet"), engine="pyarrow")
         scores = tuple(from_plain(Score, score) for score in plain["scores"])
         return EffectComparison(**{name: plain[name] for name in _FIELDS}, scores=scores, genes=genes)

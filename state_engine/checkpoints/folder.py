@@ -6,7 +6,6 @@ Cards are read without torch. A folder is written beside its place and renamed, 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from state_engine.errors import CheckpointError, ConfigError, listed
+from state_engine.files import read_json
 from state_engine.plain import from_plain
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def read_card_file(path: Path, cls: type[C], what: str) -> C:
         CheckpointError: the file is damaged, from another version, or another kind of card.
     """
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = read_json(path)
     except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged.", f"It is not JSON: {error}.", AGAIN) from error
     version = plain.get("format") if isinstance(plain, dict) else None

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+import pandas as pd
+
 from state_engine.effects.exposure import Exposure
+from state_engine.errors import RunError
 from state_engine.evaluation.judgement import Judgement, ability_words, telling
 from state_engine.evaluation.profiles import find_profile
 from state_engine.evaluation.verdict import Comparison, Statement, SummaryRow
@@ -163,6 +166,18 @@ def read_evaluation(folder: Path) -> Evaluation | None:
         RunError: it is damaged, or of another version.
     """
     return read_json_as(Evaluation, folder / EVALUATION, "evaluation", "Evaluate again.")
+
+
+def read_metrics(path: Path) -> pd.DataFrame:
+    """Return the table of an evaluation's metrics; a value that was not computed is NaN.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values={"value": [""]})
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path.name} cannot be read.", str(error), "Evaluate again.") from error
 
 
 def evaluation_lines(evaluation: Evaluation) -> list[str]:

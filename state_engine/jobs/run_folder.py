@@ -11,7 +11,6 @@ A folder stands alone: it can be copied, read without the jobs database, and say
 
 from __future__ import annotations
 
-import json
 import platform
 import re
 import secrets
@@ -23,7 +22,7 @@ from typing import Literal, Self, TypeVar
 
 from state_engine.config import DATABASE, Settings
 from state_engine.errors import ConfigError, JobError, RunError
-from state_engine.files import remove_parts, write_json
+from state_engine.files import read_json, remove_parts, write_json
 from state_engine.jobs.before import parent_before
 from state_engine.jobs.processes import identity_of, is_alive
 from state_engine.jobs.store import JobStore
@@ -256,7 +255,7 @@ class RunFolder:
 
     def _read(self, name: str) -> dict[str, object]:
         try:
-            value = json.loads((self.path / name).read_bytes())
+            value = read_json(self.path / name)
         except FileNotFoundError as error:
             raise _damaged(self.path, f"{name} is missing.") from error
         except (OSError, ValueError) as error:

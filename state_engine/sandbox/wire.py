@@ -115,7 +115,13 @@ def _tree_of_numbers(value: Any, arrays: list[bytes]) -> Any:
     if isinstance(value, pd.DataFrame):
         columns = [[str(name), _tree(_column(value[name]), arrays)] for name in value.columns]
         name = None if value.index.name is None else str(value.index.name)
-        return {"kind": "frame", "index": _tree(_column(value.index), arrays), "name": name, "columns": columns}
+        return {
+            "kind": "frame",
+            "index": _tree(_column(value.index), arrays),
+            "name": name,
+            "columns": columns,
+            "attrs": _tree(dict(value.attrs), arrays),
+        }
     if isinstance(value, np.generic) and value.dtype.kind in SIMPLE_KINDS:
         return {"kind": "scalar", "array": _tree(np.asarray(value), arrays)}
     if isinstance(value, np.ndarray):
@@ -185,7 +191,9 @@ def _numbers(tree: dict[str, Any], arrays: memoryview) -> Any:
         return pd.Categorical.from_codes(codes, pd.Index(tree["names"], dtype=object), ordered=bool(tree["ordered"]))
     if kind == "frame":
         index = pd.Index(_value(tree["index"], arrays), name=tree["name"])
-        return pd.DataFrame({str(name): _value(column, arrays) for name, column in tree["columns"]}, index=index)
+        found = pd.DataFrame({str(name): _value(column, arrays) for name, column in tree["columns"]}, index=index)
+        found.attrs.update(_value(tree["attrs"], arrays))
+        return found
     if kind == "scalar":
         return _value(tree["array"], arrays)[()]
     if kind == "names":

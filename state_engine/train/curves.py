@@ -12,13 +12,18 @@ import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from state_engine.errors import RunError
 from state_engine.files import write_bytes
 
 LOG, VALIDATION = "log.csv", "validation.csv"
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:
-    """Return the columns of a curve, by name; empty when the file is not there. An unfinished last line is left out."""
+    """Return the columns of a curve, by name; empty when the file is not there. An unfinished last line is left out.
+
+    Raises:
+        RunError: it holds what is no number.
+    """
     if not path.is_file():
         return {}
     text = path.read_text(encoding="utf-8")
@@ -26,7 +31,10 @@ def read_curve(path: Path) -> dict[str, list[float]]:
     if not lines:
         return {}
     rows = [line for line in lines[1:] if len(line) == len(lines[0])]
-    return {name: [float(row[i]) for row in rows] for i, name in enumerate(lines[0])}
+    try:
+        return {name: [float(row[i]) for row in rows] for i, name in enumerate(lines[0])}
+    except ValueError as error:
+        raise RunError(f"{path.name} of this training cannot be read.", f"It holds more than numbers: {error}.") from error
 
 
 class Curve:

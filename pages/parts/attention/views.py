@@ -22,6 +22,7 @@ from state_engine import keys
 from state_engine.attention.maps import AttentionMaps, load_maps, maps_name
 from state_engine.errors import RunError
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.foreign import read_file
 from state_engine.plain import csv_for_people
 from state_engine.prediction.result import Result
 
@@ -49,7 +50,7 @@ class CellSet:
 @st.cache_resource(max_entries=4, show_spinner="Reading attention maps")
 def load(path: str, written: int) -> AttentionMaps:
     """The maps of a file, read once for all sessions."""
-    return load_maps(Path(path))
+    return read_file(load_maps, Path(path))
 
 
 @st.cache_data(max_entries=8, show_spinner=False)

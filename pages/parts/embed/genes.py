@@ -21,6 +21,7 @@ from state_engine.embedding.gene_attention_table import ClsAttention, load_cls_a
 from state_engine.embedding.jobs import Embedding, EmbedJob, GenesReadJob
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.foreign import read_file
 
 TOGETHER = "all cells together"
 MEAN = "mean of all"
@@ -123,4 +124,4 @@ def _rest(seen: ClsAttention, group: str, at: tuple[int | None, int | None]) -> 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _loaded(path: str, written: int) -> ClsAttention:
-    return load_cls_attention(Path(path))
+    return read_file(load_cls_attention, Path(path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -27,8 +26,8 @@ from state_engine.data.dataset import Choices, Dataset
 from state_engine.embedding.jobs import Embedding, EmbedJob
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, list_datasets
-from state_engine.library.foreign import call, limits_for
-from state_engine.plain import csv_for_people, distinct, from_plain
+from state_engine.library.foreign import call, limits_for, read_file
+from state_engine.plain import csv_for_people, distinct, read_json_as
 
 CHOICE = "embedding"
 MOST_IN_BROWSER = 400_000_000  # bytes of a file that is handed over by the page; larger ones are copied from the server
@@ -56,7 +55,7 @@ def chosen_run(entry: DataEntry | None) -> RunFolder | None:
 def embedding_of(run: RunFolder) -> Embedding | None:
     """What a run made; None while it is not done."""
     path = run.file("embedding.json")
-    return from_plain(Embedding, json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    return read_json_as(Embedding, path, "embedding", "Embed the cells again.")
 
 
 def over(run: RunFolder, key: str) -> bool:
@@ -124,7 +123,7 @@ def cell_map(run: RunFolder, made: Embedding, data: Dataset) -> None:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _projected(path: str) -> Projection:
-    return load(Path(path))
+    return read_file(load, Path(path))
 
 
 def colours_of(data: Dataset) -> list[str]:

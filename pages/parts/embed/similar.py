@@ -21,6 +21,7 @@ from state_engine.data.dataset import Dataset
 from state_engine.embedding.jobs import MOST_ASKED, Embedding, EmbedJob, Pick, SimilarJob, reference_folder
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.foreign import read_file
 from state_engine.plain import csv_for_people, distinct
 from state_engine.search import query as search
 
@@ -123,7 +124,7 @@ def _by_label(data: Dataset, columns: list[str]) -> Pick:
 def _by_lasso(run: RunFolder, polygon: np.ndarray | None) -> Pick | None:
     if polygon is None:
         return None
-    projection = load(run.file("projection.npz"))
+    projection = read_file(load, run.file("projection.npz"))
     rows = projection.rows[umapchart.inside(projection.xy, polygon)]
     return Pick(rows=tuple(rows.tolist()), words=f"{plural(len(rows), 'cell')} selected on the map") if len(rows) else None
 
@@ -148,7 +149,7 @@ def _answer(asked: RunFolder, data: Dataset) -> None:
 
 @st.cache_resource(max_entries=8, show_spinner="Reading the answer")
 def _found(path: str, written: int) -> search.Neighbours:
-    return search.load(Path(path))
+    return read_file(search.load, Path(path), within=Path(path).parent)
 
 
 def _votes(votes: pd.DataFrame, label: str, data: Dataset, k: int) -> None:

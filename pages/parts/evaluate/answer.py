@@ -24,21 +24,23 @@ from state_engine.evaluation.report import (
     arrow,
     provenance,
     read_evaluation,
+    read_metrics,
 )
 from state_engine.evaluation.verdict import Statement
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.foreign import read_file
 from state_engine.metrics.profile import Metric
 from state_engine.plain import csv_file_for_people
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
 def _read(folder: str, written: int) -> Evaluation | None:
-    return read_evaluation(Path(folder))
+    return read_file(read_evaluation, Path(folder))
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
 def _table(path: str, written: int) -> pd.DataFrame:
-    return pd.read_csv(path, keep_default_na=False, na_values={"value": [""]})
+    return read_file(read_metrics, Path(path))
 
 
 def show_evaluation(run: RunFolder) -> None:

@@ -17,6 +17,7 @@ from state_engine.evaluation.effects_file import ConditionEffects, read_conditio
 from state_engine.evaluation.report import EFFECTS, Evaluation, arrow
 from state_engine.evaluation.verdict import apart
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.foreign import read_file
 
 TITLES = {
     "corrected": "Prediction", "prediction": "Prediction", "raw": "Raw prediction", "calibrated": "Calibrated", "no change": "No change",
@@ -99,7 +100,7 @@ def _condition(found: Evaluation) -> tuple[str, str]:
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _effects(path: str, written: int, perturbation: str, context: str) -> ConditionEffects | None:
-    return read_condition(Path(path), perturbation, context)
+    return read_file(read_condition, Path(path), perturbation, context)
 
 
 def genes(run: RunFolder, found: Evaluation) -> None:

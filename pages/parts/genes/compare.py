@@ -30,6 +30,7 @@ from state_engine.analysis.effects import (
 )
 from state_engine.effects.exposure import Exposure
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.foreign import read_file
 from state_engine.plain import csv_for_people
 from state_engine.prediction.result import Layer, Result
 
@@ -50,7 +51,7 @@ _BASELINES = {
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _comparison(path: str, written: int) -> EffectComparison:
-    return stored.read_comparison(Path(path))
+    return read_file(stored.read_comparison, Path(path), within=Path(path).parent)
 
 
 def against_measured(run: RunFolder, result: Result, question: Question, gene: str) -> None:

@@ -32,6 +32,7 @@ from state_engine.jobs import local
 from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.requests import DifferentialRequest
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.foreign import read_file
 from state_engine.plain import csv_for_people
 from state_engine.prediction.result import Layer, Result
 
@@ -186,7 +187,7 @@ def _wait_a_little(run_id: str) -> None:
 @st.cache_data(max_entries=64, show_spinner=False)
 def read_table(path: str, written: int) -> pd.DataFrame:
     """A stored table; its `attrs` come along."""
-    return de.read_table(Path(path))
+    return read_file(de.read_table, Path(path))
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
