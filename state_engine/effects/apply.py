@@ -8,6 +8,7 @@ A mean effect is a statement about the mean cell, so **the mean moves as the eff
 Why not each cell cut at 0: a gene that most cells lack would keep nearly all of its expression, however large the negative effect, so
 the score of a baseline would tell how many zeros cells have and not what the baseline predicts (PARITY.md, "One rule for effects").
 The effect of a network is another matter: it predicts one for each cell, and each cell is cut at 0 (`paired_cells`).
+Where it is known what all genes of a cell sum to, no gene is put above that (`below_total`), and no cell of a mixture sums to more (`within_total`).
 Boundary: numpy only, except `paired_cells`, which takes tensors too.
 
 Notation: n cells, g features.
@@ -21,6 +22,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+ROUNDING = 1e-4  # sums of float32 values come out a little beside their total
 
 Cells = TypeVar("Cells", np.ndarray, "Tensor")
 
@@ -66,3 +69,36 @@ def paired_cells(basal: Cells, perturbed: Cells, control: Cells) -> Cells:
     Expression is cut at 0 by the caller, in each cell.
     """
     return basal + (perturbed - control)
+
+
+def below_total(cells: np.ndarray, total: float | None) -> np.ndarray:
+    """Return log1p cells (n, g) in which no gene holds more than all genes of a measured cell together.
+
+    Effects are added to logarithms, so a gene that a cell expresses strongly already can come out above everything that was read of it. Other
+    values stay as they are, to the bit.
+
+    Args:
+        cells: (n, g) log1p expression.
+        total: what the natural values of all genes of a cell sum to; None where that is not known.
+    """
+    return cells if total is None else np.minimum(cells, cells.dtype.type(np.log1p(total)))
+
+
+def within_total(cells: np.ndarray, total: float | None) -> np.ndarray:
+    """Return log1p cells (n, g) of which none holds more than a measured cell can: those that do are scaled back to the total.
+
+    Only downwards: cells that sum to less stay as they are, to the bit. Scaling these up too made mean cells worse (the error on seven real
+    cell types by 0.5 to 6 %; downwards alone between 3 % better and 0.3 % worse).
+
+    Args:
+        cells: (n, g) log1p expression.
+        total: what the natural values of all genes of a cell sum to; None where that is not known.
+    """
+    if total is None:
+        return cells
+    # in float64: expm1 of a predicted value may be beyond float32
+    natural = np.expm1(cells, dtype=np.float64)
+    sums = natural.sum(axis=1)
+    over = sums > total * (1 + ROUNDING)
+    natural[over] *= (total / sums[over])[:, None]
+    return np.where(over[:, None], np.log1p(natural), cells).astype(cells.dtype)

@@ -52,6 +52,13 @@ class MeasuredCells:
     reads_embedding: bool
     held: HeldCells | None = None
 
+    @property
+    def total(self) -> float | None:
+        """What all genes of a cell sum to before the log1p of the result's expression; None for an embedding, and where it is not known."""
+        if not self.genes or self.expression is None:
+            return None
+        return self.expression.depth_of(self.dataset.scale)
+
     def features(self, rows: np.ndarray) -> np.ndarray:
         """Return what the model reads of some cells, (m, w)."""
         places = None if self.held is None else self.held.places(rows)

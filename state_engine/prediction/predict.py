@@ -135,9 +135,9 @@ def predict(
             about = _manifest(request, dataset, card, cells, drawn, calibrated)
             writer.finish(confidence, {**about, "device": str(device.name), "remarks": remarks})
         if filled:
-            fill_mean_effects(beside, filled, on_progress)
+            fill_mean_effects(beside, filled, on_progress, cells.total)
         if calibrated is not None:
-            add_calibrated(beside, calibrated, None if cells.genes else card.input_key, on_progress)
+            add_calibrated(beside, calibrated, None if cells.genes else card.input_key, on_progress, cells.total)
     return PredictionSummary(drawn.predicted, contexts, drawn.perturbations, source.sets, device.name, tuple(remarks))
 
 

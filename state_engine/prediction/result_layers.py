@@ -30,7 +30,7 @@ import pandas as pd
 from state_engine import keys
 from state_engine.checkpoints.card import Calibration, ModelCard
 from state_engine.data.files.frames import read_frame
-from state_engine.effects.apply import apply_effect
+from state_engine.effects.apply import apply_effect, below_total, within_total
 from state_engine.effects.store import check_features
 from state_engine.effects.table import Condition, EffectTable
 from state_engine.effects.transfer import Likeness, SharedEffects, shared_effects
@@ -150,7 +150,9 @@ def _weighted(card: ModelCard, label: str, found: SharedEffects, width: int) -> 
     return own, effect
 
 
-def add_calibrated(path: Path, parts: Calibrated, key: str | None = None, on_progress: OnProgress = silent) -> None:
+def add_calibrated(
+    path: Path, parts: Calibrated, key: str | None = None, on_progress: OnProgress = silent, total: float | None = None
+) -> None:
     """Write the calibrated layer into a result.
 
     Args:
@@ -158,6 +160,7 @@ def add_calibrated(path: Path, parts: Calibrated, key: str | None = None, on_pro
         parts: what it is computed from.
         key: name of the embedding in obsm; None for expression.
         on_progress: called for each condition.
+        total: what all genes of a cell sum to before the log1p, see `below_total`.
     """
     with h5py.File(path, "r+") as file:
         obs = read_frame(file["obs"])
@@ -181,7 +184,8 @@ def add_calibrated(path: Path, parts: Calibrated, key: str | None = None, on_pro
             mean = weight * _mean(source, here) + (1 - weight) * _mean(source, basal)
             for rows, start in zip(_pieces(here), _pieces(basal), strict=True):
                 cells = weight * source[rows] + (1 - weight) * source[start]
-                target[rows] = apply_effect(cells, effect, mean, nonnegative=key is None)
+                moved = below_total(apply_effect(cells, effect, mean, nonnegative=key is None), total)
+                target[rows] = within_total(moved, total) if parts.calibration.chosen else moved
         if parts.calibration.chosen:
             _make_default(file, key)
 
@@ -200,13 +204,14 @@ def _make_default(file: h5py.File, key: str | None) -> None:
 # ---- mean effects for unknown labels ----
 
 
-def fill_mean_effects(path: Path, unknown: tuple[str, ...], on_progress: OnProgress = silent) -> None:
+def fill_mean_effects(path: Path, unknown: tuple[str, ...], on_progress: OnProgress = silent, total: float | None = None) -> None:
     """Rewrite the predicted cells of some labels: basal cells plus the mean effect of the other labels in the same context.
 
     Args:
         path: a result with X, and perhaps layers and obsm; the first cells under the control label are the basal cells of each perturbation.
         unknown: labels to rewrite.
         on_progress: called for each context.
+        total: what all genes of a cell sum to before the log1p, see `below_total`.
 
     Raises:
         UnknownLabelError: there is no other label to take the mean of.
@@ -237,7 +242,8 @@ def fill_mean_effects(path: Path, unknown: tuple[str, ...], on_progress: OnProgr
                     start = _mean(matrix, there)
                     for rows, control in zip(_pieces(here), _pieces(there), strict=True):
                         # a raw output is the network's own, which may be negative
-                        matrix[rows] = apply_effect(matrix[control], effect, start, nonnegative=place == "X")
+                        moved = apply_effect(matrix[control], effect, start, nonnegative=place == "X")
+                        matrix[rows] = below_total(moved, total if place == "X" else None)
             for label in unknown:
                 file["obs"][keys.CONFIDENCE][_rows(obs, keys.PREDICTED, context, label)] = np.nan
 

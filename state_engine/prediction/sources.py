@@ -14,7 +14,7 @@ import numpy as np
 from state_engine import keys
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.load import LoadedModel
-from state_engine.effects.apply import apply_effect, paired_cells
+from state_engine.effects.apply import apply_effect, below_total, paired_cells
 from state_engine.effects.table import Condition
 from state_engine.models.config import AttentionMode
 from state_engine.prediction.draw import DrawnCells
@@ -218,7 +218,7 @@ class ModelSource:
                 measured = sets.expression[cells]
                 basal = np.where(np.isnan(measured), reference, measured)
             corrected = paired_cells(basal, raw, reference)
-            expression = np.maximum(corrected, 0.0, out=corrected), raw
+            expression = below_total(np.maximum(corrected, 0.0, out=corrected), self.cells.total), raw
         return PredictedBlock(start + offset, expression, embedding, result.confidence)
 
     def _remark(self, text: str) -> None:

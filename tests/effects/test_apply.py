@@ -17,7 +17,7 @@ from state_engine.data.dataset import Choices, open_dataset
 from state_engine.data.expression import normalise
 from state_engine.data.splits.apply import apply_plan
 from state_engine.data.splits.plan import FewShot, SplitPlan
-from state_engine.effects.apply import applied_mean, apply_effect
+from state_engine.effects.apply import applied_mean, apply_effect, below_total, within_total
 from state_engine.effects.means import effect_table, load_means
 from state_engine.effects.store import save_effects
 from state_engine.evaluation.evaluate import evaluate
@@ -134,3 +134,19 @@ def test_a_baseline_has_one_number_wherever_it_is_scored(counts: Path, tmp_path:
         "evaluate, as a prediction": metrics["prediction", "expr_mae", label, context],
     }
     assert numbers == pytest.approx(dict.fromkeys(numbers, expected), rel=1e-4)
+
+
+def test_no_gene_holds_more_than_a_whole_cell() -> None:
+    cells = np.array([[1.0, 20, 0], [0.5, 9.2, 3]], np.float32)
+    found = below_total(cells, 10_000)
+    assert found[0].tolist() == [1, pytest.approx(np.log1p(10_000)), 0] and (found[1] == cells[1]).all()
+    assert found.dtype == np.float32 and below_total(cells, None) is cells
+
+
+def test_a_cell_beyond_the_total_is_scaled_back_to_it() -> None:
+    cells = np.log1p(np.array([[6000.0, 3000, 1000], [20_000, 20_000, 0], [10, 0, 0]], np.float32))
+    found = within_total(cells, 10_000)
+    np.testing.assert_array_equal(found[[0, 2]], cells[[0, 2]])  # within the total: to the bit
+    np.testing.assert_allclose(np.expm1(found[1]), [5000, 5000, 0], rtol=1e-4)
+    assert found.dtype == np.float32 and within_total(cells, None) is cells
+    assert np.isfinite(within_total(np.full((1, 3), 200.0, np.float32), 10_000)).all()
