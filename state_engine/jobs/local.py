@@ -18,7 +18,7 @@ from state_engine.jobs.lock import WorkerLock, holder
 from state_engine.jobs.processes import identity_of, is_alive, kill_tree, started_at
 from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.jobs.store import Job, JobStore
+from state_engine.jobs.store import Job, JobStore, new_job_id
 from state_engine.jobs.worker import WorkerOptions
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress, silent
@@ -113,9 +113,10 @@ def queue(
     """Make a run folder and queue a job for it, as `submit`; start no worker."""
     kind, plain = kind_of(request, options.kinds), to_plain(request)
     with full_disk_told(settings.home, JobError):
-        run = RunFolder.create(settings, kind.name, plain, title, owner, parent)
+        job_id = new_job_id()
+        run = RunFolder.create(settings, kind.name, plain, title, owner, parent, job_id)
         try:
-            asked = (kind.name, plain, run.id, title, owner, parent)
+            asked = (kind.name, plain, run.id, title, owner, parent, job_id)
             return asked_of_store(settings, lambda store: store.submit(*asked)), run.id
         except JobError:
             run.delete()  # nobody would do it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from state_engine.jobs.store import LOST, DamagedDatabaseError, JobFailure, JobS
 
 T = TypeVar("T")
 _CHECK_SECONDS = 10.0
+_JOB_ID = re.compile(r"[0-9a-f]{16}")
 _sound: dict[tuple[Path, int], float] = {}  # when this process last checked a database (path, inode) as a whole
 
 
@@ -60,10 +62,11 @@ def rebuild(settings: Settings) -> Path | None:
         new = settings.home / f"{PART_PREFIX}{settings.database.name}"
         new.unlink(missing_ok=True)
         store = JobStore(new)
+        used = set[str]()
         for info in reversed(list_runs(settings)):
             run = RunFolder(info.path)
             with suppress(RunError):  # damaged itself
-                _restore(store, run, run.id in waiting)
+                _restore(store, run, run.id in waiting, used)
         store.fold()
         aside = settings.database.with_name(f"{settings.database.name}.damaged-{datetime.now(UTC):%Y%m%d-%H%M%S}")
         for end in ("-wal", "-shm"):
@@ -85,12 +88,15 @@ def _unfinished(settings: Settings) -> set[str]:
     return found
 
 
-def _restore(store: JobStore, run: RunFolder, waits: bool) -> None:
-    """Put what a run folder tells into a new database; a run that is done needs no job."""
+def _restore(store: JobStore, run: RunFolder, waits: bool, used: set[str]) -> None:
+    """Put what a run folder tells into a new database, under the job's old id; a run that is done needs no job."""
     manifest = run.manifest
     if manifest.state == "done":
         return
-    job_id = store.submit(manifest.kind, run.request, run.id, manifest.title, manifest.owner, manifest.parent)
+    # folders of earlier versions have none, and two have one where a folder was copied
+    old = manifest.job if _JOB_ID.fullmatch(manifest.job) and manifest.job not in used else ""
+    job_id = store.submit(manifest.kind, run.request, run.id, manifest.title, manifest.owner, manifest.parent, old)
+    used.add(job_id)
     if waits:
         return
     if manifest.state == "cancelled":

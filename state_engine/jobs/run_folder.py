@@ -57,6 +57,7 @@ class Manifest:
         command: the command line that does the same again.
         settings: every choice of the verb that shaped the numbers, resolved (no "auto").
         error: what went wrong, for people.
+        job: id of the job that does it, the latest where a training went on; "" in runs of earlier versions.
     """
 
     format: int
@@ -82,6 +83,7 @@ class Manifest:
     settings: dict[str, object] = field(default_factory=dict)
     error: str = ""
     parent: str = ""
+    job: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,14 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, settings: Settings, kind: str, request: dict[str, object], title: str = "", owner: str = "", parent: str = ""
+        cls,
+        settings: Settings,
+        kind: str,
+        request: dict[str, object],
+        title: str = "",
+        owner: str = "",
+        parent: str = "",
+        job: str = "",
     ) -> Self:
         """A new folder with the request and a manifest in state "queued"; `run.id` is its name.
 
@@ -118,7 +127,7 @@ class RunFolder:
         try:
             write_json(new / "request.json", request)
             manifest = Manifest(
-                format=FORMAT, id=run_id, kind=kind, title=title, owner=owner, parent=parent, created=now.isoformat(),
+                format=FORMAT, id=run_id, kind=kind, title=title, owner=owner, parent=parent, job=job, created=now.isoformat(),
                 python=platform.python_version(), system=platform.platform(), versions=dict(package_versions()),
             )  # fmt: skip
             write_json(new / "manifest.json", to_plain(manifest))
@@ -213,11 +222,12 @@ class RunFolder:
         precision: str | None = None,
         command: str | None = None,
         settings: dict[str, object] | None = None,
+        job: str | None = None,
     ) -> None:
         """Add facts to the manifest; what is None stays as it is, `settings` are merged."""
         given = {
             "seed": seed, "data_hash": data_hash, "model_hash": model_hash, "device": device,
-            "precision": precision, "command": command,
+            "precision": precision, "command": command, "job": job,
         }  # fmt: skip
         old = self.manifest
         plain = to_plain(old) | {name: value for name, value in given.items() if value is not None}

@@ -135,6 +135,11 @@ class DamagedDatabaseError(JobError):
     """The jobs database is no database, or damaged (`state_engine.jobs.rebuild`)."""
 
 
+def new_job_id() -> str:
+    """Return an id that is hard to guess."""
+    return secrets.token_hex(8)
+
+
 class JobStore:
     """Jobs in one SQLite file. Holds no connection, so it may be shared by threads and created on every page run.
 
@@ -174,10 +179,17 @@ class JobStore:
         db.execute("COMMIT")
 
     def submit(
-        self, kind: str, request: dict[str, object], run_id: str, title: str = "", owner: str = "", parent: str = ""
+        self,
+        kind: str,
+        request: dict[str, object],
+        run_id: str,
+        title: str = "",
+        owner: str = "",
+        parent: str = "",
+        job_id: str = "",
     ) -> str:
-        """Put a job at the end of the queue; return its id, which is hard to guess."""
-        job_id = secrets.token_hex(8)
+        """Put a job at the end of the queue; return its id: `job_id`, or a new one."""
+        job_id = job_id or new_job_id()
         with self._connection() as db:
             db.execute(
                 """INSERT INTO jobs (id, kind, title, run_id, owner, parent, request, state, created)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -54,7 +55,7 @@ def test_runs_stay_and_what_waits_is_done(settings: Settings, damage: Callable[[
     failed, failed_run = local.submit(settings, NoLabel(), "failed", options=OPTIONS)
     local.wait(settings, failed, 30, options=OPTIONS)
     assert stopped(settings)
-    _, waiting_run = local.queue(settings, Steps(2), "waits", options=OPTIONS)
+    waits, waiting_run = local.queue(settings, Steps(2), "waits", options=OPTIONS)
     JobStore(settings.database).fold()
     for end in ("-wal", "-shm"):
         settings.database.with_name(settings.database.name + end).unlink(missing_ok=True)
@@ -66,23 +67,32 @@ def test_runs_stay_and_what_waits_is_done(settings: Settings, damage: Callable[[
     assert aside.read_bytes() == broken
     store = JobStore(settings.database)
     job = store.for_run(failed_run)
-    assert job is not None and job.state == "failed" and "There is no control" in str(job.error)
+    assert job is not None and job.id == failed and job.state == "failed" and "There is no control" in str(job.error)
     waiting = store.for_run(waiting_run)
-    assert waiting is not None and waiting.title == "waits"
+    assert waiting is not None and waiting.title == "waits" and waiting.id == waits
     assert local.wait(settings, waiting.id, 30, options=OPTIONS).state == "done"
     assert [info.state for info in list_runs(settings)] == ["done", "failed", "done"]
     assert len(list(settings.home.glob("jobs.sqlite.damaged-*"))) == 1
 
 
-@pytest.mark.parametrize("poll", [local.cancel, local.wait, lambda settings, job_id: local.look_after(settings, OPTIONS)])
+def _wait(settings: Settings, job_id: str) -> None:
+    local.wait(settings, job_id, 0.2, options=OPTIONS)
+
+
+@pytest.mark.parametrize("poll", [local.cancel, _wait, lambda settings, job_id: local.look_after(settings, OPTIONS)])
 def test_whoever_polls_rebuilds(settings: Settings, monkeypatch: pytest.MonkeyPatch, poll: Callable[..., object]) -> None:
     monkeypatch.setattr(local, "ensure_worker", lambda *arguments: False)
     job_id, run_id = local.queue(settings, Steps(2), "waits", options=OPTIONS)
     _garbage(settings.database)
-    with suppress(JobError):  # a job that was made again has another id
+    with suppress(JobError):  # waiting for what no worker does
         poll(settings, job_id)
     job = JobStore(settings.database).for_run(run_id)
-    assert job is not None and job.state == "queued" and len(list(settings.home.glob("jobs.sqlite.damaged-*"))) == 1
+    assert (
+        job is not None
+        and job.id == job_id
+        and job.state == ("cancelled" if poll is local.cancel else "queued")
+        and len(list(settings.home.glob("jobs.sqlite.damaged-*"))) == 1
+    )
 
 
 def test_what_runs_meanwhile_runs_again(settings: Settings) -> None:
@@ -94,5 +104,15 @@ def test_what_runs_meanwhile_runs_again(settings: Settings) -> None:
     _garbage(settings.database)
     local.look_after(settings, OPTIONS)
     again = store.for_run(run_id)
-    assert again is not None and again.id != job_id
-    assert local.wait(settings, again.id, 60, options=OPTIONS).summary == {"total": 40}
+    assert again is not None and again.id == job_id
+    assert local.wait(settings, job_id, 60, options=OPTIONS).summary == {"total": 40}
+
+
+def test_two_folders_with_one_id_are_two_jobs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "ensure_worker", lambda *arguments: False)
+    job_id, run_id = local.queue(settings, Steps(2), "waits", options=OPTIONS)
+    shutil.copytree(settings.runs / run_id, settings.runs / f"{run_id[:-6]}{'0' * 6}")
+    _garbage(settings.database)
+    local.look_after(settings, OPTIONS)
+    ids = [job.id for job in JobStore(settings.database).list()]
+    assert len(ids) == 2 and job_id in ids
