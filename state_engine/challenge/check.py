@@ -17,6 +17,7 @@ from state_engine.challenge.findings import Finding, Report, found, ordered
 from state_engine.challenge.null import null_checked
 from state_engine.challenge.source import Labels, SubmissionSource
 from state_engine.challenge.spec import ChallengeSpec
+from state_engine.challenge.swaps import ContextMeans
 from state_engine.challenge.value_checks import ValueChecks
 from state_engine.errors import ChallengeError, DataError
 from state_engine.progress import OnProgress, Progress, silent
@@ -64,6 +65,7 @@ class PlanChecks:
         codes, names = group_cells(plan.perturbations, plan.contexts)
         controls = plan.perturbations.where(rules.control) if plan.perturbations else None
         self.after = ValueChecks(rules, plan.genes, codes, names, controls, plan.n_cells)
+        self.means = ContextMeans(plan)
         self.before: ValueChecks | None = None
         if plan.change:
             plain = replace(rules, values=plan.change.expects, max_entries=0, max_counts_per_cell=0)
@@ -81,6 +83,7 @@ class PlanChecks:
             self.before.add(part, untidy)
             part, untidy = self.plan.change.apply(part, first), 0
         self.after.add(part, untidy)
+        self.means.add(part, first)
         return part if part.dtype == np.float32 else part.astype(np.float32)
 
     def report(self, damage: list[Finding]) -> Report:
@@ -93,6 +96,8 @@ class PlanChecks:
             # an error of the values that come in is found once, though the values that go out may have it too
             there = {f.code for f in findings}
             findings += [f for f in values.findings() if f.code not in there or f.severity != "error"]
+        fits, misplaced = self.means.findings()
+        findings += misplaced
         repairs = dict.fromkeys([*plan.repairs, *(f.repair for f in findings if f.repair in ("sparsify", "reorder-genes"))])
         labels, control = plan.perturbations, plan.spec.rules.control
         names = [n for n, k in zip(labels.names, labels.counts(), strict=True) if k and n != control] if labels else []
@@ -111,6 +116,7 @@ class PlanChecks:
             tuple(name for name in repairs if name),
             plan.options,
             null=plan.null,
+            fits=fits,
         )
 
 

@@ -128,6 +128,22 @@ class NullCheck:
 
 
 @dataclass(frozen=True)
+class ContextFit:
+    """Which control cells the mean of a context's predicted cells is most like.
+
+    Args:
+        context: of the predicted cells.
+        best: context of the control cells that are most alike.
+        r, r_best: correlation with its own control cells, and with those.
+    """
+
+    context: str
+    best: str
+    r: float
+    r_best: float
+
+
+@dataclass(frozen=True)
 class Report:
     """All that was found in one submission.
 
@@ -143,6 +159,7 @@ class Report:
         archive: the file, when one was written.
         seconds: time it took.
         null: the null check of each context, where values become counts.
+        fits: which control cells each context is most like, where there are several contexts and their control cells.
     """
 
     challenge: str
@@ -158,6 +175,7 @@ class Report:
     archive: Archive | None = None
     seconds: float = 0.0
     null: tuple[NullCheck, ...] = ()
+    fits: tuple[ContextFit, ...] = ()
 
     @property
     def ok(self) -> bool:
