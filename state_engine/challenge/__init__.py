@@ -9,6 +9,7 @@
     check.check(source, spec, *, repairs=(), counts=None, output=None, on_progress) -> Report
     archive.write_archive(source, spec, output, *, repairs=(), counts=None, on_progress) -> Report
     verify.verify(archive, spec, *, scratch=None, on_progress) -> Report
+    receipts.read_receipts(path) -> (Receipt, ...)   receipts.solve_anchors(receipts) -> (Anchor, ...)   of `vcc status --json`
     findings.Report   .ok .errors .offered (repairs to offer) .findings .repairs (made) .archive (None: not written) .options
     findings.Finding(code, severity, title, detail, count, examples, repair)    findings.REPAIRS[name] -> Repair(name, title, automatic)
 

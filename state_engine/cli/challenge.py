@@ -1,4 +1,4 @@
-"""The commands of challenges: `template`, `submit`, `verify` and `score`. Exit code 1 when anything is wrong."""
+"""The commands of challenges: `template`, `submit`, `verify`, `score` and `receipts`. Exit code 1 when anything is wrong."""
 
 from __future__ import annotations
 
@@ -114,3 +114,14 @@ def run_score(options: argparse.Namespace, write: Write, on_progress: OnProgress
         scores = score(request(ScoreRequest, options), folder, on_progress)
     write(json.dumps(to_plain(scores), indent=2) if options.json else "\n".join(score_lines(scores)))
     return int(scores.overall is None)
+
+
+@takes({"receipts": path("R.json", "what `vcc status --json` printed, of one submission or several")}, JSON)
+def run_receipts(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> int:
+    """Show receipts as a table, and the anchors that two of them determine. Returns 0."""
+    from state_engine.challenge.receipts import read_receipts, receipt_lines, solve_anchors
+
+    found = read_receipts(options.receipts)
+    plain = {"receipts": [to_plain(r) for r in found], "anchors": [to_plain(a) for a in solve_anchors(found)]}
+    write(json.dumps(plain, indent=2) if options.json else "\n".join(receipt_lines(found)))
+    return 0

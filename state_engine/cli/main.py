@@ -39,6 +39,7 @@ COMMANDS = {
     "verify": ("challenge", "check a finished challenge archive"),
     "score": ("challenge", "score predictions against held-out measured cells"),
     "download": ("models", "download a published model from the hub and convert it"),
+    "receipts": ("challenge", "a table of scored submissions, and the anchors behind their scores"),
     "convert": ("models", "convert an arc-state run directory to our format (safetensors and JSON)"),
     "demo": ("models", "rebuild the demo's data set and model"),
 }

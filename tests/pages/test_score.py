@@ -227,3 +227,22 @@ def test_a_challenge_of_its_own_file_has_its_options_of_scoring(page: AppTest, n
     page.session_state["score_challenge"] = "vcc2025"
     page.run()
     assert len([box for box in page.selectbox if box.key in ("score_training", "score_fdr")]) == 2
+
+
+def test_receipts_are_pasted_and_compared(page: AppTest) -> None:
+    import json
+
+    page.session_state["submit_tab"] = "Score"
+    page.run()
+    page.text_area(key="receipts_text").set_value("no receipt").run()
+    page.button(key="receipts_add").click().run()
+    assert "not JSON" in text(page) and not page.exception
+    both = [
+        {"entry_id": "a", "raw_pds": 0.49737, "score_pds": -0.005514},
+        {"entry_id": "b", "raw_pds": 0.513831, "score_pds": 0.030952},
+    ]
+    page.text_area(key="receipts_text").set_value(json.dumps(both)).run()
+    page.button(key="receipts_add").click().run()
+    assert not page.exception
+    assert "pds: baseline 0.4999, replicate 0.9513" in text(page)
+    assert list(page.dataframe[-1].value["Submission"]) == ["a", "b"]

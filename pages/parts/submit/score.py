@@ -12,6 +12,7 @@ from pages.parts import session
 from pages.parts.format import md, plural, sentences
 from pages.parts.jobs import job_panel
 from pages.parts.submit.form import Source, counts_step, pick_challenge, pick_columns, pick_contexts, sources
+from pages.parts.submit.receipts import receipts_section
 from pages.parts.uploads import DATA_TYPES, received, upload_key
 from pages.parts.widgets import go
 from state_engine.challenge import submit as submission
@@ -48,6 +49,7 @@ def score_tab(run: RunFolder | None) -> None:
     if earlier is not None and (earlier.manifest.kind == "rehearse") == (what == _REHEARSE):
         st.divider()
         _shown(earlier)
+    receipts_section()
 
 
 # ---- a submission ----
