@@ -1,6 +1,6 @@
 """Score a submission against held-out measured cells with the metrics of a challenge, beside its baseline.
 
-The metrics are those of the challenge's profile, by cell-eval2 (MIT), on the CPU with pdex; where the profile names metrics of
+The metrics are those of the challenge's profile, by cell-eval2 (MIT), on the CPU; where the profile names metrics of
 cell-eval, that program can compute them in its own environment. Where a profile starts from the control cells of the submission,
 this is kept and shown beside the numbers.
 """
@@ -39,6 +39,7 @@ from state_engine.files import scratch_folder, write_json
 from state_engine.metrics import engine
 from state_engine.metrics.child import run_cell_eval
 from state_engine.metrics.profile import TARGET, Fdr, Metric, Profile, mean_of, scaled
+from state_engine.metrics.rank_tests import ENGINE
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.versions import SCORING, package_versions
@@ -370,9 +371,10 @@ def _control_words(profile: Profile) -> str:
 
 
 def _de_words(fdr: Fdr, versions: dict[str, str]) -> str:
-    pdex = versions.get("pdex") or metadata.version("pdex")
+    # cell-eval in its own environment tests by pdex, cell-eval2 here gets the same p from the house's engine
+    test = f"pdex {versions['pdex']}" if "pdex" in versions else f"{ENGINE} {metadata.version(ENGINE)}"
     scope = "within each perturbation" if fdr == "per perturbation" else "over all perturbations together"
-    return f"Mann-Whitney U, pdex {pdex}; FDR {scope}"
+    return f"Mann-Whitney U, {test}; FDR {scope}"
 
 
 def _baseline_words(profile: Profile, mean_words: str) -> str:

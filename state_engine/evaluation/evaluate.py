@@ -311,5 +311,5 @@ def _de_words(scored: Scored) -> str:
     if all(metric.by == "here" for metric in scored.profile.metrics if metric.on == "cells"):
         test = f"{ENGINE} {metadata.version(ENGINE)}, values under {FLOOR:g} counted as not detected"
     else:
-        test = f"pdex {scored.versions.get('pdex') or metadata.version('pdex')}"
+        test = f"pdex {scored.versions['pdex']}" if "pdex" in scored.versions else f"{ENGINE} {metadata.version(ENGINE)}"
     return f"Mann-Whitney U, {test}; FDR within each perturbation"

@@ -1,4 +1,4 @@
-"""Metrics of predicted cells beside measured cells: every call of cell-eval2, on the CPU, its tests by pdex.
+"""Metrics of predicted cells beside measured cells: every call of cell-eval2, on the CPU, its p-values by `scorer_tests`.
 
 Known traps, and what is done: cell-eval2 may change the matrices that it is given (it gets copies); it wants the same perturbations
 on both sides, so those that a method says nothing about are filled with the control and their numbers dropped (a perturbation's
@@ -9,7 +9,6 @@ a failing metric vanishes from its table, so each is asked for by name.
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ import scipy.sparse as sp
 from state_engine.errors import ChallengeError
 from state_engine.metrics.own import MeanCells, own_values
 from state_engine.metrics.profile import TARGET, ControlSource, Fdr, Profile
+from state_engine.metrics.scorer_tests import own_rank_tests
 
 if TYPE_CHECKING:
     import polars
@@ -255,7 +255,7 @@ def _quiet() -> Iterator[None]:
     before = log.level
     log.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # pdex's progress bar cannot be turned off
+        with warnings.catch_warnings(), own_rank_tests():
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -112,7 +112,7 @@ def test_what_is_kept_and_said_beside_the_numbers(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "scores.csv")
     assert set(table.perturbation) == set(PERTURBATIONS) and set(table.metric) == {m.name for m in VCC2025.metrics}
     text = "\n".join(score_lines(made))
-    for words in ("cell-eval2 0.20", "of the submission", "pdex 0.3.0", "within each perturbation", "of 100"):
+    for words in ("cell-eval2 0.20", "of the submission", "illico 0.6.0", "within each perturbation", "of 100"):
         assert words in text
     assert made.versions["pdex"] and made.n_genes == len(GENES)
     assert read_scores(tmp_path / "none.json") is None
