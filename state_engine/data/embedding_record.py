@@ -78,7 +78,7 @@ def prediction_kind(file: h5py.File, matrix: str) -> PredictionKind:
     record = _record(file, keys.MANIFEST)
     if "request" not in record:
         return "unknown"
-    kind = record.get(keys.X_KIND, "corrected" if record.get("method", "model") == "model" else "baseline")
+    kind = record.get(keys.X_KIND, "corrected" if record.get("method", "model") in ("model", "paired") else "baseline")
     if matrix != keys.X:
         # layers are called by their kind
         kind = matrix.removeprefix("layers/")

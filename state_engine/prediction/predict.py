@@ -241,8 +241,8 @@ def _manifest(
     has_effects = calibrated is not None or not request.by_network
     known = exposures(card, Path(request.model), _conditions(drawn))
     renamed = dataset.labels.renamings if dataset.labels.renamed else ()
-    kind = "corrected" if request.method == "model" else "baseline"
-    if request.method == "model" and cells.genes and expression is None and cells.reads_embedding:
+    kind = "corrected" if request.by_network else "baseline"
+    if request.by_network and cells.genes and expression is None and cells.reads_embedding:
         kind = "raw"  # no measured expression to start from: the prediction under the control label stands in for it
     return {
         "request": to_plain(request),
