@@ -21,7 +21,7 @@ from typing import Final
 
 import numpy as np
 
-from state_engine.effects.table import EffectTable, Ridge
+from state_engine.effects.table import EffectTable
 
 SHARPNESS: Final = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 MOST_PERTURBATIONS: Final = 200  # that h is chosen on; more change it by nothing one would see
@@ -132,7 +132,7 @@ class SharedEffects:
     Args:
         plain: mean over the other contexts.
         likeness: the same, weighted by likeness.
-        transfer: the weighted one, shrunk by its standard errors; of a ridge regression on features where no other context measured it.
+        transfer: the weighted one, shrunk by its standard errors.
         common: mean effect of the context's other perturbations.
     """
 
@@ -146,29 +146,23 @@ class SharedEffects:
         return tuple(name for name, there in (("mean", self.transfer), ("common", self.common)) if there is not None)
 
 
-def shared_effects(
-    likeness: Likeness, perturbation: str, context: str, control: np.ndarray | None = None, ridge: Ridge | None = None,
-    features: np.ndarray | None = None,
-) -> SharedEffects:  # fmt: skip
+def shared_effects(likeness: Likeness, perturbation: str, context: str, control: np.ndarray | None = None) -> SharedEffects:
     """Return what the table says of a condition; its own measured effect plays no part.
 
     Args:
         likeness: of the table.
         perturbation, context: the condition.
         control: (g,) mean control cell of the context, where the table lacks it.
-        ridge: of effects on perturbation features, for perturbations that no other context measured.
-        features: (p,) of the perturbation.
     """
     table = likeness.table
     weighted = likeness.likeness_weighted(perturbation, context, control)
     own = table.effect(perturbation, context) is not None
     enough = table.n_perturbations(context) - own >= LEAST_COMMON
     common = table.mean_of_context(context, leave_out=perturbation) if enough else None
-    if weighted is not None:
-        plain = table.mean_of_perturbation(perturbation, context)
-        return SharedEffects(plain, weighted.effect, shrink(weighted.effect, weighted.errors), common)
-    transfer = ridge.effect(perturbation, features) if ridge is not None and features is not None else None
-    return SharedEffects(None, None, transfer, common)
+    if weighted is None:
+        return SharedEffects(None, None, None, common)
+    plain = table.mean_of_perturbation(perturbation, context)
+    return SharedEffects(plain, weighted.effect, shrink(weighted.effect, weighted.errors), common)
 
 
 def shrink(effect: np.ndarray, errors: np.ndarray | None) -> np.ndarray:

@@ -33,6 +33,7 @@ from state_engine.models.transition import TransitionModel
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.cells import TrainingCells, choose_inputs, read_training_cells
 from state_engine.train.finish import card_of_training, read_vectors, save_training, start_from, vectors_of
+from state_engine.train.gene_features import gene_features
 from state_engine.train.mini_batches import SetCells, SetSchedule, gather, validation_rows
 from state_engine.train.request import TrainRequest, with_steps
 from state_engine.train.run_folder import (
@@ -87,6 +88,8 @@ def _train(
 ) -> ModelCard:  # fmt: skip
     on_progress(Progress("Choosing features"))
     features = read_vectors(request, split.control)
+    if features is None and init_from is None:
+        features = gene_features(split, request.run.seed)
     threads = torch.get_num_threads()
     depth = record.depth if resume else _depth_of_start(init_from)
     inputs = choose_inputs(split, request.with_settings(genes=_known_genes(request, record, init_from)), depth, resume)

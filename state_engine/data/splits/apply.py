@@ -335,7 +335,8 @@ def _warnings(split: Split, table: pd.DataFrame, control: str) -> Iterator[str]:
     if unseen:
         yield (
             f"{len(unseen):,} held-out {'perturbation is' if len(unseen) == 1 else 'perturbations are'} trained nowhere: "
-            f"{listed(unseen)}. Only a model with perturbation features can predict them."
+            f"{listed(unseen)}. Only a model with perturbation features can predict them; where all perturbations are genes of the data, "
+            "a training makes such features of the cells it trains on."
         )
     lacking = sum(int((~_labelled(source.dataset)).sum()) for source in split.sources)
     if lacking:

@@ -5,6 +5,7 @@ Boundary: labels of an opened data set; the plan they give is applied by `splits
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -104,13 +105,20 @@ def _draw(plan: SplitPlan, dataset: Dataset, n: int, contexts: tuple[str, ...], 
     return tuple(sorted(drawn[:n]))
 
 
+def genes_of(label: str, genes: Collection[str]) -> tuple[str, ...]:
+    """Return the genes that a perturbation names, joined by '+' where there are several; empty unless each is among the genes given."""
+    parts = tuple(part.strip() for part in label.split("+"))
+    return parts if all(part in genes for part in parts) else ()
+
+
 def suggest_plan(dataset: Dataset, name: str = "", seed: int = 42) -> SplitPlan:
     """A sensible default.
 
     With three or more contexts that have controls and share perturbations: one of middle size is tested on. None validates: a context
     that does not teach costs more than its validation is worth, and a calibration can leave contexts out in turn. Otherwise
     perturbations are held out to test and to validate on, in the smaller of two contexts (the larger one still teaches them), or in
-    the only one (to be predicted from features). Nothing is held out where there are too few for both.
+    the only one where they are genes of the data set (predicted from where these lie among the genes that vary together). Nothing is held out
+    where there are too few for both, or where no model could predict what is held out.
     """
     plan, control = everything(dataset, name), dataset.require_control()
     cells = {c: len(dataset.control_rows(c)) for c in dataset.contexts}
@@ -128,7 +136,8 @@ def suggest_plan(dataset: Dataset, name: str = "", seed: int = 42) -> SplitPlan:
     where = (order[-1],)
     seen, unseen = candidates(dataset, where)
     group = seen if len(order) > 1 else unseen
-    if len(group) < 3:
+    taught = len(order) > 1 or all(genes_of(label, dataset.genes.names) for label in (*seen, *unseen))
+    if len(group) < 3 or not taught:
         return plan
     plan = hold_out_perturbations(plan, dataset, max(1, round(TEST_SHARE * len(group))), where, "test", seed)
     return hold_out_perturbations(plan, dataset, max(1, round(VAL_SHARE * len(group))), where, "val", seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import anndata
@@ -49,7 +50,7 @@ CELLS: dict[tuple[str | None, str | None], int] = {
 }  # fmt: skip
 
 
-def write(path: Path, cells: dict[tuple[str | None, str | None], int] = CELLS, genes: str = "abcdef") -> Path:
+def write(path: Path, cells: dict[tuple[str | None, str | None], int] = CELLS, genes: Sequence[str] = "abcdef") -> Path:
     """Cells with these labels, shuffled; five counts a cell."""
     pairs = [pair for pair, n in cells.items() for _ in range(n)]
     pairs = [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))]

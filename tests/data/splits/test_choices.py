@@ -8,7 +8,14 @@ import pytest
 
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.splits.apply import Split, apply_plan
-from state_engine.data.splits.choices import candidates, everything, hold_out_contexts, hold_out_perturbations, suggest_plan
+from state_engine.data.splits.choices import (
+    candidates,
+    everything,
+    genes_of,
+    hold_out_contexts,
+    hold_out_perturbations,
+    suggest_plan,
+)
 from state_engine.data.splits.plan import FewShot, ZeroShot
 from state_engine.errors import SplitError
 from state_engine.library.datasets import DEMO_PATH
@@ -74,7 +81,10 @@ def test_fewer_contexts_suggest_perturbations(tmp_path: Path) -> None:
     plan = suggest_plan(two)
     assert [c.context for c in plan.fewshot] == ["T"] and len(plan.fewshot[0].test) == len(plan.fewshot[0].val) == 1
     assert not any("trained nowhere" in w for w in split_of(plan, two).warnings)
-    one = open_dataset(write(tmp_path / "one.h5ad", {k: n for k, n in CELLS.items() if k[1] == "B"}), CHOICES)
+    only = {k: n for k, n in CELLS.items() if k[1] == "B"}
+    labels = open_dataset(write(tmp_path / "labels.h5ad", only), CHOICES)
+    assert suggest_plan(labels) == everything(labels)  # known by name alone, what is trained nowhere could not be tested
+    one = open_dataset(write(tmp_path / "one.h5ad", only, ("A", "B", "IL6", "TNF", "JUN", "other")), CHOICES)
     assert any("2 held-out perturbations are trained nowhere" in w for w in split_of(suggest_plan(one), one).warnings)
     few = open_dataset(write(tmp_path / "few.h5ad", {("ctrl", "B"): 3, ("TNF", "B"): 2}), CHOICES)
     assert suggest_plan(few) == everything(few)
@@ -85,3 +95,9 @@ def test_the_demo_has_a_plan() -> None:
     split = split_of(suggest_plan(demo), demo)
     assert [w for w in split.warnings if "no validation curves" not in w] == []
     assert split.cells()["train"] > 500 and split.cells()["test"] > 500
+
+
+def test_a_pair_names_its_genes() -> None:
+    genes = ("A", "B", "TNF")
+    assert genes_of("A+B", genes) == ("A", "B") and genes_of("TNF", genes) == ("TNF",)
+    assert genes_of("A+C", genes) == genes_of("drug", genes) == ()
