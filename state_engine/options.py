@@ -489,6 +489,9 @@ def _item(flag: str, value: object) -> list[str]:
         usual = [str(f.default) for f in fields(value)]
         # words at their default are left out from the end
         last = max(i + 1 for i in range(len(given)) if given[i] != usual[i])
+        needed = sum(f.default is MISSING for f in fields(value))
+        if last == needed > 1 and any(word.startswith("-") for word in given):
+            return [f"{flag}={'='.join(given)}"]  # as words of their own they would be read as options
         return [flag, *given[:last]]
     text = str(value)
     return [f"{flag}={text}"] if text.startswith("-") else [flag, text]

@@ -12,7 +12,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from state_engine.data.files.text import read_names
+from state_engine.data.files.text import names_among, read_names, read_text_file
 from state_engine.errors import ConfigError
 from state_engine.options import SET, Option, build, options_of, settings, split_commas
 from state_engine.progress import OnProgress
@@ -187,9 +187,14 @@ def _item(one: Option, words: list[str]) -> object:
     """Return an item of several words, such as a name and a number."""
     kinds = get_type_hints(one.kind)
     names = [f.name for f in fields(one.kind)]
-    if len(words) > len(names) or len(words) < sum(f.default is MISSING for f in fields(one.kind)):
+    needed = sum(f.default is MISSING for f in fields(one.kind))
+    if len(words) == 1 and needed > 1:  # --cells-of=NAME=9, for a name that begins with '-'
+        words = words[0].rsplit("=", needed - 1)
+    if len(words) > len(names) or len(words) < needed:
         raise ConfigError(
-            f"{one.flag} has {len(words)} words.", f"They are: {' '.join(names)}.", "Put names with blanks in quotes."
+            f"{one.flag} has {len(words)} words.",
+            f"They are: {' '.join(names)}.",
+            f"Put names with blanks in quotes; where one begins with '-', write {one.flag}=-NAME=9.",
         )
     values = []
     for name, word in zip(names, words, strict=False):
@@ -200,9 +205,25 @@ def _item(one: Option, words: list[str]) -> object:
     return one.kind(*values)
 
 
-def add_names(options: argparse.Namespace, field: str, file: Path | None) -> None:
-    """Add names of a file, one per line, to those given by an option; each name once."""
-    given = [*getattr(options, field, []), *(read_names(file) if file else ())]
+def add_names(
+    options: argparse.Namespace, field: str, file: Path | None, known: tuple[str, ...] = (), write: Write = lambda line: None
+) -> None:
+    """Add names of a file, one per line, to those given by an option; each name once.
+
+    Args:
+        options, field: where those are.
+        file: the list; None for none.
+        known: names that can be meant, see `names_among`; none where that is for the verb to say.
+        write: gets a sentence for what was not taken as it stands.
+    """
+    given = list(getattr(options, field, []))
+    if file is not None and known:
+        found = names_among("", read_text_file(file).encode(), file.name, known)
+        given += found.names
+        for remark in found.remarks:
+            write(remark)
+    elif file is not None:
+        given += read_names(file)
     setattr(options, field, list(dict.fromkeys(given)))
 
 

@@ -26,7 +26,7 @@ CELLS_ONLY = ("cells_of", "least_cells", "most_cells")
     {
         "--output": path("Y", ".h5ad, or .npy (the predicted cells alone, with their labels as .csv)", required=True),
         "--replay": yes("replace every cell by a simulated one, as `state tx infer` does"),
-        "--perturbations-file": path("F", "file with labels to predict, one per line"),
+        "--perturbations-file": path("F", "file with labels to predict, one per line, or in the first column of a table"),
         "--cells-file": path("F", "table of labels to predict and how many cells of each: columns perturbation, num_cells"),
         "--all": yes("predict every perturbation that the model knows"),
     },
@@ -42,7 +42,8 @@ def run_predict(options: argparse.Namespace, write: Write, on_progress: OnProgre
     from state_engine.prediction.predict import predict
     from state_engine.prediction.result import open_result
 
-    add_names(options, "perturbations", options.perturbations_file)
+    known = card_of(Path(options.model)).perturbations if options.perturbations_file else ()
+    add_names(options, "perturbations", options.perturbations_file, known, write)
     if options.cells_file:
         counts = read_cell_counts(options.cells_file)
         options.cells_of = [*getattr(options, "cells_of", []), *([c.perturbation, str(c.cells)] for c in counts)]

@@ -200,8 +200,8 @@ def test_predict_submits_what_is_on_the_page(home: Path, tmp_path: Path, monkeyp
 
 def test_a_list_of_names_is_split_and_the_unknown_are_named() -> None:
     known = ["TNF", "IFNB1", "JUN,FOS"]
-    found, unknown = add_names(["TNF"], known, 'IFNB1, MYC\nJUN,FOS\n"TNF";XYZ')
-    assert found == ["TNF", "IFNB1", "JUN,FOS"] and unknown == ("MYC", "XYZ")
+    found = add_names(["TNF"], known, 'IFNB1, MYC\nJUN,FOS\n"TNF";XYZ')
+    assert found.names == ("TNF", "IFNB1", "JUN,FOS") and found.unknown == ("MYC", "XYZ") and not found.remarks
 
 
 def test_empty_states_teach(home: Path) -> None:

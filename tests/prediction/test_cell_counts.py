@@ -14,7 +14,8 @@ import pytest
 from state_engine import keys
 from state_engine.attention.cell_set import AttentionRequest, attention_of_set
 from state_engine.attention.maps import load_maps
-from state_engine.cli.main import main
+from state_engine.cli.main import build_parser, main
+from state_engine.cli.options import request
 from state_engine.errors import ConfigError, RequestError
 from state_engine.options import command
 from state_engine.plain import from_plain, to_plain
@@ -154,6 +155,16 @@ def test_the_command_line(asked: PredictionRequest, tmp_path: Path, capsys: pyte
         assert match in capsys.readouterr().err
     assert main([*common, "--replay", "--most-cells", "3", "--output", str(tmp_path / "c.h5ad")]) == 1
     assert not (tmp_path / "c.h5ad").exists()
+
+
+@pytest.mark.parametrize("label", ["-x", "--a=b", "TNF", "a=b"])
+def test_labels_that_look_like_options_can_be_counted(label: str) -> None:
+    asked = PredictionRequest("d.h5ad", "m", (label, "IL6"), cells_of=(CellCount(label, 9), CellCount("IL6", 3)))
+    words = shlex.split(command(asked, output="o.h5ad"))[3:]
+    given = build_parser(["predict"]).parse_args(words)
+    assert request(PredictionRequest, given) == asked
+    if label.startswith("-"):
+        assert f"--cells-of={label}=9" in words
 
 
 def test_the_matrix_alone(asked: PredictionRequest, tmp_path: Path) -> None:

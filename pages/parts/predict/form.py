@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import streamlit as st
 
 from pages.parts import fields, session
@@ -10,7 +12,7 @@ from pages.parts.jobs import job_panel
 from pages.parts.widgets import go
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
-from state_engine.data.files.text import names_among
+from state_engine.data.files.text import NameList, names_among
 from state_engine.effects.store import has_effects
 from state_engine.errors import listed
 from state_engine.jobs import local
@@ -59,11 +61,14 @@ def pick_perturbations(data: Dataset, card: ModelCard) -> tuple[tuple[str, ...],
             counts: tuple[CellCount, ...] = call(counts_of, raw, name, name=name or "The list", limits=TEXT)
             if counts:
                 raw = "\n".join(count.perturbation for count in counts).encode()
-            found, left_out = add_names(chosen, options, text, raw, name)
-            st.session_state[f"{key}_wanted"], st.session_state[f"{key}_unknown"] = found, left_out
+            found = add_names(chosen, options, text, raw, name)
+            st.session_state[f"{key}_wanted"], st.session_state[f"{key}_unknown"] = list(found.names), found.unknown
+            st.session_state[f"{key}_remarks"] = found.remarks
             st.session_state[f"{key}_counts"] = counts
             st.rerun()
     unknown = st.session_state.get(f"{key}_unknown", ())
+    for remark in st.session_state.get(f"{key}_remarks", ()):
+        st.caption(sentences(remark))
     if unknown:
         st.warning(
             f"**{plural(len(unknown), 'name')} not known to this model, left out:** {sentences(listed(list(unknown), 12))}",
@@ -85,12 +90,10 @@ def _count_words(counts: tuple[CellCount, ...]) -> str:
     return listed([f"{count.perturbation} {count.cells:,}" for count in counts], 8)
 
 
-def add_names(
-    chosen: list[str], options: list[str], text: str, raw: bytes = b"", name: str = ""
-) -> tuple[list[str], tuple[str, ...]]:
+def add_names(chosen: list[str], options: list[str], text: str, raw: bytes = b"", name: str = "") -> NameList:
     """Return what is chosen with the known names of a text and a file added, and the unknown names; a child reads them."""
-    found, unknown = call(names_among, text, raw, name, tuple(options), name=name or "The list", limits=TEXT)
-    return list(dict.fromkeys([*chosen, *found])), unknown
+    read: NameList = call(names_among, text, raw, name, tuple(options), name=name or "The list", limits=TEXT)
+    return replace(read, names=tuple(dict.fromkeys([*chosen, *read.found])))
 
 
 def allow_other_embedding(card: ModelCard, data: Dataset) -> bool:

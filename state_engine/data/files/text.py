@@ -6,8 +6,8 @@ Boundary: text and its shape. What names, columns and keys mean is for the calle
 from __future__ import annotations
 
 import csv
-import re
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,10 @@ MOST_BYTES = 64 << 20  # of a list or a table; the names of all human genes have
 MOST_TOML_BYTES = 8 << 20
 MOST_DEPTH = 32  # tables inside tables
 MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+HEADINGS = frozenset(  # over a column of names
+    ("perturbation", "perturbations", "gene", "genes", "gene_name", "gene_names", "gene_symbol", "symbol", "target", "target_gene",
+     "target_genes", "name", "names", "label", "labels", "condition", "conditions", "treatment", "drug", "compound", "guide")
+)  # fmt: skip
 SAVE = "Save it as UTF-8: in Excel 'CSV UTF-8', in an editor the encoding UTF-8."
 
 
@@ -81,25 +85,73 @@ def read_names(path: Path, kind: type[StateError] = UnreadableFileError) -> tupl
     return tuple(dict.fromkeys(name for name in found if name))
 
 
-def names_among(text: str, raw: bytes, name: str, known: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names of a pasted text and of a file's bytes that are known, and those that are not, each once.
+@dataclass(frozen=True)
+class NameList:
+    """Names of a list, each once.
 
-    Names stand one per line or between commas, semicolons or tabs. A name may hold commas: a whole line is tried first.
+    Args:
+        names: all, in order.
+        unknown: those of them that are not known.
+        remarks: sentences about lines that were not taken as they stand.
+    """
+
+    names: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """Names that are known."""
+        return tuple(name for name in self.names if name not in self.unknown)
+
+
+def names_among(text: str, raw: bytes, name: str, known: tuple[str, ...]) -> NameList:
+    """Return the names of a pasted text and of a file's bytes, those that are known apart from those that are not.
+
+    Names stand one per line or between commas, semicolons or tabs. A name may hold commas: a whole line is tried first, and one with
+    nothing that is known stays whole. A heading
+    ("gene", "perturbation") that is no known name is left out. A table, which is lines of equally many columns with known names in
+    the first alone, gives its first column.
 
     Args:
         name: how the user calls the file.
+        known: the names that can be meant.
 
     Raises:
         UnreadableFileError: see `decode_text`.
     """
-    options = set(known)
+    options, remarks = set(known), list[str]()
     found: list[str] = []
-    unknown: list[str] = []
-    for line in filter(None, (line.strip() for line in f"{text}\n{decode_text(raw, name)}".splitlines())):
-        parts = [line] if line in options else [part.strip().strip('"') for part in re.split(r"[,;\t]", line)]
-        for part in filter(None, parts):
-            (found if part in options else unknown).append(part)
-    return tuple(dict.fromkeys(found)), tuple(dict.fromkeys(unknown))
+    for title, part in (("The text", text), (name or "The list", decode_text(raw, name))):
+        with door(title, UnreadableFileError):
+            rows = [[line] if line in options else _fields(line) for line in map(str.strip, part.splitlines()) if line]
+        if rows and rows[0][0] not in options and rows[0][0].casefold() in HEADINGS:
+            remarks.append(f"{title} begins with the heading '{rows[0][0][:80]}', which is no name that is known: left out.")
+            table = len(rows.pop(0)) > 1
+        else:
+            table = len(rows) > 1
+        if table and rows and _is_table(rows, options):
+            remarks.append(f"{title} has {len(rows[0])} columns: the first is taken.")
+            rows = [row[:1] for row in rows]
+        for row in rows:  # a line of which nothing is known is one name, which may hold commas
+            found += filter(None, row if not options.isdisjoint(row) else [", ".join(row)])
+    once = tuple(dict.fromkeys(found))
+    return NameList(once, tuple(n for n in once if n not in options), tuple(remarks))
+
+
+def _is_table(rows: list[list[str]], options: set[str]) -> bool:
+    """Return whether lines have equally many columns, and known names in the first alone."""
+    width = len(rows[0])
+    others = (field for row in rows for field in row[1:])
+    return (
+        width > 1 and all(len(row) == width for row in rows) and options.isdisjoint(others) and any(r[0] in options for r in rows)
+    )
+
+
+def _fields(line: str) -> list[str]:
+    """Return what stands between tabs, semicolons or commas; a field in quotes may hold them."""
+    delimiter = next((c for c in "\t;" if c in line), ",")
+    return [part.strip().strip('"') for part in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))]
 
 
 def _name(line: str) -> str:

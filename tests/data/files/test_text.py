@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from state_engine.challenge.spec import load_rules, read_genes
-from state_engine.data.files.text import decode_text, read_names, read_rows
+from state_engine.data.files.text import decode_text, names_among, read_names, read_rows
 from state_engine.data.perturbation_features import read_features_csv
 from state_engine.data.splits.plan import parse_plan, read_plan
 from state_engine.errors import ChallengeError, RequestError, SplitError, StateError, UnreadableFileError
@@ -91,3 +91,31 @@ def test_bytes_of_an_upload_are_read_alike() -> None:
     assert decode_text(GOOD["mark of Windows"], "list.txt") == "TNF\r\nIFN-beta"
     with pytest.raises(RequestError, match=r"list\.txt cannot be read: it is text in UTF-16"):
         decode_text(BAD["UTF-16"][0], "list.txt", RequestError)
+
+
+KNOWN = ("STAT1", "JAK2", "IFN-beta, 6 h")
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "words"),
+    [
+        ("perturbation\nSTAT1\nJAK2", ("STAT1", "JAK2"), ["heading 'perturbation'"]),
+        ("target_gene\nSTAT1", ("STAT1",), ["heading 'target_gene'"]),
+        ("Gene\tlogFC\nSTAT1\t1.5\nJAK2\t-2", ("STAT1", "JAK2"), ["heading 'Gene'", "2 columns: the first"]),
+        ("gene,n\nSTAT1,3", ("STAT1",), ["heading 'gene'", "2 columns: the first"]),
+        ("STAT1\t1.5\tup\nJAK2\t-2\tdown", ("STAT1", "JAK2"), ["3 columns: the first"]),
+        ('"IFN-beta, 6 h",3\nSTAT1,4', ("IFN-beta, 6 h", "STAT1"), ["2 columns: the first"]),
+        ("STAT1, JAK2\nIFN-beta, 6 h", ("STAT1", "JAK2", "IFN-beta, 6 h"), []),
+        ("STAT1,JAK2", ("STAT1", "JAK2"), []),
+        ("IL6, 2 h\nSTAT1", ("IL6, 2 h", "STAT1"), []),
+    ],
+)
+def test_headings_and_further_columns_are_told_and_left_out(text: str, names: tuple[str, ...], words: list[str]) -> None:
+    for pasted, raw in ((text, b""), ("", text.encode())):
+        found = names_among(pasted, raw, "list.txt", KNOWN)
+        assert found.names == names and len(found.remarks) == len(words)
+        assert all(word in remark for word, remark in zip(words, found.remarks, strict=True))
+
+
+def test_a_heading_that_is_a_known_name_is_a_name() -> None:
+    assert names_among("gene\nSTAT1", b"", "", ("gene", "STAT1")).names == ("gene", "STAT1")
