@@ -8,7 +8,7 @@ Notation: k perturbations, g features of expression, p features of a perturbatio
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,18 @@ from state_engine.effects.table import Baseline, Condition, EffectTable, fit_rid
 from state_engine.effects.transfer import Likeness
 from state_engine.errors import CheckpointError, ConfigError, RequestError, listed
 
+COMBINED = "+"  # between the single perturbations of a combination
+NEIGHBOURS = 3
+
 WORDS: dict[Baseline, str] = {
     "no change": "the basal cells as they are",
     "mean of other contexts": "basal cells plus the perturbation's mean effect in the other contexts of the model's training cells",
     "likeness-weighted mean": "basal cells plus the perturbation's effects in the other contexts of the model's training cells, weighted by "
     "how alike the control cells are",
     "mean of the context": "basal cells plus the mean effect of the other perturbations of the context in the model's training cells",
+    "additive": "basal cells plus the sum of the effects of the single perturbations of a combination in the model's training cells",
+    "nearest neighbours": "basal cells plus the mean effect, in the context, of the perturbations whose effects in other contexts are most "
+    "like the perturbation's, in the model's training cells",
     "ridge": "basal cells plus an effect from a ridge regression on perturbation features, fitted on the model's training cells",
 }
 LACKING: dict[Baseline, str] = {
@@ -33,6 +39,8 @@ LACKING: dict[Baseline, str] = {
     "mean of other contexts": "The training cells have the perturbation in no other context.",
     "likeness-weighted mean": "The training cells have the perturbation in no other context.",
     "mean of the context": "The training cells have no other perturbation of the context.",
+    "additive": "It is no combination, or the training cells lack one of its single perturbations.",
+    "nearest neighbours": "The training cells have the perturbation in no other context, or no other perturbation in both.",
     "ridge": "The perturbation has no features.",
 }
 
@@ -85,6 +93,55 @@ def mean_of_the_context(table: EffectTable, conditions: Sequence[Condition]) -> 
     return found
 
 
+def additive(table: EffectTable, conditions: Sequence[Condition]) -> Effects:
+    """Return, for combinations such as "A+B", the sum of the effects of A and of B in the context.
+
+    A part that the context lacks has its mean effect over other contexts. What is no combination, or lacks a part, is left out.
+    """
+    found = {}
+    for p, c in conditions:
+        parts = [part.strip() for part in p.split(COMBINED)]
+        effects = [
+            table.mean_of_perturbation(part, c) if table.effect(part, c) is None else table.effect(part, c) for part in parts
+        ]
+        known = [effect for effect in effects if effect is not None]
+        if len(parts) > 1 and len(known) == len(parts):
+            found[p, c] = BaselineEffect(np.stack(known).sum(axis=0, dtype=np.float64).astype(np.float32))
+    return found
+
+
+def nearest_neighbours(table: EffectTable, conditions: Sequence[Condition], k: int = NEIGHBOURS) -> Effects:
+    """Return the mean effect, in the context, of the k perturbations that resemble the condition's in other contexts.
+
+    Resemblance is the correlation of the mean effects over all other contexts; neighbours have to be measured in the context and outside it.
+    """
+    found = {}
+    labels = tuple(dict.fromkeys(table.perturbations))
+    for context in dict.fromkeys(c for _, c in conditions):
+        # what every neighbour must have: an effect here, and a mean effect elsewhere to be compared by
+        outside = {q: mean for q in labels if (mean := table.mean_of_perturbation(q, context)) is not None}
+        inside = {q: effect for q in outside if (effect := table.effect(q, context)) is not None}
+        names = list(inside)
+        if not names:
+            continue
+        elsewhere = _standardised(np.stack([outside[q] for q in names]))  # (q, g)
+        here = np.stack(list(inside.values()))
+        for p in (p for p, c in conditions if c == context and p in outside):
+            alike = elsewhere @ _standardised(outside[p][None])[0]  # (q,) correlations
+            # the most alike first; the order of names decides between equals
+            order = [i for i in np.argsort(-alike, kind="stable") if names[i] != p][:k]
+            if order:
+                found[p, context] = BaselineEffect(here[order].mean(axis=0).astype(np.float32), len(order))
+    return found
+
+
+def _standardised(effects: np.ndarray) -> np.ndarray:
+    """Return effects (n, g) centred and of length 1, so that products are correlations; 0 for one that is the same everywhere."""
+    centred = effects - effects.mean(axis=1, keepdims=True)
+    size = np.linalg.norm(centred, axis=1, keepdims=True)
+    return np.asarray(np.divide(centred, size, out=np.zeros_like(centred), where=size > 0))
+
+
 def ridge_on_features(table: EffectTable, features: Mapping[str, np.ndarray], conditions: Sequence[Condition]) -> Effects:
     """Return effects of a ridge regression over perturbations, their effects averaged over contexts.
 
@@ -103,6 +160,14 @@ def ridge_on_features(table: EffectTable, features: Mapping[str, np.ndarray], co
     vectors = np.array([features[labels[i]] for i in known])
     fitted = fit_ridge(tuple(labels[i] for i in known), vectors, effects[np.array(known, dtype=np.int64)])
     return {(p, c): BaselineEffect(fitted.effect(p, features[p]).astype(np.float32)) for p, c in conditions if p in features}
+
+
+_OF_TABLE: dict[Baseline, Callable[[EffectTable, Sequence[Condition]], Effects]] = {
+    "mean of other contexts": mean_of_other_contexts,
+    "mean of the context": mean_of_the_context,
+    "additive": additive,
+    "nearest neighbours": nearest_neighbours,
+}
 
 
 def baseline_effects(
@@ -143,12 +208,10 @@ def baseline_effects(
         check_features(table, genes, width)
         if method == "ridge":
             found = ridge_on_features(table, perturbation_features(folder, card), conditions)
-        elif method == "mean of other contexts":
-            found = mean_of_other_contexts(table, conditions)
         elif method == "likeness-weighted mean":
             found = likeness_weighted_mean(Likeness(table, controls), conditions)
         else:
-            found = mean_of_the_context(table, conditions)
+            found = _OF_TABLE[method](table, conditions)
     missing = [pair for pair in conditions if pair not in found]
     if missing:
         raise RequestError(

@@ -25,7 +25,15 @@ import numpy as np
 from state_engine.errors import CheckpointError, ConfigError, listed
 
 Condition = tuple[str, str]  # perturbation, context
-Baseline = Literal["no change", "mean of other contexts", "likeness-weighted mean", "mean of the context", "ridge"]
+Baseline = Literal[
+    "no change",
+    "mean of other contexts",
+    "likeness-weighted mean",
+    "mean of the context",
+    "additive",
+    "nearest neighbours",
+    "ridge",
+]
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 # in units of the features' total variance, so that their scale does not matter
 PENALTIES = tuple(float(v) for v in 10.0 ** np.arange(-3, 7))

@@ -14,10 +14,13 @@ import numpy as np
 from state_engine.data.cell_sets import draw_basal
 from state_engine.effects.apply import applied_mean, apply_effect
 from state_engine.effects.baselines import (
+    COMBINED,
     Effects,
+    additive,
     likeness_weighted_mean,
     mean_of_other_contexts,
     mean_of_the_context,
+    nearest_neighbours,
     no_change,
     ridge_on_features,
 )
@@ -99,7 +102,15 @@ def baselines_of(
         _baseline(
             files, "mean of the context", mean_of_the_context(table, asked), f"has no other perturbation {where} in its context"
         ),
+        _baseline(
+            files,
+            "nearest neighbours",
+            nearest_neighbours(table, asked),
+            f"was not {where} in other contexts beside other perturbations",
+        ),
     ]
+    if any(COMBINED in p for p, _ in asked):
+        found.append(_baseline(files, "additive", additive(table, asked), f"is no combination of perturbations {where}"))
     if features is None:
         return (*found, EvaluatedBaseline("ridge", {}, why_no_features))
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from state_engine.effects.baselines import additive, nearest_neighbours
 from state_engine.effects.table import PENALTIES, EffectTable, fit_ridge
 from state_engine.errors import CheckpointError, ConfigError
 
@@ -127,3 +128,34 @@ def test_features_that_say_nothing_give_the_mean_effect():
 def test_two_perturbations_are_too_few_for_ridge():
     with pytest.raises(ConfigError, match="three different"):
         fit_ridge(("A", "B"), np.ones((2, 3)), np.ones((2, 4)))
+
+
+# ---- baselines of effects alone ----
+
+
+def grid() -> EffectTable:
+    """Three perturbations and two combinations in two contexts; C is measured in B only."""
+    effects = {
+        ("A", "B"): (1, 0, 0, 0), ("A", "T"): (2, 0, 0, 1), ("D", "B"): (0, 1, 0, 0), ("D", "T"): (0, 3, 0, 0),
+        ("C", "B"): (0, 0, 1, 0), ("A+D", "T"): (9, 9, 9, 9),
+    }  # fmt: skip
+    controls = {c: np.zeros(4, np.float32) for c in ("B", "T")}
+    return EffectTable.of_pairs(
+        list(effects), [5] * 6, [np.array(e, np.float32) for e in effects.values()], controls, tuple("abcd"), 4
+    )
+
+
+def test_combinations_are_the_sum_of_their_parts() -> None:
+    found = additive(grid(), [("A+D", "T"), ("A+C", "T"), ("A+Z", "T"), ("A", "T")])
+    assert found["A+D", "T"].effect.tolist() == [2, 3, 0, 1]  # its own measured effect plays no part
+    assert found["A+C", "T"].effect.tolist() == [2, 0, 1, 1]  # C as in the other context
+    assert set(found) == {("A+D", "T"), ("A+C", "T")}
+
+
+def test_neighbours_are_found_in_other_contexts_and_speak_for_this_one() -> None:
+    found = nearest_neighbours(grid(), [("A", "T"), ("C", "T"), ("C", "B"), ("new", "T")], k=1)
+    # in B, the only perturbation that T has beside A is D
+    assert found["A", "T"].effect.tolist() == [0, 3, 0, 0] and found["A", "T"].behind == 1
+    assert ("C", "B") not in found and ("new", "T") not in found
+    both = nearest_neighbours(grid(), [("C", "T")], k=2)["C", "T"]
+    assert both.effect.tolist() == [1, 1.5, 0, 0.5] and both.behind == 2

@@ -56,6 +56,8 @@ def test_a_baseline_can_be_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch
         "Baseline: mean of other contexts",
         "Baseline: mean of other contexts, weighted by likeness",
         "Baseline: mean of the context",
+        "Baseline: sum of single perturbations",
+        "Baseline: nearest neighbours by effect",
     ]
     next(m for m in page.multiselect if "known to this model" in m.label).set_value(["TNF"]).run()
     assert "0.25 of the model's effect and 0.50 of the mean" in text(page)

@@ -22,7 +22,8 @@ from state_engine.library.foreign import read_file
 TITLES = {
     "corrected": "Prediction", "prediction": "Prediction", "raw": "Raw prediction", "calibrated": "Calibrated", "no change": "No change",
     "mean of other contexts": "Mean of other contexts", "likeness-weighted mean": "Likeness-weighted mean",
-    "mean of the context": "Mean of the context", "ridge": "Ridge regression",
+    "mean of the context": "Mean of the context",
+    "additive": "Sum of single perturbations", "nearest neighbours": "Nearest neighbours", "ridge": "Ridge regression",
 }  # fmt: skip
 
 

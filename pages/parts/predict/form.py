@@ -111,6 +111,8 @@ METHOD_WORDS: dict[Method, str] = {
     "mean of other contexts": "Baseline: mean of other contexts",
     "likeness-weighted mean": "Baseline: mean of other contexts, weighted by likeness",
     "mean of the context": "Baseline: mean of the context",
+    "additive": "Baseline: sum of single perturbations",
+    "nearest neighbours": "Baseline: nearest neighbours by effect",
     "ridge": "Baseline: ridge on perturbation features",
 }
 
@@ -121,7 +123,7 @@ def methods(model: Entry) -> list[Method]:
     if model.card is not None and model.card.recommended == "calibrated":
         found.insert(1, "paired")  # elsewhere it is what the model gives
     if has_effects(model.path):
-        found += ["mean of other contexts", "likeness-weighted mean", "mean of the context"]
+        found += ["mean of other contexts", "likeness-weighted mean", "mean of the context", "additive", "nearest neighbours"]
         if model.card is not None and model.card.perturbation_encoding == "features":
             found.append("ridge")
     return found
