@@ -26,6 +26,7 @@ from state_engine.jobs.requests import (
     DifferentialRequest,
     FetchRequest,
     LookRequest,
+    MatrixRequest,
     ModesRequest,
     PrepareRequest,
     TablesRequest,
@@ -69,6 +70,7 @@ WITH_PATHS: tuple[object, ...] = (
 BY_ID: tuple[object, ...] = (
     LookRequest("../../elsewhere"),
     TablesRequest("../../elsewhere"),
+    MatrixRequest("../../elsewhere"),
     DifferentialRequest("../../elsewhere", "p", "c", "predicted control", "corrected"),
     AttentionMapsRequest("../../elsewhere", "p", "c", 0),
     PrepareRequest("../../elsewhere", 10),

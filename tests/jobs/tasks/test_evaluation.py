@@ -36,7 +36,7 @@ def test_files(settings: Settings, tmp_path: Path) -> None:
     request = EvaluationRequest((PredictedFile(str(tmp_path / "data" / "p.h5ad")),), str(tmp_path / "data" / "r.h5ad"), CHOICES)
     run = RunFolder.create(settings, "evaluate", to_plain(request), "p")
     made = evaluate_tasks.evaluate(request, run, silent, WarmCache())
-    assert made == evaluate_tasks.Evaluated(4, 4, 5)
+    assert made == evaluate_tasks.Evaluated(4, 4, 7)  # the prediction, five baselines and ridge
     kept = read_evaluation(run.path)
     assert kept is not None and kept.verdict[0] in log_of(run)
     assert run.manifest.command.startswith("python -m state_engine evaluate --predicted")
