@@ -255,5 +255,10 @@ def test_held_out_conditions_of_older_cards_are_read() -> None:
     new = TrainingSummary(held_out=(HeldOut("NK", "TNF", "screen", "val"),), leaks=(Leak("a", "b", ("NK x TNF",)),))
     assert from_plain(TrainingSummary, to_plain(new)) == new and str(new.held_out[0]) == "screen.NK x TNF"
     assert HeldOut("NK").covers("TNF", "NK") and not HeldOut("NK", "IL6").covers("TNF", "NK")
+    by_hand = from_plain(TrainingSummary, {"held_out": ["TNF", "B x IL6"], "conditions": []})
+    for held in (by_hand, from_plain(TrainingSummary, to_plain(by_hand))):  # a perturbation alone, written by a person
+        assert held.held_out[0].covers("TNF", "NK") and not held.held_out[0].covers("IL6", "NK")
+        assert held.held_out[1].covers("IL6", "B") and not held.held_out[1].covers("IL6", "NK")
+    assert not HeldOut("TNF").covers("TNF", "NK"), "a card of today says what is what"
     with pytest.raises(ConfigError):
         from_plain(TrainingSummary, {"held_out": 5})

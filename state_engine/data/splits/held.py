@@ -5,7 +5,7 @@ Boundary: names and counts; what is held out is written in `splits.plan`, what c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from state_engine.errors import listed
@@ -22,12 +22,14 @@ class HeldOut:
         perturbation: its label; "" for the whole context.
         dataset: name in the split where that has several data sets; "" for the only one.
         part: what it is kept for.
+        text: as a card of before 30 November 2026 says it, which may be a perturbation alone; "" on cards of today.
     """
 
     context: str
     perturbation: str = ""
     dataset: str = ""
     part: HeldPart = "test"
+    text: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         """For people: 'NK', 'B x TNF', 'screen.B x TNF'."""
@@ -36,13 +38,15 @@ class HeldOut:
 
     def covers(self, perturbation: str, context: str) -> bool:
         """Return whether a condition is held out by it, whatever the data set."""
+        if self.text:
+            return self.text in (perturbation, context, f"{context} x {perturbation}")
         return context == self.context and self.perturbation in ("", perturbation)
 
 
 def held_out_of_text(text: str) -> HeldOut:
-    """Return what a card of before 30 November 2026 says: 'NK', or 'NK x TNF'."""
+    """Return what a card of before 30 November 2026 says: 'NK', 'NK x TNF', or where a person wrote it 'TNF'."""
     context, _, perturbation = text.partition(" x ")
-    return HeldOut(context, perturbation)
+    return HeldOut(context, perturbation, text=text)
 
 
 @dataclass(frozen=True)
