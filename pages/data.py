@@ -11,7 +11,8 @@ from pages.parts.door import through_app
 from pages.parts.format import md
 from pages.parts.runs.list import dependents
 from pages.parts.uploads import DATA_TYPES, received, upload_key
-from pages.parts.widgets import errors_shown, go, page_head, start_demo
+from pages.parts.widgets import errors_shown, go, page_head, show_error, start_demo
+from state_engine.errors import StateError
 from state_engine.jobs import trash
 from state_engine.library.datasets import list_datasets, register_file, server_files
 from state_engine.library.trash import forget_dataset
@@ -91,9 +92,18 @@ if entry is None:
 
 st.subheader(md(entry.name), anchor=False)
 with errors_shown():
-    data = session.understand(entry)
-    understood(data)
-    choices_form(entry, data)
+    wrong, problem = tuple[str, ...](), None
+    try:
+        data = session.understand(entry)
+    except StateError as error:  # the form shows all the same, to correct what stands in the way
+        (data, wrong), problem = session.understand_without(entry), error
+    if problem is None:
+        understood(data)
+    else:
+        show_error(problem)
+    choices_form(entry, data, wrong, problem)
+    if problem is not None:
+        st.stop()
     if data.scale.scale is not None:
         variable_genes(entry, data)
     if st.button("Choose a model", type="primary", key="to_models", icon=":material/arrow_forward:"):

@@ -5,6 +5,7 @@ Pages hold ids, never matrices; what is opened from an id is cached for the whol
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 
 import streamlit as st
@@ -95,6 +96,22 @@ def dataset() -> Dataset | None:
 def understand(entry: DataEntry) -> Dataset:
     """Return what is in the file of an entry, cached until the file or the choices change."""
     return opened(Path(entry.path), entry.name, entry.choices)
+
+
+def understand_without(entry: DataEntry) -> tuple[Dataset, tuple[str, ...]]:
+    """Return what is in a file whose choices cannot be followed, and the fields of the choices that stand in the way.
+
+    Raises:
+        DataError: the file itself cannot be read.
+    """
+    usual, path = Choices(), Path(entry.path)
+    given = [f.name for f in fields(Choices) if getattr(entry.choices, f.name) != getattr(usual, f.name)]
+    for name in given:  # one of them alone, else all
+        try:
+            return opened(path, entry.name, replace(entry.choices, **{name: getattr(usual, name)})), (name,)
+        except StateError:
+            continue
+    return opened(path, entry.name), tuple(given)
 
 
 def opened(path: Path, name: str = "", choices: Choices | None = None) -> Dataset:

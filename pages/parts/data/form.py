@@ -8,6 +8,7 @@ from pages.parts import fields, session
 from pages.parts.format import code, md, plural, sentences, size
 from pages.parts.jobs import job_of, job_panel
 from state_engine.data.dataset import Choices, Dataset
+from state_engine.errors import StateError
 from state_engine.jobs import local
 from state_engine.jobs.requests import Prepared, PrepareRequest
 from state_engine.jobs.run_folder import RunFolder
@@ -58,11 +59,24 @@ def _table(data: Dataset) -> None:
     st.dataframe(frame, hide_index=True, key="condition_table", height=min(38 + 35 * len(frame), 320))
 
 
-def choices_form(entry: DataEntry, data: Dataset) -> None:
-    """Lets the user correct columns, control, scale and gene names; remembered with the data set."""
+def choices_form(entry: DataEntry, data: Dataset, wrong: tuple[str, ...] = (), problem: StateError | None = None) -> None:
+    """Lets the user correct columns, control, scale and gene names; remembered with the data set.
+
+    Args:
+        entry: whose choices.
+        data: what is in the file, without the choices that it does not allow.
+        wrong: those, by field.
+        problem: what was said of them.
+    """
     said = entry.choices
+
+    def beside(place: st.delta_generator.DeltaGenerator, field: str) -> None:
+        """The problem, beside the field that it is about."""
+        if field in wrong and problem is not None:
+            place.error(sentences(problem.what))
+
     with (
-        st.expander("Correct what was understood", icon=":material/edit:", expanded=data.labels.control is None),
+        st.expander("Correct what was understood", icon=":material/edit:", expanded=data.labels.control is None or bool(wrong)),
         st.form("choices"),
     ):
         columns = [c.name for c in data.labels.columns]
@@ -71,6 +85,7 @@ def choices_form(entry: DataEntry, data: Dataset) -> None:
         perturbation = _pick(
             left, "Perturbation column", [NONE, *columns, *others], said.perturbation_key, "What was done to a cell."
         )
+        beside(left, "perturbation_key")
         controls = list(dict.fromkeys([*data.labels.control_suggestions, *data.perturbations]))
         control = fields.several(
             right,
@@ -81,9 +96,13 @@ def choices_form(entry: DataEntry, data: Dataset) -> None:
             said.controls,
             placeholder=data.labels.control or "Choose",
         )
+        beside(right, "control")
         context = _pick(left, "Context column", [NONE, *columns, *others], said.context_key, "Cell type, line or donor.")
+        beside(left, "context_key")
         batch = _pick(right, "Batch column", [NONE, *columns, *others], said.batch_key, "Plate, lane or replicate.")
+        beside(right, "batch_key")
         scale = _pick(left, "Scale", ["counts", "log1p"], said.scale, "Raw counts, or log1p of depth-normalised counts.")
+        beside(left, "scale")
         genes = _pick(
             right,
             "Gene names",
@@ -91,8 +110,10 @@ def choices_form(entry: DataEntry, data: Dataset) -> None:
             said.gene_column,
             "Where gene names are.",
         )
+        beside(right, "gene_column")
         text = "Which matrix holds the expression; raw has genes of its own."
         expression = _pick(left, "Expression", list(data.file.expressions), said.expression, text)
+        beside(left, "expression")
         normalise = right.checkbox(
             "Bring counts to depth 10,000 and log1p before a model reads them", said.normalise, key="choice_normalise",
             help="The file stays as it is. Without it, only models that read counts can read counts.",
@@ -105,6 +126,7 @@ def choices_form(entry: DataEntry, data: Dataset) -> None:
             help="Of log1p values: what a cell's counts were brought to before the logarithm, such as 10,000.",
             key="choice_depth",
         )
+        beside(right, "depth")
         renamed = fields.yes(right, Choices, "rename_combinations", "choice_rename", value=said.rename_combinations)
         if st.form_submit_button("Apply", type="primary", key="apply_choices"):
             chosen = Choices(
