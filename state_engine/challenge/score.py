@@ -255,7 +255,11 @@ def _numbers(
     # the tests on the measured cells are the same for both sides: the second reads them from the folder
     with scratch_folder() as tests:
         settings = engine.Settings(fdr=beside.fdr, tests=str(tests) if len(sides) > 1 else "")
-        found = {name: engine.compute(profile, side, measured, control, settings) for name, side in sides.items()}
+        found = {"predicted": engine.compute(profile, sides["predicted"], measured, control, settings)}
+        if "baseline" in sides:
+            # made for this, and as large as all the others together
+            consumed = replace(settings, consumed=True)
+            found["baseline"] = engine.compute(profile, sides.pop("baseline"), measured, control, consumed)
     replicates = _replicate(profile, measured, control, remarks) if profile.anchor == "replicate" else {}
     user, base = found["predicted"], found.get("baseline")
     if base is None:
@@ -342,11 +346,16 @@ def _mean_cells(measured: ad.AnnData, mean: np.ndarray, rules: Rules) -> ad.AnnD
     # two cells are enough for a test, and more than BASELINE_VALUES would not fit into memory
     most = max(2, int(BASELINE_VALUES / max(1, len(labels) * len(mean))))
     repeated = np.repeat(labels, np.minimum(numbers, most))
-    rows = sp.csr_matrix(np.tile(mean.astype(np.float32), (len(repeated), 1)))
     controls = measured[is_control]
+    # dense: without zeros a sparse matrix would be twice as large
+    rows = np.empty((len(repeated) + controls.n_obs, len(mean)), np.float32)
+    rows[: len(repeated)] = mean
+    for start in range(0, controls.n_obs, 1024):
+        block = controls.X[start : start + 1024]
+        rows[len(repeated) + start : len(repeated) + start + block.shape[0]] = block.toarray() if sp.issparse(block) else block
     target = np.concatenate([repeated, np.repeat(rules.control, controls.n_obs)])
     obs = pd.DataFrame({TARGET: pd.Categorical(target)}, index=[f"cell {i}" for i in range(len(target))])
-    return ad.AnnData(sp.vstack([rows, controls.X], format="csr"), obs=obs, var=measured.var)
+    return ad.AnnData(rows, obs=obs, var=measured.var)
 
 
 def _depth_remark(predicted: ad.AnnData, measured: ad.AnnData, rules: Rules, remarks: list[str]) -> None:

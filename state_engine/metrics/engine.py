@@ -48,6 +48,7 @@ class Settings:
         metrics: only these of the profile's; empty for all, and for what it keeps beside them.
         tests: folder that keeps the tests of the measured cells, the same for every prediction beside them; "" for none.
         validate: whether the engine checks that the values are what the profile says.
+        consumed: the predicted cells are not needed afterwards, so the engine gets them and no copy.
     """
 
     controls: ControlSource | None = None
@@ -55,6 +56,7 @@ class Settings:
     metrics: tuple[str, ...] = ()
     tests: str = ""
     validate: bool = True
+    consumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Computed:
 def compute(
     profile: Profile, predicted: ad.AnnData, measured: ad.AnnData, control: str, settings: Settings | None = None
 ) -> Computed:
-    """Return the metrics of a profile. Neither side is changed.
+    """Return the metrics of a profile. Neither side is changed, but for predicted cells that are said to be consumed.
 
     Args:
         predicted, measured: cells with the label in obs `TARGET`, the same genes and perturbations.
@@ -84,9 +86,11 @@ def compute(
     """
     from cell_eval2 import aggregate_metrics, compute_metrics
 
-    config = _config(profile, measured, control, settings or Settings())
+    settings = settings or Settings()
+    config = _config(profile, measured, control, settings)
+    own = predicted if settings.consumed else predicted.copy()
     with _quiet(), _refusals("These cells cannot be scored."):
-        table = compute_metrics(predicted.copy(), measured.copy(), config=config)
+        table = compute_metrics(own, measured.copy(), config=config)
         means = _means(aggregate_metrics(table), "mean")
     values: Values = {}
     for perturbation, metric, value in table.select("perturbation", "metric", "value").iter_rows():
