@@ -27,6 +27,7 @@ CALIBRATED_LAYER: Final = "calibrated"
 CORRECTED_LAYER: Final = "corrected"  # only where X is the calibrated prediction; else X is the corrected one
 MANIFEST: Final = "state_explorer"
 X_KIND: Final = "kind"  # field of the manifest: what kind of prediction X is
+UNKNOWN: Final = "unknown"  # field of the manifest: labels that the model does not know, and what stands for them
 X: Final = "X"
 
 # what a data set without a context or batch column gets

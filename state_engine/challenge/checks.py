@@ -245,6 +245,19 @@ def check_targets(perturbations: Labels, contexts: Labels | None, wanted: tuple[
     ]
 
 
+def check_known(perturbations: Labels, unknown: tuple[str, ...], instead: str, control: str) -> list[Finding]:
+    """Return how many of the targets the model of a result knows, where it does not know all, and what the others have."""
+    names = [n for n in _used(perturbations) if n != control]
+    strange = [n for n in names if n in {*unknown}]
+    if not strange:
+        return []
+    has = {"mean": "the mean effect of the perturbations that it knows", "control": "no change: control cells"}.get(
+        instead, instead
+    )
+    title = f"The model knows {len(names) - len(strange):,} of {len(names):,} targets."
+    return [found("targets-known", "warning", title, f"The others have {has}.", names=strange)]
+
+
 def _perturbations_miscounted(groups: list[_Group], number: int) -> list[Finding]:
     odd = [f"{len(g.cells):,}{g.where} instead of {number:,}" for g in groups if number and g.cells and len(g.cells) != number]
     title = "The number of perturbations is not the one asked for."

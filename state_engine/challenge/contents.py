@@ -245,6 +245,9 @@ def _check_labels(plan: Plan, opened: Opened) -> Plan:
     findings += problems
     if plan.perturbations is not None:
         findings += checks.check_targets(plan.perturbations, plan.contexts, wanted, plan.spec)
+        # said before everything else
+        known = checks.check_known(plan.perturbations, *opened.unknown, rules.control)
+        plan = replace(plan, findings=(*known, *plan.findings))
     return replace(plan, wanted=wanted, findings=(*plan.findings, *findings))
 
 

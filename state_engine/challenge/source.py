@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from state_engine import keys
 from state_engine.challenge.spec import Rules
 from state_engine.data.dataset import genes_among
-from state_engine.data.embedding_record import PredictionKind, prediction_kind, result_depth
+from state_engine.data.embedding_record import PredictionKind, prediction_kind, result_depth, unknown_labels
 from state_engine.data.files.blocks import Matrix, find_matrix
 from state_engine.data.files.columns import Coded as Labels
 from state_engine.data.files.columns import read_coded, read_var
@@ -92,6 +92,7 @@ class Opened:
         kind: what kind of prediction the matrix holds, where the file records it.
         depth: of log1p values of a result: what a cell's counts summed to; None when not recorded.
         basal: of a result: the control cells that its cells start from.
+        unknown: labels of a result that its model does not know, and what stands in their place.
         depth_of_data: of the log1p values of the data set that a result was predicted for; None for counts, or when not recorded.
     """
 
@@ -107,6 +108,7 @@ class Opened:
     kind: PredictionKind = "unknown"
     depth: float | None = None
     basal: Basal | None = None
+    unknown: tuple[tuple[str, ...], str] = ((), "")
     depth_of_data: float | None = None
 
 
@@ -175,6 +177,7 @@ def _open(file: h5py.File, source: SubmissionSource, rules: Rules, facts: FileFa
         kind=prediction_kind(file, source.matrix),
         depth=result_depth(file),
         basal=_basal(obs, n_cells),
+        unknown=unknown_labels(file),
         depth_of_data=result_depth(file, "depth_of_data"),
     )
 

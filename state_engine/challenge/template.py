@@ -22,9 +22,11 @@ from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.device import DeviceName
 from state_engine.options import about, check, option, part
-from state_engine.prediction.request import PredictionRequest
+from state_engine.prediction.request import CellCount, PredictionRequest
 
-Unknown = Literal["refuse", "mean"]
+Unknown = Literal["refuse", "mean", "no change"]
+# perturbations that a model knows and that are predicted only for their mean effect, and cells of each
+MOST_KNOWN, KNOWN_CELLS = 50, 64
 # cells of a perturbation when neither list nor rules say it
 USUAL_CELLS = 256
 
@@ -46,7 +48,8 @@ class TemplateRequest:
         metavar="NAME",
     )  # fmt: skip
     unknown: Unknown = option(
-        "refuse", "perturbations that the model does not know: refuse, or give them the mean effect of the others, marked"
+        "refuse",
+        "perturbations that the model does not know: refuse, give them the mean effect of those that it knows, or no change; marked",
     )
     choices: Choices = part(Choices())
     counts: CountsOptions = part(CountsOptions(), flags={"seed": "--counts-seed"}, always=("seed",))
@@ -104,16 +107,17 @@ def plan_from_template(request: TemplateRequest, dataset: Dataset, card: ModelCa
         fix = "Give the challenge's pert_counts.csv, or a template that has the perturbations as labels."
         findings.append(found("template-empty", "error", "No perturbations are asked for.", fix))
     elif unknown:
-        findings.append(_unknown(unknown, names, request.unknown))
+        findings.insert(0, _unknown(unknown, names, request.unknown))
     prediction = None
     if not any(f.severity == "error" for f in findings):
-        prediction = _prediction(request, dataset, names, unknown, required, contexts)
+        prediction = _prediction(request, dataset, card, names, unknown, required, contexts)
     return TemplatePlan(prediction, _submission(request, dataset, card, spec, contexts), required, unknown, tuple(findings))
 
 
 def plan_lines(plan: TemplatePlan) -> list[str]:
     """Return what a template asks for, one line each."""
-    lines = [f"{len(plan.perturbations):,} perturbations, {plan.cells:,} cells"]
+    lines = [f.title for f in plan.findings if f.code == "template-unknown"]
+    lines.append(f"{len(plan.perturbations):,} perturbations, {plan.cells:,} cells")
     lines += [f"  {context}: {len(asked):,} perturbations" for context, asked in plan.required.items() if context]
     lines += [f"{f.severity.upper():8}{f.title} {f.detail}".rstrip() for f in plan.findings]
     return lines
@@ -156,17 +160,23 @@ def _required(dataset: Dataset, card: ModelCard, spec: ChallengeSpec, contexts: 
 
 
 def _unknown(unknown: tuple[str, ...], names: tuple[str, ...], policy: Unknown) -> Finding:
-    title = f"The model does not know {len(unknown):,} of {len(names):,} perturbations."
-    if policy == "refuse" or len(unknown) == len(names):
-        fix = "Choose a model that knows them, or let the mean effect of the others stand in for them, marked."
+    """Return how many targets the model knows, said before all else, and what would be written for the others."""
+    title = f"The model knows {len(names) - len(unknown):,} of {len(names):,} targets."
+    if policy == "refuse":
+        fix = (
+            "Choose a model that knows them, or say what is written instead: the mean effect of the perturbations that it knows (--unknown mean), "
+            "or no change (--unknown 'no change'). Both are marked."
+        )
         return found("template-unknown", "error", title, fix, names=unknown)
-    fix = "The mean effect of the others stands in for them; their cells are marked, and the report names them."
+    has = "the mean effect of the perturbations that it knows" if policy == "mean" else "no change: control cells"
+    fix = f"The others get {has}; their cells are marked, and the manifest and the report name them."
     return found("template-unknown", "warning", title, fix, names=unknown)
 
 
 def _prediction(
     request: TemplateRequest,
     dataset: Dataset,
+    card: ModelCard,
     names: tuple[str, ...],
     unknown: tuple[str, ...],
     required: dict[str, dict[str, int]],
@@ -174,18 +184,24 @@ def _prediction(
 ) -> PredictionRequest:
     # counts: the run's own controls, normalised as its cells are; log1p: taken from the file when the archive is written.
     # The cells of a template that stand for perturbed ones are no measurement, so none are kept.
+    # a mean needs perturbations that the model knows: where the challenge asks for none, some of its own, which the submission leaves out
+    known: tuple[str, ...] = ()
+    if request.unknown == "mean" and len(unknown) == len(names):
+        known = tuple(p for p in card.perturbations if p != card.control)[:MOST_KNOWN]
+    cells = max(n for asked in required.values() for n in asked.values())
     most_controls = max(len(dataset.control_rows(c)) for c in contexts)
     return PredictionRequest(
         data=request.data,
         model=request.model,
-        perturbations=names,
+        perturbations=(*names, *known),
         contexts=contexts,
-        cells=max(n for asked in required.values() for n in asked.values()),
+        cells=cells,
+        cells_of=tuple(CellCount(p, min(KNOWN_CELLS, cells)) for p in known),
         seed=request.seed,
         choices=request.choices,
         device=request.device,
         allow_unknown=bool(unknown),
-        unknown_effect="mean" if unknown else "control",
+        unknown_effect="mean" if unknown and request.unknown == "mean" else "control",
         keep_raw=False,
         observed=most_controls if dataset.scale.scale == "counts" else 0,
     )

@@ -85,6 +85,15 @@ def prediction_kind(file: h5py.File, matrix: str) -> PredictionKind:
     return next((known for known in get_args(PredictionKind) if known == kind), "unknown")
 
 
+def unknown_labels(file: h5py.File) -> tuple[tuple[str, ...], str]:
+    """Return the labels of a result that its model does not know, and what stands in their place ("control", "mean"); () and "" without."""
+    said = _record(file, keys.MANIFEST).get(keys.UNKNOWN)
+    labels = said.get("labels") if isinstance(said, dict) else None
+    if not isinstance(labels, list) or not isinstance(said, dict):
+        return (), ""
+    return tuple(label for label in labels if isinstance(label, str)), str(said.get("instead", ""))
+
+
 def _record(file: h5py.File, name: str) -> dict[str, Any]:
     """Return the JSON object of a string in uns; a damaged one counts as none."""
     item = file.get(f"uns/{name}")

@@ -244,8 +244,11 @@ def _manifest(
     kind = "corrected" if request.by_network else "baseline"
     if request.by_network and cells.genes and expression is None and cells.reads_embedding:
         kind = "raw"  # no measured expression to start from: the prediction under the control label stands in for it
+    strange = [p for p in drawn.perturbations if p not in {*card.perturbations}] if request.by_network else []
     return {
         "request": to_plain(request),
+        # labels that the model does not know, and what stands in their place: "control" is no change
+        keys.UNKNOWN: {"labels": strange, "instead": request.unknown_effect} if strange else None,
         "model": {"id": card.id, "name": card.name, "weights_hash": card.weights_hash},
         "simulated": card.simulated,
         # whether agreement with measured cells of a condition would be a test of the model

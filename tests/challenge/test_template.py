@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.spec import ChallengeSpec, load_challenge
 from state_engine.challenge.submit import submit
-from state_engine.challenge.template import TemplatePlan, TemplateRequest, plan_from_template, write_targets
+from state_engine.challenge.template import TemplatePlan, TemplateRequest, plan_from_template, plan_lines, write_targets
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.store import read_card
 from state_engine.cli.main import main
@@ -86,20 +86,38 @@ def test_numbers_from_a_list_beat_the_labels_of_the_file(tmp_path: Path, model: 
     assert made.prediction is not None and made.prediction.cells == 40  # more than there are controls: drawn again
 
 
-@pytest.mark.parametrize(("unknown", "severity"), [("refuse", "error"), ("mean", "warning")])
+@pytest.mark.parametrize(("unknown", "severity"), [("refuse", "error"), ("mean", "warning"), ("no change", "warning")])
 def test_what_the_model_does_not_know(tmp_path: Path, model: Path, unknown: str, severity: str) -> None:
     data = write_template(tmp_path / "t.h5ad", {"non-targeting": 30, "IFNB1": 12, "NEW": 5})
     made, _ = plan(TemplateRequest("vcc2025", str(data), str(model), unknown=unknown))  # type: ignore[arg-type]
     assert made.unknown == ("NEW",) and [f.severity for f in made.findings] == [severity]
     assert (made.prediction is None) == (severity == "error")
+    assert plan_lines(made)[0] == "The model knows 1 of 2 targets."
     if made.prediction:
-        assert made.prediction.allow_unknown and made.prediction.unknown_effect == "mean"
+        wanted = "mean" if unknown == "mean" else "control"
+        assert made.prediction.allow_unknown and made.prediction.unknown_effect == wanted
 
 
-def test_a_model_that_knows_none_is_refused_even_with_the_mean(tmp_path: Path, model: Path) -> None:
+@pytest.mark.parametrize("unknown", ["mean", "no change"])
+def test_a_model_that_knows_none_of_the_targets(tmp_path: Path, model: Path, genes: Path, unknown: str) -> None:
+    """The mean is that of the model's own perturbations, which do not go in; the manifest and the report say what was written."""
     data = write_template(tmp_path / "t.h5ad", {"non-targeting": 30, "NEW": 5})
-    made, _ = plan(TemplateRequest("vcc2025", str(data), str(model), unknown="mean"))
-    assert made.prediction is None
+    made, spec = plan(TemplateRequest("vcc2025", str(data), str(model), genes=str(genes), unknown=unknown))  # type: ignore[arg-type]
+    assert made.findings[0].title == "The model knows 0 of 1 targets." and made.prediction is not None
+    predict(made.prediction, tmp_path / "result.h5ad")
+    result = ad.read_h5ad(tmp_path / "result.h5ad")
+    new = (result.obs["perturbation"] == "NEW").to_numpy()
+    control = (result.obs["kind"] == "predicted control").to_numpy()
+    moved = np.abs(result.X[new] - result.X[control][: new.sum()]).max()
+    assert (moved > 1e-3) == (unknown == "mean")
+    targets = write_targets(tmp_path / "pert_counts.csv", made, spec)
+    report = submit(
+        replace(made.submission, source=str(tmp_path / "result.h5ad"), pert_counts=str(targets), write=True), tmp_path
+    )
+    assert report.ok and report.n_perturbations == 1
+    first = report.findings[0]
+    assert first.code == "targets-known" and first.title == "The model knows 0 of 1 targets."
+    assert ("mean effect" if unknown == "mean" else "no change") in first.detail
 
 
 def test_contexts_of_2026_and_counts_from_their_controls(tmp_path: Path, model: Path) -> None:
@@ -152,4 +170,4 @@ def test_the_command_predicts_and_says_how_to_submit(
 def test_the_command_refuses_with_exit_code_1(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_template(tmp_path / "t.h5ad", {"non-targeting": 30, "NEW": 5})
     assert main(["template", "--challenge", "vcc2025", "--data", str(data), "--model", str(model), "--dry-run"]) == 1
-    assert "does not know 1 of 1 perturbations" in capsys.readouterr().out
+    assert "The model knows 0 of 1 targets." in capsys.readouterr().out

@@ -184,7 +184,7 @@ def test_a_template_becomes_a_prediction_and_the_form_is_ready(
     page.session_state["thread_data"], page.session_state["thread_model"] = "demo", demo_model(run)
     page.run()
     assert not page.exception
-    assert "does not know 1 of 3 perturbations" in text(page)
+    assert "The model knows 2 of 3 targets." in text(page)
     assert not [b for b in page.button if b.key == "template_predict"]
     page.radio(key="template_unknown").set_value("mean").run()
     page.button(key="template_predict").click().run()

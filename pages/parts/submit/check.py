@@ -108,6 +108,9 @@ def _verdict(report: Report) -> None:
 
 def _good_words(report: Report) -> str:
     """Return the headline of a submission that can be packed: what costs score, or was not checked, is in it."""
+    known = next((f for f in report.findings if f.code == "targets-known"), None)
+    if known is not None:
+        return f"Can be packed. {known.title.rstrip('.')}"
     poor = next((f for f in report.findings if f.code in ("genes-zero", "genes-filled")), None)
     if poor is not None:
         zero = poor.code == "genes-zero"

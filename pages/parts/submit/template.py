@@ -24,7 +24,8 @@ from state_engine.library.models import Entry
 _SEVERITY = {"error": "blocking", "warning": "warning", "note": "ok"}
 _UNKNOWN: dict[Unknown, str] = {
     "refuse": "Refuse",
-    "mean": "The mean effect of the others stands in for them, marked",
+    "mean": "The mean effect of the perturbations that it knows, marked",
+    "no change": "No change: control cells, marked",
 }
 
 
@@ -69,11 +70,11 @@ def _plan(rules: Rules, entry: DataEntry, model: Entry) -> None:
         seed=int(seed), device=device,
     )  # fmt: skip
     plan = plan_from_template(request, dataset, model.card, spec)
+    for item in plan.findings:
+        finding(_SEVERITY[item.severity], item.title, item.detail, "")
     st.markdown(
         f"**{plural(len(plan.perturbations), 'perturbation')}, {plural(plan.cells, 'cell')}** to submit, controls not counted."
     )
-    for item in plan.findings:
-        finding(_SEVERITY[item.severity], item.title, item.detail, "")
     if plan.prediction is None:
         return
     cost(plan.prediction, dataset, model.card)
