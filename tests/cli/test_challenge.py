@@ -105,7 +105,8 @@ def test_counts_from_the_command_line(vcc2026: Submission) -> None:
     options = ["--to-counts", "stochastic", "--seed", "7", "--library", "400"]
     code, lines = call("submit", "--challenge", "vcc2026", "--data", s.write(), *lists(s), "--output", output, *options, "--json")
     assert code == 0
-    assert json.loads("\n".join(lines))["options"] == {"rounding": "stochastic", "seed": 7, "library": 400.0, "control_files": []}
+    asked = {"rounding": "stochastic", "asked": "stochastic", "kind": "unknown", "seed": 7, "library": 400.0, "control_files": []}
+    assert json.loads("\n".join(lines))["options"] == asked
 
 
 def test_a_run_folder(vcc2025: Submission) -> None:
