@@ -46,7 +46,7 @@ def is_alias(label: str) -> bool:
 
 def looks_like_control(label: str) -> bool:
     """Return whether a label says that nothing was done to a cell."""
-    return is_alias(label) or _TELLING.search(label) is not None
+    return is_alias(label.strip()) or _TELLING.search(label.strip()) is not None
 
 
 def parts_of(label: str) -> list[str]:
@@ -113,6 +113,14 @@ def renamings(labels: pd.Categorical, control: str | None = None) -> tuple[Renam
         if becomes != name:
             found.append(Renaming(name, becomes, int(cells)))
     return tuple(found)
+
+
+def spaced(labels: pd.Categorical) -> tuple[Renaming, ...]:
+    """Return the labels that begin or end with blanks, and what they are without: 'control ' is 'control'."""
+    codes = np.asarray(labels.codes)
+    counts = np.bincount(codes[codes >= 0], minlength=len(labels.categories)).tolist()
+    names = zip(map(str, labels.categories), counts, strict=True)
+    return tuple(Renaming(name, name.strip(), int(cells)) for name, cells in names if name != name.strip())
 
 
 def replaced(labels: pd.Categorical, names: Mapping[str, str]) -> pd.Categorical:

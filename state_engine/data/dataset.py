@@ -20,7 +20,7 @@ import scipy.sparse as sp
 
 from state_engine import keys
 from state_engine.config import Settings
-from state_engine.data.controls import as_one, matching, renamings, replaced
+from state_engine.data.controls import as_one, matching, renamings, replaced, spaced
 from state_engine.data.embedding_record import EmbeddingFacts, embeddings_of, result_depth
 from state_engine.data.files.columns import ObsColumns, read_column, read_index, read_labels, read_var
 from state_engine.data.files.hdf5 import column_names, open_h5
@@ -63,6 +63,11 @@ class Choices:
     )
     rename_combinations: bool = option(
         False, "labels 'A+ctrl' and 'ctrl+A' are read as the perturbation 'A', and 'B+A' as 'A+B'", label="Rename combinations"
+    )
+    strip_labels: bool = option(
+        False,
+        "blanks before and after labels of perturbations are no part of them: 'control ' is 'control'",
+        label="Strip labels",
     )
 
     def __post_init__(self) -> None:
@@ -438,25 +443,43 @@ def _labels(frame: h5py.Group, obs: ObsColumns, choices: Choices, n_cells: int) 
     Raises:
         LabelError: a choice that the columns do not allow.
     """
-    words = choices.controls
+    strip = choices.strip_labels
+    words = tuple(word.strip() for word in choices.controls) if strip else choices.controls
     first = words[0] if words else None
-    usual = len(words) < 2 and not choices.rename_combinations and not any(is_missing(w) or set(w) & set("*?[") for w in words)
+    usual = (
+        len(words) < 2
+        and not choices.rename_combinations
+        and not strip
+        and not any(is_missing(w) or set(w) & set("*?[") for w in words)
+    )
     decided = partial(decide_labels, obs.labels, obs.others, context_key=choices.context_key, batch_key=choices.batch_key)
     given = choices.perturbation_key
     labels = decided(given, first if usual or given == "" else None)
     key = labels.perturbation_key
     if not key:
         return labels
+    blanks = spaced(obs.labels[key])
+    if strip:
+        obs.labels[key] = replaced(obs.labels[key], {one.label: one.becomes for one in blanks})
     found = renamings(obs.labels[key], first or labels.control)
     if usual:
-        return replace(labels, renamings=found)
+        return replace(labels, renamings=found, spaced=blanks)
     if any(map(is_missing, words)):  # 'None' is a label where the user says so
-        obs.labels[key] = as_labels(read_column(frame, key, n_cells), words)
+        plain = as_labels(read_column(frame, key, n_cells), words)
+        obs.labels[key] = replaced(plain, {one.label: one.becomes for one in spaced(plain)}) if strip else plain
     if choices.rename_combinations:
         obs.labels[key] = replaced(obs.labels[key], {one.label: one.becomes for one in found})
     obs.labels[key], taken = as_one(obs.labels[key], words)
     again = decided(key, first)
-    return replace(again, coarser=labels.coarser, controls=taken, renamings=found, renamed=choices.rename_combinations)
+    return replace(
+        again,
+        coarser=labels.coarser,
+        controls=taken,
+        renamings=found,
+        renamed=choices.rename_combinations,
+        spaced=blanks,
+        stripped=strip,
+    )
 
 
 def genes_among(kinds: pd.Categorical | None) -> OnlyGenes | None:

@@ -80,6 +80,8 @@ class Labels:
         controls: labels that were taken together as the control; empty for one label as it is.
         renamings: labels of combinations and the plain labels that say the same.
         renamed: they were renamed so, as asked.
+        spaced: labels of perturbations that begin or end with blanks.
+        stripped: the blanks were taken off, as asked.
         coarser: column of perturbations that was passed over, since `perturbation_key` tells more apart; "" for none.
     """
 
@@ -96,6 +98,8 @@ class Labels:
     renamings: tuple[Renaming, ...] = ()
     renamed: bool = False
     coarser: str = ""
+    spaced: tuple[Renaming, ...] = ()
+    stripped: bool = False
 
     def notes(self, contexts: tuple[str, ...], without_control: tuple[str, ...], control_chosen: bool) -> list[str]:
         """Return what a person may want to correct, most important first.
@@ -137,6 +141,12 @@ class Labels:
         notes = []
         if self.coarser:
             notes.append(f"'{self.perturbation_key}' is taken for the perturbation: it tells more apart than '{self.coarser}'.")
+        if self.spaced:
+            each = listed([f"'{r.label}' ({r.cells:,} cells)" for r in self.spaced], 8)
+            offer = "were read without them" if self.stripped else "can be read without them on request (--strip-labels)"
+            notes.append(
+                f"{len(self.spaced):,} labels of '{self.perturbation_key}' begin or end with blanks and {offer}: {each}."
+            )
         if self.renamings:
             each = listed([f"'{r.label}' ({r.cells:,} cells) is '{r.becomes}'" for r in self.renamings])
             start = f"{len(self.renamings):,} labels of combinations"

@@ -128,6 +128,7 @@ def choices_form(entry: DataEntry, data: Dataset, wrong: tuple[str, ...] = (), p
         )
         beside(right, "depth")
         renamed = fields.yes(right, Choices, "rename_combinations", "choice_rename", value=said.rename_combinations)
+        stripped = fields.yes(right, Choices, "strip_labels", "choice_strip", value=said.strip_labels)
         if st.form_submit_button("Apply", type="primary", key="apply_choices"):
             chosen = Choices(
                 perturbation_key=perturbation,
@@ -140,6 +141,7 @@ def choices_form(entry: DataEntry, data: Dataset, wrong: tuple[str, ...] = (), p
                 expression=expression,
                 normalise=normalise,
                 rename_combinations=renamed,
+                strip_labels=stripped,
             )
             set_choices(session.settings(), entry.id, chosen)
             st.rerun()
