@@ -37,7 +37,7 @@ OTHERS = Choices("p", ("-x", "neg_ctrl_*", "a, b"), "c", "b", "counts", "symbol"
 COUNTS = CountsOptions("nearest", 7, 1234.5)
 SUBMISSION = SubmissionRequest(
     "my.toml", "run 1", True, "target", "g.csv", "p.csv", ("rename-control", "first-cells"), True, "line", ("A", "B,C"),
-    ("c 1.h5ad", "c2.h5ad"), COUNTS, ("A", "B,C", ""), "layers/raw", "symbol",
+    ("c 1.h5ad", "c2.h5ad"), COUNTS, ("A", "B,C", ""), "layers/raw", "symbol", "d.h5ad",
 )  # fmt: skip
 # every field of each off its default
 FULL: list[Any] = [
