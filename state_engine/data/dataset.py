@@ -152,7 +152,7 @@ class Dataset:
         without = tuple(c for c in self.contexts if self.labels.control is not None and not len(self.control_rows(c)))
         labels = self.labels.notes(self.contexts, without, self.choices.control is not None)
         labels += [f"'{a}' and '{b}' are one perturbation in two spellings." for a, b in twins(self.perturbations)[:5]]
-        labels += self._confounded() + self._absent_controls()
+        labels += self._confounded() + self.absent_controls()
         file = [*self.file.notes, *self.broken]
         if self.only_genes is not None:
             file.append(self.only_genes.words(self.file.n_genes))
@@ -184,7 +184,7 @@ class Dataset:
             "(confounded)."
         ]
 
-    def _absent_controls(self) -> list[str]:
+    def absent_controls(self) -> list[str]:
         """Return a sentence where some of several labels chosen as the control are those of no cell."""
         there = self.labels.controls or (str(self.labels.control),)
         absent = [word for word in self.choices.controls if not matching(there, [word])]

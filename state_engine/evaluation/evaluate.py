@@ -45,7 +45,7 @@ from state_engine.evaluation.report import (
 from state_engine.evaluation.request import EvaluationRequest
 from state_engine.evaluation.scoring import CHUNK_VALUES, Row, Scored, score_on_cells, score_on_counts, score_on_means
 from state_engine.evaluation.verdict import comparisons, furthest_behind, sentence, summarise, verdict
-from state_engine.files import output_folder, replacing, write_json
+from state_engine.files import free_output, output_folder, replacing, write_json
 from state_engine.metrics.rank_tests import ENGINE, FLOOR
 from state_engine.metrics.replicate import Discrimination, Skill
 from state_engine.plain import to_plain
@@ -69,6 +69,8 @@ def evaluate(
         DataError, RequestError, ChallengeError: files that cannot be read or compared; each says what and why.
     """
     with output_folder(output), tempfile.TemporaryDirectory(dir=output, prefix=".cells-") as folder:
+        for name in (METRICS, SUMMARY, EFFECTS, EVALUATION):
+            free_output(output / name, request.real, *(file.path for file in request.predicted))
         asked, remarks, tables = with_cells_of_effects(request, Path(folder), on_progress)
         return _evaluate(asked, output, on_progress, chunk_values, remarks, tables)
 

@@ -127,7 +127,7 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
     """
     real = open_dataset(Path(request.real), _choices(request.choices))
     control = real.require_control()
-    said = request.predicted_choices or request.choices
+    said = _of_predicted(request)
     if said.controls and said.controls[0] != control:
         raise LabelError(
             f"The control is '{control}' in one file and '{said.controls[0]}' in the other.", fix="Rename one of them."
@@ -135,7 +135,13 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
     opened = {file: _open_predicted(file, said) for file in request.predicted}
     genes, remarks = _common_genes(real, list(opened.values()), request.common_genes)
     depth = _depth_of_comparison(real, list(opened.values()))
-    measured = _side(real, genes, real.path.name, depth, mask=_of_kind(real, _MEASURED) if request.by_kind else None)
+    measured = _side(
+        real,
+        genes,
+        real.path.name,
+        depth,
+        mask=_of_kind(real, _MEASURED) if request.by_kind else _own_cells(real, _MEASURED, remarks),
+    )
     sides: dict[str, tuple[Side, ...]] = {}
     for file, dataset in opened.items():
         name = (
@@ -143,7 +149,7 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
             if file.representation == "X"
             else f"{file.representation} of {Path(file.path).name}"
         )
-        mask = _of_kind(dataset, _PREDICTED) if request.by_kind else None
+        mask = _of_kind(dataset, _PREDICTED) if request.by_kind else _own_cells(dataset, _PREDICTED, remarks)
         side = _side(dataset, genes, name, depth, file.representation != "X", mask)
         if request.control_source == "predicted":
             _require_own_control(side, control)
@@ -157,6 +163,7 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
         left_out.append(f"Says nothing about the measured conditions, so not scored: {listed(silent)}.")
         sides = {method: seeds for method, seeds in sides.items() if kept[method]}
     hint = _context_hint(real)
+    remarks += real.absent_controls()
     remarks += _depth_remarks([measured, *(side for seeds in sides.values() for side in seeds)], depth)
     return ComparedFiles(measured, sides, genes, control, both, kept, (*remarks, *left_out, *([hint] if hint else [])))
 
@@ -177,7 +184,7 @@ def with_cells_of_effects(
     if not any(is_effects_file(file.path) for file in request.predicted):
         return request, [], {}
     real = open_dataset(Path(request.real), _choices(request.choices))
-    choices = request.predicted_choices or request.choices
+    choices = _of_predicted(request)
     side = _side(real, tuple(dict.fromkeys(real.genes.names)), real.path.name, None)
     files, remarks, tables = [], list[str](), {}
     for number, file in enumerate(request.predicted):
@@ -189,6 +196,15 @@ def with_cells_of_effects(
         remarks += write_cells(table, real, side.source, choices, made, request.seed, on_progress)
         files.append(PredictedFile(str(made), file.method, effects=file.path))
     return replace(request, predicted=tuple(files)), remarks, tables
+
+
+def _of_predicted(request: EvaluationRequest) -> Choices:
+    """Return the choices of the predicted files: what is not said of them is as in the measured cells."""
+    own, real = request.predicted_choices, request.choices
+    if own is None:
+        return real
+    labels = {"perturbation_key": own.perturbation_key or real.perturbation_key, "control": own.control or real.control}
+    return replace(own, **labels, context_key=real.context_key if own.context_key is None else own.context_key)  # type: ignore[arg-type]
 
 
 def _open_predicted(file: PredictedFile, said: Choices) -> Dataset:
@@ -203,6 +219,20 @@ def _open_predicted(file: PredictedFile, said: Choices) -> Dataset:
     if not controls or controls == said.controls[:1]:
         return opened
     return open_dataset(Path(file.path), replace(choices, control=said.control))
+
+
+def _own_cells(dataset: Dataset, kinds: tuple[str, ...], remarks: list[str]) -> np.ndarray | None:
+    """(n,) rows of a result of ours that count on its side, since it holds predicted and measured cells; None for any other file."""
+    column = dataset.columns.get(keys.KIND)
+    if column is None or not set(column.categories.astype(str)) <= {*_PREDICTED, *_MEASURED}:
+        return None
+    rows = _of_kind(dataset, kinds)
+    if not rows.all():
+        left_out = int((~rows).sum())
+        other = "measured" if kinds == _PREDICTED else "predicted"
+        words = f"{dataset.path.name} is a result: its {left_out:,} {other} cells (column '{keys.KIND}') are left out."
+        remarks += [] if words in remarks else [words]
+    return rows
 
 
 def _of_kind(dataset: Dataset, kinds: tuple[str, ...]) -> np.ndarray:

@@ -13,6 +13,8 @@ Notation: k conditions, g genes.
 
 from __future__ import annotations
 
+import csv
+import io
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,15 +31,19 @@ from state_engine.data.dataset import Choices, Dataset
 from state_engine.data.expression import FeatureSource, iter_features, match_genes, read_features
 from state_engine.data.files.columns import Coded
 from state_engine.data.files.csr_writer import Spool, write_h5ad
+from state_engine.data.files.text import read_text_file
 from state_engine.effects.apply import apply_effect
-from state_engine.errors import EmptyDataError, GeneError, RequestError, UnreadableFileError, listed
+from state_engine.errors import EmptyDataError, GeneError, RequestError, UnreadableFileError, door, listed
 from state_engine.files import replacing
 from state_engine.progress import OnProgress, Progress, silent
 
 ENDINGS: Final = (".csv", ".tsv", ".parquet")
 MOST_CELLS: Final = 2048  # made of a condition
 MOST_VALUES: Final = 400e6  # of a table
+MOST_BYTES: Final = 2 << 30  # of a table that is text
+MOST_EFFECT: Final = 50.0  # a cell of e^50 counts there is not
 _LABELS: Final = ("perturbation", "context")
+_MISSING: Final = ["", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "None"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +91,7 @@ def read_effects(path: Path) -> ForeignEffects:
     if not len(frame):
         raise EmptyDataError(f"{path.name} has no rows.")
     contexts = frame["context"] if "context" in frame.columns else pd.Series("", index=frame.index)
-    pairs = pd.MultiIndex.from_arrays([frame["perturbation"].astype(str), contexts.fillna("").astype(str)])
+    pairs = pd.MultiIndex.from_arrays([_labels(frame["perturbation"]), _labels(contexts)])
     if {"gene", "effect"} <= set(frame.columns):
         return _long(frame, pairs, path.name)
     genes = [column for column in frame.columns if column not in _LABELS]
@@ -94,6 +100,13 @@ def read_effects(path: Path) -> ForeignEffects:
         raise UnreadableFileError(f"{path.name} has conditions twice.", f"{listed(repeated)}.", "Leave one row for each.")
     values = _numbers(frame[genes], path.name)
     return _checked(ForeignEffects(tuple(pairs), tuple(map(str, genes)), values), path.name)
+
+
+def _labels(column: pd.Series) -> pd.Series:
+    """Return labels as text; a missing one is "", and whole numbers stay whole where a missing one made them decimal."""
+    if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
+        column = column.astype("Int64")
+    return column.astype(object).where(column.notna(), "").astype(str)
 
 
 def size_of_effects_file(path: Path) -> tuple[int, int]:
@@ -107,7 +120,10 @@ def size_of_effects_file(path: Path) -> tuple[int, int]:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    try:
+    """The table; labels of text files as they are written, whatever they look like."""
+    if not path.is_file():
+        raise UnreadableFileError(f"{path.name} cannot be read.", "There is no such file.", "Check the path.")
+    with door(path.name, UnreadableFileError, "Write the table again, as .csv, .tsv or .parquet."):
         if path.suffix.lower() == ".parquet":
             import pyarrow.parquet as parquet
 
@@ -116,18 +132,33 @@ def _read(path: Path) -> pd.DataFrame:
                 raise UnreadableFileError(
                     f"{path.name} is too large.", f"{shape.num_rows:,} rows, {shape.num_columns:,} columns."
                 )
-            return pd.read_parquet(path)
-        return pd.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",", encoding="utf-8-sig")
-    except (OSError, ValueError, ImportError, pd.errors.ParserError) as error:
-        raise UnreadableFileError(
-            f"{path.name} cannot be read as a table of effects.", "It is missing, damaged, or of another kind.", "Write it again."
-        ) from error
+            frame = pd.read_parquet(path)
+            named = [name for name in frame.index.names if name in _LABELS]
+            return frame.reset_index(level=named) if named else frame
+        text = read_text_file(path, UnreadableFileError, MOST_BYTES)
+        if not text.strip():
+            raise EmptyDataError(f"{path.name} has no rows.")
+        head = text.splitlines()[0]
+        separator = next((c for c in "\t;" if c in head), ",")
+        names = next(csv.reader([head], delimiter=separator))
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise UnreadableFileError(f"{path.name} has columns twice.", f"{listed(twice)}.", "Leave one of each.")
+        words = (*_LABELS, "gene")
+        return pd.read_csv(
+            io.StringIO(text),
+            sep=separator,
+            dtype=dict.fromkeys(words, str),
+            # "NA" may be the name of a gene or a label; among numbers it is a missing one
+            keep_default_na=False,
+            na_values={name: _MISSING for name in names if name not in words},
+        )
 
 
 def _long(frame: pd.DataFrame, pairs: pd.MultiIndex, name: str) -> ForeignEffects:
     """A row for each gene of each condition."""
-    conditions, row = np.unique(pairs.to_flat_index().map("\x1f".join), return_inverse=True)
-    genes, column = np.unique(frame["gene"].astype(str), return_inverse=True)
+    row, conditions = pairs.factorize()
+    column, genes = pd.factorize(_labels(frame["gene"]))
     if len(conditions) * len(genes) > MOST_VALUES:
         raise UnreadableFileError(f"{name} is too large.", f"{len(conditions):,} conditions x {len(genes):,} genes.")
     if pd.Series(row * len(genes) + column).duplicated().any():
@@ -138,15 +169,13 @@ def _long(frame: pd.DataFrame, pairs: pd.MultiIndex, name: str) -> ForeignEffect
             values = np.full((len(conditions), len(genes)), np.nan, np.float32)
             values[row, column] = _numbers(frame[[key]], name)[:, 0]
             found[key] = values
-    named = []
-    for condition in conditions.tolist():
-        perturbation, _, context = condition.partition("\x1f")
-        named.append((perturbation, context))
-    return _checked(ForeignEffects(tuple(named), tuple(genes.tolist()), found["effect"], found.get("p_de")), name)
+    return _checked(ForeignEffects(tuple(conditions), tuple(genes.tolist()), found["effect"], found.get("p_de")), name)
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
     try:
+        if any(pd.api.types.is_bool_dtype(kind) for kind in frame.dtypes):
+            raise ValueError("true and false")
         return frame.to_numpy(np.float32)
     except (ValueError, TypeError) as error:
         raise UnreadableFileError(f"{name} has effects that are no numbers.", "Columns of genes hold numbers only.") from error
@@ -156,6 +185,15 @@ def _checked(table: ForeignEffects, name: str) -> ForeignEffects:
     infinite = int(np.isinf(table.effects).sum())
     if infinite:
         raise UnreadableFileError(f"{name} has infinite effects.", f"{infinite:,} of {table.effects.size:,}.")
+    if np.isnan(table.effects).all():
+        raise UnreadableFileError(f"{name} has no effects.", "Every value is missing.")
+    largest = float(np.nanmax(np.abs(table.effects)))
+    if largest > MOST_EFFECT:
+        raise UnreadableFileError(
+            f"{name} has effects that no log1p expression has.",
+            f"Up to {largest:.3g}; an effect is a difference of mean log1p expression.",
+            "Write effects of log1p expression.",
+        )
     chances = table.chances
     if chances is not None and ((chances < 0) | (chances > 1)).any():
         raise UnreadableFileError(f"{name} has values of p_de that are no probabilities.", "They lie between 0 and 1.")

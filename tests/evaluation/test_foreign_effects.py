@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import anndata as ad
@@ -93,7 +94,11 @@ def test_some_genes_some_conditions_and_gaps(tmp_path: Path) -> None:
         ("perturbation,G1\nx,much\n", "no numbers"),
         ("perturbation,G1\nx,inf\n", "infinite"),
         ("perturbation,gene,effect,p_de\nx,G1,1,7\n", "no probabilities"),
-        ("", "cannot be read"),
+        ("", "no rows"),
+        ("perturbation,G1,G1\nx,1,2\n", "columns twice"),
+        ("perturbation,G1\nx,true\n", "no numbers"),
+        ("perturbation,G1\nx,NA\n", "no effects"),
+        ("perturbation,G1\nx,1e30\n", "no log1p expression"),
         ("perturbation,G1\n", "no rows"),
     ],
 )
@@ -102,6 +107,60 @@ def test_tables_that_say_nothing_are_refused(tmp_path: Path, text: str, words: s
     path.write_text(text)
     with pytest.raises(StateError, match=words):
         read_effects(path)
+
+
+def test_labels_stay_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "e.csv"
+    path.write_text("perturbation;context;NA;G2\n001;0;1;2\n1e5;;3;NA\nTrue;1;5;6\n", encoding="utf-8-sig")
+    found = read_effects(path)
+    assert found.conditions == (("001", "0"), ("1e5", ""), ("True", "1")) and found.genes == ("NA", "G2")
+    assert np.isnan(found.effects[1, 1]) and found.effects[0].tolist() == [1, 2]
+    long = pd.DataFrame({"perturbation": ["a", "a"], "context": [0.0, np.nan], "gene": ["NA", "nan"], "effect": [1.0, 2.0]})
+    long.set_index(["perturbation", "context"]).to_parquet(tmp_path / "e.parquet")
+    typed = read_effects(tmp_path / "e.parquet")
+    assert typed.conditions == (("a", "0"), ("a", "")) and typed.genes == ("NA", "nan")
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(UnreadableFileError, match="no such file"):
+        read_effects(tmp_path / "pipe.csv")
+
+
+def test_an_evaluation_is_not_written_over_what_it_compares(tmp_path: Path) -> None:
+    measured = log1p(screen(1))
+    table = tmp_path / "metrics.csv"
+    long_form(true_effects(measured)).to_csv(table, index=False)
+    before = table.read_bytes()
+    request = EvaluationRequest((PredictedFile(str(table)),), write(measured, tmp_path / "r.h5ad"), CHOICES)
+    with pytest.raises(StateError, match="written over an input"):
+        evaluate(request, tmp_path)
+    assert table.read_bytes() == before
+
+
+def test_what_is_not_said_of_predicted_cells_is_as_in_the_measured(tmp_path: Path) -> None:
+    measured = write(log1p(screen(1)), tmp_path / "r.h5ad")
+    predicted = PredictedFile(write(log1p(screen(2)), tmp_path / "p.h5ad"))
+    controls = Choices(perturbation_key="target_gene", control=(CONTROL, "nope"), context_key="context")
+    made = evaluate(EvaluationRequest((predicted,), measured, controls, Choices(scale="log1p")), tmp_path / "out")
+    assert len(made.conditions) == len(PERTURBATIONS)
+    assert any("No cell is labelled nope" in remark for remark in made.remarks)
+
+
+def test_measured_cells_of_a_result_are_no_prediction(tmp_path: Path) -> None:
+    """A result holds predicted and measured cells: without a word of the caller, each side takes its own."""
+    measured, predicted = log1p(screen(1)), log1p(screen(2, 0.5))
+    alone = EvaluationRequest(
+        (PredictedFile(write(predicted, tmp_path / "p.h5ad")),), write(measured, tmp_path / "r.h5ad"), CHOICES
+    )
+    predicted.obs["kind"] = np.where(predicted.obs["target_gene"] == CONTROL, "predicted control", "predicted")
+    seen = measured.copy()
+    seen.obs["kind"] = np.where(seen.obs["target_gene"] == CONTROL, "observed control", "observed")
+    both = ad.concat([predicted, seen], index_unique="-")
+    mixed = EvaluationRequest((PredictedFile(write(both, tmp_path / "result.h5ad")),), alone.real, CHOICES)
+    one, other = evaluate(alone, tmp_path / "one"), evaluate(mixed, tmp_path / "other")
+    assert one.value("prediction", "expr_mae") == pytest.approx(other.value("prediction", "expr_mae"))
+    assert any("result.h5ad is a result: its 360 measured cells" in remark for remark in other.remarks)
 
 
 def test_a_file_that_is_no_parquet_and_names_that_meet_nothing(tmp_path: Path) -> None:
