@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def free_output(output: Path, *inputs: Path | str) -> None:
-    """Make sure, before any work, that a file can be written: its folder is made and open, and it is neither a folder nor an input.
+    """Make sure, before any work, that a file can be written: its folder is made and open, and it is no folder, no device and no input.
 
     Args:
         output: the file to write.
@@ -57,15 +57,32 @@ def free_output(output: Path, *inputs: Path | str) -> None:
         raise _unwritable(output, error) from error
     if is_folder:
         raise RequestError(f"{output} is a folder.", "The result is one file.", "Give the file a name in that folder.")
-    for given in map(Path, inputs):
-        if _is_or_lies_in(output, given):
-            raise RequestError(
-                f"{output.name} would be written over an input.",
-                f"It is read as, or lies in, {given.name}.",
-                "Give another name.",
-            )
+    apart_from(output, *inputs)
     _make_folder(output.parent)
     _try_to_write(output)
+
+
+def apart_from(output: Path, *inputs: Path | str) -> None:
+    """Make sure that a file or folder to write is no input, lies in none, and is no device, pipe or socket.
+
+    Raises:
+        RequestError: it is, and nothing may be written there.
+    """
+    try:
+        special = output.exists() and not output.is_file() and not output.is_dir()
+        over = [given for given in map(Path, inputs) if _is_or_lies_in(output, given)]
+    except OSError as error:
+        raise _unwritable(output, error) from error
+    if special:
+        raise RequestError(
+            f"{output} exists and is no regular file.", "It is a device, a pipe or a socket.", "Give the name of a file."
+        )
+    if over:
+        raise RequestError(
+            f"{output.name} would be written over an input.",
+            f"It is read as, or lies in, {over[0].name}.",
+            "Give another name.",
+        )
 
 
 def _is_or_lies_in(output: Path, given: Path) -> bool:

@@ -14,6 +14,7 @@ from state_engine.challenge.spec import ChallengeSpec, load_challenge
 from state_engine.challenge.submit import ARCHIVE, VERIFIED, SubmissionRequest, read_report, spec_of, submit
 from state_engine.challenge.template import TemplateRequest, plan_from_template, plan_lines, write_targets
 from state_engine.cli.options import CHECKPOINT, JSON, Write, named_checkpoint, path, request, takes, word, yes
+from state_engine.cli.outputs import keep_inputs
 from state_engine.files import scratch_folder
 from state_engine.options import command, option_of, split_commas
 from state_engine.plain import to_plain
@@ -45,9 +46,12 @@ def run_template(options: argparse.Namespace, write: Write, on_progress: OnProgr
         return 1
     from state_engine.prediction.predict import predict
 
+    targets = options.output.with_suffix(".pert_counts.csv")
+    if not asked.pert_counts:
+        keep_inputs(options, targets)
     for remark in predict(plan.prediction, options.output, on_progress).remarks:
         write(remark)
-    counts = asked.pert_counts or write_targets(options.output.with_suffix(".pert_counts.csv"), plan, spec)
+    counts = asked.pert_counts or write_targets(targets, plan, spec)
     ready = replace(plan.submission, source=str(options.output), pert_counts=str(counts), write=True)
     write(command(ready, output=ARCHIVE))
     return 0

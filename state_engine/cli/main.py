@@ -14,6 +14,7 @@ from typing import TextIO
 
 from state_engine import __version__
 from state_engine.cli.options import add_command
+from state_engine.cli.outputs import keep_inputs
 from state_engine.errors import StateError
 from state_engine.plain import visible
 from state_engine.progress import OnProgress, Progress
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     options = build_parser(words[:1]).parse_args(words)
     try:
+        keep_inputs(options)
         return int(options.run_command(options, say, _on_terminal()) or 0)
     except StateError as error:
         for line in filter(None, (error.what, error.why, error.fix)):

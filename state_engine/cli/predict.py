@@ -9,14 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from state_engine.cli.options import CHECKPOINT, Write, add_names, named_checkpoint, path, request, takes, yes
+from state_engine.cli.outputs import keep_inputs
 from state_engine.errors import RequestError
 from state_engine.files import free_output
 from state_engine.prediction.cell_counts import read_cell_counts
+from state_engine.prediction.matrix import labels_beside
 from state_engine.prediction.request import PredictionRequest, ReplayRequest
 from state_engine.progress import OnProgress
 
 # of a prediction alone: a replay has as many cells as its data set
 CELLS_ONLY = ("cells_of", "least_cells", "most_cells")
+MATRIX = ".npy"
 
 
 @takes(
@@ -33,6 +36,7 @@ CELLS_ONLY = ("cells_of", "least_cells", "most_cells")
 )
 def run_predict(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
     """Predict perturbations, or replay a data set."""
+    _check_ending(options.output)
     options.model = str(named_checkpoint(Path(options.model), options.checkpoint))
     if options.replay:
         _replay(options, write, on_progress)
@@ -86,10 +90,26 @@ def _replay(options: argparse.Namespace, write: Write, on_progress: OnProgress) 
 @contextmanager
 def _h5ad(options: argparse.Namespace) -> Iterator[Path]:
     """Give the path of the .h5ad to write: the output, or one for a while beside an output that is a .npy."""
-    if options.output.suffix != ".npy":
+    if options.output.suffix.lower() != MATRIX:
         yield options.output
         return
-    for output in (options.output, options.output.with_suffix(".csv")):
+    labels = labels_beside(options.output)
+    keep_inputs(options, labels)
+    if labels.exists() and not options.output.exists():  # a pair of an earlier prediction is replaced like any other result
+        raise RequestError(
+            f"{labels} exists.", f"The labels of the cells in {options.output.name} go there.", "Move it, or give another name."
+        )
+    for output in (options.output, labels):
         free_output(output, options.data, options.model)
     with tempfile.TemporaryDirectory(dir=options.output.parent, prefix=".predicting-", ignore_cleanup_errors=True) as folder:
         yield Path(folder) / "predicted.h5ad"
+
+
+def _check_ending(output: Path) -> None:
+    """Raises: RequestError: the name does not say which of the two kinds of file is to be written."""
+    if output.suffix.lower() not in (".h5ad", MATRIX) and not output.is_dir():  # a folder has a sentence of its own
+        raise RequestError(
+            f"{output.name} is no name for a prediction.",
+            f"Its ending is '{output.suffix}'.",
+            f"Let it end in .h5ad or {MATRIX}.",
+        )

@@ -40,7 +40,6 @@ def write_predicted(result: Result, output: Path, on_progress: OnProgress = sile
         raise RequestError("There are no predicted cells.", "The result has none.", "Predict again.")
     labels = result.obs.iloc[rows][[c for c in LABELS if c in result.obs]]
     _write_labels(labels, labels_beside(output))  # before the matrix: where that is, they are
-    _write_labels(labels, labels_beside(output))  # before the matrix: where that is, they are
     width = result.n_genes if result.has_expression else result.embedding_width
     with replacing(output) as beside, beside.open("wb") as file:
         matrix = NpyRows(file, len(rows), width)
@@ -59,7 +58,6 @@ def write_replayed(dataset: Dataset, representation: str, output: Path, on_progr
         Rows and columns.
     """
     width = dataset.representation(representation).width
-    _write_labels(dataset.obs, labels_beside(output))
     _write_labels(dataset.obs, labels_beside(output))
     with replacing(output) as beside, beside.open("wb") as file:
         matrix = NpyRows(file, dataset.n_cells, width)
