@@ -93,7 +93,9 @@ def test_predicted_and_measured_cells_have_the_same_genes_and_labels(run: Path, 
     assert 0 <= own < 1 and (other, common) == (0, 0)
     basal = predicted.X[where["control"]]
     expected = basal.mean(axis=0) + own * (predicted.X[where["TNF"]].mean(axis=0) - basal.mean(axis=0))
-    np.testing.assert_allclose(predicted.layers["calibrated"][where["TNF"]].mean(axis=0), expected, atol=1e-4)
+    # a cell that would rise above the total of a cell is scaled back to it, so the mean may lie a little lower
+    below = expected - predicted.layers["calibrated"][where["TNF"]].mean(axis=0)
+    assert (below > -1e-4).all() and below.max() < 2e-3
     # the control cells are the basal cells as measured, here all of them
     np.testing.assert_allclose(
         np.sort(predicted.X[where["control"]], axis=0),

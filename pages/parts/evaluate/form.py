@@ -197,9 +197,14 @@ def _prediction() -> None:
 def request_of(run: RunFolder, profile: str = "minimal") -> EvaluationRequest:
     """The evaluation of a finished prediction against the measured cells that its result holds."""
     result, path = open_run(run), str(run.result)
-    files = [PredictedFile(path, "corrected" if run.request_as(PredictionRequest).method == "model" else "prediction")]
+    # X is what the model's card recommends; each other kind lies in a layer of its own
+    first = "calibrated" if result.recommends_calibrated else "corrected"
+    files = [PredictedFile(path, first if run.request_as(PredictionRequest).by_network else "prediction")]
     files += [PredictedFile(path, "raw", f"layers/{keys.RAW_LAYER}")] if result.has_raw else []
-    files += [PredictedFile(path, "calibrated", f"layers/{keys.CALIBRATED_LAYER}")] if result.has_calibrated else []
+    if result.recommends_calibrated:
+        files.append(PredictedFile(path, "corrected", f"layers/{keys.CORRECTED_LAYER}"))
+    elif result.has_calibrated:
+        files.append(PredictedFile(path, "calibrated", f"layers/{keys.CALIBRATED_LAYER}"))
     known = _seen(run, tuple(result.conditions()))
     return EvaluationRequest(
         predicted=tuple(files),
