@@ -17,6 +17,7 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 UNPACK = "Unpack it first."
 ZARR = {".zgroup", "zarr.json", ".zattrs"}
 ZARR_COMMAND = "Convert it: anndata.io.read_zarr('{}').write_h5ad('cells.h5ad')."
+IN_PYTHON = " In Python, open_dataset(as_h5ad(path)) with state_engine.library.other_formats.as_h5ad converts and opens it."
 MOST_NAMES = 10_000  # of a folder
 EXPORT = "Export the data as .h5ad (AnnData)."
 # first bytes -> (what it is, what to do)
@@ -101,10 +102,10 @@ def _folder(path: Path) -> UnreadableFileError:
     """Return what a folder is by the files in it."""
     there = {item.name for item in islice(path.iterdir(), MOST_NAMES)}
     if there & ZARR:
-        what, fix = "a zarr store", ZARR_COMMAND.format(path.name)
+        what, fix = "a zarr store", ZARR_COMMAND.format(path.name) + IN_PYTHON
     elif there & {"matrix.mtx", "matrix.mtx.gz"}:
         what = "a 10x matrix folder"
-        fix = f"Convert it: scanpy.read_10x_mtx('{path.name}').write_h5ad('cells.h5ad')."
+        fix = f"Convert it: scanpy.read_10x_mtx('{path.name}').write_h5ad('cells.h5ad').{IN_PYTHON}"
     else:
         return UnreadableFileError(f"{path.name} is a folder, not a file.", f"Looked for {path}.", "Choose an .h5ad file.")
     return UnreadableFileError(f"{path.name} is {what}, a folder, not an .h5ad file.", f"It holds: {listed(sorted(there))}.", fix)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from state_engine.checkpoints.load import load_model
 from state_engine.config import load_settings
-from state_engine.data.splits.plan import parse_plan
+from state_engine.data.splits.plan import parse_plan, plan_files, read_plan
 from state_engine.device import choose_device, dtype_of
 from state_engine.evaluation import evaluate as evaluation
 from state_engine.evaluation import held_out
@@ -18,6 +19,7 @@ from state_engine.jobs.train_job import check_places
 from state_engine.library.allowed import check_data, check_no_program, check_readable
 from state_engine.options import command
 from state_engine.progress import OnProgress, Progress
+from state_engine.train.run_folder import SPLIT
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,10 @@ def test(request: HeldOutRequest, run: RunFolder, on_progress: OnProgress, warm:
     """Evaluate a model on its held-out cells; both sides' cells, tables and verdict are in the run folder."""
     settings = load_settings()
     check_readable(settings, request.run, request.model, request.features)
+    plan = parse_plan(request.split) if request.split else read_plan(Path(request.run) / SPLIT)
     if request.split:
-        check_places(parse_plan(request.split), settings)
+        check_places(plan, settings)
+    check_data(settings, *(file for _, file in plan_files(plan, settings.home if request.split else Path(request.run))))
     on_progress(Progress("Loading the model"))
     device = choose_device(request.device)
     loaded = load_model(request.folder, device.kind, dtype_of(request.precision))

@@ -140,7 +140,8 @@ def attention(request: AttentionMapsRequest, run: RunFolder, on_progress: OnProg
     settings = load_settings()
     parent = RunFolder.open(settings, request.run)
     prediction = parent.request_as(PredictionRequest)
-    check_readable(settings, prediction.data, prediction.model)
+    check_readable(settings, prediction.model)
+    check_data(settings, prediction.data)
     asked = AttentionRequest(prediction, request.perturbation, request.context, request.number)
     output = parent.file(maps_name(asked.perturbation, asked.context, asked.number))
     attention_of_set(asked, output, on_progress, transition_model(prediction, warm))
@@ -150,7 +151,9 @@ def attention(request: AttentionMapsRequest, run: RunFolder, on_progress: OnProg
 def attention_check(request: ModesRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> ModesCompared:
     """Compare each attention mode with measured cells."""
     asked = request.prediction
-    check_readable(load_settings(), asked.data, asked.model)
+    settings = load_settings()
+    check_readable(settings, asked.model)
+    check_data(settings, asked.data)
     on_progress(Progress("Loading the model"))
     scores = check_attention(asked, transition_model(asked, warm), on_progress)
     write_json(run.file("modes.json"), to_plain(scores))

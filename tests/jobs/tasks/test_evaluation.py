@@ -12,9 +12,13 @@ from state_engine.errors import RequestError
 from state_engine.evaluation.report import read_evaluation
 from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, PredictedFile
 from state_engine.jobs.kinds import WarmCache
+from state_engine.jobs.requests import AttentionMapsRequest, ModesRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.tasks import evaluation as evaluate_tasks
+from state_engine.jobs.tasks import results as results_tasks
+from state_engine.library import allowed
 from state_engine.plain import to_plain
+from state_engine.prediction.request import PredictionRequest
 from state_engine.progress import silent
 from tests.evaluation.test_evaluate import CHOICES, MEASURED, PREDICTED, cells
 from tests.jobs.workers import log_of
@@ -68,3 +72,32 @@ def test_a_model_on_its_held_out_cells(settings: Settings, tmp_path: Path) -> No
     foreign = split.replace(str(data), str(write_cells(tmp_path / "cells.h5ad")))
     with pytest.raises(RequestError, match="outside what may be read"):
         evaluate_tasks.test(HeldOutRequest(model=request.model, split=foreign), run, silent, WarmCache())
+
+
+class AskedInChildError(Exception):
+    """A child process was asked to check a file."""
+
+
+@pytest.mark.parametrize("job", ["split", "run", "attention", "attention check"])
+def test_each_job_has_its_cells_checked_by_a_child_first(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
+    def asked(function: object, place: Path, *arguments: object, **more: object) -> None:
+        raise AskedInChildError(place.name)
+
+    data, model = write_cells(tmp_path / "data" / "cells.h5ad"), tmp_path / "data" / "model"
+    write_model(model)
+    split = f'[datasets]\nd = "{data}"\n\n[training]\nd = "train"\n\n[fewshot."d.B"]\ntest = ["IFNB1"]\n'
+    prediction = PredictionRequest(str(data), str(model), ("IFNB1",), device="cpu")
+    parent = RunFolder.create(settings, "predict", to_plain(prediction), "p")
+    (tmp_path / "data" / "split.toml").write_text(split)
+    monkeypatch.setattr(allowed, "call", asked)
+    with pytest.raises(AskedInChildError, match=r"cells\.h5ad"):
+        if job == "attention":
+            results_tasks.attention(AttentionMapsRequest(parent.id, "IFNB1", "B", 0), parent, silent, WarmCache())
+        elif job == "attention check":
+            results_tasks.attention_check(ModesRequest(prediction), parent, silent, WarmCache())
+        elif job == "split":
+            evaluate_tasks.test(HeldOutRequest(model=str(model), split=split), parent, silent, WarmCache())
+        else:
+            evaluate_tasks.test(HeldOutRequest(run=str(tmp_path / "data"), model=str(model)), parent, silent, WarmCache())
