@@ -65,7 +65,7 @@ def isolated(
         pid = 0
         try:
             pid = int(wire.receive(connection))
-            wire.send(connection, (target, arguments, limits, readable, list(writes)))
+            wire.send(connection, (target, _absolute(arguments), limits, readable, _absolute(list(writes))))
             connection.settimeout(max(0.1, deadline - time.monotonic()))
             answer = wire.receive(connection)
         except TimeoutError:
@@ -75,6 +75,13 @@ def isolated(
         finally:
             _end(pid)
     return _value(answer, name, limits)
+
+
+def _absolute(value: Any) -> Any:
+    """Return a value whose relative paths are absolute: the child has another working folder."""
+    if isinstance(value, Path):
+        return value.absolute()
+    return type(value)(map(_absolute, value)) if type(value) in (list, tuple) else value
 
 
 def _value(answer: tuple[Any, ...], name: str, limits: Limits) -> Any:

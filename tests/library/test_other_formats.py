@@ -145,6 +145,17 @@ def test_the_command_line_reads_them(tmp_path: Path, settings: Settings, kind: s
     assert "160 cells x 24 genes" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", ["zarr 2", "h5mu", "Cell Ranger 3", "folder"])
+def test_a_relative_path_is_read_from_any_working_folder(
+    tmp_path: Path, settings: Settings, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = {**LABELLED, **TENX}[kind](tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    made = as_h5ad(Path("..") / path.relative_to(tmp_path), settings)
+    assert made == as_h5ad(path, settings) and open_dataset(made).n_cells == 160
+
+
 @pytest.mark.parametrize("kind", ["zarr.zip", "h5mu", "Cell Ranger 3"])
 def test_an_upload_becomes_a_data_set(tmp_path: Path, settings: Settings, kind: str) -> None:
     path = {**LABELLED, **TENX}[kind](tmp_path)
