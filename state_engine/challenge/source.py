@@ -232,7 +232,14 @@ def read_strings(frame: h5py.Group, column: str, length: int) -> list[str]:
 def _labels(frame: h5py.Group, column: str, length: int) -> Labels:
     node(frame, column)  # says what is not there
     try:
-        return read_coded(frame, column, length)
+        labels = read_coded(frame, column, length)
     except DataError as error:
         where = frame.name.strip("/")
         raise ChallengeError(f"Column {column} of {where} cannot be read.", error.why or error.what, "Write it again.") from error
+    if len(labels.codes) != length:  # a single word where a list belongs
+        raise ChallengeError(
+            f"Column {column} has {len(labels.codes):,} entries; there are {length:,}.",
+            "The file contradicts itself.",
+            "Write it again.",
+        )
+    return labels
