@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -28,7 +27,7 @@ from urllib.parse import urljoin, urlsplit
 from state_engine import __version__
 from state_engine.config import Settings
 from state_engine.errors import ConfigError, DownloadError
-from state_engine.files import write_json
+from state_engine.files import read_json, write_json
 from state_engine.plain import from_plain, to_plain
 
 CONNECT_SECONDS = 5.0
@@ -414,7 +413,7 @@ def _note(part: Path) -> Path:
 def _read_note(part: Path) -> _Origin | None:
     """Return what the part is; None when it cannot be told, and then the part is worth nothing."""
     try:
-        return from_plain(_Origin, json.loads(_note(part).read_text("utf-8")))
+        return from_plain(_Origin, read_json(_note(part)))
     except (OSError, ValueError, ConfigError):
         return None
 

@@ -19,6 +19,7 @@ from state_engine.config import Settings, load_settings
 from state_engine.errors import RequestError, StateError
 
 _FULL_BYTES = 16 * 1024**2
+_MOST_DEPTH = 64  # objects in objects; a request has five
 PART_PREFIX = ".part-"
 _SCRATCH = ".unpacked-"
 _SCRATCH_SECONDS = 7 * 86_400.0  # longer than any job takes
@@ -246,10 +247,31 @@ def read_json(path: Path, most: int = 64 << 20) -> Any:
         content = file.read(most + 1)
     if len(content) > most:
         raise ValueError(f"it has more than {most >> 20} MB")
+    return parse_json(content)
+
+
+def parse_json(content: bytes | str) -> Any:
+    """Return what a JSON text holds.
+
+    Raises:
+        ValueError: it is no JSON, or nested deeper than what reads it later can follow.
+    """
     try:
-        return json.loads(content)
+        found = json.loads(content)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    level, depth = [found], 0
+    while level := [inner for value in level for inner in _inner(value)]:
+        depth += 1
+        if depth > _MOST_DEPTH:
+            raise ValueError("it is nested too deeply")
+    return found
+
+
+def _inner(value: Any) -> list[Any]:
+    """Return the lists and objects in a list or an object."""
+    within = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [one for one in within if isinstance(one, dict | list)]
 
 
 def remove_parts(folder: Path) -> int:

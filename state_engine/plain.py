@@ -177,7 +177,7 @@ def _one(hint: object, value: object, where: str) -> object:
     if hint is float and isinstance(value, int) and not is_bool:
         return float(value)
     if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and is_bool)):
-        raise ConfigError(f"{where} is {value!r}.", f"It must be of type {hint.__name__}.")
+        raise ConfigError(f"{where} is {repr(value)[:200]}.", f"It must be of type {hint.__name__}.")
     return value
 
 

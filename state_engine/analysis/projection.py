@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from state_engine import keys
 from state_engine.data.dataset import Dataset
 from state_engine.errors import RequestError, RunError
-from state_engine.files import replacing
+from state_engine.files import parse_json, replacing
 from state_engine.prediction.result import Result, open_result
 from state_engine.progress import OnProgress, Progress, silent
 
@@ -108,7 +108,7 @@ def load(path: Path) -> Projection:
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            settings = Settings(**json.loads(str(stored["settings"])))
+            settings = Settings(**parse_json(str(stored["settings"])))
             return Projection(stored["xy"], stored["rows"], stored["variance"], settings)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"The projection {path.name} cannot be read.", "It is missing or damaged.", "Fit it again.") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from state_engine.files import parse_json
 from state_engine.plain import distinct
 
 
@@ -46,7 +47,7 @@ class AttentionMaps:
 def load_maps(path: Path) -> AttentionMaps:
     """Return the maps of a file."""
     with np.load(path, allow_pickle=False) as file:
-        about = json.loads(str(file["about"]))
+        about = parse_json(str(file["about"]))
         return AttentionMaps(
             file["perturbed"],
             file["control"],

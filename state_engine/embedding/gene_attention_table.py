@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from state_engine.files import parse_json
+
 
 @dataclass(frozen=True, eq=False)
 class ClsAttention:
@@ -97,4 +99,4 @@ _ARRAYS = ("groups", "cells", "genes", "attention", "present", "cls", "dataset",
 def load_cls_attention(path: Path) -> ClsAttention:
     """Read what `ClsAttention.save` wrote."""
     with np.load(path, allow_pickle=False) as file:
-        return ClsAttention(**{name: file[name] for name in _ARRAYS}, about=json.loads(str(file["about"])))
+        return ClsAttention(**{name: file[name] for name in _ARRAYS}, about=parse_json(str(file["about"])))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+
+from state_engine.files import read_json
 
 
 def request_before(kind: str, request: dict[str, object]) -> dict[str, object]:
@@ -38,7 +39,7 @@ def _embedding(runs: Path, data: str) -> str:
     """The run that embedded the cells of this file."""
     for path in runs.glob("*/embedding.json"):
         try:
-            found = json.loads(path.read_bytes())
+            found = read_json(path)
         except (OSError, ValueError):
             continue
         if isinstance(found, dict) and found.get("path") == data:

@@ -21,7 +21,7 @@ from state_engine.config import DEMO, Settings
 from state_engine.data.dataset import Choices
 from state_engine.data.files.other_formats import MATRIX, ZARR_ROOT
 from state_engine.errors import ConfigError, DataError, UnsafeFileError
-from state_engine.files import full_disk_told, replacing
+from state_engine.files import full_disk_told, read_json, replacing
 from state_engine.library.foreign import open_foreign
 from state_engine.library.other_formats import as_h5ad, write_h5ad
 from state_engine.plain import from_plain, to_plain
@@ -178,7 +178,7 @@ def list_datasets(settings: Settings) -> tuple[DataEntry, ...]:
     entries = []
     for path in folder.glob("*.json") if folder.is_dir() else ():
         try:
-            entries.append(from_plain(DataEntry, json.loads(path.read_text())))
+            entries.append(from_plain(DataEntry, read_json(path)))
         except (ConfigError, ValueError):
             continue
     entries = [e for e in entries if e.id != DEMO_ID]
@@ -199,7 +199,7 @@ def get_dataset(settings: Settings, identity: str) -> DataEntry:
     if not path.exists():
         raise DataError("This data set is not here any more.", "", "Choose or upload another on the Data page.")
     try:
-        return from_plain(DataEntry, json.loads(path.read_text()))
+        return from_plain(DataEntry, read_json(path))
     except (ConfigError, ValueError) as error:
         raise DataError("What was noted about this data set cannot be read.", str(error), "Upload it again.") from error
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 import re
 import shutil
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from state_engine.config import Settings
 from state_engine.download import CONNECT_SECONDS, RemoteFile, read_text
 from state_engine.download import download as download_file
 from state_engine.errors import CheckpointError, ConfigError, DownloadError, LicenceError, listed
-from state_engine.files import write_json
+from state_engine.files import read_json, write_json
 from state_engine.library import published as catalogue
 from state_engine.library.hub_errors import plain_errors, refusal
 from state_engine.plain import from_plain, to_plain
@@ -246,7 +245,7 @@ def provenance(folder: Path) -> Provenance | None:
     if not path.is_file():
         return None
     try:
-        return from_plain(Provenance, json.loads(path.read_text("utf-8")))
+        return from_plain(Provenance, read_json(path))
     except (ValueError, ConfigError) as error:
         raise CheckpointError(f"{RECORD} in {folder.name} is damaged.", str(error), "Download the model again.") from error
 

@@ -7,7 +7,6 @@ HOME/trash/deleted/RUN        when a run was deleted; stays when the trash is em
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from state_engine.config import Settings
 from state_engine.errors import ConfigError, RunError, listed
-from state_engine.files import write_json
+from state_engine.files import read_json, write_json
 from state_engine.library.datasets import DEMO_ID, get_dataset, list_datasets
 from state_engine.plain import from_plain, to_plain
 
@@ -69,7 +68,7 @@ def items(settings: Settings) -> tuple[Item, ...]:
     found = []
     for note in _folder(settings).glob("*/note.json"):
         try:
-            item = from_plain(Item, json.loads(note.read_bytes()))
+            item = from_plain(Item, read_json(note))
         except (OSError, ValueError, ConfigError):
             continue
         if datetime.fromisoformat(item.deleted) < oldest:

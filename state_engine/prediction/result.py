@@ -10,7 +10,6 @@ before the logarithm, so counts per 10,000 when the data were normalised to that
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from state_engine import keys
 from state_engine.data.files.frames import read_frame, read_names
 from state_engine.effects.exposure import Exposure
 from state_engine.errors import GeneError, RequestError, RunError, listed
+from state_engine.files import parse_json
 from state_engine.plain import distinct
 
 Layer = Literal["corrected", "raw", "calibrated"]
@@ -346,7 +346,7 @@ def _read_manifest(file: h5py.File, path: Path) -> dict[str, Any]:
     if item is None:
         return {}
     try:
-        plain = json.loads(item.asstr()[()])
+        plain = parse_json(item.asstr()[()])
     except (ValueError, TypeError, AttributeError) as error:
         raise _damaged(path, "Its manifest is not JSON.") from error
     return plain if isinstance(plain, dict) else {"manifest": plain}

@@ -7,7 +7,6 @@ FOLDER/fetched.json              `Fetched`: where it came from, hashes, licence
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from pathlib import Path
 from state_engine.config import Settings, load_settings
 from state_engine.download import Arrived, download
 from state_engine.errors import ConfigError, DataError
-from state_engine.files import PART_PREFIX, size_on_disk, write_json
+from state_engine.files import PART_PREFIX, read_json, size_on_disk, write_json
 from state_engine.library.trash import forget_below
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import OnProgress, Progress, silent
@@ -133,7 +132,7 @@ def bring(file: PublicFile, folder: Path, settings: Settings, on_progress: OnPro
 def read_record(folder: Path) -> Fetched | None:
     """What `fetch` noted in a folder; None when it did not, or the note cannot be read."""
     try:
-        return from_plain(Fetched, json.loads((folder / RECORD).read_text("utf-8")))
+        return from_plain(Fetched, read_json(folder / RECORD))
     except (OSError, ValueError, ConfigError):
         return None
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from state_engine.errors import RequestError, RunError, listed
-from state_engine.files import replacing, write_json
+from state_engine.files import read_json, replacing, write_json
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.search.tables import (
     Added,
@@ -134,7 +134,7 @@ def load(path: Path) -> Neighbours:
     import pandas as pd
 
     try:
-        rest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        rest = read_json(path.with_suffix(".json"))
         table = pd.read_csv(path, dtype=str, keep_default_na=False).astype({"rank": int, "similarity": float})
         return Neighbours(table, tuple(rest["asked"]), int(rest["left_out"]), int(rest["k"]), int(rest["stored"]))
     except (OSError, ValueError, KeyError) as error:

@@ -26,7 +26,7 @@ import numpy as np
 
 from state_engine.data.embedding_record import EmbeddingFacts
 from state_engine.errors import ConfigError, DataError, RequestError, UnreadableFileError
-from state_engine.files import write_json
+from state_engine.files import read_json, write_json
 from state_engine.plain import distinct, from_plain, to_plain
 from state_engine.progress import OnProgress, Progress, silent
 
@@ -139,7 +139,7 @@ def tables(folder: Path) -> tuple[TableFacts, ...]:
     if not path.is_file():
         return ()
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = read_json(path)
         if plain.get("format") != FORMAT:
             raise ConfigError(f"It has format {plain.get('format')!r}.")
         return tuple(from_plain(TableFacts, table) for table in plain["tables"])

@@ -8,7 +8,6 @@ RUN/log.csv, validation.csv, checkpoints/, model/, and the files that arc-state 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +17,7 @@ from state_engine.data.dataset import Choices
 from state_engine.data.splits.apply import Split, open_split
 from state_engine.data.splits.plan import plan_text
 from state_engine.errors import CheckpointError, ConfigError, RunError, listed
-from state_engine.files import write_bytes, write_json
+from state_engine.files import read_json, write_bytes, write_json
 from state_engine.plain import from_plain, to_plain
 from state_engine.train.request import TrainRequest
 
@@ -91,7 +90,7 @@ def read_record(folder: Path) -> TrainingRecord:
         RunError: there is none, or it cannot be read.
     """
     try:
-        plain = json.loads((folder / RECORD).read_bytes())
+        plain = read_json(folder / RECORD)
         return from_plain(TrainingRecord, plain)
     except FileNotFoundError as error:
         raise RunError(f"No training was begun in {folder}.", f"It has no {RECORD}.", "Choose the output of `train`.") from error

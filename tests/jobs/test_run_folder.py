@@ -13,6 +13,7 @@ from state_engine import files
 from state_engine.config import Settings
 from state_engine.errors import RunError
 from state_engine.files import size_on_disk
+from state_engine.jobs.before import parent_before
 from state_engine.jobs.processes import identity_of
 from state_engine.jobs.run_folder import RunFolder, list_runs
 from state_engine.plain import to_plain
@@ -186,3 +187,22 @@ def test_json_is_readable_and_strict(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         files.write_json(path, {"p": float("inf")})
     assert json.loads(path.read_bytes()) == {"gene": "TNFα"}
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[" * 900 + "]" * 900, '{"a":' * 900 + "1" + "}" * 900], ids=["open", "lists", "objects"]
+)
+@pytest.mark.parametrize("name", ["manifest.json", "request.json"])
+def test_json_that_is_nested_too_deeply_is_a_damaged_run_beside_the_others(settings: Settings, name: str, text: str) -> None:
+    sound = RunFolder.create(settings, "predict", {"seed": 3}, "Sound", "anna")
+    damaged = RunFolder.create(settings, "predict", {"seed": 3}, "Damaged", "anna")
+    (damaged.path / name).write_text(text)
+    found = {info.id: info for info in list_runs(settings)}
+    assert found[sound.id].state == "queued" and found[damaged.id].state == "damaged"
+    assert "nested too deeply" in found[damaged.id].problem
+
+
+def test_an_embedding_of_an_older_run_that_is_nested_too_deeply_has_no_parent(settings: Settings) -> None:
+    run = RunFolder.create(settings, "embed", {}, "Cells", "anna")
+    (run.path / "embedding.json").write_text("[" * 100_000)
+    assert parent_before("similar", {"data": "cells.h5ad"}, settings.runs) == ""
