@@ -59,9 +59,32 @@ def source_of_run(
 
     With control files and controls required, the run's own controls stay out: the repair add-controls takes those of the files.
     """
-    own = rules.controls != "forbidden" and not (rules.controls == "required" and control_files)
-    kinds = (keys.PREDICTED, keys.OBSERVED_CONTROL) if own else (keys.PREDICTED,)
+    kinds = _kinds(rules, control_files)
     return SubmissionSource(result, keys.PERTURBATION, keys.CONTEXT, kinds=kinds, control_files=control_files, contexts=contexts)
+
+
+def _kinds(rules: Rules, control_files: tuple[Path, ...]) -> tuple[str, ...]:
+    """Kinds of a result's cells that belong into a submission."""
+    own = rules.controls != "forbidden" and not (rules.controls == "required" and control_files)
+    return (keys.PREDICTED, keys.OBSERVED_CONTROL) if own else (keys.PREDICTED,)
+
+
+def kinds_to_take(path: Path, rules: Rules, control_files: tuple[Path, ...] = ()) -> tuple[str, ...]:
+    """Return the kinds of cells to take of a file: of a result, which holds measured cells too, those of a submission; () of any other.
+
+    Raises:
+        DataError: the file is not safe to read.
+    """
+    facts = check_file(path)
+    with open_h5(path) as file:
+        obs = node(file, "obs")
+        labels = _labels(obs, keys.KIND, facts.n_cells) if keys.KIND in column_names(obs) else None
+    ours = {keys.PREDICTED, keys.PREDICTED_CONTROL, keys.OBSERVED, keys.OBSERVED_CONTROL}
+    return (
+        _kinds(rules, control_files)
+        if labels is not None and keys.PREDICTED in labels.names and set(labels.names) <= ours
+        else ()
+    )
 
 
 @dataclass(frozen=True, eq=False)

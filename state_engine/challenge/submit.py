@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.findings import REPAIRS, Report
-from state_engine.challenge.source import SubmissionSource, source_of_run
+from state_engine.challenge.source import SubmissionSource, kinds_to_take, source_of_run
 from state_engine.challenge.spec import PRESETS, ChallengeSpec, Rules, load_challenge, load_rules
 from state_engine.files import free_folder, write_json
 from state_engine.options import about, check, option, part
@@ -124,8 +124,10 @@ def source_of(request: SubmissionRequest, rules: Rules) -> SubmissionSource:
     path, controls = Path(request.source), tuple(Path(p) for p in request.controls)
     donors = (Path(request.donors),) if request.donors else ()
     if not request.is_run:
+        # a result holds measured cells beside the predicted ones, which are no submission
+        kinds = kinds_to_take(path, rules, controls) if path.is_file() else ()
         return SubmissionSource(
-            path, request.perturbation_key, request.context_key, request.matrix, request.gene_column, control_files=controls,
+            path, request.perturbation_key, request.context_key, request.matrix, request.gene_column, kinds=kinds, control_files=controls,
             contexts=request.contexts, donor_files=donors,
         )  # fmt: skip
     result = path / "result.h5ad" if path.is_dir() else path

@@ -43,6 +43,13 @@ def test_repaired_it_is_written_and_verified(request_of_run: SubmissionRequest, 
     assert verified.archive.sha256 == report.archive.sha256
 
 
+def test_measured_cells_of_a_result_are_not_packed_by_whatever_option(request_of_run: SubmissionRequest, tmp_path: Path) -> None:
+    repairs = ("rename-control", "zero-missing-genes")
+    as_run = submit(replace(request_of_run, repairs=repairs), tmp_path / "run")
+    as_data = replace(request_of_run, is_run=False, perturbation_key="perturbation", context_key="context", repairs=repairs)
+    assert submit(as_data, tmp_path / "data").n_cells == as_run.n_cells
+
+
 def test_what_is_wrong_is_not_written(request_of_run: SubmissionRequest, tmp_path: Path) -> None:
     report = submit(replace(request_of_run, write=True), tmp_path)
     assert not report.ok

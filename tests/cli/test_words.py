@@ -32,8 +32,8 @@ from state_engine.prediction.request import CellCount, PredictionRequest, Replay
 from state_engine.search.request import QueryRequest
 from state_engine.train.request import TrainRequest, resolve
 
-CHOICES = Choices("gene's", "", "cell type", "", "log1p", "", "layers/counts", False, 1234.5, True)
-OTHERS = Choices("p", ("-x", "neg_ctrl_*", "a, b"), "c", "b", "counts", "symbol", "X", False, 1e6, True)
+CHOICES = Choices("gene's", "", "cell type", "", "log1p", "", "layers/counts", False, 1234.5, True, True)
+OTHERS = Choices("p", ("-x", "neg_ctrl_*", "a, b"), "c", "b", "counts", "symbol", "X", False, 1e6, True, True)
 COUNTS = CountsOptions("nearest", 7, 1234.5)
 SUBMISSION = SubmissionRequest(
     "my.toml", "run 1", True, "target", "g.csv", "p.csv", ("rename-control", "first-cells"), True, "line", ("A", "B,C"),
