@@ -26,6 +26,8 @@ from typing import Any, ClassVar, Final, Literal, Protocol, TypeVar, get_args, g
 from state_engine.errors import ConfigError, StateError
 
 SET: Final = "--set"
+MOST_COUNT: Final = 2**31 - 1  # of a whole number that names no bound of its own
+MOST_SEED: Final = 2**63 - 1
 T = TypeVar("T")
 
 
@@ -251,7 +253,7 @@ def check(request: object, error: type[StateError] = ConfigError) -> None:
                 continue
             if one.about.choices:
                 known.append(f"{one.name} is {item!r}. Known: {', '.join(one.about.choices)}.")
-            elif rule := _broken(one.about, item):
+            elif rule := _broken(one.about, item) or _broken(_usual_bound(one), item):
                 wrong.setdefault(rule, []).append(one.name)
                 values.append(f"{one.name} is {item!r}")
     if known or wrong:
@@ -270,16 +272,27 @@ def _broken(a: About, value: object) -> str:
     return bounds_words(a) if low or high else ""
 
 
+def _usual_bound(one: Option) -> About:
+    """The largest whole number, where a field says none: arrays and generators take no larger ones."""
+    if one.kind is not int or one.about.most is not None or one.about.below is not None:
+        return About()
+    return About(most=MOST_SEED if one.name in ("seed", "seeds") else MOST_COUNT)
+
+
 def bounds_words(a: About) -> str:
     """The bounds of a number, to follow "must"."""
     upper = "" if a.below is None else f"less than {a.below:g}"
-    upper = upper if a.most is None else f"at most {a.most:g}"
+    upper = upper if a.most is None else f"at most {_number(a.most)}"
     if not upper and (a.least == 0 or a.above == 0):
         return "not be negative" if a.least == 0 else "be positive"
     lower = "" if a.above is None else f"more than {a.above:g}"
     if a.least is not None:
         lower = f"{a.least:g} or more" if upper else f"at least {a.least:g}"
     return "be " + " and ".join(filter(None, (lower, upper)))
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) and value >= 10_000 else f"{value:g}"
 
 
 def build(cls: type[T], values: Mapping[str, object], base: T | None = None, where: str = "") -> T:

@@ -13,8 +13,7 @@ from state_engine.challenge.score_request import ScoreRequest
 from state_engine.challenge.spec import ChallengeSpec, load_challenge
 from state_engine.challenge.submit import ARCHIVE, VERIFIED, SubmissionRequest, read_report, spec_of, submit
 from state_engine.challenge.template import TemplateRequest, plan_from_template, plan_lines, write_targets
-from state_engine.cli.options import CHECKPOINT, JSON, Write, named_checkpoint, path, request, takes, word, yes
-from state_engine.cli.outputs import keep_inputs
+from state_engine.cli.options import CHECKPOINT, JSON, Write, keep_inputs, named_checkpoint, path, request, takes, word, yes
 from state_engine.files import scratch_folder
 from state_engine.options import command, option_of, split_commas
 from state_engine.plain import to_plain

@@ -13,8 +13,7 @@ from importlib import import_module
 from typing import TextIO
 
 from state_engine import __version__
-from state_engine.cli.options import add_command
-from state_engine.cli.outputs import keep_inputs
+from state_engine.cli.options import add_command, keep_inputs
 from state_engine.errors import StateError
 from state_engine.plain import visible
 from state_engine.progress import OnProgress, Progress

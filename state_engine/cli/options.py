@@ -7,17 +7,19 @@ requests whose options it has, and options of its own. It returns its exit code 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Final, TypeVar, get_type_hints
 
 from state_engine.data.files.text import names_among, read_names, read_text_file
-from state_engine.errors import ConfigError
-from state_engine.options import SET, Option, build, options_of, settings, split_commas
+from state_engine.errors import ConfigError, RequestError
+from state_engine.files import apart_from
+from state_engine.options import MOST_COUNT, SET, Option, build, options_of, settings, split_commas
 from state_engine.progress import OnProgress
 
 T = TypeVar("T")
+OUTPUTS: Final = ("output", "labels", "lancedb", "attention")  # where they are paths: --attention of `predict` is a word
 Arguments = dict[str, Any]  # of argparse's add_argument
 Write = Callable[[str], None]
 Run = Callable[[argparse.Namespace, Write, OnProgress], int | None]
@@ -41,6 +43,21 @@ def path(metavar: str, help: str = "", **more: object) -> Arguments:
 def word(metavar: str | None, help: str, **more: object) -> Arguments:
     """An option that takes a word."""
     return {"metavar": metavar, "help": help, **more}
+
+
+def number(metavar: str, help: str, **more: object) -> Arguments:
+    """An option that takes a whole number."""
+    return {"type": _whole, "metavar": metavar, "help": help, **more}
+
+
+def _whole(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid int value: {text[:80]!r}") from None
+    if abs(value) > MOST_COUNT:
+        raise argparse.ArgumentTypeError(f"{text[:80]} is more than {MOST_COUNT:,}")
+    return value
 
 
 def yes(help: str = "", **more: object) -> Arguments:
@@ -234,3 +251,55 @@ def named_checkpoint(model: Path, checkpoint: str | None) -> Path:
     from state_engine.checkpoints.recognise import find_checkpoint
 
     return find_checkpoint(model, checkpoint)
+
+
+def keep_inputs(options: argparse.Namespace, *beside: Path) -> None:
+    """Make sure, before any work, that no output of a command is one of its inputs or lies in a data set that is a folder.
+
+    The verbs check too (`files.free_output`), but know a converted data set only by its copy; here are the paths as they were given.
+
+    Args:
+        options: of a command, as they were given.
+        beside: further files that it writes.
+
+    Raises:
+        RequestError: one is, or two outputs are the same file, or one is a device, a pipe or a socket.
+    """
+    named = (getattr(options, name, None) for name in OUTPUTS)
+    outputs = [*(path for path in named if isinstance(path, Path)), *beside]
+    inputs = [*_data_sets(options), *_files(options)]
+    for number, output in enumerate(outputs):
+        apart_from(output, *inputs)
+        if output.resolve() in [other.resolve() for other in outputs[:number]]:
+            raise RequestError(f"{output.name} is named twice.", "Two results are two files.", "Give another name.")
+
+
+def _data_sets(options: argparse.Namespace) -> Iterator[Path]:
+    """Yield the data sets of a command, which may be folders."""
+    requests = [one for one in options.run_command.requests if isinstance(one, type)]
+    fields = {one.path for request in requests for one in options_of(request) if one.about.data}
+    for field in {"data", *fields}:
+        yield from _paths(getattr(options, field, None))
+
+
+def _files(options: argparse.Namespace) -> Iterator[Path]:
+    """Yield every other value of the options that names a file: lists, tables, checkpoints, a split as '@FILE'."""
+    for field, value in vars(options).items():
+        if field not in OUTPUTS or not isinstance(value, Path):
+            yield from filter(_is_file, _paths(value))
+
+
+def _paths(value: object) -> Iterator[Path]:
+    """Yield the words and paths of an option; its items may be lists of words."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _paths(item)
+    elif isinstance(value, str | Path) and str(value):
+        yield Path(str(value).removeprefix("@"))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a word too long for a name
+        return False

@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from state_engine.cli.options import CHECKPOINT, Write, add_names, named_checkpoint, path, request, takes, yes
-from state_engine.cli.outputs import keep_inputs
+from state_engine.cli.options import CHECKPOINT, Write, add_names, keep_inputs, named_checkpoint, path, request, takes, yes
 from state_engine.errors import RequestError
 from state_engine.files import free_output
 from state_engine.prediction.cell_counts import read_cell_counts
-from state_engine.prediction.matrix import labels_beside
 from state_engine.prediction.request import PredictionRequest, ReplayRequest
 from state_engine.progress import OnProgress
 
@@ -36,7 +34,6 @@ MATRIX = ".npy"
 )
 def run_predict(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
     """Predict perturbations, or replay a data set."""
-    _check_ending(options.output)
     options.model = str(named_checkpoint(Path(options.model), options.checkpoint))
     if options.replay:
         _replay(options, write, on_progress)
@@ -90,9 +87,12 @@ def _replay(options: argparse.Namespace, write: Write, on_progress: OnProgress) 
 @contextmanager
 def _h5ad(options: argparse.Namespace) -> Iterator[Path]:
     """Give the path of the .h5ad to write: the output, or one for a while beside an output that is a .npy."""
+    _check_ending(options.output)
     if options.output.suffix.lower() != MATRIX:
         yield options.output
         return
+    from state_engine.prediction.matrix import labels_beside
+
     labels = labels_beside(options.output)
     keep_inputs(options, labels)
     if labels.exists() and not options.output.exists():  # a pair of an earlier prediction is replaced like any other result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from state_engine.cli.options import CHECKPOINT, Write, data_set, named_checkpoint, path, request, takes, word
+from state_engine.cli.options import CHECKPOINT, Write, data_set, named_checkpoint, number, path, request, takes, word
 from state_engine.data.dataset import Choices, open_dataset
 from state_engine.errors import RequestError, listed
 from state_engine.files import free_output, replacing
@@ -20,7 +20,7 @@ EXPRESSIONS = ("corrected", "raw", "calibrated", "observed")
 @takes(
     {
         "--data": path("X.h5ad", "data set", required=True),
-        "--genes": word("N", "how many of the most variable genes (default 2000)", type=int, default=2000),
+        "--genes": number("N", "how many of the most variable genes (default 2000)", default=2000),
         "--output": path("Y.h5ad", "a copy of the data set with them in obsm['X_hvg']", required=True),
     },
     Choices,
@@ -64,8 +64,8 @@ def run_de(options: argparse.Namespace, write: Write, on_progress: OnProgress) -
     if not wanted:
         raise RequestError("There is no such condition.", f"The result has: {listed([f'{p} in {c}' for p, c in there], 8)}.")
     tables = []
-    for number, (perturbation, context) in enumerate(wanted):
-        on_progress(Progress("Comparing genes", number, len(wanted)))
+    for done, (perturbation, context) in enumerate(wanted):
+        on_progress(Progress("Comparing genes", done, len(wanted)))
         table = differential(result, perturbation, context, options.reference, options.expression)
         tables.append(table.assign(perturbation=perturbation, context=context))
     with replacing(options.output) as beside:
@@ -79,7 +79,7 @@ def run_de(options: argparse.Namespace, write: Write, on_progress: OnProgress) -
     PredictionRequest,
     CHECKPOINT,
     {
-        "--set": word("N", "which set of cells, from 1 (default 1)", type=int, default=1),
+        "--set": number("N", "which set of cells, from 1 (default 1)", default=1),
         "--output": path("A.npz", "weights of all layers and heads, under the perturbation and under the control", required=True),
     },
 )

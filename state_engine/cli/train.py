@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from state_engine.cli.options import Write, path, request, takes, word, yes
+from state_engine.cli.options import Write, number, path, request, takes, yes
 from state_engine.data.dataset import Choices
 from state_engine.errors import RequestError
 from state_engine.progress import OnProgress
@@ -59,9 +59,9 @@ def wanted(options: argparse.Namespace) -> tuple[TrainRequest, Choices]:
 @takes(
     {
         "--run": path("RUN", "folder of a finished training", required=True),
-        "--contexts": word("N", "contexts left out in turn, at most; default: 4 to 6, fewer with many perturbations", type=int),
-        "--max-steps": word("N", "optimiser steps of each; default: two thirds of the model's own, 1,500 at most", type=int),
-        "--seed": word("S", "seed of the trainings (default 42)", type=int, default=42),
+        "--contexts": number("N", "contexts left out in turn, at most; default: 4 to 6, fewer with many perturbations"),
+        "--max-steps": number("N", "optimiser steps of each; default: two thirds of the model's own, 1,500 at most"),
+        "--seed": number("S", "seed of the trainings (default 42)", default=42),
     }
 )
 def run_calibrate(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:

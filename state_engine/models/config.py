@@ -6,7 +6,7 @@ Source: bioRxiv 2025.06.26.661135, and the hyper-parameters that checkpoints of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from state_engine.errors import ConfigError
 
@@ -15,6 +15,7 @@ AttentionMode = Literal["full", "causal", "causal-rotary"]
 OutputSpace = Literal["hvg", "genes", "embedding"]
 Activation = Literal["gelu", "relu", "silu"]
 LossName = Literal["energy", "sinkhorn", "combined", "mse"]
+MOST_SET: Final = 8192  # cells that see each other: attention grows with their square; published models see up to 512
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ class TransitionConfig:
             encoder_layers=self.encoder_layers,
             decoder_layers=self.decoder_layers,
         )
+        if self.set_size > MOST_SET:
+            raise ConfigError(f"The cell set of a network has {self.set_size:,} cells.", f"Up to {MOST_SET:,} are seen together.")
 
 
 def _check_positive(part: str, **sizes: int) -> None:

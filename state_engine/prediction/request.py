@@ -16,7 +16,7 @@ from state_engine.data.dataset import Choices, Dataset
 from state_engine.device import DeviceName, Precision
 from state_engine.effects.table import BASELINES, Baseline
 from state_engine.errors import ConfigError, LabelError, UnknownLabelError, listed
-from state_engine.models.config import AttentionMode, TransitionConfig
+from state_engine.models.config import MOST_SET, AttentionMode, TransitionConfig
 from state_engine.options import about, check, option, part
 
 # multiply-adds a second that matrix products of a State Transition model reach, a CPU core or one GPU; for estimates only
@@ -32,6 +32,8 @@ _RATE = {
 Method = Literal["model", "paired"] | Baseline
 METHODS: tuple[Method, ...] = ("model", "paired", *BASELINES)
 
+MOST_CELLS = 10_000_000  # of a perturbation in a context; a result with 2,000 genes would have 80 GB
+
 
 @dataclass(frozen=True)
 class CellCount:
@@ -41,6 +43,10 @@ class CellCount:
     cells: int
 
     def __post_init__(self) -> None:
+        if self.cells > MOST_CELLS:
+            raise ConfigError(
+                f"{self.cells:,} cells of {self.perturbation} are asked for.", "", f"Ask for {MOST_CELLS:,} at most."
+            )
         if self.cells < 1:
             raise ConfigError(
                 f"{self.cells:,} cells of {self.perturbation} are asked for.", "", "Ask for 1 or more, or leave it out."
@@ -75,7 +81,7 @@ class PredictionRequest:
     choices: Choices = part(Choices())
     set_size: int | None = option(
         None, "cells that the model sees together; default: as many as in training", label="Cells in a set", metavar="N", least=1,
-        offered=4096,
+        most=MOST_SET, offered=4096,
     )  # fmt: skip
     device: DeviceName = option("auto", "where to compute; auto takes a GPU when there is one")
     precision: Precision = option("fp32", "bf16 is faster and slightly less exact")
@@ -130,6 +136,12 @@ class PredictionRequest:
         if len(counted) > len({*counted}):
             twice = listed(sorted({p for p in counted if counted.count(p) > 1}))
             raise ConfigError(f"Cells are counted twice for {twice}.", fix="Count each perturbation once.")
+        if (most := max(self.cells, self.least_cells or 0, self.most_cells or 0)) > MOST_CELLS:
+            raise ConfigError(
+                f"{most:,} cells of a perturbation are asked for.",
+                "",
+                f"A context's cells of one must be at most {MOST_CELLS:,}.",
+            )
         if others := [p for p in counted if p not in self.perturbations]:
             raise ConfigError(
                 f"Cells are counted for perturbations that are not predicted: {listed(others)}.", fix="Choose these too."
@@ -160,7 +172,7 @@ class ReplayRequest:
     choices: Choices = part(Choices())
     seed: int = option(42, "the same seed draws the same control cells", metavar="S", least=0)
     set_size: int | None = option(
-        None, "cells that the model sees together; default: as many as in training", metavar="N", least=1
+        None, "cells that the model sees together; default: as many as in training", metavar="N", least=1, most=MOST_SET
     )
     device: DeviceName = option("auto", "where to compute; auto takes a GPU when there is one")
     precision: Precision = option("fp32", "bf16 is faster and slightly less exact")
