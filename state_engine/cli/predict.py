@@ -106,8 +106,12 @@ def _h5ad(options: argparse.Namespace) -> Iterator[Path]:
 
 
 def _check_ending(output: Path) -> None:
-    """Raises: RequestError: the name does not say which of the two kinds of file is to be written."""
-    if output.suffix.lower() not in (".h5ad", MATRIX) and not output.is_dir():  # a folder has a sentence of its own
+    """Refuse a name that promises another kind of file than the two that are written; one without an ending is an .h5ad, as ever.
+
+    Raises:
+        RequestError: it has another ending.
+    """
+    if output.suffix.lower() not in ("", ".h5ad", MATRIX) and not output.is_dir():  # a folder has a sentence of its own
         raise RequestError(
             f"{output.name} is no name for a prediction.",
             f"Its ending is '{output.suffix}'.",
