@@ -8,12 +8,13 @@ import os
 import secrets
 import shutil
 import sqlite3
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from state_engine.config import Settings, load_settings
 from state_engine.errors import RequestError, StateError
@@ -233,6 +234,22 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (text + "\n").encode())
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; a pipe would be waited for, a device has no end.
+
+    Raises:
+        OSError: it cannot be opened, or is something else.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    kind = os.fstat(handle).st_mode
+    if stat.S_ISREG(kind):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "It is a pipe or a device, no regular file", str(path))
+
+
 def read_json(path: Path, most: int = 64 << 20) -> Any:
     """Return what a JSON file holds.
 
@@ -243,7 +260,7 @@ def read_json(path: Path, most: int = 64 << 20) -> Any:
     Raises:
         OSError: it cannot be read. ValueError: it is no JSON, nested too deeply, or too long.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise ValueError(f"it has more than {most >> 20} MB")

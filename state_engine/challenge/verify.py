@@ -24,7 +24,7 @@ from state_engine.challenge.spec import ChallengeSpec, fingerprint
 from state_engine.config import GB, load_settings
 from state_engine.data.files.unpacking import ALIKE_RATIO, RATIO, Unpacking
 from state_engine.errors import ChallengeError, door, listed
-from state_engine.files import scratch_folder
+from state_engine.files import open_regular, scratch_folder
 from state_engine.progress import OnProgress, Progress, silent
 
 MAX_MEMBERS = 64
@@ -80,7 +80,7 @@ def verify(archive: Path, spec: ChallengeSpec, *, scratch: Path | None = None, o
 
 def _unpack(archive: Path, h5ad: Path, spec: ChallengeSpec, findings: list[Finding], on_progress: OnProgress) -> _Unpacked:
     try:
-        with archive.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:") as tar:
+        with open_regular(archive) as raw, tarfile.open(fileobj=raw, mode="r:") as tar:
             members = _members(tar)
             findings += _check_members(members, spec)
             findings += _check_watermark(tar, members) if spec.rules.layout == "watermark" else []
@@ -220,7 +220,7 @@ def _check_meta(meta: dict[str, Any], report: Report, spec: ChallengeSpec) -> li
 
 def _hash(path: Path) -> tuple[int, str]:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while piece := file.read(COPY_BYTES):
             digest.update(piece)
     return path.stat().st_size, digest.hexdigest()

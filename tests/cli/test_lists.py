@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,11 @@ def test_a_table_gives_its_first_column_and_says_so(tmp_path: Path, capsys: pyte
     said = capsys.readouterr().out
     assert "list.tsv begins with the heading 'target_gene'" in said and "list.tsv has 2 columns: the first is taken" in said
     assert set(open_result(tmp_path / "p.h5ad").obs["perturbation"]) >= {"IFN-beta", "LPS"}
+
+
+@pytest.mark.parametrize("option", ["--perturbations-file", "--cells-file"])
+def test_a_list_that_is_a_pipe_is_not_waited_for(tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    common = ["--model", "assets/demo/model", "--data", "assets/demo/demo.h5ad", "--output", str(tmp_path / "p.h5ad")]
+    assert main(["predict", *common, option, str(tmp_path / "pipe")]) == 1
+    assert "no regular file" in capsys.readouterr().err

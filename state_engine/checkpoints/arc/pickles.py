@@ -49,6 +49,7 @@ def load_torch(path: Path) -> Any:
         UnsafePickleError: the file asks for another class or function; it is named, and was not run.
         CheckpointError: the file is missing, truncated or not of `torch.save`.
     """
+    _check_regular(path)
     _check_archive(path)
     return _guarded(path, lambda: _read_archive(path) if is_zipfile(path) else _read_stream_file(path))
 
@@ -60,9 +61,16 @@ def load_pickle(path: Path) -> Any:
         UnsafePickleError: the file asks for another class or function; it is named, and was not run.
         CheckpointError: the file is missing, truncated or not a pickle.
     """
+    _check_regular(path)
     if is_zipfile(path):
         return load_torch(path)
     return _guarded(path, lambda: _read_plain(path))
+
+
+def _check_regular(path: Path) -> None:
+    """Raises: CheckpointError: it is a pipe, which would be waited for, or a device, which has no end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise CheckpointError(f"{path.name} cannot be read.", "It is a pipe or a device, no regular file.", "Check the path.")
 
 
 def _guarded(path: Path, read: Callable[[], object]) -> Any:

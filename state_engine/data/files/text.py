@@ -6,12 +6,14 @@ Boundary: text and its shape. What names, columns and keys mean is for the calle
 from __future__ import annotations
 
 import csv
+import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from state_engine.errors import StateError, UnreadableFileError, door
+from state_engine.files import open_regular
 
 MOST_BYTES = 64 << 20  # of a list or a table; the names of all human genes have half a megabyte
 MOST_TOML_BYTES = 8 << 20
@@ -59,14 +61,15 @@ def read_text_file(path: Path, kind: type[StateError] = UnreadableFileError, mos
     """Return the text of a file.
 
     Raises:
-        StateError: of the kind given: not there, too large for a list, another encoding.
+        StateError: of the kind given: not there, a pipe or a device, too large for a list, another encoding.
     """
     name = path.name[:80]
     try:
-        size = path.stat().st_size
-        if size > most:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            raw = file.read(most + 1) if size <= most else b""
+        if max(size, len(raw)) > most:
             raise kind(f"{name} is too large for a text like this.", f"It has {size:,} bytes; up to {most:,} are read.")
-        raw = path.read_bytes()
     except FileNotFoundError as error:
         raise kind(f"{name} cannot be read.", "There is no such file.", "Check the path.") from error
     except (OSError, ValueError) as error:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from state_engine.challenge.spec import load_rules, read_genes
+from state_engine.checkpoints.arc.pickles import load_pickle, load_torch
 from state_engine.data.files.text import decode_text, names_among, read_names, read_rows
 from state_engine.data.perturbation_features import read_features_csv
 from state_engine.data.splits.plan import parse_plan, read_plan
 from state_engine.errors import ChallengeError, RequestError, SplitError, StateError, UnreadableFileError
+from state_engine.prediction.cell_counts import read_cell_counts
 from state_engine.public_data.catalogue import read_catalogue
 
 NAMES = ("TNF", "IFN-beta")
@@ -55,6 +58,35 @@ def test_another_encoding_is_a_sentence_at_every_door(tmp_path: Path, reader: Ca
 def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path, reader: Callable[[Path], object], name: str) -> None:
     with pytest.raises(StateError, match="cannot be read"):
         reader(tmp_path / name)
+
+
+READERS = [
+    read_names,
+    read_rows,
+    read_plan,
+    read_catalogue,
+    load_rules,
+    read_features_csv,
+    read_cell_counts,
+    load_pickle,
+    load_torch,
+]
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_never_ends_is_not_read(tmp_path: Path, reader: Callable[[Path], object], kind: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    with pytest.raises(StateError, match="is a pipe or a device, no regular file"):
+        reader(tmp_path / kind)
+
+
+def test_a_text_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "list.txt").open("wb") as file:
+        file.truncate((64 << 20) + 1)
+    with pytest.raises(UnreadableFileError, match="too large for a text"):
+        read_names(tmp_path / "list.txt")
 
 
 DEEP = {
