@@ -85,7 +85,7 @@ class Calibrated:
         fitted = self.calibration
         common = f" and {fitted.common:.2f} of the mean effect of the context" if fitted.common else ""
         text = (
-            f"Calibrated: {fitted.paired:.2f} of the predicted effect and {fitted.mean:.2f} of the mean effect over other contexts{common}, "
+            f"Calibrated: {fitted.paired:.2f} of the predicted effect and {fitted.mean:.2f} of {_TRANSFERS[fitted.transfer]}{common}, "
             f"as fitted on {fitted.conditions:,} held-out {'condition' if fitted.conditions == 1 else 'conditions'}."
         )
         if fitted.chosen:
@@ -95,6 +95,13 @@ class Calibrated:
         shown = ", ".join(f"{p} in {c}" for p, c in self.missing[:3])
         rest = f" and {len(self.missing) - 3:,} more" if len(self.missing) > 3 else ""
         return f"{text} {shown}{rest}: trained on in no other context, so they have no calibrated values."
+
+
+_TRANSFERS = {
+    "mean of other contexts": "the mean effect over other contexts",
+    "likeness-weighted mean": "the mean effect over other contexts, weighted by how alike their controls are",
+    "shrunk": "the mean effect over other contexts, weighted by how alike their controls are and shrunk by its noise",
+}
 
 
 def calibrated_of(

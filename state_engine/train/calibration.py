@@ -166,10 +166,10 @@ Transfer = Literal["mean of other contexts", "likeness-weighted mean", "shrunk"]
 _ALONE: dict[str, tuple[str, Mixture, Transfer]] = {
     "none": ("no change", ALONE["none"], "shrunk"),
     "corrected": ("the model's paired effect", ALONE["corrected"], "shrunk"),
-    "transfer": ("transfer, shrunk", ALONE["transfer"], "shrunk"),
-    "likeness": ("likeness-weighted mean", ALONE["transfer"], "likeness-weighted mean"),
-    "mean": ("mean of other contexts", ALONE["transfer"], "mean of other contexts"),
-    "common": ("mean of the context", ALONE["common"], "shrunk"),
+    "transfer": ("the weighted mean of other contexts, shrunk by its noise,", ALONE["transfer"], "shrunk"),
+    "likeness": ("the likeness-weighted mean", ALONE["transfer"], "likeness-weighted mean"),
+    "mean": ("the mean of other contexts", ALONE["transfer"], "mean of other contexts"),
+    "common": ("the mean of the context", ALONE["common"], "shrunk"),
 }
 
 

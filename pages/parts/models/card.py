@@ -47,8 +47,12 @@ def fit_report(data: Dataset, card: ModelCard) -> bool:
     st.markdown("#### Does it fit your data?")
     if counts["blocking"]:
         st.markdown(f":red[**No: {counts['blocking']} of {len(report.findings)} checks stop a prediction.**]")
+    elif counts["warning"]:
+        st.markdown(
+            f":orange[**It can predict, with {counts['warning']} of {len(report.findings)} checks that speak against it.**] Read them first."
+        )
     else:
-        st.markdown(f":green[**Yes.**] {counts['ok']} checks passed, {counts['warning']} to keep in mind.")
+        st.markdown(f":green[**Yes.**] All {counts['ok']} checks passed.")
     order = {"blocking": 0, "warning": 1, "ok": 2}
     for item in sorted(report.findings, key=lambda f: order[f.severity]):
         finding(item.severity, item.title, item.detail, item.fix)
