@@ -149,6 +149,15 @@ def _make_folder(folder: Path) -> None:
         raise _unwritable(folder, error, "cannot be made") from error
 
 
+def free_bytes(folder: Path) -> int:
+    """Return the free bytes of the disk on which a folder is, or will be."""
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def _existing(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
 def disk_full(error: BaseException, folder: Path, kind: type[StateError]) -> StateError | None:
     """Return the error that tells people that the disk is full, when that is what this error or its cause comes from.
 
@@ -159,8 +168,8 @@ def disk_full(error: BaseException, folder: Path, kind: type[StateError]) -> Sta
         folder: where it was written.
         kind: class of the answer.
     """
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    free = shutil.disk_usage(there).free
+    there = _existing(folder)
+    free = free_bytes(there)
     nameless = isinstance(error, RuntimeError | sqlite3.OperationalError) or (isinstance(error, OSError) and error.errno is None)
     vague = nameless and any(word in str(error) for word in ("write", "flush", "disk I/O", "extend"))
     if not (vague and free < _FULL_BYTES) and not any(map(_says_full, _causes(error))):
@@ -170,6 +179,25 @@ def disk_full(error: BaseException, folder: Path, kind: type[StateError]) -> Sta
         "What was being written there did not fit, and was removed.",
         "Delete runs or data sets that are not needed any more, or make room otherwise; then try again.",
     )
+
+
+def room_for(folder: Path, size: int) -> None:
+    """Make sure, before a file is begun, that it fits: HDF5 may end the process where it cannot close what did not fit.
+
+    Args:
+        folder: an existing one.
+        size: in bytes.
+
+    Raises:
+        RequestError: so much is not free.
+    """
+    free = free_bytes(folder)
+    if size > free:
+        raise RequestError(
+            f"The disk is full: {free / 1e6:,.1f} MB are free in {folder}.",
+            f"The result needs {size / 1e6:,.1f} MB.",
+            "Make room, choose another folder, or ask for fewer cells.",
+        )
 
 
 @contextmanager

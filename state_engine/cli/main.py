@@ -6,15 +6,19 @@ Only the module of the command on the command line is imported.
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TextIO
 
 from state_engine import __version__
 from state_engine.cli.options import add_command, keep_inputs
-from state_engine.errors import StateError
+from state_engine.config import load_settings
+from state_engine.errors import RequestError, StateError
+from state_engine.files import disk_full, free_bytes
 from state_engine.plain import visible
 from state_engine.progress import OnProgress, Progress
 
@@ -52,17 +56,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         keep_inputs(options)
         return int(options.run_command(options, say, _on_terminal()) or 0)
-    except StateError as error:
-        for line in filter(None, (error.what, error.why, error.fix)):
-            say(line, file=sys.stderr)
-        return 1
-    except OSError as error:  # of a path or a disk: the engine's doors raise errors of their own
-        place = f": {error.filename}" if error.filename else ""
-        say(f"{error.strerror or error}{place}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
+    except Exception as error:
+        told = _told(error, getattr(options, "output", None))
+        if not isinstance(told, StateError | OSError):  # a defect of the engine
+            raise
+        for line in _lines(told):
+            say(line, file=sys.stderr)
+        return 1
+
+
+def _told(error: Exception, output: object) -> Exception:
+    """Return what an error comes from, where that is the disk of the output or of the installation's home."""
+    try:
+        home = load_settings().home.absolute()
+    except StateError as wrong:  # settings that are wrong
+        return wrong
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and error.filename:
+        place = Path(str(error.filename)).absolute()
+        if place == home or place.is_relative_to(home) or home.is_relative_to(place):
+            return RequestError(
+                f"{home} cannot be written.",
+                f"{error.strerror}.",
+                "Set STATE_EXPLORER_HOME to a folder in which files can be made.",
+            )
+    places = [*([output.absolute().parent] if isinstance(output, Path) else []), home]
+    return disk_full(error, min(places, key=free_bytes), RequestError) or error
+
+
+def _lines(error: StateError | OSError) -> Iterator[str]:
+    """Yield the lines that tell people of an error."""
+    if isinstance(error, StateError):
+        yield from filter(None, (error.what, error.why, error.fix))
+    else:  # of a path or a disk: the engine's doors raise errors of their own
+        place = f": {error.filename}" if error.filename else ""
+        yield f"{error.strerror or error}{place}"
 
 
 def say(text: object = "", file: TextIO | None = None, begin: str = "", end: str = "\n") -> None:

@@ -14,8 +14,8 @@ from typing import Final
 
 from state_engine.config import Settings, load_settings
 from state_engine.data.files.other_formats import convert, format_of
-from state_engine.errors import UnsafeFileError
-from state_engine.files import replacing
+from state_engine.errors import DataError, UnsafeFileError
+from state_engine.files import full_disk_told, replacing
 from state_engine.library.foreign import OPENING, SLOWEST, call, limits_for
 from state_engine.sandbox import Limits
 from state_engine.sandbox.limits import MB
@@ -62,7 +62,7 @@ def write_h5ad(path: Path, target: Path, settings: Settings, name: str = "") -> 
         memory_mb=limits_for(path).memory_mb + IN_MEMORY * size // MB,
         written_mb=settings.max_file_bytes // MB + 1,
     )
-    with replacing(target) as beside:
+    with replacing(target) as beside, full_disk_told(target.parent, DataError):
         call(convert, path, beside, settings, name or path.name, path=path, name=name, limits=limits, writes=(target.parent,))
     return True
 

@@ -126,6 +126,7 @@ def predict(
             embedding=(card.input_key, card.config.output_dim) if has_embedding else None,
             # raw and corrected are the same of a baseline
             keep_raw=request.keep_raw and not (loaded is None and cells.genes),
+            later=int(calibrated is not None),
         )
         with closing(writer):
             confidence = np.full(rows.n, np.nan, np.float32)

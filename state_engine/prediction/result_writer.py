@@ -8,6 +8,7 @@ layers["raw"] what the model said; layers["calibrated"] where the model has a ca
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pandas as pd
 
 from state_engine import keys
 from state_engine.data.files.frames import write_empty, write_text
+from state_engine.files import room_for
 
 # rows of a chunk: reading one gene of all cells touches every chunk, reading a cell's row only one
 CHUNK_ROWS, CHUNK_GENES = 256, 128
@@ -31,6 +33,10 @@ class ResultWriter:
         genes: names of the expression columns (g); empty when only an embedding is predicted.
         embedding: (key, width) when the model predicts an embedding; it goes to `obsm[key]` and `obsm[key + "_raw"]`.
         keep_raw: write the raw prediction too.
+        later: further matrices, of the width of X or of the embedding, that are added to the file when it is closed.
+
+    Raises:
+        RequestError: the file would not fit on the disk.
     """
 
     def __init__(
@@ -41,7 +47,12 @@ class ResultWriter:
         *,
         embedding: tuple[str, int] | None = None,
         keep_raw: bool = True,
+        later: int = 0,
     ) -> None:
+        matrices = (1 + keep_raw + later) * (size_of(len(obs), len(genes)) or size_of(len(obs), embedding[1] if embedding else 0))
+        if genes and embedding is not None:
+            matrices += (1 + keep_raw) * size_of(len(obs), embedding[1])
+        room_for(path.parent, matrices + int(obs.memory_usage(deep=True).sum()) + 64 * len(genes))
         self._file = h5py.File(path, "w")
         no_confidence = np.full(len(obs), np.nan, np.float32)
         write_empty(self._file, obs.assign(**{keys.CONFIDENCE: no_confidence}), pd.DataFrame(index=pd.Index(genes, dtype=object)))
@@ -83,6 +94,14 @@ class ResultWriter:
         """Closes the file as it is."""
         if self._file:
             self._file.close()
+
+
+def size_of(rows: int, width: int) -> int:
+    """Return the bytes that a matrix of `new_array` takes on the disk, in whole chunks."""
+    if not rows or not width:
+        return 0
+    high, wide = min(CHUNK_ROWS, rows), min(CHUNK_GENES, width)
+    return 4 * math.ceil(rows / high) * high * math.ceil(width / wide) * wide
 
 
 def new_array(group: h5py.Group, name: str, shape: tuple[int, int]) -> h5py.Dataset:

@@ -124,7 +124,7 @@ def test_only_the_command_that_is_given_is_imported() -> None:
         "import sys; from state_engine.cli.main import build_parser; build_parser([])\n"
         "assert not {'numpy', 'pandas'} & set(sys.modules)\n"
         "build_parser(['predict']); names = {m for m in sys.modules if m.startswith('state_engine.cli.')}\n"
-        "assert names == {'state_engine.cli.' + n for n in ('main', 'options', 'outputs', 'predict')}, names\n"
+        "assert names == {'state_engine.cli.' + n for n in ('main', 'options', 'predict')}, names\n"
         "build_parser(); assert not {'torch', 'lightning', 'lancedb', 'anndata', 'scanpy', 'sklearn'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
