@@ -75,6 +75,8 @@ def kinds_to_take(path: Path, rules: Rules, control_files: tuple[Path, ...] = ()
     Raises:
         DataError: the file is not safe to read.
     """
+    if path.suffix.lower() != ".h5ad":  # an archive, which holds a submission already
+        return ()
     facts = check_file(path)
     with open_h5(path) as file:
         obs = node(file, "obs")

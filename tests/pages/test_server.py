@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -28,7 +29,9 @@ def asked(app: Any, host: str, kind: str = "http") -> list[dict[str, Any]]:
     scope = {"type": kind, "method": "GET", "path": "/", "headers": [(b"host", host.encode())]}
     if kind == "websocket":
         scope["extensions"] = {"websocket.http.response": {}}
-    asyncio.run(app(scope, receive, send))
+    # in a thread of its own: a browser test of the same process may have left a loop in this one
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: asyncio.run(app(scope, receive, send))).result()
     return sent
 
 

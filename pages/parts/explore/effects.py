@@ -16,6 +16,7 @@ from state_engine.analysis import stored
 from state_engine.analysis.effects import effect_sizes
 from state_engine.analysis.resemblance import RESEMBLANCE, Resemblance, read_resemblance
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.foreign import read_file
 from state_engine.prediction.result import Result
 
 _RULE = (
@@ -28,12 +29,13 @@ def effects_of(run_path: str, written: int) -> pd.DataFrame:
     """`effect_sizes` of a run: as the job stored them, else computed once for its result file."""
     run = RunFolder(Path(run_path))
     path = stored.effects_path(run.path)
-    return de.read_table(path) if path.exists() else effect_sizes(open_run(run))
+    return read_file(de.read_table, path) if path.exists() else effect_sizes(open_run(run))
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _resemblance(folder: str, written: int) -> Resemblance | None:
-    return read_resemblance(Path(folder))
+    path = Path(folder) / RESEMBLANCE
+    return read_file(read_resemblance, path.parent) if path.exists() else None
 
 
 def look_alike(run: RunFolder) -> None:
