@@ -30,10 +30,23 @@ _EFFECTS: Final = 1  # of the sizes of effects, the same
 _FIELDS: Final = ("perturbation", "context", "n_predicted", "n_observed", "n_control", "n_significant", "top")
 
 
+def measured_conditions(result: Result) -> frozenset[tuple[str, str]]:
+    """Return the (perturbation, context) pairs with enough measured cells, and control cells of the context, to compare with."""
+    counts = result.obs.groupby([keys.KIND, keys.CONTEXT, keys.PERTURBATION], observed=True).size()
+    controls: dict[str, int] = {}
+    for (kind, context, _), n in counts.items():
+        if kind == keys.OBSERVED_CONTROL:
+            controls[str(context)] = controls.get(str(context), 0) + int(n)
+    return frozenset(
+        (str(p), str(c))
+        for (kind, c, p), n in counts.items()
+        if kind == keys.OBSERVED and n >= de.MIN_CELLS and controls.get(str(c), 0) >= de.MIN_CELLS
+    )
+
+
 def is_measured(result: Result, perturbation: str, context: str) -> bool:
-    """Whether the result has enough measured cells of this condition, and control cells beside, to compare with."""
-    groups = ((keys.OBSERVED, perturbation), (keys.OBSERVED_CONTROL, None))
-    return all(len(result.rows(kind, context, label)) >= de.MIN_CELLS for kind, label in groups)
+    """Whether one condition is among the `measured_conditions`."""
+    return (perturbation, context) in measured_conditions(result)
 
 
 def comparison_path(run_dir: Path, perturbation: str, context: str) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from state_engine.checkpoints.card import ModelCard
-from state_engine.effects.store import load_effects
+from state_engine.effects.store import stored_conditions
 from state_engine.effects.table import Condition
 from state_engine.errors import StateError
 
@@ -23,14 +23,13 @@ def exposures(card: ModelCard, folder: Path, conditions: Sequence[Condition]) ->
 
     Args:
         card: of the model.
-        folder: of the model; its saved effects are read where there are any.
+        folder: of the model; the labels of its saved effects are read where there are any.
         conditions: that are asked for.
     """
     try:
-        table = load_effects(folder)
+        trained = stored_conditions(folder)
     except StateError:  # damaged: whoever needs the numbers is told; here it is only less that is known
-        table = None
-    trained = set(zip(table.perturbations, table.contexts, strict=True)) if table is not None else None
+        trained = None
     back = {name for leak in card.training.leaks for name in leak.conditions}
     cells_back = any(not leak.conditions for leak in card.training.leaks)
     found: dict[Condition, Exposure] = {}

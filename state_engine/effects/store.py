@@ -19,7 +19,7 @@ from state_engine.errors import CheckpointError, listed
 from state_engine.files import replacing
 
 if TYPE_CHECKING:
-    from state_engine.effects.table import EffectTable
+    from state_engine.effects.table import Condition, EffectTable
 
 EFFECTS = "baselines.safetensors"
 LAYOUT, WITH_ERRORS = "effects 1", "effects 1 with errors"
@@ -83,6 +83,26 @@ def load_effects(folder: Path) -> EffectTable | None:
         )  # fmt: skip
     except CheckpointError as error:
         raise CheckpointError(f"{path} contradicts itself.", error.why, AGAIN) from error
+
+
+def stored_conditions(folder: Path) -> frozenset[Condition] | None:
+    """Return the (perturbation, context) pairs of a model's table, from the head of its file; None when there is none.
+
+    Raises:
+        CheckpointError: the file is damaged or of another layout.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = _path(folder)
+    if path is None:
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged or truncated.", f"{error}.", AGAIN) from error
+    labels = _labels(path, metadata)
+    return frozenset(zip(labels["perturbations"], labels["contexts"], strict=True))
 
 
 def has_effects(folder: Path) -> bool:

@@ -9,10 +9,10 @@ from typing import Literal
 import streamlit as st
 
 from pages.parts import fields, session
-from pages.parts.format import md, plural
+from pages.parts.format import plural
 from pages.parts.picker import pick_run, run_words, runs_for
 from pages.parts.result import open_run
-from pages.parts.uploads import DATA_TYPES, handed_over, keep_by_content, received, upload_key
+from pages.parts.uploads import DATA_TYPES, keep_by_content, one_file, received, upload_key
 from state_engine import keys
 from state_engine.analysis import stored
 from state_engine.challenge.counts import Rounding
@@ -153,7 +153,7 @@ def _measured(path: str, written: int) -> int:
     result = open_run(RunFolder(Path(path)))
     if not result.has_expression:
         return 0
-    return sum(stored.is_measured(result, p, c) for p, c in result.conditions())
+    return len(stored.measured_conditions(result) & set(result.conditions()))
 
 
 def predictions() -> dict[str, str]:
@@ -305,33 +305,22 @@ MOST_TABLE_MB = 1024
 
 def _effects_table() -> Path | None:
     """Return the uploaded table of effects; None without one."""
-    key = "evaluate_effects"
-    if f"{key}_taken" in st.session_state:
-        path, words = st.session_state[f"{key}_taken"]
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f":green[:material/check_circle:] {md(words, 200)}")
-            if st.button("Another one", key=f"{key}_drop", type="tertiary"):
-                del st.session_state[f"{key}_taken"]
-                st.rerun()
-        return Path(path)
-    st.caption(
+    return one_file(
+        "evaluate_effects",
+        "A .csv, .tsv or .parquet",
+        ("csv", "tsv", "parquet"),
+        MOST_TABLE_MB,
+        _keep_effects,
+        "Another one",
         "Columns perturbation, context (optional), gene, effect, p_de (optional); or perturbation, context (optional) and one for each gene. "
-        "An effect is the mean log1p expression minus the control's."
+        "An effect is the mean log1p expression minus the control's.",
     )
-    file = st.file_uploader(
-        "A .csv, .tsv or .parquet", type=["csv", "tsv", "parquet"], key=upload_key(key), max_upload_size=MOST_TABLE_MB
-    )
-    found = handed_over(file, key, _keep_effects)
-    if found is not None:
-        st.session_state[f"{key}_taken"] = found
-        st.rerun()
-    return None
 
 
-def _keep_effects(path: Path, name: str) -> tuple[str, str]:
+def _keep_effects(path: Path, name: str) -> tuple[Path, str]:
     """Keep a table of effects that a child could read; return where it lies, and words for it."""
     conditions, genes = call(size_of_effects_file, path, path=path, name=name, limits=limits_for(path))
-    return str(keep_by_content(path, "effects")), f"{name}: {plural(conditions, 'condition')}, {plural(genes, 'gene')}"
+    return keep_by_content(path, "effects"), f"{name}: {plural(conditions, 'condition')}, {plural(genes, 'gene')}"
 
 
 def _with(choices: Choices, control: tuple[str, ...]) -> Choices:

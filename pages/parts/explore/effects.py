@@ -55,9 +55,9 @@ def effect_table(run: RunFolder, result: Result) -> None:
         )
         return
     table = effects_of(str(run.path), stamp(run.result))
+    measured = stored.measured_conditions(result)
     pairs = zip(table["perturbation"].astype(str), table["context"].astype(str), strict=True)
-    there = {pair: stored.is_measured(result, *pair) for pair in pairs}
-    marks = [WORDS[result.exposure(*pair)] if measured else "not measured" for pair, measured in there.items()]
+    marks = [WORDS[result.exposure(*pair)] if pair in measured else "not measured" for pair in pairs]
     table = table.assign(measured=marks)
     st.dataframe(
         table,

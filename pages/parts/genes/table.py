@@ -79,12 +79,13 @@ def ask(result: Result) -> Question:
     conditions = result.conditions()
     perturbations = list(dict.fromkeys(p for p, _ in conditions))
     # a condition that the model has not seen and that was measured shows first: there the comparison is a test
-    tests = [pair for pair in conditions if result.exposure(*pair) == "test" and stored.is_measured(result, *pair)]
+    there = stored.measured_conditions(result)
+    tests = [pair for pair in conditions if pair in there and result.exposure(*pair) == "test"]
     first, second = st.columns(2)
     with first:
         perturbation = _choose("Perturbation", perturbations, "perturbation", default=tests[0][0] if tests else perturbations[0])
     contexts = [c for p, c in conditions if p == perturbation]
-    measured = [c for c in contexts if stored.is_measured(result, perturbation, c)]
+    measured = [c for c in contexts if (perturbation, c) in there]
     with second:
         marks = {c: f"{c} · measured, {WORDS[result.exposure(perturbation, c)]}" for c in measured}
         context = _choose(
@@ -94,8 +95,8 @@ def ask(result: Result) -> Question:
             lambda c: marks.get(c, c),
             default=next((c for p, c in tests if p == perturbation), contexts[0]),
         )
-    there = {*result.layers(perturbation, context), *(["observed"] if context in measured else [])}
-    kinds = [kind for kind in CELLS if kind in there]
+    layers = {*result.layers(perturbation, context), *(["observed"] if context in measured else [])}
+    kinds = [kind for kind in CELLS if kind in layers]
     with st.container(horizontal=True, gap="medium"):
         expression = _choose_one("Cells", kinds, "de_cells", CELLS.__getitem__, _CELLS_HELP)
         references: list[str] = [keys.PREDICTED_CONTROL, keys.OBSERVED_CONTROL]

@@ -13,7 +13,7 @@ from pages.parts.format import code, duration, md, plural, size
 from pages.parts.picker import distinct
 from pages.parts.train.run import CHOICE
 from pages.parts.train.split import applied, pick_plan, show_split
-from pages.parts.uploads import handed_over, keep_by_content, upload_key
+from pages.parts.uploads import keep_by_content, one_file
 from pages.parts.widgets import errors_shown
 from state_engine.checkpoints.arc.perturbation_vectors import width_of_features_file
 from state_engine.data.dataset import Dataset
@@ -143,21 +143,15 @@ def _features(entry: DataEntry) -> str:
             "A vector for each perturbation, such as ESM2 of its gene: the model can then predict perturbations that it has not seen. "
             "Without, each perturbation is its own, and only trained ones can be predicted."
         )
-        if f"{key}_taken" in st.session_state:
-            path, words = st.session_state[f"{key}_taken"]
-            with st.container(horizontal=True, vertical_alignment="center"):
-                st.markdown(f":green[:material/check_circle:] {md(words, 200)}")
-                if st.button("Without them", key=f"{key}_drop", type="tertiary"):
-                    del st.session_state[f"{key}_taken"]
-                    st.rerun()
-            return str(path)
-        label = "A .pt dict of vectors, or a CSV with a name first"
-        file = st.file_uploader(label, type=["pt", "csv"], key=upload_key(key), max_upload_size=MOST_FEATURES_MB)
-        found = handed_over(file, key, keep_features)
-        if found is not None:
-            st.session_state[f"{key}_taken"] = found
-            st.rerun()
-    return ""
+        found = one_file(
+            key,
+            "A .pt dict of vectors, or a CSV with a name first",
+            ("pt", "csv"),
+            MOST_FEATURES_MB,
+            keep_features,
+            "Without them",
+        )
+    return str(found) if found is not None else ""
 
 
 def keep_features(path: Path, name: str) -> tuple[Path, str]:
