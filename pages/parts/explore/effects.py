@@ -54,11 +54,12 @@ def effect_table(run: RunFolder, result: Result) -> None:
             icon=":material/info:",
         )
         return
-    table = effects_of(str(run.path), stamp(run.result))
+    table = effects_of(str(run.path), stamp(run.result)).copy()
     measured = stored.measured_conditions(result)
     pairs = zip(table["perturbation"].astype(str), table["context"].astype(str), strict=True)
     marks = [WORDS[result.exposure(*pair)] if pair in measured else "not measured" for pair in pairs]
-    table = table.assign(measured=marks)
+    # beside the context, where it is seen without scrolling
+    table.insert(2, "measured", marks)
     st.dataframe(
         table,
         hide_index=True,
@@ -83,7 +84,7 @@ def effect_table(run: RunFolder, result: Result) -> None:
                 "Measured", help="Whether your data set has measured cells of it, and whether the model was trained on them."
             ),
             "top_genes": st.column_config.TextColumn(
-                "Largest effects", width="large", help="Largest mean change, with its direction."
+                "Largest effects", width="medium", help="Largest mean change, with its direction."
             ),
         },
     )
