@@ -224,7 +224,7 @@ def _open_predicted(file: PredictedFile, said: Choices) -> Dataset:
 def _own_cells(dataset: Dataset, kinds: tuple[str, ...], remarks: list[str]) -> np.ndarray | None:
     """(n,) rows of a result of ours that count on its side, since it holds predicted and measured cells; None for any other file."""
     column = dataset.columns.get(keys.KIND)
-    if column is None or not set(column.categories.astype(str)) <= {*_PREDICTED, *_MEASURED}:
+    if column is None or not set(column.categories.astype(str)) <= set(keys.KINDS):
         return None
     rows = _of_kind(dataset, kinds)
     if not rows.all():

@@ -119,6 +119,7 @@ class Replicates:
     halves: Halves
     real: Means
     elsewhere: Mapping[Condition, np.ndarray]
+    _sums: dict[str, tuple[np.ndarray, frozenset[str]]] = field(default_factory=dict, repr=False)
 
     def average(self, condition: Condition) -> np.ndarray | None:
         """Return Systema's reference (g,): the mean of the other perturbations of the context, each counting once.
@@ -126,10 +127,22 @@ class Replicates:
         With fewer than two others it is the control moved as the perturbation moves the other contexts; None without either.
         """
         p, context = condition
-        others = [q for q in self.halves.enough.get(context, ()) if q != p and (q, context) in self.real]
-        if len(others) < 2 and condition in self.elsewhere:
+        total, names = self._of_context(context)
+        others = len(names) - (p in names)
+        if others < 2 and condition in self.elsewhere:
             return np.asarray(self.real.mean(self.halves.files.control, context) + self.elsewhere[condition])
-        return np.mean([self.real.mean(q, context) for q in others], axis=0) if others else None
+        if not others:
+            return None
+        # one subtraction in place of a sum without the condition: this is asked for each condition of the context
+        return np.asarray((total - self.real.mean(p, context) if p in names else total) / others)
+
+    def _of_context(self, context: str) -> tuple[np.ndarray, frozenset[str]]:
+        """Return the sum (g,) of the mean cells of a context's perturbations that have enough cells, and their names; computed once."""
+        if context not in self._sums:
+            names = [q for q in self.halves.enough.get(context, ()) if (q, context) in self.real]
+            means = (self.real.mean(q, context) for q in names)
+            self._sums[context] = sum(means, np.zeros(len(self.halves.files.genes))), frozenset(names)
+        return self._sums[context]
 
     def _rest(self, condition: Condition) -> Moments:
         """Sums of all other perturbed cells of the context; of its control cells where there are none."""
