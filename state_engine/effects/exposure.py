@@ -41,6 +41,8 @@ def exposures(card: ModelCard, folder: Path, conditions: Sequence[Condition]) ->
             found[p, c] = "test"
         elif trained is not None:
             found[p, c] = "in training" if (p, c) in trained else "test"
+        elif card.training.held_out and c in card.contexts and p in card.perturbations and p not in card.unseen:
+            found[p, c] = "in training"  # the card lists what was kept out, and this is not in the list
         else:
             found[p, c] = "not known"
     return found

@@ -42,3 +42,11 @@ def test_what_came_back_is_no_test(tmp_path: Path) -> None:
 def test_a_damaged_table_only_says_less(tmp_path: Path) -> None:
     (tmp_path / "baselines.safetensors").write_bytes(b"no table")
     assert exposures(with_training(), tmp_path, ASKED[:1]) == {ASKED[0]: "not known"}
+
+
+def test_what_a_card_knows_and_did_not_hold_out_was_trained_on(tmp_path: Path) -> None:
+    held = with_training(held_out=(HeldOut("NK"),))
+    known = next(p for p in held.perturbations if p != held.control)
+    assert exposures(held, tmp_path, [(known, "B")]) == {(known, "B"): "in training"}
+    # a card that lists nothing kept out says nothing
+    assert set(exposures(with_training(), tmp_path, [(known, "B")]).values()) == {"not known"}

@@ -70,7 +70,7 @@ def against_measured(run: RunFolder, result: Result, question: Question, gene: s
     exposure_badge(exposure)
     lines = verdict(found.scores)
     if lines:
-        st.warning("  \n".join(md(line, most=300) for line in lines), icon=":material/balance:")
+        st.warning("  \n".join(lines), icon=":material/balance:")  # our words and numbers only, no name of a file
     left, right = st.columns([1, 1], gap="large")
     with left:
         _scatter(found, question, gene)
