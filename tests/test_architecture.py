@@ -32,6 +32,7 @@ ARROWS: dict[str, set[str]] = {
     "analysis": {"metrics", "prediction", "effects", "data"},
     "attention": {"prediction", "effects", "checkpoints", "data", "models"},
     "evaluation": {"train", "challenge", "analysis", "prediction", "effects", "metrics", "checkpoints", "data"},
+    "heads": {"train", "prediction", "embedding", "effects", "checkpoints", "data", "models"},
     "demo": {"train", "embedding", "checkpoints", "data", "models"},
 }
 TOP = {"jobs", "cli"}  # may import everything but each other
