@@ -33,15 +33,19 @@ def write_frame(parent: h5py.Group, name: str, frame: pd.DataFrame) -> None:
     _mark(group, "dataframe", "0.2.0")
     write_text(group, INDEX, frame.index.to_numpy())
     for column in frame.columns:
-        values = frame[column].array
-        if isinstance(values, pd.Categorical):
-            part = group.create_group(column)
-            part.attrs["ordered"] = bool(values.ordered)
-            _mark(part, "categorical", "0.2.0")
-            write_text(part, "categories", values.categories.to_numpy())
-            _mark(part.create_dataset("codes", data=values.codes), "array", "0.2.0")
-        else:
-            _mark(group.create_dataset(column, data=values.to_numpy()), "array", "0.2.0")
+        write_column(group, str(column), frame[column].array)
+
+
+def write_column(frame: h5py.Group, name: str, values: Any) -> None:
+    """Write one column of a data frame: a categorical of text, or an array of numbers or truth values. Its name is not yet in the order."""
+    if isinstance(values, pd.Categorical):
+        part = frame.create_group(name)
+        part.attrs["ordered"] = bool(values.ordered)
+        _mark(part, "categorical", "0.2.0")
+        write_text(part, "categories", values.categories.to_numpy())
+        _mark(part.create_dataset("codes", data=values.codes), "array", "0.2.0")
+    else:
+        _mark(frame.create_dataset(name, data=np.asarray(values)), "array", "0.2.0")
 
 
 def write_text(parent: h5py.Group, name: str, values: Any) -> None:
