@@ -27,6 +27,7 @@ COMMANDS = {
     "inspect": ("data", "describe a data set, and whether a model fits it"),
     "fetch": ("data", "download a public data set"),
     "prepare": ("results", "choose the most variable genes of a data set"),
+    "label": ("data", "write labels given by hand into a copy of a data set"),
     "predict": ("predict", "predict perturbed cells"),
     "de": ("results", "test which genes a prediction changes"),
     "attention": ("results", "which cells of a set a model looks at"),

@@ -76,6 +76,12 @@ def find_terms(text: str, most: int = 12) -> tuple[Term, ...]:
     return tuple(one for *_, one in sorted(ranked, key=lambda found: found[:5])[:most])
 
 
+@lru_cache(maxsize=1)
+def wide_first() -> tuple[Term, ...]:
+    """Return every term for a list to choose from: those with most narrower types first."""
+    return tuple(sorted(terms().values(), key=lambda one: (-_narrower()[one.id], one.name)))
+
+
 def term_named(text: str) -> Term | None:
     """Return the term with this id, name or synonym; None without one, or where it is a synonym of several."""
     asked, found = _words(text), find_terms(text, most=len(terms()))

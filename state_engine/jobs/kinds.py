@@ -53,6 +53,7 @@ _ENTRIES = (
     Kind("download", f"{_REQUESTS}:DownloadRequest", f"{_TASKS}.library:download"),
     Kind("convert_se", f"{_REQUESTS}:ConvertEmbeddingRequest", f"{_TASKS}.library:convert_se"),
     Kind("prepare", f"{_REQUESTS}:PrepareRequest", f"{_TASKS}.library:prepare"),
+    Kind("label", f"{_REQUESTS}:LabelRequest", f"{_TASKS}.library:label"),
     Kind("fetch", f"{_REQUESTS}:FetchRequest", f"{_TASKS}.library:fetch"),
     Kind("look", f"{_REQUESTS}:LookRequest", f"{_TASKS}.results:look", listed=False),
     Kind("differential", f"{_REQUESTS}:DifferentialRequest", f"{_TASKS}.results:differential", listed=False),

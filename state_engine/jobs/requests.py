@@ -146,6 +146,19 @@ class PrepareRequest:
 
 
 @dataclass(frozen=True)
+class LabelRequest:
+    """The labels given by hand, as a column of obs of a copy of the data set.
+
+    Args:
+        data: id of the data set.
+        column: name of the new column.
+    """
+
+    data: str
+    column: str
+
+
+@dataclass(frozen=True)
 class FetchRequest:
     """A public data set.
 
@@ -170,6 +183,21 @@ class Prepared:
 
     data: str
     method: str
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A copy of a data set with the labels given by hand.
+
+    Args:
+        data: id of the copy.
+        column: that has them.
+        cells: that have a label.
+    """
+
+    data: str
+    column: str
+    cells: int
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,10 +24,11 @@ from state_engine.config import Settings
 from state_engine.data.cell_ontology import terms
 from state_engine.data.dataset import Dataset
 from state_engine.data.files.added_columns import check_name, copy_with_columns
-from state_engine.errors import LabelError, RequestError, RunError
+from state_engine.data.files.text import read_rows
+from state_engine.errors import LabelError, RequestError, RunError, UnreadableFileError, listed
 from state_engine.files import write_json
 from state_engine.library.datasets import DataEntry
-from state_engine.plain import read_json_as, to_plain
+from state_engine.plain import first_places, read_json_as, to_plain
 from state_engine.progress import OnProgress, silent
 
 COLUMN: Final = "cell_label"
@@ -166,6 +168,20 @@ def add_round(
     return _keep(settings, entry, changed)
 
 
+def _check(rows: np.ndarray, label: str, term: str, name: str, cells: int) -> None:
+    """Refuse what cannot be a round."""
+    if not len(rows):
+        raise RequestError(
+            "No cell of the data set is chosen.", "Predicted cells have no label of their own.", "Choose measured cells."
+        )
+    if rows[0] < 0 or rows[-1] >= cells:
+        raise RequestError(f"There is no row {rows[-1]:,}.", f"{name}: the data set has {cells:,} cells.", "Choose cells of it.")
+    if len(label) > MOST_LETTERS:
+        raise RequestError("The label is too long.", f"It has {len(label)} letters; {MOST_LETTERS} are possible.", "Shorten it.")
+    if term and term not in terms():
+        raise RequestError(f"'{term}' is no term of the Cell Ontology.", "", "Choose a term, or give a label of your own.")
+
+
 def undo(settings: Settings, entry: DataEntry, data: Dataset) -> HandLabels:
     """Take the last round back; do nothing where there is none."""
     old = labels_of(settings, entry, data)
@@ -190,9 +206,16 @@ def discard(settings: Settings, entry: DataEntry) -> None:
 
 
 def labelled_copy(
-    entry: DataEntry, data: Dataset, labels: HandLabels, output: Path, column: str = COLUMN, on_progress: OnProgress = silent
+    name: str, data: Dataset, labels: HandLabels, output: Path, column: str = COLUMN, on_progress: OnProgress = silent
 ) -> None:
     """Write a copy of a data set with the labels as a column of obs, and the ontology's ids in one beside it where there are any.
+
+    Args:
+        name: of the data set, for people.
+        data, labels: which cells, and what they are called.
+        output: the copy; it appears only when complete.
+        column: its name.
+        on_progress: is told how much was copied.
 
     Raises:
         RequestError: nothing is labelled, or the data set has such a column.
@@ -200,9 +223,9 @@ def labelled_copy(
     check_name(column)
     called = labels.column()
     if not len(called.categories):
-        raise RequestError(f"No cell of {entry.name} is labelled by hand.", "", "Label cells on the Explore or Embed page first.")
+        raise RequestError(f"No cell of {name} is labelled by hand.", "", "Label cells on the Explore or Embed page first.")
     if column in data.columns:
-        raise RequestError(f"{entry.name} has a column '{column}' already.", "It would be replaced.", "Give another name.")
+        raise RequestError(f"{name} has a column '{column}' already.", "It would be replaced.", "Give another name.")
     columns = {column: called}
     ids = np.array([*(labels.term_of(str(name)) for name in called.categories), ""], object)  # -1, no label, takes the last
     if ids.any():
@@ -222,6 +245,51 @@ def table(data_names: np.ndarray, labels: HandLabels) -> pd.DataFrame:
     called = np.asarray(column)[rows]
     ids = {str(name): labels.term_of(str(name)) for name in column.categories}
     return pd.DataFrame({"cell": data_names[rows], "row": rows, "label": called, "term": [ids[str(name)] for name in called]})
+
+
+def labels_of_table(path: Path, data: Dataset) -> HandLabels:
+    """Return the labels in a table such as `table` gives: columns cell or row, label, and perhaps term.
+
+    Raises:
+        UnreadableFileError: it is no table, or lacks a column.
+        LabelError: it names a cell that is not in the data set, or that several have.
+        RequestError: as `add_round`.
+    """
+    head, *lines = read_rows(path) or [[]]
+    places = {name.strip().lower(): place for place, name in enumerate(head)}
+    if "label" not in places or not {"cell", "row"} & places.keys():
+        why = f"Its columns are {listed([name for name in places if name]) or 'none'}; it needs label, and cell or row."
+        raise UnreadableFileError(f"{path.name} is no table of labels.", why, "Bring the CSV of the labels' list.")
+    found = dict[tuple[str, str], list[int]]()
+    for row, line in zip(_rows(lines, places, data), lines, strict=True):
+        term = line[places["term"]].strip() if places.get("term", len(line)) < len(line) else ""
+        found.setdefault((" ".join(line[places["label"]].split()), term), []).append(row)
+    for (label, term), rows in found.items():
+        _check(np.unique(rows), label, term, path.name, data.n_cells)
+    rounds = [
+        Round(label, term, len(set(rows)), _packed(np.array(rows), data.n_cells), path.name, "")
+        for (label, term), rows in found.items()
+    ]
+    return HandLabels(data.n_cells, "", data.file.nbytes, data.file.modified, tuple(rounds))
+
+
+def _rows(lines: list[list[str]], places: dict[str, int], data: Dataset) -> list[int]:
+    """Return the row of each line of a table of labels."""
+    if "row" in places:
+        words = [line[places["row"]].strip() for line in lines]
+        if wrong := [w for w in words if not w.isdecimal()]:
+            raise LabelError(f"'{wrong[0]}' is no row.", "Rows are counted from 0.", "Mend the table.")
+        return [int(w) for w in words]
+    names = data.obs_names.tolist()
+    known, several = first_places(names), {name for name, n in Counter(names).items() if n > 1}
+    wanted = [line[places["cell"]].strip() for line in lines]
+    missing = [name for name in dict.fromkeys(wanted) if name not in known or name in several]
+    if missing:
+        why = f"{len(missing):,} of {len(set(wanted)):,} names are of no cell, or of several."
+        raise LabelError(
+            f"There is no single cell called {listed(missing, 3)}.", why, "Give rows, counted from 0, in a column 'row'."
+        )
+    return [known[name] for name in wanted]
 
 
 def _packed(rows: np.ndarray, n: int) -> str:

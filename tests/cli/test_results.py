@@ -33,6 +33,22 @@ def test_prepare_writes_the_variable_genes(tmp_path: Path, capsys: pytest.Captur
     assert "900 genes cannot be chosen" in capsys.readouterr().err
 
 
+def test_label_writes_labels_given_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, labels, output = write_cells(tmp_path / "cells.h5ad"), tmp_path / "labels.csv", tmp_path / "out.h5ad"
+    labels.write_text("cell,label,term\ncell-3,B cell,CL:0000236\ncell-9,odd ones,\n")
+    words = ["label", "--data", str(data), "--labels", str(labels)]
+    assert main([*words, "--column", "mine", "--output", str(output)]) == 0
+    assert "mine of 2 of 160 cells" in capsys.readouterr().out
+    obs = anndata.read_h5ad(output).obs
+    assert obs["mine"].dropna().to_dict() == {"cell-3": "B cell", "cell-9": "odd ones"}
+    assert obs["mine_term"].dropna().to_dict() == {"cell-3": "CL:0000236"}
+    before = labels.read_bytes()
+    for wrong in (labels, data):
+        assert main([*words, "--output", str(wrong)]) == 1
+    assert main([*words, "--column", "batch", "--output", str(output)]) == 1
+    assert "a column 'batch' already" in capsys.readouterr().err and labels.read_bytes() == before
+
+
 def test_de_writes_the_table_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = make_result(tmp_path / "result.h5ad")
     result = open_result(path)

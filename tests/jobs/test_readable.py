@@ -25,6 +25,7 @@ from state_engine.jobs.requests import (
     ConvertRequest,
     DifferentialRequest,
     FetchRequest,
+    LabelRequest,
     LookRequest,
     MatrixRequest,
     ModesRequest,
@@ -74,6 +75,7 @@ BY_ID: tuple[object, ...] = (
     DifferentialRequest("../../elsewhere", "p", "c", "predicted control", "corrected"),
     AttentionMapsRequest("../../elsewhere", "p", "c", 0),
     PrepareRequest("../../elsewhere", 10),
+    LabelRequest("../../elsewhere", "cell_label"),
     FetchRequest("../../elsewhere"),
 )
 NO_PATH = {"download"}  # asks the hub, and writes into the library

@@ -11,7 +11,7 @@ import pytest
 
 from state_engine.config import Settings
 from state_engine.data.dataset import Dataset, open_dataset
-from state_engine.errors import JobCancelled, LabelError, RequestError, RunError
+from state_engine.errors import JobCancelled, LabelError, RequestError, RunError, UnreadableFileError
 from state_engine.files import read_json, write_json
 from state_engine.library import hand_labels as by_hand
 from state_engine.library.datasets import DataEntry, register_file
@@ -100,7 +100,7 @@ def test_a_copy_has_the_labels_and_the_input_stays_as_it_is(
     labels = by_hand.add_round(settings, entry, data, range(10), "B cell", B_CELL)
     labels = by_hand.add_round(settings, entry, data, range(10, 14), "odd ones")
     output = tmp_path / "labelled.h5ad"
-    by_hand.labelled_copy(entry, data, labels, output)
+    by_hand.labelled_copy(entry.name, data, labels, output)
     assert Path(entry.path).read_bytes() == before
     cells, source = anndata.read_h5ad(output), anndata.read_h5ad(entry.path)
     assert cells.obs["cell_label"][:10].tolist() == ["B cell"] * 10 and cells.obs["cell_label"].notna().sum() == 14
@@ -109,9 +109,9 @@ def test_a_copy_has_the_labels_and_the_input_stays_as_it_is(
     opened = open_dataset(output)
     assert opened.columns["cell_label"].categories.tolist() == ["B cell", "odd ones"]
     with pytest.raises(RequestError, match="already"):
-        by_hand.labelled_copy(entry, opened, labels, tmp_path / "again.h5ad")
+        by_hand.labelled_copy(entry.name, opened, labels, tmp_path / "again.h5ad")
     with pytest.raises(RequestError, match="labelled by hand"):
-        by_hand.labelled_copy(entry, data, replace(labels, rounds=()), tmp_path / "none.h5ad")
+        by_hand.labelled_copy(entry.name, data, replace(labels, rounds=()), tmp_path / "none.h5ad")
 
 
 def test_a_copy_that_is_stopped_or_cannot_be_leaves_nothing(
@@ -124,11 +124,11 @@ def test_a_copy_that_is_stopped_or_cannot_be_leaves_nothing(
 
     there = sorted(tmp_path.iterdir())
     with pytest.raises(JobCancelled):
-        by_hand.labelled_copy(entry, data, labels, tmp_path / "x.h5ad", on_progress=stop)
+        by_hand.labelled_copy(entry.name, data, labels, tmp_path / "x.h5ad", on_progress=stop)
     with pytest.raises(RequestError, match="column"):
-        by_hand.labelled_copy(entry, data, labels, tmp_path / "x.h5ad", "a/b")
+        by_hand.labelled_copy(entry.name, data, labels, tmp_path / "x.h5ad", "a/b")
     with pytest.raises(RequestError, match="input"):
-        by_hand.labelled_copy(entry, data, labels, Path(entry.path), "mine")
+        by_hand.labelled_copy(entry.name, data, labels, Path(entry.path), "mine")
     assert sorted(tmp_path.iterdir()) == there
 
 
@@ -136,3 +136,25 @@ def test_the_table_names_cells_rows_labels_and_terms(settings: Settings, entry: 
     labels = by_hand.add_round(settings, entry, data, [3, 1], "NK", NK)
     found = by_hand.table(data.obs_names, labels)
     assert found.values.tolist() == [["cell-1", 1, "NK", NK], ["cell-3", 3, "NK", NK]]
+
+
+def test_a_table_taken_home_comes_back(settings: Settings, entry: DataEntry, data: Dataset, tmp_path: Path) -> None:
+    labels = by_hand.add_round(settings, entry, data, [3, 1], "NK", NK)
+    labels = by_hand.add_round(settings, entry, data, [7], "odd, ones")
+    written = by_hand.table(data.obs_names, labels)
+    for columns in (["cell", "label", "term"], ["row", "label"], ["cell", "row", "label", "term"]):
+        written[columns].to_csv(tmp_path / "labels.csv", index=False)
+        back = by_hand.labels_of_table(tmp_path / "labels.csv", data)
+        assert back.column().tolist() == labels.column().tolist()
+        assert back.term_of("NK") == (NK if "term" in columns else "")
+    for content, words in (
+        ("cell,name\n", "no table of labels"),
+        ("", "no table of labels"),
+        ("cell,label\ncell-1,B\nnobody,B\n", "called nobody"),
+        ("row,label\nx,B\n", "'x' is no row"),
+        ("row,label\n160,B\n", "no row 160"),
+        ("row,label,term\n1,B,CL:1\n", "no term"),
+    ):
+        (tmp_path / "bad.csv").write_text(content)
+        with pytest.raises((LabelError, RequestError, UnreadableFileError), match=words):
+            by_hand.labels_of_table(tmp_path / "bad.csv", data)

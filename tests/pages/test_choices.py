@@ -82,6 +82,7 @@ COMMAND_OF = {
     "convert_se": "convert",
     "fetch": "fetch",
     "prepare": "prepare",
+    "label": "label",
     "differential": "de",
     "tables": "tables",
     "matrix": "predict",

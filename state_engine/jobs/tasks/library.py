@@ -21,13 +21,15 @@ from state_engine.jobs.requests import (
     ConvertRequest,
     DownloadRequest,
     FetchRequest,
+    Labelled,
+    LabelRequest,
     Prepared,
     PrepareRequest,
 )
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.library import hub
+from state_engine.library import hand_labels, hub
 from state_engine.library.allowed import check_data, readable
-from state_engine.library.datasets import get_dataset, register_made, register_public
+from state_engine.library.datasets import get_dataset, keep_made, register_made, register_public
 from state_engine.library.foreign import call, limits_for
 from state_engine.library.models import EMBEDDINGS, adopt, import_directory
 from state_engine.plain import to_plain
@@ -116,6 +118,21 @@ def prepare(request: PrepareRequest, run: RunFolder, on_progress: OnProgress, wa
     write_bytes(run.file("genes.csv"), ("gene\n" + "\n".join(found.genes) + "\n").encode())
     name = f"{Path(entry.name).stem} with {request.genes:,} HVGs"
     return Prepared(register_made(settings, name, run.result, entry.choices).id, found.method)
+
+
+def label(request: LabelRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Labelled:
+    """Write the labels given by hand into a copy of their data set, which becomes a data set."""
+    settings = load_settings()
+    entry = get_dataset(settings, request.data)
+    check_data(settings, entry.path)
+    source = open_dataset(readable(entry.path, settings), entry.choices, settings)
+    labels = hand_labels.labels_of(settings, entry, source)
+    hand_labels.labelled_copy(entry.name, source, labels, run.result, request.column, on_progress)
+    run.record(
+        data_hash=source.hash(), settings={"labels": {str(k): int(n) for k, _, n in labels.counts().itertuples(index=False)}}
+    )
+    made = keep_made(settings, run.result, f"{Path(entry.name).stem} with {request.column}", entry.choices)
+    return Labelled(made.id, request.column, int((labels.column().codes >= 0).sum()))
 
 
 def fetch(request: FetchRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> PublicDataAdded:
