@@ -140,6 +140,16 @@ def baseline_means(files: ComparedFiles, means: Means, baseline: EvaluatedBaseli
     return {p: applied_mean(control, baseline.effects[p, context]) for p in there}
 
 
+def baseline_spread(
+    means: Means, spread: np.ndarray, baseline: EvaluatedBaseline, condition: Condition, control: str
+) -> np.ndarray:
+    """Return the standard deviation (g,) among the cells that a baseline predicts, by that of the control cells `spread` (g,)."""
+    mean = means.mean(control, condition[1])
+    # an effect moves each gene of all cells by one affine rule, so two points tell what it does to distances
+    moved = apply_effect(np.stack([mean, mean + spread]), baseline.effects[condition], mean)
+    return np.asarray(moved[1] - moved[0])
+
+
 def baseline_cells(files: ComparedFiles, effect: np.ndarray, context: str, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return n control cells of the context, drawn by the seed, moved by the effect, (n, g) float32, and their rows (n,)."""
     # as many as were measured, by the caller's n: tests for differential expression find more genes among more cells

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from state_engine.effects.exposure import Exposure
-from state_engine.effects.means import Means, means_by_condition
+from state_engine.effects.means import Means, Sums, means_by_condition
 from state_engine.errors import RunError
 from state_engine.evaluation.baselines import EffectSource, baselines_of
 from state_engine.evaluation.chances import CHANCES, score_chances
@@ -30,6 +30,7 @@ from state_engine.evaluation.effects_file import keep_effects
 from state_engine.evaluation.files import ComparedFiles, Condition, Side, open_files, with_cells_of_effects
 from state_engine.evaluation.foreign_effects import ForeignEffects
 from state_engine.evaluation.judgement import Judgement, judgement, telling
+from state_engine.evaluation.null_rates import score_null
 from state_engine.evaluation.profiles import find_profile
 from state_engine.evaluation.replicates import Halves, Replicates, judge
 from state_engine.evaluation.report import (
@@ -43,7 +44,16 @@ from state_engine.evaluation.report import (
     Evaluation,
 )
 from state_engine.evaluation.request import EvaluationRequest
-from state_engine.evaluation.scoring import CHUNK_VALUES, Row, Scored, score_on_cells, score_on_counts, score_on_means
+from state_engine.evaluation.scoring import (
+    CHUNK_VALUES,
+    MEASURED,
+    Row,
+    Scored,
+    Spreads,
+    score_on_cells,
+    score_on_counts,
+    score_on_means,
+)
 from state_engine.evaluation.verdict import comparisons, furthest_behind, sentence, summarise, verdict
 from state_engine.files import free_output, output_folder, replacing, write_json
 from state_engine.metrics.rank_tests import ENGINE, FLOOR
@@ -88,7 +98,7 @@ def _evaluate(
     files = open_files(request)
     remarks = [*said, *files.remarks]
     halves = Halves(files)
-    real, predicted = _means(files, request, halves, on_progress)
+    real, predicted, spreads = _means(files, request, halves, on_progress)
     source = effect_source(request, files, real)
     features, why = perturbation_features(request)
     made = baselines_of(files, real, source, features, why)
@@ -96,14 +106,14 @@ def _evaluate(
     elsewhere = next((dict(b.effects) for b in made if b.name == "mean of other contexts"), {})
     replicates = Replicates(halves, real, elsewhere)
     scored = Scored(files, request, profile, real, predicted, made, remarks, chunk_values=chunk_values, replicates=replicates)
-    scored.exposures = _exposures(files, request, source)
+    scored.exposures, scored.spreads = _exposures(files, request, source), spreads
     rows: list[Row] = []
     if profile.on_means and not request.cell_eval:
         rows += score_on_means(scored, on_progress)
     if profile.values == "counts":
         rows += score_on_counts(scored, on_progress)
     elif profile.on_cells:
-        rows += score_on_cells(scored, on_progress)
+        rows += score_on_cells(scored, on_progress) + score_null(scored, on_progress)
     if any(table.chances is not None for table in tables.values()):
         rows += score_chances(scored, tables, on_progress)
         scored.profile = replace(profile, metrics=(*profile.metrics, CHANCES))
@@ -114,47 +124,59 @@ def _evaluate(
 
 def _means(
     files: ComparedFiles, request: EvaluationRequest, halves: Halves, on_progress: OnProgress
-) -> tuple[Means, dict[str, tuple[Means, ...]]]:
-    """Means of every measured condition (baselines need those that are not scored too) and of the compared predictions."""
+) -> tuple[Means, dict[str, tuple[Means, ...]], dict[str, tuple[Spreads, ...]]]:
+    """Means of every measured condition (baselines need those that are not scored too) and of the compared predictions; spreads of the compared."""
     everything = tuple((str(p), str(c)) for c in files.real.dataset.contexts for p in files.real.dataset.perturbations)
     if request.effects:
         everything = (*files.conditions, *((files.control, c) for c in files.contexts))
     wanted = (*files.conditions, *((files.control, c) for c in files.contexts))
-    real = _means_of(files, files.real, everything, "Averaging measured cells", on_progress, halves)
-    predicted = {}
+    real, spread = _means_of(files, files.real, (everything, wanted), "Averaging measured cells", on_progress, halves)
+    predicted: dict[str, tuple[Means, ...]] = {}
+    spreads: dict[str, tuple[Spreads, ...]] = {MEASURED: (spread,)}
     for method, sides in files.predicted.items():
         made = []
         for number, side in enumerate(sides):
             words = f"Averaging cells of {method}" + (f", seed {number + 1} of {len(sides)}" if len(sides) > 1 else "")
             said = tuple(pair for pair in wanted if pair in files.said[method] or pair[0] == files.control)
-            made.append(_means_of(files, side, said, words, on_progress))
-        predicted[method] = tuple(made)
-    return real, predicted
+            made.append(_means_of(files, side, (said, said), words, on_progress))
+        predicted[method], spreads[method] = tuple(means for means, _ in made), tuple(spread for _, spread in made)
+    return real, predicted, spreads
 
 
 def _means_of(
     files: ComparedFiles,
     side: Side,
-    conditions: tuple[tuple[str, str], ...],
+    conditions: tuple[tuple[Condition, ...], tuple[Condition, ...]],
     stage: str,
     on_progress: OnProgress,
     halves: Halves | None = None,
-) -> Means:
-    """Return the means of some conditions of a file; those without cells are left out."""
-    codes = np.full(side.dataset.n_cells, -1, dtype=np.int64)
-    for number, (p, c) in enumerate(conditions):
-        codes[side.rows(p, c)] = number
+) -> tuple[Means, Spreads]:
+    """Return the means of some conditions of a file, and the standard deviations of others among them; those without cells are left out."""
+    (codes, compared), n = (_codes(side, part) for part in conditions), len(files.genes)
     rows = np.flatnonzero(codes >= 0)
+    sums = Sums(n, squares={})
     blocks_of_cells = side.blocks(rows) if halves is None else halves.watch(side.blocks(rows))
 
     def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         done = 0
         for part, values in blocks_of_cells:
+            sums.add(conditions[1], compared[part], values)
             yield part, values
             done += len(part)
             on_progress(Progress(stage, done, len(rows)))
 
-    return means_by_condition(blocks(), codes, conditions, files.control, files.genes)
+    means = means_by_condition(blocks(), codes, conditions[0], files.control, files.genes)
+    found = sums.means(conditions[1], files.control)
+    # the standard error of a mean is the spread over the root of the number of cells
+    return means, {(p, c): np.sqrt(found.squared_errors(p, c) * found.n(p, c)) for p, c in found.conditions}
+
+
+def _codes(side: Side, conditions: tuple[Condition, ...]) -> np.ndarray:
+    """Return which of the conditions each cell is of, (n,); -1 for none."""
+    codes = np.full(side.dataset.n_cells, -1, dtype=np.int64)
+    for number, (p, c) in enumerate(conditions):
+        codes[side.rows(p, c)] = number
+    return codes
 
 
 def _table(rows: list[Row], scored: Scored) -> pd.DataFrame:
@@ -194,7 +216,7 @@ def _write(table: pd.DataFrame, scored: Scored, effects_words: str, start: float
         real=request.real,
         n_genes=len(files.genes),
         conditions=_conditions(scored),
-        methods=_methods(scored),
+        methods=_methods(scored, MEASURED in set(table["method"])),
         summary=summary,
         comparisons=against,
         verdict=tuple(sentence(s) for s in said),
@@ -281,14 +303,15 @@ def _conditions(scored: Scored) -> tuple[EvaluatedCondition, ...]:
     return tuple(found)
 
 
-def _methods(scored: Scored) -> tuple[EvaluatedMethod, ...]:
+def _methods(scored: Scored, has_measured: bool) -> tuple[EvaluatedMethod, ...]:
     n = len(scored.files.conditions)
     paths: dict[str, tuple[str, ...]] = {}
     for file in scored.request.predicted:
         paths[file.method] = (*paths.get(file.method, ()), file.effects or file.path)
     predictions = [_prediction(scored, method, paths[method], n) for method in scored.files.predicted]
     baselines = [EvaluatedMethod(b.name, "baseline", (), len(b.effects), b.reason) for b in scored.baselines]
-    return (*predictions, *baselines)
+    measured = [EvaluatedMethod(MEASURED, "measured", (scored.request.real,), n)] if has_measured else []
+    return (*predictions, *baselines, *measured)
 
 
 def _prediction(scored: Scored, method: str, files: tuple[str, ...], n: int) -> EvaluatedMethod:

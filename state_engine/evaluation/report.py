@@ -25,6 +25,7 @@ METRICS: Final = "metrics.csv"
 SUMMARY: Final = "summary.csv"
 EFFECTS: Final = "effects.npz"
 FORMAT: Final = 1
+WORTH_SAYING: Final = 0.02  # gain of PDS by another size of effects
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,18 @@ class EvaluatedCondition:
 
 @dataclass(frozen=True)
 class EvaluatedMethod:
-    """A prediction or a baseline.
+    """A prediction or a baseline, or the measured cells where a number is of them.
 
     Args:
         name: as in the tables.
-        kind: which of the two.
+        kind: which of these.
         files: of a prediction, a seed each.
         n_conditions: conditions that it says something about.
         reason: why it lacks some or all, a sentence.
     """
 
     name: str
-    kind: Literal["prediction", "baseline"]
+    kind: Literal["prediction", "baseline", "measured"]
     files: tuple[str, ...]
     n_conditions: int
     reason: str = ""
@@ -192,11 +193,12 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
     lines.append(f"{'':28}" + "".join(f"{head:>{width}}" for head in heads))
     for metric in metrics:
         rows = {r.method: r for r in evaluation.summary if (r.metric, r.context) == (metric.name, "")}
-        cells = [f"{_number(rows.get(m.name)):>{width}}" for m in evaluation.methods]
+        cells = [f"{_number(rows.get(m.name), metric):>{width}}" for m in evaluation.methods]
         grey = "  (cannot tell here)" if evaluation.tells(metric.name) is False else ""
         lines.append(f"{f'{metric.title} {arrow(metric)}':28}" + "".join(cells) + grey)
     if evaluation.noise_floor is not None:
         lines.append(f"MAE expected of a perfect prediction, from the number of measured cells: {evaluation.noise_floor:.4f}")
+    lines += amplitude_words(evaluation)
     lines += ["", *(f"{j.method}: {j.text}" for j in evaluation.judgements)]
     words = ability_words(evaluation.discriminations, evaluation.scored)
     lines += [words] if words else []
@@ -205,11 +207,31 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
     return [*lines, *evaluation.remarks]
 
 
-def _number(row: SummaryRow | None) -> str:
+def _number(row: SummaryRow | None, metric: Metric) -> str:
     """A mean with the spread of its seeds; a dash where there is none."""
-    if row is None or row.value is None:
+    return "–" if row is None else number_words(row, metric)
+
+
+def number_words(row: SummaryRow, metric: Metric) -> str:
+    """Return a mean as it is written, with the spread of its seeds."""
+    if row.value is None:
         return "–"
-    return f"{row.value:.4f}" + (f" ±{row.spread:.4f}" if row.spread is not None else "")
+    form = {"number": ".4f" if abs(row.value) < 10 else ",.1f", "count": ",.1f", "percent": ".1%"}[metric.shown]
+    return f"{row.value:{form}}" + (f" ±{row.spread:{form}}" if row.spread is not None else "")
+
+
+def amplitude_words(evaluation: Evaluation) -> list[str]:
+    """Return for each prediction what its PDS by L1 would be with effects of another size, where that is more; sentences."""
+    found = []
+    for method in evaluation.methods:
+        if method.kind != "prediction":
+            continue
+        factor, gain = evaluation.value(method.name, "best_amplitude"), evaluation.value(method.name, "amplitude_gain")
+        if factor is not None and gain is not None and gain >= WORTH_SAYING:
+            found.append(
+                f"PDS depends on the size of effects (L1): with effects {factor:.3g} times as large, {method.name} would gain {gain:.3f}."
+            )
+    return found
 
 
 def arrow(metric: Metric) -> str:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import anndata as ad
 import numpy as np
@@ -13,17 +14,18 @@ import scipy.sparse as sp
 
 from state_engine.effects.exposure import Exposure
 from state_engine.effects.means import Means
-from state_engine.evaluation.baselines import EvaluatedBaseline, baseline_cells, baseline_means
+from state_engine.evaluation.baselines import EvaluatedBaseline, baseline_cells, baseline_means, baseline_spread
 from state_engine.evaluation.counts import counts_of_context, metrics_on_counts
 from state_engine.evaluation.files import ComparedFiles, Condition, Side
 from state_engine.evaluation.replicates import Replicates
 from state_engine.evaluation.request import EvaluationRequest
 from state_engine.files import scratch_folder
 from state_engine.metrics import engine
-from state_engine.metrics.called import called_values, rank_tests_of
+from state_engine.metrics.called import SIGNIFICANT, called_values, rank_tests_of
 from state_engine.metrics.child import run_cell_eval
 from state_engine.metrics.own import MeanCells, Reference
-from state_engine.metrics.profile import Profile
+from state_engine.metrics.population import Cloud, Components, energy_distance
+from state_engine.metrics.profile import TARGET, Profile
 from state_engine.progress import OnProgress, Progress
 
 # values of one side that are in memory at once when cells are compared: 200 MB dense
@@ -42,9 +44,18 @@ class Row:
     value: float
 
 
+Spreads = Mapping[Condition, np.ndarray]
+"""condition -> (g,) standard deviation among its cells."""
+MEASURED: Final = "measured"
+"""Method of numbers that are of the measured cells themselves."""
+
+
 @dataclass(eq=False)
 class Scored:
-    """What is scored, and what the scoring adds: remarks, and another engine where one was used."""
+    """What is scored, and what the scoring adds: remarks, and another engine where one was used.
+
+    `spreads` are by method, a file a seed; those of the measured cells under `MEASURED`.
+    """
 
     files: ComparedFiles
     request: EvaluationRequest
@@ -58,6 +69,7 @@ class Scored:
     chunk_values: float = CHUNK_VALUES
     replicates: Replicates | None = None
     exposures: dict[Condition, Exposure] = field(default_factory=dict)
+    spreads: dict[str, tuple[Spreads, ...]] = field(default_factory=dict)
 
     def control(self, own: Means | None, context: str) -> np.ndarray:
         """(g,) mean of the control cells that effects of a method start from."""
@@ -95,18 +107,27 @@ def score_on_means(scored: Scored, on_progress: OnProgress) -> list[Row]:
         real = {p: scored.real.mean(p, context) for p in files.of(context)}
         real_control = scored.real.mean(files.control, context)
         references = _references(scored, context)
+        measured_spread = _of_context(scored.spreads[MEASURED][0], context)
         for method, seeds in scored.predicted.items():
             for seed, own in enumerate(seeds, 1):
                 means = {p: own.mean(p, context) for p in real if (p, context) in files.said[method]}
                 if means:
-                    cells = MeanCells(means, real, (scored.control(own, context), real_control), files.genes, references)
+                    spreads = _of_context(scored.spreads[method][seed - 1], context), measured_spread
+                    cells = MeanCells(means, real, (scored.control(own, context), real_control), files.genes, references, spreads)
                     rows += _rows(method, seed, context, engine.compute_on_means(profile, cells, files.control, source))
         for baseline in scored.baselines:
             means = scored.baseline_means(baseline, context)
             if means:
-                cells = MeanCells(means, real, (real_control, real_control), files.genes, references)
+                control_spread = measured_spread[files.control]
+                moved = {p: baseline_spread(scored.real, control_spread, baseline, (p, context), files.control) for p in means}
+                spreads = moved, measured_spread
+                cells = MeanCells(means, real, (real_control, real_control), files.genes, references, spreads)
                 rows += _rows(baseline.name, 0, context, engine.compute_on_means(profile, cells, files.control, source))
     return rows
+
+
+def _of_context(spreads: Spreads, context: str) -> dict[str, np.ndarray]:
+    return {p: spread for (p, c), spread in spreads.items() if c == context}
 
 
 def _references(scored: Scored, context: str) -> dict[str, Reference]:
@@ -134,13 +155,17 @@ def score_on_cells(scored: Scored, on_progress: OnProgress) -> list[Row]:
     chunks = [(c, part) for c in files.contexts for part in _chunks(scored, c)]
     total = len(chunks) * (sum(map(len, scored.predicted.values())) + sum(bool(b.effects) for b in scored.baselines))
     done = 0
+    components: dict[str, Components] = {}
     for context, labels in chunks:
         _remark_targets(scored, context)
-        control = _sparse(files.real, files.real.rows(files.control, context))
+        control = sparse_cells(files.real, files.real.rows(files.control, context))
         real = engine.stacked(
-            {p: _sparse(files.real, files.real.rows(p, context)) for p in labels}, control, files.control, files.genes
+            {p: sparse_cells(files.real, files.real.rows(p, context)) for p in labels}, control, files.control, files.genes
         )
-        with _cell_metrics(scored, real) as metrics:
+        if context not in components:
+            components = {context: _components(scored, context)}
+        with _cell_metrics(scored, real, components[context]) as (metrics, measured):
+            rows += _rows(MEASURED, 0, context, measured)
             for method, seed, cells in _methods_cells(scored, context, labels, control):
                 on_progress(Progress("Testing genes", done, total))
                 values = metrics(cells)
@@ -152,17 +177,41 @@ def score_on_cells(scored: Scored, on_progress: OnProgress) -> list[Row]:
     return rows
 
 
+def _components(scored: Scored, context: str) -> Components:
+    """Principal components of the measured cells of a context, controls among them; of a part of them where they are very many."""
+    side = scored.files.real
+    rows = np.concatenate([side.rows(p, context) for p in sorted({*side.dataset.perturbations, scored.files.control})])
+    most = max(2, int(CHUNK_VALUES // max(1, len(scored.files.genes))))
+    if len(rows) > most:
+        rows = np.random.default_rng(0).choice(rows, most, replace=False)
+    return Components.of(np.concatenate([values for _, values in side.blocks(np.sort(rows))]).astype(np.float32, copy=False))
+
+
 @contextlib.contextmanager
-def _cell_metrics(scored: Scored, real: ad.AnnData) -> Iterator[Callable[[ad.AnnData], engine.Values]]:
-    """Give the function that computes the metrics of a prediction's cells. The measured cells are tested once for all of them."""
+def _cell_metrics(
+    scored: Scored, real: ad.AnnData, components: Components
+) -> Iterator[tuple[Callable[[ad.AnnData], engine.Values], engine.Values]]:
+    """Give the function that computes the metrics of a prediction's cells, and numbers of the measured cells, which are tested once."""
     profile, control = scored.profile, scored.files.control
     if all(metric.by == "here" for metric in profile.metrics if metric.on == "cells"):
-        tests = rank_tests_of(real, control)
-        yield lambda cells: called_values(rank_tests_of(cells, control), tests)
+        tests, clouds = rank_tests_of(real, control), _clouds(components, real, control)
+
+        def own_metrics(cells: ad.AnnData) -> engine.Values:
+            own = _clouds(components, cells, control)
+            energy = {p: energy_distance(own[p], clouds[p]) for p in own}
+            return {**called_values(rank_tests_of(cells, control), tests), "energy_pca50": energy}
+
+        called = (tests.fdr < SIGNIFICANT).sum(axis=1)
+        yield own_metrics, {"de_genes": dict(zip(tests.groups, called.astype(float).tolist(), strict=True))}
         return
     with scratch_folder() as kept:
         settings = engine.Settings(scored.request.control_source, metrics=profile.on_cells, tests=str(kept))
-        yield lambda cells: engine.compute(profile, cells, real, control, settings).values
+        yield (lambda cells: engine.compute(profile, cells, real, control, settings).values), {}
+
+
+def _clouds(components: Components, cells: ad.AnnData, control: str) -> dict[str, Cloud]:
+    labels = cells.obs[TARGET].to_numpy(str)
+    return {p: components.cloud(cells.X[labels == p]) for p in dict.fromkeys(labels.tolist()) if p != control}
 
 
 def _says(scored: Scored, method: str, perturbation: str, context: str) -> bool:
@@ -197,9 +246,9 @@ def _methods_cells(
         if not any(_says(scored, method, p, context) for p in labels):
             continue
         for seed, side in enumerate(sides, 1):
-            own = control if scored.request.control_source == "real" else _sparse(side, side.rows(files.control, context))
+            own = control if scored.request.control_source == "real" else sparse_cells(side, side.rows(files.control, context))
             # the engine wants every perturbation on both sides: control cells stand in, and their numbers are dropped
-            parts = {p: _sparse(side, side.rows(p, context)) if _says(scored, method, p, context) else own for p in labels}
+            parts = {p: sparse_cells(side, side.rows(p, context)) if _says(scored, method, p, context) else own for p in labels}
             yield method, seed, engine.stacked(parts, own, files.control, files.genes)
     for baseline in scored.baselines:
         if any((p, context) in baseline.effects for p in labels):
@@ -219,7 +268,7 @@ def _baseline_cells(
     return engine.stacked(parts, control, files.control, files.genes)
 
 
-def _sparse(side: Side, rows: np.ndarray) -> sp.csr_matrix:
+def sparse_cells(side: Side, rows: np.ndarray) -> sp.csr_matrix:
     """log1p expression of some cells, CSR; a raw output below 0 counts as 0 here."""
     parts = [sp.csr_matrix(np.maximum(v, 0) if side.signed else v) for _, v in side.blocks(rows)]
     return sp.vstack(parts, format="csr") if parts else sp.csr_matrix((0, len(side.source.columns or ())), dtype=np.float32)
@@ -232,9 +281,9 @@ def _by_cell_eval(scored: Scored, on_progress: OnProgress) -> list[Row]:
     for number, context in enumerate(files.contexts):
         on_progress(Progress("cell-eval is scoring", number, len(files.contexts)))
         labels = files.of(context)
-        control = _sparse(files.real, files.real.rows(files.control, context))
+        control = sparse_cells(files.real, files.real.rows(files.control, context))
         real = engine.stacked(
-            {p: _sparse(files.real, files.real.rows(p, context)) for p in labels}, control, files.control, files.genes
+            {p: sparse_cells(files.real, files.real.rows(p, context)) for p in labels}, control, files.control, files.genes
         )
         made = list(_methods_cells(scored, context, labels, control))
         sides = {f"side {i}": cells for i, (_, _, cells) in enumerate(made)}

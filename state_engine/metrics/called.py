@@ -61,6 +61,7 @@ def condition_values(
     varied = k > 1 and np.ptp(own_fold[real]) > 0 and np.ptp(real_fold[real]) > 0
     return {
         "de_called": n_own / k if k else np.nan,
+        "de_genes": n_own,
         "de_wilcoxon_overlap": _shared(own, own_fold, real, real_fold, k),
         # a prediction in which nothing is called is right about nothing
         "de_wilcoxon_precision": _shared(own, own_fold, real, real_fold, n_own) if n_own else 0.0,

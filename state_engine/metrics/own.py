@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from state_engine.metrics.retrieval import Distance, retrieval
+from state_engine.metrics.retrieval import Distance, best_amplitude, retrieval
 from state_engine.metrics.weighted import weighted_mse, weighted_pearson, weighted_r2
 
 
@@ -38,6 +38,7 @@ class MeanCells:
         controls: mean of the prediction's control cells, and of the measured ones.
         genes: names of the g genes.
         references: perturbation -> what it is held against; missing where there is nothing.
+        spreads: perturbation -> (g,) standard deviation of the cells, predicted and measured; missing where it is not known.
     """
 
     predicted: Mapping[str, np.ndarray]
@@ -45,6 +46,7 @@ class MeanCells:
     controls: tuple[np.ndarray, np.ndarray]
     genes: tuple[str, ...]
     references: Mapping[str, Reference] = field(default_factory=dict)
+    spreads: tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]] = ({}, {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ class Pair:
 
 
 def own_values(metric: str, cells: MeanCells, base: np.ndarray) -> dict[str, float]:
-    """Return a metric of this module, by perturbation.
+    """Return a metric of this module, by perturbation; one of a whole context stands under "".
 
     Args:
         metric: its name.
@@ -73,6 +75,14 @@ def own_values(metric: str, cells: MeanCells, base: np.ndarray) -> dict[str, flo
         predicted = {p: y - start[0] for p, y in cells.predicted.items()}
         measured = {p: x - start[1] for p, x in cells.measured.items()}
         return retrieval(predicted, measured, cells.genes, distance)
+    if metric in _AMPLITUDE:
+        best = _amplitude(cells, base)
+        return {} if best is None else {"": best[_AMPLITUDE.index(metric)]}
+    if metric == "spread":
+        own, real = cells.spreads
+        return {
+            p: ratio for p in cells.predicted if p in own and p in real and np.isfinite(ratio := spread_ratio(own[p], real[p]))
+        }
     found = {}
     for p, y in cells.predicted.items():
         x = cells.measured[p]
@@ -84,6 +94,28 @@ def own_values(metric: str, cells: MeanCells, base: np.ndarray) -> dict[str, flo
 
 # by which distance, and whether mean cells are compared or effects
 _RETRIEVALS: dict[str, tuple[Distance, bool]] = {"pds_cosine_midrank": ("cosine", False), "centroid_accuracy": ("l2", True)}
+
+
+_AMPLITUDE = ("best_amplitude", "amplitude_gain")
+MOST_QUERIES = 100  # perturbations, evenly taken, that the best amplitude is looked for on
+
+
+def _amplitude(cells: MeanCells, base: np.ndarray) -> tuple[float, float] | None:
+    """Return the factor on all effects with the best PDS by L1, and what PDS gains by it; None where there is no PDS."""
+    few = list(cells.predicted)[:: len(cells.predicted) // MOST_QUERIES + 1]
+    predicted = {p: cells.predicted[p] - base for p in few}
+    measured = {p: x - cells.controls[1] for p, x in cells.measured.items()}
+    best = best_amplitude(predicted, measured, cells.genes)
+    if best is None:
+        return None
+    own = retrieval(predicted, measured, cells.genes, "l1")
+    return best[0], best[1] - float(np.mean(list(own.values())))
+
+
+def spread_ratio(predicted: np.ndarray, measured: np.ndarray) -> float:
+    """Return the median over genes of predicted over measured standard deviation, both (g,); NaN when no measured gene varies."""
+    varies = measured > 0
+    return float(np.median(predicted[varies] / measured[varies])) if varies.any() else float("nan")
 
 
 def own_value(metric: str, pair: Pair) -> float:

@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 ControlSource = Literal["real", "predicted"]
 Fdr = Literal["per perturbation", "pooled"]
+Shown = Literal["number", "count", "percent"]
 
 TARGET: Final = "target_gene"
 """obs column of the perturbation in the cells that are given to the engine, whatever it is called in files."""
@@ -36,6 +37,7 @@ class Metric:
         perfect: its best value, where a prediction's skill between baseline and replicate is measured by it; None: it is not.
         describes: it says how predictions differ from measurements and ranks nothing, such as a slope whose best value is 1.
         detail: a reader sees it only on request.
+        shown: how its values are written: a number, a count of genes, or a share in percent.
         weight: of its score in the overall score.
         baseline, anchor: b and a where the challenge publishes them; None: computed from the measured cells.
     """
@@ -51,6 +53,7 @@ class Metric:
     perfect: float | None = None
     describes: bool = False
     detail: bool = False
+    shown: Shown = "number"
     weight: float = 1.0
     baseline: float | None = None
     anchor: float | None = None

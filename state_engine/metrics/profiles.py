@@ -60,7 +60,7 @@ _MEANS: Final = (
         "PDS",
         True,
         "Perturbation discrimination: the measured effects of a context are ranked by their distance (L1) to the predicted effect; "
-        "1: the right one is nearest, 0.5: chance. It needs two perturbations in a context, and depends on the size of all effects.",
+        "1: the right one is nearest, 0.5: chance. It needs two perturbations in a context, and depends on the size of all effects (L1).",
         on="means",
         needs_two=True,
         in_verdict=True,
@@ -78,6 +78,21 @@ _MEANS: Final = (
     Metric(
         "slope", "Slope", True,
         "Factor that would make the predicted effect fit the measured one best: above 1 the prediction is too small, below 1 too large.",
+        on="means", by="here", describes=True,
+    ),
+    Metric(
+        "best_amplitude", "Best amplitude", True,
+        "Factor on all predicted effects of a context, of 0.1 to 4, with which PDS by L1 is best: L1 depends on the size of effects, so a low PDS "
+        "may be one of size. Looked for on 100 perturbations at most.",
+        on="means", by="here", needs_two=True, describes=True,
+    ),
+    Metric(
+        "amplitude_gain", "PDS gained by it", True, "What PDS by L1 would gain by that factor alone: a matter of size, not of pattern.",
+        on="means", by="here", needs_two=True, describes=True,
+    ),
+    Metric(
+        "spread", "Cell spread", True,
+        "Standard deviation among predicted cells over that among measured cells, of the median gene: 1 is as varied, below 1 too alike.",
         on="means", by="here", describes=True,
     ),
 )  # fmt: skip
@@ -129,12 +144,40 @@ _CELLS: Final = (
         by="here",
     ),
     Metric(
+        "energy_pca50",
+        "Energy distance",
+        False,
+        "Energy distance between predicted and measured cells in 50 principal components of the measured cells of the context: means, spread and "
+        "shape together. 0 is best; by chance it may be just below. Of at most 2,000 cells of each side.",
+        by="here",
+    ),
+    Metric(
         "de_called",
         "Genes called",
         True,
         "Genes called in predicted cells over those called in measured cells: 1 is as many.",
         by="here",
         describes=True,
+    ),
+    Metric(
+        "de_genes",
+        "Number of genes called",
+        True,
+        "Genes called (FDR < 0.05, with the detection floor of the Genes page) for each condition; the column Measured has the real number. It "
+        "grows with the number of cells.",
+        by="here",
+        describes=True,
+        shown="count",
+    ),
+    Metric(
+        "de_null",
+        "Called without effect",
+        True,
+        "Share of genes called where nothing changes: predicted control cells against measured ones; for baselines control cells drawn again; for "
+        "Measured one half of the control cells against the other. What it says of a condition is false.",
+        by="here",
+        describes=True,
+        shown="percent",
     ),
 )
 HOUSE: Final = {

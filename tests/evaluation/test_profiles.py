@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from sklearn.metrics import average_precision_score
 from state_engine.data.dataset import Choices
 from state_engine.errors import ChallengeError, ScaleError
 from state_engine.evaluation.evaluate import evaluate
-from state_engine.evaluation.report import Evaluation
+from state_engine.evaluation.report import Evaluation, evaluation_lines
 from state_engine.evaluation.request import EvaluationRequest, PredictedFile
 from state_engine.metrics.profiles import HOUSE
 from state_engine.metrics.rank_tests import FLOOR, PSEUDOCOUNT
@@ -49,9 +50,13 @@ def ask(folder: Path, predicted: ad.AnnData, measured: ad.AnnData, **changes: ob
 
 
 def numbers(folder: Path, method: str = "prediction") -> pd.DataFrame:
-    """Rows perturbations, columns metrics."""
+    """Rows perturbations, columns metrics; without those of a whole context."""
     table = pd.read_csv(folder / "metrics.csv", keep_default_na=False)
-    return table[table.method == method].pivot(index="perturbation", columns="metric", values="value").astype(float)
+    return (
+        table[(table.method == method) & (table.perturbation != "")]
+        .pivot(index="perturbation", columns="metric", values="value")
+        .astype(float)
+    )
 
 
 def by_scipy(cells: ad.AnnData, control: ad.AnnData, label: str) -> pd.DataFrame:
@@ -90,8 +95,12 @@ def test_differential_expression_by_hand(full: tuple[Path, EvaluationRequest, Ev
         for name, value in expected.items():
             assert found.loc[label, f"de_wilcoxon_{name}"] == pytest.approx(value, abs=1e-6), name
         assert found.loc[label, "de_called"] == pytest.approx(len(a) / len(b))
+        assert found.loc[label, "de_genes"] == len(a)
+        assert numbers(folder / "out", "measured").loc[label, "de_genes"] == len(b)
     assert "illico 0.6.0, values under 0.2 counted as not detected" in made.de_engine and made.device == "cpu"
-    assert set(found) == {m.name for m in HOUSE["full"].metrics}
+    of_contexts = {"best_amplitude", "amplitude_gain", "de_null"}
+    assert set(found) == {m.name for m in HOUSE["full"].metrics} - of_contexts
+    assert made.value("prediction", "best_amplitude") and made.value("prediction", "de_null") is not None
 
 
 def test_metrics_of_means_equal_the_engine_on_whole_files(full: tuple[Path, EvaluationRequest, Evaluation]) -> None:
@@ -113,7 +122,7 @@ def test_metrics_of_means_equal_the_engine_on_whole_files(full: tuple[Path, Eval
 def test_cells_in_chunks_change_nothing(full: tuple[Path, EvaluationRequest, Evaluation], tmp_path: Path) -> None:
     folder, request, _ = full
     evaluate(request, tmp_path, chunk_values=2 * 40 * len(GENES))
-    names = list(HOUSE["full"].on_cells)
+    names = [name for name in HOUSE["full"].on_cells if name != "de_null"]  # of a whole context
     pd.testing.assert_frame_equal(numbers(tmp_path)[names], numbers(folder / "out")[names])
 
 
@@ -124,6 +133,47 @@ def test_baselines_have_cells(full: tuple[Path, EvaluationRequest, Evaluation]) 
     context = numbers(folder / "out", "mean of the context")
     assert (context["de_wilcoxon_sig_recall"] > 0).all()
     assert "DE overlap" in " ".join(made.verdict)
+
+
+def test_energy_distance_is_that_of_scperteval(full: tuple[Path, EvaluationRequest, Evaluation]) -> None:
+    python = ROOT / ".peers" / "scperteval" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("scPertEval (make peers) is not here")
+    folder, request, _ = full
+    peer = (
+        "import sys, warnings; warnings.simplefilter('ignore'); import anndata, scperteval\n"
+        "cells, said = map(anndata.read_h5ad, sys.argv[1:3])\n"
+        "ready = scperteval.prepare(cells, ['energy_distance_pca_k'], perturbation_key='target_gene', control_label=sys.argv[3])\n"
+        "said = said[said.obs['target_gene'] != sys.argv[3]].copy()\n"
+        "print(scperteval.score(ready, 'energy_distance_pca_k', said).per_perturbation.to_json(orient='records'))"
+    )
+    args = [str(python), "-c", peer, request.real, request.predicted[0].path, CONTROL]
+    out = subprocess.run(args, capture_output=True, text=True, check=True, timeout=300)
+    theirs = pd.DataFrame(json.loads(out.stdout.splitlines()[-1])).set_index("perturbation")["score"]
+    ours = numbers(folder / "out")["energy_pca50"]
+    np.testing.assert_allclose(ours[list(PERTURBATIONS)], theirs[list(PERTURBATIONS)], atol=0.02)
+    assert ours.min() > 0.1  # the agreement is one of distances, not of zeros
+
+
+def test_nothing_is_called_where_nothing_changes(tmp_path: Path) -> None:
+    """Control cells are called alike when halved and as a baseline; predicted control cells that are shifted are told."""
+    measured = log1p(screen(1, n=30))
+    predicted = measured.copy()
+    raw = predicted.X.toarray()
+    raw[:, :75] += 0.5  # a model that makes half of the genes too high, under the control label too
+    predicted.layers["raw"] = raw
+    request = ask(tmp_path, predicted, measured, profile="full")
+    file = request.predicted[0].path
+    made = evaluate(replace(request, predicted=(*request.predicted, PredictedFile(file, "raw", "layers/raw"))), tmp_path / "out")
+    null = {m: made.value(m, "de_null") for m in ("measured", "no change", "prediction", "raw")}
+    assert all(null[m] is not None and null[m] <= 0.01 for m in ("measured", "no change", "prediction")), null
+    assert null["raw"] is not None and 0.4 < null["raw"] <= 0.51
+    line = next(line for line in evaluation_lines(made) if line.startswith("Called without effect"))
+    assert f"{null['raw']:.1%}" in line
+    # cells as they are have the measured spread; each gene's shift changes none of it
+    assert made.value("prediction", "spread") == pytest.approx(1) and made.value("raw", "spread") == pytest.approx(1)
+    own, moved = made.value("prediction", "energy_pca50"), made.value("raw", "energy_pca50")
+    assert own is not None and moved is not None and own + 0.5 < moved  # of the very same cells it is below 0
 
 
 # ---- 2025 ----

@@ -21,12 +21,14 @@ from state_engine.evaluation.report import (
     SUMMARY,
     EvaluatedMethod,
     Evaluation,
+    amplitude_words,
     arrow,
+    number_words,
     provenance,
     read_evaluation,
     read_metrics,
 )
-from state_engine.evaluation.verdict import Statement
+from state_engine.evaluation.verdict import Statement, SummaryRow
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
 from state_engine.metrics.profile import Metric
@@ -170,7 +172,7 @@ def _rows_of(found: Evaluation, metrics: Sequence[Metric], methods: Sequence[Eva
         best = max(values) if metric.more_is_better else min(values)
         # a metric that cannot tell here ranks nothing, a description neither
         ranked = len(values) if found.tells(metric.name) is not False and not metric.describes else 0
-        cells = [_cell(rows[m.name], best, ranked) if m.name in rows else "–" for m in methods]
+        cells = [_cell(rows[m.name], metric, best, ranked) if m.name in rows else "–" for m in methods]
         name = f"{metric.title} {arrow(metric)}".strip()
         if found.tells(metric.name) is False:
             name, cells = f":gray[{name}]", [f":gray[{cell}]" for cell in cells]
@@ -178,10 +180,8 @@ def _rows_of(found: Evaluation, metrics: Sequence[Metric], methods: Sequence[Eva
     return lines
 
 
-def _cell(row, best: float, n: int) -> str:  # type: ignore[no-untyped-def]  # a SummaryRow with a value
-    text = f"{row.value:.4f}" if abs(row.value) < 10 else f"{row.value:,.1f}"
-    text += f" ±{row.spread:.4f}" if row.spread is not None else ""
-    text = text.replace("-", "−")
+def _cell(row: SummaryRow, metric: Metric, best: float, n: int) -> str:
+    text = number_words(row, metric).replace("-", "−")
     return f"**{text}**" if row.value == best and n > 1 else text
 
 
@@ -201,6 +201,8 @@ def _metrics(found: Evaluation) -> None:
         st.caption(
             f"A perfect prediction would have an MAE of {found.noise_floor:.4f} here, since the measured means are of finitely many cells."
         )
+    for words in amplitude_words(found):
+        st.caption(sentences(words))
     spread = (
         " ± is the standard deviation over draws of control cells." if any(r.spread is not None for r in found.summary) else ""
     )
