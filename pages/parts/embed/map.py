@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,9 +12,11 @@ from numpy.typing import NDArray
 
 from pages.parts import palette, selection, session
 from pages.parts import umap as umapchart
+from pages.parts.cells import cell_names, in_child
 from pages.parts.figures import show_figure
 from pages.parts.format import code, duration, md, plural, sentences, size
 from pages.parts.jobs import job_panel
+from pages.parts.labelling import NOT_LABELLED, entry_of, labelling, with_labels
 from pages.parts.picker import runs_for
 from pages.parts.result import stamp
 from pages.parts.widgets import go
@@ -26,12 +26,11 @@ from state_engine.data.dataset import Choices, Dataset
 from state_engine.embedding.jobs import Embedding, EmbedJob
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, list_datasets
-from state_engine.library.foreign import call, limits_for, read_file
+from state_engine.library.foreign import read_file
 from state_engine.plain import csv_for_people, distinct, read_json_as
 
 CHOICE = "embedding"
 MOST_IN_BROWSER = 400_000_000  # bytes of a file that is handed over by the page; larger ones are copied from the server
-T = TypeVar("T")
 MOST_LABELS = 60  # a column with more labels has no legend anyone could read
 GENE = "A gene"
 
@@ -93,6 +92,8 @@ def summary(run: RunFolder, made: Embedding) -> None:
 @st.fragment
 def cell_map(run: RunFolder, made: Embedding, data: Dataset) -> None:
     """The map with its colours and what is selected on it. A fragment: a new colour does not run the page again."""
+    entry = entry_of(made.path)
+    data = with_labels(entry, data)
     projection = _projected(str(run.file("projection.npz")))
     left, right = st.columns([3, 2], gap="medium")
     with right:
@@ -119,6 +120,9 @@ def cell_map(run: RunFolder, made: Embedding, data: Dataset) -> None:
         )
     with right:
         _selected(run, data, projection, colour, chosen, gene)
+        if entry is not None:
+            rows = None if chosen is None else projection.rows[chosen]
+            labelling(entry, data, rows, f"lasso on the map of {run.manifest.title}", "embed")
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -173,8 +177,8 @@ def draw(
     else:
         names, codes = label_codes(data, colour, projection.rows)
         none = np.zeros(len(codes), np.int16)
-        colours = palette.categories([n for n in names if n]) | {"not labelled": palette.MISSING}
-        named = [n or "not labelled" for n in names]
+        colours = palette.categories([n for n in names if n]) | {NOT_LABELLED: palette.MISSING}
+        named = [n or NOT_LABELLED for n in names]
         figure = umapchart.category_map(projection.xy, named, codes, [""], none, colours, style, chosen)
     umapchart.fix_ranges(figure, projection.xy)
     return figure
@@ -202,17 +206,6 @@ def most_variable(path: str, written: int, choices: Choices) -> int:
     return in_child(cell_values.most_variable, Path(path), choices)
 
 
-@st.cache_data(max_entries=8, show_spinner=False)
-def cell_names(path: str, written: int, choices: Choices) -> NDArray[np.object_]:
-    """Return the barcodes of all cells, (n,) strings."""
-    return in_child(cell_values.cell_names, Path(path), choices)
-
-
-def in_child(function: Callable[..., T], path: Path, choices: Choices, *more: object) -> T:
-    """Return what a function of `cell_values` reads, in a child process."""
-    return call(function, path, choices, session.settings(), *more, path=path, limits=limits_for(path))
-
-
 def _selected(
     run: RunFolder, data: Dataset, projection: Projection, colour: str, chosen: NDArray[np.bool_] | None, gene: str
 ) -> None:
@@ -226,7 +219,7 @@ def _selected(
         by = colour if colour in columns else columns[0]
         names, codes = label_codes(data, by, projection.rows)
         counts = np.bincount(codes[chosen], minlength=len(names))
-        table = pd.DataFrame({by: [n or "not labelled" for n in names], "cells": counts, "share": 100 * counts / counts.sum()})
+        table = pd.DataFrame({by: [n or NOT_LABELLED for n in names], "cells": counts, "share": 100 * counts / counts.sum()})
         table = table[table["cells"] > 0].sort_values("cells", ascending=False)
         st.dataframe(
             table,

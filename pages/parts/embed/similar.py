@@ -11,7 +11,8 @@ import streamlit as st
 
 from pages.parts import selection, session
 from pages.parts import umap as umapchart
-from pages.parts.embed.map import cell_names, colours_of, label_codes, over
+from pages.parts.cells import cell_names
+from pages.parts.embed.map import colours_of, label_codes, over
 from pages.parts.figures import show_figure
 from pages.parts.format import drawn, md, plural
 from pages.parts.jobs import derived_run

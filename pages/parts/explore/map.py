@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,20 +11,26 @@ import plotly.graph_objects as go
 import streamlit as st
 from numpy.typing import NDArray
 
-from pages.parts import palette, selection
+from pages.parts import palette, selection, session
 from pages.parts import umap as umapchart
 from pages.parts.explore.effects import effects_of
 from pages.parts.figures import show_figure
 from pages.parts.format import sentences
+from pages.parts.labelling import BY_HAND, NOT_LABELLED, entry_of, given, labelling
 from pages.parts.result import stamp
 from state_engine import keys
 from state_engine.analysis.projection import Projection, arrows, grid_arrows
-from state_engine.errors import RequestError, listed
+from state_engine.data.dataset import Dataset
+from state_engine.errors import RequestError, StateError, listed
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.datasets import DataEntry
+from state_engine.prediction.request import PredictionRequest
 from state_engine.prediction.result import LAYERS, Layer, Result
 
-COLOURS = ("Kind", "Perturbation", "Context", "Batch", "Gene")
-COLUMNS = {"Kind": keys.KIND, "Perturbation": keys.PERTURBATION, "Context": keys.CONTEXT, "Batch": keys.BATCH}
+COLOURS = ("Kind", "Perturbation", "Context", "Batch", "By hand", "Gene")
+COLUMNS = {
+    "Kind": keys.KIND, "Perturbation": keys.PERTURBATION, "Context": keys.CONTEXT, "Batch": keys.BATCH, "By hand": BY_HAND,
+}  # fmt: skip
 ARROWS = ("None", "Averaged", "Each cell")
 MOST_ARROWS = 3000
 CORRECTED: Layer = "corrected"
@@ -55,6 +62,8 @@ class View:
 @st.fragment
 def cell_map(run: RunFolder, result: Result, projection: Projection) -> None:
     """The map with its controls and what is selected on it. A fragment: a new colour does not run the page again."""
+    cells = _cells_of(run)
+    result = _labelled(result, cells)
     left, right = st.columns([3, 2], gap="medium")
     with right:
         view = _controls(run, result, projection)
@@ -89,6 +98,41 @@ def cell_map(run: RunFolder, result: Result, projection: Projection) -> None:
             st.caption("Draw around cells with the lasso on the map to see what they are.")
         else:
             selection.show(run, result.obs.iloc[view.rows], chosen, lambda: cell_table(result, projection, view, chosen))
+        if cells is not None and keys.BASAL_ROW in result.obs:
+            rows = None if chosen is None else measured_rows(result, view.rows[chosen])
+            labelling(*cells, rows, f"lasso on the map of {run.manifest.title}", "explore")
+
+
+def _cells_of(run: RunFolder) -> tuple[DataEntry, Dataset] | None:
+    """Return the data set of a prediction, to label its cells; None when it is not there any more, or cannot be read as it was."""
+    request = run.request_as(PredictionRequest)
+    entry = entry_of(request.data)
+    if entry is None or not Path(entry.path).exists():
+        return None
+    try:
+        return entry, session.opened(Path(entry.path), entry.name, request.choices)
+    except StateError:
+        return None
+
+
+def measured_rows(result: Result, rows: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return the measured cells among rows of a result, as rows of the data set."""
+    measured = result.obs[keys.KIND].iloc[rows].isin([keys.OBSERVED, keys.OBSERVED_CONTROL]).to_numpy()
+    return result.obs[keys.BASAL_ROW].to_numpy()[rows[measured]].astype(np.int64)
+
+
+def _labelled(result: Result, cells: tuple[DataEntry, Dataset] | None) -> Result:
+    """Return a result with the labels given by hand as a column of its measured cells, where there are any."""
+    column = given(*cells) if cells is not None else None
+    if column is None or keys.BASAL_ROW not in result.obs:
+        return result
+    every = np.arange(result.n_cells)
+    measured = result.obs[keys.KIND].isin([keys.OBSERVED, keys.OBSERVED_CONTROL]).to_numpy()
+    names = [*map(str, column.categories), NOT_LABELLED]
+    codes = np.full(result.n_cells, len(names) - 1, np.int32)
+    found = column.codes[measured_rows(result, every)]
+    codes[measured] = np.where(found < 0, len(names) - 1, found)
+    return replace(result, obs=result.obs.assign(**{BY_HAND: pd.Categorical.from_codes(codes, names)}))
 
 
 def _controls(run: RunFolder, result: Result, projection: Projection) -> View:
@@ -188,6 +232,8 @@ def draw(result: Result, projection: Projection, view: View, chosen: NDArray[np.
     else:
         names, codes = _codes(result, COLUMNS[view.colour], view.rows)
         colours = palette.KIND if view.colour == "Kind" else palette.categories(_all_names(result, COLUMNS[view.colour]))
+        if view.colour == "By hand":
+            colours = colours | {NOT_LABELLED: palette.MISSING}
         if view.colour == "Perturbation":
             colours = colours | dict.fromkeys(control_labels(result), palette.GREY)
         second, second_codes = _codes(result, keys.CONTEXT if view.colour == "Kind" else keys.KIND, view.rows)
