@@ -145,7 +145,8 @@ def _weights(card: ModelCard) -> str:
     found = card.block_calibration or card.calibration
     if found is None:
         return "none"
-    return f"{found.chosen} {found.paired:.2f} {found.mean:.2f} {found.common:.2f}"
+    noise = ", control noise out" if found.correction else ""
+    return f"{found.chosen} {found.paired:.2f} {found.mean:.2f} {found.common:.2f}{noise}"
 
 
 def _print_summary(lines: list[Line]) -> None:

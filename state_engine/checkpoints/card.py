@@ -107,6 +107,7 @@ class Calibration:
         fitted: (paired, mean, common) of the mixture, where a part alone was closer on what was left out and is used in its place.
         chosen: what is used: "mixture", or the part that alone was closest; "" on cards of before, whose default output is corrected.
         why: that choice in a sentence, with numbers.
+        correction: 1 where the noise of the mean control cell is taken out of the prediction (`effects.transfer`), 0 where not.
     """
 
     paired: float
@@ -132,6 +133,7 @@ class Calibration:
     fitted: tuple[float, ...] = ()
     chosen: str = ""
     why: str = ""
+    correction: float = 0.0
 
     def weights(self, parts: Sequence[str]) -> tuple[float, float, float]:
         """Return (paired, mean, common) for a condition that has only these of the three."""

@@ -181,6 +181,16 @@ class Sums:
         return np.asarray(np.maximum(squares - means**2, 0) / np.maximum(cells - 1, 1)[:, None])
 
 
+def mean_of(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean (g,) float64 of cells that stream by in blocks (b, g), and its squared standard errors (g,)."""
+    one, sums = ("", ""), Sums(0, squares={})
+    for values in blocks:
+        sums.width = values.shape[1]
+        sums.add((one,), np.zeros(len(values), dtype=np.int64), values)
+    means = sums.means((one,), "")
+    return means.mean(*one), means.squared_errors(*one)
+
+
 def condition_codes(dataset: Dataset, control: str | None = None) -> tuple[tuple[Condition, ...], np.ndarray]:
     """Return the conditions of a data set, by context and name, and which of them each cell is of, (n,); -1 where a label is missing.
 
@@ -252,12 +262,14 @@ def effect_table(
     effects: dict[Condition, list[tuple[np.ndarray, int]]] = {}
     errors: dict[Condition, list[tuple[np.ndarray, int]]] = {}
     controls: dict[str, list[tuple[np.ndarray, int]]] = {}
+    of_controls: dict[str, list[tuple[np.ndarray, int]]] = {}
     found = part_means(split, source, "train", on_progress, errors=True)
     for means in found:
         for label, context in means.conditions:
             mean, n = means.mean(label, context), means.n(label, context)
             if label == split.control:
                 controls.setdefault(context, []).append((mean, n))
+                of_controls.setdefault(context, []).append((means.squared_errors(label, context), n))
             elif (split.control, context) in means:
                 effects.setdefault((label, context), []).append((mean - means.mean(split.control, context), n))
                 noise = means.squared_errors(label, context) + means.squared_errors(split.control, context)
@@ -268,7 +280,8 @@ def effect_table(
     width = found[0].values.shape[1]
     effect = [_weighted(effects[pair]) for pair in pairs]
     noise = [_weighted_errors(errors[pair]) for pair in pairs]
-    return EffectTable.of_pairs(pairs, cells, effect, of_contexts, features, width, noise)
+    control_noise = {context: _weighted_errors(parts) for context, parts in of_controls.items()}
+    return EffectTable.of_pairs(pairs, cells, effect, of_contexts, features, width, noise, control_noise)
 
 
 def part_means(

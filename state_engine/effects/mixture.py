@@ -3,10 +3,12 @@
     calibrated effect = paired x (the network's paired effect)
                       + mean x (what the other contexts say of the perturbation: `effects.transfer`)
                       + common x (the mean effect of the context's other perturbations)
+                      + correction x (what takes the noise of the context's mean control cell out: `Likeness.correction`)
 
 The weights minimise the mean squared error of effects over conditions, plus a pull towards an even prior that is worth one condition: with
 many conditions the data decide, with few the prior has its say. No weight is negative, and those of the two effects of the perturbation
-itself add up to 1 at most: two guesses of the same thing are averaged, not added. The minimum is found exactly, by looking at every face of the
+itself add up to 1 at most: two guesses of the same thing are averaged, not added. The correction is not weighed, its size follows from the
+noise: it is added as a whole, or not at all. The minimum is found exactly, by looking at every face of the
 region that these bounds leave.
 Boundary: numpy only.
 
@@ -37,11 +39,12 @@ TOGETHER = 1.0
 
 @dataclass(frozen=True)
 class Mixture:
-    """The weights of the paired effect, of the transferred effect (the mean over other contexts) and of the common effect."""
+    """The weights of the paired effect, of the transferred effect (the mean over other contexts), of the common effect and of the correction."""
 
     paired: float
     mean: float
     common: float = 0.0
+    correction: float = 0.0
 
 
 # what each effect alone would be, by the name of its score
@@ -66,6 +69,7 @@ class Condition:
         cells: measured perturbed cells.
         common: (g,) mean effect of the context's other trained perturbations; None without enough of them.
         baselines: further effects (g,) to be scored beside, by the name of their score.
+        correction: (g,) of the noise of the mean control cell; None where it is not known.
     """
 
     context: str
@@ -77,6 +81,11 @@ class Condition:
     cells: int
     common: np.ndarray | None = None
     baselines: Mapping[str, np.ndarray] = field(default_factory=dict)
+    correction: np.ndarray | None = None
+
+    def corrected_by(self, weight: float) -> np.ndarray:
+        """Return so much of the correction, (g,) float64; 0 where it is not known."""
+        return weight * (np.zeros(len(self.observed)) if self.correction is None else self.correction.astype(np.float64))
 
     def stacked(self) -> np.ndarray:
         """Return the effects (3, g) float64 in the order of `PARTS`; a common one that is not there is 0."""
@@ -96,6 +105,7 @@ def fit_mixture(
     bounds: tuple[float, float] = BOUNDS,
     together: float = TOGETHER,
     parts: tuple[str, ...] = ("paired", "mean"),
+    correction: float = 0.0,
 ) -> Mixture:
     """Return the weights that fit the measured effects best; each condition counts once, its features alike.
 
@@ -106,6 +116,7 @@ def fit_mixture(
         bounds: of each weight.
         together: largest sum of the weights of the paired and the transferred effect.
         parts: of `PARTS`, those that may be used; the others get 0.
+        correction: of the noise of control cells, 0 or 1: the weights are those of what it leaves.
 
     Raises:
         ConfigError: no conditions, or nothing in them that moves.
@@ -117,7 +128,7 @@ def fit_mixture(
     for condition in conditions:
         x = condition.stacked()[used]
         gram += x @ x.T
-        target += x @ condition.observed.astype(np.float64)
+        target += x @ (condition.observed - condition.corrected_by(correction))
         size += float(np.square(condition.observed, dtype=np.float64).sum())
     if not np.diag(gram).any():
         raise ConfigError("Weights cannot be fitted.", "Neither the model nor the other contexts show any effect.")
@@ -127,7 +138,7 @@ def fit_mixture(
     limited = np.array([name != "common" for name in parts])
     found = minimum(gram, target, bounds, limited, together)
     weights = dict.fromkeys(PARTS, 0.0) | dict(zip(parts, found.tolist(), strict=True))
-    return Mixture(**weights)
+    return Mixture(**weights, correction=correction)
 
 
 def minimum(
@@ -174,7 +185,8 @@ def _on_face(
 
 def mixed_effect(condition: Condition, mixture: Mixture) -> np.ndarray:
     """Return the effect (g,) that the weights give."""
-    return np.asarray(np.array([mixture.paired, mixture.mean, mixture.common]) @ condition.stacked())
+    weights = np.array([mixture.paired, mixture.mean, mixture.common])
+    return np.asarray(weights @ condition.stacked() + condition.corrected_by(mixture.correction))
 
 
 def mixed_mean(condition: Condition, mixture: Mixture, *, nonnegative: bool) -> np.ndarray:

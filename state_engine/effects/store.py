@@ -1,7 +1,8 @@
 """The effects that baselines are made of, saved beside a model: numbers in safetensors, labels as JSON in its metadata.
 
     baselines.safetensors   "effects" (n, g) float32, "cells" (n,) int64, "controls" (c, g) float32; and "errors" (n, g) float32,
-                            squared standard errors of the effects, where the layout says "with errors" (files without are read as ever)
+                            squared standard errors of the effects, where the layout says "with errors"; "control_errors" (c, g) float32,
+                            those of the controls, where it says "and errors of controls" (files without are read as ever)
 
 Read strictly: another layout, a label too many, or a number that is not finite is an error, never repaired. No torch.
 """
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from state_engine.effects.table import Condition, EffectTable
 
 EFFECTS = "baselines.safetensors"
-LAYOUT, WITH_ERRORS = "effects 1", "effects 1 with errors"
+LAYOUT, WITH_ERRORS, WITH_ALL = "effects 1", "effects 1 with errors", "effects 1 with errors and errors of controls"
+LAYOUTS = {LAYOUT: (), WITH_ERRORS: ("errors",), WITH_ALL: ("errors", "control_errors")}  # and the tensors that each adds
 LABELS = ("perturbations", "contexts", "controls", "features")
 TENSORS = {"effects": np.dtype(np.float32), "cells": np.dtype(np.int64), "controls": np.dtype(np.float32)}
 AGAIN = "Remove the file, or make it again by training."
@@ -48,6 +50,10 @@ def save_effects(folder: Path, table: EffectTable) -> Path:
     if table.errors is not None:
         tensors["errors"] = np.ascontiguousarray(table.errors, dtype=np.float32)
     layout = LAYOUT if table.errors is None else WITH_ERRORS
+    if table.errors is not None and set(table.control_errors) == set(controls):
+        noise = [table.control_errors[name] for name in controls]
+        tensors["control_errors"] = np.array(noise, dtype=np.float32).reshape(len(noise), table.width)
+        layout = WITH_ALL
     metadata = {"layout": layout, **{name: json.dumps(list(values), ensure_ascii=False) for name, values in labels.items()}}
     with replacing(folder / EFFECTS) as beside:
         save_file(tensors, beside, metadata=metadata)
@@ -74,12 +80,13 @@ def load_effects(folder: Path) -> EffectTable | None:
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged or truncated.", f"{error}.", AGAIN) from error
     labels = _labels(path, metadata)
-    _check_tensors(path, tensors, len(labels["controls"]), metadata["layout"] == WITH_ERRORS)
+    _check_tensors(path, tensors, len(labels["controls"]), LAYOUTS[metadata["layout"]])
     controls = dict(zip(labels["controls"], tensors["controls"], strict=True))
+    noise = dict(zip(labels["controls"], tensors["control_errors"], strict=True)) if "control_errors" in tensors else {}
     try:
         return EffectTable(
             labels["perturbations"], labels["contexts"], tensors["cells"], tensors["effects"], controls, labels["features"],
-            tensors.get("errors"),
+            tensors.get("errors"), noise,
         )  # fmt: skip
     except CheckpointError as error:
         raise CheckpointError(f"{path} contradicts itself.", error.why, AGAIN) from error
@@ -145,7 +152,7 @@ def check_features(table: EffectTable, features: tuple[str, ...], width: int) ->
 
 
 def _labels(path: Path, metadata: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    if metadata.get("layout") not in (LAYOUT, WITH_ERRORS) or set(metadata) != {"layout", *LABELS}:
+    if metadata.get("layout") not in LAYOUTS or set(metadata) != {"layout", *LABELS}:
         layout = metadata.get("layout")
         why = f"Its metadata are {listed(sorted(metadata)) or 'empty'}, layout {layout!r}; known is '{LAYOUT}', with errors or without."
         raise CheckpointError(f"{path} is not a table of effects.", why, AGAIN)
@@ -163,11 +170,12 @@ def _labels(path: Path, metadata: dict[str, str]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _check_tensors(path: Path, tensors: dict[str, np.ndarray], controls: int, with_errors: bool) -> None:
-    known = {**TENSORS, "errors": np.dtype(np.float32)} if with_errors else TENSORS
+def _check_tensors(path: Path, tensors: dict[str, np.ndarray], controls: int, more: tuple[str, ...]) -> None:
+    known = {**TENSORS, **dict.fromkeys(more, np.dtype(np.float32))}
     if set(tensors) != set(known):
         raise CheckpointError(f"{path} holds {listed(sorted(tensors))}.", f"It must hold {listed(list(known))}.", AGAIN)
     types = [f"{name} is {tensors[name].dtype}" for name, wanted in known.items() if tensors[name].dtype != wanted]
-    if types or tensors["controls"].ndim != 2 or len(tensors["controls"]) != controls:
+    of_controls = [tensors[name] for name in ("controls", "control_errors") if name in tensors]
+    if types or any(values.ndim != 2 or len(values) != controls for values in of_controls):
         why = "; ".join(types) or f"{controls} controls by name, an array of shape {tensors['controls'].shape}"
         raise CheckpointError(f"{path} contradicts itself.", f"{why}.", AGAIN)

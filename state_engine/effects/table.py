@@ -50,6 +50,7 @@ class EffectTable:
         controls: context -> (g,) mean control cell; every context of a row has one.
         features: names of the g features; empty when they have none.
         errors: (n, g) float32 squared standard errors of the effects; None where they are not known.
+        control_errors: context -> (g,) squared standard errors of its mean control cell; empty where they are not known.
 
     Raises:
         CheckpointError: the parts do not belong together.
@@ -62,6 +63,7 @@ class EffectTable:
     controls: dict[str, np.ndarray]
     features: tuple[str, ...] = ()
     errors: np.ndarray | None = None
+    control_errors: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n, g = self.effects.shape if self.effects.ndim == 2 else (-1, -1)
@@ -69,13 +71,17 @@ class EffectTable:
         # not strict: lengths that differ have words of their own
         pairs = set(zip(self.perturbations, self.contexts, strict=False))
         errors = self.effects if self.errors is None else self.errors
-        arrays = (self.effects, errors, *self.controls.values())
+        noise = tuple(self.control_errors.values())
+        arrays = (self.effects, errors, *self.controls.values(), *noise)
         problems = {
             f"{len(self.perturbations)} labels for effects of shape {self.effects.shape}": (
                 {len(self.perturbations), len(self.contexts)} != {n} or self.cells.shape != (n,)
             ),
             "standard errors of another shape than the effects, or below 0": (
                 errors.shape != self.effects.shape or (self.errors is not None and bool((errors < 0).any()))
+            ),
+            "standard errors of controls that are not there, of another width, or below 0": (
+                not set(self.control_errors) <= set(self.controls) or any(e.shape != (g,) or bool((e < 0).any()) for e in noise)
             ),
             "a perturbation occurs twice in a context": len(pairs) != len(self.perturbations),
             f"no control for {listed(missing)}": bool(missing),
@@ -97,6 +103,7 @@ class EffectTable:
         features: tuple[str, ...],
         width: int,
         errors: Sequence[np.ndarray] | None = None,
+        control_errors: Mapping[str, np.ndarray] | None = None,
     ) -> EffectTable:
         """Return the table of (perturbation, context) pairs, their cells, effects and errors (g,) in one order; `width` is g."""
         return cls(
@@ -108,13 +115,16 @@ class EffectTable:
             {context: mean.astype(np.float32) for context, mean in controls.items()},
             features,
             None if errors is None else np.array(errors, dtype=np.float32).reshape(len(pairs), width),
+            {context: values.astype(np.float32) for context, values in (control_errors or {}).items()},
         )
 
     def on(self, columns: Sequence[int], features: tuple[str, ...]) -> EffectTable:
         """Return the table of some of its features, in the order of their places and under these names."""
         controls = {c: values[columns] for c, values in self.controls.items()}
         errors = None if self.errors is None else self.errors[:, columns]
-        return EffectTable(self.perturbations, self.contexts, self.cells, self.effects[:, columns], controls, features, errors)
+        noise = {c: values[columns] for c, values in self.control_errors.items()}
+        labels = self.perturbations, self.contexts
+        return EffectTable(*labels, self.cells, self.effects[:, columns], controls, features, errors, noise)
 
     @property
     def width(self) -> int:

@@ -7,6 +7,10 @@
 
 `likeness_weighted` is that mean as it is, a baseline. `shrink` makes an effect as much smaller as its standard errors say that noise made it
 larger: one of few cells, or of a perturbation that does nothing, becomes nearly nothing.
+
+`Likeness.correction` is about the control cells themselves. A perturbed cell is predicted as a control cell plus an effect, so what the mean
+control cell is off by, having few cells, is in every prediction. Gene by gene it moves towards the control cells of alike contexts as an
+empirical Bayes estimate does: by the share of its difference to them that sampling explains, and never by more than its standard error.
 Boundary: numpy only.
 
 Notation: m contexts that measured a perturbation, g features.
@@ -42,12 +46,27 @@ class Likeness:
     Args:
         table: effects and mean control cells of the training cells.
         controls: context -> (g,) mean control cell of contexts that the table does not have.
+        control_errors: context -> (g,) squared standard errors of these.
     """
 
-    def __init__(self, table: EffectTable, controls: Mapping[str, np.ndarray] | None = None) -> None:
+    def __init__(
+        self,
+        table: EffectTable,
+        controls: Mapping[str, np.ndarray] | None = None,
+        control_errors: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         self.table = table
         self._controls: dict[str, np.ndarray] = {**(controls or {}), **table.controls}
+        self._errors: dict[str, np.ndarray] = {**(control_errors or {}), **table.control_errors}
+        self._beyond_noise: dict[str, np.ndarray] = {}
         self._found: dict[str, dict[str, float]] = {}
+        self._corrections: dict[str, np.ndarray | None] = {}
+
+    def know(self, context: str, control: np.ndarray, errors: np.ndarray | None = None) -> None:
+        """Take note of a context that the table lacks: its mean control cell (g,) and the squared standard errors of that (g,)."""
+        self._controls.setdefault(context, control)
+        if errors is not None:
+            self._errors.setdefault(context, errors)
 
     @cached_property
     def h(self) -> float:
@@ -111,7 +130,7 @@ class Likeness:
             control: (g,) mean control cell of the context, where the table lacks it.
         """
         if control is not None:
-            self._controls.setdefault(context, control)
+            self.know(context, control)
         others, effects = self._others(perturbation, context)
         if not others:
             return None
@@ -120,6 +139,49 @@ class Likeness:
         known = [e for e in found if e is not None]
         errors = np.square(weights) @ np.array(known) if len(known) == len(others) else None
         return WeightedEffect(weights @ effects, errors, len(others))
+
+    def correction(self, context: str) -> np.ndarray | None:
+        """Return how far the mean control cell of a context moves towards those of alike contexts, (g,); None where its noise is not known.
+
+            difference x noise / (noise + spread), at most a standard error
+
+        The noise is its squared standard error. The spread is what contexts truly differ by from those like them: the mean over the contexts of the
+        table, this one included, of the squared difference less its noise.
+        """
+        if context not in self._corrections:
+            self._corrections[context] = self._correction(context)
+        return self._corrections[context]
+
+    def _correction(self, context: str) -> np.ndarray | None:
+        noise, difference = self._errors.get(context), self._from_alike(context)
+        if noise is None or difference is None:
+            return None
+        teach = [c for c in self.table.controls if c != context and c in self._errors]
+        known = [beyond for c in teach if (beyond := self._beyond(c)) is not None]
+        own = np.maximum(np.square(difference) - noise, 0)
+        # the mean over the others is not below 0 either, and counts as that of so many contexts
+        others = len(known) * np.maximum(np.mean(known, axis=0), 0) if known else np.zeros_like(own)
+        spread = (others + own) / (len(known) + 1)
+        moved = np.divide(difference * noise, noise + spread, out=np.zeros_like(own), where=noise > 0)
+        # a gene that stands out here alone has a small spread elsewhere, and must not be taken for noise
+        return np.asarray(np.clip(moved, -np.sqrt(noise), np.sqrt(noise)))
+
+    def _from_alike(self, context: str) -> np.ndarray | None:
+        """Return the difference (g,) of the mean control cell of alike contexts to its own, in float64."""
+        own, others = self._controls.get(context), [c for c in self.table.controls if c != context]
+        if own is None or not others:
+            return None
+        profiles = np.array([self._controls[c] for c in others], dtype=np.float64)
+        return np.asarray(self._weights(context, others, np.array([self.h]))[0] @ profiles - own)
+
+    def _beyond(self, context: str) -> np.ndarray | None:
+        """Return the squared difference (g,) of a context of the table to those like it, less its noise; below 0 where the noise is larger."""
+        if context not in self._beyond_noise:
+            difference = self._from_alike(context)
+            if difference is None:
+                return None
+            self._beyond_noise[context] = np.square(difference) - self._errors[context]
+        return self._beyond_noise[context]
 
 
 LEAST_COMMON: Final = 3  # other perturbations of a context that make a common effect
@@ -134,12 +196,14 @@ class SharedEffects:
         likeness: the same, weighted by likeness.
         transfer: the weighted one, shrunk by its standard errors.
         common: mean effect of the context's other perturbations.
+        correction: what takes the noise of the context's mean control cell out (`Likeness.correction`).
     """
 
     plain: np.ndarray | None
     likeness: np.ndarray | None
     transfer: np.ndarray | None
     common: np.ndarray | None
+    correction: np.ndarray | None = None
 
     def parts(self) -> tuple[str, ...]:
         """Return which of the parts of a mixture are there, the network's own apart."""
@@ -160,9 +224,10 @@ def shared_effects(likeness: Likeness, perturbation: str, context: str, control:
     enough = table.n_perturbations(context) - own >= LEAST_COMMON
     common = table.mean_of_context(context, leave_out=perturbation) if enough else None
     if weighted is None:
-        return SharedEffects(None, None, None, common)
+        return SharedEffects(None, None, None, common, likeness.correction(context))
     plain = table.mean_of_perturbation(perturbation, context)
-    return SharedEffects(plain, weighted.effect, shrink(weighted.effect, weighted.errors), common)
+    transfer = shrink(weighted.effect, weighted.errors)
+    return SharedEffects(plain, weighted.effect, transfer, common, likeness.correction(context))
 
 
 def shrink(effect: np.ndarray, errors: np.ndarray | None) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
 from state_engine.data.expression import FeatureSource, iter_features, read_features
+from state_engine.effects.means import mean_of
 from state_engine.prediction.outputs import expression_source, gene_names
 
 BLOCK = 2048
@@ -103,12 +104,9 @@ class MeasuredCells:
                 expression[:, np.asarray(self.expression.columns) < 0] = 0
             yield first, features[back], None if expression is None else expression[back]
 
-    def mean(self, rows: np.ndarray) -> np.ndarray:
-        """Return the mean (g,) float64 of some cells in the result's features: expression of its genes where it has any."""
-        total = np.zeros(1)
-        for _, features, expression in self.blocks(rows):
-            total = total + (features if expression is None else expression).sum(axis=0, dtype=np.float64)
-        return total / len(rows)
+    def mean(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean (g,) float64 of some cells in the result's features, expression of its genes where it has any; and its squared errors."""
+        return mean_of(features if expression is None else expression for _, features, expression in self.blocks(rows))
 
     def looked_at(self, rows: np.ndarray) -> MeasuredCells:
         """Look at every value that a prediction reads of some cells; return a reader that keeps them.

@@ -159,7 +159,7 @@ def _baseline(
         why = f"{cells.dataset.path.name} has no expression of the genes that the model predicts."
         raise RequestError("A baseline starts from measured expression.", why, "Choose a data set with counts or log1p values.")
     width = len(cells.genes) or card.config.output_dim
-    controls = _controls(cells, conditions)
+    controls = {context: mean for context, (mean, _) in _controls(cells, conditions).items()}
     return baseline_effects(request.method, Path(request.model), card, conditions, cells.genes, width, controls)
 
 
@@ -172,8 +172,8 @@ def _calibration(request: PredictionRequest, card: ModelCard, cells: MeasuredCel
     return calibrated_of(card, load_effects(Path(request.model)), conditions, cells.genes, width, controls)
 
 
-def _controls(cells: MeasuredCells, conditions: tuple[Condition, ...]) -> dict[str, np.ndarray]:
-    """Return the mean control cell of each context; how alike contexts are is told by it."""
+def _controls(cells: MeasuredCells, conditions: tuple[Condition, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the mean control cell of each context and its squared standard errors; how alike contexts are is told by it."""
     if cells.genes and cells.expression is None:
         return {}  # the result's genes were not measured here
     return {c: cells.mean(cells.dataset.control_rows(c)) for c in dict.fromkeys(c for _, c in conditions)}
@@ -243,6 +243,8 @@ def _manifest(
     known = exposures(card, Path(request.model), _conditions(drawn))
     renamed = dataset.labels.renamings if dataset.labels.renamed else ()
     kind = "corrected" if request.by_network else "baseline"
+    if calibrated is not None and calibrated.calibration.chosen:
+        kind = "mixture"  # the calibrated prediction is X then
     if request.by_network and cells.genes and expression is None and cells.reads_embedding:
         kind = "raw"  # no measured expression to start from: the prediction under the control label stands in for it
     strange = [p for p in drawn.perturbations if p not in {*card.perturbations}] if request.by_network else []

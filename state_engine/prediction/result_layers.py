@@ -2,6 +2,7 @@
 
     calibrated = basal cell + paired x (its own predicted effect) + mean x (what the other contexts say of the perturbation)
                             + common x (the mean effect of the context's other perturbations)
+                            + what takes the noise of the context's mean control cell out
 
 Calibrated predictions are the third kind beside raw and corrected: layers["calibrated"] of expression, or obsm[KEY + "_calibrated"] of an
 embedding; measured and control cells are as in X. The predicted condition's own training effect is left out. Where a model's card recommends them
@@ -73,6 +74,7 @@ class Calibrated:
             "paired": fitted.paired,
             "mean": fitted.mean,
             "common": fitted.common,
+            "correction": fitted.correction,
             "contexts": list(fitted.contexts),
             "conditions": fitted.conditions,
             "chosen": fitted.chosen,
@@ -88,6 +90,11 @@ class Calibrated:
             f"Calibrated: {fitted.paired:.2f} of the predicted effect and {fitted.mean:.2f} of {_TRANSFERS[fitted.transfer]}{common}, "
             f"as fitted on {fitted.conditions:,} held-out {'condition' if fitted.conditions == 1 else 'conditions'}."
         )
+        if fitted.correction:
+            text += (
+                " The noise of the context's mean control cell is taken out: it moves, by a standard error at most, towards "
+                "the control cells of contexts like it."
+            )
         if fitted.chosen:
             text += f" The default output is the calibrated prediction. {fitted.why}"
         if not self.missing:
@@ -110,7 +117,7 @@ def calibrated_of(
     conditions: tuple[Condition, ...],
     features: tuple[str, ...],
     width: int,
-    controls: Mapping[str, np.ndarray] | None = None,
+    controls: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> Calibrated | None:
     """Return what can be calibrated of a prediction; None without a calibration, effects, or any condition that can be.
 
@@ -120,7 +127,7 @@ def calibrated_of(
         conditions: (perturbation, context) that are predicted.
         features: names of the predicted features, empty for an embedding.
         width: how many there are.
-        controls: context -> (g,) mean control cell of the data set, for contexts that the table lacks.
+        controls: context -> (g,) mean control cell of the data set and its squared standard errors, for contexts that the table lacks.
 
     Raises:
         CheckpointError: the effects are of other features than the model predicts.
@@ -128,7 +135,9 @@ def calibrated_of(
     if card.calibration is None or table is None:
         return None
     check_features(table, features, width)
-    likeness = Likeness(table, controls)
+    likeness = Likeness(table)
+    for context, (control, errors) in (controls or {}).items():
+        likeness.know(context, control, errors)
     paired: dict[Condition, float] = {}
     shared: dict[Condition, np.ndarray] = {}
     for label, context in conditions:
@@ -154,6 +163,8 @@ def _weighted(card: ModelCard, label: str, found: SharedEffects, width: int) -> 
     for weight, part in ((mean, transfer), (common, found.common)):
         if part is not None:
             effect += weight * part
+    if found.correction is not None:
+        effect += fitted.correction * found.correction
     return own, effect
 
 

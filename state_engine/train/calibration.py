@@ -26,7 +26,7 @@ from state_engine.checkpoints.store import set_calibration
 from state_engine.data.expression import FeatureSource, iter_features, read_features
 from state_engine.data.splits.apply import TRAIN, VAL
 from state_engine.effects.apply import applied_mean, paired_cells
-from state_engine.effects.means import effect_table
+from state_engine.effects.means import effect_table, mean_of
 from state_engine.effects.mixture import ALONE, BOUNDS, PARTS, Condition, Mixture, even_prior, fit_mixture, mixed_mean
 from state_engine.effects.scores import scores
 from state_engine.effects.store import save_effects
@@ -130,9 +130,12 @@ def fit_calibration(
         return None
     blocks = all(c.common is not None for c in conditions)
     parts = PARTS if blocks else PARTS[:2]
-    whole = fit_mixture(conditions, parts=parts)
-    crossed, fits = _fits_without(conditions, seed, parts)
-    measures = _scores(conditions, fits, expression)
+    # with the noise of the control cells taken out, and without
+    correction, (crossed, fits), measures = min(
+        (_weighed(conditions, seed, parts, expression, correction) for correction in _corrections(conditions)),
+        key=lambda tried: tried[2].get("mae_calibrated", 0.0),
+    )
+    whole = fit_mixture(conditions, parts=parts, correction=correction)
     chosen, used, transfer, why = _choice(whole, measures)
     return Calibration(
         paired=used.paired,
@@ -154,11 +157,28 @@ def fit_calibration(
         common=used.common,
         kind="blocks" if blocks else "contexts",
         transfer=transfer,
-        without=_without(conditions, parts),
+        without=_without(conditions, parts, used.correction),
         fitted=() if chosen == "mixture" else (whole.paired, whole.mean, whole.common),
         chosen=chosen,
         why=why,
+        correction=used.correction,
     )
+
+
+_Crossed = tuple[Literal["contexts", "perturbations", ""], list[tuple[Mixture, list[Condition]]]]
+
+
+def _corrections(conditions: Sequence[Condition]) -> tuple[float, ...]:
+    """Return the weights of the correction that are tried, the one that serves where nothing tells them apart first."""
+    return (1.0, 0.0) if all(c.correction is not None for c in conditions) else (0.0,)
+
+
+def _weighed(
+    conditions: Sequence[Condition], seed: int, parts: tuple[str, ...], expression: bool, correction: float
+) -> tuple[float, _Crossed, dict[str, float]]:
+    """Return the correction, weights fitted with it without some conditions each, and how close all comes."""
+    crossed = _fits_without(conditions, seed, parts, correction)
+    return correction, crossed, _scores(conditions, crossed[1], expression)
 
 
 Transfer = Literal["mean of other contexts", "likeness-weighted mean", "shrunk"]
@@ -188,13 +208,13 @@ def _choice(whole: Mixture, measures: dict[str, float]) -> tuple[str, Mixture, T
     return words, mixture, transfer, why
 
 
-def _without(conditions: Sequence[Condition], parts: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
+def _without(conditions: Sequence[Condition], parts: tuple[str, ...], correction: float) -> dict[str, tuple[float, ...]]:
     """Return weights for conditions that lack parts, by the parts that they have."""
     found: dict[str, tuple[float, ...]] = {}
     for size in range(1, len(parts) + 1):
         for there in combinations(parts, size):
             if any(np.any(c.stacked()[[PARTS.index(p) for p in there]]) for c in conditions):
-                fit = fit_mixture(conditions, parts=there)
+                fit = fit_mixture(conditions, parts=there, correction=correction)
                 found["+".join(there)] = (fit.paired, fit.mean, fit.common)
     return found
 
@@ -245,10 +265,11 @@ def validation_conditions(
     likeness = Likeness(effects)
     total, done = sum(len(place.rows) for place in places), 0
     for place in places:
-        control, paired = paired_effects(loaded, place.at, place.context, tuple(place.rows), seed)
+        (control, noise), paired = paired_effects(loaded, place.at, place.context, tuple(place.rows), seed)
+        likeness.know(place.context, control, noise)
         _, measured = _sources(place.at, loaded.card)
         for label, rows in place.rows.items():
-            shared = shared_effects(likeness, label, place.context, control)
+            shared = shared_effects(likeness, label, place.context)
             assert shared.plain is not None and shared.likeness is not None and shared.transfer is not None
             # a gene that this file does not have was not measured, and tells nothing
             there = np.asarray(measured.columns) >= 0 if measured.columns is not None else np.ones(len(control), dtype=bool)
@@ -265,6 +286,7 @@ def validation_conditions(
                 cells=len(rows),
                 common=None if shared.common is None else shared.common * there,
                 baselines={"mean": shared.plain * there, "likeness": shared.likeness * there},
+                correction=None if shared.correction is None else shared.correction * there,
             )
 
 
@@ -307,13 +329,13 @@ def control_rows(at: SplitSource, context: str) -> np.ndarray:
 
 def mean_cell(at: SplitSource, source: FeatureSource, rows: np.ndarray) -> np.ndarray:
     """Return the mean of cells (g,) float64, block by block."""
-    return sum(values.sum(axis=0, dtype=np.float64) for _, values in iter_features(at.dataset, source, rows)) / len(rows)
+    return mean_of(values for _, values in iter_features(at.dataset, source, rows))[0]
 
 
 def paired_effects(
     loaded: LoadedModel, at: SplitSource, context: str, labels: tuple[str, ...], seed: int
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the mean control cell of a context (g,), and what the model makes of it: label -> effect on the mean cell (g,).
+) -> tuple[tuple[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
+    """Return the mean control cell of a context (g,) with its squared standard errors, and what the model makes of it: label -> effect (g,).
 
     As in a prediction: a cell plus its own effect (under the label minus under the control), expression not below 0.
     """
@@ -341,7 +363,8 @@ def paired_effects(
             if expression:
                 np.maximum(moved, 0.0, out=moved)
             sums[label] = sums[label] + (moved - flat)[: n - start].sum(axis=0, dtype=np.float64)
-    return mean_cell(at, measured, pool), {label: total / n for label, total in sums.items()}
+    control = mean_of(values for _, values in iter_features(at.dataset, measured, pool))
+    return control, {label: total / n for label, total in sums.items()}
 
 
 def _predicted(runner: SetRunner, card: ModelCard, label: str, cells: np.ndarray, batches: np.ndarray | None) -> np.ndarray:
@@ -352,9 +375,7 @@ def _predicted(runner: SetRunner, card: ModelCard, label: str, cells: np.ndarray
     return np.concatenate([r.decoded if r.decoded is not None else r.predicted for r in found])
 
 
-def _fits_without(
-    conditions: Sequence[Condition], seed: int, parts: tuple[str, ...]
-) -> tuple[Literal["contexts", "perturbations", ""], list[tuple[Mixture, list[Condition]]]]:
+def _fits_without(conditions: Sequence[Condition], seed: int, parts: tuple[str, ...], correction: float) -> _Crossed:
     """Return weights fitted without some conditions, and these: a context at a time, else perturbations; none with one of each."""
     kinds: dict[Literal["contexts", "perturbations"], Callable[[Condition], str]] = {
         "contexts": lambda c: c.context,
@@ -368,7 +389,8 @@ def _fits_without(
             fits = []
             for fold in range(min(MOST_FOLDS, len(labels))):
                 rest = [c for c in conditions if number[label_of(c)] != fold]
-                fits.append((fit_mixture(rest, parts=parts), [c for c in conditions if number[label_of(c)] == fold]))
+                here = [c for c in conditions if number[label_of(c)] == fold]
+                fits.append((fit_mixture(rest, parts=parts, correction=correction), here))
             return kind, fits
     return "", []
 

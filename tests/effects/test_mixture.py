@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -95,3 +97,16 @@ def test_the_mean_cell_is_not_negative_unless_it_may_be():
     one = condition([-1, 2], [-1, 0], [0, 0], control=[0.5, 1])
     assert mixed_mean(one, Mixture(0.5, 0.5), nonnegative=True).tolist() == [0, 2]
     assert mixed_mean(one, Mixture(0.5, 0.5), nonnegative=False).tolist() == [-0.5, 2]
+
+
+def test_a_correction_is_added_whole_and_the_weights_fit_what_it_leaves() -> None:
+    rng = np.random.default_rng(0)
+    made = []
+    for one in random_conditions(0.3, 0.6):
+        noise = rng.normal(size=40)
+        made.append(replace(one, observed=one.observed + noise, correction=noise))
+    fit = fit_mixture(made, worth=0, correction=1.0)
+    assert (fit.paired, fit.mean, fit.correction) == pytest.approx((0.3, 0.6, 1.0))
+    np.testing.assert_allclose(mixed_mean(made[0], fit, nonnegative=False), made[0].observed, atol=1e-9)
+    without = fit_mixture(made, worth=0)
+    assert without.correction == 0 and abs(without.paired - 0.3) + abs(without.mean - 0.6) > 0.01

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -115,3 +117,65 @@ def test_errors_are_saved_with_the_table(tmp_path) -> None:
     np.testing.assert_array_equal(found.on([3, 1], ()).errors, table.errors[:, [3, 1]])
     with pytest.raises(CheckpointError, match="below 0"):
         EffectTable(table.perturbations, table.contexts, table.cells, table.effects, table.controls, (), -table.errors)
+
+
+def test_control_noise_is_taken_out_by_the_written_out_formula() -> None:
+    table, _ = screen(follows=False, noise=1.0)
+    noise = {c: np.full(G, 0.3**2) for c in table.controls}
+    likeness = Likeness(replace(table, control_errors=noise))
+    likeness.__dict__["h"] = 0.0  # each context alike, so that the formula is short
+    controls = {c: v.astype(float) for c, v in table.controls.items()}
+
+    def difference(context: str) -> np.ndarray:
+        return np.mean([v for c, v in controls.items() if c != context], axis=0) - controls[context]
+
+    others = np.maximum(np.mean([difference(f"c{i}") ** 2 - 0.09 for i in range(1, 6)], axis=0), 0)
+    own = np.maximum(difference("c0") ** 2 - 0.09, 0)
+    spread = (5 * others + own) / 6
+    found = likeness.correction("c0")
+    assert found is not None
+    np.testing.assert_allclose(found, np.clip(difference("c0") * 0.09 / (0.09 + spread), -0.3, 0.3), atol=1e-6)
+    assert (np.abs(found) <= 0.3).all() and np.abs(found).max() > 0.1
+
+
+def test_a_control_mean_without_its_noise_is_nearer_to_the_truth_and_true_differences_stay() -> None:
+    rng = np.random.default_rng(0)
+    truth = {f"c{i}": 2 + 0.05 * rng.normal(size=400) for i in range(6)}
+    truth["c0"][:20] += 3.0  # what marks the context
+    seen = {c: v + 0.3 * rng.normal(size=400) for c, v in truth.items()}
+    pairs = [("p", f"c{i}") for i in range(1, 6)]
+    noise = {c: np.full(400, 0.3**2) for c in seen}
+    zeros = [np.zeros(400)] * 5
+    table = EffectTable.of_pairs(pairs, [50] * 5, zeros, seen, (), 400, zeros, noise)
+    moved = Likeness(table).correction("c0")
+    assert moved is not None
+    before, after = np.abs(seen["c0"] - truth["c0"]), np.abs(seen["c0"] + moved - truth["c0"])
+    assert after[20:].mean() < 0.6 * before[20:].mean()
+    assert np.abs(moved[:20]).max() <= 0.3 + 1e-6  # a tenth of the difference at most
+    # a context that only the data set has is treated alike
+    rest = EffectTable.of_pairs(pairs, [50] * 5, zeros, {c: v for c, v in seen.items() if c != "c0"}, (), 400, zeros,
+                                {c: v for c, v in noise.items() if c != "c0"})  # fmt: skip
+    likeness = Likeness(rest)
+    assert likeness.correction("c0") is None
+    likeness = Likeness(rest, {"c0": seen["c0"]}, {"c0": noise["c0"]})
+    np.testing.assert_allclose(likeness.correction("c0"), moved, atol=0.05)
+    # exact means are left as they are
+    exact = Likeness(replace(table, control_errors={c: np.zeros(400) for c in seen})).correction("c0")
+    assert exact is not None and not exact.any()
+
+
+def test_errors_of_controls_are_saved_with_the_table(tmp_path) -> None:
+    table, _ = screen(follows=True)
+    noise = {c: np.full(G, 0.1 * i) for i, c in enumerate(table.controls)}
+    full = replace(table, control_errors=noise)
+    save_effects(tmp_path, full)
+    found = load_effects(tmp_path)
+    assert found is not None
+    for context, values in noise.items():
+        np.testing.assert_array_equal(found.control_errors[context], values.astype(np.float32))
+        np.testing.assert_array_equal(found.on([2, 0], ()).control_errors[context], values[[2, 0]].astype(np.float32))
+    save_effects(tmp_path, table)  # as tables of before were saved
+    before = load_effects(tmp_path)
+    assert before is not None and before.control_errors == {} and before.errors is not None
+    with pytest.raises(CheckpointError, match="errors of controls"):
+        replace(table, control_errors={"c0": -np.ones(G)})

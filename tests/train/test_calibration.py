@@ -16,12 +16,13 @@ from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.splits.apply import TEST, TRAIN, VAL, Split, apply_plan
 from state_engine.data.splits.plan import FewShot, SplitPlan, ZeroShot
 from state_engine.effects.means import effect_table
+from state_engine.effects.mixture import Condition
 from state_engine.effects.store import load_effects
 from state_engine.effects.table import EffectTable
 from state_engine.errors import IncompatibleError
 from state_engine.models.transition import TransitionOutput
 from state_engine.train import calibration as module
-from state_engine.train.calibration import add_baselines, calibrate, output_sources, paired_effects
+from state_engine.train.calibration import add_baselines, calibrate, fit_calibration, output_sources, paired_effects
 from state_engine.train.fit import train_transition
 from tests.small import GENES, PERTURBATIONS, embedding_changes, write_cells, write_model
 from tests.train.small import SMALL, make_data, opened
@@ -139,7 +140,7 @@ def test_effects_are_paired_and_not_below_zero(dataset, loaded):
     split = split_of(dataset)
     effect = np.linspace(-0.5, 3, len(GENES))
     effect[0] = -100.0
-    control, found = paired_effects(fixed(loaded, {"IFNB1": effect}), split.sources[0], "B", ("IFNB1", "TNF"), 0)
+    (control, _), found = paired_effects(fixed(loaded, {"IFNB1": effect}), split.sources[0], "B", ("IFNB1", "TNF"), 0)
     raw = dataset.read("X", dataset.rows("control", "B"))
     expected = np.log1p(raw / raw.sum(axis=1, keepdims=True) * 1e4).mean(axis=0)
     np.testing.assert_allclose(control, expected, atol=1e-4)
@@ -238,3 +239,21 @@ def test_a_file_that_the_model_cannot_read_is_an_error(tmp_path, dataset):
     write_model(tmp_path / "model", **embedding_changes())
     with pytest.raises(IncompatibleError, match="X_state"):
         output_sources(split_of(dataset), read_card(tmp_path / "model"))
+
+
+def test_the_noise_of_controls_is_taken_out_where_that_is_closer_on_conditions_left_out() -> None:
+    rng = np.random.default_rng(0)
+
+    def conditions(right: bool) -> list[Condition]:
+        made = []
+        for i in range(6):
+            effect, noise = rng.normal(size=60), rng.normal(size=60)
+            observed = effect + (noise if right else 0)
+            made.append(Condition(f"c{i}", "p", effect, effect, observed, np.full(60, 9.0), 20, correction=noise))
+        return made
+
+    found = [fit_calibration(conditions(right), expression=True) for right in (True, False)]
+    assert [f.correction for f in found if f is not None] == [1.0, 0.0]
+    assert found[0].scores["mae_calibrated"] < 0.3 * found[0].scores["mae_corrected"] and found[0].chosen == "mixture"
+    unknown = [dataclasses.replace(c, correction=None) for c in conditions(True)]
+    assert fit_calibration(unknown, expression=True).correction == 0.0
