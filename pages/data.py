@@ -98,7 +98,7 @@ with errors_shown():
     except StateError as error:  # the form shows all the same, to correct what stands in the way
         (data, wrong), problem = session.understand_without(entry), error
     if problem is None:
-        understood(data)
+        understood(entry, data)
     else:
         show_error(problem)
     choices_form(entry, data, wrong, problem)

@@ -12,12 +12,13 @@ import streamlit as st
 
 from state_engine.config import Settings, load_settings
 from state_engine.data.dataset import Choices, Dataset
+from state_engine.data.depth import notes_of_file
 from state_engine.errors import StateError
 from state_engine.jobs import local
 from state_engine.jobs.kinds import KINDS
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, get_dataset
-from state_engine.library.foreign import open_foreign
+from state_engine.library.foreign import call, limits_for, open_foreign
 from state_engine.library.models import Entry, find, list_models
 from state_engine.library.trash import item_of
 
@@ -124,6 +125,18 @@ def opened(path: Path, name: str = "", choices: Choices | None = None) -> Datase
     """
     stamp = path.stat().st_mtime_ns if path.exists() else 0
     return _opened(str(path), stamp, choices or Choices(), name)
+
+
+def depth_notes(entry: DataEntry) -> list[str]:
+    """Return what to know of the sequencing depths of a data set, which a child process reads; cached as `opened`."""
+    path = Path(entry.path)
+    return _depth_notes(entry.path, path.stat().st_mtime_ns if path.exists() else 0, entry.choices, entry.name)
+
+
+@st.cache_resource(max_entries=64, show_spinner="Comparing depths")
+def _depth_notes(path: str, stamp: int, choices: Choices, _name: str) -> list[str]:
+    file = Path(path)
+    return call(notes_of_file, file, choices, path=file, name=_name, limits=limits_for(file))
 
 
 @st.cache_resource(max_entries=16, show_spinner="Reading the data set")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from state_engine.checkpoints.folder import FORMAT as FORMAT
+from state_engine.data.depth_record import EqualDepth
 from state_engine.data.splits.held import HeldOut, Leak, held_out_of_text
 from state_engine.models.config import AttentionMode, TransitionConfig
 from state_engine.plain import to_plain
@@ -39,6 +40,7 @@ class TrainingSummary:
         loss: that was minimised.
         held_out: contexts and conditions never trained on.
         leaks: what was held out and came back through another data set.
+        equal_depth: contexts whose counts were thinned, held-out cells too.
         scores: metric -> mean over the tested conditions.
         validation_scores: the same over the conditions kept for validation.
         conditions: each tested condition.
@@ -49,6 +51,7 @@ class TrainingSummary:
     loss: str = ""
     held_out: tuple[HeldOut, ...] = ()
     leaks: tuple[Leak, ...] = ()
+    equal_depth: EqualDepth = EqualDepth()
     scores: dict[str, float] = field(default_factory=dict)
     validation_scores: dict[str, float] = field(default_factory=dict)
     conditions: tuple[ConditionScores, ...] = ()

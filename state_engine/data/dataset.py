@@ -29,6 +29,7 @@ from state_engine.data.files.safety import RAW, FileFacts, check_file
 from state_engine.data.genes import GeneNames, gene_names
 from state_engine.data.labels import Labels, as_labels, decide_labels, is_missing, twins
 from state_engine.data.scale import Scale, ScaleDecision, log_base, scale_of_file
+from state_engine.data.thinning import Thinning
 from state_engine.errors import LabelError, RepresentationError, UnreadableFileError, listed
 from state_engine.options import check, option
 
@@ -117,6 +118,7 @@ class Dataset:
         embeddings: key of obsm -> how it was made, where the file says so.
         broken: sentences about columns that cannot be read and are left out.
         only_genes: which columns of the expression are genes; None when all are.
+        thinning: what is drawn from the counts of the expression whenever they are read; None for counts as they are in the file.
     """
 
     path: Path
@@ -130,6 +132,14 @@ class Dataset:
     embeddings: dict[str, EmbeddingFacts] = field(default_factory=dict)
     broken: tuple[str, ...] = ()
     only_genes: OnlyGenes | None = None
+    thinning: Thinning | None = None
+
+    def with_thinning(self, thinning: Thinning) -> Dataset:
+        """Return the data set with counts that are thinned as they are read."""
+        made = replace(self, thinning=thinning)
+        # labels and the hash of the file are the same: what was found of them is kept
+        made.__dict__.update({name: value for name, value in self.__dict__.items() if name not in made.__dict__})
+        return made
 
     @property
     def n_cells(self) -> int:
@@ -332,9 +342,11 @@ class Dataset:
         self.representation(representation)  # says what there is, where this is not
         self._check_unchanged()
         values = read_rows(self.path, next(m for m in self.file.matrices if m.name == representation), rows)
-        if self.only_genes is None or representation.startswith("obsm/"):
-            return values
-        return values[:, self.only_genes.columns]
+        if self.only_genes is not None and not representation.startswith("obsm/"):
+            values = values[:, self.only_genes.columns]
+        if self.thinning is not None and representation == self.expression and self.scale.scale == "counts":
+            return self.thinning.thinned(values, np.asarray(rows))
+        return values
 
     def read(self, representation: str, rows: np.ndarray) -> np.ndarray:
         """Rows of "X", "layers/NAME" or "obsm/NAME", in any order, repeats allowed.

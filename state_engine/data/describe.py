@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from state_engine.data.dataset import Dataset
+from state_engine.data.depth import compare_file, depth_notes_of
 from state_engine.errors import listed
 from state_engine.plain import to_plain
 
@@ -35,7 +36,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "table": {p: {c: int(n) for c, n in row.items()} for p, row in dataset.table().to_dict("index").items()},
         "representations": [to_plain(m) for m in dataset.representations],
         "choices": to_plain(dataset.choices),
-        "notes": list(dataset.notes),
+        "depths": [to_plain(depth) for depth in compare_file(dataset)],
+        "notes": [*depth_notes_of(dataset), *dataset.notes],
     }
 
 
@@ -55,7 +57,7 @@ def summary_lines(dataset: Dataset) -> tuple[str, ...]:
         "representations: "
         + (", ".join(f"{m.name} ({m.width:,} wide, {m.layout}, {m.dtype})" for m in dataset.representations) or "none"),
     ]
-    return (*lines, *(f"note: {n}" for n in dataset.notes))
+    return (*lines, *(f"note: {n}" for n in (*depth_notes_of(dataset), *dataset.notes)))
 
 
 def _role(key: str | None) -> str:

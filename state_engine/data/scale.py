@@ -295,12 +295,17 @@ def _other_transformation(values: np.ndarray, row_of: np.ndarray | None, n_rows:
 
 def _steps_of_log1p(values: np.ndarray, row_of: np.ndarray | None, n_rows: int) -> list[str]:
     """Return what the steps of counts say for log1p, where the cells share no depth."""
-    if row_of is None or _step_shares(values, row_of, n_rows).get("expm1", 0) < STEPPED:
+    if row_of is None or not steps_are_whole(values, row_of, n_rows):
         return []
     amounts = np.expm1(values)
     if float(np.mean(np.abs(amounts - np.rint(amounts)) < 1e-3 * np.maximum(amounts, 1))) > NEARLY_WHOLE:
         return ["Once the log1p is undone, the values are whole numbers: counts that were not normalised before."]
     return [UNDONE_LOG1P]
+
+
+def steps_are_whole(values: np.ndarray, row_of: np.ndarray, n_rows: int) -> bool:
+    """Return whether log1p values (s,) are those of counts: whole multiples of the smallest of their cell once the logarithm is undone."""
+    return _step_shares(values, row_of, n_rows).get("expm1", 0) >= STEPPED
 
 
 def _undone(values: np.ndarray) -> dict[str, np.ndarray]:

@@ -31,6 +31,7 @@ from state_engine.data.embedding_record import result_depth
 from state_engine.data.expression import FeatureSource, iter_features
 from state_engine.data.files.csr_writer import Spool, write_h5ad
 from state_engine.data.splits.apply import CODES, Split, SplitSource, apply_plan
+from state_engine.data.splits.equal_depth import with_equal_depth
 from state_engine.data.splits.held import Leak
 from state_engine.data.splits.plan import parse_plan, plan_files
 from state_engine.effects.store import load_effects, save_effects
@@ -89,6 +90,7 @@ def evaluate_held_out(
     on_progress(Progress("Reading labels"))
     split, features = _split(request)
     card = loaded.card if loaded is not None else card_of(request.folder)
+    split = with_equal_depth(split, card.training.equal_depth)
     blocks, remarks = _blocks(split, card, request.part)
     leaks = tuple(dict.fromkeys([*split.leaks, *card.training.leaks]))
     genes = _genes(blocks, card)
@@ -106,7 +108,7 @@ def evaluate_held_out(
         profile=request.profile,
         effects=_effects(request, split, card, output, on_progress),
         features=features,
-        held_out=" ".join([_words(request, blocks, card), *remarks, *_came_back(leaks)]),
+        held_out=" ".join([_words(request, blocks, card), *_of_depths(blocks, card), *remarks, *_came_back(leaks)]),
         flatters=bool(leaks) or (request.part == "val" and card.calibration is not None),
     )
     return evaluate(asked, output, on_progress)
@@ -204,7 +206,7 @@ def _predict(
                 device=request.device, precision=request.precision, observed=0,
             )  # fmt: skip
             made.append(Path(name) / f"{number}.h5ad")
-            predict(asked, made[-1], on_progress, loaded)
+            predict(asked, made[-1], on_progress, loaded, dataset)
         with replacing(path) as beside:
             return _join(made, beside, genes, card, on_progress)
 
@@ -327,6 +329,16 @@ def _effects(request: HeldOutRequest, split: Split, card: ModelCard, output: Pat
         sources.append(expression)
     save_effects(output, effect_table(split, sources, names, on_progress))
     return str(output)
+
+
+def _of_depths(blocks: tuple[_Block, ...], card: ModelCard) -> list[str]:
+    """Return what is thinned of the compared cells, in words."""
+    tested = {(block.source.name, block.context) for block in blocks}
+    found = [depth for depth in card.training.equal_depth.contexts if (depth.dataset, depth.context) in tested]
+    if not found:
+        return []
+    each = listed([depth.words for depth in found], 6)
+    return [f"Counts are thinned as in the training, so that control and perturbed cells are of one depth: {each}."]
 
 
 def _came_back(leaks: tuple[Leak, ...]) -> list[str]:

@@ -60,6 +60,7 @@ def predict(
     output: Path,
     on_progress: OnProgress = silent,
     loaded: LoadedModel | None = None,
+    dataset: Dataset | None = None,
 ) -> PredictionSummary:
     """Predict, and write the result file.
 
@@ -68,12 +69,13 @@ def predict(
         output: where the .h5ad goes; it appears only when complete.
         on_progress: called for each forward pass; may raise `JobCancelled`.
         loaded: the model of the request when it is in memory already.
+        dataset: the data of the request when they are open already, as those whose counts are thinned.
 
     Raises:
         DataError, ModelError, RequestError, DeviceError: each says what, why and what to do.
     """
     free_output(output, request.data, request.model)
-    dataset = open_dataset(Path(request.data), request.choices)
+    dataset = dataset or open_dataset(Path(request.data), request.choices)
     device = choose_device(request.device if request.by_network else "cpu")
     if not request.by_network:
         loaded = None  # a baseline needs no weights

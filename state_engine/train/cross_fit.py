@@ -64,6 +64,7 @@ def cross_fit(
         steps=steps or fold_steps(record.request.optimiser.steps),
         calibrate=False,
         cross_fit=False,
+        equalise_depth="off",  # the split comes with depths as the training had them
         validate_every=0,
         checkpoint_every=0,
         devices=1,

@@ -24,7 +24,9 @@ from torch import Tensor
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.load import card_of
 from state_engine.data.ahead import Ahead
+from state_engine.data.depth import EMBEDDED, NOT_ASKED
 from state_engine.data.splits.apply import Split
+from state_engine.data.splits.equal_depth import choose_equal_depth, with_equal_depth
 from state_engine.device import Device, choose_device
 from state_engine.errors import CheckpointError, JobCancelled, RunError
 from state_engine.models.lora import add_adapters, merged_state_dict
@@ -86,6 +88,7 @@ def _train(
     split: Split, request: TrainRequest, output: Path, on_progress: OnProgress, record: TrainingRecord, resume: bool,
     init_from: Path | None, device: Device,
 ) -> ModelCard:  # fmt: skip
+    split, record = _equal_depth(split, request, record, resume, on_progress)
     on_progress(Progress("Choosing features"))
     features = read_vectors(request, split.control)
     if features is None and init_from is None:
@@ -104,12 +107,13 @@ def _train(
         model = TransitionModel(card.config)
         if not resume:
             started = start_from(init_from, model, card, vectors) if init_from is not None else ()
-            record = replace(record, genes=inputs.genes or (), depth=inputs.depth, notes=(*inputs.notes, *started))
+            record = replace(record, genes=inputs.genes or (), depth=inputs.depth, notes=(*record.notes, *inputs.notes, *started))
             _write(output, record)
         fitted = _fit(model, vectors.values, cells, request, output, on_progress, resume, device)
         if not _is_first():
             raise SystemExit(0)  # further processes are there for their share of the steps only
-        card = replace(card, notes=(*record.notes, *card.notes))
+        training = replace(card.training, equal_depth=record.equal_depth)
+        card = replace(card, notes=(*record.notes, *card.notes), training=training)
         made = save_training(card, split, request, output, cells, vectors, fitted.model, on_progress)
     record = replace(
         record, steps=request.optimiser.steps, seconds=round(fitted.seconds, 3), waited=round(fitted.waited, 4), state="done",
@@ -117,6 +121,21 @@ def _train(
     )  # fmt: skip
     _write(output, record)
     return made
+
+
+def _equal_depth(
+    split: Split, request: TrainRequest, record: TrainingRecord, resume: bool, on_progress: OnProgress
+) -> tuple[Split, TrainingRecord]:
+    """Return the split with control and perturbed cells of one depth, and the record that says so; as recorded where a training goes on."""
+    if not resume:
+        on_progress(Progress("Comparing depths"))
+        why_not = EMBEDDED if request.network.embedding is not None else ""
+        why_not = why_not if request.sets.equalise_depth == "auto" else NOT_ASKED
+        equal, notes = choose_equal_depth(split, request.run.seed, why_not)
+        for note in notes:
+            on_progress(Progress("Comparing depths", message=note))
+        record = replace(record, equal_depth=equal, notes=notes)
+    return with_equal_depth(split, record.equal_depth), record
 
 
 def _known_genes(request: TrainRequest, record: TrainingRecord, init_from: Path | None) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ _ARC: dict[str, object] = {
     "ema": 0.0,
     "gene_dropout": 0.0,
     "basal_noise": 0.0,
+    "equalise_depth": "off",
     "sets_per_step": 16,
     "steps": 400_000,
     "control_mapping": "random",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ControlMapping = Literal["random", "batch"]
 Schedule = Literal["constant", "cosine"]
 Balance = Literal["cells", "contexts"]
+EqualiseDepth = Literal["auto", "off"]
 
 # Steps of the first trained perturbation, of each further one, and at most. One perturbation is learnt in some hundred steps (with more, a
 # small data set is known by heart); each further one takes steps of its own, as a step holds a few cell sets only. Measured on the data
@@ -176,6 +177,10 @@ class Sets:
     mix: float = option(
         0.0, "share of the sets (or pairs) that are mixed cell by cell with cells of the same perturbation in another context, in a "
         "proportion drawn for each; 0 for none", least=0, most=1,
+    )  # fmt: skip
+    equalise_depth: EqualiseDepth = option(
+        "auto", "counts of a context whose control and perturbed cells were read at depths over 1.5-fold apart are thinned to the shallower "
+        "ones (auto), or left as they are (off)", flag="--equalise-depth", label="Equalise depth",
     )  # fmt: skip
     gene_dropout: float = option(
         0.0, "share of the features of a basal cell that is set to 0 in training; 0 for none", least=0, below=1

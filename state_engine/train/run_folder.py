@@ -14,7 +14,9 @@ from typing import Literal
 from zipfile import is_zipfile
 
 from state_engine.data.dataset import Choices
+from state_engine.data.depth_record import EqualDepth
 from state_engine.data.splits.apply import Split, open_split
+from state_engine.data.splits.equal_depth import with_equal_depth
 from state_engine.data.splits.plan import plan_text
 from state_engine.errors import CheckpointError, ConfigError, RunError, listed
 from state_engine.files import read_json, write_bytes, write_json
@@ -42,6 +44,7 @@ class TrainingRecord:
         init_from: where its first weights came from; "" for none.
         genes: that were chosen; empty for an embedding.
         depth: that log1p expression was brought to; None for values as they are.
+        equal_depth: contexts whose counts are thinned whenever the training reads them.
         state: as last written; a process that was killed leaves "running".
         versions: of packages.
         device: where it was computed.
@@ -60,6 +63,7 @@ class TrainingRecord:
     init_from: str = ""
     genes: tuple[str, ...] = ()
     depth: float | None = None
+    equal_depth: EqualDepth = EqualDepth()
     state: State = "running"
     versions: dict[str, str] = field(default_factory=dict)
     device: str = ""
@@ -104,7 +108,7 @@ def write_record(folder: Path, record: TrainingRecord) -> None:
 
 
 def open_training_split(folder: Path) -> Split:
-    """Open the split of a training, its files opened as they were.
+    """Open the split of a training, its files opened as they were, their counts thinned as they were.
 
     Raises:
         RunError, SplitError, DataError, ConfigError: see `read_record`, `open_split` and `check_same_cells`.
@@ -112,7 +116,7 @@ def open_training_split(folder: Path) -> Split:
     record = read_record(folder)
     split = open_split(folder / SPLIT, record.choices)
     check_same_cells(folder, record, split)
-    return split
+    return with_equal_depth(split, record.equal_depth)
 
 
 def write_split(folder: Path, split: Split) -> None:

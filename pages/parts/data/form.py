@@ -18,7 +18,7 @@ SUGGESTED = "as suggested"
 NONE = "none"
 
 
-def understood(data: Dataset) -> None:
+def understood(entry: DataEntry, data: Dataset) -> None:
     """The facts of a data set, then its notes, then how many cells each condition has."""
     dense = data.n_cells * data.n_genes * 4
     columns = st.columns(4)
@@ -40,7 +40,7 @@ def understood(data: Dataset) -> None:
         f"**Scale**: {data.scale.scale or 'unclear'}. " + sentences(" ".join(data.scale.evidence)),
     ]
     st.markdown("  \n".join(lines))
-    for note in data.notes:
+    for note in (*session.depth_notes(entry), *data.notes):
         st.warning(sentences(note), icon=":material/info:")
     _table(data)
 

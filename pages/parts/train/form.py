@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.parts import fields, session
-from pages.parts.format import code, duration, md, plural, size
+from pages.parts.format import code, duration, md, plural, sentences, size
 from pages.parts.picker import distinct
 from pages.parts.train.run import CHOICE
 from pages.parts.train.split import applied, pick_plan, show_split
@@ -54,6 +54,8 @@ def train_form(entry: DataEntry, data: Dataset) -> None:
         if plan is not None:
             split = applied(plan, entry)
             show_split(split)
+            for note in session.depth_notes(entry):
+                st.warning(sentences(note))
     st.markdown("#### What is trained?")
     with errors_shown():
         request = request_form(entry, data)
@@ -176,6 +178,7 @@ def _usual(preset: str, base: TrainRequest) -> dict[str, Any]:
         ),
         "run.device": _choice(four, "run.device", preset, base.run.device),
         "run.precision": _choice(one, "run.precision", preset, base.run.precision),
+        "sets.equalise_depth": _choice(two, "sets.equalise_depth", preset, base.sets.equalise_depth),
     }
 
 

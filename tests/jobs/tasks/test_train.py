@@ -224,7 +224,7 @@ OTHER = {
     "confidence_weight": 0.3, "confidence_scale": 3.0, "batch_token_weight": 0.4, "learning_rate": 0.1 + 0.2, "schedule": "constant",
     "warmup": 3, "weight_decay": 0.1, "gradient_clip": 0.0, "ema": 0.5, "gene_dropout": 0.1, "basal_noise": 0.2, "fill": True,
     "sets_a_step": 12, "steps": 77, "control_mapping": "batch", "train_control": False, "paired": True, "balance": "contexts",
-    "mix": 0.25, "validate_every": 0, "checkpoint_every": 1, "validation_sets": 3, "freeze": ("a.", "b"), "lora_rank": 2,
+    "equalise_depth": "off", "mix": 0.25, "validate_every": 0, "checkpoint_every": 1, "validation_sets": 3, "freeze": ("a.", "b"), "lora_rank": 2,
     "lora_alpha": 8.0, "lora_dropout": 0.1, "lora_feed": True, "seed": 1, "device": "cpu", "precision": "bf16", "devices": 2,
     "nodes": 3, "compile": True, "cache_gb": 0.0, "calibrate": False, "cross_fit": True, "licence": "MIT", "data_name": "it's",
     "simulated": True, "name": "Two words", "preset": "state_sm",
