@@ -33,7 +33,8 @@ ARROWS: dict[str, set[str]] = {
     "attention": {"prediction", "effects", "checkpoints", "data", "models"},
     "evaluation": {"train", "challenge", "analysis", "prediction", "effects", "metrics", "checkpoints", "data"},
     "heads": {"train", "prediction", "embedding", "effects", "checkpoints", "data", "models"},
-    "demo": {"train", "embedding", "checkpoints", "data", "models"},
+    "pretrain": {"train", "embedding", "checkpoints", "data", "models"},
+    "demo": {"pretrain", "train", "embedding", "checkpoints", "data", "models"},
 }
 TOP = {"jobs", "cli"}  # may import everything but each other
 HEAVY = {"lancedb", "torch", "umap", "scanpy", "illico", "pdex", "numba", "sklearn", "anndata"}

@@ -33,6 +33,7 @@ COMMANDS = {
     "attention": ("results", "which cells of a set a model looks at"),
     "tables": ("results", "write all tables of a run as CSV in one zip"),
     "train": ("train", "train a State Transition model"),
+    "pretrain": ("pretrain", "pretrain a State Embedding model on one or more data sets"),
     "calibrate": ("train", "fit how much of a trained model's effect to take beside the mean of other contexts"),
     "test": ("evaluate", "test a trained model on its held-out cells, beside baselines"),
     "evaluate": ("evaluate", "compare predicted with measured cells, beside baselines"),

@@ -20,6 +20,7 @@ from state_engine.options import words
 from state_engine.train.request import TrainRequest, resolve
 
 KIND = "train"
+RESUMABLE = (KIND, "pretrain")  # kinds that go on from a checkpoint in their run
 OUTPUT = "training"
 
 
@@ -68,7 +69,7 @@ def start(settings: Settings, job: TrainJob, title: str) -> str:
 
 
 def resume(settings: Settings, run: RunFolder) -> str:
-    """Queue a stopped training again: it goes on from its last checkpoint, in the same run. Return the job's id.
+    """Queue a stopped training or pretraining again: it goes on from its last checkpoint, in the same run. Return the job's id.
 
     Raises:
         JobError: it is waiting, running or done, or is no training.
@@ -77,15 +78,16 @@ def resume(settings: Settings, run: RunFolder) -> str:
     store = JobStore(settings.database)
     job = store.for_run(run.id)
     state = job.state if job is not None and job.active else run.state
-    if run.manifest.kind != KIND or state in ("queued", "running", "done"):
+    kind = run.manifest.kind
+    if kind not in RESUMABLE or state in ("queued", "running", "done"):
         raise JobError(
             f"Run {run.id} cannot go on.",
-            f"It is {state}." if run.manifest.kind == KIND else f"It is no training but '{run.manifest.kind}'.",
+            f"It is {state}." if kind in RESUMABLE else f"It is no training but '{kind}'.",
             "Only a training that was stopped, failed or lost goes on.",
         )
     job_id = new_job_id()
     run.record(job=job_id)
-    store.submit(KIND, run.request, run.id, run.manifest.title, run.manifest.owner, job_id=job_id)
+    store.submit(kind, run.request, run.id, run.manifest.title, run.manifest.owner, job_id=job_id)
     local.look_after(settings)
     return job_id
 

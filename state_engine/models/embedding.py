@@ -36,11 +36,13 @@ class EmbeddingOutput:
         cell: (b, e) float32 of length one.
         dataset: (b, 10) float32, or None when the model has no data set token.
         cls_attention: a (b, h, t) float32 a layer: what CLS attends to; rows sum to one. None when not asked for.
+        dataset_hidden: (b, e), what `dataset` is computed from: the decoded data set token. The data set is classified from it.
     """
 
     cell: Tensor
     dataset: Tensor | None = None
     cls_attention: tuple[Tensor, ...] | None = None
+    dataset_hidden: Tensor | None = None
 
     @property
     def embedding(self) -> Tensor:
@@ -83,6 +85,10 @@ class EmbeddingModel(nn.Module):
         wanted = (self.config.genes, self.config.token_dim)
         if tuple(vectors.shape) != wanted:
             raise ConfigError(f"The gene vectors have shape {tuple(vectors.shape)}.", f"The network was made for {wanted}.")
+        return self.token_table(vectors)
+
+    def token_table(self, vectors: Tensor) -> Tensor:
+        """Do the same for any genes: (n, token_dim) -> (n + 2, d). `forward` takes it, with rows that count from its first gene."""
         # in pieces, so that the float32 copy of all vectors is never in memory at once
         like = self.cls_token
         parts = [self.encoder(functional.normalize(part.float(), dim=1).to(like)) for part in vectors.split(2048)]
@@ -126,8 +132,9 @@ class EmbeddingModel(nn.Module):
         decoded = self.decoder(x)
         # in float32: cosines between cells differ in digits that half precision does not have
         cell = functional.normalize(decoded[:, 0].float(), dim=1)
-        dataset = self.dataset_embedder(decoded[:, -1]).float() if self.dataset_embedder is not None else None
-        return EmbeddingOutput(cell, dataset, tuple(weights) if attention else None)
+        hidden = decoded[:, -1] if self.dataset_embedder is not None else None
+        dataset = self.dataset_embedder(hidden).float() if self.dataset_embedder is not None else None
+        return EmbeddingOutput(cell, dataset, tuple(weights) if attention else None, hidden)
 
     def _tokens(self, rows: Tensor, counts: Tensor, table: Tensor) -> Tensor:
         """Return what the first layer reads, (b, t, d): each gene's token plus its amount, then the data set token."""
@@ -150,6 +157,13 @@ class EmbeddingModel(nn.Module):
         Raises:
             ConfigError: a part that the model needs is missing.
         """
+        genes = self.encoder(vectors.to(self.cls_token))
+        return self.decode_pairs(genes.expand(len(cell), -1, -1), cell, dataset, read_depth)
+
+    def decode_pairs(
+        self, genes: Tensor, cell: Tensor, dataset: Tensor | None = None, read_depth: Tensor | None = None
+    ) -> Tensor:
+        """Do the same for genes of each cell's own, encoded by `encoder` without normalisation: (b, k, d) -> (b, k)."""
         like = self.cls_token
         parts = [cell.to(like)]
         if self.config.read_depth:
@@ -160,10 +174,8 @@ class EmbeddingModel(nn.Module):
             if dataset is None:
                 raise ConfigError("The expression decoder of this model reads the data set part.", "None was given.")
             parts.append(dataset.to(like))
-        cells, genes = torch.cat(parts, dim=1), self.encoder(vectors.to(like))
         # each cell beside each gene, (b, k, width of both): `expand` is a view, the concatenation is what takes memory
-        b, k = len(cells), len(genes)
-        pairs = torch.cat([genes.expand(b, k, -1), cells[:, None].expand(b, k, -1)], dim=2)
+        pairs = torch.cat([genes, torch.cat(parts, dim=1)[:, None].expand(-1, genes.shape[1], -1)], dim=2)
         return self.expression_decoder(pairs).squeeze(-1).float()
 
 

@@ -6,9 +6,11 @@ Source: bioRxiv 2025.06.26.661135, and the configurations that checkpoints of ar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from state_engine.errors import ConfigError
 
+TaskLossName = Literal["tabular", "mmd", "mse", "cross_entropy", "wasserstein"]  # of pretraining
 DATASET_WIDTH = 10  # columns that describe the data set, behind those of the cell
 
 

@@ -8,12 +8,9 @@ The run's folder is described in `state_engine.train.run_folder`; what happens b
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -52,6 +49,7 @@ from state_engine.train.run_folder import (
     write_record,
     write_split,
 )
+from state_engine.train.trainer import CHECKPOINTS, LAST, is_first, new_trainer, quiet
 from state_engine.versions import package_versions
 
 if TYPE_CHECKING:
@@ -110,7 +108,7 @@ def _train(
             record = replace(record, genes=inputs.genes or (), depth=inputs.depth, notes=(*record.notes, *inputs.notes, *started))
             _write(output, record)
         fitted = _fit(model, vectors.values, cells, request, output, on_progress, resume, device)
-        if not _is_first():
+        if not is_first():
             raise SystemExit(0)  # further processes are there for their share of the steps only
         training = replace(card.training, equal_depth=record.equal_depth)
         card = replace(card, notes=(*record.notes, *card.notes), training=training)
@@ -154,7 +152,7 @@ def _begin(
     split: Split, request: TrainRequest, output: Path, resume: bool, device: Device, init_from: Path | None
 ) -> TrainingRecord:
     """Write and return the record of a training that begins or goes on."""
-    first = _is_first()
+    first = is_first()
     if resume:
         record = replace(_resumable(split, request, output), request=request, state="running", device=device.name)
     else:
@@ -188,7 +186,7 @@ def _resumable(split: Split, request: TrainRequest, output: Path) -> TrainingRec
 
 
 def _write(output: Path, record: TrainingRecord) -> None:
-    if _is_first():
+    if is_first():
         write_record(output, record)
 
 
@@ -248,10 +246,8 @@ def _fit(
     resume: bool, device: Device,
 ) -> _Fitted:  # fmt: skip
     """The steps."""
-    import lightning.pytorch as pl
-
     from state_engine.train.module import TransitionTraining
-    from state_engine.train.watch import CHECKPOINTS, LAST, Watch
+    from state_engine.train.watch import Watch
 
     config = model.config
     optimiser = request.optimiser
@@ -260,23 +256,8 @@ def _fit(
     training = TransitionTraining(request, model, vectors, len(cells.batches))
     watch = Watch(output, on_progress, _validation(cells, request), training)
     loader = _Loader(cells, request, device.kind == "cuda")
-    with _quiet():
-        trainer = pl.Trainer(
-            accelerator={"cuda": "gpu"}.get(device.kind, device.kind),
-            devices=request.run.devices,
-            num_nodes=request.run.nodes,
-            strategy="ddp" if request.run.all_devices > 1 else "auto",
-            max_steps=request.optimiser.steps,
-            max_epochs=-1,
-            callbacks=[watch],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
-            default_root_dir=output,
-        )
+    with quiet():
+        trainer = new_trainer(device, request.run.devices, request.run.nodes, request.optimiser.steps, watch, output)
         loader.trainer = trainer
         try:
             last = output / CHECKPOINTS / LAST if resume else None
@@ -302,26 +283,3 @@ def _validation(cells: TrainingCells, request: TrainRequest) -> tuple[SetCells, 
 
 def _cache(output: Path) -> Path:
     return output / f"{CACHE}-{os.environ.get('LOCAL_RANK', '0')}"
-
-
-def _is_first() -> bool:
-    """The process that writes; Lightning starts the others with these variables set."""
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK"))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning reports by callback here; its own remarks would say again what is known."""
-    names = ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-    levels = {name: logging.getLogger(name).level for name in names}
-    try:
-        for name in names:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            # autocast hands RMSNorm bf16 values and float32 weights: right, only not the fastest kernel
-            warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)

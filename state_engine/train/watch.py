@@ -5,27 +5,23 @@ Boundary: a Lightning callback; it changes no weights. Only the first process of
 
 from __future__ import annotations
 
-import math
-import os
-import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
 
 from state_engine.effects.apply import paired_cells
-from state_engine.errors import ConfigError, JobCancelled
-from state_engine.files import replacing
+from state_engine.errors import JobCancelled
 from state_engine.models.losses import MiniBatch, set_means
 from state_engine.progress import OnProgress, Progress
 from state_engine.train.curves import LOG, VALIDATION, Curve
 from state_engine.train.mini_batches import SetCells
 from state_engine.train.module import TransitionTraining, added_parts, learning_rate
+from state_engine.train.trainer import CHECKPOINTS, check_finite, due, save_checkpoint
 
 STAGE = "Training"
-CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
 LOG_SECONDS = 0.5  # on a GPU reading a loss waits for the device, so losses are read together
 VALIDATION_COLUMNS = ("step", "loss", "mae_raw", "mae_corrected", "mae_none", "seconds")
 
@@ -74,7 +70,7 @@ class Watch(pl.Callback):
         run, steps = training.request.run, training.request.optimiser.steps
         step = trainer.global_step
         training.follow(step)
-        save, measure = (_due(step, steps, every) for every in (run.checkpoint_every, run.validate_every))
+        save, measure = (due(step, steps, every) for every in (run.checkpoint_every, run.validate_every))
         if trainer.is_global_zero:
             self._pending.append((step, training.parts, training.gradient_norm, self.seconds))
             self._flush(save or measure)
@@ -82,7 +78,7 @@ class Watch(pl.Callback):
                 scores = validation_scores(training, self.validation)
                 self._curve.add([{"step": step, **scores, "seconds": self.seconds}])
         if save:
-            self._save(trainer, step)
+            save_checkpoint(trainer, self.folder, step)
         if trainer.is_global_zero:
             # a message is kept in the log: ten of them say how it went
             milestone = step % max(1, steps // 10) == 0
@@ -92,7 +88,7 @@ class Watch(pl.Callback):
             except JobCancelled:
                 self._flush(True)
                 if not save:
-                    self._save(trainer, step)
+                    save_checkpoint(trainer, self.folder, step)
                 raise
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -122,22 +118,7 @@ class Watch(pl.Callback):
         self._log.add(rows)
         self._pending.clear()
         self._flushed = time.perf_counter()
-        _check_finite(rows)
-
-    def _save(self, trainer: pl.Trainer, step: int) -> None:
-        """checkpoints/step=N.ckpt, and the same as last.ckpt."""
-        folder = self.folder / CHECKPOINTS
-        named = folder / f"step={step}.ckpt"
-        if trainer.is_global_zero:
-            with replacing(named) as beside:
-                trainer.save_checkpoint(beside)
-            with replacing(folder / LAST) as beside:
-                try:
-                    os.link(named, beside)
-                except OSError:  # no links here
-                    shutil.copyfile(named, beside)
-        else:
-            trainer.save_checkpoint(named)  # all take part, the first writes
+        check_finite(rows)
 
 
 @torch.no_grad()
@@ -161,22 +142,6 @@ def validation_scores(training: TransitionTraining, cells: Sequence[SetCells]) -
             n += len(batch.sizes)
     names = ("loss", "mae_raw", "mae_corrected", "mae_none")
     return dict(zip(names, (total / n).tolist(), strict=True))
-
-
-def _due(step: int, steps: int, every: int) -> bool:
-    """Return whether a step is one of every so many (0: none), or the last one."""
-    return step >= steps or bool(every and step % every == 0)
-
-
-def _check_finite(rows: Sequence[Mapping[str, float]]) -> None:
-    """Raise a `ConfigError` where a loss is not finite: the training has diverged, and nothing after it is worth computing."""
-    lost = next((row for row in rows if not math.isfinite(row["loss"])), None)
-    if lost is not None:
-        raise ConfigError(
-            f"The training diverged: the loss of step {lost['step']:,} is not finite.",
-            f"The learning rate was {lost['learning_rate']:g}, the gradient's norm {lost['gradient_norm']:.3g}.",
-            f"Train again with a smaller learning rate; {LOG} shows how the loss went.",
-        )
 
 
 def mini_batch(cells: SetCells, pin: bool) -> MiniBatch:

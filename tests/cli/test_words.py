@@ -29,6 +29,7 @@ from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, P
 from state_engine.jobs.train_job import TrainJob, command_of
 from state_engine.options import options_of
 from state_engine.prediction.request import CellCount, PredictionRequest, ReplayRequest
+from state_engine.pretrain.request import PretrainRequest, Running, Schedule, Sizes, Task
 from state_engine.search.request import QueryRequest
 from state_engine.train.request import TrainRequest, resolve
 
@@ -56,6 +57,11 @@ FULL: list[Any] = [
     HeldOutRequest("run", "model", '[datasets]\na = "x"\n', OTHERS, "val", 9, (1, 2), "full", "f.csv", "cpu", "bf16"),
     SUBMISSION,
     TemplateRequest("vcc2026", "d", "m", "g", "p", ("A", "B"), "mean", CHOICES, COUNTS, 3, "cpu"),
+    PretrainRequest(
+        ("d 1.h5ad", "d2"), CHOICES, "v.csv", evaluate=("cell type", "-x"), sizes=Sizes(64, 2, 8, 96, 32, 100, 33, 0.2),
+        task=Task(9, 8, 7, "mse"), schedule=Schedule(5, 6, 0.1, 0.2, 0.4, 0.5, 0.6, 0.7),
+        running=Running("my SE", "MIT", True, 9, 0.2, 3, 4, "cpu", "bf16", 2, 3),
+    ),
     ScoreRequest(replace(SUBMISSION, write=False), "t", CHOICES, "d", OTHERS, "pooled", "/usr/bin/python"),
 ]  # fmt: skip
 LEAST: list[Any] = [
@@ -71,9 +77,14 @@ LEAST: list[Any] = [
     replace(SUBMISSION, required_contexts=(), counts=CountsOptions(), is_run=False),
     TemplateRequest("vcc2025", "d", "m"),
     ScoreRequest(SubmissionRequest("vcc2025", "d"), "t"),
+    PretrainRequest(("d",)),
+    PretrainRequest(("d",), init_from="m"),
 ]
 # what the command line cannot say, and why that loses nothing
-UNSAID = {(ScoreRequest, "submission.write"): "a score writes no archive"}
+UNSAID = {
+    (ScoreRequest, "submission.write"): "a score writes no archive",
+    (PretrainRequest, "init_from"): "not beside gene vectors; it is among LEAST",
+}
 
 
 def from_command(request: Any) -> Any:

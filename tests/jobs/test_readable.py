@@ -38,6 +38,7 @@ from state_engine.library.allowed import check_readable, is_readable, readable
 from state_engine.library.datasets import DEMO_PATH
 from state_engine.plain import to_plain
 from state_engine.prediction.request import PredictionRequest
+from state_engine.pretrain.request import PretrainRequest
 from state_engine.progress import silent
 from state_engine.train.request import TrainRequest
 
@@ -66,6 +67,8 @@ WITH_PATHS: tuple[object, ...] = (
         TrainRequest().with_settings(features=INSIDE),
         init_from=INSIDE,
     ),
+    PretrainRequest((INSIDE,), genes=INSIDE),
+    PretrainRequest((INSIDE,), init_from=INSIDE),
 )  # fmt: skip
 # kinds that name something by its id, asked with an id that leads elsewhere
 BY_ID: tuple[object, ...] = (

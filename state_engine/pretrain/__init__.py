@@ -1,0 +1,1 @@
+"""Pretraining of State Embedding models: many data sets as one stream of cells, the objective, and what came out."""
