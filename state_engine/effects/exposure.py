@@ -6,7 +6,8 @@ condition of its training cells.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,45 @@ from state_engine.effects.table import Condition
 from state_engine.errors import StateError
 
 Exposure = Literal["test", "in training", "not known"]
+
+
+@dataclass(frozen=True, order=True)
+class TrainedOn:
+    """What of a condition was in the training: its context, its perturbation, and the two together."""
+
+    context: bool
+    perturbation: bool
+    pair: bool
+
+
+def parts_trained(trained: Collection[Condition], conditions: Iterable[Condition]) -> dict[Condition, TrainedOn]:
+    """Return for each condition what of it is in the conditions of the training cells."""
+    contexts, perturbations = {c for _, c in trained}, {p for p, _ in trained}
+    return {(p, c): TrainedOn(c in contexts, p in perturbations, (p, c) in trained) for p, c in conditions}
+
+
+def trained_parts(card: ModelCard, folder: Path, conditions: Sequence[Condition]) -> dict[Condition, TrainedOn]:
+    """Return for each condition what of it the model was trained on; nothing where neither its saved effects nor its card say so.
+
+    Args:
+        as `exposures`.
+    """
+    try:
+        trained = stored_conditions(folder)
+    except StateError:
+        trained = None
+    known = exposures(card, folder, conditions)
+    if trained is not None:
+        made = parts_trained(trained, conditions)
+    elif card.training.held_out and card.contexts:
+        kept = [p for p in card.perturbations if p != card.control and p not in card.unseen]
+        held = card.training.held_out
+        pairs = {(p, c) for p in kept for c in card.contexts if not any(one.covers(p, c) for one in held)}
+        made = parts_trained(pairs, conditions)
+    else:
+        return {}
+    # what came back through another data set was trained on as a whole
+    return {pair: TrainedOn(True, True, True) if known[pair] == "in training" else one for pair, one in made.items()}
 
 
 def exposures(card: ModelCard, folder: Path, conditions: Sequence[Condition]) -> dict[Condition, Exposure]:

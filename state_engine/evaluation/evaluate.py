@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from state_engine.effects.exposure import Exposure
+from state_engine.effects.exposure import Exposure, TrainedOn, parts_trained
 from state_engine.effects.means import Means, Sums, means_by_condition
 from state_engine.errors import RunError
 from state_engine.evaluation.baselines import EffectSource, baselines_of
@@ -32,7 +32,7 @@ from state_engine.evaluation.foreign_effects import ForeignEffects
 from state_engine.evaluation.judgement import Judgement, judgement, telling
 from state_engine.evaluation.null_rates import score_null
 from state_engine.evaluation.profiles import find_profile
-from state_engine.evaluation.replicates import Halves, Replicates, judge
+from state_engine.evaluation.replicates import Halves, Judged, Replicates, judge
 from state_engine.evaluation.report import (
     EFFECTS,
     EVALUATION,
@@ -106,7 +106,8 @@ def _evaluate(
     elsewhere = next((dict(b.effects) for b in made if b.name == "mean of other contexts"), {})
     replicates = Replicates(halves, real, elsewhere)
     scored = Scored(files, request, profile, real, predicted, made, remarks, chunk_values=chunk_values, replicates=replicates)
-    scored.exposures, scored.spreads = _exposures(files, request, source), spreads
+    scored.spreads = spreads
+    scored.exposures, scored.trained = _exposures(files, request, source)
     rows: list[Row] = []
     if profile.on_means and not request.cell_eval:
         rows += score_on_means(scored, on_progress)
@@ -203,7 +204,8 @@ def _write(table: pd.DataFrame, scored: Scored, effects_words: str, start: float
     summary = summarise(table)
     against = comparisons(table, files.predicted, [b.name for b in scored.baselines], scored.profile.metrics)
     said = verdict(against, scored.profile.metrics)
-    discriminations, skills = _judged(scored)
+    judged = _judged(scored)
+    discriminations, skills = judged.discriminations, judged.skills
     judgements = tuple(_judgement(m, table, scored, discriminations, skills) for m in files.predicted)
     with replacing(output / METRICS) as beside:
         table.to_csv(beside, index=False)
@@ -235,30 +237,38 @@ def _write(table: pd.DataFrame, scored: Scored, effects_words: str, start: float
         judgements=judgements if discriminations else (),
         discriminations=discriminations,
         skills=skills,
+        seen=judged.seen,
         seconds=round(time.monotonic() - start, 3),
     )
     write_json(output / EVALUATION, to_plain(evaluation))
     return evaluation
 
 
-def _exposures(files: ComparedFiles, request: EvaluationRequest, source: EffectSource) -> dict[Condition, Exposure]:
-    """Whether each condition is a test of the model: as the prediction says, or the training whose effects are the baselines."""
+def _exposures(
+    files: ComparedFiles, request: EvaluationRequest, source: EffectSource
+) -> tuple[dict[Condition, Exposure], dict[Condition, TrainedOn]]:
+    """Return whether each condition is a test of the model, and what of it was trained on, where that is known.
+
+    As the prediction says, or the training whose effects are the baselines.
+    """
     if request.by_kind:
         try:
             result = open_result(Path(request.real))
         except RunError:  # cells of both sides, but no result of this version
-            return {}
-        return {pair: result.exposure(*pair) for pair in files.conditions}
+            return {}, {}
+        parts = {pair: one for pair, one in result.trained_on().items() if pair in files.conditions}
+        return {pair: result.exposure(*pair) for pair in files.conditions}, parts
     if source.own:
-        return {}
+        return {}, {}
     trained = set(zip(source.table.perturbations, source.table.contexts, strict=True))
-    return {pair: "in training" if pair in trained else "test" for pair in files.conditions}
+    parts = parts_trained(trained, files.conditions)
+    return {pair: "in training" if one.pair else "test" for pair, one in parts.items()}, parts
 
 
-def _judged(scored: Scored) -> tuple[tuple[Discrimination, ...], tuple[Skill, ...]]:
+def _judged(scored: Scored) -> Judged:
     """How well each metric tells here, and the skill of each prediction (its mean over seeds)."""
     if scored.replicates is None or scored.request.cell_eval:
-        return (), ()
+        return Judged((), ())
     files, real = scored.files, scored.real
     predictions = {}
     for method, seeds in scored.predicted.items():
@@ -273,7 +283,7 @@ def _judged(scored: Scored) -> tuple[tuple[Discrimination, ...], tuple[Skill, ..
         means = {(p, c): mean for c in files.contexts for p, mean in scored.baseline_means(baseline, c).items()}
         baselines[baseline.name] = {(p, c): (mean, mean - real.mean(files.control, c)) for (p, c), mean in means.items()}
     trained = frozenset(c for c, exposure in scored.exposures.items() if exposure == "in training")
-    return judge(scored.profile, scored.replicates, predictions, baselines, scored.request.seed, trained)
+    return judge(scored.profile, scored.replicates, predictions, baselines, scored.request.seed, trained, scored.trained)
 
 
 def _judgement(

@@ -10,12 +10,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from state_engine.effects.exposure import TrainedOn
 from state_engine.errors import listed
 from state_engine.metrics.profile import Metric
 from state_engine.metrics.replicate import Discrimination, Skill
 
 Outcome = Literal["better", "worse", "mixed", "undecided", "too few", "cannot tell", "recall"]
 FEWEST: Final = 5
+
+
+@dataclass(frozen=True)
+class SeenCell:
+    """The conditions of which the same was in the training.
+
+    Args:
+        trained: what that is.
+        n: how many conditions; skill is measured on those with enough cells.
+        skills: of each prediction by each metric, 0 being the best baseline on these conditions.
+    """
+
+    trained: TrainedOn
+    n: int
+    skills: tuple[Skill, ...] = ()
 
 
 def telling(found: Sequence[Discrimination]) -> frozenset[str]:
@@ -124,3 +140,11 @@ def ability_words(found: Sequence[Discrimination], metrics: Sequence[Metric]) ->
         return f"By no metric these cells tell a replicate from an average: {listed(cannot, 9)}."
     first = f"These cells tell a replicate from an average by {listed(can, 9)}"
     return f"{first}; not by {listed(cannot, 9)}." if cannot else f"{first}."
+
+
+def part_words(part: TrainedOn) -> str:
+    """Return what of a condition was in the training, in words."""
+    if part.pair:
+        return "this pair trained"
+    context, perturbation = (("not " if not yes else "") + "trained" for yes in (part.context, part.perturbation))
+    return f"context {context}, perturbation {perturbation}"

@@ -17,9 +17,10 @@ from typing import Final
 
 import numpy as np
 
+from state_engine.effects.exposure import TrainedOn
 from state_engine.effects.means import Means
 from state_engine.evaluation.files import ComparedFiles, Condition
-from state_engine.evaluation.judgement import FEWEST
+from state_engine.evaluation.judgement import FEWEST, SeenCell
 from state_engine.metrics.moments import Moments, welch
 from state_engine.metrics.own import Pair, Reference, own_value
 from state_engine.metrics.profile import Metric, Profile
@@ -194,6 +195,15 @@ Predicted = Mapping[str, Mapping[Condition, tuple[np.ndarray, np.ndarray]]]
 """method -> condition -> mean cell (g,) and effect (g,)."""
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What `judge` finds: how well each metric tells here, the skill of each prediction, and the same by what was in the training."""
+
+    discriminations: tuple[Discrimination, ...]
+    skills: tuple[Skill, ...]
+    seen: tuple[SeenCell, ...] = ()
+
+
 class _Bench:
     """The conditions that can be judged, with what each metric needs of them."""
 
@@ -238,8 +248,10 @@ def judge(
     baselines: Predicted,
     seed: int = 0,
     left_out: frozenset[Condition] = frozenset(),
-) -> tuple[tuple[Discrimination, ...], tuple[Skill, ...]]:
-    """Return how well each metric can tell on this data set, for all conditions and for each context, and the skill of each prediction.
+    trained: Mapping[Condition, TrainedOn] | None = None,
+) -> Judged:
+    """Return how well each metric can tell on this data set, for all conditions and for each context, and the skill of each prediction,
+    of all conditions and by what was in the training.
 
     Args:
         profile: whose metrics.
@@ -247,18 +259,21 @@ def judge(
         predictions, baselines: what each method says; a baseline that does not say something about every condition is not the best one.
         seed: of the intervals.
         left_out: conditions that say nothing about predictions, as the model was trained on them; the metrics are judged on all.
+        trained: what of each condition the model was trained on, where that is known.
     """
     bench = _Bench(replicates)
+    trained = trained or {}
+    parts = {one: frozenset(c for c, of in trained.items() if of == one) for one in sorted(set(trained.values()), reverse=True)}
     if not bench.references:
-        return (), ()
+        return Judged((), (), tuple(SeenCell(one, len(conditions)) for one, conditions in parts.items()))
     contexts = np.array([c for _, c in bench.references])
     everything = np.ones(len(contexts), dtype=bool)
     groups = {"": everything}
     if len(set(contexts)) > 1:
         groups |= {name: contexts == name for name in dict.fromkeys(contexts.tolist())}
-    complete = [name for name, said in baselines.items() if all(c in said for c in bench.references)]
     found: list[Discrimination] = []
     skills: list[Skill] = []
+    of_parts: dict[TrainedOn, list[Skill]] = {one: [] for one in parts}
     for metric in judged(profile):
         positive, negative = bench.positive(metric), bench.negative(metric)
         best_value = 0.0 if metric.perfect is None else metric.perfect
@@ -267,20 +282,40 @@ def judge(
             one = discrimination(metric.name, context, positive[here], negative[here], best_value, metric.more_is_better)
             tried |= {} if one is None else {context: one}
         found += tried.values()
-        where = _telling(tried, groups) & np.array([c not in left_out for c in bench.references])
-        if not where.any():
-            continue
-        scores = {name: bench.of_method(metric, baselines[name])[where] for name in complete}
-        if not scores:
-            continue
-        # the baseline that is best in the mean scores 0: a prediction has to beat what one would have chosen afterwards
-        best = (max if metric.more_is_better else min)(scores, key=lambda name: float(scores[name].mean()))
+        sides = [{m: bench.of_method(metric, said) for m, said in side.items()} for side in (predictions, baselines)]
+        scores = _Scores(metric, positive, *sides)
+        telling = _telling(tried, groups)
+        where = telling & np.array([c not in left_out for c in bench.references])
         used = () if where.all() or left_out else tuple(dict.fromkeys(contexts[where].tolist()))
-        for method, said in predictions.items():
-            names = (method, metric.name, best)
-            one_skill = skill(names, bench.of_method(metric, said)[where], scores[best], positive[where], seed)
-            skills += [] if one_skill is None else [replace(one_skill, contexts=used)]
-    return tuple(found), tuple(skills)
+        skills += [replace(one, contexts=used) for one in scores.skills(where, everything, seed)]
+        for part, conditions in parts.items():
+            here = telling & np.array([c in conditions for c in bench.references])
+            of_parts[part] += scores.skills(here, here, seed)
+    cells = tuple(SeenCell(one, len(conditions), tuple(of_parts[one])) for one, conditions in parts.items())
+    return Judged(tuple(found), tuple(skills), cells)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scores:
+    """What replicate (k,), predictions and baselines (k,) score by a metric; NaN where a method says nothing."""
+
+    metric: Metric
+    replicate: np.ndarray
+    predictions: dict[str, np.ndarray]
+    baselines: dict[str, np.ndarray]
+
+    def skills(self, where: np.ndarray, complete_on: np.ndarray, seed: int) -> list[Skill]:
+        """Return the skill of each prediction on some conditions (k,), above the best baseline that says something about all of others (k,)."""
+        complete = {name: values[where] for name, values in self.baselines.items() if np.isfinite(values[complete_on]).all()}
+        if not where.any() or not complete:
+            return []
+        # the baseline that is best in the mean scores 0: a prediction has to beat what one would have chosen afterwards
+        best = (max if self.metric.more_is_better else min)(complete, key=lambda name: float(complete[name].mean()))
+        found = (
+            skill((method, self.metric.name, best), values[where], complete[best], self.replicate[where], seed)
+            for method, values in self.predictions.items()
+        )
+        return [one for one in found if one is not None]
 
 
 def _telling(tried: Mapping[str, Discrimination], groups: Mapping[str, np.ndarray]) -> np.ndarray:

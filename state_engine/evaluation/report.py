@@ -13,7 +13,7 @@ import pandas as pd
 
 from state_engine.effects.exposure import Exposure
 from state_engine.errors import RunError
-from state_engine.evaluation.judgement import Judgement, ability_words, telling
+from state_engine.evaluation.judgement import Judgement, SeenCell, ability_words, part_words, telling
 from state_engine.evaluation.profiles import find_profile
 from state_engine.evaluation.verdict import Comparison, Statement, SummaryRow
 from state_engine.metrics.profile import Metric
@@ -94,6 +94,7 @@ class Evaluation:
         judgements: one verdict for each prediction, from all metrics that can tell; empty in files of before 30 November 2026.
         discriminations: how well each metric tells a replicate from an average here.
         skills: of each prediction by each metric, between the best simple baseline (0) and a replicate (1).
+        seen: the same by what of the conditions was in the training, where that is known; what was trained on as a pair first.
     """
 
     format: int
@@ -121,6 +122,7 @@ class Evaluation:
     judgements: tuple[Judgement, ...] = ()
     discriminations: tuple[Discrimination, ...] = ()
     skills: tuple[Skill, ...] = ()
+    seen: tuple[SeenCell, ...] = ()
 
     @property
     def scored(self) -> tuple[Metric, ...]:
@@ -202,9 +204,27 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
     lines += ["", *(f"{j.method}: {j.text}" for j in evaluation.judgements)]
     words = ability_words(evaluation.discriminations, evaluation.scored)
     lines += [words] if words else []
+    lines += seen_lines(evaluation)
     lines += ["", *evaluation.verdict, *([evaluation.held_out] if evaluation.held_out else []), "", *provenance(evaluation)]
     lines += [f"{m.name}: {m.reason}" for m in evaluation.methods if m.reason]
     return [*lines, *evaluation.remarks]
+
+
+def seen_lines(evaluation: Evaluation) -> list[str]:
+    """Return the skill of each prediction by what of the conditions was in the training, by the first metric that can tell; lines."""
+    metric = next((s.metric for s in evaluation.skills if evaluation.tells(s.metric)), "")
+    title = next((m.title for m in evaluation.scored if m.name == metric), "")
+    lines = []
+    for cell in evaluation.seen:
+        skills = [f"{s.method} {skill_words(s)}" for s in cell.skills if s.metric == metric]
+        words = f": skill by {title} {', '.join(skills)}" if skills else ""
+        lines.append(f"  {part_words(cell.trained)}, {cell.n:,} conditions{words}")
+    return ["By what the model was trained on:", *lines] if lines else []
+
+
+def skill_words(one: Skill) -> str:
+    """Return a skill with its interval."""
+    return f"{one.value:.2f} ({one.low:.2f} to {one.high:.2f})"
 
 
 def _number(row: SummaryRow | None, metric: Metric) -> str:

@@ -12,7 +12,7 @@ import anndata as ad
 import numpy as np
 import scipy.sparse as sp
 
-from state_engine.effects.exposure import Exposure
+from state_engine.effects.exposure import Exposure, TrainedOn
 from state_engine.effects.means import Means
 from state_engine.evaluation.baselines import EvaluatedBaseline, baseline_cells, baseline_means, baseline_spread
 from state_engine.evaluation.counts import counts_of_context, metrics_on_counts
@@ -69,6 +69,7 @@ class Scored:
     chunk_values: float = CHUNK_VALUES
     replicates: Replicates | None = None
     exposures: dict[Condition, Exposure] = field(default_factory=dict)
+    trained: dict[Condition, TrainedOn] = field(default_factory=dict)
     spreads: dict[str, tuple[Spreads, ...]] = field(default_factory=dict)
 
     def control(self, own: Means | None, context: str) -> np.ndarray:

@@ -23,7 +23,7 @@ from state_engine.checkpoints.load import LoadedModel, card_of, load_model
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.device import choose_device, dtype_of
 from state_engine.effects.baselines import WORDS, baseline_effects
-from state_engine.effects.exposure import exposures
+from state_engine.effects.exposure import exposures, trained_parts
 from state_engine.effects.store import effects_hash, load_effects
 from state_engine.effects.table import Condition
 from state_engine.errors import RequestError, listed
@@ -243,6 +243,7 @@ def _manifest(
     expression = cells.expression
     has_effects = calibrated is not None or not request.by_network
     known = exposures(card, Path(request.model), _conditions(drawn))
+    parts = trained_parts(card, Path(request.model), _conditions(drawn))
     renamed = dataset.labels.renamings if dataset.labels.renamed else ()
     kind = "corrected" if request.by_network else "baseline"
     if calibrated is not None and calibrated.calibration.chosen:
@@ -258,6 +259,8 @@ def _manifest(
         "simulated": card.simulated,
         # whether agreement with measured cells of a condition would be a test of the model
         "exposure": [[p, c, exposure] for (p, c), exposure in known.items()],
+        # what of it was trained on: context, perturbation, both together
+        "trained_on": [[p, c, one.context, one.perturbation, one.pair] for (p, c), one in parts.items()],
         "method": request.method,
         keys.X_KIND: kind,
         "attention": request.attention or card.attention,

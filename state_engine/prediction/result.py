@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from state_engine import keys
 from state_engine.data.files.frames import read_frame, read_names
-from state_engine.effects.exposure import Exposure
+from state_engine.effects.exposure import Exposure, TrainedOn
 from state_engine.errors import GeneError, RequestError, RunError, listed
 from state_engine.files import parse_json
 from state_engine.plain import distinct
@@ -87,6 +87,15 @@ class Result:
             if isinstance(row, list) and row[:2] == [perturbation, context] and row[2:] in (["test"], ["in training"]):
                 return "test" if row[2] == "test" else "in training"
         return "not known"
+
+    def trained_on(self) -> dict[tuple[str, str], TrainedOn]:
+        """Return what of each condition the model was trained on, where that is known; results of before do not say."""
+        rows = self.manifest.get("trained_on")
+        found = {}
+        for row in rows if isinstance(rows, list) else []:
+            if isinstance(row, list) and len(row) == 5 and all(isinstance(v, bool) for v in row[2:]):
+                found[str(row[0]), str(row[1])] = TrainedOn(*row[2:])
+        return found
 
     def is_calibrated(self, perturbation: str, context: str) -> bool:
         """Whether a calibrated prediction of this condition is there; it is not where no other context has its effect."""

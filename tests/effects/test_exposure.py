@@ -9,7 +9,7 @@ import numpy as np
 
 from state_engine.checkpoints.card import ModelCard, TrainingSummary
 from state_engine.data.splits.held import HeldOut, Leak
-from state_engine.effects.exposure import exposures
+from state_engine.effects.exposure import TrainedOn, exposures, trained_parts
 from state_engine.effects.store import save_effects
 from state_engine.effects.table import EffectTable
 from tests.small import card_of, config
@@ -50,3 +50,21 @@ def test_what_a_card_knows_and_did_not_hold_out_was_trained_on(tmp_path: Path) -
     assert exposures(held, tmp_path, [(known, "B")]) == {(known, "B"): "in training"}
     # a card that lists nothing kept out says nothing
     assert set(exposures(with_training(), tmp_path, [(known, "B")]).values()) == {"not known"}
+
+
+def test_what_of_a_condition_was_trained_on(tmp_path: Path) -> None:
+    held = with_training(held_out=(HeldOut("NK"), HeldOut("B", "x")))
+    known = [p for p in held.perturbations if p != held.control]
+    held = replace(held, contexts=("B", "T"))
+    asked = [(known[0], "B"), (known[0], "NK"), ("x", "B"), ("nobody", "NK")]
+    assert trained_parts(held, tmp_path, asked) == {
+        asked[0]: TrainedOn(True, True, True),
+        asked[1]: TrainedOn(False, True, False),
+        asked[2]: TrainedOn(True, "x" in known, False),
+        asked[3]: TrainedOn(False, False, False),
+    }
+    assert trained_parts(with_training(), tmp_path, asked) == {}  # a card that lists nothing kept out says nothing
+    effects, control = [np.zeros(2, np.float32)], {"B": np.zeros(2, np.float32)}
+    save_effects(tmp_path, EffectTable.of_pairs([("x", "B")], [9], effects, control, ("a", "b"), 2))
+    found = trained_parts(replace(held, training=TrainingSummary()), tmp_path, [("x", "B"), ("x", "NK"), ("y", "B")])
+    assert list(found.values()) == [TrainedOn(True, True, True), TrainedOn(False, True, False), TrainedOn(True, False, False)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import anndata as ad
@@ -12,6 +13,8 @@ import pytest
 
 from state_engine.data.dataset import Choices
 from state_engine.effects.means import means_by_condition
+from state_engine.effects.store import save_effects
+from state_engine.effects.table import EffectTable
 from state_engine.evaluation.evaluate import evaluate
 from state_engine.evaluation.files import Condition, open_files
 from state_engine.evaluation.judgement import ability_words, judgement
@@ -75,7 +78,8 @@ def test_skill_of_the_replicate_is_1_and_of_the_baseline_0(tmp_path: Path) -> No
         mean = found.duplicate(condition, reference)
         said[condition] = (mean, mean - control)
         flat[condition] = (control, np.zeros(len(control)))
-    discriminations, skills = judge(HOUSE["minimal"], found, {"replicate": said, "nothing": flat}, {"no change": flat})
+    judged = judge(HOUSE["minimal"], found, {"replicate": said, "nothing": flat}, {"no change": flat})
+    discriminations, skills = judged.discriminations, judged.skills
     by = {(s.method, s.metric): s for s in skills}
     for metric in {s.metric for s in skills}:
         assert by["replicate", metric].value == pytest.approx(1) and by["nothing", metric].value == pytest.approx(0)
@@ -207,3 +211,30 @@ def test_bds_and_drf_are_those_of_scperteval(tmp_path: Path) -> None:
             found = ours[line, metric]
             assert found.bds == pytest.approx(theirs[f"{line} {name} bds"], abs=0.02), (line, name)
             assert found.drf == pytest.approx(theirs[f"{line} {name} drf"], abs=0.02), (line, name)
+
+
+def test_skill_by_what_was_in_the_training(tmp_path: Path) -> None:
+    """Of a training on A alone: B is another context, G4 and G5 are unknown, and in A the pairs of G0 and G1 were trained on."""
+    contexts = ("A", "B")
+    measured, predicted = (log1p(screen(seed, share, contexts=contexts)) for seed, share in ((1, 1.0), (2, 0.8)))
+    others = ("G2", "G3")  # measured elsewhere only
+    pairs = [("G0", "A"), ("G1", "A"), *((p, "C") for p in others)]
+    effects = np.random.default_rng(0).normal(size=(4, len(measured.var_names))).astype(np.float32)
+    controls = {c: np.zeros(effects.shape[1], np.float32) for c in ("A", "C")}
+    save_effects(
+        tmp_path, EffectTable.of_pairs(pairs, [9] * 4, list(effects), controls, tuple(measured.var_names), effects.shape[1])
+    )
+    made = evaluate(replace(ask(tmp_path, predicted, measured), effects=str(tmp_path)), tmp_path / "out")
+    found = {(cell.trained.context, cell.trained.perturbation, cell.trained.pair): cell for cell in made.seen}
+    assert {key: cell.n for key, cell in found.items()} == {
+        (True, True, True): 2, (True, True, False): 2, (True, False, False): 2, (False, True, False): 4, (False, False, False): 2,
+    }  # fmt: skip
+    assert sum(cell.n for cell in made.seen) == len(made.conditions) == 12
+    for cell in made.seen:
+        assert {s.n for s in cell.skills} == {cell.n} and all(s.value > 0 for s in cell.skills if s.metric == "weighted_mse")
+    lines = "\n".join(evaluation_lines(made))
+    assert (
+        "  this pair trained, 2 conditions: skill by" in lines
+        and "  context not trained, perturbation trained, 4 conditions" in lines
+    )
+    assert read_evaluation(tmp_path / "out") == made

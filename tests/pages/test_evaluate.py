@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -232,3 +234,23 @@ def test_a_kept_evaluation_reads_back(tmp_path: Path) -> None:
     made = replace(MADE, statements=verdict(COMPARED, METRICS), metrics=METRICS, flatters=True)
     assert from_plain(Evaluation, to_plain(made)) == made and made.doubtful and made.scored == MADE.scored
     assert replace(MADE, held_out="It may have seen them, which flatters it.").doubtful and not MADE.doubtful
+
+
+def test_skill_is_told_by_what_was_in_the_training(
+    monkeypatch: pytest.MonkeyPatch, home: Path, asked: list[tuple[str, dict[str, Any]]]
+) -> None:
+    """The prediction says what of each condition its model was trained on: a table of context by perturbation, recall apart."""
+    run = make_run(Settings(home))
+    trained = {("drugA", "B"): (True, True, True), ("drugA", "T"): (False, True, False), ("drugB", "B"): (True, False, False)}
+    data = ad.read_h5ad(run.result)
+    manifest = json.loads(data.uns["state_explorer"])
+    manifest["trained_on"] = [[*pair, *parts] for pair, parts in trained.items()]
+    manifest["exposure"] = [["drugA", "B", "in training"], ["drugA", "T", "test"], ["drugB", "B", "test"]]
+    data.uns["state_explorer"] = json.dumps(manifest)
+    data.write_h5ad(run.result)
+    page = way(page_of(monkeypatch, home, data=""), "A prediction")
+    page.button(key="evaluate_start_run").click().run()
+    assert not page.exception
+    (table,) = (m.value for m in page.markdown if "**Context trained**" in m.value)
+    known, unknown = (line for line in table.splitlines() if line.startswith("| **Context"))
+    assert known.count("1 condition") == 2 and unknown.count("1 condition") == 1 and known.split("|")[3].strip() == "–"
