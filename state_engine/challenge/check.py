@@ -117,6 +117,7 @@ class PlanChecks:
             plan.options,
             null=plan.null,
             fits=fits,
+            replacement=plan.replacement,
         )
 
 

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from state_engine import keys
-from state_engine.challenge.findings import Finding, Severity, found
+from state_engine.challenge.findings import Finding, Replacement, Severity, found
 from state_engine.challenge.source import Labels
 from state_engine.challenge.spec import ChallengeSpec, Rules
+from state_engine.data.embedding_record import UnknownLabels
+from state_engine.errors import listed
 
 CONSTRUCT = re.compile(r"-\d+$")
 ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{11}")
@@ -245,17 +247,34 @@ def check_targets(perturbations: Labels, contexts: Labels | None, wanted: tuple[
     ]
 
 
-def check_known(perturbations: Labels, unknown: tuple[str, ...], instead: str, control: str) -> list[Finding]:
+def check_known(perturbations: Labels, unknown: UnknownLabels, control: str) -> tuple[list[Finding], Replacement | None]:
     """Return how many of the targets the model of a result knows, where it does not know all, and what the others have."""
     names = [n for n in _used(perturbations) if n != control]
-    strange = [n for n in names if n in {*unknown}]
+    strange = [n for n in names if n in {*unknown.labels}]
     if not strange:
-        return []
-    has = {"mean": "the mean effect of the perturbations that it knows", "control": "no change: control cells"}.get(
-        instead, instead
+        return [], None
+    lacking = [n for n in strange if n in {*unknown.lacking}]
+    there = Replacement(
+        len(names) - len(strange), len(names), unknown.instead, unknown.screens, len(strange) - len(lacking), tuple(lacking),
+        unknown.genes, unknown.of,
+    )  # fmt: skip
+    title = f"The model knows {there.known:,} of {there.targets:,} targets."
+    return [found("targets-known", "warning", title, instead_words(there), names=strange)], there
+
+
+def instead_words(there: Replacement) -> str:
+    """Return what the targets that a model does not know have, as sentences."""
+    if there.instead != "transfer":
+        has = {"mean": "the mean effect of the perturbations that it knows", "control": "no change: control cells"}
+        return f"The others have {has.get(there.instead, there.instead)}."
+    text = (
+        f"{there.moved:,} have the transfer of their effects measured in {listed(there.screens)}; {there.genes:,} of "
+        f"{there.genes_predicted:,} predicted genes are shared, the others do not change."
     )
-    title = f"The model knows {len(names) - len(strange):,} of {len(names):,} targets."
-    return [found("targets-known", "warning", title, f"The others have {has}.", names=strange)]
+    if not there.lacking:
+        return text
+    n = len(there.lacking)
+    return f"{text} {n:,} {'was' if n == 1 else 'were'} measured in none of these: no change ({listed(there.lacking)})."
 
 
 def _perturbations_miscounted(groups: list[_Group], number: int) -> list[Finding]:

@@ -26,7 +26,7 @@ from state_engine.challenge.counts import (
     step_of,
 )
 from state_engine.challenge.donors import Donors, control_cells, donors_of_result, drawn_donors
-from state_engine.challenge.findings import REPAIRS, Finding, NullCheck, found
+from state_engine.challenge.findings import REPAIRS, Finding, NullCheck, Replacement, found
 from state_engine.challenge.source import Labels, Opened, SubmissionSource, open_controls, open_source
 from state_engine.challenge.spec import ChallengeSpec
 from state_engine.data.embedding_record import ON_CONTROL_CELLS
@@ -68,6 +68,7 @@ class Plan:
         donors: control cells that the cells of the first part start from, where they were needed and found.
         lacking: (genes,) those that are not predicted and filled from the donors; None for none.
         null: the null checks, where they were made.
+        replacement: what the targets have that the model does not know; None for none.
     """
 
     source: SubmissionSource
@@ -85,6 +86,7 @@ class Plan:
     donors: Donors | None = None
     lacking: NDArray[np.bool_] | None = None
     null: tuple[NullCheck, ...] = ()
+    replacement: Replacement | None = None
 
     @property
     def n_cells(self) -> int:
@@ -246,8 +248,8 @@ def _check_labels(plan: Plan, opened: Opened) -> Plan:
     if plan.perturbations is not None:
         findings += checks.check_targets(plan.perturbations, plan.contexts, wanted, plan.spec)
         # said before everything else
-        known = checks.check_known(plan.perturbations, *opened.unknown, rules.control)
-        plan = replace(plan, findings=(*known, *plan.findings))
+        known, replacement = checks.check_known(plan.perturbations, opened.unknown, rules.control)
+        plan = replace(plan, findings=(*known, *plan.findings), replacement=replacement)
     return replace(plan, wanted=wanted, findings=(*plan.findings, *findings))
 
 

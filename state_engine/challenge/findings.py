@@ -128,6 +128,29 @@ class NullCheck:
 
 
 @dataclass(frozen=True)
+class Replacement:
+    """What the targets have that the model of a result does not know.
+
+    Args:
+        known, targets: how many of how many targets the model knows.
+        instead: what was chosen: "control" (no change), "mean" or "transfer".
+        screens: of a transfer, the data sets with the measured effects.
+        moved: targets that have that.
+        lacking: targets that no screen measured: no change.
+        genes, genes_predicted: of a transfer, genes that the screens and the prediction share.
+    """
+
+    known: int
+    targets: int
+    instead: str
+    screens: tuple[str, ...] = ()
+    moved: int = 0
+    lacking: tuple[str, ...] = ()
+    genes: int = 0
+    genes_predicted: int = 0
+
+
+@dataclass(frozen=True)
 class ContextFit:
     """Which control cells the mean of a context's predicted cells is most like.
 
@@ -160,6 +183,7 @@ class Report:
         seconds: time it took.
         null: the null check of each context, where values become counts.
         fits: which control cells each context is most like, where there are several contexts and their control cells.
+        replacement: what the targets have that the model does not know; None where it knows all, or the file does not say.
     """
 
     challenge: str
@@ -176,6 +200,7 @@ class Report:
     seconds: float = 0.0
     null: tuple[NullCheck, ...] = ()
     fits: tuple[ContextFit, ...] = ()
+    replacement: Replacement | None = None
 
     @property
     def ok(self) -> bool:

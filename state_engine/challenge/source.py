@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from state_engine import keys
 from state_engine.challenge.spec import Rules
 from state_engine.data.dataset import genes_among
-from state_engine.data.embedding_record import PredictionKind, prediction_kind, result_depth, unknown_labels
+from state_engine.data.embedding_record import PredictionKind, UnknownLabels, prediction_kind, result_depth, unknown_labels
 from state_engine.data.files.blocks import Matrix, find_matrix
 from state_engine.data.files.columns import Coded as Labels
 from state_engine.data.files.columns import read_coded, read_var
@@ -133,7 +133,7 @@ class Opened:
     kind: PredictionKind = "unknown"
     depth: float | None = None
     basal: Basal | None = None
-    unknown: tuple[tuple[str, ...], str] = ((), "")
+    unknown: UnknownLabels = UnknownLabels()
     depth_of_data: float | None = None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -21,10 +22,12 @@ from state_engine.challenge.submit import SubmissionRequest
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.device import DeviceName
-from state_engine.options import about, check, option, part
-from state_engine.prediction.request import CellCount, PredictionRequest
+from state_engine.errors import listed
+from state_engine.options import about, check, option, option_of, part
+from state_engine.prediction.request import CellCount, MeasuredScreen, PredictionRequest, UnknownEffect
+from state_engine.prediction.screens import measured_in
 
-Unknown = Literal["refuse", "mean", "no change"]
+Unknown = Literal["refuse", "transfer", "mean", "no change"]
 # perturbations that a model knows and that are predicted only for their mean effect, and cells of each
 MOST_KNOWN, KNOWN_CELLS = 50, 64
 # cells of a perturbation when neither list nor rules say it
@@ -49,12 +52,17 @@ class TemplateRequest:
     )  # fmt: skip
     unknown: Unknown = option(
         "refuse",
-        "perturbations that the model does not know: refuse, give them the mean effect of those that it knows, or no change; marked",
+        "perturbations that the model does not know: refuse, give them the transfer of their effects in measured screens (--measured), the mean "
+        "effect of those that it knows, or no change; marked",
+        label="Perturbations that the model does not know",
     )
     choices: Choices = part(Choices())
     counts: CountsOptions = part(CountsOptions(), flags={"seed": "--counts-seed"}, always=("seed",))
     seed: int = option(42, "the same seed draws the same control cells", metavar="S", least=0, offered=2**31 - 1)
     device: DeviceName = option("auto", "where to compute; auto takes a GPU when there is one")
+    measured: tuple[MeasuredScreen, ...] = option(
+        (), option_of(PredictionRequest, "measured").about.help.replace("--unknown-effect", "--unknown"), label="Measured screens", data=True
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check(self)
@@ -69,6 +77,7 @@ class TemplatePlan:
         submission: what to submit of it; its `source` is the result file of the prediction.
         required: cells by perturbation, by context ("" when the challenge has no contexts).
         unknown: perturbations that the model does not know.
+        measured: those of them that a chosen screen measured.
         findings: what is wrong or worth knowing, errors first.
     """
 
@@ -77,6 +86,7 @@ class TemplatePlan:
     required: dict[str, dict[str, int]]
     unknown: tuple[str, ...]
     findings: tuple[Finding, ...]
+    measured: tuple[str, ...] = ()
 
     @property
     def perturbations(self) -> tuple[str, ...]:
@@ -89,7 +99,9 @@ class TemplatePlan:
         return sum(sum(asked.values()) for asked in self.required.values())
 
 
-def plan_from_template(request: TemplateRequest, dataset: Dataset, card: ModelCard, spec: ChallengeSpec) -> TemplatePlan:
+def plan_from_template(
+    request: TemplateRequest, dataset: Dataset, card: ModelCard, spec: ChallengeSpec, screens: Sequence[Dataset] = ()
+) -> TemplatePlan:
     """What to predict and what to submit of it, from labels alone.
 
     Args:
@@ -97,21 +109,24 @@ def plan_from_template(request: TemplateRequest, dataset: Dataset, card: ModelCa
         dataset: the opened `request.data`.
         card: of the model at `request.model`.
         spec: the challenge, with its lists.
+        screens: the opened `request.measured`, in their order.
     """
     findings: list[Finding] = []
     contexts = _contexts(request, dataset, spec, findings)
     required = _required(dataset, card, spec, contexts)
     names = tuple(dict.fromkeys(name for asked in required.values() for name in asked))
     unknown = tuple(name for name in names if name not in card.perturbations)
+    measured = measured_in(screens, unknown) if request.unknown == "transfer" else ()
     if not names:
         fix = "Give the challenge's pert_counts.csv, or a template that has the perturbations as labels."
         findings.append(found("template-empty", "error", "No perturbations are asked for.", fix))
     elif unknown:
-        findings.insert(0, _unknown(unknown, names, request.unknown))
+        findings.insert(0, _unknown(unknown, names, request, measured))
     prediction = None
     if not any(f.severity == "error" for f in findings):
         prediction = _prediction(request, dataset, card, names, unknown, required, contexts)
-    return TemplatePlan(prediction, _submission(request, dataset, card, spec, contexts), required, unknown, tuple(findings))
+    asked = _submission(request, dataset, card, spec, contexts)
+    return TemplatePlan(prediction, asked, required, unknown, tuple(findings), measured)
 
 
 def plan_lines(plan: TemplatePlan) -> list[str]:
@@ -159,18 +174,32 @@ def _required(dataset: Dataset, card: ModelCard, spec: ChallengeSpec, contexts: 
     return required
 
 
-def _unknown(unknown: tuple[str, ...], names: tuple[str, ...], policy: Unknown) -> Finding:
+def _unknown(unknown: tuple[str, ...], names: tuple[str, ...], request: TemplateRequest, measured: tuple[str, ...]) -> Finding:
     """Return how many targets the model knows, said before all else, and what would be written for the others."""
     title = f"The model knows {len(names) - len(unknown):,} of {len(names):,} targets."
-    if policy == "refuse":
+    if request.unknown == "refuse":
         fix = (
-            "Choose a model that knows them, or say what is written instead: the mean effect of the perturbations that it knows (--unknown mean), "
-            "or no change (--unknown 'no change'). Both are marked."
+            "Choose a model that knows them, or say what is written instead: the transfer of their effects in measured screens (--unknown transfer "
+            "--measured FILE), the mean effect of the perturbations that it knows (--unknown mean), or no change (--unknown 'no change'). "
+            "It is marked."
         )
         return found("template-unknown", "error", title, fix, names=unknown)
-    has = "the mean effect of the perturbations that it knows" if policy == "mean" else "no change: control cells"
-    fix = f"The others get {has}; their cells are marked, and the manifest and the report name them."
-    return found("template-unknown", "warning", title, fix, names=unknown)
+    marked = "their cells are marked, and the manifest and the report name them."
+    if request.unknown == "transfer":
+        screens = listed([screen.title for screen in request.measured])
+        if not measured:
+            fix = (
+                f"None of the others was measured in {screens}."
+                if screens
+                else "Choose the screens that measured the others (--measured)."
+            )
+            return found("template-unknown", "error", title, fix, names=unknown)
+        fix = f"{len(measured):,} of the other {len(unknown):,} were measured in {screens}: they get the transfer of that effect"
+        rest = len(unknown) - len(measured)
+        fix = f"{fix}; {rest:,} get no change; {marked}" if rest else f"{fix}; {marked}"
+        return found("template-unknown", "warning", title, fix, names=unknown)
+    has = "the mean effect of the perturbations that it knows" if request.unknown == "mean" else "no change: control cells"
+    return found("template-unknown", "warning", title, f"The others get {has}; {marked}", names=unknown)
 
 
 def _prediction(
@@ -189,6 +218,7 @@ def _prediction(
     if request.unknown == "mean" and len(unknown) == len(names):
         known = tuple(p for p in card.perturbations if p != card.control)[:MOST_KNOWN]
     cells = max(n for asked in required.values() for n in asked.values())
+    instead: UnknownEffect = request.unknown if request.unknown in ("mean", "transfer") else "control"
     most_controls = max(len(dataset.control_rows(c)) for c in contexts)
     return PredictionRequest(
         data=request.data,
@@ -201,7 +231,8 @@ def _prediction(
         choices=request.choices,
         device=request.device,
         allow_unknown=bool(unknown),
-        unknown_effect="mean" if unknown and request.unknown == "mean" else "control",
+        unknown_effect=instead if unknown else "control",
+        measured=request.measured if unknown and instead == "transfer" else (),
         keep_raw=False,
         observed=most_controls if dataset.scale.scale == "counts" else 0,
     )

@@ -36,7 +36,8 @@ def run_template(options: argparse.Namespace, write: Write, on_progress: OnProgr
         # the seed of the draw is also that of the rounding, unless that has one of its own
         asked = replace(asked, counts=replace(asked.counts, seed=asked.seed))
     spec = spec_of(SubmissionRequest(asked.challenge, "", genes=asked.genes, pert_counts=asked.pert_counts))
-    plan = plan_from_template(asked, open_dataset(Path(asked.data), asked.choices), card_of(Path(asked.model)), spec)
+    screens = [open_dataset(Path(screen.data), screen.choices()) for screen in asked.measured]
+    plan = plan_from_template(asked, open_dataset(Path(asked.data), asked.choices), card_of(Path(asked.model)), spec, screens)
     write("\n".join(plan_lines(plan)))
     if plan.prediction is None or options.dry_run:
         return int(plan.prediction is None)

@@ -49,6 +49,27 @@ class EmbeddingFacts:
     simulated: bool = False
 
 
+@dataclass(frozen=True)
+class UnknownLabels:
+    """Labels of a result that its model does not know, and what its cells have in their place.
+
+    Args:
+        labels: that the model does not know.
+        instead: "control" (no change), "mean" (of the effects that it knows) or "transfer" (of measured effects).
+        screens: of a transfer, the data sets that measured them.
+        lacking: of a transfer, labels that none of these measured: no change.
+        genes: of a transfer, how many of the predicted genes were measured; the others do not change.
+        of: predicted genes.
+    """
+
+    labels: tuple[str, ...] = ()
+    instead: str = ""
+    screens: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
+    genes: int = 0
+    of: int = 0
+
+
 def embeddings_of(path: Path) -> dict[str, EmbeddingFacts]:
     """The recorded embeddings of a file, by their key in obsm; a damaged record counts as none."""
     records = stored_records(path)
@@ -85,13 +106,19 @@ def prediction_kind(file: h5py.File, matrix: str) -> PredictionKind:
     return next((known for known in get_args(PredictionKind) if known == kind), "unknown")
 
 
-def unknown_labels(file: h5py.File) -> tuple[tuple[str, ...], str]:
-    """Return the labels of a result that its model does not know, and what stands in their place ("control", "mean"); () and "" without."""
+def unknown_labels(file: h5py.File) -> UnknownLabels:
+    """Return the labels of a result that its model does not know, and what stands in their place; none where a file does not say."""
     said = _record(file, keys.MANIFEST).get(keys.UNKNOWN)
-    labels = said.get("labels") if isinstance(said, dict) else None
-    if not isinstance(labels, list) or not isinstance(said, dict):
-        return (), ""
-    return tuple(label for label in labels if isinstance(label, str)), str(said.get("instead", ""))
+    if not isinstance(said, dict) or not isinstance(said.get("labels"), list):
+        return UnknownLabels()
+    genes, of = (n if isinstance(n, int) else 0 for n in (said.get("genes"), said.get("of")))
+    names = (_words(said.get(name)) for name in ("labels", "screens", "lacking"))
+    labels, screens, lacking = names
+    return UnknownLabels(labels, str(said.get("instead", "")), screens, lacking, genes, of)
+
+
+def _words(items: object) -> tuple[str, ...]:
+    return tuple(item for item in items if isinstance(item, str)) if isinstance(items, list) else ()
 
 
 def _record(file: h5py.File, name: str) -> dict[str, Any]:

@@ -85,7 +85,10 @@ class Means:
         # the difference in float64: the effect between two means is far smaller than either
         effects = [self.mean(p, c).astype(np.float64) - controls[c] for p, c in pairs]
         cells = [self.n(p, c) for p, c in pairs]
-        return EffectTable.of_pairs(pairs, cells, effects, controls, self.features, self.values.shape[1])
+        errors = None
+        if self.errors is not None:
+            errors = [self.squared_errors(p, c) + self.squared_errors(self.control, c) for p, c in pairs]
+        return EffectTable.of_pairs(pairs, cells, effects, controls, self.features, self.values.shape[1], errors)
 
     def on(self, features: Sequence[str]) -> Means:
         """Return the means of some features, in their order.

@@ -49,12 +49,24 @@ def expression_source(dataset: Dataset, card: ModelCard, source: FeatureSource) 
     """Where the measured expression of the result's genes comes from; None when it cannot be found."""
     if not card.reads_embedding:
         return source
-    if card.config.decoder is None or card.output_genes is None or not (dataset.expression and dataset.scale.scale):
+    if card.config.decoder is None or card.output_genes is None:
         return None
-    match = match_genes(dataset, card.output_genes)
+    return log1p_of(dataset, card.output_genes, card.depth)
+
+
+def log1p_of(dataset: Dataset, genes: tuple[str, ...], depth: float | None) -> FeatureSource | None:
+    """Return how log1p expression of some genes is read; None where the data set has none of them, or no expression of a known scale.
+
+    Args:
+        dataset: the data set.
+        genes: names.
+        depth: that the values are brought to; see `FeatureSource.at_depth`, which may refuse it.
+    """
+    if not (dataset.expression and dataset.scale.scale):
+        return None
+    match = match_genes(dataset, genes)
     if not match.n_matched:
         return None
-    normalise = dataset.scale.scale == "counts"
     columns = tuple(int(i) for i in match.columns)
-    found = FeatureSource(dataset.expression, columns, normalise, len(card.output_genes) - match.n_matched)
-    return found.at_depth(dataset.scale, card.depth)
+    found = FeatureSource(dataset.expression, columns, dataset.scale.scale == "counts", len(genes) - match.n_matched)
+    return found.at_depth(dataset.scale, depth)

@@ -35,9 +35,10 @@ from state_engine.prediction.inputs import depth_words
 from state_engine.prediction.measured_cells import MeasuredCells, measured_cells
 from state_engine.prediction.outputs import batch_indices
 from state_engine.prediction.request import PredictionRequest, check_perturbations, contexts_of
-from state_engine.prediction.result_layers import Calibrated, add_calibrated, calibrated_of, fill_mean_effects
+from state_engine.prediction.result_layers import Calibrated, add_calibrated, calibrated_of, fill_effects, fill_mean_effects
 from state_engine.prediction.result_writer import ResultWriter
 from state_engine.prediction.rows import ResultRows, result_rows
+from state_engine.prediction.screens import Transfer, transfer_effects
 from state_engine.prediction.sources import BaselineSource, ModelSource, Source
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.versions import package_versions
@@ -74,7 +75,7 @@ def predict(
     Raises:
         DataError, ModelError, RequestError, DeviceError: each says what, why and what to do.
     """
-    free_output(output, request.data, request.model)
+    free_output(output, request.data, request.model, *(screen.data for screen in request.measured))
     dataset = dataset or open_dataset(Path(request.data), request.choices)
     device = choose_device(request.device if request.by_network else "cpu")
     if not request.by_network:
@@ -100,16 +101,17 @@ def predict(
     different = len(set(dataset.obs_names[used].tolist()))
     if different < len(used):
         remarks.append(f"Names of cells repeat: {len(used):,} cells have {different:,} names. Cells are found by their row.")
-    calibrated, filled = None, tuple[str, ...]()
+    calibrated, filled, transfer = None, tuple[str, ...](), None
     source: Source
     if loaded is None:
         effects = _baseline(request, card, cells, _conditions(drawn))
         remarks.append(f"Not predicted by the model but by a baseline, '{request.method}': {WORDS[request.method]}.")  # type: ignore[index]
         source = BaselineSource(cells, drawn, rows, effects, card.control, on_progress)
     else:
-        calibrated = _calibration(request, card, cells, drawn)
         filled = _filled(request, card, drawn)
-        remarks += _remarks(card, drawn, calibrated, filled)
+        transfer = _transfer(request, cells, drawn, filled, on_progress)
+        calibrated = _calibration(request, card, cells, drawn)
+        remarks += _remarks(card, drawn, calibrated, filled, transfer)
         batches = batch_indices(dataset, card, request.allow_unknown)
         source = ModelSource(loaded, cells, drawn, rows, batches, request.attention or card.attention, remarks, on_progress)
     expression = cells.expression
@@ -135,9 +137,11 @@ def predict(
             for context in contexts:
                 _write_predicted(writer, source, context, confidence)
             _write_measured(writer, cells, rows, has_embedding, on_progress)
-            about = _manifest(request, dataset, card, cells, drawn, calibrated)
+            about = _manifest(request, dataset, card, cells, drawn, calibrated, transfer)
             writer.finish(confidence, {**about, "device": str(device.name), "remarks": remarks})
-        if filled:
+        if transfer is not None:
+            fill_effects(beside, transfer.effects, on_progress, cells.total)
+        elif filled:
             fill_mean_effects(beside, filled, on_progress, cells.total)
         if calibrated is not None:
             add_calibrated(beside, calibrated, None if cells.genes else card.input_key, on_progress, cells.total)
@@ -171,7 +175,26 @@ def _calibration(request: PredictionRequest, card: ModelCard, cells: MeasuredCel
     width = len(cells.genes) or card.config.output_dim
     conditions = _conditions(drawn)
     controls = _controls(cells, conditions) if card.calibration.chosen else {}
-    return calibrated_of(card, load_effects(Path(request.model)), conditions, cells.genes, width, controls)
+    replaced = tuple(p for p in drawn.perturbations if p not in card.perturbations)
+    return calibrated_of(card, load_effects(Path(request.model)), conditions, cells.genes, width, controls, replaced)
+
+
+def _transfer(
+    request: PredictionRequest, cells: MeasuredCells, drawn: DrawnCells, filled: tuple[str, ...], on_progress: OnProgress
+) -> Transfer | None:
+    """Return what measured screens say of the labels unknown to the model; None where that was not asked for.
+
+    Raises:
+        RequestError: the model predicts no genes, or the data set has none of them.
+    """
+    if not request.measured or not filled:
+        return None
+    if not cells.genes or cells.expression is None:
+        why = "Measured effects are of genes, and they are added to the expression of the control cells."
+        raise RequestError("There is no expression to transfer measured effects to.", why, "Choose a model that predicts genes.")
+    controls = {context: mean for context, (mean, _) in _controls(cells, _conditions(drawn)).items()}
+    depth, data = cells.expression.depth_of(cells.dataset.scale), cells.dataset.path
+    return transfer_effects(request.measured, filled, controls, cells.genes, depth, data, on_progress)
 
 
 def _controls(cells: MeasuredCells, conditions: tuple[Condition, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -182,16 +205,20 @@ def _controls(cells: MeasuredCells, conditions: tuple[Condition, ...]) -> dict[s
 
 
 def _filled(request: PredictionRequest, card: ModelCard, drawn: DrawnCells) -> tuple[str, ...]:
-    """Return the labels unknown to the model that get the mean effect of the others."""
-    if request.unknown_effect != "mean":
+    """Return the labels unknown to the model that get another effect than none."""
+    if request.unknown_effect == "control":
         return ()
     return tuple(p for p in drawn.perturbations if p not in card.perturbations)
 
 
-def _remarks(card: ModelCard, drawn: DrawnCells, calibrated: Calibrated | None, filled: tuple[str, ...]) -> list[str]:
+def _remarks(
+    card: ModelCard, drawn: DrawnCells, calibrated: Calibrated | None, filled: tuple[str, ...], transfer: Transfer | None
+) -> list[str]:
     """Return what a reader of the result should know about the model's prediction."""
     remarks = [calibrated.remark()] if calibrated is not None else []
-    if filled:
+    if transfer is not None:
+        remarks.append(transfer.remark())
+    elif filled:
         known = len(drawn.perturbations) - len(filled)
         remarks.append(f"{listed(filled)}: not known to the model; they have the mean effect of the other {known:,} labels.")
     if unseen := [p for p in drawn.perturbations if p in {*card.unseen}]:
@@ -229,6 +256,7 @@ def _manifest(
     cells: MeasuredCells,
     drawn: DrawnCells,
     calibrated: Calibrated | None,
+    transfer: Transfer | None,
 ) -> dict[str, object]:
     """Return how the result was made, as JSON values."""
     embedding_models = None
@@ -244,6 +272,8 @@ def _manifest(
     has_effects = calibrated is not None or not request.by_network
     known = exposures(card, Path(request.model), _conditions(drawn))
     parts = trained_parts(card, Path(request.model), _conditions(drawn))
+    if transfer is not None:
+        known |= dict.fromkeys(transfer.same, "in training")  # what was measured there is what was written
     renamed = dataset.labels.renamings if dataset.labels.renamed else ()
     kind = "corrected" if request.by_network else "baseline"
     if calibrated is not None and calibrated.calibration.chosen:
@@ -251,10 +281,11 @@ def _manifest(
     if request.by_network and cells.genes and expression is None and cells.reads_embedding:
         kind = "raw"  # no measured expression to start from: the prediction under the control label stands in for it
     strange = [p for p in drawn.perturbations if p not in {*card.perturbations}] if request.by_network else []
+    instead = {"labels": strange, "instead": request.unknown_effect, **(transfer.facts() if transfer is not None else {})}
     return {
         "request": to_plain(request),
         # labels that the model does not know, and what stands in their place: "control" is no change
-        keys.UNKNOWN: {"labels": strange, "instead": request.unknown_effect} if strange else None,
+        keys.UNKNOWN: instead if strange else None,
         "model": {"id": card.id, "name": card.name, "weights_hash": card.weights_hash},
         "simulated": card.simulated,
         # whether agreement with measured cells of a condition would be a test of the model

@@ -9,15 +9,17 @@ import math
 import os
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
 
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Choices, Dataset
+from state_engine.data.scale import Scale
 from state_engine.device import DeviceName, Precision
 from state_engine.effects.table import BASELINES, Baseline
 from state_engine.errors import ConfigError, LabelError, UnknownLabelError, listed
 from state_engine.models.config import MOST_SET, AttentionMode, TransitionConfig
-from state_engine.options import about, check, option, part
+from state_engine.options import about, check, join_commas, option, part, split_commas
 
 # multiply-adds a second that matrix products of a State Transition model reach, a CPU core or one GPU; for estimates only
 _RATE = {
@@ -31,6 +33,7 @@ _RATE = {
 
 Method = Literal["model", "paired"] | Baseline
 METHODS: tuple[Method, ...] = ("model", "paired", *BASELINES)
+UnknownEffect = Literal["control", "mean", "transfer"]
 
 MOST_CELLS = 10_000_000  # of a perturbation in a context; a result with 2,000 genes would have 80 GB
 
@@ -51,6 +54,54 @@ class CellCount:
             raise ConfigError(
                 f"{self.cells:,} cells of {self.perturbation} are asked for.", "", "Ask for 1 or more, or leave it out."
             )
+
+
+@dataclass(frozen=True)
+class MeasuredScreen:
+    """A data set whose measured effects are transferred; what is "" or 0 is found by itself, as when a data set is opened.
+
+    Args:
+        data: the file.
+        perturbation_key, context_key: obs columns.
+        control: label of the control cells; several as a,b,c.
+        expression, gene_column, scale, depth: see `Choices`.
+        name: for people; default: that of the file.
+    """
+
+    data: str
+    perturbation_key: str = ""
+    context_key: str = ""
+    control: str = ""
+    expression: str = ""
+    gene_column: str = ""
+    scale: str = ""
+    depth: float = 0.0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.scale not in ("", *get_args(Scale)):
+            raise ConfigError(f"The scale of a measured screen is '{self.scale}'.", fix=f"Known: {', '.join(get_args(Scale))}.")
+
+    @classmethod
+    def of(cls, data: str, choices: Choices, name: str = "") -> MeasuredScreen:
+        """Return a data set of the library, opened with its user's choices, as a screen."""
+        return cls(
+            data, choices.perturbation_key or "", choices.context_key or "", join_commas(choices.controls) if choices.controls else "",
+            choices.expression or "", choices.gene_column or "", choices.scale or "", choices.depth or 0.0, name,
+        )  # fmt: skip
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return self.name or Path(self.data).name
+
+    def choices(self) -> Choices:
+        """Return how the file is opened."""
+        scale = next((known for known in get_args(Scale) if known == self.scale), None)
+        return Choices(
+            self.perturbation_key or None, split_commas(self.control) or None, self.context_key or None, scale=scale,
+            gene_column=self.gene_column or None, expression=self.expression or None, depth=self.depth or None,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,8 +141,10 @@ class PredictionRequest:
         False, "labels that the model does not know fall back to the control and the first batch; rows are marked",
         label="Allow batches the model does not know",
     )  # fmt: skip
-    unknown_effect: Literal["control", "mean"] = option(
-        "control", "with --allow-unknown: unknown perturbations get the control's effect, or the mean effect of the known ones"
+    unknown_effect: UnknownEffect = option(
+        "control",
+        "with --allow-unknown: unknown perturbations get the control's effect, the mean effect of the known ones, or the transfer of "
+        "their effects in measured screens (--measured)",
     )
     keep_raw: bool = option(
         True, "leave the uncorrected prediction out of the file", flag="--no-raw", label="Keep the uncorrected prediction too"
@@ -118,9 +171,22 @@ class PredictionRequest:
         None, "most cells of a perturbation in each context", label="Most cells of a perturbation", metavar="N", least=1,
         offered=100_000,
     )  # fmt: skip
+    measured: tuple[MeasuredScreen, ...] = option(
+        (), "with --unknown-effect transfer: data set that measured perturbations which the model does not know, with its columns of "
+        "perturbation and context and its control label where they are not found, and expression, gene column, scale and depth",
+        data=True,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check(self)
+        if (self.unknown_effect == "transfer") != bool(self.measured):
+            raise ConfigError(
+                "Effects are transferred from measured screens."
+                if not self.measured
+                else "Measured screens are named, but not used.",
+                f"unknown_effect is '{self.unknown_effect}', with {len(self.measured)} screens.",
+                "Give --unknown-effect transfer together with --measured FILE.",
+            )
         repeated = sorted({p for p in self.perturbations if self.perturbations.count(p) > 1})
         if repeated:
             raise ConfigError(f"Perturbations are named twice: {listed(repeated)}.", fix="Name each once.")

@@ -9,8 +9,8 @@ embedding; measured and control cells are as in X. The predicted condition's own
 they are X too (the same array under two names), and the corrected prediction is layers["corrected"], or obsm[KEY + "_corrected"]. Cards of
 before recommend nothing, and know nothing of a perturbation that no other context was trained on: its rows are NaN.
 
-The mean effect of known labels stands in for unknown ones: a baseline, never a prediction, so its rows stay marked in obs["fallback"]. Beside
-"no change" it is the baseline that predictions are compared with, so its worth is known.
+The mean effect of known labels, or the transfer of measured effects (`prediction.screens`), stands in for unknown ones: a baseline, never a
+prediction, so its rows stay marked in obs["fallback"], and a calibration leaves them as they are.
 
 Works block by block on the layout of `state_engine.prediction.result_writer`, in which the rows of a condition are consecutive. Mean effects are
 added to expression as everywhere (`effects.apply`): no value falls below 0.
@@ -118,6 +118,7 @@ def calibrated_of(
     features: tuple[str, ...],
     width: int,
     controls: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    replaced: tuple[str, ...] = (),
 ) -> Calibrated | None:
     """Return what can be calibrated of a prediction; None without a calibration, effects, or any condition that can be.
 
@@ -128,6 +129,7 @@ def calibrated_of(
         features: names of the predicted features, empty for an embedding.
         width: how many there are.
         controls: context -> (g,) mean control cell of the data set and its squared standard errors, for contexts that the table lacks.
+        replaced: labels in whose place something else was written, which stays as it is.
 
     Raises:
         CheckpointError: the effects are of other features than the model predicts.
@@ -141,6 +143,9 @@ def calibrated_of(
     paired: dict[Condition, float] = {}
     shared: dict[Condition, np.ndarray] = {}
     for label, context in conditions:
+        if label in replaced:
+            paired[label, context], shared[label, context] = 1.0, np.zeros(width)
+            continue
         found = shared_effects(likeness, label, context)
         if not card.calibration.chosen and found.plain is None:
             continue
@@ -222,6 +227,29 @@ def _make_default(file: h5py.File, key: str | None) -> None:
 # ---- mean effects for unknown labels ----
 
 
+def fill_effects(
+    path: Path, effects: Mapping[Condition, np.ndarray], on_progress: OnProgress = silent, total: float | None = None
+) -> None:
+    """Rewrite the predicted cells of some conditions: basal cells plus an effect on expression. An embedding stays as it is.
+
+    Args:
+        path: a result with X, and perhaps raw predictions; the first cells under the control label are the basal cells of each perturbation.
+        effects: condition -> (g,).
+        on_progress: called for each condition.
+        total: what all genes of a cell sum to before the log1p, see `below_total`.
+    """
+    with h5py.File(path, "r+") as file:
+        obs = read_frame(file["obs"])
+        for number, ((label, context), effect) in enumerate(effects.items()):
+            on_progress(Progress("Filling in measured effects", number, len(effects)))
+            here = _rows(obs, keys.PREDICTED, context, label)
+            basal = _as_many(_rows(obs, keys.PREDICTED_CONTROL, context), here)
+            for place in ("X", f"layers/{keys.RAW_LAYER}"):
+                if place in file:
+                    _move(file[place], here, basal, effect, nonnegative=place == "X", total=total)
+            file["obs"][keys.CONFIDENCE][here] = np.nan
+
+
 def fill_mean_effects(path: Path, unknown: tuple[str, ...], on_progress: OnProgress = silent, total: float | None = None) -> None:
     """Rewrite the predicted cells of some labels: basal cells plus the mean effect of the other labels in the same context.
 
@@ -256,14 +284,17 @@ def fill_mean_effects(path: Path, unknown: tuple[str, ...], on_progress: OnProgr
                 effect = np.mean([_mean(matrix, rows) - _mean(matrix, _as_many(basal, rows)) for rows in of], axis=0)
                 for label in unknown:
                     here = _rows(obs, keys.PREDICTED, context, label)
-                    there = _as_many(basal, here)
-                    start = _mean(matrix, there)
-                    for rows, control in zip(_pieces(here), _pieces(there), strict=True):
-                        # a raw output is the network's own, which may be negative
-                        moved = apply_effect(matrix[control], effect, start, nonnegative=place == "X")
-                        matrix[rows] = below_total(moved, total if place == "X" else None)
+                    _move(matrix, here, _as_many(basal, here), effect, nonnegative=place == "X", total=total)
             for label in unknown:
                 file["obs"][keys.CONFIDENCE][_rows(obs, keys.PREDICTED, context, label)] = np.nan
+
+
+def _move(matrix: h5py.Dataset, here: slice, basal: slice, effect: np.ndarray, *, nonnegative: bool, total: float | None) -> None:
+    """Write basal cells plus an effect into the rows of a condition; a raw output is the network's own, which may be negative."""
+    start = _mean(matrix, basal)
+    for rows, control in zip(_pieces(here), _pieces(basal), strict=True):
+        moved = apply_effect(matrix[control], effect, start, nonnegative=nonnegative)
+        matrix[rows] = below_total(moved, total if nonnegative else None)
 
 
 # ---- rows ----

@@ -12,14 +12,17 @@ import pytest
 import scipy.sparse as sp
 
 from state_engine.challenge.counts import CountsOptions
+from state_engine.challenge.findings import Replacement
+from state_engine.challenge.report import report_lines
 from state_engine.challenge.spec import ChallengeSpec, load_challenge
-from state_engine.challenge.submit import submit
+from state_engine.challenge.submit import REPORT, read_report, spec_of, submit
 from state_engine.challenge.template import TemplatePlan, TemplateRequest, plan_from_template, plan_lines, write_targets
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.store import read_card
 from state_engine.cli.main import main
 from state_engine.data.dataset import open_dataset
 from state_engine.prediction.predict import predict
+from tests.prediction.test_screens import write_screen
 from tests.small import GENES, write_model
 
 
@@ -118,6 +121,35 @@ def test_a_model_that_knows_none_of_the_targets(tmp_path: Path, model: Path, gen
     first = report.findings[0]
     assert first.code == "targets-known" and first.title == "The model knows 0 of 1 targets."
     assert ("mean effect" if unknown == "mean" else "no change") in first.detail
+
+
+def test_measured_effects_are_transferred_to_targets_that_the_model_does_not_know(
+    tmp_path: Path, model: Path, genes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the command line: said first, predicted, packed, and the report names what was written instead, and where from."""
+    data = write_template(tmp_path / "t.h5ad", {"non-targeting": 30, "NEW": 5, "NOWHERE": 4})
+    screen = write_screen(tmp_path / "screen.h5ad", GENES[:12])
+    words = ["template", "--challenge", "vcc2025", "--data", str(data), "--model", str(model), "--genes", str(genes)]
+    assert main([*words, "--dry-run", "--unknown", "transfer"]) == 1
+    assert "Choose the screens that measured the others" in capsys.readouterr().out
+    words += ["--unknown", "transfer", "--measured", str(screen), "gene", "cell_line", "NT"]
+    assert main([*words, "--output", str(tmp_path / "result.h5ad"), "--device", "cpu"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "The model knows 0 of 2 targets."
+    assert "1 of the other 2 were measured in screen.h5ad: they get the transfer of that effect; 1 get no change" in " ".join(
+        said
+    )
+    counts = tmp_path / "result.pert_counts.csv"
+    made, _ = plan(TemplateRequest("vcc2025", str(data), str(model), genes=str(genes), unknown="no change"))
+    asked = replace(made.submission, source=str(tmp_path / "result.h5ad"), pert_counts=str(counts), write=True)
+    report = submit(asked, tmp_path)
+    assert report.ok and report.replacement == Replacement(0, 2, "transfer", ("screen.h5ad",), 1, ("NOWHERE",), 12, 24)
+    first = report.findings[0]
+    assert first.code == "targets-known" and first.title == "The model knows 0 of 2 targets."
+    assert "1 have the transfer of their effects measured in screen.h5ad; 12 of 24 predicted genes" in first.detail
+    assert "1 was measured in none of these: no change (NOWHERE)" in first.detail
+    assert read_report(tmp_path / REPORT) == report
+    assert "The model knows 0 of 2 targets." in "\n".join(report_lines(report, spec_of(asked)))
 
 
 def test_contexts_of_2026_and_counts_from_their_controls(tmp_path: Path, model: Path) -> None:

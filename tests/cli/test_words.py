@@ -28,7 +28,7 @@ from state_engine.errors import ConfigError
 from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, PredictedFile
 from state_engine.jobs.train_job import TrainJob, command_of
 from state_engine.options import options_of
-from state_engine.prediction.request import CellCount, PredictionRequest, ReplayRequest
+from state_engine.prediction.request import CellCount, MeasuredScreen, PredictionRequest, ReplayRequest
 from state_engine.pretrain.request import PretrainRequest, Running, Schedule, Sizes, Task
 from state_engine.search.request import QueryRequest
 from state_engine.train.request import TrainRequest, resolve
@@ -43,8 +43,9 @@ SUBMISSION = SubmissionRequest(
 # every field of each off its default
 FULL: list[Any] = [
     PredictionRequest(
-        "d 1.h5ad", "m'", ("TNF", "-x", "JUN,FOS", ""), ("NK", "B cell"), 7, 8, CHOICES, 9, "cpu", "bf16", "causal", True, "mean", False,
+        "d 1.h5ad", "m'", ("TNF", "-x", "JUN,FOS", ""), ("NK", "B cell"), 7, 8, CHOICES, 9, "cpu", "bf16", "causal", True, "transfer", False,
         0, True, "mean of other contexts", (CellCount("TNF", 3), CellCount("JUN,FOS", 9)), 3, 9,
+        (MeasuredScreen("s 1.h5ad"), MeasuredScreen("s2", "gene", "", "NT,ctrl", "layers/counts", scale="counts", depth=1e5, name="Mine")),
     ),
     ReplayRequest("d", "m", CHOICES, 8, 9, "cpu", "bf16", "full", "X_pca", True),
     EmbedRequest("d", "m", CHOICES, "X_k", "cpu", "bf16", 3, 9, "a.ckpt"),
@@ -56,7 +57,7 @@ FULL: list[Any] = [
     ),
     HeldOutRequest("run", "model", '[datasets]\na = "x"\n', OTHERS, "val", 9, (1, 2), "full", "f.csv", "cpu", "bf16"),
     SUBMISSION,
-    TemplateRequest("vcc2026", "d", "m", "g", "p", ("A", "B"), "mean", CHOICES, COUNTS, 3, "cpu"),
+    TemplateRequest("vcc2026", "d", "m", "g", "p", ("A", "B"), "transfer", CHOICES, COUNTS, 3, "cpu", (MeasuredScreen("s", "p", "c", "NT"),)),
     PretrainRequest(
         ("d 1.h5ad", "d2"), CHOICES, "v.csv", evaluate=("cell type", "-x"), sizes=Sizes(64, 2, 8, 96, 32, 100, 33, 0.2),
         task=Task(9, 8, 7, "mse"), schedule=Schedule(5, 6, 0.1, 0.2, 0.4, 0.5, 0.6, 0.7),

@@ -23,7 +23,10 @@ from state_engine.train.request import TrainRequest
 PAGES = Path(__file__).resolve().parents[2] / "pages"
 # request -> fields that no form sets, each with the reason
 NOT_ON_PAGES: dict[type, dict[str, str]] = {
-    PredictionRequest: {"unknown_effect": "the page offers the perturbations that the model knows"},
+    PredictionRequest: {
+        "unknown_effect": "the page offers the perturbations that the model knows",
+        "measured": "as unknown_effect; the template of a challenge offers both",
+    },
     EmbedRequest: {"checkpoint": "models of the library have one; it is chosen when they are brought in"},
     EvaluationRequest: {
         "features": "a ridge regression on the training cells is that of the model's folder (effects)",

@@ -186,6 +186,12 @@ def test_a_template_becomes_a_prediction_and_the_form_is_ready(
     assert not page.exception
     assert "The model knows 2 of 3 targets." in text(page)
     assert not [b for b in page.button if b.key == "template_predict"]
+    page.radio(key="template_unknown").set_value("transfer").run()
+    assert "Choose the screens that measured the others" in text(page)
+    # the demo itself as the screen: it measured no NEW either
+    box = page.multiselect(key="template_measured")
+    box.set_value([name for name in box.options if name.startswith("Demo")]).run()
+    assert not page.exception and "None of the others was measured in Demo" in text(page)
     page.radio(key="template_unknown").set_value("mean").run()
     page.button(key="template_predict").click().run()
     made = RunFolder.open(Settings(home=run.path.parents[1]), page.session_state["thread_run"])

@@ -17,13 +17,16 @@ from state_engine.challenge.spec import ChallengeSpec, Rules, load_challenge
 from state_engine.challenge.template import TemplatePlan, TemplateRequest, Unknown, plan_from_template, targets_text
 from state_engine.data.dataset import Dataset
 from state_engine.jobs import local
-from state_engine.library.datasets import DataEntry
+from state_engine.library.datasets import DataEntry, list_datasets
 from state_engine.library.foreign import TEXT, call
 from state_engine.library.models import Entry
+from state_engine.options import option_of
+from state_engine.prediction.request import MeasuredScreen
 
 _SEVERITY = {"error": "blocking", "warning": "warning", "note": "ok"}
 _UNKNOWN: dict[Unknown, str] = {
     "refuse": "Refuse",
+    "transfer": "The transfer of their effects measured in other screens, marked",
     "mean": "The mean effect of the perturbations that it knows, marked",
     "no change": "No change: control cells, marked",
 }
@@ -58,8 +61,9 @@ def _plan(rules: Rules, entry: DataEntry, model: Entry) -> None:
             "Contexts to predict", there, default=there if rules.context_key else there[:1], key="template_contexts"
         )
     unknown = st.radio(
-        "Perturbations that the model does not know", get_args(Unknown), format_func=lambda u: _UNKNOWN[u], key="template_unknown"
+        option_of(TemplateRequest, "unknown").label, get_args(Unknown), format_func=lambda u: _UNKNOWN[u], key="template_unknown"
     )
+    screens = _screens() if unknown == "transfer" else []
     genes, counts = (str(st.session_state.get(f"submit_{kind}", "")) for kind in ("genes", "counts"))
     spec = _challenge(rules.name, counts)
     left, right = st.columns(2)
@@ -67,9 +71,9 @@ def _plan(rules: Rules, entry: DataEntry, model: Entry) -> None:
     device = fields.choice(right, TemplateRequest, "device", "template_device")
     request = TemplateRequest(
         rules.name, entry.path, str(model.path), genes, counts, tuple(contexts), unknown, entry.choices,
-        seed=int(seed), device=device,
+        seed=int(seed), device=device, measured=tuple(MeasuredScreen.of(e.path, e.choices, e.name) for e in screens),
     )  # fmt: skip
-    plan = plan_from_template(request, dataset, model.card, spec)
+    plan = plan_from_template(request, dataset, model.card, spec, [session.understand(e) for e in screens])
     for item in plan.findings:
         finding(_SEVERITY[item.severity], item.title, item.detail, "")
     st.markdown(
@@ -81,6 +85,17 @@ def _plan(rules: Rules, entry: DataEntry, model: Entry) -> None:
     conditions = len(plan.prediction.perturbations) * len(plan.prediction.contexts)
     if st.button(f"Predict {plural(conditions, 'condition')}", key="template_predict", icon=":material/play_circle:"):
         _predict(plan, spec, dataset, counts)
+
+
+def _screens() -> list[DataEntry]:
+    """Choose data sets of the library that measured what the model does not know."""
+    known = [entry for entry in list_datasets(session.settings()) if Path(entry.path).exists()]
+    one = option_of(TemplateRequest, "measured")
+    return st.multiselect(
+        one.label, known, key="template_measured", format_func=lambda entry: entry.name,
+        help="Open them on the Data page first. An effect is the mean over the contexts of these screens, weighted by how alike their control cells "
+        "are, and shrunk by its noise; genes that a screen lacks do not change.",
+    )  # fmt: skip
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

@@ -70,7 +70,7 @@ def predict(request: PredictionRequest, run: RunFolder, on_progress: OnProgress,
     """Predict, then average the measured cells; queue what the pages need to look at it."""
     settings = load_settings()
     check_readable(settings, request.model)
-    check_data(settings, request.data)
+    check_data(settings, request.data, *(screen.data for screen in request.measured))
     on_progress(Progress("Loading the model"))
     loaded = transition_model(request, warm) if request.by_network else None  # a baseline needs no weights
     card = loaded.card if loaded is not None else card_of(Path(request.model))
