@@ -2,7 +2,9 @@
 
 A score is scaled = (u - b) / (r - b), u the raw metric, b the mean-response baseline, r a replicate. Two submissions with other raw values
 determine b and r, and with them the score of any other raw value; further receipts show how well. Scores are of one panel and set of anchors, so
-receipts of others are never taken together. Boundary: text in, numbers out; files are read in a child process by the pages.
+receipts of others are never taken together. The scores.json of a scoring here is a receipt too: it also knows how many genes were called, and
+how many at effect zero, which fidelity and the Jaccard index have to be read beside.
+Boundary: text in, numbers out; files are read in a child process by the pages.
 """
 
 from __future__ import annotations
@@ -14,8 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from state_engine.challenge.scores import CALLED, Scores
 from state_engine.data.files.text import read_text_file
-from state_engine.errors import ChallengeError, listed
+from state_engine.errors import ChallengeError, StateError, listed
+from state_engine.metrics.profile import mean_of
+from state_engine.plain import from_plain
 
 MOST_BYTES: Final = 1 << 20
 MOST_RECEIPTS: Final = 1_000
@@ -41,6 +46,8 @@ class Receipt:
         raw, scaled: by short name; what the receipt does not have is left out.
         overall: as the receipt says, else the mean of the six.
         group: panel and set of anchors, "" where it does not say.
+        called, called_measured: genes called in predicted and in measured cells, the mean over perturbations, where that is known.
+        null_rate: share of the genes called at effect zero, the largest of its contexts, where that is known.
     """
 
     name: str
@@ -48,6 +55,17 @@ class Receipt:
     scaled: dict[str, float]
     overall: float | None
     group: str = ""
+    called: float | None = None
+    called_measured: float | None = None
+    null_rate: float | None = None
+
+    @property
+    def called_words(self) -> str:
+        """Genes called, of how many, and the share at effect zero: "812 of 1,024; 0.10%"."""
+        if self.called is None:
+            return "-"
+        of = "" if self.called_measured is None else f" of {self.called_measured:,.0f}"
+        return f"{self.called:,.0f}{of}; {'not checked' if self.null_rate is None else f'{self.null_rate:.2%}'}"
 
 
 @dataclass(frozen=True)
@@ -124,11 +142,11 @@ def solve_anchors(receipts: tuple[Receipt, ...]) -> tuple[Anchor, ...]:
 
 def receipt_lines(receipts: tuple[Receipt, ...]) -> list[str]:
     """Return the table and the anchors for a terminal."""
-    lines = [f"{'':24}" + "".join(f"{name:>20}" for name in METRICS) + f"{'overall':>12}"]
+    lines = [f"{'':24}" + "".join(f"{name:>20}" for name in METRICS) + f"{'overall':>12}{'called; at effect 0':>28}"]
     for receipt in receipts:
         cells = "".join(f"{_pair(receipt, name):>20}" for name in METRICS)
         overall = "-" if receipt.overall is None else f"{receipt.overall:.4f}"
-        lines.append(f"{receipt.name[:23]:24}{cells}{overall:>12}")
+        lines.append(f"{receipt.name[:23]:24}{cells}{overall:>12}{receipt.called_words:>28}")
     lines += anchor_words(solve_anchors(receipts))
     return lines
 
@@ -170,14 +188,38 @@ def _values(text: str) -> Iterator[Any]:
 
 def _entries(value: Any, deep: int = 0) -> Iterator[dict[str, Any]]:
     """Yield the objects that have scores, wherever they lie."""
-    if isinstance(value, dict) and any(f"score_{name}" in value for name in METRICS):
+    if isinstance(value, dict) and (any(f"score_{name}" in value for name in METRICS) or _scored_here(value)):
         yield value
     elif isinstance(value, dict | list) and deep < 8:
         for item in value.values() if isinstance(value, dict) else value:
             yield from _entries(item, deep + 1)
 
 
+def _scored_here(value: dict[str, Any]) -> bool:
+    """Return whether it is the scores.json of a scoring here."""
+    return "challenge" in value and isinstance(value.get("contexts"), list) and "de_engine" in value
+
+
+def _of_scores(entry: dict[str, Any], usual: str) -> Receipt:
+    """Return the receipt of a scores.json: means over its contexts."""
+    try:
+        scores = from_plain(Scores, entry)
+    except (StateError, ValueError, TypeError, KeyError) as error:
+        raise ChallengeError("A scores file is damaged.", f"{error}", "Score again.") from error
+    short = {own: name for name, own in METRICS.items()}
+    found = [{short[m.metric]: m for m in context.metrics if m.metric in short} for context in scores.contexts]
+    raw, scaled = ({n: mean_of([getattr(c.get(n), of, None) for c in found]) for n in METRICS} for of in ("value", "scaled"))
+    called = mean_of([c.called.value if c.called else None for c in scores.contexts])
+    measured = mean_of([c.called_measured for c in scores.contexts])
+    rates = [c.null_rate for c in scores.contexts if c.null_rate is not None]
+    name, group = Path(scores.source).name or usual, f"scored here on {Path(scores.truth).name}"
+    there = [{n: v for n, v in numbers.items() if v is not None} for numbers in (raw, scaled)]
+    return Receipt(name[:80], there[0], there[1], scores.overall, group[:120], called, measured, max(rates, default=None))
+
+
 def _receipt(entry: dict[str, Any], usual: str) -> Receipt:
+    if _scored_here(entry):
+        return _of_scores(entry, usual)
     nested = [item for item in entry.values() if isinstance(item, dict)]
     raw, scaled = {}, {}
     for name, own in METRICS.items():
@@ -192,7 +234,8 @@ def _receipt(entry: dict[str, Any], usual: str) -> Receipt:
         overall = sum(scaled.values()) / len(scaled)
     name = next((str(entry[key]) for key in ("name", "model_name", "entry_id", "id") if entry.get(key)), usual)
     group = ", ".join(str(entry[key]) for key in ("panel_id", "anchor_version") if entry.get(key))
-    return Receipt(name[:80], raw, scaled, overall, group[:120])
+    called, measured = (next((v for p in (entry, *nested) if (v := _number(p.get(key))) is not None), None) for key in CALLED)
+    return Receipt(name[:80], raw, scaled, overall, group[:120], called, measured)
 
 
 def _number(value: Any) -> float | None:

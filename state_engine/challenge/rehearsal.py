@@ -63,7 +63,15 @@ def rehearse(
     """
     # here, so that a page that reads only `seen` loads neither anndata nor torch
     from state_engine.challenge.score import Comparison, mean_of_perturbations, score_cells
-    from state_engine.challenge.scored_cells import CONTEXT, compared, depth_of, depth_remarks, read_measured, read_submission
+    from state_engine.challenge.scored_cells import (
+        CONTEXT,
+        compared,
+        depth_of,
+        depth_remarks,
+        null_checks,
+        read_measured,
+        read_submission,
+    )
     from state_engine.prediction.predict import predict
 
     asked = request.prediction
@@ -88,7 +96,8 @@ def rehearse(
     labels = measured.obs[TARGET].to_numpy(str)
     others = measured[~np.isin(labels, held)]
     cells = compared(predicted, measured[np.isin(labels, [*held, rules.control])].copy(), there, rules)
-    cells = replace(cells, remarks=(*depth_remarks(dataset, depth, rules), *cells.remarks))
+    null = null_checks(submission, rules, on_progress)
+    cells = replace(cells, remarks=(*depth_remarks(dataset, depth, rules), *cells.remarks), null=null)
     mean = {c: mean_of_perturbations(others[(others.obs[CONTEXT] == c).to_numpy()]) for c in contexts}
     n_others = len(set(others.obs[TARGET])) - 1
     known = seen(card, tuple((p, c) for c in contexts for p in held), "for an honest rehearsal, train with them held out")

@@ -26,10 +26,11 @@ from state_engine.challenge.scored_cells import (
     compared,
     depth_of,
     depth_remarks,
+    null_checks,
     read_measured,
     read_submission,
 )
-from state_engine.challenge.scores import SCORES, TABLE, ContextScores, MetricScore, Scores
+from state_engine.challenge.scores import CALLED, SCORES, TABLE, ContextScores, MetricScore, Scores
 from state_engine.challenge.source import open_source
 from state_engine.challenge.spec import Rules, load_rules
 from state_engine.challenge.submit import SubmissionRequest, source_of
@@ -104,7 +105,8 @@ def score(request: ScoreRequest, folder: Path, on_progress: OnProgress = silent)
     depth = depth_of(predicted, rules, source_of(request.submission, rules).path)
     measured, there = read_measured(dataset, tuple(predicted.var_names), rules, contexts, on_progress, depth)
     cells = compared(predicted, measured, there, rules)
-    cells = replace(cells, remarks=(*remarks, *depth_remarks(dataset, depth, rules), *cells.remarks))
+    null = null_checks(asked, rules, on_progress)
+    cells = replace(cells, remarks=(*remarks, *depth_remarks(dataset, depth, rules), *cells.remarks), null=null)
     beside = Comparison(fdr=request.fdr, cell_eval=request.cell_eval)
     if request.training and profile.baseline == "perturbation mean":
         on_progress(Progress("Reading training cells"))
@@ -182,7 +184,8 @@ def score_cells(
         metrics = tuple(_metric_score(profile, metric, found, len(labels)) for metric in profile.metrics)
         sizes = [int((side.obs[TARGET] != rules.control).sum()) for side in (predicted, measured)]
         overall = profile.overall([m.scaled for m in metrics])
-        contexts.append(ContextScores(context, metrics, overall, len(labels), sizes[0], sizes[1]))
+        null = next((check for check in cells.null if check.context in (context, "")), None)
+        contexts.append(ContextScores(context, metrics, overall, len(labels), sizes[0], sizes[1], *_called(found), null))
         tables.append(_table(found).assign(context=context))
     program = "cell-eval" if versions else "cell-eval2"
     result = Scores(
@@ -318,6 +321,17 @@ def _metric_score(profile: Profile, metric: Metric, found: _Numbers, n: int) -> 
     return MetricScore(
         metric.name, u, b, r, result, n, "" if result is not None else "The replicate is no better than the baseline."
     )
+
+
+def _called(found: _Numbers) -> tuple[MetricScore | None, float | None]:
+    """Return how many genes are called in predicted cells, the baseline's and a replicate's, and in measured cells; None where not asked for."""
+    own, real = CALLED
+    if own not in found.means:
+        return None, None
+    n = len(found.values.get(own, {}))
+    return MetricScore(
+        own, found.means[own], found.baseline_means.get(own), found.replicate_means.get(own), n=n
+    ), found.means.get(real)
 
 
 def _table(found: _Numbers) -> pd.DataFrame:

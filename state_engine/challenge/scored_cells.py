@@ -15,7 +15,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 from state_engine.challenge.contents import Plan, make_plan
-from state_engine.challenge.findings import Finding
+from state_engine.challenge.findings import Finding, NullCheck
+from state_engine.challenge.null import null_checked
 from state_engine.challenge.source import SubmissionSource
 from state_engine.challenge.spec import Rules
 from state_engine.challenge.submit import SubmissionRequest, counts_of, source_of, spec_of
@@ -26,6 +27,7 @@ from state_engine.data.expression import DEPTH, FeatureSource, iter_features, ma
 from state_engine.data.files.hdf5 import open_h5
 from state_engine.data.scale import SAMPLE_CELLS, decide_scale, same_depth
 from state_engine.errors import ChallengeError, ScaleError, listed
+from state_engine.files import scratch_folder
 from state_engine.metrics.profile import TARGET
 from state_engine.progress import OnProgress, Progress, silent
 
@@ -35,11 +37,12 @@ BLOCK = 2048
 
 @dataclass(frozen=True)
 class ScoredCells:
-    """Cells to compare: the same genes in the same order, remarks on what was left out."""
+    """Cells to compare: the same genes in the same order, remarks on what was left out, and the null checks of the submission."""
 
     predicted: ad.AnnData
     measured: ad.AnnData
     remarks: tuple[str, ...]
+    null: tuple[NullCheck, ...] = ()
 
 
 def read_submission(request: SubmissionRequest, rules: Rules, scratch: Path, on_progress: OnProgress = silent) -> ad.AnnData:
@@ -48,13 +51,8 @@ def read_submission(request: SubmissionRequest, rules: Rules, scratch: Path, on_
     Raises:
         ChallengeError: it cannot be read, or has no perturbation labels.
     """
-    spec = replace(spec_of(request), rules=rules)
-    source = source_of(request, rules)
-    if source.path.suffix == ".vcc":
-        source = SubmissionSource(unpack_prediction(source.path, scratch / "pred.h5ad", spec))
-    counts = counts_of(request, rules)
-    plan = make_plan(source, spec, request.repairs, counts, scratch)
-    why = _why_not(plan, counts is not None)
+    plan = _plan_of(request, rules, scratch)
+    why = _why_not(plan, counts_of(request, rules) is not None)
     if why is not None or plan.perturbations is None:
         title, detail = (why.title, why.detail) if why else ("The cells have no labels.", "")
         raise ChallengeError(title, detail, "Check the submission.")
@@ -70,6 +68,28 @@ def read_submission(request: SubmissionRequest, rules: Rules, scratch: Path, on_
     if rules.context_key and plan.contexts is not None:
         obs[CONTEXT] = np.array([*plan.contexts.names, ""], dtype=object)[plan.contexts.codes].astype(str)
     return _cells(sp.vstack(parts, format="csr"), obs, plan.genes)
+
+
+def _plan_of(request: SubmissionRequest, rules: Rules, scratch: Path) -> Plan:
+    spec = replace(spec_of(request), rules=rules)
+    source = source_of(request, rules)
+    if source.path.suffix == ".vcc":
+        source = SubmissionSource(unpack_prediction(source.path, scratch / "pred.h5ad", spec))
+    return make_plan(source, spec, request.repairs, counts_of(request, rules), scratch)
+
+
+def null_checks(request: SubmissionRequest, rules: Rules, on_progress: OnProgress = silent) -> tuple[NullCheck, ...]:
+    """Return what effect zero calls in each context when it is sent through the steps of a submission; () where that cannot be checked.
+
+    It can where the steps make counts of log1p values and there are control cells with counts: an archive, or counts of others, do not tell.
+    """
+    if rules.values != "counts" or counts_of(request, rules) is None:
+        return ()
+    on_progress(Progress("Checking effect zero"))
+    with scratch_folder() as scratch:
+        plan = _plan_of(request, rules, scratch)
+        # what stops an archive need not stop its scores
+        return null_checked(replace(plan, findings=()), request.repairs).null
 
 
 def _why_not(plan: Plan, counts: bool) -> Finding | None:

@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from state_engine.challenge.findings import NullCheck
 from state_engine.challenge.spec import load_rules
 from state_engine.metrics.profile import Profile
 from state_engine.plain import read_json_as
 
+# genes called at the engine, of predicted and of measured cells; a profile asks for them among `also`
+CALLED: Final = ("de_wilcoxon_nsig_counts_pred", "de_wilcoxon_nsig_counts_real")
 SCORES: Final = "scores.json"
 TABLE: Final = "scores.csv"
 
@@ -46,7 +49,15 @@ class MetricScore:
 
 @dataclass(frozen=True)
 class ContextScores:
-    """Scores of one context ("" when the challenge has none). `overall` is None when a score is missing."""
+    """Scores of one context ("" when the challenge has none). `overall` is None when a score is missing.
+
+    Direction fidelity and the Jaccard index of responding genes reward a submission that calls more genes, so two numbers stand beside them:
+
+    Args:
+        called: genes called significant, the mean over perturbations, by the scorer's own rules; None where the profile does not ask for it.
+        called_measured: the same of the measured cells.
+        null: what effect zero calls when it is sent through the steps of the submission; None where that could not be checked.
+    """
 
     context: str
     metrics: tuple[MetricScore, ...]
@@ -54,6 +65,14 @@ class ContextScores:
     n_perturbations: int
     n_predicted: int
     n_measured: int
+    called: MetricScore | None = None
+    called_measured: float | None = None
+    null: NullCheck | None = None
+
+    @property
+    def null_rate(self) -> float | None:
+        """Share of the genes that effect zero calls, all of them false; None where it was not checked."""
+        return self.null.called / self.null.genes if self.null is not None and self.null.genes else None
 
 
 @dataclass(frozen=True)
@@ -132,6 +151,7 @@ def score_lines(scores: Scores) -> list[str]:
         for m in context.metrics:
             numbers = "".join(f"{number_text(v):>11}" for v in (m.value, m.baseline, m.replicate))
             lines.append(f"  {titles.get(m.metric, m.metric):22}{numbers}{number_text(m.scaled, 3):>9}  {m.reason}".rstrip())
+        lines += [f"  {title:22}" + "".join(f"{text:>11}" for text in row) for title, *row in beside_rows(context)]
     lines.append(overall_words(scores))
     said = (
         f"Metrics: {scores.engine}",
@@ -140,6 +160,17 @@ def score_lines(scores: Scores) -> list[str]:
         f"Baseline: {scores.baseline}",
     )
     return [*lines, *said, *([scores.held_out] if scores.held_out else []), *scores.remarks]
+
+
+def beside_rows(context: ContextScores) -> list[tuple[str, str, str, str]]:
+    """Return what stands beside the metrics of responding genes, as text: title, submission, baseline, replicate."""
+    called = context.called
+    if called is None:
+        return []
+    real = "" if context.called_measured is None else f" of {context.called_measured:,.0f}"
+    numbers = ["–" if v is None else f"{v:,.0f}" for v in (called.value, called.baseline, called.replicate)]
+    rate = "not checked" if context.null_rate is None else f"{context.null_rate:.2%}"
+    return [(f"Genes called{real}", *numbers), ("Called at effect 0", rate, "", "")]  # type: ignore[list-item]
 
 
 def overall_words(scores: Scores) -> str:

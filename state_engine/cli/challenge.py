@@ -120,7 +120,10 @@ def run_score(options: argparse.Namespace, write: Write, on_progress: OnProgress
     return int(scores.overall is None)
 
 
-@takes({"receipts": path("R.json", "what `vcc status --json` printed, of one submission or several")}, JSON)
+@takes(
+    {"receipts": path("R.json", "what `vcc status --json` printed, of one submission or several, or scores.json of `score`")},
+    JSON,
+)
 def run_receipts(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> int:
     """Show receipts as a table, and the anchors that two of them determine. Returns 0."""
     from state_engine.challenge.receipts import read_receipts, receipt_lines, solve_anchors

@@ -9,6 +9,7 @@ import pytest
 
 from state_engine.challenge.rehearsal import rehearse, seen, set_aside
 from state_engine.challenge.score_request import RehearsalRequest
+from state_engine.challenge.scores import score_lines
 from state_engine.checkpoints.card import TrainingSummary
 from state_engine.checkpoints.store import read_card
 from state_engine.data.dataset import open_dataset
@@ -76,6 +77,10 @@ def test_a_rehearsal_of_2025(tmp_path: Path) -> None:
 def test_a_rehearsal_of_2026_goes_through_the_counts_step(tmp_path: Path) -> None:
     made = rehearse(ask("vcc2026"), tmp_path)
     assert made.challenge == "vcc2026" and len(made.contexts[0].metrics) == 6
+    null = made.contexts[0].null
+    assert null is not None and null.of == "predicted control cells" and null.genes > 0
+    assert made.contexts[0].null_rate == null.called / null.genes <= 0.05
+    assert f"Called at effect 0{made.contexts[0].null_rate:>15.2%}" in "\n".join(score_lines(made))
     assert all(m.value is not None for m in made.contexts[0].metrics)
 
 

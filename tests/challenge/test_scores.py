@@ -16,6 +16,7 @@ import pytest
 
 from state_engine import keys
 from state_engine.challenge.counts import CountsOptions
+from state_engine.challenge.receipts import read_receipts, receipt_lines
 from state_engine.challenge.score import mean_of_perturbations, score
 from state_engine.challenge.score_request import ScoreRequest
 from state_engine.challenge.scores import MetricScore, Scores, overall_words, read_scores, score_lines
@@ -272,6 +273,21 @@ def test_2026_has_six_metrics_between_baseline_and_replicate(tmp_path: Path) -> 
     fold = next(m for m in made.contexts[0].metrics if m.metric == "de_wilcoxon_lfc_nmae")
     assert fold.scaled == pytest.approx((fold.value - fold.baseline) / (fold.replicate - fold.baseline))  # type: ignore[operator]
     assert made.control_source == "of the measurement" and made.challenge == "vcc2026"
+    # beside the metrics that reward it: genes called, by the scorer's own rules, of those that are in the measurement
+    table = pd.read_csv(tmp_path / "scores.csv").query("context == 'A'").groupby("metric").value.mean()
+    first = made.contexts[0]
+    assert first.called is not None and first.called.value == pytest.approx(table["de_wilcoxon_nsig_counts_pred"])
+    assert first.called_measured == pytest.approx(table["de_wilcoxon_nsig_counts_real"]) and 0 < first.called_measured < len(
+        GENES
+    )
+    assert first.called.baseline is not None and first.null is None  # counts of others: there is no effect zero of theirs
+    said = "\n".join(score_lines(made))
+    assert f"Genes called of {first.called_measured:,.0f}" in said and "Called at effect 0    not checked" in said
+    receipt = read_receipts(tmp_path / "scores.json")[0]
+    assert receipt.name == "p.h5ad" and receipt.group == "scored here on t.h5ad" and receipt.overall == made.overall
+    assert receipt.raw["fid"] == pytest.approx(np.mean([c.metrics[2].value for c in made.contexts]))
+    assert receipt.called == pytest.approx(np.mean([c.called.value for c in made.contexts if c.called]))
+    assert f"{receipt.called:,.0f} of {receipt.called_measured:,.0f}; not checked" in "\n".join(receipt_lines((receipt,)))
 
 
 def test_2026_wants_counts_of_the_measurement(tmp_path: Path) -> None:

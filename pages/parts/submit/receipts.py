@@ -19,7 +19,9 @@ def receipts_section() -> None:
     """Paste or upload receipts; each is kept for the session, so that submissions can be compared."""
     with st.expander("Receipts of the challenge: compare submissions"):
         st.caption(
-            "What `vcc status --json` prints, of one submission or several. 0 is the mean baseline, 1 a replicate; negatives are normal."
+            "What `vcc status --json` prints, of one submission or several, or a scores.json of this page's runs. 0 is the mean baseline, 1 a "
+            "replicate; negatives are normal. Fidelity and jac reward calling more genes: scores.json says how many were called, of how many "
+            "in the measurement, and what share at effect zero."
         )
         text = st.text_area("Paste receipts", key="receipts_text", height=120)
         upload = st.file_uploader("Or upload them", type=["json", "txt"], key="receipts_upload", max_upload_size=1)
@@ -49,5 +51,8 @@ def _table(receipts: tuple[Receipt, ...]) -> pd.DataFrame:
     rows = []
     for receipt in receipts:
         numbers = {f"{name} {kind}": getattr(receipt, kind).get(name) for name in METRICS for kind in ("raw", "scaled")}
-        rows.append({"Submission": receipt.name, "Overall": receipt.overall, **numbers, "Panel": receipt.group})
+        called = {
+            "Genes called": receipt.called, "Genes called, measured": receipt.called_measured, "Called at effect 0": receipt.null_rate,
+        }  # fmt: skip
+        rows.append({"Submission": receipt.name, "Overall": receipt.overall, **numbers, **called, "Panel": receipt.group})
     return pd.DataFrame(rows)

@@ -17,7 +17,7 @@ from pages.parts.uploads import DATA_TYPES, received, upload_key
 from pages.parts.widgets import go
 from state_engine.challenge import submit as submission
 from state_engine.challenge.score_request import RehearsalRequest, ScoreRequest
-from state_engine.challenge.scores import SCORES, TABLE, ContextScores, Scores, number_text, read_scores
+from state_engine.challenge.scores import SCORES, TABLE, ContextScores, Scores, beside_rows, number_text, read_scores
 from state_engine.challenge.spec import Rules
 from state_engine.challenge.submit import SubmissionRequest
 from state_engine.data.dataset import Dataset
@@ -244,6 +244,11 @@ def score_table(scores: Scores, context: ContextScores) -> pd.DataFrame:
         if scores.profile.anchor == "replicate":
             row["Replicate"] = number_text(m.replicate)
         rows.append(row | {"Score": number_text(m.scaled, 3)})
+    for title, own, baseline, again in beside_rows(context):
+        row = {"Metric": title, "Submission": own, "Mean baseline": baseline}
+        if scores.profile.anchor == "replicate":
+            row["Replicate"] = again
+        rows.append(row | {"Score": ""})
     return pd.DataFrame(rows)
 
 
@@ -267,6 +272,12 @@ def _definitions(scores: Scores) -> None:
     with st.popover("What these numbers mean", icon=":material/help:"):
         for metric in scores.profile.metrics:
             st.markdown(f"**{metric.title}** `{metric.name}`  \n{metric.meaning}")
+        if any(context.called is not None for context in scores.contexts):
+            st.markdown(
+                "**Genes called, called at effect 0**  \nHow many genes respond significantly, the mean over perturbations, of those that do in the "
+                "measurement; and the share of genes that predicted control cells call when they are sent through the same steps: all of them "
+                "false. Fidelity and responding genes reward calling more genes, so read them beside these two."
+            )
         if scores.profile.anchor == "replicate":
             st.markdown(
                 "**Score**  \n(submission - baseline) / (replicate - baseline). The replicate is one half of the measured cells against "
