@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 
@@ -31,19 +32,22 @@ from state_engine.errors import GeneError, StateError, listed
 from state_engine.evaluation.files import ComparedFiles
 from state_engine.plain import first_places
 
+ELSEWHERE: Final = "measured elsewhere"
+"""The baseline of another screen (`evaluation.elsewhere`)."""
+
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedBaseline:
     """One baseline.
 
     Args:
-        name: one of `BASELINES`.
+        name: one of `BASELINES`, or `ELSEWHERE`.
         effects: condition -> (g,), where it exists.
         reason: why it does not exist somewhere, a sentence; "" when it does everywhere.
         behind: condition -> measured conditions behind the effect, for the means.
     """
 
-    name: Baseline
+    name: Baseline | Literal["measured elsewhere"]
     effects: Mapping[Condition, np.ndarray]
     reason: str = ""
     behind: Mapping[Condition, int] | None = None

@@ -27,6 +27,7 @@ from state_engine.evaluation.baselines import EffectSource, baselines_of
 from state_engine.evaluation.chances import CHANCES, score_chances
 from state_engine.evaluation.effect_source import effect_source, perturbation_features
 from state_engine.evaluation.effects_file import keep_effects
+from state_engine.evaluation.elsewhere import measured_elsewhere
 from state_engine.evaluation.files import ComparedFiles, Condition, Side, open_files, with_cells_of_effects
 from state_engine.evaluation.foreign_effects import ForeignEffects
 from state_engine.evaluation.judgement import Judgement, judgement, telling
@@ -102,6 +103,9 @@ def _evaluate(
     source = effect_source(request, files, real)
     features, why = perturbation_features(request)
     made = baselines_of(files, real, source, features, why)
+    other = measured_elsewhere(request, files, on_progress)
+    if other is not None:
+        made, remarks = (*made, other.baseline), [*remarks, *other.remarks]
     profile = find_profile(request.profile)
     elsewhere = next((dict(b.effects) for b in made if b.name == "mean of other contexts"), {})
     replicates = Replicates(halves, real, elsewhere)

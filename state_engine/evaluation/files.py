@@ -99,6 +99,7 @@ class ComparedFiles:
         conditions: (perturbation, context) that are measured and predicted by a method, by context, then name.
         said: method -> conditions that all its seeds predict.
         remarks: what was left out, sentences.
+        depth: what a cell's values summed to before the log1p, for all that is compared; None where it is not known.
     """
 
     real: Side
@@ -108,6 +109,7 @@ class ComparedFiles:
     conditions: tuple[Condition, ...]
     said: dict[str, frozenset[Condition]]
     remarks: tuple[str, ...]
+    depth: float | None = None
 
     @property
     def contexts(self) -> tuple[str, ...]:
@@ -135,7 +137,7 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
     opened = {file: _open_predicted(file, said) for file in request.predicted}
     genes, remarks = _common_genes(real, list(opened.values()), request.common_genes)
     depth = _depth_of_comparison(real, list(opened.values()))
-    measured = _side(
+    measured = side_of(
         real,
         genes,
         real.path.name,
@@ -150,7 +152,7 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
             else f"{file.representation} of {Path(file.path).name}"
         )
         mask = _of_kind(dataset, _PREDICTED) if request.by_kind else _own_cells(dataset, _PREDICTED, remarks)
-        side = _side(dataset, genes, name, depth, file.representation != "X", mask)
+        side = side_of(dataset, genes, name, depth, file.representation != "X", mask)
         if request.control_source == "predicted":
             _require_own_control(side, control)
         sides[file.method] = (*sides.get(file.method, ()), side)
@@ -165,7 +167,7 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
     hint = _context_hint(real)
     remarks += real.absent_controls()
     remarks += _depth_remarks([measured, *(side for seeds in sides.values() for side in seeds)], depth)
-    return ComparedFiles(measured, sides, genes, control, both, kept, (*remarks, *left_out, *([hint] if hint else [])))
+    return ComparedFiles(measured, sides, genes, control, both, kept, (*remarks, *left_out, *([hint] if hint else [])), depth)
 
 
 def with_cells_of_effects(
@@ -185,7 +187,7 @@ def with_cells_of_effects(
         return request, [], {}
     real = open_dataset(Path(request.real), _choices(request.choices))
     choices = _of_predicted(request)
-    side = _side(real, tuple(dict.fromkeys(real.genes.names)), real.path.name, None)
+    side = side_of(real, tuple(dict.fromkeys(real.genes.names)), real.path.name, None)
     files, remarks, tables = [], list[str](), {}
     for number, file in enumerate(request.predicted):
         if not is_effects_file(file.path):
@@ -325,9 +327,14 @@ def _depth_remarks(sides: list[Side], depth: float | None) -> list[str]:
     return list(dict.fromkeys(remarks))
 
 
-def _side(
+def side_of(
     dataset: Dataset, genes: tuple[str, ...], name: str, depth: float | None, signed: bool = False, mask: np.ndarray | None = None
 ) -> Side:
+    """Return a file on some genes, its values brought to a depth where that can be done exactly.
+
+    Raises:
+        ScaleError: it has no expression, or its values are neither counts nor log1p.
+    """
     if dataset.expression is None:
         raise ScaleError(f"{name} has no expression.", "It has no matrix of genes.", "Give a file with one in X.")
     if signed and dataset.scale.scale is None:
@@ -338,7 +345,7 @@ def _side(
         except ScaleError as error:
             raise ScaleError(f"{name} cannot be compared.", f"{error.what} {error.why}", error.fix) from error
     columns = tuple(int(c) for c in match_genes(dataset, genes).columns)
-    source = FeatureSource(dataset.expression, columns, scale == "counts")
+    source = FeatureSource(dataset.expression, columns, scale == "counts", sum(c < 0 for c in columns))
     if source.normalise or dataset.scale.depth:
         source = source.at_depth(replace(dataset.scale, scale=scale), depth)
     return Side(dataset, source, name, signed, mask)

@@ -108,6 +108,8 @@ def evaluate_held_out(
         profile=request.profile,
         effects=_effects(request, split, card, output, on_progress),
         features=features,
+        measured_elsewhere=request.measured_elsewhere,
+        elsewhere_choices=request.elsewhere_choices,
         held_out=" ".join([_words(request, blocks, card), *_of_depths(blocks, card), *remarks, *_came_back(leaks)]),
         flatters=bool(leaks) or (request.part == "val" and card.calibration is not None),
     )

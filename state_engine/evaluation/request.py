@@ -91,6 +91,11 @@ class EvaluationRequest:
     )
     held_out: str = option("", "what the conditions are to the model, in words that are kept beside the numbers", metavar="WORDS")
     flatters: bool | None = option(None, "whether the model may have been trained on them; default: not known")
+    measured_elsewhere: str = option(
+        "", "another screen with the same perturbations, whose effects are one more baseline", label="The same perturbations, measured elsewhere",
+        metavar="S.h5ad", data=True,
+    )  # fmt: skip
+    elsewhere_choices: Choices | None = part(None, prefix="elsewhere-", of="that other screen")
 
     def __post_init__(self) -> None:
         check(self)
@@ -144,6 +149,11 @@ class HeldOutRequest:
     features: str = option("", "features of the perturbations for a ridge regression; default: the training's", metavar="F")
     device: DeviceName = option("auto", "where to compute; auto takes a GPU when there is one")
     precision: Precision = option("fp32", "bf16 is faster and slightly less exact")
+    measured_elsewhere: str = option(
+        "", "another screen with the same perturbations, whose effects are one more baseline", label="The same perturbations, measured elsewhere",
+        metavar="S.h5ad", data=True,
+    )  # fmt: skip
+    elsewhere_choices: Choices | None = part_field(None, prefix="elsewhere-", of="that other screen")
 
     def __post_init__(self) -> None:
         check(self)

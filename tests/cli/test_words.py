@@ -54,8 +54,9 @@ FULL: list[Any] = [
     EvaluationRequest(
         (PredictedFile("p 1"), PredictedFile("p2", "raw"), PredictedFile("p3", "the raw", "layers/raw")), "r", CHOICES, OTHERS, "vcc2025",
         "real", "run", "f.pt", True, True, "nearest", 5, "/usr/bin/python", "in words: 'held out'", False,
+        "s 1.h5ad", OTHERS,
     ),
-    HeldOutRequest("run", "model", '[datasets]\na = "x"\n', OTHERS, "val", 9, (1, 2), "full", "f.csv", "cpu", "bf16"),
+    HeldOutRequest("run", "model", '[datasets]\na = "x"\n', OTHERS, "val", 9, (1, 2), "full", "f.csv", "cpu", "bf16", "s", OTHERS),
     SUBMISSION,
     TemplateRequest("vcc2026", "d", "m", "g", "p", ("A", "B"), "transfer", CHOICES, COUNTS, 3, "cpu", (MeasuredScreen("s", "p", "c", "NT"),)),
     PretrainRequest(
@@ -72,7 +73,7 @@ LEAST: list[Any] = [
     DecodeRequest("d", "m", ()),
     QueryRequest("db", "d"),
     EvaluationRequest((PredictedFile("p"),), "r", Choices("p", "c")),
-    replace(FULL[5], predicted_choices=Choices()),
+    replace(FULL[5], predicted_choices=Choices(), elsewhere_choices=Choices()),
     HeldOutRequest("run"),
     SubmissionRequest("vcc2025", "d"),
     replace(SUBMISSION, required_contexts=(), counts=CountsOptions(), is_run=False),

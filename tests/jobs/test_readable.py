@@ -58,9 +58,10 @@ WITH_PATHS: tuple[object, ...] = (
     ScoreRequest(SUBMISSION, INSIDE, training=INSIDE),
     RehearsalRequest(INSIDE, PREDICTION),
     EvaluationRequest(
-        (PredictedFile(INSIDE),), INSIDE, Choices(perturbation_key="perturbation"), effects=INSIDE, features=INSIDE
+        (PredictedFile(INSIDE),), INSIDE, Choices(perturbation_key="perturbation"), effects=INSIDE, features=INSIDE,
+        measured_elsewhere=INSIDE,
     ),
-    HeldOutRequest(run=INSIDE, features=INSIDE),
+    HeldOutRequest(run=INSIDE, features=INSIDE, measured_elsewhere=INSIDE),
     HeldOutRequest(model=INSIDE, split=plan_text(SplitPlan((("d", INSIDE),), ("d",)))),
     TrainJob(
         plan_text(SplitPlan((("d", INSIDE),), ("d",))),

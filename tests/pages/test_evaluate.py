@@ -114,7 +114,9 @@ def test_a_prediction_is_compared_with_the_measured_cells_of_its_data_set(
 
 
 def test_two_files(monkeypatch: pytest.MonkeyPatch, home: Path, tmp_path: Path, asked: list[tuple[str, dict[str, Any]]]) -> None:
-    for name, made in (("predicted.h5ad", cells(PREDICTED)), ("measured.h5ad", cells(MEASURED))):
+    other = cells({pair: np.array(mean) + 1 for pair, mean in MEASURED.items()})
+    screen = ad.concat([other, other], index_unique="-")  # an effect needs three cells of a condition
+    for name, made in (("predicted.h5ad", cells(PREDICTED)), ("measured.h5ad", cells(MEASURED)), ("screen.h5ad", screen)):
         made.write_h5ad(tmp_path / name)
         with (tmp_path / name).open("rb") as file:
             receive_upload(Settings(home), name, file, (tmp_path / name).stat().st_size)
@@ -126,11 +128,13 @@ def test_two_files(monkeypatch: pytest.MonkeyPatch, home: Path, tmp_path: Path, 
         page.selectbox(key=f"evaluate_{key}_perturbation").set_value("p").run()
         page.selectbox(key=f"evaluate_{key}_context").set_value("c").run()
     page.multiselect(key="evaluate_control").set_value([CONTROL]).run()
+    page.selectbox(key="evaluate_elsewhere_files").set_value("screen.h5ad").run()
     page.button(key="evaluate_start_files").click().run()
     assert not page.exception
     request = from_plain(EvaluationRequest, asked[0][1])
     assert request.choices == Choices(perturbation_key="p", control=CONTROL, context_key="c") == request.predicted_choices
-    assert "Worse than the mean of other contexts" in text(page)
+    assert Path(request.measured_elsewhere).read_bytes()[:4] == b"\x89HDF" and request.elsewhere_choices is not None
+    assert "Worse than the mean of other contexts" in text(page) and "| Measured elsewhere |" in text(page)
     page.selectbox(key="evaluation_metric").set_value(HOUSE["minimal"].metric("delta_pearson")).run()
     assert not page.exception and "no change" not in page.selectbox(key="evaluation_guess").options
     page.selectbox(key="evaluation_method").set_value("mean of other contexts").run()

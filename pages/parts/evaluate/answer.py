@@ -225,8 +225,9 @@ def _metrics(found: Evaluation) -> None:
             st.markdown(f"**{metric.title}** {arrow(metric)} `{metric.name}`  \n{metric.meaning}")
         st.markdown(
             "**Baselines**  \n*No change*: the control. *Mean of other contexts*: the mean effect of this perturbation elsewhere. *Mean of the "
-            "context*: the mean effect of the other perturbations here. *Ridge regression*: from features of the perturbations. Each effect is "
-            "added to measured control cells, so that their mean moves by it, not below 0."
+            "context*: the mean effect of the other perturbations here. *Ridge regression*: from features of the perturbations. *Measured "
+            "elsewhere*: the mean effect in another data set that was chosen. Each effect is added to measured control cells, so that their mean "
+            "moves by it, not below 0."
         )
 
 

@@ -24,6 +24,7 @@ TITLES = {
     "mean of other contexts": "Mean of other contexts", "likeness-weighted mean": "Likeness-weighted mean",
     "mean of the context": "Mean of the context",
     "additive": "Sum of single perturbations", "nearest neighbours": "Nearest neighbours", "ridge": "Ridge regression",
+    "measured elsewhere": "Measured elsewhere",
 }  # fmt: skip
 
 

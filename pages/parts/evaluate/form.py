@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -95,6 +95,16 @@ def _log1p_metrics(key: str) -> str:
     return str(fields.choice(st, EvaluationRequest, "profile", key, list(known), format_func=lambda p: known[p]))
 
 
+def _elsewhere(request: type, key: str) -> tuple[str, Choices | None]:
+    """Return the data set whose effects are one more baseline, with its columns as they were chosen on the Data page; "" for none."""
+    about = option_of(request, "measured_elsewhere")
+    entry = st.selectbox(
+        about.label, list_datasets(session.settings()), format_func=lambda e: e.name, key=f"evaluate_elsewhere_{key}", index=None,
+        placeholder="none", help=fields.sentence(about),
+    )  # fmt: skip
+    return (entry.path, entry.choices) if entry is not None else ("", None)
+
+
 # ---- a training ----
 
 
@@ -133,12 +143,13 @@ def _training() -> None:
         cells = fields.number(st, HeldOutRequest, "cells", "evaluate_cells", placeholder="as many as control cells")
         device = fields.choice(st, HeldOutRequest, "device", "evaluate_device")
         precision = fields.choice(st, HeldOutRequest, "precision", "evaluate_precision")
+        other, there = _elsewhere(HeldOutRequest, "training")
     with st.container(horizontal=True):
         if st.button("Test on held-out cells", type="primary", key="evaluate_start_training", icon=":material/fact_check:"):
             run = RunFolder.open(session.settings(), picked)
             request = HeldOutRequest(
                 run=str(training_folder(run)), part=part, cells=cells, seeds=tuple(range(42, 42 + seeds)), profile=profile,
-                device=device, precision=precision,
+                device=device, precision=precision, measured_elsewhere=other, elsewhere_choices=there,
             )  # fmt: skip
             _start(request, f"{run.manifest.title} on its held-out cells")
         evaluate_demo()
@@ -187,10 +198,12 @@ def _prediction() -> None:
     )
     picked = pick_run(known, "run", "Prediction", "evaluate_run")
     profile = _log1p_metrics("prediction_profile")
+    with st.expander("More settings"):
+        other, there = _elsewhere(EvaluationRequest, "prediction")
     with st.container(horizontal=True):
         if st.button("Evaluate the prediction", type="primary", key="evaluate_start_run", icon=":material/fact_check:"):
             run = RunFolder.open(session.settings(), picked)
-            _start(request_of(run, profile), run.manifest.title)
+            _start(replace(request_of(run, profile), measured_elsewhere=other, elsewhere_choices=there), run.manifest.title)
         evaluate_demo()
 
 
@@ -276,6 +289,7 @@ def _files() -> None:
         sources = [USUAL, *(allowed if len(allowed) > 1 else ())]
         source = fields.choice(st, EvaluationRequest, "controls", f"evaluate_controls_{asked.profile}", sources)
         seed = fields.number(st, EvaluationRequest, "seed", "evaluate_seed")
+        other, there = _elsewhere(EvaluationRequest, "files")
     with st.container(horizontal=True):
         if st.button(
             "Evaluate the files",
@@ -294,6 +308,8 @@ def _files() -> None:
                 seed=int(seed),
                 common_genes=common,
                 to_counts=asked.to_counts,
+                measured_elsewhere=other,
+                elsewhere_choices=there,
             )
             _start(request, f"{predicted.name if predicted is not None else 'Effects'} against {real.name}")
         evaluate_demo()

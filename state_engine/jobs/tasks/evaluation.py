@@ -36,7 +36,7 @@ def evaluate(request: EvaluationRequest, run: RunFolder, on_progress: OnProgress
     check_no_program(request.cell_eval)
     settings = load_settings()
     check_readable(settings, request.effects, request.features)
-    check_data(settings, request.real, *(p.path for p in request.predicted))
+    check_data(settings, request.real, request.measured_elsewhere, *(p.path for p in request.predicted))
     run.record(seed=request.seed, command=command(request, output="evaluation"))
     return _evaluated(evaluation.evaluate(request, run.path, on_progress), run)
 
@@ -44,11 +44,12 @@ def evaluate(request: EvaluationRequest, run: RunFolder, on_progress: OnProgress
 def test(request: HeldOutRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Evaluated:
     """Evaluate a model on its held-out cells; both sides' cells, tables and verdict are in the run folder."""
     settings = load_settings()
-    check_readable(settings, request.run, request.model, request.features)
+    check_readable(settings, request.run, request.model, request.features, request.measured_elsewhere)
     plan = parse_plan(request.split) if request.split else read_plan(Path(request.run) / SPLIT)
     if request.split:
         check_places(plan, settings)
-    check_data(settings, *(file for _, file in plan_files(plan, settings.home if request.split else Path(request.run))))
+    files = (file for _, file in plan_files(plan, settings.home if request.split else Path(request.run)))
+    check_data(settings, request.measured_elsewhere, *files)
     on_progress(Progress("Loading the model"))
     device = choose_device(request.device)
     loaded = load_model(request.folder, device.kind, dtype_of(request.precision))
