@@ -108,7 +108,9 @@ def there_and_back(peer_python: Path, oracle: Path, tmp_path_factory: pytest.Tem
 @pytest.mark.parametrize("name", ["ours", "further"])
 def test_the_reference_embeds_with_what_was_pretrained_here(name: str, there_and_back: Path, tmp_path: Path) -> None:
     """ours: genes and weights made here; further: a checkpoint of the reference that went on here."""
-    embed(EmbedRequest(str(there_and_back / "cells.h5ad"), str(there_and_back / name / "model"), device="cpu"), tmp_path / "o.npy")
+    embed(
+        EmbedRequest(str(there_and_back / "cells.h5ad"), str(there_and_back / name / "model"), device="cpu"), tmp_path / "o.npy"
+    )
     ours, theirs = np.load(tmp_path / "o.npy"), embedding_of(there_and_back / f"{name}.h5ad")
     assert ours.shape == theirs.shape and np.abs(ours - theirs).max() < TOLERANCE
     assert theirs.std(axis=0).max() > 0.01
