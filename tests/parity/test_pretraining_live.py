@@ -59,7 +59,7 @@ def test_the_loss_and_gradient_of_a_step_are_those_of_the_reference(name: str, s
     config = EmbeddingConfig(len(batch["vectors"]), 12, 16, 2, 4, 32, 16, 14, dropout=0.0)
     request = PretrainRequest(("d",), task=Task(case["P"], case["N"], case["S"], case["loss"]))
     training = EmbeddingTraining(request, EmbeddingModel(config), batch["vectors"], 3)
-    training.network.load_state_dict({n: t for n, t in _translate(weights, []).items()})
+    training.network.load_state_dict(_translate(weights, []))
     names = {"0": "up", "2": "norm", "4": "out"}
     own = {n.removeprefix("dataset_encoder."): t for n, t in weights.items() if n.startswith("dataset_encoder.")}
     assert training.classifier is not None
