@@ -26,6 +26,7 @@ from .checkpoints.embedding_store import (
 from .checkpoints.embedding_store import (
     load_embedding as load_embedding,
 )
+from .checkpoints.head_store import load_head as load_head
 from .checkpoints.load import card_of as card_of
 from .checkpoints.load import load_model as load_model
 from .checkpoints.store import save_model as save_model
@@ -48,6 +49,10 @@ from .evaluation.held_out import evaluate_held_out as evaluate_held_out
 from .evaluation.request import EvaluationRequest as EvaluationRequest
 from .evaluation.request import HeldOutRequest as HeldOutRequest
 from .evaluation.request import PredictedFile as PredictedFile
+from .heads.annotate import annotate as annotate
+from .heads.finetune import finetune as finetune
+from .heads.request import AnnotateRequest as AnnotateRequest
+from .heads.request import FinetuneRequest as FinetuneRequest
 from .library.other_formats import as_h5ad as as_h5ad
 from .prediction.compatibility import check_compatibility as check_compatibility
 from .prediction.predict import predict as predict

@@ -36,6 +36,8 @@ COMMANDS = {
     "pretrain": ("pretrain", "pretrain a State Embedding model on one or more data sets"),
     "calibrate": ("train", "fit how much of a trained model's effect to take beside the mean of other contexts"),
     "test": ("evaluate", "test a trained model on its held-out cells, beside baselines"),
+    "finetune": ("heads", "fit a head that calls labels or numbers of cells from their vectors"),
+    "annotate": ("heads", "apply a head to cells, or to predicted cells beside measured ones"),
     "evaluate": ("evaluate", "compare predicted with measured cells, beside baselines"),
     "embed": ("embed", "embed cells with a State Embedding model"),
     "decode": ("embed", "decode log expression of chosen genes from embeddings"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from state_engine.data.dataset import Choices
 from state_engine.device import DeviceName, Precision
@@ -26,6 +26,7 @@ class FinetuneRequest:
     output for each cell under the control label), or from the expression of the most variable genes where neither is given.
     """
 
+    VERB: ClassVar = "finetune"
     data: str = field(metadata=about("labelled cells (.h5ad, or what is converted to it)", metavar="X.h5ad", data=True))
     labels: tuple[str, ...] = field(
         metadata=about("obs column with the labels or numbers; several columns of yes and no with --task multi-label",
@@ -60,7 +61,11 @@ class FinetuneRequest:
     max_epochs: int = option(200, "most passes over the training cells", metavar="N", least=1, most=100_000)
     patience: int = option(15, "passes without a better validation loss before it stops", metavar="N", least=1, most=100_000)
     learning_rate: float | None = option(
-        None, "of AdamW; default: 0.003 for the head alone, 0.0003 where the model is tuned", metavar="LR", above=0, most=1
+        None,
+        "of AdamW; default: 0.01 for a linear head, 0.003 for an mlp, 0.0003 where the model is tuned",
+        metavar="LR",
+        above=0,
+        most=1,
     )
     weight_decay: float = option(0.01, "of AdamW", metavar="W", least=0, most=10)
     batch_size: int = option(128, "cells of a mini-batch", metavar="N", least=1, most=65536, offered=4096)
@@ -133,6 +138,7 @@ def _check_vectors(request: FinetuneRequest) -> None:
 class AnnotateRequest:
     """Cells to apply a head to: those of a data set, or those of a prediction, with the measured cells beside."""
 
+    VERB: ClassVar = "annotate"
     model: str = field(metadata=about("folder of the head", metavar="DIR"))
     data: str = option("", "cells to annotate (.h5ad, or what is converted to it)", metavar="Y.h5ad", data=True)
     result: str = option("", "in place of --data: a prediction, its folder or its result.h5ad", metavar="DIR")

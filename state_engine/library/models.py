@@ -8,25 +8,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from state_engine.checkpoints import embedding_card, store
+from state_engine.checkpoints import embedding_card, head_card, store
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.embedding_card import EmbeddingCard, is_embedding_store
 from state_engine.checkpoints.folder import WEIGHTS
+from state_engine.checkpoints.head_card import HeadCard, is_head_store, read_head_card
 from state_engine.checkpoints.recognise import what_is
-from state_engine.config import DEMO
+from state_engine.config import DEMO, Settings
 from state_engine.effects.store import EFFECTS
 from state_engine.errors import CheckpointError
 from state_engine.library.shelf import Listed, Shelf, incoming
 
 __all__ = [
-    "DEMO_EMBEDDING", "EMBEDDINGS", "STORE_FILES", "TRANSITION", "EmbeddingEntry", "Entry", "adopt", "find", "import_directory",
-    "incoming", "list_models", "remove",
+    "DEMO_EMBEDDING", "EMBEDDINGS", "HEADS", "STORE_FILES", "TRANSITION", "EmbeddingEntry", "Entry", "HeadEntry", "adopt", "find",
+    "import_directory", "incoming", "list_models", "places_of", "remove",
 ]  # fmt: skip
 
 Entry = Listed[ModelCard]
 EmbeddingEntry = Listed[EmbeddingCard]
+HeadEntry = Listed[HeadCard]
 BESIDE = ("README.md", "LICENSE", "download.json")
 GENES = "genes.safetensors"
+HEAD_REPORT, HEAD_CELLS = "report.json", "cells.csv"  # what fitting a head found, beside it
 DEMO_EMBEDDING = DEMO / "embedding"
 
 
@@ -45,6 +48,13 @@ def _embedding_inside(folder: Path) -> Path:
     return folder
 
 
+def _head_inside(folder: Path) -> Path:
+    if not is_head_store(folder):
+        why = f"It has no {head_card.CARD}."
+        raise CheckpointError(f"{folder.name} is no head in STATE Explorer's own format.", why, "Choose the folder of one head.")
+    return folder
+
+
 def _weights_of(card: ModelCard) -> tuple[str, ...]:
     return (WEIGHTS, store.FEATURES) if card.perturbation_encoding == "features" else (WEIGHTS,)
 
@@ -55,7 +65,8 @@ TRANSITION: Shelf[ModelCard] = Shelf(
     card_file=store.CARD,
     files=(store.CARD, WEIGHTS, store.FEATURES, EFFECTS, *BESIDE),
     read=store.read_card,
-    holds=lambda folder: not is_embedding_store(folder),  # a folder that holds neither is listed here, with its damage
+    # a folder that holds none of them is listed here, with its damage
+    holds=lambda folder: not is_embedding_store(folder) and not is_head_store(folder),
     needed=_weights_of,
     find_inside=_transition_inside,
     optional=(EFFECTS,),
@@ -70,7 +81,26 @@ EMBEDDINGS: Shelf[EmbeddingCard] = Shelf(
     needed=lambda card: (WEIGHTS, GENES),
     find_inside=_embedding_inside,
 )
+HEADS: Shelf[HeadCard] = Shelf(
+    kind="head",
+    demo_name="head",
+    card_file=head_card.CARD,
+    files=(head_card.CARD, WEIGHTS, HEAD_REPORT, HEAD_CELLS, *BESIDE),
+    read=read_head_card,
+    holds=is_head_store,
+    needed=lambda card: (WEIGHTS,),
+    find_inside=_head_inside,
+)
 STORE_FILES = TRANSITION.files
+
+
+def places_of(settings: Settings, weights: str) -> tuple[Path, ...]:
+    """Return where models whose weights have this hash lie in the library, State Embedding models first; none for ""."""
+    if not weights:
+        return ()
+    embeddings = [e.path for e in EMBEDDINGS.entries(settings) if e.card is not None and e.card.weights_hash == weights]
+    return (*embeddings, *(e.path for e in TRANSITION.entries(settings) if e.card is not None and e.card.weights_hash == weights))
+
 
 list_models, find, remove = TRANSITION.entries, TRANSITION.find, TRANSITION.remove
 adopt, import_directory = TRANSITION.adopt, TRANSITION.import_directory

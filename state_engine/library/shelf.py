@@ -19,6 +19,7 @@ from typing import Final, Generic, TypeVar, cast
 
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.embedding_card import EmbeddingCard
+from state_engine.checkpoints.head_card import HeadCard
 from state_engine.config import Settings
 from state_engine.errors import CheckpointError, RequestError, StateError, door, listed
 from state_engine.files import size_on_disk
@@ -28,9 +29,9 @@ from state_engine.library.foreign import call
 AGAIN = "Import the model again."
 HEADER_MOST_BYTES = 256 << 20
 MOST_SEEN: Final = 512
-C = TypeVar("C", ModelCard, EmbeddingCard)
+C = TypeVar("C", ModelCard, EmbeddingCard, HeadCard)
 # by kind, folder, and names, sizes and times of its files: the card that a child read, or why there is none
-_SEEN: dict[tuple[object, ...], ModelCard | EmbeddingCard | StateError] = {}
+_SEEN: dict[tuple[object, ...], ModelCard | EmbeddingCard | HeadCard | StateError] = {}
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ class Shelf(Generic[C]):
         return (*needed, *(n for n in self.optional if (folder / n).is_file()))
 
 
-def folder_name(card: ModelCard | EmbeddingCard) -> str:
+def folder_name(card: ModelCard | EmbeddingCard | HeadCard) -> str:
     """Return the name of a model's folder: readable, and with the id so that two of one name can stand side by side."""
     return f"{re.sub(r'[^A-Za-z0-9]+', '-', card.name).strip('-').lower()[:48] or 'model'}-{card.id}"
 

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from state_engine.errors import ConfigError
-from state_engine.models.backbones import Backbone
+from state_engine.models.embedding import EmbeddingModel, EncoderLayer
 from state_engine.models.transition import TransitionModel
+
+Network = TransitionModel | EmbeddingModel
 
 
 class AdaptedLinear(nn.Module):
@@ -41,6 +43,17 @@ class AdaptedLinear(nn.Module):
             nn.init.kaiming_uniform_(down, a=math.sqrt(5))
         self.train(base.training)
 
+    @property
+    def weight(self) -> Tensor:
+        """The weight (out, in) of the one linear that does the same, for what reads weights itself; gradients reach the adapters."""
+        change = torch.cat([up @ down for up, down in zip(self.b, self.a, strict=True)])
+        return self.base.weight + self.scale * change
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The linear's own."""
+        return self.base.bias
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         seen = self.dropout(x)
@@ -57,8 +70,8 @@ class AdaptedLinear(nn.Module):
         return (self.base.weight.float() + self.scale * change).to(self.base.weight.dtype)
 
 
-def add_adapters(network: TransitionModel, rank: int, alpha: float, dropout: float = 0.0, feed: bool = False) -> int:
-    """Give the backbone's attention adapters, in place, and train them instead of it; the other parts are trained as before.
+def add_adapters(network: Network, rank: int, alpha: float, dropout: float = 0.0, feed: bool = False) -> int:
+    """Give the attention of a network's transformer adapters, in place, and train them instead of it; other parts are trained as before.
 
     Args:
         network: has none yet.
@@ -75,9 +88,9 @@ def add_adapters(network: TransitionModel, rank: int, alpha: float, dropout: flo
         raise ConfigError(f"Adapters of rank {rank} change nothing.", "The rank must be 1 or more.")
     if adapters(network):
         raise ConfigError("The network has adapters already.", fix="Merge them first.")
-    backbone = network.backbone.requires_grad_(False)
+    transformer_of(network).requires_grad_(False)
     count = 0
-    for owner, name, sizes in _linears(backbone, network, feed):
+    for owner, name, sizes in _linears(network, feed):
         setattr(owner, name, AdaptedLinear(getattr(owner, name), sizes, rank, alpha, dropout))
         count += 1
     return count
@@ -88,7 +101,7 @@ def adapters(network: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, module in network.named_modules() if isinstance(module, AdaptedLinear))
 
 
-def merge(network: TransitionModel) -> int:
+def merge(network: Network) -> int:
     """Add the adapters into the weights, in place; everything can be trained again. Returns how many linears had some."""
     names = adapters(network)
     for name in names:
@@ -98,7 +111,7 @@ def merge(network: TransitionModel) -> int:
         adapted.base.weight.data.copy_(adapted.merged_weight())
         setattr(network.get_submodule(owner_name), last, adapted.base)
     if names:
-        network.backbone.requires_grad_(True)
+        transformer_of(network).requires_grad_(True)
     return len(names)
 
 
@@ -121,16 +134,61 @@ def _of(name: str, adapted: tuple[str, ...]) -> bool:
     return any(name.startswith(f"{linear}.") for linear in adapted)
 
 
-def _linears(backbone: Backbone, network: TransitionModel, feed: bool) -> Iterator[tuple[nn.Module, str, tuple[int, ...]]]:
+def transformer_of(network: Network) -> nn.Module:
+    """Return the layers of a network, without what encodes their input and reads their output."""
+    return network.layers if isinstance(network, EmbeddingModel) else network.backbone
+
+
+def train_only(network: Network, how: str, layers: int = 0, rank: int = 8) -> int:
+    """Choose what of a network is trained, in place: "lora" (adapters of attention), "last" (its last layers), or "full".
+
+    Args:
+        how: which.
+        layers: of "last".
+        rank: of the adapters; their scale is 2.
+
+    Returns:
+        How many weights are trained.
+
+    Raises:
+        ConfigError: the network has fewer layers.
+    """
+    network.requires_grad_(how == "full")
+    if how == "lora":
+        add_adapters(network, rank, 2.0 * rank)
+    if how == "last":
+        there = network.layers if isinstance(network, EmbeddingModel) else network.backbone.layers
+        if layers > len(there):
+            raise ConfigError(
+                f"The last {layers} layers cannot be trained.", f"The model has {len(there)}.", "Name fewer, or choose full."
+            )
+        for layer in list(there)[len(there) - layers :]:
+            layer.requires_grad_(True)
+        # what reads the last layer follows it
+        (network.decoder if isinstance(network, EmbeddingModel) else network.backbone.norm).requires_grad_(True)
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def _linears(network: Network, feed: bool) -> Iterator[tuple[nn.Module, str, tuple[int, ...]]]:
     """Owner, attribute and the sizes of the output's parts of each linear to adapt."""
+    if isinstance(network, EmbeddingModel):
+        d, wide = network.config.hidden, network.config.feed_forward
+        for layer in network.layers:
+            assert isinstance(layer, EncoderLayer)
+            yield layer, "qkv", (d, d, d)
+            yield layer, "out", (d,)
+            if feed:
+                yield layer, "up", (wide,)
+                yield layer, "down", (d,)
+        return
     config = network.config.backbone
     heads, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
     # gpt2 is one projection there too; llama is three
     projections = (heads + 2 * keys,) if config.kind == "gpt2" else (heads, keys, keys)
-    for layer in backbone.layers:
-        yield layer.get_submodule("attention"), "qkv", projections
-        yield layer.get_submodule("attention"), "out", (config.hidden,)
+    for block in network.backbone.layers:
+        yield block.get_submodule("attention"), "qkv", projections
+        yield block.get_submodule("attention"), "out", (config.hidden,)
         if feed:
             up = ("up", (config.intermediate,)) if config.kind == "gpt2" else ("gate_up", (config.intermediate,) * 2)
-            yield layer.get_submodule("feed"), *up
-            yield layer.get_submodule("feed"), "down", (config.hidden,)
+            yield block.get_submodule("feed"), *up
+            yield block.get_submodule("feed"), "down", (config.hidden,)

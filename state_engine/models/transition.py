@@ -38,12 +38,14 @@ class TransitionOutput:
         attention: a (b, heads, t, t) a layer, rows sum to one, or None when not asked for. Tokens are positions too:
             cells are `tokens_before : tokens_before + s`.
         token: (b, d) the batch token behind the backbone, from which its batch is learnt in training, or None.
+        hidden: (b, s, d) the cells behind the backbone, before they are read; by `transform` alone.
     """
 
     predicted: Tensor
     confidence: Tensor | None = None
     attention: tuple[Tensor, ...] | None = None
     token: Tensor | None = None
+    hidden: Tensor | None = None
 
 
 class TransitionModel(nn.Module):
@@ -144,7 +146,8 @@ class TransitionModel(nn.Module):
         hidden = x[:, self.tokens_before : self.tokens_before + s]
         confidence = self.confidence_head(x[:, -1]) if self.confidence_head is not None else None
         token = x[:, 0] if self.batch_token is not None else None
-        return TransitionOutput(self._project(hidden, encoded_basal, basal), confidence, weights if maps else None, token)
+        predicted = self._project(hidden, encoded_basal, basal)
+        return TransitionOutput(predicted, confidence, weights if maps else None, token, hidden)
 
     def transform_packed(
         self,

@@ -26,6 +26,7 @@ from state_engine.data.dataset import Choices
 from state_engine.embedding.request import DecodeRequest, EmbedRequest
 from state_engine.errors import ConfigError
 from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, PredictedFile
+from state_engine.heads.request import AnnotateRequest, FinetuneRequest
 from state_engine.jobs.train_job import TrainJob, command_of
 from state_engine.options import options_of
 from state_engine.prediction.request import CellCount, MeasuredScreen, PredictionRequest, ReplayRequest
@@ -51,6 +52,11 @@ FULL: list[Any] = [
     EmbedRequest("d", "m", CHOICES, "X_k", "cpu", "bf16", 3, 9, "a.ckpt"),
     DecodeRequest("d", "m", ("G1", "-G2"), CHOICES, "X_k", 0.1 + 0.2, "cpu", "bf16", True, "a.ckpt"),
     QueryRequest("db", "d", "X_k", 9, True, CHOICES),
+    FinetuneRequest(
+        "d", ("cell type", "-x"), "", "m", "hidden", CHOICES, "multi-label", "|", "mlp", 7, False, "donor", ("d1", "d 2"), 0.3, 0.25, 9,
+        "last-2", 3, 5, 4, 0.1 + 0.2, 0.5, 17, 77, 11, 3, 20, "my head", 9, "cpu", "bf16",
+    ),
+    AnnotateRequest("h", "d", "", 0.7, CHOICES, "X_k", "b", 3, "cpu", "bf16"),
     EvaluationRequest(
         (PredictedFile("p 1"), PredictedFile("p2", "raw"), PredictedFile("p3", "the raw", "layers/raw")), "r", CHOICES, OTHERS, "vcc2025",
         "real", "run", "f.pt", True, True, "nearest", 5, "/usr/bin/python", "in words: 'held out'", False,
@@ -72,8 +78,12 @@ LEAST: list[Any] = [
     EmbedRequest("d", "m"),
     DecodeRequest("d", "m", ()),
     QueryRequest("db", "d"),
+    FinetuneRequest("d", ("c",)),
+    replace(FULL[5], model="", embedding_key="X_k", features="auto", tune="head"),
+    AnnotateRequest("h", "d"),
+    AnnotateRequest("h", result="run"),
     EvaluationRequest((PredictedFile("p"),), "r", Choices("p", "c")),
-    replace(FULL[5], predicted_choices=Choices(), elsewhere_choices=Choices()),
+    replace(FULL[7], predicted_choices=Choices(), elsewhere_choices=Choices()),
     HeldOutRequest("run"),
     SubmissionRequest("vcc2025", "d"),
     replace(SUBMISSION, required_contexts=(), counts=CountsOptions(), is_run=False),
@@ -86,6 +96,8 @@ LEAST: list[Any] = [
 UNSAID = {
     (ScoreRequest, "submission.write"): "a score writes no archive",
     (PretrainRequest, "init_from"): "not beside gene vectors; it is among LEAST",
+    (FinetuneRequest, "embedding_key"): "in place of a model; below",
+    (AnnotateRequest, "result"): "in place of data; below",
 }
 
 

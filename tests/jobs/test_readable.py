@@ -18,6 +18,7 @@ from state_engine.embedding.jobs import EmbedJob, GenesReadJob, Pick, SimilarJob
 from state_engine.embedding.request import EmbedRequest
 from state_engine.errors import DataError, RequestError, RunError, StateError
 from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, PredictedFile
+from state_engine.heads.request import AnnotateRequest, FinetuneRequest
 from state_engine.jobs.kinds import KINDS, WarmCache, kind_of, load_target
 from state_engine.jobs.requests import (
     AttentionMapsRequest,
@@ -54,6 +55,9 @@ WITH_PATHS: tuple[object, ...] = (
     EmbedJob(EmbedRequest(INSIDE, INSIDE), "x"),
     SimilarJob(INSIDE, "X_state", Pick()),
     GenesReadJob(EmbedRequest(INSIDE, INSIDE)),
+    FinetuneRequest(INSIDE, ("perturbation",), model=INSIDE),
+    AnnotateRequest(INSIDE, INSIDE, backbone=INSIDE),
+    AnnotateRequest(INSIDE, result=INSIDE),
     SUBMISSION,
     ScoreRequest(SUBMISSION, INSIDE, training=INSIDE),
     RehearsalRequest(INSIDE, PREDICTION),
@@ -144,8 +148,8 @@ def test_an_id_that_leads_elsewhere_is_refused(settings: Settings, request_: obj
 @pytest.mark.parametrize(
     "request_",
     [
-        dataclasses.replace(WITH_PATHS[10], profile="vcc2025", cell_eval="/usr/bin/python3"),  # type: ignore[type-var]
-        dataclasses.replace(WITH_PATHS[8], cell_eval="/usr/bin/python3"),  # type: ignore[type-var]
+        dataclasses.replace(WITH_PATHS[13], profile="vcc2025", cell_eval="/usr/bin/python3"),  # type: ignore[type-var]
+        dataclasses.replace(WITH_PATHS[11], cell_eval="/usr/bin/python3"),  # type: ignore[type-var]
     ],
     ids=["evaluate", "score"],
 )

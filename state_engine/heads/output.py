@@ -1,0 +1,58 @@
+"""Annotated cells as a file: a copy of the data set with further columns of obs, and a record of the head that called them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import h5py
+import numpy as np
+
+from state_engine.checkpoints.head_card import HeadCard
+from state_engine.data.dataset import Dataset
+from state_engine.data.files.frames import write_column, write_text
+from state_engine.data.files.hdf5 import column_names
+from state_engine.files import room_for
+from state_engine.versions import package_versions
+
+ORDER = "column-order"
+HEADS: Final = "state_explorer_heads"  # of uns: a JSON object in a string
+
+
+def write_annotated(
+    dataset: Dataset, path: Path, columns: Mapping[str, object], card: HeadCard, threshold: float
+) -> tuple[str, ...]:
+    """Write a copy of a data set with columns of obs.
+
+    Args:
+        dataset: the cells.
+        path: the copy; the caller renames it when it is complete.
+        columns: name -> categorical or numbers, a value for each cell.
+        card, threshold: of what called them.
+
+    Returns:
+        Sentences about columns that were replaced.
+    """
+    room_for(path.parent, dataset.file.nbytes)
+    shutil.copyfile(dataset.path, path)
+    path.chmod(0o644)  # the source may be read-only
+    with h5py.File(path, "r+") as file:
+        obs = file["obs"]
+        known = list(column_names(obs))
+        replaced = [name for name in columns if name in known]
+        for name, values in columns.items():
+            if name in obs:
+                del obs[name]
+            write_column(obs, name, values)
+        order = [*known, *(name for name in columns if name not in known)]
+        obs.attrs[ORDER] = np.array(order, dtype=h5py.string_dtype())
+        uns = file.require_group("uns")
+        uns.attrs.setdefault("encoding-type", "dict")
+        uns.attrs.setdefault("encoding-version", "0.1.0")
+        record = {"id": card.id, "name": card.name, "weights": card.weights_hash, "threshold": threshold, "columns": list(columns),
+                  "vectors": card.source.words, "versions": package_versions()}  # fmt: skip
+        write_text(uns, HEADS, json.dumps(record))
+    return tuple(f"The column '{name}' of the file was replaced." for name in replaced)
