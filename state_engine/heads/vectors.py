@@ -79,8 +79,11 @@ def decide_source(
     if loaded is not None:
         source = source_of(loaded, request.features)
         there = [] if request.tunes_model else _keys_of(dataset, source)
-        said = [f"The file has this model's embedding, obsm['{there[0]}']: it is not made again."] if there else []
-        return replace(source, key=there[0] if there else ""), said
+        if there:
+            return replace(source, key=there[0]), [
+                f"The file has this model's embedding, obsm['{there[0]}']: it is not made again."
+            ]
+        return source, []
     if request.embedding_key:
         return _stored(dataset, request.embedding_key), []
     made = [
