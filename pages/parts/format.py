@@ -59,6 +59,11 @@ def sentences(text: str, most: int = 2000) -> str:
     return md(" ".join(text.split()), most)
 
 
+def minus(text: str) -> str:
+    """Return text whose negative numbers have a minus sign; hyphens of names stay."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "−", text)
+
+
 def _literal(found: re.Match[str]) -> str:
     """Return Markdown for characters as they are: a backslash before a mark, and after the number of a list (before its dot)."""
     text = found.group()

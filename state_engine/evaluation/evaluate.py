@@ -296,7 +296,7 @@ def _judgement(
     """The verdict on a prediction, with the conditions in which it is worst by the first metric that can tell."""
     if scored.exposures and set(scored.exposures.values()) == {"in training"}:
         text = "The model was trained on all of these conditions: agreement with their cells is recall, not a test."
-        return Judgement(method, "recall", text)
+        return Judgement(method, "recall", text, short="Recall, not a test: the model was trained on all of these conditions.")
     tells = telling(found)
     first = next((s for s in skills if s.method == method and s.metric in tells), None)
     metric = scored.profile.metric(first.metric) if first else None

@@ -47,14 +47,16 @@ class Judgement:
         method: whose.
         outcome: better or worse than the best simple baseline by the metrics that can tell; mixed: both; undecided: neither;
             too few: conditions; cannot tell: no metric can; recall: the model was trained on all conditions.
-        text: the sentence, without the name of the prediction.
+        text: sentences with all numbers, without the name of the prediction.
         worst: conditions in which it falls furthest behind that baseline, "perturbation in context".
+        short: the verdict as one sentence; "" in files of before 30 November 2026.
     """
 
     method: str
     outcome: Outcome
     text: str
     worst: tuple[str, ...] = ()
+    short: str = ""
 
 
 def judgement(
@@ -80,12 +82,13 @@ def judgement(
             "This data set cannot tell a good prediction from an average: by no metric is a replicate of its own cells clearly "
             "better than the mean of the other perturbations or contexts. Its numbers rank nothing."
         )
-        return Judgement(method, "cannot tell", text)
+        return Judgement(method, "cannot tell", text, short="These cells cannot tell a good prediction from an average.")
     sure = [s for s in own if s.metric in tells]
     n = max((s.n for s in sure), default=0)
     if n < FEWEST:
         text = f"Cannot be told from the simple baselines: {_conditions(n)}, and a verdict needs {FEWEST}."
-        return Judgement(method, "too few", text, worst)
+        short = f"Too few conditions for a verdict: {n:,} with enough cells, {FEWEST} are needed."
+        return Judgement(method, "too few", text, worst, short)
     better, worse = [s for s in sure if s.better], [s for s in sure if s.worse]
     outcome: Outcome = "mixed" if better and worse else "better" if better else "worse" if worse else "undecided"
     parts = []
@@ -96,7 +99,20 @@ def judgement(
     parts.append("Skill: 0 is that baseline, 1 a replicate of the measurement, with 95 % intervals.")
     if worst:
         parts.append(f"It falls furthest behind in {listed(worst, 3)}.")
-    return Judgement(method, outcome, " ".join(parts), worst)
+    return Judgement(method, outcome, " ".join(parts), worst, _short(outcome, better, worse, len(sure), titles))
+
+
+def _short(outcome: Outcome, better: Sequence[Skill], worse: Sequence[Skill], n: int, titles: dict[str, str]) -> str:
+    """Return the verdict as one sentence; `n` metrics can tell."""
+    if outcome == "undecided":
+        return "Cannot be told apart from the best simple baseline."
+    if outcome == "mixed":
+        up, down = (listed([titles.get(s.metric, s.metric) for s in part]) for part in (better, worse))
+        return f"Better than the best simple baseline by {up}, worse by {down}."
+    sure = better if outcome == "better" else worse
+    names = list(dict.fromkeys(_the(s.baseline) for s in sure))
+    which = names[0] if len(names) == 1 else "the best simple baseline"
+    return f"{outcome.capitalize()} than {which} by {len(sure)} of {n} metric{'' if n == 1 else 's'} that can tell."
 
 
 def _alike(skills: Sequence[Skill]) -> list[list[Skill]]:
@@ -112,12 +128,24 @@ def _words(skills: Sequence[Skill], titles: dict[str, str]) -> str:
     first = skills[0]
     where = f" in {listed(first.contexts, 3)}" if first.contexts else ""
     numbers = ", ".join(f"{titles.get(s.metric, s.metric)} {s.value:.2f} ({s.low:.2f} to {s.high:.2f})" for s in skills)
-    baseline = first.baseline if first.baseline == "no change" else f"the {first.baseline}"
-    return f"{baseline}{where} by {numbers}"
+    return f"{_the(first.baseline)}{where} by {numbers}"
+
+
+def _the(baseline: str) -> str:
+    return baseline if baseline == "no change" else f"the {baseline}"
 
 
 def _conditions(n: int) -> str:
     return f"there {'is' if n == 1 else 'are'} {n:,} condition{'' if n == 1 else 's'} with enough cells"
+
+
+ABOVE_1: Final = "A skill above 1 is possible: a model can average out noise that a replicate of half the cells has."
+
+
+def tally(found: Sequence[Discrimination]) -> str:
+    """Return in one sentence how many metrics can tell a replicate from an average here; "" when none was tried."""
+    tried = {d.metric for d in found}
+    return f"{len(telling(found))} of {len(tried)} metrics can tell a replicate from an average on these cells." if tried else ""
 
 
 def ability_words(found: Sequence[Discrimination], metrics: Sequence[Metric]) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from state_engine.effects.exposure import Exposure
 from state_engine.errors import RunError
-from state_engine.evaluation.judgement import Judgement, SeenCell, ability_words, part_words, telling
+from state_engine.evaluation.judgement import ABOVE_1, Judgement, SeenCell, ability_words, part_words, telling
 from state_engine.evaluation.profiles import find_profile
 from state_engine.evaluation.verdict import Comparison, Statement, SummaryRow
 from state_engine.metrics.profile import Metric
@@ -202,6 +202,8 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
         lines.append(f"MAE expected of a perfect prediction, from the number of measured cells: {evaluation.noise_floor:.4f}")
     lines += amplitude_words(evaluation)
     lines += ["", *(f"{j.method}: {j.text}" for j in evaluation.judgements)]
+    if any(s.value > 1 and evaluation.tells(s.metric) for s in evaluation.skills):
+        lines.append(ABOVE_1)
     words = ability_words(evaluation.discriminations, evaluation.scored)
     lines += [words] if words else []
     lines += seen_lines(evaluation)

@@ -33,7 +33,7 @@ def test_the_demo_on_its_held_out_cells(server: Server, page: Page, browser: Bro
     for words in (
         "Held out of the training of Demo ST",
         "Too few conditions for a verdict",
-        "Can this data set tell",
+        "How far does it get",
         "MAE ↓",
         "Mean of other contexts",
         "cell-eval2 0.20",
@@ -44,7 +44,9 @@ def test_the_demo_on_its_held_out_cells(server: Server, page: Page, browser: Bro
     with page.expect_download() as download:
         press(page, "evaluation_metrics_csv")
     table = pd.read_csv(io.BytesIO(Path(download.value.path()).read_bytes()))
-    assert {"corrected", "no change", "mean of other contexts"} <= set(table["method"]) and (table["n_measured"] > 0).all()
+    assert {"corrected", "no change", "mean of other contexts"} <= set(table["method"]) and (
+        table["n_measured"].dropna() > 0
+    ).all()
     _choose_a_point(page)
     _small_and_dark(browser, page.url)
 

@@ -17,7 +17,7 @@ from state_engine.effects.store import save_effects
 from state_engine.effects.table import EffectTable
 from state_engine.evaluation.evaluate import evaluate
 from state_engine.evaluation.files import Condition, open_files
-from state_engine.evaluation.judgement import ability_words, judgement
+from state_engine.evaluation.judgement import ability_words, judgement, tally
 from state_engine.evaluation.replicates import Halves, Replicates, judge
 from state_engine.evaluation.report import Evaluation, evaluation_lines, read_evaluation
 from state_engine.evaluation.request import EvaluationRequest, PredictedFile
@@ -110,7 +110,7 @@ def test_files_of_before_are_read(tmp_path: Path) -> None:
     evaluate(ask(tmp_path, log1p(screen(2)), log1p(screen(1))), tmp_path / "out")
     path = tmp_path / "out" / "evaluation.json"
     stored = json.loads(path.read_text())
-    for name in ("judgements", "discriminations", "skills"):
+    for name in ("judgements", "discriminations", "skills", "seen"):
         del stored[name]
     for condition in stored["conditions"]:
         del condition["noise_floor"]
@@ -125,6 +125,15 @@ def one(metric: str, low: float, high: float, n: int = 9) -> Skill:
 
 TELLS = (Discrimination("expr_mae", "", 0.9, 0.5, 9), Discrimination("delta_pearson", "", 0.9, 0.5, 9))
 GREY = Discrimination("weighted_mse", "", 0.2, -0.1, 9)
+
+
+SHORT = {
+    "better": "Better than no change by 1 of 2 metrics that can tell.",
+    "worse": "Worse than no change by 1 of 2 metrics that can tell.",
+    "mixed": "Better than the best simple baseline by Pearson, worse by MAE.",
+    "undecided": "Cannot be told apart from the best simple baseline.",
+    "too few": "Too few conditions for a verdict: 2 with enough cells, 5 are needed.",
+}
 
 
 @pytest.mark.parametrize(
@@ -145,7 +154,7 @@ def test_one_verdict_from_the_metrics_that_can_tell(skills: tuple[Skill, ...], o
         assert judgement("mine", skills, (GREY,), METRICS).outcome == "cannot tell"
         return
     made = judgement("mine", skills, found, METRICS, ("x in T",))
-    assert made.outcome == outcome and made.text.endswith(".")
+    assert made.outcome == outcome and made.text.endswith(".") and made.short == SHORT[outcome]
     if outcome != "too few":
         assert "x in T" in made.text
 
@@ -156,6 +165,7 @@ def test_words_about_the_data_set() -> None:
     one_line = Discrimination("weighted_mse", "k562", 0.9, 0.6, 30)
     assert "Weighted MSE (in k562 only)" in ability_words((*TELLS, GREY, one_line), METRICS)
     assert ability_words((GREY,), METRICS).startswith("By no metric") and ability_words((), METRICS) == ""
+    assert tally((*TELLS, GREY)) == "2 of 3 metrics can tell a replicate from an average on these cells." and tally(()) == ""
 
 
 def test_a_context_that_can_tell_is_judged_alone(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from streamlit.testing.v1.element_tree import Node
 from pages.parts import door, session, umap
 from pages.parts.attention import charts as attention
 from pages.parts.evaluate import charts as evaluate
-from pages.parts.format import code, drawn, md, sentences
+from pages.parts.format import code, drawn, md, minus, sentences
 from pages.parts.genes import charts as genes
 from pages.parts.train import curves
 from state_engine.analysis import stored
@@ -297,3 +297,7 @@ def test_no_figure_obeys_a_name() -> None:
         assert not [word for word in words if obeyed_by_plotly(word)]
         assert any(drawn(name, None) in word for word in words for name in names), "the figure shows no name"
     assert set(names) <= {word for trace in drawings[2].data if trace.customdata is not None for word in trace.customdata}
+
+
+def test_only_numbers_have_a_minus_sign() -> None:
+    assert minus("skill -0.5 (-1.2 to 3) of IFN-beta in CD4-2, -3 %") == "skill −0.5 (−1.2 to 3) of IFN-beta in CD4-2, −3 %"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +11,12 @@ import streamlit as st
 
 from pages.parts.evaluate.conditions import conditions, genes, title
 from pages.parts.evaluate.skill import skills
-from pages.parts.format import md, plural, sentences
+from pages.parts.format import md, minus, plural, sentences
 from pages.parts.jobs import job_panel
 from pages.parts.result import stamp
 from state_engine import keys
+from state_engine.errors import listed
+from state_engine.evaluation.judgement import ability_words
 from state_engine.evaluation.report import (
     EVALUATION,
     METRICS,
@@ -90,37 +92,40 @@ def _head(run: RunFolder, found: Evaluation) -> None:
 
 
 # outcome -> how the verdict is shown
-_SHOWN: dict[str, tuple[Callable[..., object], str, str]] = {
-    "better": (st.success, ":material/check_circle:", "Better than simple baselines."),
-    "worse": (st.warning, ":material/balance:", "Worse than a simple baseline."),
-    "mixed": (st.warning, ":material/balance:", "Better by some metrics, worse by others."),
-    "undecided": (st.info, ":material/balance:", "Cannot be told apart from a simple baseline."),
-    "too few": (st.info, ":material/help:", "Too few conditions for a verdict."),
-    "recall": (st.info, ":material/history:", "Recall, not a test."),
-    "cannot tell": (st.info, ":material/visibility_off:", "This data set cannot tell."),
+_SHOWN: dict[str, tuple[Callable[..., object], str]] = {
+    "better": (st.success, ":material/check_circle:"),
+    "worse": (st.warning, ":material/balance:"),
+    "mixed": (st.warning, ":material/balance:"),
+    "undecided": (st.info, ":material/balance:"),
+    "too few": (st.info, ":material/help:"),
+    "recall": (st.info, ":material/history:"),
+    "cannot tell": (st.info, ":material/visibility_off:"),
 }
 
 
 def _verdict(found: Evaluation) -> None:
     predictions = [m.name for m in found.methods if m.kind == "prediction"]
     made = {j.method: j for j in found.judgements}
-    if predictions[0] not in made:
+    first = made.get(predictions[0])
+    if first is None:
         _against_each(found, predictions[0])
-        others = predictions[1:]
+        predictions = predictions[1:]
     else:
-        show, icon, head = _SHOWN[made[predictions[0]].outcome]
-        show(f"**{head}** {sentences(made[predictions[0]].text)}".replace("-", "−"), icon=icon)
-        skills(found)
-        others = predictions
-    if others:
-        with st.expander("Against each baseline" if made else f"The same for {' and '.join(title(m).lower() for m in others)}"):
-            for name in others:
-                texts = [made[name].text] if name in made and name != predictions[0] else []
+        show, icon = _SHOWN[first.outcome]
+        worst = f" Furthest behind in {listed(first.worst, 3)}." if first.worst else ""
+        show(minus(f"**{sentences(first.short or first.text)}**{sentences(worst)}"), icon=icon)
+    if predictions:
+        heading = (
+            "The numbers behind it" if first is not None else f"The same for {' and '.join(map(title, predictions)).lower()}"
+        )
+        with st.expander(heading):
+            for name in predictions:
+                texts = [made[name].text] if name in made else []
                 texts += [s.text for s in found.said_of(name)]
-                st.markdown(
-                    f"**{md(title(name))}**  \n"
-                    + "  \n".join(map(sentences, texts) if texts else ["Nothing to compare it with."])
-                )
+                shown = map(sentences, texts) if texts else ["Nothing to compare it with."]
+                st.markdown(f"**{md(title(name))}**  \n" + minus("  \n".join(shown)))
+            st.markdown(minus(sentences(ability_words(found.discriminations, found.scored))))
+    skills(found)
 
 
 def _against_each(found: Evaluation, method: str) -> None:
@@ -136,7 +141,7 @@ def _against_each(found: Evaluation, method: str) -> None:
 def _strong(statement: Statement) -> str:
     """The first part, up to the colon, in bold."""
     head, colon, rest = statement.text.partition(":")
-    return f"**{sentences(head)}{colon}** {sentences(rest)}".replace("-", "−") if colon else sentences(statement.text)
+    return minus(f"**{sentences(head)}{colon}** {sentences(rest)}") if colon else sentences(statement.text)
 
 
 # ---- metrics ----
@@ -181,7 +186,7 @@ def _rows_of(found: Evaluation, metrics: Sequence[Metric], methods: Sequence[Eva
 
 
 def _cell(row: SummaryRow, metric: Metric, best: float, n: int) -> str:
-    text = number_words(row, metric).replace("-", "−")
+    text = minus(number_words(row, metric))
     return f"**{text}**" if row.value == best and n > 1 else text
 
 
@@ -211,15 +216,10 @@ def _metrics(found: Evaluation) -> None:
         f"Grey: the metric cannot tell a replicate from an average "
         f"on these cells.{spread}"
     )
-    for metric in found.scored:
-        if not any(r.metric == metric.name for r in found.summary):
-            why = "no condition has it"
-            if metric.needs_two:
-                why = "it compares the perturbations of a context, and none has two"
-            st.caption(f"– {metric.title}: {why}.")
-    for method in found.methods:
-        if method.reason:
-            st.caption(f"– {md(title(method.name))}: {sentences(method.reason)}")
+    missing = list(_missing(found))
+    if missing:
+        with st.expander("What is missing, and why"):
+            st.markdown("  \n".join(missing))
     with st.popover("What these numbers mean", icon=":material/help:"):
         for metric in found.scored:
             st.markdown(f"**{metric.title}** {arrow(metric)} `{metric.name}`  \n{metric.meaning}")
@@ -229,6 +229,17 @@ def _metrics(found: Evaluation) -> None:
             "elsewhere*: the mean effect in another data set that was chosen. Each effect is added to measured control cells, so that their mean "
             "moves by it, not below 0."
         )
+
+
+def _missing(found: Evaluation) -> Iterator[str]:
+    """Yield why a metric or a method has no numbers, or not all; sentences."""
+    for metric in found.scored:
+        if not any(r.metric == metric.name for r in found.summary):
+            why = "it compares the perturbations of a context, and none has two" if metric.needs_two else "no condition has it"
+            yield f"{metric.title}: {why}."
+    for method in found.methods:
+        if method.reason:
+            yield f"{md(title(method.name))}: {sentences(method.reason)}"
 
 
 # ---- how it was made ----

@@ -8,9 +8,9 @@ import streamlit as st
 from pages.parts.evaluate.charts import skill_bars
 from pages.parts.evaluate.conditions import title
 from pages.parts.figures import show_figure
-from pages.parts.format import md, plural
+from pages.parts.format import md, minus, plural
 from state_engine.effects.exposure import TrainedOn
-from state_engine.evaluation.judgement import SeenCell, ability_words
+from state_engine.evaluation.judgement import ABOVE_1, SeenCell, tally
 from state_engine.evaluation.report import Evaluation, skill_words
 
 
@@ -38,14 +38,14 @@ def skills(found: Evaluation) -> None:
     table = skill_table(found)
     if table.empty:
         return
-    st.markdown("#### Can this data set tell, and how far does the prediction get?")
-    st.caption(ability_words(found.discriminations, found.scored).replace("-", "−"))
+    st.markdown("#### How far does it get, from a baseline to a replicate?")
+    st.caption(tally(found.discriminations))
     show_figure(
         skill_bars(table),
         key="evaluation_skill",
         title="Skill of each prediction",
-        caption="The bar runs from the best simple baseline (0) to a replicate of the measurement (1); lines are 95 % intervals over conditions. "
-        "Grey: on these cells the metric cannot tell a replicate from an average, so it ranks nothing.",
+        caption="0: the best simple baseline, 1: a replicate of the measurement, with 95 % intervals over conditions. Grey: this metric cannot "
+        f"tell here.{f' {ABOVE_1}' if (table['tells'] & (table['skill'] > 1)).any() else ''}",
         table=lambda: table,
         height=130 + 46 * table["metric"].nunique(),
     )
@@ -88,5 +88,5 @@ def _cell(cell: SeenCell | None, metric: str, method: str) -> str:
     if cell is None:
         return "–"
     own = next((s for s in cell.skills if (s.metric, s.method) == (metric, method)), None)
-    words = f"**{skill_words(own)}** above {md(own.baseline)}".replace("-", "−") if own is not None else "no skill measured"
+    words = f"**{minus(skill_words(own))}** above {md(own.baseline)}" if own is not None else "no skill measured"
     return f"{words}, {plural(cell.n, 'condition')}"
