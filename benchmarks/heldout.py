@@ -3,8 +3,8 @@ does.
 
     python -m benchmarks.heldout kang --seed 0 1 2 --jobs 2          each cell type held out in turn
     python -m benchmarks.heldout kang --context NK                   one of them
-    python -m benchmarks.heldout norman --set hvgs=0                 k562, the line that can tell: its nine perturbations that other lines have too,
-                                                                     three held out at a time
+    python -m benchmarks.heldout norman --set hvgs=0                 k562, the line that can tell: all its perturbations, a third held out at a time
+    python -m benchmarks.heldout shared --set hvgs=0                 the nine of them that other lines have too, three at a time
     python -m benchmarks.heldout blocks --set hvgs=0                 four blocks of perturbation x cell line, one training
     python -m benchmarks.heldout simulated --seed 0 1                screens with known truth (`benchmarks.screens`), a context held out
 
@@ -39,10 +39,12 @@ from state_engine.train.fit import train_transition
 from state_engine.train.request import TrainRequest, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = {"kang": "kang_ifnb.h5ad", "norman": "norman_mcfaline.h5ad", "blocks": "norman_mcfaline.h5ad", "simulated": ""}
+FILES = {"kang": "kang_ifnb.h5ad", "norman": "norman_mcfaline.h5ad", "shared": "norman_mcfaline.h5ad", "blocks": "norman_mcfaline.h5ad",
+         "simulated": ""}  # fmt: skip
 # labels that more than one cell line has; the screens differ (activation in k562, interference in the others)
 SHARED = ("MAP2K3", "MAP2K6", "MAP3K21", "MAP4K3", "MAP4K5", "MAPK1", "PLK4", "SGK1", "TGFBR2")
 BLOCKS = (("U87MG", "MAPK1"), ("A172", "MAP2K3"), ("T98G", "TGFBR2"), ("k562", "SGK1"))
+LINE, FOLDS = "k562", 3  # and in how many trainings all its perturbations are held out once
 NAME = "data"
 CHOICES = Choices(perturbation_key="condition", control="control", context_key="cell_type")
 DEFAULT = "default"
@@ -56,6 +58,9 @@ COLUMNS = {
     "mean of others": "mean of other contexts",
     "likeness-weighted": "likeness-weighted mean",
     "mean of context": "mean of the context",
+    "additive": "additive",
+    "neighbours": "nearest neighbours",
+    "ridge": "ridge",
 }
 METRIC, CORRELATION = "expr_mae", "delta_pearson"
 BASELINES = tuple(COLUMNS)[4:]
@@ -110,8 +115,13 @@ def _plans(options: argparse.Namespace, scratch: Path, seed: int) -> list[SplitP
     whole = SplitPlan(((NAME, str(path)),), (NAME,))
     if options.dataset == "blocks":
         return [replace(whole, fewshot=tuple(FewShot(NAME, context, test=(label,)) for context, label in BLOCKS))]
+    if options.dataset == "shared":
+        return [replace(whole, fewshot=(FewShot(NAME, LINE, test=SHARED[i::3]),)) for i in range(3)]
     if options.dataset == "norman":
-        return [replace(whole, fewshot=(FewShot(NAME, "k562", test=SHARED[i::3]),)) for i in range(3)]
+        dataset = open_dataset(path, CHOICES)
+        here = [p for p in dataset.perturbations if p != dataset.require_control() and len(dataset.rows(p, LINE))]
+        order = np.random.default_rng(seed).permutation(here).tolist()
+        return [replace(whole, fewshot=(FewShot(NAME, LINE, test=tuple(order[i::FOLDS])),)) for i in range(FOLDS)]
     contexts = options.context or open_dataset(path, CHOICES).contexts
     return [replace(whole, zeroshot=(ZeroShot(NAME, context, "test"),)) for context in contexts]
 
@@ -142,11 +152,11 @@ def _line(options: argparse.Namespace, plan: SplitPlan, seed: int) -> list[Line]
 
 
 def _weights(card: ModelCard) -> str:
-    found = card.block_calibration or card.calibration
-    if found is None:
-        return "none"
-    noise = ", control noise out" if found.correction else ""
-    return f"{found.chosen} {found.paired:.2f} {found.mean:.2f} {found.common:.2f}{noise}"
+    said = [
+        f"{c.kind}: {c.chosen} {c.paired:.2f} {c.mean:.2f} {c.common:.2f} {c.features:.2f}{', control noise out' * bool(c.correction)}"
+        for c in card.calibrations
+    ]
+    return "; ".join(said) or "none"
 
 
 def _print_summary(lines: list[Line]) -> None:

@@ -104,12 +104,13 @@ class Calibration:
         seed: of the basal cells.
         origin: cells held out for validation, or contexts or blocks of the training that further models, trained without them, predicted.
         common: weight of the mean effect of the context's other perturbations.
-        kind: what was left out: whole contexts, or blocks of a perturbation in a context that trained others.
+        kind: what was left out: whole contexts, blocks of a perturbation in a context that trained others, or perturbations everywhere.
         transfer: how the other contexts are weighed: alike, or by how alike their control cells are; "shrunk" by standard errors.
-        without: weights (paired, mean, common) where parts are missing, by those that are there ("paired+common").
-        fitted: (paired, mean, common) of the mixture, where a part alone was closer on what was left out and is used in its place.
+        without: weights (paired, mean, common, features) where parts are missing, by those that are there ("paired+common").
+        fitted: (paired, mean, common, features) of the mixture, where a part alone was closer on what was left out and is used in its place.
         chosen: what is used: "mixture", or the part that alone was closest; "" on cards of before, whose default output is corrected.
         why: that choice in a sentence, with numbers.
+        features: weight of the effect that a ridge regression on perturbation features tells.
         correction: 1 where the noise of the mean control cell is taken out of the prediction (`effects.transfer`), 0 where not.
     """
 
@@ -128,27 +129,29 @@ class Calibration:
     mean_range: tuple[float, ...] = ()
     scores: dict[str, float] = field(default_factory=dict)
     seed: int = 42
-    origin: Literal["validation cells", "left-out contexts", "left-out blocks"] = "validation cells"
+    origin: Literal["validation cells", "left-out contexts", "left-out blocks", "left-out perturbations"] = "validation cells"
     common: float = 0.0
-    kind: Literal["contexts", "blocks"] = "contexts"
+    kind: Literal["contexts", "blocks", "perturbations"] = "contexts"
     transfer: Literal["mean of other contexts", "likeness-weighted mean", "shrunk"] = "mean of other contexts"
     without: dict[str, tuple[float, ...]] = field(default_factory=dict)
     fitted: tuple[float, ...] = ()
     chosen: str = ""
     why: str = ""
     correction: float = 0.0
+    features: float = 0.0
 
-    def weights(self, parts: Sequence[str]) -> tuple[float, float, float]:
-        """Return (paired, mean, common) for a condition that has only these of the three."""
-        names = ("paired", "mean", "common")
-        there = [name in parts for name in names]
-        own = (self.paired, self.mean, self.common)
-        if all(yes or not weight for yes, weight in zip(there, own, strict=True)):
+    def weights(self, parts: Sequence[str]) -> tuple[float, float, float, float]:
+        """Return (paired, mean, common, features) for a condition that has only these of the four."""
+        names = ("paired", "mean", "common", "features")
+        own = (self.paired, self.mean, self.common, self.features)
+        if all(name in parts or not weight for name, weight in zip(names, own, strict=True)):
             return own
-        found = self.without.get("+".join(name for name in names if name in parts))
-        if found is None or len(found) != len(names):
-            return (1.0 if "paired" in parts else 0.0), 0.0, 0.0
-        return found[0], found[1], found[2]
+        # cards of before have weights of three parts, and know nothing of features
+        for known in (names, names[:3]):
+            found = self.without.get("+".join(name for name in known if name in parts))
+            if found is not None and 3 <= len(found) <= 4:
+                return found[0], found[1], found[2], (*found, 0.0)[3]
+        return (1.0 if "paired" in parts else 0.0), 0.0, 0.0, 0.0
 
 
 AttentionOrigin = Literal["declared", "assumed", "trained", "chosen", ""]
@@ -185,6 +188,7 @@ class ModelCard:
         embedding_model: hash of the SE model whose embeddings it reads, when known.
         calibration: how far to trust it beside its baselines, when that was fitted.
         block_calibration: the same for a perturbation in a context that trained others, where both were fitted.
+        new_calibration: the same for a perturbation that no other context was trained on, where it is not the only one.
         unseen: labels among `perturbations` that no training cell carried: known by their feature vector alone.
         attention_origin: where the attention mode comes from; "" when not recorded.
         log_base: of the logarithm of log1p values, e for the natural one; None when not recorded, and for counts and embeddings.
@@ -221,6 +225,7 @@ class ModelCard:
     unseen: tuple[str, ...] = ()
     attention_origin: AttentionOrigin = ""
     block_calibration: Calibration | None = None
+    new_calibration: Calibration | None = None
     log_base: float | None = None
     depth: float | None = None
 
@@ -239,6 +244,13 @@ class ModelCard:
         """The kind of prediction that is the default output."""
         return "calibrated" if self.calibration is not None and self.calibration.chosen else "corrected"
 
-    def calibration_for(self, block: bool) -> Calibration | None:
-        """Return the calibration of a condition; `block`: its context trained other perturbations."""
+    @property
+    def calibrations(self) -> tuple[Calibration, ...]:
+        """All calibrations of the model."""
+        return tuple(c for c in (self.calibration, self.block_calibration, self.new_calibration) if c is not None)
+
+    def calibration_for(self, block: bool, new: bool = False) -> Calibration | None:
+        """Return the calibration of a condition; `block`: its context trained others; `new`: no other context knows the perturbation."""
+        if new and self.new_calibration is not None:
+            return self.new_calibration
         return self.block_calibration if block and self.block_calibration is not None else self.calibration

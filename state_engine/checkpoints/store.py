@@ -148,13 +148,15 @@ def save_model(
     return card
 
 
-def set_calibration(folder: Path, calibration: Calibration | None, blocks: Calibration | None = None) -> ModelCard:
+def set_calibration(
+    folder: Path, calibration: Calibration | None, blocks: Calibration | None = None, new: Calibration | None = None
+) -> ModelCard:
     """Replace the calibrations of a saved model; its weights and its id stay. Returns the card.
 
     Raises:
         CheckpointError: no model in our format is there.
     """
-    card = dataclasses.replace(read_card(folder), calibration=calibration, block_calibration=blocks)
+    card = dataclasses.replace(read_card(folder), calibration=calibration, block_calibration=blocks, new_calibration=new)
     write_card(folder, card)
     return card
 
@@ -189,7 +191,7 @@ def check_features(card: ModelCard, features: Tensor | None) -> None:
 
 def _card_text(card: ModelCard) -> str:
     """Return the text of a card; fields that came later are left out where they say nothing, so that earlier versions read it."""
-    later = ("calibration", "unseen", "attention_origin", "block_calibration")
+    later = ("calibration", "unseen", "attention_origin", "block_calibration", "new_calibration")
     plain = {name: value for name, value in to_plain(card).items() if value or name not in later}
     return json.dumps(plain, indent=1, ensure_ascii=False)
 

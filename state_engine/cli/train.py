@@ -72,12 +72,14 @@ def run_calibrate(options: argparse.Namespace, write: Write, on_progress: OnProg
     if card.calibration is None:
         write("Nothing could be fitted: neither the models nor the other contexts show any effect.")
         return
-    for fitted in filter(None, (card.calibration, card.block_calibration)):
-        left = "blocks left out together" if fitted.kind == "blocks" else "contexts left out in turn"
+    words = {"contexts": "contexts left out in turn", "blocks": "blocks left out together"}
+    for fitted in card.calibrations:
+        left = words.get(fitted.kind, "contexts with perturbations left out everywhere")
         write(
             f"{options.run}: calibrated on {fitted.conditions:,} conditions of {len(fitted.contexts)} {left}: "
             f"{fitted.paired:.2f} of the model's effect, {fitted.mean:.2f} of the mean effect of the other contexts, "
-            f"{fitted.common:.2f} of that of the context's other perturbations. {fitted.why}"
+            f"{fitted.common:.2f} of that of the context's other perturbations, {fitted.features:.2f} of what perturbation features tell. "
+            f"{fitted.why}"
         )
         for name, value in fitted.scores.items():
             write(f"  {name}: {value:.4f}")

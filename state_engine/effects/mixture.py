@@ -3,13 +3,14 @@
     calibrated effect = paired x (the network's paired effect)
                       + mean x (what the other contexts say of the perturbation: `effects.transfer`)
                       + common x (the mean effect of the context's other perturbations)
+                      + features x (the effect that a ridge regression on perturbation features tells: `effects.from_features`)
                       + correction x (what takes the noise of the context's mean control cell out: `Likeness.correction`)
 
 The weights minimise the mean squared error of effects over conditions, plus a pull towards an even prior that is worth one condition: with
-many conditions the data decide, with few the prior has its say. No weight is negative, and those of the two effects of the perturbation
-itself add up to 1 at most: two guesses of the same thing are averaged, not added. The correction is not weighed, its size follows from the
-noise: it is added as a whole, or not at all. The minimum is found exactly, by looking at every face of the
-region that these bounds leave.
+many conditions the data decide, with few the prior has its say. No weight is negative, and those of the effects of the perturbation
+itself (all but the common one) add up to 1 at most: guesses of the same thing are averaged, not added. The correction is not weighed, its
+size follows from the noise: it is added as a whole, or not at all. The minimum is found exactly, by looking at every face of the region that
+these bounds leave.
 Boundary: numpy only.
 
 Notation: k conditions, g features, n cells.
@@ -28,7 +29,7 @@ import numpy as np
 from state_engine.effects.apply import applied_mean
 from state_engine.errors import ConfigError
 
-PARTS: Final = ("paired", "mean", "common")
+PARTS: Final = ("paired", "mean", "common", "features")
 # Each part alike, and less than all of them together: noise in the measurement makes any effect look larger than it is. A prior that believed
 # the network alone was worth two conditions, and left the other contexts next to nothing wherever few conditions could be weighed.
 PRIOR = (0.4, 0.4)
@@ -39,12 +40,18 @@ TOGETHER = 1.0
 
 @dataclass(frozen=True)
 class Mixture:
-    """The weights of the paired effect, of the transferred effect (the mean over other contexts), of the common effect and of the correction."""
+    """The weights of the paired effect, of the transferred effect (the mean over other contexts), of the common effect, of what perturbation
+    features tell, and of the correction."""
 
     paired: float
     mean: float
     common: float = 0.0
+    features: float = 0.0
     correction: float = 0.0
+
+    def weights(self) -> tuple[float, ...]:
+        """Return the weights in the order of `PARTS`."""
+        return self.paired, self.mean, self.common, self.features
 
 
 # what each effect alone would be, by the name of its score
@@ -54,6 +61,7 @@ ALONE: Final[Mapping[str, Mixture]] = MappingProxyType(
         "corrected": Mixture(1.0, 0.0),
         "transfer": Mixture(0.0, 1.0),
         "common": Mixture(0.0, 0.0, 1.0),
+        "features": Mixture(0.0, 0.0, features=1.0),
     }
 )
 
@@ -64,33 +72,40 @@ class Condition:
 
     Args:
         context, perturbation: its labels.
-        paired, mean, observed: effects on the mean cell.
+        paired, mean, observed: effects on the mean cell; mean is None where no other context knows the perturbation.
         control: (g,) mean control cell; to score what the cells become.
         cells: measured perturbed cells.
         common: (g,) mean effect of the context's other trained perturbations; None without enough of them.
         baselines: further effects (g,) to be scored beside, by the name of their score.
         correction: (g,) of the noise of the mean control cell; None where it is not known.
+        features: (g,) effect that perturbation features tell; None without any.
     """
 
     context: str
     perturbation: str
     paired: np.ndarray
-    mean: np.ndarray
+    mean: np.ndarray | None
     observed: np.ndarray
     control: np.ndarray
     cells: int
     common: np.ndarray | None = None
     baselines: Mapping[str, np.ndarray] = field(default_factory=dict)
     correction: np.ndarray | None = None
+    features: np.ndarray | None = None
+
+    def parts(self) -> tuple[str, ...]:
+        """Return which of `PARTS` there are."""
+        return tuple(name for name in PARTS if getattr(self, name) is not None)
 
     def corrected_by(self, weight: float) -> np.ndarray:
         """Return so much of the correction, (g,) float64; 0 where it is not known."""
         return weight * (np.zeros(len(self.observed)) if self.correction is None else self.correction.astype(np.float64))
 
     def stacked(self) -> np.ndarray:
-        """Return the effects (3, g) float64 in the order of `PARTS`; a common one that is not there is 0."""
-        common = np.zeros_like(self.paired) if self.common is None else self.common
-        return np.stack([self.paired, self.mean, common]).astype(np.float64)
+        """Return the effects (4, g) float64 in the order of `PARTS`; one that is not there is 0."""
+        effects = [self.paired, self.mean, self.common, self.features]
+        nothing = np.zeros_like(self.paired)
+        return np.stack([nothing if effect is None else effect for effect in effects]).astype(np.float64)
 
 
 def even_prior(parts: Sequence[str]) -> tuple[float, ...]:
@@ -114,7 +129,7 @@ def fit_mixture(
         prior: weights of the parts towards which the fit is pulled; None: `even_prior`.
         worth: how many conditions, with effects as large as the measured ones, the prior weighs as.
         bounds: of each weight.
-        together: largest sum of the weights of the paired and the transferred effect.
+        together: largest sum of the weights of the paired and the transferred effect, and of what features tell.
         parts: of `PARTS`, those that may be used; the others get 0.
         correction: of the noise of control cells, 0 or 1: the weights are those of what it leaves.
 
@@ -185,7 +200,7 @@ def _on_face(
 
 def mixed_effect(condition: Condition, mixture: Mixture) -> np.ndarray:
     """Return the effect (g,) that the weights give."""
-    weights = np.array([mixture.paired, mixture.mean, mixture.common])
+    weights = np.array(mixture.weights())
     return np.asarray(weights @ condition.stacked() + condition.corrected_by(mixture.correction))
 
 

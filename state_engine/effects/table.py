@@ -184,10 +184,11 @@ class EffectTable:
             total, n = total - own, n - 1
         return (total / n).astype(np.float32) if n else None
 
-    def by_perturbation(self) -> tuple[tuple[str, ...], np.ndarray]:
-        """Return labels (k,) and their mean effects over all contexts, (k, g) float32."""
-        means = [self.effects[list(rows.values())].mean(axis=0, dtype=np.float64) for rows in self._rows.values()]
-        return tuple(self._rows), np.array(means, dtype=np.float32).reshape(len(means), self.width)
+    def by_perturbation(self, context: str | None = None) -> tuple[tuple[str, ...], np.ndarray]:
+        """Return labels (k,) and their effects (k, g) float32: the mean over all contexts, or those of one."""
+        found = {p: [row for c, row in rows.items() if context in (None, c)] for p, rows in self._rows.items()}
+        means = {p: self.effects[rows].mean(axis=0, dtype=np.float64) for p, rows in found.items() if rows}
+        return tuple(means), np.array(list(means.values()), dtype=np.float32).reshape(len(means), self.width)
 
 
 @dataclass(frozen=True, eq=False)

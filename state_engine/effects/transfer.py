@@ -25,6 +25,7 @@ from typing import Final
 
 import numpy as np
 
+from state_engine.effects.from_features import FromFeatures
 from state_engine.effects.table import EffectTable
 
 SHARPNESS: Final = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
@@ -197,6 +198,7 @@ class SharedEffects:
         transfer: the weighted one, shrunk by its standard errors.
         common: mean effect of the context's other perturbations.
         correction: what takes the noise of the context's mean control cell out (`Likeness.correction`).
+        features: the effect that perturbation features tell (`effects.from_features`).
     """
 
     plain: np.ndarray | None
@@ -204,30 +206,38 @@ class SharedEffects:
     transfer: np.ndarray | None
     common: np.ndarray | None
     correction: np.ndarray | None = None
+    features: np.ndarray | None = None
 
     def parts(self) -> tuple[str, ...]:
         """Return which of the parts of a mixture are there, the network's own apart."""
-        return tuple(name for name, there in (("mean", self.transfer), ("common", self.common)) if there is not None)
+        parts = {"mean": self.transfer, "common": self.common, "features": self.features}
+        return tuple(name for name, there in parts.items() if there is not None)
+
+    @property
+    def new(self) -> bool:
+        """Whether no other context knows the perturbation."""
+        return self.transfer is None
 
 
-def shared_effects(likeness: Likeness, perturbation: str, context: str, control: np.ndarray | None = None) -> SharedEffects:
+def shared_effects(likeness: Likeness, perturbation: str, context: str, regression: FromFeatures | None = None) -> SharedEffects:
     """Return what the table says of a condition; its own measured effect plays no part.
 
     Args:
         likeness: of the table.
         perturbation, context: the condition.
-        control: (g,) mean control cell of the context, where the table lacks it.
+        regression: on perturbation features, where there are any.
     """
     table = likeness.table
-    weighted = likeness.likeness_weighted(perturbation, context, control)
+    weighted = likeness.likeness_weighted(perturbation, context)
+    told = None if regression is None else regression.effect(perturbation, context)
     own = table.effect(perturbation, context) is not None
     enough = table.n_perturbations(context) - own >= LEAST_COMMON
     common = table.mean_of_context(context, leave_out=perturbation) if enough else None
     if weighted is None:
-        return SharedEffects(None, None, None, common, likeness.correction(context))
+        return SharedEffects(None, None, None, common, likeness.correction(context), told)
     plain = table.mean_of_perturbation(perturbation, context)
     transfer = shrink(weighted.effect, weighted.errors)
-    return SharedEffects(plain, weighted.effect, transfer, common, likeness.correction(context))
+    return SharedEffects(plain, weighted.effect, transfer, common, likeness.correction(context), told)
 
 
 def shrink(effect: np.ndarray, errors: np.ndarray | None) -> np.ndarray:

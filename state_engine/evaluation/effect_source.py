@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from state_engine.checkpoints.store import is_store, read_card
+from state_engine.effects.baselines import perturbation_features as features_of_model
 from state_engine.effects.means import FILE_NAME, Means, load_means
 from state_engine.effects.store import load_effects
 from state_engine.errors import RunError
@@ -52,10 +53,20 @@ def effect_source(request: EvaluationRequest, files: ComparedFiles, real: Means)
     return EffectSource(on_genes(table, files.genes, folder.name), words, own=False)
 
 
+def _features_of_model(folder: Path) -> dict[str, np.ndarray]:
+    """Return label -> features of a model that reads feature vectors, the control left out; empty for any other folder."""
+    model = next((f for f in (folder, folder / "model") if is_store(f)), None)
+    card = None if model is None else read_card(model)
+    if model is None or card is None or card.perturbation_encoding != "features":
+        return {}
+    return {label: v for label, v in features_of_model(model, card).items() if label != card.control}
+
+
 def perturbation_features(request: EvaluationRequest) -> tuple[tuple[tuple[str, ...], np.ndarray] | None, str]:
-    """Labels (k,) and features (k, p) of the file that the request names, or None and why."""
+    """Labels (k,) and features (k, p) of the file that the request names, else of the model whose effects are used; or None and why."""
     if not request.features:
-        return None, NO_FEATURES
+        own = _features_of_model(Path(request.effects)) if request.effects else {}
+        return ((tuple(own), np.array(list(own.values()))), "") if own else (None, NO_FEATURES)
     from state_engine.checkpoints.arc.perturbation_vectors import read_features_file
 
     found = read_features_file(Path(request.features))

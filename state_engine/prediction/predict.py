@@ -22,7 +22,7 @@ from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.load import LoadedModel, card_of, load_model
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.device import choose_device, dtype_of
-from state_engine.effects.baselines import WORDS, baseline_effects
+from state_engine.effects.baselines import WORDS, baseline_effects, perturbation_features
 from state_engine.effects.exposure import exposures, trained_parts
 from state_engine.effects.store import effects_hash, load_effects
 from state_engine.effects.table import Condition
@@ -176,7 +176,9 @@ def _calibration(request: PredictionRequest, card: ModelCard, cells: MeasuredCel
     conditions = _conditions(drawn)
     controls = _controls(cells, conditions) if card.calibration.chosen else {}
     replaced = tuple(p for p in drawn.perturbations if p not in card.perturbations)
-    return calibrated_of(card, load_effects(Path(request.model)), conditions, cells.genes, width, controls, replaced)
+    vectors = perturbation_features(Path(request.model), card) if card.perturbation_encoding == "features" else None
+    table = load_effects(Path(request.model))
+    return calibrated_of(card, table, conditions, cells.genes, width, controls, replaced, vectors)
 
 
 def _transfer(

@@ -2,6 +2,7 @@
 
     calibrated = basal cell + paired x (its own predicted effect) + mean x (what the other contexts say of the perturbation)
                             + common x (the mean effect of the context's other perturbations)
+                            + features x (the effect that a regression on perturbation features tells)
                             + what takes the noise of the context's mean control cell out
 
 Calibrated predictions are the third kind beside raw and corrected: layers["calibrated"] of expression, or obsm[KEY + "_calibrated"] of an
@@ -32,6 +33,7 @@ from state_engine import keys
 from state_engine.checkpoints.card import Calibration, ModelCard
 from state_engine.data.files.frames import read_frame
 from state_engine.effects.apply import apply_effect, below_total, within_total
+from state_engine.effects.from_features import FromFeatures
 from state_engine.effects.store import check_features
 from state_engine.effects.table import Condition, EffectTable
 from state_engine.effects.transfer import Likeness, SharedEffects, shared_effects
@@ -74,6 +76,7 @@ class Calibrated:
             "paired": fitted.paired,
             "mean": fitted.mean,
             "common": fitted.common,
+            "features": fitted.features,
             "correction": fitted.correction,
             "contexts": list(fitted.contexts),
             "conditions": fitted.conditions,
@@ -86,6 +89,7 @@ class Calibrated:
         """Return it in a sentence or two."""
         fitted = self.calibration
         common = f" and {fitted.common:.2f} of the mean effect of the context" if fitted.common else ""
+        common += f" and {fitted.features:.2f} of what perturbation features tell" if fitted.features else ""
         text = (
             f"Calibrated: {fitted.paired:.2f} of the predicted effect and {fitted.mean:.2f} of {_TRANSFERS[fitted.transfer]}{common}, "
             f"as fitted on {fitted.conditions:,} held-out {'condition' if fitted.conditions == 1 else 'conditions'}."
@@ -119,6 +123,7 @@ def calibrated_of(
     width: int,
     controls: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
     replaced: tuple[str, ...] = (),
+    vectors: Mapping[str, np.ndarray] | None = None,
 ) -> Calibrated | None:
     """Return what can be calibrated of a prediction; None without a calibration, effects, or any condition that can be.
 
@@ -130,6 +135,7 @@ def calibrated_of(
         width: how many there are.
         controls: context -> (g,) mean control cell of the data set and its squared standard errors, for contexts that the table lacks.
         replaced: labels in whose place something else was written, which stays as it is.
+        vectors: label -> perturbation features, where the model reads any.
 
     Raises:
         CheckpointError: the effects are of other features than the model predicts.
@@ -137,7 +143,7 @@ def calibrated_of(
     if card.calibration is None or table is None:
         return None
     check_features(table, features, width)
-    likeness = Likeness(table)
+    likeness, regression = Likeness(table), FromFeatures(table, vectors) if vectors else None
     for context, (control, errors) in (controls or {}).items():
         likeness.know(context, control, errors)
     paired: dict[Condition, float] = {}
@@ -146,7 +152,7 @@ def calibrated_of(
         if label in replaced:
             paired[label, context], shared[label, context] = 1.0, np.zeros(width)
             continue
-        found = shared_effects(likeness, label, context)
+        found = shared_effects(likeness, label, context, regression)
         if not card.calibration.chosen and found.plain is None:
             continue
         paired[label, context], shared[label, context] = _weighted(card, label, found, width)
@@ -156,16 +162,16 @@ def calibrated_of(
 
 def _weighted(card: ModelCard, label: str, found: SharedEffects, width: int) -> tuple[float, np.ndarray]:
     """Return how much of its own effect a cell gets, and the effect (g,) that all cells of the condition get."""
-    fitted = card.calibration_for(block=found.common is not None)
+    fitted = card.calibration_for(block=found.common is not None, new=found.new)
     assert fitted is not None
     parts = found.parts()
     # a label that the model does not know has no effect of its own, unless there is nothing else
     known = label in card.perturbations or not parts
-    own, mean, common = fitted.weights(("paired", *parts) if known else parts)
+    own, mean, common, features = fitted.weights(("paired", *parts) if known else parts)
     ways = {"mean of other contexts": found.plain, "likeness-weighted mean": found.likeness, "shrunk": found.transfer}
     transfer = ways[fitted.transfer] if ways[fitted.transfer] is not None else found.transfer
     effect = np.zeros(width)
-    for weight, part in ((mean, transfer), (common, found.common)):
+    for weight, part in ((mean, transfer), (common, found.common), (features, found.features)):
         if part is not None:
             effect += weight * part
     if found.correction is not None:

@@ -4,7 +4,8 @@ For every such condition (a perturbation in a context) the model predicts contro
 and what the training cells alone say of it (`effects.transfer`), are set beside the effect that was measured. The weights are those of
 `effects.mixture`. Test cells are never read; a test holds that. A condition of which the training cells say nothing takes no part.
 
-Conditions of contexts that trained other perturbations (blocks) and of contexts left out whole are weighed apart. A mixture is used where it is at
+Conditions of contexts that trained other perturbations (blocks), of contexts left out whole and of perturbations that no other context knows are
+weighed apart. A mixture is used where it is at
 least as close to what was left out of its own fit as each of its parts and baselines alone; else the closest of these is used in its place.
 
 Notation: s cells in a set, g features.
@@ -26,6 +27,7 @@ from state_engine.checkpoints.store import set_calibration
 from state_engine.data.expression import FeatureSource, iter_features, read_features
 from state_engine.data.splits.apply import TRAIN, VAL
 from state_engine.effects.apply import applied_mean, paired_cells
+from state_engine.effects.from_features import FromFeatures
 from state_engine.effects.means import effect_table, mean_of
 from state_engine.effects.mixture import ALONE, BOUNDS, PARTS, Condition, Mixture, even_prior, fit_mixture, mixed_mean
 from state_engine.effects.scores import scores
@@ -43,7 +45,7 @@ from state_engine.train.folds import MIN_CELLS
 if TYPE_CHECKING:
     from state_engine.data.splits.apply import Split, SplitSource
 
-Origin = Literal["validation cells", "left-out contexts", "left-out blocks"]
+Origin = Literal["validation cells", "left-out contexts", "left-out blocks", "left-out perturbations"]
 STAGE = "Calibrating"
 MOST_CELLS = 512  # control cells that are predicted in each context
 MOST_CONDITIONS = 400
@@ -91,7 +93,7 @@ def calibrate(
         on_progress: told once per condition.
 
     Returns:
-        The calibration, or None when no validation condition has both a measured effect and a mean effect of other contexts.
+        The calibration, or None when nothing but the network says anything of any validation condition.
 
     Raises:
         IncompatibleError: a file of the split that the model cannot read.
@@ -102,17 +104,30 @@ def calibrate(
 
 def fit_calibrations(
     conditions: Sequence[Condition], expression: bool, seed: int = 42, origin: Origin = "validation cells"
-) -> tuple[Calibration | None, Calibration | None]:
-    """Return the calibration of a model, and that of its blocks where contexts left out whole have one of their own.
+) -> tuple[Calibration | None, Calibration | None, Calibration | None]:
+    """Return the calibration of a model, and those of blocks and of perturbations that no other context knows, where they have their own.
 
-    Arguments are those of `fit_calibration`.
+    Arguments are those of `fit_calibration`. The first is that of contexts left out whole, or the next that there is.
     """
-    blocks = [c for c in conditions if c.common is not None]
-    whole = [c for c in conditions if c.common is None]
-    names: dict[str, Origin] = {"contexts": origin, "blocks": "left-out blocks" if origin == "left-out contexts" else origin}
-    found = fit_calibration(whole, expression, seed, names["contexts"])
-    of_blocks = fit_calibration(blocks, expression, seed, names["blocks"])
-    return (found, of_blocks) if found is not None else (of_blocks, None)
+    folds = origin == "left-out contexts"
+    kinds: dict[Kind, Origin] = {
+        "contexts": origin,
+        "blocks": "left-out blocks" if folds else origin,
+        "perturbations": "left-out perturbations" if folds else origin,
+    }
+    whole, blocks, new = (
+        fit_calibration([c for c in conditions if kind_of(c) == kind], expression, seed, of) for kind, of in kinds.items()
+    )
+    if whole is not None:
+        return whole, blocks, new
+    return (blocks, None, new) if blocks is not None else (new, None, None)
+
+
+def kind_of(condition: Condition) -> Kind:
+    """Return what was left out, as the condition's parts tell."""
+    if condition.mean is None:
+        return "perturbations"
+    return "contexts" if condition.common is None else "blocks"
 
 
 def fit_calibration(
@@ -121,15 +136,14 @@ def fit_calibration(
     """Return the weights that fit conditions, and how well they do on those left out of the fit; None without any effect to weigh.
 
     Args:
-        conditions: that the models behind them never saw; all with a common effect (blocks), or none.
+        conditions: that the models behind them never saw; all of one kind (`kind_of`).
         expression: what was predicted is not below 0.
         seed: of the folds; noted on the calibration.
         origin: where the conditions come from.
     """
     if not any(np.any(c.stacked()) for c in conditions):
         return None
-    blocks = all(c.common is not None for c in conditions)
-    parts = PARTS if blocks else PARTS[:2]
+    parts = tuple(name for name in PARTS if any(name in c.parts() for c in conditions))
     # with the noise of the control cells taken out, and without
     correction, (crossed, fits), measures = min(
         (_weighed(conditions, seed, parts, expression, correction) for correction in _corrections(conditions)),
@@ -155,13 +169,14 @@ def fit_calibration(
         seed=seed,
         origin=origin,
         common=used.common,
-        kind="blocks" if blocks else "contexts",
+        kind=kind_of(conditions[0]),
         transfer=transfer,
         without=_without(conditions, parts, used.correction),
-        fitted=() if chosen == "mixture" else (whole.paired, whole.mean, whole.common),
+        fitted=() if chosen == "mixture" else whole.weights(),
         chosen=chosen,
         why=why,
         correction=used.correction,
+        features=used.features,
     )
 
 
@@ -181,6 +196,7 @@ def _weighed(
     return correction, crossed, _scores(conditions, crossed[1], expression)
 
 
+Kind = Literal["contexts", "blocks", "perturbations"]
 Transfer = Literal["mean of other contexts", "likeness-weighted mean", "shrunk"]
 # a part or baseline alone, by the name of its score: what it is called, its weights, and how the other contexts are weighed
 _ALONE: dict[str, tuple[str, Mixture, Transfer]] = {
@@ -190,6 +206,7 @@ _ALONE: dict[str, tuple[str, Mixture, Transfer]] = {
     "likeness": ("the likeness-weighted mean", ALONE["transfer"], "likeness-weighted mean"),
     "mean": ("the mean of other contexts", ALONE["transfer"], "mean of other contexts"),
     "common": ("the mean of the context", ALONE["common"], "shrunk"),
+    "features": ("the regression on perturbation features", ALONE["features"], "shrunk"),
 }
 
 
@@ -215,7 +232,7 @@ def _without(conditions: Sequence[Condition], parts: tuple[str, ...], correction
         for there in combinations(parts, size):
             if any(np.any(c.stacked()[[PARTS.index(p) for p in there]]) for c in conditions):
                 fit = fit_mixture(conditions, parts=there, correction=correction)
-                found["+".join(there)] = (fit.paired, fit.mean, fit.common)
+                found["+".join(there)] = fit.weights()
     return found
 
 
@@ -262,15 +279,15 @@ def validation_conditions(
 ) -> Iterator[Condition]:
     """Yield what the model predicts for each validation condition, beside what the training cells alone say and what was measured."""
     places = _chosen(list(_places(loaded.card, effects, split)), seed)
-    likeness = Likeness(effects)
+    likeness, regression = Likeness(effects), _regression(loaded, effects)
     total, done = sum(len(place.rows) for place in places), 0
     for place in places:
         (control, noise), paired = paired_effects(loaded, place.at, place.context, tuple(place.rows), seed)
         likeness.know(place.context, control, noise)
         _, measured = _sources(place.at, loaded.card)
         for label, rows in place.rows.items():
-            shared = shared_effects(likeness, label, place.context)
-            assert shared.plain is not None and shared.likeness is not None and shared.transfer is not None
+            shared = shared_effects(likeness, label, place.context, regression)
+            baselines = {"mean": shared.plain, "likeness": shared.likeness}
             # a gene that this file does not have was not measured, and tells nothing
             there = np.asarray(measured.columns) >= 0 if measured.columns is not None else np.ones(len(control), dtype=bool)
             observed = mean_cell(place.at, measured, rows) - control
@@ -280,19 +297,34 @@ def validation_conditions(
                 place.context,
                 label,
                 paired=paired[label] * there,
-                mean=shared.transfer * there,
+                mean=_where(shared.transfer, there),
                 observed=observed * there,
                 control=control * there,
                 cells=len(rows),
-                common=None if shared.common is None else shared.common * there,
-                baselines={"mean": shared.plain * there, "likeness": shared.likeness * there},
-                correction=None if shared.correction is None else shared.correction * there,
+                common=_where(shared.common, there),
+                baselines={name: effect * there for name, effect in baselines.items() if effect is not None},
+                correction=_where(shared.correction, there),
+                features=_where(shared.features, there),
             )
+
+
+def _where(effect: np.ndarray | None, there: np.ndarray) -> np.ndarray | None:
+    """Return the effect of the genes that were measured, 0 for others."""
+    return None if effect is None else effect * there
+
+
+def _regression(loaded: LoadedModel, effects: EffectTable) -> FromFeatures | None:
+    """Return the regression on the perturbation features that a model reads; None where it knows labels alone."""
+    if loaded.card.perturbation_encoding != "features":
+        return None
+    rows = loaded.perturbation_features.detach().float().cpu().numpy()
+    return FromFeatures(effects, dict(zip(loaded.card.perturbations, rows, strict=True)))
 
 
 def _places(card: ModelCard, effects: EffectTable, split: Split) -> Iterator[_Place]:
     """Contexts with validation conditions that can be used, and controls that are not test cells."""
     known = set(card.perturbations) - {card.control, split.control}
+    features = known if card.perturbation_encoding == "features" else set[str]()
     for at in split.sources:
         held = at.parts == VAL
         p, c = at.dataset.perturbation_labels(), at.dataset.context_labels()
@@ -301,7 +333,8 @@ def _places(card: ModelCard, effects: EffectTable, split: Split) -> Iterator[_Pl
             rows = {}
             for label in sorted(set(p[here].tolist()) & known):
                 cells = np.flatnonzero(here & (p == label))
-                if len(cells) >= MIN_CELLS and effects.mean_of_perturbation(label, context) is not None:
+                told = label in features or effects.mean_of_perturbation(label, context) is not None
+                if len(cells) >= MIN_CELLS and told:
                     rows[label] = cells
             if rows and len(control_rows(at, context)):
                 yield _Place(at, context, rows)
@@ -399,7 +432,8 @@ def _scores(conditions: Sequence[Condition], fits: list[tuple[Mixture, list[Cond
     """Return mean errors of the mean cell: of each effect alone, of the baselines, and of the mixture on conditions left out of its fit."""
     predicted: dict[str, list[tuple[np.ndarray, Condition]]] = {}
     for name, mixture in ALONE.items():
-        if name != "common" or all(c.common is not None for c in conditions):
+        part = {"transfer": "mean"}.get(name, name)
+        if part not in PARTS or all(part in c.parts() for c in conditions):
             predicted[name] = [(mixed_mean(c, mixture, nonnegative=expression), c) for c in conditions]
     for name in sorted(set.intersection(*(set(c.baselines) for c in conditions))):
         predicted[name] = [(applied_mean(c.control, c.baselines[name], nonnegative=expression), c) for c in conditions]

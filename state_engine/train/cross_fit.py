@@ -3,7 +3,8 @@
 A validation context costs the model a context to learn from, and one alone says little about the next. So the model keeps all its
 contexts, and further models of the same settings are trained without one each; what they say of the one they lack is weighed as in
 `train.calibration`, all together. Where perturbations of trained contexts are tested (or nothing is), one more model is trained without some
-blocks of a perturbation in a context. Neither test nor validation cells enter. It costs as many trainings as that.
+blocks of a perturbation in a context; where some are tested that are trained nowhere, and have features, without some perturbations at
+all. Neither test nor validation cells enter. It costs as many trainings as that.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ from state_engine.effects.store import load_effects
 from state_engine.errors import RunError
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.calibration import fit_calibrations, predicts_expression, validation_conditions
-from state_engine.train.folds import blocks_split, calibrating_blocks, calibrating_places, fold_split, fold_steps, left_out_places
+from state_engine.train.folds import (
+    blocks_split,
+    calibrating_blocks,
+    calibrating_perturbations,
+    calibrating_places,
+    fold_split,
+    fold_steps,
+    left_out_places,
+)
 from state_engine.train.once import train_once
 from state_engine.train.request import TrainRequest
 from state_engine.train.run_folder import MODEL, open_training_split, read_record
@@ -53,8 +62,10 @@ def cross_fit(
         raise RunError(f"The training in {run} is not done.", f"It is {record.state}.", "Go on with it first: train --resume.")
     split = open_training_split(run)
     places = left_out_places(split, most, seed) if most is not None else calibrating_places(split, seed=seed)
-    blocks = calibrating_blocks(split, seed)
-    if len(places) < 2 and not blocks:
+    further = {"blocks": calibrating_blocks(split, seed), "perturbations": calibrating_perturbations(split, seed)}
+    if further["perturbations"] and read_card(run / MODEL).perturbation_encoding != "features":
+        further["perturbations"] = []  # a model that knows labels alone says nothing of others
+    if len(places) < 2 and not any(further.values()):
         raise RunError(
             "There is nothing to leave out.",
             f"{len(places)} contexts have trained perturbations that another context has too.",
@@ -76,9 +87,10 @@ def cross_fit(
     for number, place in enumerate(places if len(places) > 1 else [], 1):
         words = f"Calibrating without {place[1]}, {number} of {len(places)}"
         conditions += _fold(fold_split(split, place), request, run / FOLD, seed, init_from, words, on_progress)
-    if blocks:
-        words = f"Calibrating without {len(blocks):,} blocks"
-        conditions += _fold(blocks_split(split, blocks), request, run / FOLD, seed, init_from, words, on_progress)
+    for kind, blocks in further.items():
+        if blocks:
+            words = f"Calibrating without {len({b if kind == 'blocks' else b[2] for b in blocks}):,} {kind}"
+            conditions += _fold(blocks_split(split, blocks), request, run / FOLD, seed, init_from, words, on_progress)
     fitted = fit_calibrations(conditions, predicts_expression(read_card(run / MODEL)), seed, "left-out contexts")
     return set_calibration(run / MODEL, *fitted)
 

@@ -12,7 +12,7 @@ from state_engine.data.splits.apply import Split
 from state_engine.errors import JobCancelled
 from state_engine.progress import OnProgress, silent
 from state_engine.train.cross_fit import cross_fit
-from state_engine.train.folds import calibrating_blocks, calibrating_places
+from state_engine.train.folds import calibrating_blocks, calibrating_perturbations, calibrating_places
 from state_engine.train.once import close, train_once
 from state_engine.train.request import TrainRequest
 
@@ -47,10 +47,12 @@ def train_transition(
     """
     card = train_once(split, request, output, on_progress, resume, init_from)
     wanted = request.run.calibrate and request.run.cross_fit and card.calibration is None
-    if not wanted or not (calibrating_places(split) or calibrating_blocks(split, request.run.seed)):
+    seed = request.run.seed
+    new = card.perturbation_encoding == "features" and calibrating_perturbations(split, seed)
+    if not wanted or not (calibrating_places(split) or calibrating_blocks(split, seed) or new):
         return card
     try:
-        return cross_fit(output, seed=request.run.seed, on_progress=on_progress)
+        return cross_fit(output, seed=seed, on_progress=on_progress)
     except JobCancelled:
         close(output, "cancelled")
         raise

@@ -17,6 +17,7 @@ MOST_STEPS = 1500
 ENOUGH = 12  # conditions to weigh; with many perturbations few contexts have them
 BLOCK_SHARE = 0.3  # of a context's perturbations that are left out together
 FEWEST_BLOCKS, MOST_BLOCKS = 4, 80
+NEW_SHARE, FEWEST_NEW = 0.2, 2  # of the perturbations that are left out everywhere where some are tested that are trained nowhere
 MIN_CELLS = 10  # measured cells of a condition; fewer say little about an effect
 
 
@@ -112,6 +113,26 @@ def calibrating_blocks(split: Split, seed: int = 42, min_cells: int | None = Non
     plan = split.plan
     whole_only = any(c.part == "test" for c in plan.zeroshot) and not any(c.test for c in plan.fewshot)
     return [] if whole_only else left_out_blocks(split, seed, min_cells)
+
+
+def calibrating_perturbations(split: Split, seed: int = 42, min_cells: int | None = None) -> list[tuple[str, str, str]]:
+    """Return the blocks of perturbations that one further training leaves out everywhere, to weigh what is said of those trained nowhere.
+
+    Empty where every tested perturbation is trained somewhere, or too few would be left. A model that knows labels alone has no use for it.
+    """
+    table = split.table()
+    perturbed = table[table["perturbation"] != split.control]
+    trained = set(perturbed[perturbed["train"] > 0]["perturbation"])
+    if set(perturbed[perturbed["test"] > 0]["perturbation"]) <= trained:
+        return []
+    enough = perturbed[perturbed["train"] >= (MIN_CELLS if min_cells is None else min_cells)]
+    labels = sorted(set(enough["perturbation"]))
+    number = max(FEWEST_NEW, int(NEW_SHARE * len(labels)))
+    if len(labels) - number < LEAST_COMMON + 1:
+        return []
+    chosen = {labels[i] for i in np.random.default_rng(seed).permutation(len(labels))[:number].tolist()}
+    rows = enough[enough["perturbation"].isin(chosen)]
+    return sorted(zip(rows["dataset"], rows["context"], rows["perturbation"], strict=True))
 
 
 def blocks_split(split: Split, blocks: list[tuple[str, str, str]]) -> Split:

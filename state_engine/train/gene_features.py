@@ -1,8 +1,11 @@
-"""Vectors for perturbations of genes: where each gene lies in the main variation of the training cells.
+"""Vectors for perturbations of genes that are trained nowhere: where each gene lies in the main variation of the training cells, or which
+single perturbations a combination is made of.
 
 The loadings of a principal component analysis say which genes vary together in cells that nobody perturbed on purpose; a perturbation is
-known by those of its gene, a pair ("A+B") by their sum. Source: the linear baseline of Ahlmann-Eltze et al., Nature Methods 2025. They are used
-where no vectors are given and a held-out perturbation is trained nowhere: a model that knows labels alone could not predict it.
+known by those of its gene, a pair ("A+B") by their sum. Source: the linear baseline of Ahlmann-Eltze et al., Nature Methods 2025. Where some
+perturbations are no genes of the data, a vector has a 1 for each part of the label that is trained: "A+B" is told by A, B and "A+C"; a label
+without any such part has zeros, as the control. Vectors are made where none are given and a held-out perturbation is trained nowhere: a model
+that knows labels alone could not predict it.
 Boundary: training cells of a split in, vectors out.
 """
 
@@ -15,7 +18,7 @@ import numpy as np
 from state_engine.data.expression import read_features
 from state_engine.data.perturbation_features import PerturbationFeatures, from_vectors
 from state_engine.data.splits.apply import Split
-from state_engine.data.splits.choices import genes_of
+from state_engine.data.splits.choices import genes_of, parts_of
 from state_engine.train.cells import expression_source
 
 COMPONENTS: Final = 32
@@ -23,7 +26,7 @@ MOST_CELLS: Final = 2000
 
 
 def gene_features(split: Split, seed: int) -> PerturbationFeatures | None:
-    """Return vectors of all perturbations of a split; None where none is needed, or where some are not of genes.
+    """Return vectors of all perturbations of a split; None where none is needed, or nothing is known of those that are trained nowhere.
 
     Args:
         split: that is trained on.
@@ -35,8 +38,10 @@ def gene_features(split: Split, seed: int) -> PerturbationFeatures | None:
     held = set(perturbed[(perturbed["val"] > 0) | (perturbed["test"] > 0)]["perturbation"])
     genes = tuple(dict.fromkeys(split.genes))
     parts = {label: genes_of(label, genes) for label in sorted(trained | held)}
-    if held <= trained or not all(parts.values()):
+    if held <= trained:
         return None
+    if not all(parts.values()):
+        return _of_parts(split.control, trained, held)
     largest = max(split.sources, key=lambda source: len(source.rows("train")))
     rows = np.random.default_rng(seed).permutation(largest.rows("train"))[:MOST_CELLS]
     cells = read_features(largest.dataset, expression_source(largest.dataset, genes), np.sort(rows)).astype(np.float64)
@@ -51,3 +56,12 @@ def gene_features(split: Split, seed: int) -> PerturbationFeatures | None:
     size = float(np.sqrt(np.mean([v @ v for v in found.values()]))) or 1.0
     made = {label: vector / size for label, vector in found.items()}
     return from_vectors(made, f"{most} principal components of the training cells' genes").with_zeros((split.control,))
+
+
+def _of_parts(control: str, trained: set[str], held: set[str]) -> PerturbationFeatures | None:
+    """Return a 1 for each trained part of a label; None where no held-out perturbation that is trained nowhere shares one."""
+    known = sorted({part for label in trained for part in parts_of(label)})
+    if not any(set(parts_of(label)) & set(known) for label in held - trained):
+        return None
+    rows = {label: np.isin(known, parts_of(label)).astype(np.float32) for label in sorted(trained | held)}
+    return from_vectors(rows, f"{len(known)} parts of the labels").with_zeros((control,))

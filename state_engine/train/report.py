@@ -47,11 +47,11 @@ def card_lines(card: ModelCard, output: Path) -> Iterator[str]:
     rows += [[name, *_numbers(scores)] for name, scores in means if "mae_none" in scores]
     if len(rows) > 1:
         yield from _columns(rows)
-    for fitted in (card.calibration, card.block_calibration):
-        if fitted is not None:
-            common = f" + {fitted.common:.2f} x the mean of the context" if fitted.common else ""
-            weights = f"{fitted.paired:.2f} x the model + {fitted.mean:.2f} x the mean of other contexts{common}"
-            yield f"Calibrated on {fitted.origin}: {weights}. {fitted.why}".rstrip()
+    for fitted in card.calibrations:
+        more = f" + {fitted.common:.2f} x the mean of the context" if fitted.common else ""
+        more += f" + {fitted.features:.2f} x what perturbation features tell" if fitted.features else ""
+        weights = f"{fitted.paired:.2f} x the model + {fitted.mean:.2f} x the mean of other contexts{more}"
+        yield f"Calibrated on {fitted.origin}: {weights}. {fitted.why}".rstrip()
     yield f"Curves, split and record: {output}/log.csv, {TABLE}, {RECORD}"
 
 

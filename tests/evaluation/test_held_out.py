@@ -91,7 +91,7 @@ def test_predicted_and_measured_cells_have_the_same_genes_and_labels(run: Path, 
     where = {p: (predicted.obs["perturbation"] == p).to_numpy() for p in ("control", "TNF")}
     assert not np.isnan(predicted.layers["calibrated"]).any()
     fitted = read_card(run / "model").calibration
-    own, other, common = fitted.weights(("paired",))
+    own, other, common, _ = fitted.weights(("paired",))
     assert 0 <= own < 1 and (other, common) == (0, 0)
     basal = predicted.X[where["control"]]
     noise = Likeness(load_effects(run / "model")).correction("B")

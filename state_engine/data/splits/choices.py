@@ -105,9 +105,14 @@ def _draw(plan: SplitPlan, dataset: Dataset, n: int, contexts: tuple[str, ...], 
     return tuple(sorted(drawn[:n]))
 
 
+def parts_of(label: str) -> tuple[str, ...]:
+    """Return the single perturbations of a label, joined by '+' where there are several."""
+    return tuple(part.strip() for part in label.split("+"))
+
+
 def genes_of(label: str, genes: Collection[str]) -> tuple[str, ...]:
     """Return the genes that a perturbation names, joined by '+' where there are several; empty unless each is among the genes given."""
-    parts = tuple(part.strip() for part in label.split("+"))
+    parts = parts_of(label)
     return parts if all(part in genes for part in parts) else ()
 
 
