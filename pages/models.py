@@ -7,6 +7,7 @@ from pages.parts.door import through_app
 from pages.parts.format import md, plural, sentences
 from pages.parts.models.card import add_models, attention_question, card_view, fit_report
 from pages.parts.models.embedding import embedding_card, embedding_models
+from pages.parts.models.heads import head_models
 from pages.parts.widgets import errors_shown, go, page_head
 from state_engine.library.models import list_models
 from state_engine.library.shown import without_places
@@ -46,6 +47,7 @@ with left:
         with st.container(border=True):
             st.markdown(f"**{md(entry.path.name)}**  \n:red[{sentences(without_places(entry.error, settings))}]")
     embedding_models(settings)
+    head_models(settings)
     add_models(settings)
 
 with right:

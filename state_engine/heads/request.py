@@ -40,6 +40,10 @@ class FinetuneRequest:
         "auto", "which vectors of the model: an SE has its embedding; an ST its hidden states (default) or its prediction; "
         "expression: log1p of the most variable genes, without a model",
     )  # fmt: skip
+    genes_of: str = option(
+        "", "vectors from expression take genes that this State Transition model predicts, so that the head fits its predictions",
+        label="Genes that a model predicts", metavar="ST",
+    )  # fmt: skip
     choices: Choices = part(Choices())
     task: Task = option("classification", "one label for each cell, several for each cell, or a number")
     separator: str = option(";", "with --task multi-label and one column: between the labels of a cell", metavar="TEXT")
@@ -126,6 +130,10 @@ def _check_vectors(request: FinetuneRequest) -> None:
         raise RequestError("Vectors from expression need no model and no embedding.", "", "Leave --features or these out.")
     if request.features in ("embedding", "hidden", "prediction") and not request.model:
         raise RequestError(f"No model is named whose {request.features} is to be read.", "", "Give --model DIR.")
+    if request.genes_of and (request.model or request.embedding_key):
+        raise RequestError(
+            "Genes are chosen for vectors from expression alone.", "", "Leave --genes-of out, or the model or embedding."
+        )
     if request.tune not in ("head", "lora", "full") and not _LAST.fullmatch(request.tune):
         raise RequestError(f"What is trained is '{request.tune}'.", f"Known: {TUNED}.", "Such as last-2.")
     if request.tunes_model and not request.model:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from state_engine.checkpoints.head_card import HeadCard, VectorSource
+from state_engine.checkpoints.load import card_of
 from state_engine.config import load_settings
 from state_engine.data.dataset import Dataset
 from state_engine.data.expression import FeatureSource, hvg_choice, iter_features, match_genes
@@ -86,22 +87,36 @@ def decide_source(
         return source, []
     if request.embedding_key:
         return _stored(dataset, request.embedding_key), []
-    made = [
-        key
-        for key, facts in dataset.embeddings.items()
-        if facts.model and f"obsm/{key}" in {m.name for m in dataset.representations}
-    ]
-    if request.features == "auto" and len(made) == 1:
+    stored = {matrix.name for matrix in dataset.representations}
+    made = [key for key, facts in dataset.embeddings.items() if facts.model and f"obsm/{key}" in stored]
+    if request.features == "auto" and len(made) == 1 and not request.genes_of:
         said = f"The vectors are those of obsm['{made[0]}']: no other embedding of the file says what made it."
         return _stored(dataset, made[0]), [said]
-    count = min(request.variable_genes, len(set(dataset.genes.names)))
-    chosen = hvg_choice(dataset, count, cells=np.sort(train))
+    among = _predicted_genes(request.genes_of, dataset) if request.genes_of else None
+    count = min(request.variable_genes, len(set(dataset.genes.names if among is None else among)))
+    chosen = hvg_choice(dataset, count, cells=np.sort(train), among=among)
     feature = FeatureSource(str(dataset.expression), normalise=dataset.scale.require() == "counts")
-    said = (
-        f"No embedding and no model is named: the vectors are log1p expression of the {len(chosen.names):,} most variable genes of the "
-        "training cells."
-    )
+    where = f", of those that '{Path(request.genes_of).name}' predicts" if request.genes_of else ""
+    said = f"The vectors are log1p expression of the {len(chosen.names):,} most variable genes of the training cells{where}."
     return VectorSource("expression", len(chosen.names), genes=chosen.names, depth=feature.depth_of(dataset.scale)), [said]
+
+
+def _predicted_genes(place: str, dataset: Dataset) -> tuple[str, ...]:
+    """The genes that an ST predicts and the data set has, as the data set names them.
+
+    Raises:
+        GeneError: there are none. CheckpointError: it is no ST.
+    """
+    genes = card_of(Path(place)).output_genes or ()
+    columns = match_genes(dataset, genes).columns if genes else np.empty(0, np.int64)
+    found = tuple(dict.fromkeys(dataset.genes.names[int(column)] for column in columns if column >= 0))
+    if len(found) < 2:
+        raise GeneError(
+            f"{dataset.path.name} has {len(found)} of the {len(genes):,} genes that '{Path(place).name}' predicts.",
+            "The head would have nothing to read." if genes else "Its card names none.",
+            "Choose the model that made the predictions, and the column of gene names that it knows.",
+        )
+    return found
 
 
 def _keys_of(dataset: Dataset, source: VectorSource) -> list[str]:

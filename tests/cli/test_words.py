@@ -53,7 +53,7 @@ FULL: list[Any] = [
     DecodeRequest("d", "m", ("G1", "-G2"), CHOICES, "X_k", 0.1 + 0.2, "cpu", "bf16", True, "a.ckpt"),
     QueryRequest("db", "d", "X_k", 9, True, CHOICES),
     FinetuneRequest(
-        "d", ("cell type", "-x"), "", "m", "hidden", CHOICES, "multi-label", "|", "mlp", 7, False, "donor", ("d1", "d 2"), 0.3, 0.25, 9,
+        "d", ("cell type", "-x"), "", "m", "hidden", "", CHOICES, "multi-label", "|", "mlp", 7, False, "donor", ("d1", "d 2"), 0.3, 0.25, 9,
         "last-2", 3, 5, 4, 0.1 + 0.2, 0.5, 17, 77, 11, 3, 20, "my head", 9, "cpu", "bf16",
     ),
     AnnotateRequest("h", "d", "", 0.7, CHOICES, "X_k", "b", 3, "cpu", "bf16"),
@@ -80,6 +80,7 @@ LEAST: list[Any] = [
     QueryRequest("db", "d"),
     FinetuneRequest("d", ("c",)),
     replace(FULL[5], model="", embedding_key="X_k", features="auto", tune="head"),
+    FinetuneRequest("d", ("c",), genes_of="st"),
     AnnotateRequest("h", "d"),
     AnnotateRequest("h", result="run"),
     EvaluationRequest((PredictedFile("p"),), "r", Choices("p", "c")),
@@ -96,8 +97,9 @@ LEAST: list[Any] = [
 UNSAID = {
     (ScoreRequest, "submission.write"): "a score writes no archive",
     (PretrainRequest, "init_from"): "not beside gene vectors; it is among LEAST",
-    (FinetuneRequest, "embedding_key"): "in place of a model; below",
-    (AnnotateRequest, "result"): "in place of data; below",
+    (FinetuneRequest, "embedding_key"): "in place of a model; among LEAST",
+    (FinetuneRequest, "genes_of"): "not beside a model; among LEAST",
+    (AnnotateRequest, "result"): "in place of data; among LEAST",
 }
 
 

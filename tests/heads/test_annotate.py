@@ -159,7 +159,7 @@ def test_outputs_are_never_inputs(tmp_path: Path, cells: Path) -> None:
 def test_predicted_cells_are_called_beside_measured_ones(tmp_path: Path) -> None:
     data = write_cells(tmp_path / "cells.h5ad", 400)
     write_model(tmp_path / "st")
-    finetune(asked(data, "cell_type", max_epochs=3), tmp_path / "head")
+    finetune(asked(data, "cell_type", max_epochs=3, genes_of=str(tmp_path / "st")), tmp_path / "head")
     run = tmp_path / "run"
     run.mkdir()
     predict(PredictionRequest(str(data), str(tmp_path / "st"), ("IFNB1",), cells=12, device="cpu"), run / "result.h5ad")

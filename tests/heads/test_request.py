@@ -27,6 +27,7 @@ from state_engine.plain import to_plain
         ({"embedding_key": "X_pca", "model": "m"}, "Both an embedding"),
         ({"features": "hidden"}, "No model is named whose hidden"),
         ({"features": "expression", "model": "m"}, "need no model"),
+        ({"genes_of": "st", "model": "m"}, "vectors from expression alone"),
         ({"tune": "last-0", "model": "m"}, "What is trained is 'last-0'"),
         ({"tune": "some", "model": "m"}, "Known: head, lora, last-N or full"),
         ({"tune": "lora"}, "could train"),

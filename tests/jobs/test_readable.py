@@ -56,6 +56,7 @@ WITH_PATHS: tuple[object, ...] = (
     SimilarJob(INSIDE, "X_state", Pick()),
     GenesReadJob(EmbedRequest(INSIDE, INSIDE)),
     FinetuneRequest(INSIDE, ("perturbation",), model=INSIDE),
+    FinetuneRequest(INSIDE, ("perturbation",), genes_of=INSIDE),
     AnnotateRequest(INSIDE, INSIDE, backbone=INSIDE),
     AnnotateRequest(INSIDE, result=INSIDE),
     SUBMISSION,
@@ -148,8 +149,8 @@ def test_an_id_that_leads_elsewhere_is_refused(settings: Settings, request_: obj
 @pytest.mark.parametrize(
     "request_",
     [
-        dataclasses.replace(WITH_PATHS[13], profile="vcc2025", cell_eval="/usr/bin/python3"),  # type: ignore[type-var]
-        dataclasses.replace(WITH_PATHS[11], cell_eval="/usr/bin/python3"),  # type: ignore[type-var]
+        dataclasses.replace(WITH_PATHS[14], profile="vcc2025", cell_eval="/usr/bin/python3"),  # type: ignore[type-var]
+        dataclasses.replace(WITH_PATHS[12], cell_eval="/usr/bin/python3"),  # type: ignore[type-var]
     ],
     ids=["evaluate", "score"],
 )

@@ -12,9 +12,11 @@ from state_engine.checkpoints.arc.pickles import load_torch
 from state_engine.checkpoints.arc.read import read_arc
 from state_engine.errors import ConfigError
 from state_engine.models.config import BackboneConfig
-from state_engine.models.lora import AdaptedLinear, adapters, add_adapters, merge, merged_state_dict
+from state_engine.models.embedding import EmbeddingModel
+from state_engine.models.lora import AdaptedLinear, adapters, add_adapters, merge, merged_state_dict, train_only
 from state_engine.models.transition import TransitionModel
 from tests.small import GENES, config
+from tests.small_embedding import embedding_config, random_model, random_vectors
 
 FIXTURES = Path(__file__).resolve().parents[1] / "parity" / "fixtures"
 GPT2 = BackboneConfig("gpt2", hidden=8, layers=2, heads=2, kv_heads=2, head_dim=4, intermediate=16)
@@ -128,3 +130,35 @@ def test_adapters_that_cannot_be():
     add_adapters(model, 1, 4.0)
     with pytest.raises(ConfigError, match="adapters already"):
         add_adapters(model, 1, 4.0)
+
+
+def test_adapters_of_a_state_embedding_network() -> None:
+    """The last layer reads weights itself: it sees the adapters too, and gradients reach them; merged, the numbers stay."""
+    made = embedding_config()
+    model = random_model(made).prepare(random_vectors(made))
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randint(0, made.genes, (4, 12), generator=generator)
+    rows[:, 0] = model.cls_row
+    counts = torch.rand(4, 12, generator=generator)
+    before = model(rows, counts).cell
+    assert train_only(model, "lora", rank=2) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert torch.equal(model(rows, counts).cell, before) and len(adapters(model)) == 4
+    disturb(model)
+    after = model(rows, counts).cell
+    assert not torch.allclose(after, before, atol=1e-3)
+    (after**2 * torch.arange(8.0)).sum().backward()
+    wanted = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert wanted == {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert len(wanted) == 2 * (3 + 1) * 2  # layers x parts x both matrices
+    plain = EmbeddingModel(made).eval()
+    plain.load_state_dict(merged_state_dict(model))
+    assert torch.allclose(plain.prepare(random_vectors(made))(rows, counts).cell, after, atol=1e-5)
+
+
+def test_the_last_layers_are_trained_alone() -> None:
+    model = network()
+    count = train_only(model, "last", 1)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert count > 0 and all(name.startswith(("backbone.layers.1.", "backbone.norm.")) for name in trained)
+    with pytest.raises(ConfigError, match="The last 3 layers"):
+        train_only(model, "last", 3)

@@ -12,6 +12,7 @@ from pages.parts.format import md, plural, sentences, size
 from pages.parts.jobs import job_of, job_panel
 from pages.parts.model_scores import worth
 from pages.parts.models.embedding import import_embedding
+from pages.parts.models.heads import import_head
 from pages.parts.uploads import handed_over, upload_key
 from pages.parts.widgets import errors_shown, finding
 from state_engine.attention.modes import measurable
@@ -142,7 +143,7 @@ def add_models(settings: Settings) -> None:
 
 def _from_folder(settings: Settings) -> None:
     st.caption(
-        "An arc-state run directory (config.yaml, checkpoints/…), a State Embedding checkpoint, or a model in our own format, below an "
+        "An arc-state run directory (config.yaml, checkpoints/…), a State Embedding checkpoint, or a model or head in our own format, below an "
         "allowed folder."
     )
     text = st.text_input("Folder on this server", key="model_folder", placeholder="/models/ST-HVG-Replogle")
@@ -150,7 +151,7 @@ def _from_folder(settings: Settings) -> None:
     if not (st.button("Import", key="import_folder", disabled=not text) and text):
         return
     path = readable(text, settings)
-    if import_embedding(path, settings):
+    if import_head(path, settings) or import_embedding(path, settings):
         st.rerun()
     found = what_is(path)
     if found.kind == "store":

@@ -52,7 +52,7 @@ class Annotated:
 def finetune(request: FinetuneRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> HeadFitted:
     """Fit a head in the run's folder and take it, and the model that was tuned with it, into the library."""
     settings = load_settings()
-    check_readable(settings, request.model)
+    check_readable(settings, request.model, request.genes_of)
     check_data(settings, request.data)
     loaded = None if request.tunes_model else _backbone(request.model, request, warm, on_progress)
     folder = run.file(HEAD)

@@ -1,0 +1,198 @@
+"""Heads on real cells, beside logistic regression on 50 principal components of the same cells and the same split.
+
+    python -m benchmarks.heads                          all three, seeds 0 1 2
+    python -m benchmarks.heads kang                     stimulated against control: fitted on six cell types, tested on the seventh
+    python -m benchmarks.heads predicted --context NK   what a head calls predicted cells of a type that neither it nor the model ever saw
+    python -m benchmarks.heads pbmc --model SE          cell types of pbmc3k from the embedding of a State Embedding model, five folds
+
+Data: ../shared/data (or --data). `predicted` trains a State Transition model without one cell type for each seed. `pbmc` reads the SE of --model;
+without one it pretrains one on pbmc3k and kang_ifnb first. Tables are printed as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import anndata
+import numpy as np
+
+from state_engine.data.dataset import Choices, open_dataset
+from state_engine.data.splits.apply import apply_plan
+from state_engine.data.splits.plan import SplitPlan, ZeroShot
+from state_engine.heads.annotate import annotate
+from state_engine.heads.finetune import finetune
+from state_engine.heads.report import HeadReport
+from state_engine.heads.request import AnnotateRequest, FinetuneRequest
+from state_engine.options import settings
+from state_engine.prediction.predict import predict
+from state_engine.prediction.request import PredictionRequest
+from state_engine.train.once import train_once
+from state_engine.train.request import TrainRequest, resolve
+
+ROOT = Path(__file__).resolve().parents[1]
+CHOICES = Choices(perturbation_key="condition", control="control", context_key="cell_type")
+STIMULATED, CONTROL = "stimulated", "control"
+FOLDS = 5
+
+
+def main() -> None:
+    options = _options()
+    with tempfile.TemporaryDirectory() as scratch:
+        for part in options.part or PARTS:
+            PARTS[part](options, Path(scratch))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="*", default=[], help=f"of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--context", nargs="+", default=[], help="cell types left out; default: kang all, predicted CD14+Mono")
+    parser.add_argument("--model", type=Path, help="State Embedding model of pbmc; default: one that is pretrained first")
+    parser.add_argument("--steps", type=int, help="of that pretraining, or of the State Transition model of predicted")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    return parser.parse_args()
+
+
+def _value(report: HeadReport, metric: str, method: int = 0) -> float:
+    score = report.methods[method].score(metric)
+    return float("nan") if score is None or score.value is None else score.value
+
+
+def kang(options: argparse.Namespace, scratch: Path) -> None:
+    """AUROC of stimulated against control in a cell type that the head never saw."""
+    path = options.data / "kang_ifnb.h5ad"
+    contexts = options.context or open_dataset(path, CHOICES).contexts
+    print("\nAUROC, head (logistic regression on 50 PCs), tested on a cell type it never saw\n", flush=True)
+    print(
+        "| tested on | cells | " + " | ".join(f"seed {s}" for s in options.seed) + " | interval, first seed | accuracy |",
+        flush=True,
+    )
+    print("|---|--:|" + "--:|" * len(options.seed) + "---|--:|", flush=True)
+    for context in contexts:
+        reports = []
+        for seed in options.seed:
+            request = FinetuneRequest(
+                str(path),
+                ("condition",),
+                group="cell_type",
+                test_groups=(context,),
+                seed=seed,
+                choices=CHOICES,
+                features="expression",
+            )
+            reports.append(finetune(request, scratch / f"kang-{context}-{seed}"))
+        found = " | ".join(f"{_value(r, 'auroc'):.3f} ({_value(r, 'auroc', 1):.3f})" for r in reports)
+        first = reports[0].own.score("auroc")
+        assert first is not None and first.low is not None and first.high is not None
+        accuracy = np.mean([_value(r, "accuracy") for r in reports])
+        print(
+            f"| {context} | {reports[0].split.test:,} | {found} | {first.low:.3f} to {first.high:.3f} | {accuracy:.3f} |",
+            flush=True,
+        )
+
+
+def predicted(options: argparse.Namespace, scratch: Path) -> None:
+    """What a head calls predicted cells of a cell type that neither the head nor the model was trained on."""
+    path = options.data / "kang_ifnb.h5ad"
+    print(f"\nShare called '{STIMULATED}'; neither head nor model was trained on the type\n", flush=True)
+    print(
+        "| held out | seed | cells called | predicted stimulated | paired predicted control | measured stimulated | measured control |",
+        flush=True,
+    )
+    print("|---|--:|---|--:|--:|--:|--:|", flush=True)
+    for context in options.context or ["CD14+Mono"]:
+        for seed in options.seed:
+            st, run = scratch / f"st-{context}-{seed}", scratch / f"run-{context}-{seed}"
+            dataset = open_dataset(path, CHOICES)
+            plan = SplitPlan((("data", str(path)),), ("data",), zeroshot=(ZeroShot("data", context, "test"),))
+            steps = [f"steps={options.steps}"] if options.steps else []
+            train_once(
+                apply_plan(plan, [("data", dataset)]), resolve("default", {"seed": seed, **settings(TrainRequest, steps)}), st
+            )
+            head = scratch / f"head-{context}-{seed}"
+            finetune(
+                FinetuneRequest(
+                    str(path), ("condition",), group="cell_type", test_groups=(context,), seed=seed, choices=CHOICES,
+                    features="expression", genes_of=str(st),
+                ), head,
+            )  # fmt: skip
+            run.mkdir()
+            predict(
+                PredictionRequest(str(path), str(st), (STIMULATED,), (context,), seed=seed, choices=CHOICES, method="paired"),
+                run / "result.h5ad",
+            )
+            for title, matrix in (("corrected (the default)", None), ("raw output", "layers/raw")):
+                found = annotate(AnnotateRequest(str(head), result=str(run), choices=Choices(expression=matrix)), None)
+                share = {group.kind: group.share(STIMULATED) or 0.0 for group in found.groups}
+                kinds = ("predicted", "predicted control", "measured", "measured control")
+                cells = " | ".join(f"{share.get(kind, float('nan')):.1%}" for kind in kinds)
+                print(f"| {context} | {seed} | {title} | {cells} |", flush=True)
+
+
+def pbmc(options: argparse.Namespace, scratch: Path) -> None:
+    """Cell types from SE embeddings, five folds, beside logistic regression on 50 PCs."""
+    path, model = options.data / "pbmc3k.h5ad", options.model
+    if model is None:
+        from state_engine.pretrain.fit import pretrain_embedding
+        from state_engine.pretrain.request import PretrainRequest, Running, Schedule
+
+        start, model = time.perf_counter(), scratch / "se"
+        schedule = Schedule(steps=options.steps) if options.steps else Schedule()
+        both = (str(path), str(options.data / "kang_ifnb.h5ad"))
+        pretrain_embedding(PretrainRequest(both, schedule=schedule, running=Running(name="pbmc3k and kang_ifnb")), model)
+        print(f"\nPretrained for {schedule.steps:,} steps in {time.perf_counter() - start:,.0f} s.", flush=True)
+        model = model / "model" if (model / "model").is_dir() else model
+    print(
+        "\nMeans over five folds: head on the embedding, logistic regression on 50 PCs, vote of 15 neighbours in the embedding\n",
+        flush=True,
+    )
+    print("| seed | metric | linear head | mlp head | logistic regression | neighbours | linear minus logistic |", flush=True)
+    print("|--:|---|--:|--:|--:|--:|--:|", flush=True)
+    for seed in options.seed:
+        folded = _with_folds(path, scratch / f"folds-{seed}.h5ad", seed)
+        found: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for fold in range(FOLDS):
+            for head in ("linear", "mlp"):
+                request = FinetuneRequest(
+                    str(folded),
+                    ("cell_type",),
+                    model=str(model),
+                    group="fold",
+                    test_groups=(f"fold {fold}",),
+                    seed=seed,
+                    head=head,
+                )  # type: ignore[arg-type]
+                report = finetune(request, scratch / f"pbmc-{seed}-{fold}-{head}")
+                for metric in ("accuracy", "balanced_accuracy", "f1", "auroc"):
+                    found[head, metric].append(_value(report, metric))
+                    if head == "linear":
+                        found["logistic", metric].append(_value(report, metric, 1))
+                        found["neighbours", metric].append(_value(report, metric, 2))
+        for metric in ("accuracy", "balanced_accuracy", "f1", "auroc"):
+            means = [float(np.mean(found[name, metric])) for name in ("linear", "mlp", "logistic", "neighbours")]
+            numbers = " | ".join(f"{mean:.3f}" for mean in means)
+            print(f"| {seed} | {metric} | {numbers} | {means[0] - means[2]:+.3f} |", flush=True)
+
+
+def _with_folds(path: Path, output: Path, seed: int) -> Path:
+    """Write a copy whose obs says each cell's fold; each label has about as many cells in each fold."""
+    data = anndata.read_h5ad(path)
+    rng = np.random.default_rng(seed)
+    fold = np.zeros(data.n_obs, np.int64)
+    labels = data.obs["cell_type"].astype(str).to_numpy()
+    for label in np.unique(labels):
+        cells = rng.permutation(np.flatnonzero(labels == label))
+        fold[cells] = (np.arange(len(cells)) + rng.integers(FOLDS)) % FOLDS
+    data.obs["fold"] = [f"fold {number}" for number in fold]
+    data.write_h5ad(output)
+    return output
+
+
+PARTS = {"kang": kang, "predicted": predicted, "pbmc": pbmc}
+
+if __name__ == "__main__":
+    main()
