@@ -25,7 +25,10 @@ _MENU: Mapping[str, Sequence[tuple[str, str, str]]] = {
         ("evaluate", "Evaluate", ":material/fact_check:"),
     ),
     "Challenge": (("submit", "Submit", ":material/package_2:"),),
-    "Train": (("train", "Train", ":material/model_training:"),),
+    "Train": (
+        ("train", "Train", ":material/model_training:"),
+        ("pretrain", "Pretrain", ":material/network_node:"),
+    ),
 }
 
 

@@ -23,7 +23,10 @@ from state_engine.library.models import Entry, find, list_models
 from state_engine.library.trash import item_of
 
 # "gone": what was deleted last, or what the address named in vain
-THREAD = ("data", "model", "run", "embedding", "training", "evaluation", "submission", "scoring", "gone")
+THREAD = (
+    "data", "model", "run", "embedding", "training", "finetuning", "annotation", "pretraining", "evaluation", "submission", "scoring",
+    "gone",
+)  # fmt: skip
 
 
 @st.cache_resource

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices, open_dataset
 from state_engine.data.expression import normalise
+from state_engine.data.files.hdf5 import column_names, open_h5
 from state_engine.data.files.matrices import dense
 
 SAMPLE = 500  # cells that tell which gene varies most
@@ -41,6 +43,14 @@ def matrix(path: Path, choices: Choices, settings: Settings, representation: str
     """Return all rows of a matrix, (n, width)."""
     data = open_dataset(path, choices, settings)
     return data.read(representation, np.arange(data.n_cells))
+
+
+def number_columns(path: Path, choices: Choices, settings: Settings) -> tuple[str, ...]:
+    """Return the columns of obs that hold numbers, in the order of the file; the choices do not matter."""
+    with open_h5(path) as file:
+        obs = file["obs"]
+        plain = [name for name in column_names(obs) if isinstance(obs[name], h5py.Dataset) and obs[name].dtype.kind in "fiu"]
+        return tuple(name for name in plain if "categories" not in obs[name].attrs)  # codes of labels, as AnnData 0.7 wrote them
 
 
 def cell_names(path: Path, choices: Choices, settings: Settings) -> NDArray[np.object_]:

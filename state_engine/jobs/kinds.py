@@ -73,7 +73,9 @@ _ENTRIES = (
         choice="scoring",
     ),
     Kind("train", "state_engine.jobs.train_job:TrainJob", f"{_TASKS}.train:train", "train", choice="training"),
-    Kind("pretrain", "state_engine.pretrain.request:PretrainRequest", f"{_TASKS}.pretrain:pretrain"),
+    Kind(
+        "pretrain", "state_engine.pretrain.request:PretrainRequest", f"{_TASKS}.pretrain:pretrain", "pretrain", choice="pretraining",
+    ),
     Kind(
         "evaluate", "state_engine.evaluation.request:EvaluationRequest", f"{_TASKS}.evaluation:evaluate", "evaluate",
         choice="evaluation",

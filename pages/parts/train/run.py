@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from pages.parts import session
@@ -28,26 +30,34 @@ def show_training(run: RunFolder) -> None:
     job = job_of(run.id)
     with st.container(key="training"):
         if job is not None and job.active:
-            _live(run)
+            live(run, "training", lambda: curves(training_folder(run), "train"))
             return
         st.subheader(md(run.manifest.title), anchor=False)
         if run.state == "done":
             _done(run)
         else:
-            _stopped(run, job)
+            stopped(run, job, "training")
         curves(training_folder(run), "train")
         _again(run)
 
 
-def _live(run: RunFolder) -> None:
+def live(run: RunFolder, key: str, drawn: Callable[[], bool]) -> None:
+    """A training or pretraining while it runs.
+
+    Args:
+        run: of it.
+        key: unique on the page.
+        drawn: draws the curves; False while there are none.
+    """
+
     def growing() -> None:
-        if not curves(training_folder(run), "train"):
+        if not drawn():
             st.caption("The curves appear with the first step.")
 
     live_panel(
         run.id,
         run.manifest.title,
-        "training",
+        key,
         stop="Stop",
         stop_help="What is trained so far is kept.",
         leave="You can leave this page: the training goes on, and this address brings you back.",
@@ -56,14 +66,14 @@ def _live(run: RunFolder) -> None:
     )
 
 
-def _stopped(run: RunFolder, job: Job | None) -> None:
-    """How a training ended that is not done, and the button that goes on with it."""
+def stopped(run: RunFolder, job: Job | None, key: str) -> None:
+    """How a training or pretraining ended that is not done, and the button that goes on with it."""
     if run.state == "cancelled":
         st.warning("Stopped. What was trained so far is kept.", icon=":material/stop_circle:")
     else:
         error = job.error if job is not None and job.error is not None else JobFailure(run.manifest.error or "It is lost.")
         show_error(JobError(error.what, error.why, error.fix))
-    if st.button("Go on with it", type="primary", key="training_resume", icon=":material/play_arrow:"):
+    if st.button("Go on with it", type="primary", key=f"{key}_resume", icon=":material/play_arrow:"):
         resume(session.settings(), run)
         st.rerun()
 
