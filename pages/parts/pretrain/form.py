@@ -103,8 +103,8 @@ def _data(entry: DataEntry | None) -> list[DataEntry]:
         key="pretrain_data",
         format_func=lambda i: words[i],
         placeholder="One or several",
-        help="Cells of several files come as one stream from disk. With several, the model also learns which data set a cell is from, to tell that apart "
-        "from what the cell is.",
+        help="Cells of several files come as one stream from disk. With several, the model also learns which data set a cell is from, to tell "
+        "that apart from what the cell is.",
     )
     entries = [known[i] for i in chosen]
     if not entries:
@@ -249,7 +249,8 @@ def _estimate(request: PretrainRequest, width: int | None) -> None:
     size = "The model that is the start has its own size. " if request.init_from else f"About {guess.parameters:,} parameters. "
     each = request.schedule.cells_per_step
     st.caption(
-        f"{size}{plural(request.schedule.steps, 'step')} of {each:,} cells. About {duration(guess.seconds)} on this machine's CPU ({sentences(how)}). "
+        f"{size}{plural(request.schedule.steps, 'step')} of {each:,} cells. "
+        f"About {duration(guess.seconds)} on this machine's CPU ({sentences(how)}). "
         f"Licence of the model: {md(request.running.licence)}."
     )
 

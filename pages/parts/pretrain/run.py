@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from pages.parts import session
 from pages.parts.figures import show_figure
 from pages.parts.format import duration, md, plural, sentences
 from pages.parts.jobs import job_of
