@@ -27,6 +27,7 @@ _MENU: Mapping[str, Sequence[tuple[str, str, str]]] = {
     "Challenge": (("submit", "Submit", ":material/package_2:"),),
     "Train": (
         ("train", "Train", ":material/model_training:"),
+        ("finetune", "Fine-tune", ":material/tune:"),
         ("pretrain", "Pretrain", ":material/network_node:"),
     ),
 }

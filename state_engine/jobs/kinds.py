@@ -64,8 +64,8 @@ _ENTRIES = (
     Kind("embed", "state_engine.embedding.jobs:EmbedJob", f"{_TASKS}.embedding:embed", "embed", choice="embedding"),
     Kind("similar", "state_engine.embedding.jobs:SimilarJob", f"{_TASKS}.embedding:similar", listed=False),
     Kind("genes_read", "state_engine.embedding.jobs:GenesReadJob", f"{_TASKS}.embedding:genes_read", listed=False),
-    Kind("finetune", "state_engine.heads.request:FinetuneRequest", f"{_TASKS}.heads:finetune"),
-    Kind("annotate", "state_engine.heads.request:AnnotateRequest", f"{_TASKS}.heads:annotate"),
+    Kind("finetune", "state_engine.heads.request:FinetuneRequest", f"{_TASKS}.heads:finetune", "finetune", choice="finetuning"),
+    Kind("annotate", "state_engine.heads.request:AnnotateRequest", f"{_TASKS}.heads:annotate", "finetune", choice="annotation"),
     Kind("submit", "state_engine.challenge.submit:SubmissionRequest", f"{_TASKS}.challenge:submit", "submit", choice="submission"),
     Kind("score", "state_engine.challenge.score_request:ScoreRequest", f"{_TASKS}.challenge:score", "submit", choice="scoring"),
     Kind(

@@ -15,6 +15,7 @@ from state_engine.cli.main import COMMANDS
 from state_engine.data.dataset import Choices
 from state_engine.embedding.request import EmbedRequest
 from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest
+from state_engine.heads.request import AnnotateRequest, FinetuneRequest
 from state_engine.jobs.kinds import KINDS, request_class
 from state_engine.options import options_of
 from state_engine.prediction.request import PredictionRequest
@@ -47,6 +48,7 @@ NOT_ON_COMMANDS: dict[type, dict[str, str]] = {
 }
 REQUESTS = (
     PredictionRequest, Choices, EmbedRequest, EvaluationRequest, HeldOutRequest, SubmissionRequest, ScoreRequest, TemplateRequest,
+    FinetuneRequest, AnnotateRequest,
 )  # fmt: skip
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import streamlit as st
 
+from pages.parts.finetune.apply import WANTED
 from pages.parts.format import md, plural, sentences
-from pages.parts.widgets import errors_shown
+from pages.parts.widgets import errors_shown, go
 from state_engine.checkpoints.head_card import HeadCard, is_head_store
 from state_engine.config import Settings
 from state_engine.errors import listed
@@ -32,13 +33,21 @@ def head_models(settings: Settings) -> None:
 
 def _head(entry: HeadEntry, card: HeadCard, settings: Settings) -> None:
     st.markdown(f"**{md(card.name)}**  \n:gray[{called_words(card)}, fitted on {plural(card.cells, 'cell')} of {md(card.data)}]")
+    if st.button("Apply it", key=f"head_apply_{card.id}", icon=":material/label:"):
+        st.session_state[WANTED] = card.id
+        st.session_state["finetune_view_wanted"] = True
+        go("finetune")
     with st.expander("Its card"):
         for name, value in facts(card).items():
             st.markdown(f":gray[{name}]  \n{sentences(value)}")
         if st.button("Remove from the library", key=f"head_remove_{card.id}", type="tertiary"):
-            with errors_shown():
-                HEADS.remove(entry, settings)
-                st.rerun()
+            st.session_state["head_asked"] = card.id
+        if st.session_state.get("head_asked") == card.id:
+            st.warning("Remove this head? What it called stays; its fitting is on Runs, and can be repeated from there.")
+            if st.button("Yes, remove it", key=f"head_sure_{card.id}"):
+                with errors_shown():
+                    HEADS.remove(entry, settings)
+                    st.rerun()
 
 
 def called_words(card: HeadCard) -> str:
