@@ -119,9 +119,10 @@ def _start(entry: HeadEntry, card: HeadCard, data: str, result: str, name: str, 
             help="Cells whose best label is less probable than this are called unknown. 0 calls every cell.",
         )  # fmt: skip
     more = _more(card)
+    choices = cells.choices if cells is not None else Choices(expression=_layer())
     try:
         request = AnnotateRequest(
-            str(entry.path), data, result, threshold, cells.choices if cells is not None else Choices(), more["embedding_key"],
+            str(entry.path), data, result, threshold, choices, more["embedding_key"],
             more["backbone"], more["batch_size"], more["device"], more["precision"],
         )  # fmt: skip
     except StateError as error:
@@ -136,6 +137,14 @@ def _start(entry: HeadEntry, card: HeadCard, data: str, result: str, name: str, 
             return
         session.choose(CALLED, run)
         st.rerun()
+
+
+def _layer() -> str | None:
+    """Which expression of a prediction is called; None for the recommended one."""
+    words = {None: "the recommended one", "layers/raw": "raw: as the network gave it"}
+    return st.selectbox(
+        "Which prediction", list(words), format_func=words.__getitem__, key="apply_layer", persist_state="session"
+    )
 
 
 def _more(card: HeadCard) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def finetune_form(entry: DataEntry, data: Dataset) -> None:
         help="An embedding that the data set has, a model's vectors of each cell, or expression. A head applies only to vectors of the "
         "same kind.",
     )
+    genes_of = _genes_of(vectors)
     left, right = st.columns(2)
     head = fields.choice(left, FinetuneRequest, "head", "head_kind")
     tune = _tune(right, vectors)
@@ -85,7 +86,7 @@ def finetune_form(entry: DataEntry, data: Dataset) -> None:
     )
     try:
         request = FinetuneRequest(
-            data=entry.path, labels=labels, embedding_key=vectors.key, model=vectors.model, features=vectors.features,
+            data=entry.path, labels=labels, embedding_key=vectors.key, model=vectors.model, features=vectors.features, genes_of=genes_of,
             choices=entry.choices, task=task, head=head, group=group, test_groups=test_groups, tune=tune, name=name.strip(),
             test_share=more["test_share"], validation_share=more["validation_share"], seed=more["seed"], least_cells=more["least_cells"],
             max_epochs=more["max_epochs"], patience=more["patience"], learning_rate=more["learning_rate"],
@@ -210,6 +211,15 @@ def vectors_of(data: Dataset) -> list[Vectors]:
     if data.expression is not None:
         found.append(Vectors("Expression of the most variable genes, without a model", features="expression"))
     return found
+
+
+def _genes_of(vectors: Vectors) -> str:
+    """Folder of the model whose predicted genes a head on expression reads; "" for any genes."""
+    if vectors.features != "expression":
+        return ""
+    models = {"": "any genes"} | {str(e.path): e.card.name for e in list_models(session.settings()) if e.card is not None}
+    place = fields.choice(st, FinetuneRequest, "genes_of", "head_genes_of", list(models), format_func=models.__getitem__)
+    return str(place)
 
 
 def _maker(data: Dataset, name: str) -> str:
