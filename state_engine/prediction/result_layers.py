@@ -6,9 +6,11 @@
                             + what takes the noise of the context's mean control cell out
 
 Calibrated predictions are the third kind beside raw and corrected: layers["calibrated"] of expression, or obsm[KEY + "_calibrated"] of an
-embedding; measured and control cells are as in X. The predicted condition's own training effect is left out. Where a model's card recommends them
-they are X too (the same array under two names), and the corrected prediction is layers["corrected"], or obsm[KEY + "_corrected"]. Cards of
-before recommend nothing, and know nothing of a perturbation that no other context was trained on: its rows are NaN.
+embedding; measured cells are as in X. So are predicted control cells, unless the noise of their mean is taken out: then it is taken out of
+them too, so that their difference to perturbed cells is the effect and nothing else. The predicted condition's own training effect is left out.
+Where a model's card recommends them they are X too (the same array under two names), and the corrected prediction is layers["corrected"], or
+obsm[KEY + "_corrected"]. Cards of before recommend nothing, and know nothing of a perturbation that no other context was trained on: its rows
+are NaN.
 
 The mean effect of known labels, or the transfer of measured effects (`prediction.screens`), stands in for unknown ones: a baseline, never a
 prediction, so its rows stay marked in obs["fallback"], and a calibration leaves them as they are.
@@ -21,8 +23,8 @@ Notation: g features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -36,7 +38,7 @@ from state_engine.effects.apply import apply_effect, below_total, within_total
 from state_engine.effects.from_features import FromFeatures
 from state_engine.effects.store import check_features
 from state_engine.effects.table import Condition, EffectTable
-from state_engine.effects.transfer import Likeness, SharedEffects, shared_effects
+from state_engine.effects.transfer import LEAST_COMMON, Likeness, SharedEffects, shared_effects
 from state_engine.errors import UnknownLabelError, listed
 from state_engine.prediction.result_writer import new_array
 from state_engine.progress import OnProgress, Progress, silent
@@ -56,12 +58,14 @@ class Calibrated:
         paired: condition -> how much of its own predicted effect each cell gets.
         shared: condition -> effect (g,) that all its cells get.
         missing: conditions that have none.
+        corrections: context -> (g,) what takes the noise of its mean control cell out.
     """
 
     card: ModelCard
     paired: dict[Condition, float]
     shared: dict[Condition, np.ndarray]
     missing: tuple[Condition, ...]
+    corrections: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def calibration(self) -> Calibration:
@@ -148,6 +152,7 @@ def calibrated_of(
         likeness.know(context, control, errors)
     paired: dict[Condition, float] = {}
     shared: dict[Condition, np.ndarray] = {}
+    corrections = _corrections(card, likeness, dict.fromkeys(context for _, context in conditions))
     for label, context in conditions:
         if label in replaced:
             paired[label, context], shared[label, context] = 1.0, np.zeros(width)
@@ -157,7 +162,21 @@ def calibrated_of(
             continue
         paired[label, context], shared[label, context] = _weighted(card, label, found, width)
     missing = tuple(pair for pair in conditions if pair not in paired)
-    return Calibrated(card, paired, shared, missing) if paired else None
+    return Calibrated(card, paired, shared, missing, corrections) if paired else None
+
+
+def _corrections(card: ModelCard, likeness: Likeness, contexts: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return what takes the noise of control cells out, (g,) for each context where the calibration asks for it and it is known.
+
+    One for all conditions of a context, since its predicted control cells are the same for each: also for perturbations that no other context knows.
+    """
+    found = {}
+    for context in contexts:
+        fitted = card.calibration_for(block=likeness.table.n_perturbations(context) >= LEAST_COMMON)
+        correction = likeness.correction(context) if fitted is not None and fitted.correction else None
+        if correction is not None:
+            found[context] = correction
+    return found
 
 
 def _weighted(card: ModelCard, label: str, found: SharedEffects, width: int) -> tuple[float, np.ndarray]:
@@ -174,8 +193,6 @@ def _weighted(card: ModelCard, label: str, found: SharedEffects, width: int) -> 
     for weight, part in ((mean, transfer), (common, found.common), (features, found.features)):
         if part is not None:
             effect += weight * part
-    if found.correction is not None:
-        effect += fitted.correction * found.correction
     return own, effect
 
 
@@ -199,6 +216,11 @@ def add_calibrated(
         predicted = (obs[keys.KIND] == keys.PREDICTED).to_numpy()
         for rows in _pieces(_range(~predicted)):
             target[rows] = source[rows]
+        for context, correction in parts.corrections.items():
+            basal = _rows(obs, keys.PREDICTED_CONTROL, context)
+            mean = _mean(source, basal)
+            for rows in _pieces(basal):
+                target[rows] = below_total(apply_effect(source[rows], correction, mean, nonnegative=key is None), total)
         pairs = obs.loc[predicted, [keys.PERTURBATION, keys.CONTEXT]].astype(str).drop_duplicates()
         for number, (label, context) in enumerate(pairs.itertuples(index=False)):
             on_progress(Progress("Calibrating", number, len(pairs)))
@@ -210,12 +232,18 @@ def add_calibrated(
             weight = parts.paired[label, context]
             basal = _as_many(_rows(obs, keys.PREDICTED_CONTROL, context), here)
             # first the share of each cell's own effect: between its basal and its corrected values, so not below 0 either
-            mean = weight * _mean(source, here) + (1 - weight) * _mean(source, basal)
+            mean = weight * (_mean(source, here) - _mean(source, basal)) + _mean(target, basal)
             for rows, start in zip(_pieces(here), _pieces(basal), strict=True):
-                cells = weight * source[rows] + (1 - weight) * source[start]
+                # in the control cells of this layer the noise of their mean is taken out, where it is
+                cells = weight * (source[rows] - source[start]) + target[start]
+                if key is None:
+                    np.maximum(cells, 0, out=cells)
                 moved = below_total(apply_effect(cells, effect, mean, nonnegative=key is None), total)
                 target[rows] = within_total(moved, total) if parts.calibration.chosen else moved
         if parts.calibration.chosen:
+            for context in parts.corrections:  # last, so that perturbed cells are scaled once as well
+                for rows in _pieces(_rows(obs, keys.PREDICTED_CONTROL, context)):
+                    target[rows] = within_total(target[rows], total)
             _make_default(file, key)
 
 

@@ -13,9 +13,11 @@ import pytest
 from state_engine import keys
 from state_engine.checkpoints.card import Calibration
 from state_engine.checkpoints.store import set_calibration
+from state_engine.data.dataset import open_dataset
 from state_engine.effects.apply import apply_effect, within_total
 from state_engine.effects.store import EFFECTS, save_effects
 from state_engine.effects.table import EffectTable
+from state_engine.effects.transfer import Likeness
 from state_engine.errors import CheckpointError
 from state_engine.prediction.predict import predict
 from state_engine.prediction.request import PredictionRequest
@@ -198,3 +200,32 @@ def test_an_embedding_that_is_recommended_is_the_default_too(tmp_path: Path) -> 
     here = np.flatnonzero(of(result, keys.PREDICTED, "TNF", "NK"))
     opened = open_result(tmp_path / "result.h5ad")
     np.testing.assert_array_equal(opened.features(here), result.obsm["X_state_corrected"][here])
+
+
+def test_noise_of_control_cells_is_taken_out_of_them_and_of_perturbed_cells_alike(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    controls = {c: rng.normal(5.5, 0.3, len(GENES)).astype(np.float32) for c in "ACD"}
+    noise = {c: np.full(len(GENES), 0.2, np.float32) for c in controls}
+    labels, effects = (("TNF",) * 3, tuple("ACD")), rng.normal(size=(3, len(GENES))).astype(np.float32)
+    table = EffectTable(*labels, np.ones(3, int), effects, controls, GENES, control_errors=noise)
+    request = ask(tmp_path, table, replace(NEW, paired=0.0, mean=0.0, correction=1.0))
+    nothing, remarks = run(replace(request, perturbations=("TNF",)))
+    assert "noise of the context's mean control cell is taken out" in remarks[0]
+    here, control = of(nothing, keys.PREDICTED, "TNF", "NK"), of(nothing, keys.PREDICTED_CONTROL, "control", "NK")
+    # without an effect no gene differs between perturbed and control cells, though both are moved
+    np.testing.assert_allclose(nothing.X[here], nothing.X[control], atol=1e-5)
+    moved = nothing.X[control].mean(0) - nothing.layers["corrected"][control].mean(0)
+    source = open_dataset(tmp_path / "cells.h5ad")
+    raw = source.read("X", source.control_rows("NK"))
+    cells = np.log1p(raw / raw.sum(axis=1, keepdims=True) * 1e4)
+    likeness = Likeness(table, {"NK": cells.mean(0)}, {"NK": cells.var(0, ddof=1) / len(cells)})
+    assert np.corrcoef(moved, likeness.correction("NK"))[0, 1] > 0.9 and np.abs(moved).max() > 0.01
+    set_calibration(tmp_path / "model", replace(NEW, paired=0.0, mean=0.5, correction=1.0))
+    with_effect, _ = run(replace(request, perturbations=("TNF",)), "effect.h5ad")
+    np.testing.assert_array_equal(with_effect.X[control], nothing.X[control])
+    up = (with_effect.X[here] > nothing.X[here]).all(axis=0)
+    likeness_effect = 0.5 * likeness.likeness_weighted("TNF", "NK").effect
+    assert up.any() and (np.sign(likeness_effect[up]) == 1).all()
+    measured = (with_effect.obs[keys.KIND].isin([keys.OBSERVED, keys.OBSERVED_CONTROL])).to_numpy()
+    np.testing.assert_array_equal(with_effect.X[measured], with_effect.layers["corrected"][measured])
+    assert json.loads(with_effect.uns[keys.MANIFEST])[keys.X_KIND] == "mixture"
