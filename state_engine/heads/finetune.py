@@ -127,7 +127,8 @@ def _fitted(case: _Case, folder: Path, loaded: Loaded | None, start: float) -> H
         vectors = read_vectors(case.dataset, source, case.targets.rows, loaded, device, case.on_progress)
         case, vectors = _with_vectors(case, vectors)
         head = _new_head(case, source, torch.from_numpy(vectors.values[case.parts.train]))
-        inputs = (torch.from_numpy(vectors.values),)
+        with torch.no_grad():
+            inputs = (head.features(torch.from_numpy(vectors.values)),)
         both = (_part(case, case.parts.train, inputs), _part(case, case.parts.validation, inputs))
         fitted = fit(request, head, None, both, device, case.on_progress)
     remarks += vectors.remarks

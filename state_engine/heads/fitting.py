@@ -32,6 +32,7 @@ STAGE = "Fitting the head"
 RATES = {"linear": 1e-2, "mlp": 3e-3}
 TUNED_RATE = 3e-4
 MOST_WEIGHT = 100.0  # of a label: one with a cell or two must not drown the others
+MOST_AT_ONCE = 16_384  # validation cells of a head alone
 COLDEST, HOTTEST = 0.05, 20.0
 
 
@@ -60,7 +61,7 @@ class HeadTraining(pl.LightningModule):
     Args:
         request: the fine-tuning.
         head: what is trained.
-        backbone: gives the vectors; None where the vectors are the input.
+        backbone: gives the vectors; None where the input is what the layers of the head read (`Head.features`), made once.
         weights: (k,) of labels, None for a regression.
     """
 
@@ -74,7 +75,7 @@ class HeadTraining(pl.LightningModule):
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """What the head says of cells, (n, o)."""
-        return self.head(inputs[0] if self.backbone is None else self.backbone(*inputs))
+        return self.head.layers(inputs[0]) if self.backbone is None else self.head(self.backbone(*inputs))
 
     def training_step(self, batch: Part, index: int) -> Tensor:
         """Return the loss of a mini-batch."""
@@ -173,7 +174,8 @@ class _Watch(pl.Callback):
         training = self.training
         training.eval()
         total = 0.0
-        for cells in torch.arange(len(self.validation)).split(max(1, training.request.batch_size)):
+        size = MOST_AT_ONCE if training.backbone is None else training.request.batch_size
+        for cells in torch.arange(len(self.validation)).split(size):
             part = self.validation.take(cells).to(training.device)
             total += float(loss_of(training.request.task, training(part.inputs), part.truth, training.weights)) * len(cells)
         training.train()
@@ -204,7 +206,7 @@ def fit(
     Args:
         request: the fine-tuning.
         head: standardised already.
-        backbone: what of it is trained was chosen already; None where the inputs are vectors.
+        backbone: what of it is trained was chosen already; None where the inputs are features of the head.
         parts: training and validation.
         device: where to compute.
         on_progress: told each pass; may raise `JobCancelled`.

@@ -6,6 +6,7 @@ Notation: n cells, w features of a vector, c features that the layers read (w, o
 from __future__ import annotations
 
 import torch
+from scipy import linalg
 from torch import Tensor, nn
 
 from state_engine.models.head_config import HeadConfig
@@ -42,14 +43,11 @@ class Head(nn.Module):
         centred = vectors - self.centre
         if self.projection is not None:
             # exact, so that one file gives one head; of the two square matrices the smaller one is taken apart
-            gram = (
-                centred.double() @ centred.double().T
-                if len(centred) < centred.shape[1]
-                else centred.double().T @ centred.double()
-            )
-            values, found = torch.linalg.eigh(gram)
-            found = found[:, values.argsort(descending=True)[: self.config.components]]
-            axes = centred.double().T @ found if len(centred) < centred.shape[1] else found
+            wide = len(centred) < centred.shape[1]
+            x = centred.double().cpu().numpy()
+            size, n = min(x.shape), self.config.components
+            _, found = linalg.eigh(x @ x.T if wide else x.T @ x, subset_by_index=[size - n, size - 1])
+            axes = torch.from_numpy(x.T @ found[:, ::-1] if wide else found[:, ::-1].copy()).to(self.projection.device)
             axes = axes / axes.norm(dim=0).clamp_min(1e-12)
             # of the two directions of an axis the one whose largest entry is positive
             signs = axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
