@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,7 +58,7 @@ class Vectors:
     key: str = ""
     model: str = ""
     features: Features = "auto"
-    card: ModelCard | EmbeddingCard | None = None
+    card: ModelCard | EmbeddingCard | None = field(default=None, compare=False, repr=False)
 
 
 def finetune_form(entry: DataEntry, data: Dataset) -> None:
@@ -193,7 +193,10 @@ def vectors_of(data: Dataset) -> list[Vectors]:
             if embedding.card is not None:
                 found.append(
                     Vectors(
-                        f"{embedding.card.name} (State Embedding): its embedding", model=str(embedding.path), features="embedding"
+                        f"{embedding.card.name} (State Embedding): its embedding",
+                        model=str(embedding.path),
+                        features="embedding",
+                        card=embedding.card,
                     )
                 )
     for entry in list_models(settings):
