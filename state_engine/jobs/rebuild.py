@@ -89,15 +89,22 @@ def _unfinished(settings: Settings) -> set[str]:
 
 
 def _restore(store: JobStore, run: RunFolder, waits: bool, used: set[str]) -> None:
-    """Put what a run folder tells into a new database, under the job's old id; a run that is done needs no job."""
+    """Put what a run folder tells into a new database, under the job's old id.
+
+    Runs that were done before summaries were kept in their folders have no job, as ever: pages read what a job returned.
+    """
     manifest = run.manifest
-    if manifest.state == "done":
+    summary = run.summary if manifest.state == "done" else None
+    if manifest.state == "done" and summary is None:
         return
     # folders of earlier versions have none, and two have one where a folder was copied
     old = manifest.job if _JOB_ID.fullmatch(manifest.job) and manifest.job not in used else ""
     job_id = store.submit(manifest.kind, run.request, run.id, manifest.title, manifest.owner, manifest.parent, old)
     used.add(job_id)
     if waits:
+        return
+    if summary is not None:
+        store.done_restored(job_id, summary)
         return
     if manifest.state == "cancelled":
         store.request_cancel(job_id)

@@ -31,6 +31,7 @@ from state_engine.versions import package_versions
 
 T = TypeVar("T")
 FORMAT = 2  # 1 had no `parent`; it is read as well
+SUMMARY = "summary.json"  # what the task of a run that is done returned; none in runs of before
 RunState = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 _QUEUING_SECONDS = 60.0
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
@@ -192,6 +193,11 @@ class RunFolder:
     def result(self) -> Path:
         """Where the verb writes its cells."""
         return self.path / "result.h5ad"
+
+    @property
+    def summary(self) -> dict[str, object] | None:
+        """What the task returned, as plain values; None in runs that are not done, and in those of earlier versions."""
+        return self._read(SUMMARY) if (self.path / SUMMARY).is_file() else None
 
     def file(self, name: str) -> Path:
         """The path of a file of this run (which need not exist).

@@ -257,6 +257,14 @@ class JobStore:
                 (state, error.what, error.why, error.fix, job_id),
             )
 
+    def done_restored(self, job_id: str, summary: dict[str, object]) -> None:
+        """Write down that a job, which is only known from its run folder, is done, and what its task returned."""
+        with self._connection() as db:
+            db.execute(
+                "UPDATE jobs SET state = 'done', ended = created, summary = ? WHERE id = ?",
+                (json.dumps(summary, allow_nan=False), job_id),
+            )
+
     def has_queued(self) -> bool:
         """Return whether any job waits."""
         with self._connection() as db:

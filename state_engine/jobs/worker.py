@@ -26,7 +26,7 @@ from typing import Literal
 
 from state_engine.config import Settings, load_settings
 from state_engine.errors import JobCancelled, JobError, StateError, without_folders
-from state_engine.files import disk_full
+from state_engine.files import disk_full, write_json
 from state_engine.jobs.before import request_before
 from state_engine.jobs.kinds import (
     FIRST_WARMUP_SECONDS,
@@ -41,7 +41,7 @@ from state_engine.jobs.kinds import (
 )
 from state_engine.jobs.lock import WorkerLock
 from state_engine.jobs.processes import identity_of
-from state_engine.jobs.run_folder import RunFolder
+from state_engine.jobs.run_folder import SUMMARY, RunFolder
 from state_engine.jobs.store import Job, JobFailure, JobStore
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import Progress
@@ -205,6 +205,7 @@ class Worker:
             if run.manifest.process != self.identity:  # it could not be started when its job was claimed
                 run.start()
             summary = self._call(job, run)
+            write_json(run.file(SUMMARY), summary)
             run.finish("done")
             return _Outcome("done", summary)
         except BaseException as error:  # a verb's code may raise anything, and the page must be told of all of it

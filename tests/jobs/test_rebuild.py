@@ -68,11 +68,24 @@ def test_runs_stay_and_what_waits_is_done(settings: Settings, damage: Callable[[
     store = JobStore(settings.database)
     job = store.for_run(failed_run)
     assert job is not None and job.id == failed and job.state == "failed" and "There is no control" in str(job.error)
+    again = store.get(done)
+    assert again.state == "done" and again.title == "done" and again.summary == {"total": 1}
     waiting = store.for_run(waiting_run)
     assert waiting is not None and waiting.title == "waits" and waiting.id == waits
     assert local.wait(settings, waiting.id, 30, options=OPTIONS).state == "done"
     assert [info.state for info in list_runs(settings)] == ["done", "failed", "done"]
     assert len(list(settings.home.glob("jobs.sqlite.damaged-*"))) == 1
+
+
+def test_a_run_of_before_without_a_summary_has_no_job(settings: Settings) -> None:
+    job_id, run_id = local.submit(settings, Steps(1), options=OPTIONS)
+    assert local.wait(settings, job_id, 30, options=OPTIONS).state == "done"
+    assert stopped(settings)
+    (settings.runs / run_id / "summary.json").unlink()
+    _garbage(settings.database)
+    local.look_after(settings, OPTIONS)
+    assert JobStore(settings.database).for_run(run_id) is None
+    assert [info.state for info in list_runs(settings)] == ["done"]
 
 
 def _wait(settings: Settings, job_id: str) -> None:
