@@ -220,9 +220,13 @@ def _by_context(cells: ScoredCells, rules: Rules) -> Iterator[tuple[str, ad.AnnD
     if not contexts:
         raise ChallengeError("Predicted and measured cells share no context.", fix="Choose the context columns of both.")
     for context in contexts:
-        parts = [side[(side.obs[CONTEXT] == context).to_numpy()].copy() for side in (cells.predicted, cells.measured)]
-        both = set(parts[0].obs[TARGET]) & set(parts[1].obs[TARGET]) | {rules.control}
-        yield context, *(part[np.isin(part.obs[TARGET].to_numpy(str), list(both))].copy() for part in parts)
+        sides = (cells.predicted, cells.measured)
+        here = [(side.obs[CONTEXT] == context).to_numpy() for side in sides]
+        labels = [set(side.obs[TARGET].to_numpy(str)[rows]) for side, rows in zip(sides, here, strict=True)]
+        both = list(labels[0] & labels[1] | {rules.control})
+        rows = [keep & np.isin(side.obs[TARGET].to_numpy(str), both) for side, keep in zip(sides, here, strict=True)]
+        # all cells are taken as they are: a copy of them is as large
+        yield context, *(side if keep.all() else side[keep].copy() for side, keep in zip(sides, rows, strict=True))
 
 
 # ---- one context ----
@@ -249,22 +253,22 @@ def _numbers(
         _depth_remark(predicted, measured, rules, remarks)
     if not engine.has_targets(measured, control):
         remarks.append(engine.NO_TARGETS)
-    sides = {"predicted": predicted}
-    if profile.baseline == "perturbation mean":
+    of_mean = profile.baseline == "perturbation mean"
+
+    def mean_cells() -> ad.AnnData:
+        """Made when they are needed: they are as large as all the others together."""
         mean = beside.mean.get(context, beside.mean.get(""))
-        sides["baseline"] = _mean_cells(measured, mean_of_perturbations(measured) if mean is None else mean, rules)
+        return _mean_cells(measured, mean_of_perturbations(measured) if mean is None else mean, rules)
+
     if beside.cell_eval:
+        sides = {"predicted": predicted, **({"baseline": mean_cells()} if of_mean else {})}
         return _by_cell_eval(profile, sides, measured, control, beside.cell_eval)
     # the tests on the measured cells are the same for both sides: the second reads them from the folder
     with scratch_folder() as tests:
-        settings = engine.Settings(fdr=beside.fdr, tests=str(tests) if len(sides) > 1 else "")
-        found = {"predicted": engine.compute(profile, sides["predicted"], measured, control, settings)}
-        if "baseline" in sides:
-            # made for this, and as large as all the others together
-            consumed = replace(settings, consumed=True)
-            found["baseline"] = engine.compute(profile, sides.pop("baseline"), measured, control, consumed)
+        settings = engine.Settings(fdr=beside.fdr, tests=str(tests) if of_mean else "")
+        user = engine.compute(profile, predicted, measured, control, settings)
+        base = engine.compute(profile, mean_cells(), measured, control, settings) if of_mean else None
     replicates = _replicate(profile, measured, control, remarks) if profile.anchor == "replicate" else {}
-    user, base = found["predicted"], found.get("baseline")
     if base is None:
         return _Numbers(user.values, {}, user.means, engine.mean_response(profile, measured, control), replicates)
     means = [side.means | _means(side.values) for side in (user, base)]

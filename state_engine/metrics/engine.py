@@ -1,6 +1,6 @@
 """Metrics of predicted cells beside measured cells: every call of cell-eval2, on the CPU, its p-values by `scorer_tests`.
 
-Known traps, and what is done: cell-eval2 may change the matrices that it is given (it gets copies); it wants the same perturbations
+Known traps, and what is done: cell-eval2 might change the matrices that it is given (they cannot be written); it wants the same perturbations
 on both sides, so those that a method says nothing about are filled with the control and their numbers dropped (a perturbation's
 numbers do not depend on the other predictions); it charges the worst value for a correlation that does not exist, which is none here;
 a failing metric vanishes from its table, so each is asked for by name.
@@ -48,7 +48,6 @@ class Settings:
         metrics: only these of the profile's; empty for all, and for what it keeps beside them.
         tests: folder that keeps the tests of the measured cells, the same for every prediction beside them; "" for none.
         validate: whether the engine checks that the values are what the profile says.
-        consumed: the predicted cells are not needed afterwards, so the engine gets them and no copy.
     """
 
     controls: ControlSource | None = None
@@ -56,7 +55,6 @@ class Settings:
     metrics: tuple[str, ...] = ()
     tests: str = ""
     validate: bool = True
-    consumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Computed:
 def compute(
     profile: Profile, predicted: ad.AnnData, measured: ad.AnnData, control: str, settings: Settings | None = None
 ) -> Computed:
-    """Return the metrics of a profile. Neither side is changed, but for predicted cells that are said to be consumed.
+    """Return the metrics of a profile. Neither side is changed.
 
     Args:
         predicted, measured: cells with the label in obs `TARGET`, the same genes and perturbations.
@@ -88,9 +86,8 @@ def compute(
 
     settings = settings or Settings()
     config = _config(profile, measured, control, settings)
-    own = predicted if settings.consumed else predicted.copy()
     with _quiet(), _refusals("These cells cannot be scored."):
-        table = compute_metrics(own, measured.copy(), config=config)
+        table = compute_metrics(_locked(predicted), _locked(measured), config=config)
         means = _means(aggregate_metrics(table), "mean")
     values: Values = {}
     for perturbation, metric, value in table.select("perturbation", "metric", "value").iter_rows():
@@ -200,6 +197,22 @@ def stacked(
 def _cells(x: np.ndarray | sp.csr_matrix, labels: np.ndarray | list[str], genes: tuple[str, ...]) -> ad.AnnData:
     obs = pd.DataFrame({TARGET: pd.Categorical(labels)}, index=[f"cell {i}" for i in range(x.shape[0])])
     return ad.AnnData(x, obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=object)))
+
+
+def _locked(cells: ad.AnnData) -> ad.AnnData:
+    """Return the same cells in arrays that cannot be written. No copy is made, so an engine that changed what it is given would be refused."""
+    x = cells.X
+    if sp.issparse(x):
+        x = sp.csr_matrix(x)
+        x.sort_indices()  # in place, once, by us: the order of stored values is nobody's
+        x = sp.csr_matrix((x.data.view(), x.indices.view(), x.indptr.view()), shape=x.shape)
+        for part in (x.data, x.indices, x.indptr):
+            part.flags.writeable = False
+        x.has_sorted_indices = True
+    else:
+        x = np.asarray(x).view()
+        x.flags.writeable = False
+    return ad.AnnData(x, obs=cells.obs.copy(), var=cells.var.copy())
 
 
 def has_targets(measured: ad.AnnData, control: str) -> bool:

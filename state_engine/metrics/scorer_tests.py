@@ -8,8 +8,10 @@ full size did not come to an end. Fold changes, filters and every metric stay ce
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import scipy.sparse as sp
@@ -18,20 +20,98 @@ from state_engine.metrics.rank_tests import BLOCK_VALUES, against_reference
 
 if TYPE_CHECKING:
     import anndata as ad
+    import pandas as pd
     import polars
+
+COLUMNS: Final = 2048  # of a dense group in float64 at once
 
 
 @contextlib.contextmanager
 def own_rank_tests() -> Iterator[None]:
-    """Let cell-eval2 take p-values from `rank_tests` in the place of pdex."""
+    """Let cell-eval2 take p-values from `rank_tests` in the place of pdex, and mean cells from log1p values without a copy of all of them."""
     from cell_eval2 import de_compute
 
-    before = de_compute._de_pdex_pvalues
+    before = {name: getattr(de_compute, name) for name in ("_de_pdex_pvalues", "_to_linear", "_grouped_means")}
     de_compute._de_pdex_pvalues = p_values
+    de_compute._to_linear = partial(natural, before["_to_linear"])
+    de_compute._grouped_means = partial(grouped_means, before["_grouped_means"])
     try:
         yield
     finally:
-        de_compute._de_pdex_pvalues = before
+        for name, function in before.items():
+            setattr(de_compute, name, function)
+
+
+@dataclass(frozen=True, eq=False)
+class Natural:
+    """log1p values (n, g) float32 that are read on the natural scale, rows at a time: what cell-eval2 takes means of."""
+
+    log: np.ndarray | sp.csr_matrix
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, g)."""
+        return (int(self.log.shape[0]), int(self.log.shape[1]))
+
+    def rows(self, chosen: np.ndarray | slice) -> np.ndarray | sp.csr_matrix:
+        """Return some rows on the natural scale, float32 as cell-eval2 has them."""
+        part = self.log[chosen]
+        if isinstance(part, np.ndarray):
+            return np.expm1(part)
+        return sp.csr_matrix((np.expm1(part.data), part.indices, part.indptr), shape=part.shape)
+
+    def sum(self, axis: int) -> np.ndarray:
+        """Return what each cell sums to, (n,)."""
+        assert axis == 1
+        parts = (self.rows(slice(first, first + 1024)).sum(axis=1) for first in range(0, self.shape[0], 1024))
+        return np.concatenate([np.asarray(part).ravel() for part in parts])
+
+
+@dataclass(frozen=True, eq=False)
+class NaturalCells:
+    """What cell-eval2 asks of the cells that it takes means of."""
+
+    X: Natural
+    obs: pd.DataFrame
+    var_names: pd.Index
+
+
+def natural(
+    otherwise: Callable[..., ad.AnnData], cells: ad.AnnData, input_type: str, target_sum: float | None = 1e6
+) -> ad.AnnData | NaturalCells:
+    """Return log1p cells to be read on the natural scale, in the place of cell-eval2's `_to_linear`, which copies them twice.
+
+    Args:
+        otherwise: `_to_linear` itself, for values that are no float32 log1p.
+        cells, input_type, target_sum: see there.
+    """
+    x = cells.X
+    if input_type != "lognorm" or x.dtype != np.float32:
+        return otherwise(cells, input_type, target_sum)
+    return NaturalCells(Natural(x if isinstance(x, np.ndarray) else x.tocsr()), cells.obs, cells.var_names)
+
+
+def grouped_means(
+    otherwise: Callable[..., np.ndarray], x: object, order: np.ndarray, bounds: np.ndarray, n_groups: int, *, log_space: bool = False
+) -> np.ndarray:  # fmt: skip
+    """Return the mean of each group of cells (n_groups, g), the numbers of cell-eval2's `_grouped_means`, one group in memory at a time.
+
+    Args:
+        otherwise: `_grouped_means` itself, which is called for each group.
+        x, order, bounds, n_groups, log_space: see there.
+    """
+    if not isinstance(x, Natural):
+        return otherwise(x, order, bounds, n_groups, log_space=log_space)
+    means = np.zeros((n_groups, x.shape[1]))
+    for group in range(n_groups):
+        rows = order[bounds[group] : bounds[group + 1]]
+        part, all_rows = x.rows(rows), np.arange(len(rows))
+        # a dense group in float64 and its logarithms are large: some genes at a time, each summed in the same order
+        width = COLUMNS if isinstance(part, np.ndarray) else x.shape[1]
+        for first in range(0, x.shape[1], max(1, width)):
+            genes = slice(first, first + width)
+            means[group, genes] = otherwise(part[:, genes], all_rows, np.array([0, len(rows)]), 1, log_space=log_space)[0]
+    return means
 
 
 def p_values(log_adata: ad.AnnData, *, groupby: str, reference: str, threads: int) -> polars.DataFrame:

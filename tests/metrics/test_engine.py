@@ -69,3 +69,13 @@ def test_scores_by_hand() -> None:
     between = engine.score_between("de_wilcoxon_sig_recall", 0.7, 0.5, 0.9)
     assert between == pytest.approx(0.5) and engine.score_between("de_wilcoxon_sig_recall", 0.7, 0.9, 0.5) is None
     assert engine.score_between("de_wilcoxon_lfc_nmae", 0.6, 1.0, 0.2) == pytest.approx(0.5)
+
+
+def test_the_engine_gets_the_cells_themselves_and_cannot_write_them() -> None:
+    for x in (sp.csr_matrix(np.eye(4, dtype=np.float32)), np.eye(4, dtype=np.float32)):
+        cells = engine._cells(x, ["a", "b", "c", "control"], ("G1", "G2", "G3", "G4"))
+        locked = engine._locked(cells)
+        mine, theirs = (part.data if sp.issparse(part) else part for part in (cells.X, locked.X))
+        assert np.shares_memory(mine, theirs) and mine.flags.writeable
+        with pytest.raises(ValueError, match="read-only"):
+            theirs[0] = 2
