@@ -10,6 +10,7 @@ from pages.parts.data.public import public_data
 from pages.parts.door import through_app
 from pages.parts.format import md
 from pages.parts.runs.list import dependents
+from pages.parts.undo import DeletedRows, remember
 from pages.parts.uploads import DATA_TYPES, received, upload_key
 from pages.parts.widgets import errors_shown, go, page_head, show_error, start_demo
 from state_engine.errors import StateError
@@ -59,7 +60,9 @@ with st.container(border=True, key="open_data"):
         known = [entry for entry in list_datasets(settings) if entry.origin != "demo"]
         if not known:
             st.caption("Nothing yet.")
+        deleted = DeletedRows("data")
         for old in known:
+            deleted.above(old.created)
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.markdown(f"**{md(old.name)}** :gray[{old.origin}, {old.created[:16].replace('T', ' ')}]")
                 if st.button("Open", key=f"reopen_{old.id}"):
@@ -71,13 +74,15 @@ with st.container(border=True, key="open_data"):
                 ):
                     st.session_state["asked_to_forget"] = old.id
             if st.session_state.get("asked_to_forget") == old.id:
-                st.warning(f"Forget it? {dependents(trash.runs_that_need_data(settings, old))} Undo is on Runs.")
+                st.warning(f"Forget it? {dependents(trash.runs_that_need_data(settings, old))} Undo will stand in its place.")
                 if st.button("Yes, forget it", key=f"sure_{old.id}"):
                     forget_dataset(settings, old.id)
                     if session.chosen("data") == old.id:
                         session.choose("data", "")
                     session.choose("gone", old.id)
+                    remember("data", old.id, old.created)
                     st.rerun()
+        deleted.rest()
     with tabs[3], errors_shown():
         public_data(settings)
     with tabs[4]:

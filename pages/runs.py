@@ -4,6 +4,7 @@ import streamlit as st
 
 from pages.parts.door import through_app
 from pages.parts.runs.list import deleted_lately, listed_runs, queue, run_card
+from pages.parts.undo import DeletedRows
 from pages.parts.widgets import empty_state, page_head
 
 through_app()
@@ -18,8 +19,11 @@ infos = listed_runs()
 if not infos:
     empty_state("No runs yet", "A run appears here when you predict something.", "predict", "Predict something")
 search = st.text_input("Search", key="run_search", placeholder="Perturbation, cell type or kind") if len(infos) > 8 else ""
+deleted = DeletedRows("runs")
 for info in infos[:100]:
+    deleted.above(info.id)
     text = f"{info.id} {info.manifest.title if info.manifest else ''} {info.manifest.kind if info.manifest else ''}"
     if search.lower() in text.lower():
         run_card(info)
+deleted.rest()
 deleted_lately()

@@ -9,12 +9,12 @@ import streamlit as st
 from pages.parts import session
 from pages.parts.format import age, md, sentences, state_words
 from pages.parts.navigation import script
+from pages.parts.undo import have_back
 from pages.parts.widgets import logged
 from state_engine.errors import StateError
-from state_engine.jobs.kinds import KINDS
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.shown import without_places
-from state_engine.library.trash import Item, item_of, restore
+from state_engine.library.trash import item_of
 
 
 def show_thread() -> None:
@@ -49,24 +49,11 @@ def _gone(identity: str) -> None:
     st.warning(words, icon=":material/delete:")
     with st.container(horizontal=True):
         if item is not None and st.button("Undo", key="undo_gone"):
-            _have_back(item, identity)
+            have_back(item, identity)
             st.rerun()
         if st.button("Dismiss", key="dismiss_gone", type="tertiary"):
             session.choose("gone", "")
             st.rerun()
-
-
-def _have_back(item: Item, identity: str) -> None:
-    """Bring back what was deleted, and choose it."""
-    settings = session.settings()
-    restore(settings, item)
-    choice = "data"
-    if identity in item.runs:
-        kind = KINDS.get(RunFolder.open(settings, identity).manifest.kind)
-        choice = kind.choice if kind is not None else ""
-    session.choose("gone", "")
-    if choice:
-        session.choose(choice, identity)
 
 
 def _step(title: str, choice: str, words: Callable[[], tuple[str, str]], page: str, icon: str) -> None:

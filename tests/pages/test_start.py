@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
-from pages.parts import door
+from pages.parts import door, undo
 from pages.parts.format import age, duration, p_value, plural, size
 from pages.parts.predict.form import add_names
 from state_engine.config import Settings
@@ -248,6 +250,38 @@ def test_what_was_deleted_can_be_had_back_on_another_page_and_after_a_reload(
     assert "was forgotten" not in text(app)
 
 
+def test_undo_stands_where_the_deleted_row_was_and_is_there_after_a_page_change(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "is_open", IS_OPEN)  # pages are shown by the whole app
+    runs = []
+    for name in ("first", "second", "third"):
+        run = RunFolder.create(Settings(home), "predict", to_plain(PredictionRequest("d", "m", ("TNF",))), name)
+        run.path.rename(run.path.with_name(f"20261129-0000{len(runs):02}-{'0' * 6}"))
+        runs.append(f"20261129-0000{len(runs):02}-{'0' * 6}")
+    app = app_on("runs")
+    app.button(key=f"delete_{runs[1]}").click().run()
+    app.button(key=f"sure_{runs[1]}").click().run()
+
+    def order(app: AppTest) -> list[str]:
+        keys = [str(b.key) for b in app.button]
+        return [k for k in keys if k.startswith(("delete_2026", "undo_row_"))]
+
+    wanted = [f"delete_{runs[2]}", f"undo_row_{runs[1]}", f"delete_{runs[0]}"]
+    assert order(app) == wanted and "**second** was deleted, just now" in text(app)
+    app.button(key="dismiss_gone").click().run()  # the notice of the sidebar
+    app.switch_page("pages/models.py").run()
+    app.switch_page("pages/runs.py").run()
+    assert order(app) == wanted
+    app.button(key=f"undo_row_{runs[1]}").click().run()
+    assert order(app) == [f"delete_{run}" for run in reversed(runs)] and not app.exception
+
+    monkeypatch.setattr(undo, "SHOWN", timedelta(0))
+    app.button(key=f"delete_{runs[0]}").click().run()
+    app.button(key=f"sure_{runs[0]}").click().run()
+    assert order(app) == [f"delete_{runs[2]}", f"delete_{runs[1]}"]  # its time is up
+
+
 def test_forgetting_a_data_set_names_the_runs_that_need_it_and_can_be_undone(home: Path, tmp_path: Path) -> None:
     identity = upload(home, write_cells(tmp_path / "cells.h5ad"))
     RunFolder.create(Settings(home), "predict", {"data": get_dataset(Settings(home), identity).path}, "TNF in B")
@@ -257,6 +291,7 @@ def test_forgetting_a_data_set_names_the_runs_that_need_it_and_can_be_undone(hom
     app.button(key=f"sure_{identity}").click().run()
     with pytest.raises(DataError):
         get_dataset(Settings(home), identity)
+    assert [b.key for b in app.button if str(b.key).startswith("undo_row_")] == [f"undo_row_{identity}"]
     runs = app_on("runs")
     next(b for b in runs.button if b.label == "Undo").click().run()
     assert not runs.exception and get_dataset(Settings(home), identity).id == identity

@@ -8,6 +8,7 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.format import age, duration, md, plural, sentences, size, state_words
+from pages.parts.undo import remember
 from pages.parts.widgets import errors_shown, go
 from state_engine.errors import listed
 from state_engine.files import size_on_disk
@@ -124,7 +125,7 @@ def deleted_lately() -> None:
 def _ask(info: RunInfo) -> None:
     """Say what depends on a run, and ask whether it is to be deleted."""
     needing = trash.runs_that_need_run(session.settings(), info.id)
-    st.warning(f"Delete this run? {dependents(needing)} What is derived from it goes with it; Undo is below the list.")
+    st.warning(f"Delete this run? {dependents(needing)} What is derived from it goes with it; Undo will stand in its place.")
     with st.container(horizontal=True):
         if st.button("Yes, delete it", key=f"sure_{info.id}"):
             with errors_shown():
@@ -145,3 +146,4 @@ def _delete(info: RunInfo) -> None:
         if session.chosen(choice) == info.id:
             session.choose(choice, "")
     session.choose("gone", info.id)
+    remember("runs", info.id, info.id)
