@@ -15,11 +15,13 @@ _METHODS = {"corrected": "Model, corrected", "raw": "Model, raw", "mean": "Mean 
 _R = {"corrected": "r_paired", "raw": "r_raw", "mean": "r_mean"}
 _CALIBRATED = {
     "calibrated": "Calibrated", "corrected": "Model, corrected", "transfer": "Other contexts, weighted and shrunk",
-    "likeness": "Likeness-weighted mean", "mean": "Mean of other contexts", "common": "Mean of the context", "none": "No change",
+    "likeness": "Likeness-weighted mean", "mean": "Mean of other contexts", "common": "Mean of the context",
+    "features": "Regression on perturbation features", "none": "No change",
 }  # fmt: skip
 _ORIGINS = {
     "validation cells": "held out for validation and never test cells",
     "left-out blocks": "blocks of the training, predicted by a further model that was trained without them",
+    "left-out perturbations": "perturbations of the training, predicted by a further model that was trained without them anywhere",
     "left-out contexts": "contexts of the training, each predicted by a further model that was trained without it",
 }
 
@@ -149,8 +151,14 @@ def calibration_words(found: Calibration) -> str:
     text = (
         f"The calibrated prediction takes **{found.paired:.2f}** of the model's own effect and **{found.mean:.2f}** of the perturbation's mean "
         "effect in the other contexts it was trained on"
-        + (f", and **{found.common:.2f}** of the mean effect of the context's other perturbations. " if found.common else ". ")
+        + (f", and **{found.common:.2f}** of the mean effect of the context's other perturbations" if found.common else "")
+        + (f", and **{found.features:.2f}** of what a regression on perturbation features tells. " if found.features else ". ")
     )
+    if found.correction:
+        text += (
+            "The noise of the mean control cell is taken out: each gene moves, by a standard error at most, towards the control cells of "
+            "contexts like it. "
+        )
     if found.chosen:
         return f"{text}{found.why} It is the default output of Predict."
     ours = found.scores.get("mae_calibrated")

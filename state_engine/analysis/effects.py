@@ -9,10 +9,10 @@ An effect is a difference of pseudobulks, (g,) means of log1p expression: pertur
 - "raw": the model's output as it is; its pseudobulk is the mean of the raw predictions, its effect that minus the observed control.
 
 Baselines: "no change" (the observed control); "mean of other contexts" (mean of the measured effects of this perturbation in
-the other contexts); "mean of other perturbations" (mean of the measured effects of the other perturbations in this context),
-each condition with the same weight. A mean effect moves the mean of the basal cells as it says, not below 0 (`effects.apply`), as in
-every other place where baselines are scored. The measured effects may include conditions that the model was trained on; the baselines
-use what the data set holds.
+the other contexts); "likeness-weighted mean" (the same, weighted by how alike the control cells are); "mean of other perturbations"
+(mean of the measured effects of the other perturbations in this context, each condition with the same weight). A mean effect moves the mean of
+the basal cells as it says, not below 0 (`effects.apply`), as in every other place where baselines are scored. The measured effects may include
+conditions that the model was trained on; the baselines use what the data set holds.
 A number that does not exist is None with the reason, never zero.
 """
 
@@ -29,9 +29,10 @@ from numpy.typing import NDArray
 from state_engine import keys
 from state_engine.analysis import differential as de
 from state_engine.effects.apply import applied_mean
-from state_engine.effects.baselines import BaselineEffect, mean_of_other_contexts, mean_of_the_context
+from state_engine.effects.baselines import BaselineEffect, likeness_weighted_mean, mean_of_other_contexts, mean_of_the_context
 from state_engine.effects.means import Means
 from state_engine.effects.scores import TOP, largest, overlap, scores, spearman
+from state_engine.effects.transfer import Likeness
 from state_engine.errors import RequestError
 from state_engine.metrics.rank_tests import FLOOR, fold_change
 from state_engine.prediction.result import BLOCK, Layer, Result
@@ -42,8 +43,9 @@ RAW: Final = "raw"
 CALIBRATED: Final = "calibrated"
 NO_CHANGE: Final = "no change"
 OTHER_CONTEXTS: Final = "mean of other contexts"
+LIKENESS: Final = "likeness-weighted mean"
 OTHER_PERTURBATIONS: Final = "mean of other perturbations"
-METHODS: Final = (CORRECTED, CALIBRATED, RAW, NO_CHANGE, OTHER_CONTEXTS, OTHER_PERTURBATIONS)
+METHODS: Final = (CORRECTED, CALIBRATED, RAW, NO_CHANGE, OTHER_CONTEXTS, LIKENESS, OTHER_PERTURBATIONS)
 
 Vector = NDArray[np.float64]
 
@@ -107,7 +109,7 @@ def compare(
     """Predicted against measured effects, for the prediction (corrected, calibrated and raw) and the baselines.
 
     Args:
-        reference_means: the run's `observed_means.npz`; without it the two mean baselines are missing.
+        reference_means: the run's `observed_means.npz`; without it the mean baselines are missing.
         top: number of genes for the overlap, at most all of them.
 
     Raises:
@@ -250,14 +252,17 @@ def _mean_baselines(
 ) -> tuple[dict[str, BaselineEffect], dict[str, str]]:
     """Return the mean baselines that exist, and the reasons why others do not."""
     if means is None:
-        return {}, dict.fromkeys((OTHER_CONTEXTS, OTHER_PERTURBATIONS), "The run has no means of the measured cells.")
+        return {}, dict.fromkeys((OTHER_CONTEXTS, LIKENESS, OTHER_PERTURBATIONS), "The run has no means of the measured cells.")
     table, condition = means.on(result.genes).effects(de.MIN_CELLS), (perturbation, context)
     found = {
         OTHER_CONTEXTS: mean_of_other_contexts(table, [condition]),
+        LIKENESS: likeness_weighted_mean(Likeness(table), [condition]),
         OTHER_PERTURBATIONS: mean_of_the_context(table, [condition]),
     }
+    elsewhere = f"'{perturbation}' was measured with a control in no other context."
     reasons = {
-        OTHER_CONTEXTS: f"'{perturbation}' was measured with a control in no other context.",
+        OTHER_CONTEXTS: elsewhere,
+        LIKENESS: elsewhere,
         OTHER_PERTURBATIONS: f"No other perturbation was measured with a control in '{context}'.",
     }
     there = {method: effects[condition] for method, effects in found.items() if effects}

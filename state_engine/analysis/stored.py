@@ -25,7 +25,7 @@ from state_engine.plain import from_plain, to_plain
 from state_engine.prediction.result import Result, open_result
 from state_engine.progress import OnProgress, silent
 
-_VERSION: Final = 3  # of the numbers: change it, and stored comparisons are made again
+_VERSION: Final = 4  # of the numbers: change it, and stored comparisons are made again
 _EFFECTS: Final = 1  # of the sizes of effects, the same
 _FIELDS: Final = ("perturbation", "context", "n_predicted", "n_observed", "n_control", "n_significant", "top")
 

@@ -81,6 +81,10 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     assert contexts.n_conditions == 2 and contexts.mae == pytest.approx((0 + 1 + 0 + 0.5) / 4)
     assert contexts.direction == pytest.approx(1 / 3)
 
+    # the controls of B and C are alike, so they count alike: two contexts tell nothing of how much likeness should count
+    alike = scores["likeness-weighted mean"]
+    assert (alike.n_conditions, alike.mae) == (2, pytest.approx(contexts.mae))
+
     others = scores["mean of other perturbations"]  # q: 0 -1 0 +1; r: 0 -1.5 0 +1 -> 0 -1.25 0 +1; 1 - 1.25 is clipped at 0
     assert others.n_conditions == 2 and others.mae == pytest.approx((2 + 0 + 0 + 0.5) / 4)
 
@@ -144,7 +148,7 @@ def test_a_baseline_that_does_not_exist_is_missing_with_its_reason(tmp_path: Pat
     assert scores["mean of other contexts"].reason == "'p' was measured with a control in no other context."
     assert scores["mean of other perturbations"].mae is None and "in 'T'" in scores["mean of other perturbations"].reason
     table = ef.compare(result, "p", "T").table()
-    assert table["mae"].isna().tolist() == [False, False, False, True, True]
+    assert table["mae"].isna().tolist() == [False, False, False, True, True, True]
 
 
 def test_what_was_not_measured_or_not_predicted_is_said(tmp_path: Path) -> None:

@@ -266,6 +266,12 @@ def test_close_numbers_get_the_digits_that_tell_them_apart() -> None:
     assert "is better in one respect" in sentence
 
 
+def test_the_default_output_is_what_baselines_are_compared_with() -> None:
+    scores = [score(CORRECTED, 0.6, 0.05), score("calibrated", 0.8, 0.03), score("likeness-weighted mean", 0.7, 0.04)]
+    assert verdict(scores, "calibrated") == []
+    assert "weighted by how alike they are, predicts this better" in verdict(scores)[0]
+
+
 def test_it_is_silent_when_the_model_is_best() -> None:
     assert verdict([score(CORRECTED, 0.9, 0.01), score(NO_CHANGE, None, 0.06), score(OTHER_CONTEXTS, 0.7, 0.04)]) == []
 

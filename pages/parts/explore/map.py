@@ -188,7 +188,7 @@ def _pick_gene(run: RunFolder, result: Result) -> tuple[str, Layer]:
     if keys.PREDICTED in result.obs[keys.KIND].cat.categories:
         layers = [layer for layer in LAYERS if layer in result.layers()]
         if st.session_state.get("map_layer") not in layers:
-            st.session_state["map_layer"] = CORRECTED
+            st.session_state["map_layer"] = result.layers()[0]  # what the model's card recommends
         layer = st.segmented_control("Prediction", layers, key="map_layer", required=True, help=_LAYER_HELP) or CORRECTED
         if layer == "calibrated" and (missing := (result.manifest.get("calibration") or {}).get("without")):
             names = listed([" in ".join(pair) for pair in missing], 4)

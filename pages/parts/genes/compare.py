@@ -20,6 +20,7 @@ from state_engine.analysis import stored
 from state_engine.analysis.effects import (
     CALIBRATED,
     CORRECTED,
+    LIKENESS,
     NO_CHANGE,
     OTHER_CONTEXTS,
     OTHER_PERTURBATIONS,
@@ -40,11 +41,13 @@ NAMES = {
     RAW: "Raw prediction",
     NO_CHANGE: "No change",
     OTHER_CONTEXTS: "Mean of other contexts",
+    LIKENESS: "Likeness-weighted mean of other contexts",
     OTHER_PERTURBATIONS: "Mean of other perturbations",
 }
 _BASELINES = {
     NO_CHANGE: "No change at all",
     OTHER_CONTEXTS: "The mean of the other contexts",
+    LIKENESS: "The mean of the other contexts, weighted by how alike they are,",
     OTHER_PERTURBATIONS: "The mean of the other perturbations",
 }
 
@@ -68,7 +71,7 @@ def against_measured(run: RunFolder, result: Result, question: Question, gene: s
     found = _comparison(str(path), stamp(path))
     exposure = result.exposure(*condition)
     exposure_badge(exposure)
-    lines = verdict(found.scores)
+    lines = verdict(found.scores, result.layers(*condition)[0])
     if lines:
         st.warning("  \n".join(lines), icon=":material/balance:")  # our words and numbers only, no name of a file
     left, right = st.columns([1, 1], gap="large")
@@ -150,10 +153,10 @@ def missing_scores(scores: Sequence[Score]) -> list[str]:
     ]
 
 
-def verdict(scores: Sequence[Score]) -> list[str]:
-    """In words: which baseline predicts this better than the corrected prediction, by which numbers."""
+def verdict(scores: Sequence[Score], default: str = CORRECTED) -> list[str]:
+    """In words: which baseline predicts this better than the default output (corrected or calibrated), by which numbers."""
     by_method = {score.method: score for score in scores}
-    model = by_method[CORRECTED]
+    model = by_method.get(default, by_method[CORRECTED])
     lines = []
     for method, words in _BASELINES.items():
         other = by_method.get(method)

@@ -96,7 +96,9 @@ def ask(result: Result) -> Question:
             default=next((c for p, c in tests if p == perturbation), contexts[0]),
         )
     layers = {*result.layers(perturbation, context), *(["observed"] if context in measured else [])}
-    kinds = [kind for kind in CELLS if kind in layers]
+    # first what the model's card recommends
+    recommended = result.layers(perturbation, context)[0]
+    kinds = sorted((kind for kind in CELLS if kind in layers), key=lambda kind: kind != recommended)
     with st.container(horizontal=True, gap="medium"):
         expression = _choose_one("Cells", kinds, "de_cells", CELLS.__getitem__, _CELLS_HELP)
         references: list[str] = [keys.PREDICTED_CONTROL, keys.OBSERVED_CONTROL]

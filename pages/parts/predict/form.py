@@ -210,6 +210,10 @@ def calibrated_words(request: PredictionRequest, card: ModelCard) -> str:
     parts = f"{fitted.paired:.2f} of the model's effect and {fitted.mean:.2f} of the mean effect of the other contexts it was trained on"
     if fitted.common:
         parts += f", {fitted.common:.2f} of that of the context's other perturbations"
+    if fitted.features:
+        parts += f", {fitted.features:.2f} of what perturbation features tell"
+    if fitted.correction:
+        parts += ", the noise of the mean control cell taken out"
     if fitted.chosen:
         return f" The default output is the calibrated prediction ({parts}): {fitted.why} The corrected one is kept beside it."
     return f" Beside the prediction there will be a calibrated one: {parts}."

@@ -26,7 +26,7 @@ from state_engine.library.foreign import call, limits_for
 from state_engine.library.models import Entry, list_models
 from state_engine.options import option_of, options_of, settings
 from state_engine.train.cost import estimate_training
-from state_engine.train.folds import calibrating_blocks, calibrating_places
+from state_engine.train.folds import calibrating_blocks, calibrating_perturbations, calibrating_places
 from state_engine.train.network import network_config
 from state_engine.train.presets import PRESETS
 from state_engine.train.request import TrainRequest, resolve, with_steps
@@ -230,7 +230,9 @@ def _estimate(request: TrainRequest, split: Split, data: Dataset) -> None:
     folds = (
         0
         if validated or not (run.calibrate and run.cross_fit)
-        else len(calibrating_places(split)) + bool(calibrating_blocks(split))
+        else len(calibrating_places(split))
+        + bool(calibrating_blocks(split))
+        + bool(asked.features and calibrating_perturbations(split))
     )
     guess = estimate_training(request, config, split.cells()["train"], folds=folds)
     note = " With perturbation features the network is a little wider." if asked.features else ""
@@ -241,6 +243,6 @@ def _estimate(request: TrainRequest, split: Split, data: Dataset) -> None:
     )
     if folds:
         st.caption(
-            f"Counted in: {folds} shorter trainings, each without one context, or one without some blocks. They decide how much of the model's "
-            "effect is taken beside the mean of the other contexts (calibration)."
+            f"Counted in: {folds} shorter trainings, each without one context, or one without some blocks or perturbations. They decide "
+            "how much of the model's effect is taken beside the mean of the other contexts (calibration)."
         )
