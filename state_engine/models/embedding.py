@@ -247,7 +247,10 @@ class CountEmbedding(nn.Module):
 
     def forward(self, counts: Tensor) -> Tensor:
         """(b, p) -> (b, p, d)."""
-        mixture = self._mlp(counts.float()) if self.lines is None or self.training else self._look_up(counts.float(), *self.lines)
+        if self.training:  # cells of counts hold few different amounts: each is embedded once, and its gradient adds up in the gather
+            amounts, places = counts.float().unique(return_inverse=True)
+            return functional.embedding(places, self._mlp(amounts).softmax(dim=-1) @ self.bins.weight.float())
+        mixture = self._mlp(counts.float()) if self.lines is None else self._look_up(counts.float(), *self.lines)
         # along the first dimension the softmax of so few numbers is several times as fast
         mixed = mixture.flatten(0, -2).t().contiguous().softmax(dim=0).t()
         return (mixed @ self.bins.weight.float()).view(*counts.shape, -1)

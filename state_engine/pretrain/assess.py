@@ -48,7 +48,7 @@ class Tester:
         for source, rows in zip(self.sources, self.rows, strict=True):
             on_progress(Progress(STAGE, message=f"Embedding {len(rows):,} cells of {source.name}"))
             self.embedded.append(embed_cells(source, rows, loaded, seed))
-        self.components = [_components([(s, r)], seed) for s, r in zip(self.sources, self.rows, strict=True)]
+        self.components = [principal_components([(s, r)], seed) for s, r in zip(self.sources, self.rows, strict=True)]
 
     def tests(self, columns: Sequence[str]) -> tuple[Tested, ...]:
         """Return all tests that the labels allow; `columns` empty: of contexts, batches and perturbations."""
@@ -166,7 +166,7 @@ class Tester:
 
     def _joint_components(self) -> list[np.ndarray]:
         pairs = list(zip(self.sources, self.rows, strict=True))
-        whole = _components(pairs, self.seed)
+        whole = principal_components(pairs, self.seed)
         return np.split(whole, np.cumsum([len(r) for r in self.rows])[:-1])
 
 
@@ -180,8 +180,8 @@ def embed_cells(source: Source, rows: np.ndarray, loaded: LoadedEmbedding, seed:
     return found
 
 
-def _components(pairs: Sequence[tuple[Source, np.ndarray]], seed: int) -> np.ndarray:
-    """Principal components of cells, all files' one below the other, over the genes that all of them have: (m, 50)."""
+def principal_components(pairs: Sequence[tuple[Source, np.ndarray]], seed: int) -> np.ndarray:
+    """Return principal components of cells, all files' one below the other, over the genes that all of them have: (m, 50)."""
     from sklearn.decomposition import PCA
 
     common = pairs[0][0].genes.rows

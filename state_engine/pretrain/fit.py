@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 CLS_GENE = 3  # as arc-state's programs read every checkpoint; ours is to be readable there
 AHEAD = 4  # mini-batches that wait for their step
 VALIDATED_A_PASS = 32
+SIMULATED = "Pretrained on simulated cells: it knows no real cell."
 LIMITS = ("Pretrained on the data sets that are named: other tissues and technologies are not tested.",)
 
 
@@ -289,9 +290,10 @@ def _save(start: _Start, request: PretrainRequest, output: Path, training: Embed
     weights = {name: value.detach().cpu() for name, value in training.network.state_dict().items()}
     running, schedule, task = request.running, request.schedule, request.task
     names = tuple(source.name for source in start.sources)
+    limits = (SIMULATED,) if running.simulated else LIMITS
     card = EmbeddingCard(
         FORMAT, "", running.name, start.config, start.vocabulary, vocabulary_hash(start.vocabulary), "", licence=running.licence,
-        source=f"pretrained by STATE Explorer {__version__}", limits=LIMITS, notes=start.notes, simulated=running.simulated,
+        source=f"pretrained by STATE Explorer {__version__}", limits=limits, notes=start.notes, simulated=running.simulated,
         training=TrainingSummary(data=", ".join(names), steps=schedule.steps, loss=task.loss),
     )  # fmt: skip
     facts = PretrainingFacts(
@@ -314,7 +316,7 @@ def _report(start: _Start, request: PretrainRequest, output: Path, on_progress: 
     lacking = [c for c in request.evaluate if not any(c in s.dataset.columns for s in start.sources)]
     if lacking:
         notes = (f"No data set has the column {', '.join(lacking)}.",)
-    tests = Tester(start.sources, loaded, request.running.seed, on_progress).tests(request.evaluate)
+    tests = Tester(start.sources, loaded, request.running.seed, on_progress).tests(request.evaluate) if request.running.test else ()
     report = PretrainReport(tests, losses[-1] if losses else None, notes)
     write_json(output / REPORT, to_plain(report))
     return report

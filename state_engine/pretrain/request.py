@@ -21,13 +21,13 @@ class Sizes:
     """The network, where it starts without weights of another."""
 
     hidden: int = option(128, "width of the transformer", label="Width", above=0, offered=8192)
-    layers: int = option(4, "layers of the transformer", above=0, offered=96)
+    layers: int = option(2, "layers of the transformer", above=0, offered=96)
     heads: int = option(4, "attention heads of the transformer", above=0)
     feed_forward: int = option(256, "width within the feed-forward part", above=0)
     output_dim: int = option(64, "columns of the embedding that describe the cell", label="Columns of the embedding", above=0)
-    tokens: int = option(256, "positions of a cell sentence: CLS and the genes with the highest expression", least=2)
+    tokens: int = option(512, "positions of a cell sentence: CLS and the genes with the highest expression", least=2)
     gene_width: int = option(128, "width of gene vectors that are learnt from co-expression", above=0, offered=8192)
-    dropout: float = option(0.1, "dropout of the transformer", least=0, below=1)
+    dropout: float = option(0.0, "dropout of the transformer (0.1 in released models; slow on a CPU)", least=0, below=1)
 
     def __post_init__(self) -> None:
         check(self, RequestError)
@@ -59,7 +59,7 @@ class Schedule:
 
     steps: int = option(2000, "optimiser steps", above=0, offered=10_000_000)
     cells_per_step: int = option(32, "cells of a step, over all devices", label="Cells per step", above=0, offered=65536)
-    learning_rate: float = option(1e-3, "largest learning rate", above=0)
+    learning_rate: float = option(2e-3, "largest learning rate", above=0)
     warmup: float = option(0.03, "part of the steps in which the learning rate rises", least=0, below=1)
     start: float = option(0.33, "part of the largest learning rate at the first step", above=0, most=1)
     lowest: float = option(0.3, "part of the largest learning rate at the last step", least=0, most=1)
@@ -81,6 +81,7 @@ class Running:
     validation: float = option(0.05, "part of the cells that is not trained on, 512 at most", least=0, most=0.5)
     validate_every: int = option(250, "steps between validations; 0: at the end only", least=0)
     checkpoint_every: int = option(500, "steps between checkpoints; 0: at the end only", least=0)
+    test: bool = option(True, "the embedding is not tested at the end")
     device: DeviceName = option("auto", "where to compute; auto takes a GPU when there is one")
     precision: Precision = option("fp32", "bf16 is faster and slightly less exact")
     devices: int = option(1, "devices of each node; several train with DDP", above=0)
