@@ -247,7 +247,8 @@ class CountEmbedding(nn.Module):
 
     def forward(self, counts: Tensor) -> Tensor:
         """(b, p) -> (b, p, d)."""
-        if self.training:  # cells of counts hold few different amounts: each is embedded once, and its gradient adds up in the gather
+        # cells of counts hold few different amounts: each is embedded once, and its gradient adds up in the gather
+        if self.training:
             amounts, places = counts.float().unique(return_inverse=True)
             return functional.embedding(places, self._mlp(amounts).softmax(dim=-1) @ self.bins.weight.float())
         mixture = self._mlp(counts.float()) if self.lines is None else self._look_up(counts.float(), *self.lines)

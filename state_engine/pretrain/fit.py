@@ -41,6 +41,7 @@ from state_engine.pretrain.run_folder import (
     REPORT,
     PretrainRecord,
     PretrainReport,
+    Tested,
     begun_only,
     check_same,
     is_pretraining,
@@ -316,7 +317,9 @@ def _report(start: _Start, request: PretrainRequest, output: Path, on_progress: 
     lacking = [c for c in request.evaluate if not any(c in s.dataset.columns for s in start.sources)]
     if lacking:
         notes = (f"No data set has the column {', '.join(lacking)}.",)
-    tests = Tester(start.sources, loaded, request.running.seed, on_progress).tests(request.evaluate) if request.running.test else ()
+    tests: tuple[Tested, ...] = ()
+    if request.running.test:
+        tests = Tester(start.sources, loaded, request.running.seed, on_progress).tests(request.evaluate)
     report = PretrainReport(tests, losses[-1] if losses else None, notes)
     write_json(output / REPORT, to_plain(report))
     return report
