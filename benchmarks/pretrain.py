@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES, TESTED, LABELS = ("pbmc3k.h5ad", "kang_ifnb.h5ad"), "pbmc3k.h5ad", "cell_type"
 SIZES = Sizes(hidden=64, layers=1, feed_forward=128, output_dim=64, tokens=512, gene_width=64, dropout=0.0)
 TASK = Task(expressed=40, unexpressed=32, shared=32)
-SCHEDULE = Schedule(steps=600, learning_rate=3e-3)
+SCHEDULE = Schedule(steps=1200, learning_rate=3e-3)
 REGULARISATION = 0.1
 LEAST_CELLS = 20
 

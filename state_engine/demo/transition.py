@@ -2,7 +2,7 @@
 
     assets/demo/demo.h5ad   the data set (`state_engine.demo.cells`)
     assets/demo/model       the model, in our store
-    assets/demo/embedding   a State Embedding model that is not trained (`demo_embedding`)
+    assets/demo/embedding   a State Embedding model, pretrained on the same cells (`state_engine.demo.embedding`)
     assets/demo/README.md   what they are, and the model's scores as measured when they were made
 
 The same machine gives the same data, byte for byte, and the model within rounding of its arithmetic.
@@ -19,8 +19,9 @@ from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.splits.apply import Split, apply_plan
 from state_engine.data.splits.plan import FewShot, SplitPlan
 from state_engine.demo.cells import HELD_OUT, TITLE, Design, write_simulated
-from state_engine.demo.embedding import demo_genes, make_demo_embedding
+from state_engine.demo.embedding import SCHEDULE, make_demo_embedding
 from state_engine.files import write_bytes
+from state_engine.pretrain.request import Schedule
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.fit import train_transition
 from state_engine.train.request import Network, Optimiser, Run, Sets, TrainRequest
@@ -29,7 +30,7 @@ from state_engine.train.run_folder import MODEL as TRAINED
 DATA = "demo.h5ad"
 MODEL = "model"
 EMBEDDING = "embedding"
-RUN = "training"
+RUN, EMBEDDING_RUN = "training", "pretraining"
 README = "README.md"
 
 # CPU and float32: anyone can repeat it
@@ -51,8 +52,9 @@ class Demo:
 
 
 def rebuild(
-    output: Path, on_progress: OnProgress = silent, design: Design | None = None, training: TrainRequest = TRAINING
-) -> Demo:
+    output: Path, on_progress: OnProgress = silent, design: Design | None = None, training: TrainRequest = TRAINING,
+    pretraining: Schedule = SCHEDULE,
+) -> Demo:  # fmt: skip
     """Make data set, model and README in `output`; what is there under these names is replaced when all is done.
 
     Args:
@@ -60,6 +62,7 @@ def rebuild(
         on_progress: told every training step; may raise `JobCancelled`, then `output` stays as it was.
         design: of the data set; the demo's by default.
         training: of the model; the demo's by default.
+        pretraining: of the State Embedding model; the demo's by default.
 
     Raises:
         SplitError: a held-out block is not in the data set of `design`.
@@ -73,7 +76,7 @@ def rebuild(
         dataset = open_dataset(write_simulated(beside / DATA, design))
         card = train_transition(demo_split(dataset), training, beside / RUN, on_progress)
         (beside / RUN / TRAINED).replace(beside / MODEL)
-        make_demo_embedding(beside / EMBEDDING, demo_genes(dataset))
+        make_demo_embedding(beside / DATA, beside / EMBEDDING_RUN, beside / EMBEDDING, on_progress, pretraining)
         write_bytes(beside / README, readme(dataset.n_cells, dataset.n_genes, card).encode())
         for name in (MODEL, EMBEDDING):
             shutil.rmtree(output / name, ignore_errors=True)
@@ -107,8 +110,8 @@ def readme(n_cells: int, n_genes: int, card: ModelCard) -> str:
         f"{config.set_size}, {card.training.steps:,} steps with the energy",
         f"distance, trained on all of it but {len(card.training.held_out)} blocks of (cell type x perturbation).",
         "",
-        f"`{EMBEDDING}/` is a State Embedding model that is **not trained**: a random projection of genes that vary between these cells,",
-        "wired by hand (`state_engine/demo/embedding.py`). It shows the pages; its decoder means nothing.",
+        f"`{EMBEDDING}/` is a State Embedding model, pretrained on these cells in seconds (`state_engine/demo/embedding.py`). It shows the",
+        "pages; it knows no real cell.",
         "",
         "All are made by `python -m state_engine demo --rebuild`.",
         "",

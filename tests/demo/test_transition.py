@@ -14,12 +14,15 @@ from state_engine.checkpoints.store import read_card
 from state_engine.data.dataset import open_dataset
 from state_engine.data.splits.held import HeldOut
 from state_engine.demo.cells import HELD_OUT, TABLES, Design, write_simulated
-from state_engine.demo.embedding import demo_genes, make_demo_embedding
+from state_engine.demo.embedding import SCHEDULE, SIZES, demo_genes, make_demo_embedding
 from state_engine.demo.transition import TRAINING, readme, rebuild
 from state_engine.embedding.embed import EmbedRequest, embed
 from state_engine.errors import JobCancelled
+from state_engine.pretrain.request import Schedule
+from state_engine.train.curves import read_curve
 
 TINY = TRAINING.with_settings(steps=3, sets_a_step=2, set_size=8, hidden=16, layers=1, heads=2)
+FEW = Schedule(steps=3)
 SMALL_DATA = Design(n_cells=500)
 
 
@@ -54,14 +57,14 @@ def test_the_demo_model_loads_and_its_readme_has_its_numbers():
 
 def test_rebuilding_makes_data_model_and_readme(tmp_path: Path):
     stages = []
-    demo = rebuild(tmp_path, lambda p: stages.append(p.stage), SMALL_DATA, TINY)
+    demo = rebuild(tmp_path, lambda p: stages.append(p.stage), SMALL_DATA, TINY, FEW)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "demo.h5ad", "embedding", "model"]
     assert demo.card == read_card(demo.model) and "NK x IFN-beta" in (tmp_path / "README.md").read_text()
-    assert stages[0] == "Simulating cells" and "Training" in stages
+    assert stages[0] == "Simulating cells" and "Training" in stages and "Pretraining" in stages
 
 
 def test_a_cancelled_rebuild_leaves_the_demo_as_it_was(tmp_path: Path):
-    before = rebuild(tmp_path, design=SMALL_DATA, training=TINY).card
+    before = rebuild(tmp_path, design=SMALL_DATA, training=TINY, pretraining=FEW).card
 
     def cancel(progress):
         if progress.stage == "Training":
@@ -85,31 +88,35 @@ def test_the_committed_data_are_what_the_code_makes(tmp_path: Path):
 @pytest.mark.slow
 def test_a_rebuild_repeats_itself(tmp_path: Path):
     shorter = TRAINING.with_settings(steps=60)
-    first, again = (rebuild(tmp_path / name, training=shorter) for name in "ab")
+    first, again = (rebuild(tmp_path / name, training=shorter, pretraining=FEW) for name in "ab")
     assert first.data.read_bytes() == again.data.read_bytes()
     assert again.card.training.flat() == pytest.approx(first.card.training.flat(), abs=1e-3)
 
 
 @pytest.mark.slow
 def test_half_the_training_already_beats_no_change(tmp_path: Path):
-    scores = rebuild(tmp_path, training=TRAINING.with_settings(steps=1000)).card.training.scores
+    scores = rebuild(tmp_path, training=TRAINING.with_settings(steps=1000), pretraining=FEW).card.training.scores
     assert scores["mae_corrected"] < scores["mae_none"]
 
 
-def test_the_demo_embedding_is_the_one_the_code_makes_and_says_that_it_is_not_trained(tmp_path: Path):
-    dataset = open_dataset(TABLES / "demo.h5ad")
+def test_the_demo_embedding_is_what_the_code_pretrains_and_says_that_its_cells_are_simulated():
     card = read_embedding_card(TABLES / "embedding")
-    made = make_demo_embedding(tmp_path / "embedding", demo_genes(dataset))
-    assert made.vocabulary == card.vocabulary and made.config == card.config
-    for name in (
-        "model",
-        "genes",
-    ):  # the hashes are equal on one machine; elsewhere an orthogonal matrix may differ in its last digit
-        ours, committed = (load_file(folder / f"{name}.safetensors") for folder in (tmp_path / "embedding", TABLES / "embedding"))
-        assert ours.keys() == committed.keys()
-        assert all(np.allclose(ours[k], committed[k], atol=1e-4) for k in ours)
-    assert "not trained" in card.name and card.simulated and "not trained" in card.limits[0]
+    sizes = (card.config.hidden, card.config.layers, card.config.output_dim, card.config.tokens, card.config.token_dim)
+    assert sizes == (SIZES.hidden, SIZES.layers, SIZES.output_dim, SIZES.tokens, SIZES.gene_width)
+    assert card.vocabulary == demo_genes(open_dataset(TABLES / "demo.h5ad")) and card.training.steps == SCHEDULE.steps
+    assert "simulated" in card.name and card.simulated and "simulated cells" in card.limits[0]
     assert sum(f.stat().st_size for f in (TABLES / "embedding").iterdir()) < 2e6
+
+
+@pytest.mark.slow
+def test_the_demo_embedding_is_pretrained_to_the_committed_numbers(tmp_path: Path):
+    made = make_demo_embedding(TABLES / "demo.h5ad", tmp_path / "work", tmp_path / "embedding")
+    committed = read_embedding_card(TABLES / "embedding")
+    assert made.vocabulary == committed.vocabulary and made.config == committed.config
+    vectors = [load_file(folder / "genes.safetensors")["vectors"] for folder in (tmp_path / "embedding", TABLES / "embedding")]
+    assert np.allclose(vectors[0] @ vectors[0].T, vectors[1] @ vectors[1].T, atol=1e-3)
+    losses = read_curve(tmp_path / "work" / "run" / "validation.csv")["loss"]
+    assert losses[-1] < 0.9 * losses[0]
 
 
 @pytest.mark.slow

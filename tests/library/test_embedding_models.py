@@ -28,7 +28,7 @@ def added(settings: Settings) -> EmbeddingEntry:
     shutil.copytree(DEMO_EMBEDDING, settings.data_folders[0] / "se")
     folder = settings.data_folders[0] / "se"
     card = folder / "embedding.json"
-    card.write_text(card.read_text().replace("Demo SE (random projection, not trained)", "Mine"))
+    card.write_text(card.read_text().replace("Demo SE (simulated PBMC)", "Mine"))
     shutil.rmtree(settings.models, ignore_errors=True)
     return EmbeddingEntry(folder, read_embedding_card(folder))
 

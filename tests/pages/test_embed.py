@@ -96,7 +96,7 @@ def test_the_form_says_what_fits_before_anything_runs(monkeypatch: pytest.Monkey
     monkeypatch.setattr(local, "submit", lambda settings, request, title: asked.append(request) or ("job", "run"))
     page = page_of(monkeypatch, None, tmp_path, data="demo")
     assert "**283 of 283** genes of the model are in the data set" in text(page) and "Values are counts" in text(page)
-    assert "not trained on any cell" in text(page)
+    assert "Pretrained on simulated cells" in text(page)
     button = page.button(key="embed")
     assert button.label == "Embed 6,000 cells" and not button.disabled
     button.click().run()
