@@ -66,7 +66,7 @@ FULL: list[Any] = [
     SUBMISSION,
     TemplateRequest("vcc2026", "d", "m", "g", "p", ("A", "B"), "transfer", CHOICES, COUNTS, 3, "cpu", (MeasuredScreen("s", "p", "c", "NT"),)),
     PretrainRequest(
-        ("d 1.h5ad", "d2"), CHOICES, "v.csv", evaluate=("cell type", "-x"), sizes=Sizes(64, 2, 8, 96, 32, 100, 33, 0.2),
+        ("d 1.h5ad", "d2"), CHOICES, "v.csv", evaluate=("cell type", "-x"), sizes=Sizes(64, 3, 8, 96, 32, 100, 33, 0.2),
         task=Task(9, 8, 7, "mse"), schedule=Schedule(5, 6, 0.1, 0.2, 0.4, 0.5, 0.6, 0.7),
         running=Running("my SE", "MIT", True, 9, 0.2, 3, 4, False, "cpu", "bf16", 2, 3),
     ),
