@@ -8,6 +8,7 @@ full size did not come to an end. Fold changes, filters and every metric stay ce
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -29,17 +30,24 @@ COLUMNS: Final = 2048  # of a dense group in float64 at once
 @contextlib.contextmanager
 def own_rank_tests() -> Iterator[None]:
     """Let cell-eval2 take p-values from `rank_tests` in the place of pdex, and mean cells from log1p values without a copy of all of them."""
-    from cell_eval2 import de_compute
+    from cell_eval2 import cache, de_compute, prep
 
-    before = {name: getattr(de_compute, name) for name in ("_de_pdex_pvalues", "_to_linear", "_grouped_means")}
-    de_compute._de_pdex_pvalues = p_values
-    de_compute._to_linear = partial(natural, before["_to_linear"])
-    de_compute._grouped_means = partial(grouped_means, before["_grouped_means"])
+    means = partial(grouped_means, prep._grouped_means)
+    own = {
+        (de_compute, "_de_pdex_pvalues"): p_values,
+        (de_compute, "_to_linear"): partial(natural, de_compute._to_linear),
+        (de_compute, "_grouped_means"): means,
+        (prep, "_grouped_means"): means,
+        (cache, "_hash_X"): partial(content_hash, cache._hash_X),
+    }
+    before = {place: getattr(*place) for place in own}
     try:
+        for (module, name), function in own.items():
+            setattr(module, name, function)
         yield
     finally:
-        for name, function in before.items():
-            setattr(de_compute, name, function)
+        for (module, name), function in before.items():
+            setattr(module, name, function)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +61,9 @@ class Natural:
         """(n, g)."""
         return (int(self.log.shape[0]), int(self.log.shape[1]))
 
-    def rows(self, chosen: np.ndarray | slice) -> np.ndarray | sp.csr_matrix:
-        """Return some rows on the natural scale, float32 as cell-eval2 has them."""
-        part = self.log[chosen]
+    def rows(self, chosen: np.ndarray | slice, genes: slice = slice(None)) -> np.ndarray | sp.csr_matrix:
+        """Return some rows, of some genes, on the natural scale, float32 as cell-eval2 has them."""
+        part = self.log[chosen, genes]
         if isinstance(part, np.ndarray):
             return np.expm1(part)
         return sp.csr_matrix((np.expm1(part.data), part.indices, part.indptr), shape=part.shape)
@@ -100,18 +108,31 @@ def grouped_means(
         otherwise: `_grouped_means` itself, which is called for each group.
         x, order, bounds, n_groups, log_space: see there.
     """
-    if not isinstance(x, Natural):
-        return otherwise(x, order, bounds, n_groups, log_space=log_space)
+    if not isinstance(x, Natural | np.ndarray):
+        return np.asarray(otherwise(x, order, bounds, n_groups, log_space=log_space))
     means = np.zeros((n_groups, x.shape[1]))
+    # a dense group in float64 and its logarithms are large: some genes at a time, each summed in the same order
+    dense = isinstance(x, np.ndarray) or isinstance(x.log, np.ndarray)
+    width = COLUMNS if dense else max(1, x.shape[1])
     for group in range(n_groups):
         rows = order[bounds[group] : bounds[group + 1]]
-        part, all_rows = x.rows(rows), np.arange(len(rows))
-        # a dense group in float64 and its logarithms are large: some genes at a time, each summed in the same order
-        width = COLUMNS if isinstance(part, np.ndarray) else x.shape[1]
-        for first in range(0, x.shape[1], max(1, width)):
+        one = np.arange(len(rows)), np.array([0, len(rows)])
+        for first in range(0, x.shape[1], width):
             genes = slice(first, first + width)
-            means[group, genes] = otherwise(part[:, genes], all_rows, np.array([0, len(rows)]), 1, log_space=log_space)[0]
+            part = x[rows, genes] if isinstance(x, np.ndarray) else x.rows(rows, genes)
+            means[group, genes] = otherwise(part, *one, 1, log_space=log_space)[0]
     return means
+
+
+def content_hash(otherwise: Callable[..., str], x: object) -> str:
+    """Return cell-eval2's hash of the values of cells, by which it finds tests again, a stretch at a time: it widens all column numbers at once."""
+    if not isinstance(x, sp.csr_matrix) or not x.has_sorted_indices:
+        return otherwise(x)
+    found = hashlib.sha256(np.ascontiguousarray(x.data).data)
+    for numbers in (x.indices, x.indptr):
+        for first in range(0, len(numbers), BLOCK_VALUES):
+            found.update(np.ascontiguousarray(numbers[first : first + BLOCK_VALUES].astype(np.int64)).data)
+    return found.hexdigest()
 
 
 def p_values(log_adata: ad.AnnData, *, groupby: str, reference: str, threads: int) -> polars.DataFrame:

@@ -84,3 +84,12 @@ def test_a_dense_group_is_taken_some_genes_at_a_time(monkeypatch: pytest.MonkeyP
         linear = de_compute._to_linear(dense, "lognorm")
         assert linear.X.log is dense.X  # no copy of the cells
         np.testing.assert_array_equal(de_compute._grouped_means(linear.X, order, bounds, 3, log_space=True), theirs)
+
+
+def test_the_hash_is_cell_eval2s(monkeypatch: pytest.MonkeyPatch, cells: ad.AnnData) -> None:
+    from cell_eval2 import cache
+
+    monkeypatch.setattr(scorer_tests, "BLOCK_VALUES", 100)
+    theirs = [cache._hash_X(x) for x in (cells.X, cells.X.toarray())]
+    with own_rank_tests():
+        assert [cache._hash_X(x) for x in (cells.X, cells.X.toarray())] == theirs
