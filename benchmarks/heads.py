@@ -66,15 +66,14 @@ def kang(options: argparse.Namespace, scratch: Path) -> None:
     """AUROC of stimulated against control in a cell type that the head never saw."""
     path = options.data / "kang_ifnb.h5ad"
     contexts = options.context or open_dataset(path, CHOICES).contexts
-    print("\nAUROC, head (logistic regression on 50 PCs), tested on a cell type it never saw\n", flush=True)
     print(
-        "| tested on | cells | " + " | ".join(f"seed {s}" for s in options.seed) + " | interval, first seed | accuracy |",
+        "\nStimulated against control in a cell type that the head never saw; beside it logistic regression on 50 PCs\n",
         flush=True,
     )
-    print("|---|--:|" + "--:|" * len(options.seed) + "---|--:|", flush=True)
-    for context in contexts:
-        reports = []
-        for seed in options.seed:
+    print("| seed | tested on | cells | AUROC | interval | AUROC, logistic | accuracy | accuracy, logistic |", flush=True)
+    print("|--:|---|--:|--:|---|--:|--:|--:|", flush=True)
+    for seed in options.seed:
+        for context in contexts:
             request = FinetuneRequest(
                 str(path),
                 ("condition",),
@@ -84,15 +83,14 @@ def kang(options: argparse.Namespace, scratch: Path) -> None:
                 choices=CHOICES,
                 features="expression",
             )
-            reports.append(finetune(request, scratch / f"kang-{context}-{seed}"))
-        found = " | ".join(f"{_value(r, 'auroc'):.3f} ({_value(r, 'auroc', 1):.3f})" for r in reports)
-        first = reports[0].own.score("auroc")
-        assert first is not None and first.low is not None and first.high is not None
-        accuracy = np.mean([_value(r, "accuracy") for r in reports])
-        print(
-            f"| {context} | {reports[0].split.test:,} | {found} | {first.low:.3f} to {first.high:.3f} | {accuracy:.3f} |",
-            flush=True,
-        )
+            report = finetune(request, scratch / f"kang-{context}-{seed}")
+            score = report.own.score("auroc")
+            assert score is not None and score.low is not None and score.high is not None
+            print(
+                f"| {seed} | {context} | {report.split.test:,} | {_value(report, 'auroc'):.3f} | {score.low:.3f} to {score.high:.3f} "
+                f"| {_value(report, 'auroc', 1):.3f} | {_value(report, 'accuracy'):.3f} | {_value(report, 'accuracy', 1):.3f} |",
+                flush=True,
+            )  # fmt: skip
 
 
 def predicted(options: argparse.Namespace, scratch: Path) -> None:

@@ -8,6 +8,7 @@ Notation: n training cells, k labels, w features, o outputs.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import lightning.pytorch as pl
@@ -218,7 +219,8 @@ def fit(
     weights = label_weights(request.task, train.truth, head.config.outputs, request.class_weights)
     training = HeadTraining(request, head, backbone, weights)
     watch = _Watch(training, validation, on_progress)
-    with quiet(), torch.random.fork_rng(devices=[]):
+    # threads wait for each other longer than a layer this small takes to compute
+    with quiet(), torch.random.fork_rng(devices=[]), _threads(1 if backbone is None else torch.get_num_threads()):
         torch.manual_seed(request.seed)  # dropout
         trainer = pl.Trainer(
             accelerator={"cuda": "gpu"}.get(device.kind, device.kind), devices=1, max_epochs=request.max_epochs, callbacks=[watch],
@@ -233,6 +235,16 @@ def fit(
     count = sum(p.numel() for p in training.parameters() if p.requires_grad)
     everything = sum(p.numel() for p in training.parameters())
     return Fitted(training.to(device.torch_device).eval(), tuple(watch.epochs), watch.best_epoch, count, everything)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def new_head(head: Head, seed: int) -> Head:

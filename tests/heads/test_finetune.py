@@ -270,7 +270,9 @@ def test_genes_are_chosen_on_training_cells_alone(tmp_path: Path, monkeypatch: p
     from state_engine.heads import vectors
 
     real = vectors.hvg_choice
-    monkeypatch.setattr(vectors, "hvg_choice", lambda d, n, cells, among: (seen.append(cells), real(d, n, cells=cells, among=among))[1])
+    monkeypatch.setattr(
+        vectors, "hvg_choice", lambda d, n, cells, among: (seen.append(cells), real(d, n, cells=cells, among=among))[1]
+    )
     report, _ = fitted(asked(cells), tmp_path)
     request, dataset = asked(cells), open_dataset(cells)
     parts = module.divide(dataset, request, read_targets(dataset, request))
