@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from state_engine.cli.options import Write, number, path, request, takes, yes
 from state_engine.data.dataset import Choices
 from state_engine.errors import RequestError
 from state_engine.progress import OnProgress
+from state_engine.train.adapt import adapting
 from state_engine.train.request import TrainRequest, resolve
 from state_engine.train.run_folder import SPLIT, read_record
 
@@ -19,6 +21,11 @@ DEFAULT = "default"
         "--split": path("S.toml", "data sets and what is held out of them; with --resume: as before"),
         "--output": path("RUN", "folder of the training", required=True),
         "--init-from": path("RUN", "start from the weights of this model"),
+        "--adapt": path(
+            "MODEL",
+            "adapt this model to the data: its network, its labels and genes by name, adapters are trained (--tune), and what was "
+            "held out is predicted beside a training from scratch and the baselines",
+        ),
         "--resume": yes("go on from the last checkpoint of RUN, with its split and settings"),
     },
     TrainRequest,
@@ -26,8 +33,12 @@ DEFAULT = "default"
 )
 def run_train(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
     """Train a model, or go on with a training."""
+    from state_engine.checkpoints.load import card_of
     from state_engine.data.splits.apply import open_split
+    from state_engine.evaluation.adapt import adapt
+    from state_engine.evaluation.adaptation import adaptation_lines
     from state_engine.library.other_formats import as_h5ad
+    from state_engine.train.adapt import fit_of
     from state_engine.train.fit import train_transition
     from state_engine.train.report import card_lines, split_lines
 
@@ -37,8 +48,16 @@ def run_train(options: argparse.Namespace, write: Write, on_progress: OnProgress
     split = open_split(options.split or options.output / SPLIT, choices, as_h5ad=as_h5ad)
     for line in split_lines(split):
         write(line)
-    card = train_transition(split, asked, options.output, on_progress, options.resume, options.init_from)
-    for line in card_lines(card, options.output):
+    start = options.adapt or options.init_from
+    if start is None and options.resume and asked.optimiser.tune:
+        start = Path(read_record(options.output).init_from)
+    if asked.optimiser.tune and start is not None:
+        for line in fit_of(split, card_of(start)).sentences():
+            write(line)
+        card = adapt(split, asked, options.output, start, on_progress, options.resume)
+    else:
+        card = train_transition(split, asked, options.output, on_progress, options.resume, start)
+    for line in (*card_lines(card, options.output), *adaptation_lines(options.output)):
         write(line)
 
 
@@ -53,6 +72,12 @@ def wanted(options: argparse.Namespace) -> tuple[TrainRequest, Choices]:
         record = read_record(options.output)
         return request(TrainRequest, options, record.request), request(Choices, options, record.choices)
     preset = resolve(getattr(options, "run.preset", DEFAULT))
+    if options.adapt is not None:
+        from state_engine.checkpoints.load import card_of
+
+        if options.init_from is not None:
+            raise RequestError("Both --adapt and --init-from are given.", "A training starts from one model.", "Leave one out.")
+        preset = adapting(preset, card_of(options.adapt))
     return request(TrainRequest, options, preset), request(Choices, options)
 
 

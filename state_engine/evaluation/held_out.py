@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -38,7 +38,7 @@ from state_engine.effects.store import load_effects, save_effects
 from state_engine.errors import IncompatibleError, SplitError, listed
 from state_engine.evaluation.evaluate import evaluate
 from state_engine.evaluation.report import Evaluation
-from state_engine.evaluation.request import PREDICTED, REAL, EvaluationRequest, HeldOutRequest, PredictedFile
+from state_engine.evaluation.request import PREDICTED, REAL, EvaluationRequest, HeldOutRequest, ModelBeside, PredictedFile
 from state_engine.files import free_folder, replacing
 from state_engine.prediction.compatibility import check_compatibility, require_compatible
 from state_engine.prediction.outputs import expression_source, gene_names
@@ -71,6 +71,27 @@ class _Block:
         return np.sort(np.concatenate([rows[self.source.parts[rows] == part], dataset.control_rows(self.context)]))
 
 
+@dataclass(frozen=True, eq=False)
+class _Tested:
+    """A model that predicts held-out blocks.
+
+    Args:
+        request: the test; its folder is the model's.
+        card: of the model.
+        blocks: what it predicts.
+        genes: names of the compared genes, and their places among the model's.
+        control: label of the controls in the file that is written.
+        method: name of the one row for its recommended output; "" for a row for each kind of prediction.
+    """
+
+    request: HeldOutRequest
+    card: ModelCard
+    blocks: tuple[_Block, ...]
+    genes: tuple[tuple[str, ...], np.ndarray]
+    control: str
+    method: str
+
+
 def evaluate_held_out(
     request: HeldOutRequest, output: Path, on_progress: OnProgress = silent, loaded: LoadedModel | None = None
 ) -> Evaluation:
@@ -92,14 +113,16 @@ def evaluate_held_out(
     card = loaded.card if loaded is not None else card_of(request.folder)
     split = with_equal_depth(split, card.training.equal_depth)
     blocks, remarks = _blocks(split, card, request.part)
+    remarks += [f"{other.method}: {card_of(Path(other.path)).name}." for other in request.beside]
     leaks = tuple(dict.fromkeys([*split.leaks, *card.training.leaks]))
     genes = _genes(blocks, card)
-    predicted = []
-    for number, seed in enumerate(request.seeds):
-        path = output / (PREDICTED if number == 0 else f"predicted-{seed}.h5ad")
-        layers = _predict(request, seed, blocks, card, genes, path, on_progress, loaded)
-        predicted += [PredictedFile(str(path), CORRECTED), PredictedFile(str(path), RAW, f"layers/{keys.RAW_LAYER}")]
-        predicted += [PredictedFile(str(path), CALIBRATED, f"layers/{keys.CALIBRATED_LAYER}")] if layers else []
+    own = _Tested(request, card, blocks, genes, card.control, request.method)
+    predicted = _predicted(own, output, PREDICTED, on_progress, loaded)
+    for number, other in enumerate(request.beside, 1):
+        try:
+            predicted += _predicted(_beside(other, own), output, f"beside-{number}.h5ad", on_progress)
+        except (IncompatibleError, SplitError) as error:
+            remarks.append(f"{other.method} is not among the rows. {error}")
     _write_real(blocks, CODES[request.part], card, genes, output / REAL, on_progress)
     asked = EvaluationRequest(
         predicted=tuple(predicted),
@@ -187,20 +210,48 @@ def _genes(blocks: tuple[_Block, ...], card: ModelCard) -> tuple[tuple[str, ...]
     return tuple(n for n, yes in zip(names, there, strict=True) if yes), np.flatnonzero(there)
 
 
-def _predict(
-    request: HeldOutRequest,
-    seed: int,
-    blocks: tuple[_Block, ...],
-    card: ModelCard,
-    genes: tuple[tuple[str, ...], np.ndarray],
-    path: Path,
-    on_progress: OnProgress,
-    loaded: LoadedModel | None,
-) -> bool:
+def _beside(other: ModelBeside, own: _Tested) -> _Tested:
+    """Return how a further model is tested on the same blocks: those perturbations that it knows, the same genes.
+
+    Raises:
+        SplitError: it knows none of them. IncompatibleError: it does not give all genes, or does not fit the data.
+    """
+    request = replace(own.request, run="" if own.request.split else own.request.run, model=other.path)
+    card = card_of(request.folder)
+    there = [(block, tuple(p for p in block.perturbations if p in card.perturbations)) for block in own.blocks]
+    blocks = tuple(replace(block, perturbations=labels) for block, labels in there if labels)
+    if not blocks:
+        raise SplitError(f"{card.name} knows none of the held-out perturbations.", "Each is new to it.")
+    _, names = _expression(blocks[0].source.dataset, card)
+    place = {name: i for i, name in enumerate(names)}
+    if lacking := [gene for gene in own.genes[0] if gene not in place]:
+        raise IncompatibleError(f"{card.name} does not predict {len(lacking):,} of the compared genes.", f"{listed(lacking)}.")
+    genes = own.genes[0], np.array([place[gene] for gene in own.genes[0]])
+    return _Tested(request, card, blocks, genes, own.control, other.method)
+
+
+def _predicted(
+    tested: _Tested, output: Path, name: str, on_progress: OnProgress, loaded: LoadedModel | None = None
+) -> list[PredictedFile]:
+    """Predict with each seed; return what is to be scored."""
+    found = []
+    for number, seed in enumerate(tested.request.seeds):
+        path = output / (name if number == 0 else name.replace(".h5ad", f"-{seed}.h5ad"))
+        layers = _predict(tested, seed, path, on_progress, loaded)
+        if tested.method:
+            found.append(PredictedFile(str(path), tested.method))
+            continue
+        found += [PredictedFile(str(path), CORRECTED), PredictedFile(str(path), RAW, f"layers/{keys.RAW_LAYER}")]
+        found += [PredictedFile(str(path), CALIBRATED, f"layers/{keys.CALIBRATED_LAYER}")] if layers else []
+    return found
+
+
+def _predict(tested: _Tested, seed: int, path: Path, on_progress: OnProgress, loaded: LoadedModel | None) -> bool:
     """Predict every block and write the predicted file. Returns whether it has a calibrated layer."""
+    request = tested.request
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".predict-") as name:
         made = []
-        for number, block in enumerate(blocks):
+        for number, block in enumerate(tested.blocks):
             dataset = block.source.dataset
             cells = request.cells or min(len(dataset.control_rows(block.context)), MOST_CELLS)
             asked = PredictionRequest(
@@ -210,12 +261,10 @@ def _predict(
             made.append(Path(name) / f"{number}.h5ad")
             predict(asked, made[-1], on_progress, loaded, dataset)
         with replacing(path) as beside:
-            return _join(made, beside, genes, card, on_progress)
+            return _join(made, beside, tested, on_progress)
 
 
-def _join(
-    parts: list[Path], path: Path, genes: tuple[tuple[str, ...], np.ndarray], card: ModelCard, on_progress: OnProgress
-) -> bool:
+def _join(parts: list[Path], path: Path, tested: _Tested, on_progress: OnProgress) -> bool:
     """Predicted cells and their controls of several results, in one file. Returns whether it has a calibrated layer."""
     frames, chosen, depths = [], [], set[float | None]()
     for part in parts:
@@ -226,10 +275,11 @@ def _join(
         columns = [keys.PERTURBATION, keys.CONTEXT, keys.BATCH, keys.KIND, keys.BASAL_CELL, keys.CELL_SET]
         frames.append(obs.iloc[chosen[-1]][columns].astype({c: str for c in columns if c != keys.CELL_SET}))
     obs = pd.concat(frames, ignore_index=True)
+    obs.loc[obs[keys.KIND] == keys.PREDICTED_CONTROL, keys.PERTURBATION] = tested.control
     for column in (keys.PERTURBATION, keys.CONTEXT, keys.BATCH, keys.KIND, keys.BASAL_CELL):
         obs[column] = pd.Categorical(obs[column])
     obs.index = pd.Index([f"cell {i}" for i in range(len(obs))], dtype=object)
-    names, columns_kept = genes
+    (names, columns_kept), card = tested.genes, tested.card
     writer = ResultWriter(path, obs, list(names))
     calibrated = card.calibration is not None
     start = 0
@@ -238,7 +288,8 @@ def _join(
     try:
         for part, rows in zip(parts, chosen, strict=True):
             corrected = f"layers/{keys.CORRECTED_LAYER}"
-            for at, n, x, raw in _read(part, rows, corrected if _has(part, corrected) else "X", f"layers/{keys.RAW_LAYER}"):
+            main = corrected if _has(part, corrected) and not tested.method else "X"  # X is what the model's card recommends
+            for at, n, x, raw in _read(part, rows, main, f"layers/{keys.RAW_LAYER}"):
                 on_progress(Progress("Writing predicted cells", start + at, len(obs)))
                 writer.write(start + at, x[:, columns_kept], raw[:, columns_kept])
                 assert n == len(x)
@@ -246,7 +297,7 @@ def _join(
         writer.finish(np.full(len(obs), np.nan), {"model": {"id": card.id, "name": card.name}, "scale": "log1p", "depth": depth})
     finally:
         writer.close()
-    return calibrated and _add_calibrated(parts, chosen, path, columns_kept, len(obs))
+    return calibrated and not tested.method and _add_calibrated(parts, chosen, path, columns_kept, len(obs))
 
 
 def _add_calibrated(parts: list[Path], chosen: list[np.ndarray], path: Path, columns: np.ndarray, n: int) -> bool:

@@ -26,6 +26,7 @@ PREDICTION = "prediction"
 PREDICTED: Final = "predicted.h5ad"
 REAL: Final = "real.h5ad"
 FOLDER: Final = "test"
+KINDS: Final = ("corrected", "raw", "calibrated")  # rows of a model that is tested alone
 PROFILE_HELP = (
     f"whose metrics: {', '.join(PROFILES)}; minimal: mean expression only, while the files stream by; full: also "
     "differential expression, which needs all cells and takes minutes on large files"
@@ -124,6 +125,19 @@ class EvaluationRequest:
 
 
 @dataclass(frozen=True)
+class ModelBeside:
+    """A further model that is tested on the same cells.
+
+    Args:
+        path: folder of the model, or of a training.
+        method: its name in the tables.
+    """
+
+    path: str
+    method: str
+
+
+@dataclass(frozen=True)
 class HeldOutRequest:
     """A test on held-out cells: of a training run, or of a model whose split is given beside (`choices` tell of its data)."""
 
@@ -154,6 +168,14 @@ class HeldOutRequest:
         metavar="S.h5ad", data=True,
     )  # fmt: skip
     elsewhere_choices: Choices | None = part_field(None, prefix="elsewhere-", of="that other screen")
+    method: str = option(
+        "", "name of the model's row in the tables, for its recommended output alone; default: a row each for corrected, raw and calibrated",
+        label="Name in the tables", metavar="NAME",
+    )  # fmt: skip
+    beside: tuple[ModelBeside, ...] = option(
+        (), "a further model (folder, and a name for its row) that is tested on the same cells; its recommended output is scored",
+        label="Models beside it",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check(self)
@@ -162,6 +184,11 @@ class HeldOutRequest:
         find_profile(self.profile)
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ConfigError("Seeds are missing or named twice.", fix="Name each once.")
+        names = [*filter(None, [self.method]), *(other.method for other in self.beside)]
+        if not all(names) or len(set(names)) != len(names) or (not self.method and {*names} & {*KINDS}):
+            raise ConfigError(
+                f"Names of models are missing or the same: {listed(names)}.", "Each has a row of its own.", "Name each once."
+            )
 
     @property
     def folder(self) -> Path:

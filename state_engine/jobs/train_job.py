@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from state_engine.checkpoints.store import is_store, read_card
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices
 from state_engine.data.splits.plan import SplitPlan, parse_plan, plan_files
@@ -17,6 +18,7 @@ from state_engine.jobs.store import JobStore, new_job_id
 from state_engine.library.allowed import is_readable
 from state_engine.library.datasets import list_datasets
 from state_engine.options import words
+from state_engine.train.adapt import adapting
 from state_engine.train.request import TrainRequest, resolve
 
 KIND = "train"
@@ -164,6 +166,9 @@ def check_devices(job: TrainJob) -> None:
 
 def command_of(job: TrainJob, split: str = "split.toml", output: str = "RUN") -> str:
     """Return the command line that trains the same again."""
-    start = ["--init-from", job.init_from] if job.init_from else []
-    asked = [*words(job.request, resolve(job.request.run.preset)), *words(job.choices)]
+    base, flag = resolve(job.request.run.preset), "--init-from"
+    if job.request.optimiser.tune and is_store(Path(job.init_from)):
+        base, flag = adapting(base, read_card(Path(job.init_from))), "--adapt"
+    start = [flag, job.init_from] if job.init_from else []
+    asked = [*words(job.request, base), *words(job.choices)]
     return shlex.join(["python", "-m", "state_engine", "train", "--split", split, *asked, *start, "--output", output])

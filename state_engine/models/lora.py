@@ -70,13 +70,16 @@ class AdaptedLinear(nn.Module):
         return (self.base.weight.float() + self.scale * change).to(self.base.weight.dtype)
 
 
-def add_adapters(network: Network, rank: int, alpha: float, dropout: float = 0.0, feed: bool = False) -> int:
+def add_adapters(
+    network: Network, rank: int, alpha: float, dropout: float = 0.0, feed: bool = False, beside: tuple[str, ...] = ()
+) -> int:
     """Give the attention of a network's transformer adapters, in place, and train them instead of it; other parts are trained as before.
 
     Args:
         network: has none yet.
         rank, alpha, dropout: see `AdaptedLinear`.
         feed: the feed-forward linears get adapters too.
+        beside: names of linears outside the backbone that get adapters too.
 
     Returns:
         How many linears were adapted.
@@ -93,7 +96,11 @@ def add_adapters(network: Network, rank: int, alpha: float, dropout: float = 0.0
     for owner, name, sizes in _linears(network, feed):
         setattr(owner, name, AdaptedLinear(getattr(owner, name), sizes, rank, alpha, dropout))
         count += 1
-    return count
+    for path in beside:
+        linear, (place, _, name) = network.get_submodule(path), path.rpartition(".")
+        assert isinstance(linear, nn.Linear)
+        setattr(network.get_submodule(place), name, AdaptedLinear(linear, (linear.out_features,), rank, alpha, dropout))
+    return count + len(beside)
 
 
 def adapters(network: nn.Module) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ from state_engine.prediction.draw import basal
 from state_engine.prediction.forward import SetRunner, SetTask
 from state_engine.prediction.outputs import batch_indices, expression_source
 from state_engine.progress import OnProgress, Progress, silent
+from state_engine.train.adapt import with_effects
 from state_engine.train.folds import MIN_CELLS
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ CELLS_HELD = 4096
 
 
 def add_baselines(
-    folder: Path, split: Split, seed: int = 42, device: str = "cpu", on_progress: OnProgress = silent, fit: bool = True
-) -> ModelCard:
+    folder: Path, split: Split, seed: int = 42, device: str = "cpu", on_progress: OnProgress = silent, fit: bool = True,
+    start: EffectTable | None = None,
+) -> ModelCard:  # fmt: skip
     """Give a trained model its effect table, and its calibration where validation cells allow one.
 
     Args:
@@ -65,6 +67,7 @@ def add_baselines(
         device: where to predict.
         on_progress: told once per block of training cells and once per validation condition.
         fit: also fit the calibration.
+        start: effects of the model that it was adapted from, which serve beside its own.
 
     Returns:
         The card as it is now.
@@ -72,7 +75,7 @@ def add_baselines(
     loaded = load_model(folder, device)
     sources = output_sources(split, loaded.card)
     names = loaded.card.output_genes or () if predicts_expression(loaded.card) else ()
-    effects = effect_table(split, sources, names, on_progress)
+    effects = with_effects(effect_table(split, sources, names, on_progress), start)
     save_effects(folder, effects)
     if not fit:
         return set_calibration(folder, None)

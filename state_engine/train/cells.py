@@ -195,6 +195,7 @@ def read_training_cells(
     folder: Path,
     on_progress: OnProgress = silent,
     featured: tuple[str, ...] | None = None,
+    kept: tuple[str, ...] = (),
 ) -> TrainingCells:
     """Read and group the cells of a split.
 
@@ -205,6 +206,7 @@ def read_training_cells(
         folder: for features that do not fit in memory.
         on_progress: told once per block; may raise `JobCancelled`.
         featured: labels that have feature vectors; None when vectors are one-hot.
+        kept: labels that the model knows already, whether or not they have cells here.
 
     Raises:
         LabelError: nothing is left to train on, or no batch column where batches are asked for.
@@ -216,7 +218,7 @@ def read_training_cells(
     known = None if featured is None else {split.control, *featured}
     groups, notes = _groups(labelled, split.control, by_batch, request.sets.train_control, known)
     trained = _trained_labels(groups["train"], labelled, split.control, known)
-    perturbations = (*trained, *sorted(set(featured or ()) - set(trained)))
+    perturbations = (*trained, *sorted({*(featured or ()), *kept} - set(trained)))
     place = {label: i for i, label in enumerate(perturbations)}
     made: dict[Part, tuple[Group, ...]] = {
         part: tuple(Group(place[label], *rest) for label, rest in found if label in place) for part, found in groups.items()

@@ -20,18 +20,17 @@ from state_engine.checkpoints.card import FORMAT, ModelCard, TrainingSummary
 from state_engine.checkpoints.load import load_model
 from state_engine.checkpoints.store import save_model
 from state_engine.data.dataset import Dataset
-from state_engine.data.perturbation_features import PerturbationFeatures
+from state_engine.data.perturbation_features import PerturbationFeatures, from_vectors
 from state_engine.data.splits.apply import Split
-from state_engine.errors import CheckpointError
+from state_engine.errors import CheckpointError, listed
 from state_engine.models.transition import TransitionModel
 from state_engine.progress import OnProgress, Progress
-from state_engine.train.calibration import add_baselines
 from state_engine.train.cells import Inputs, TrainingCells
 from state_engine.train.held_out_scores import by_condition, score_groups, summarise
 from state_engine.train.network import network_config
 from state_engine.train.request import Network, TrainRequest
 from state_engine.train.run_folder import MODEL, SPLIT
-from state_engine.train.start_weights import NewLabels, initial_weights
+from state_engine.train.start_weights import InitialReport, NewLabels, initial_weights
 
 LIMITS = ("Trained on one data set: other tissues, doses and time points are not tested.",)
 
@@ -61,6 +60,37 @@ def read_vectors(request: TrainRequest, control: str) -> PerturbationFeatures | 
         UnreadableFileError, UnsafePickleError, CheckpointError: see `read_features_file`.
     """
     return read_features_file(Path(request.network.features)).with_zeros((control,)) if request.network.features else None
+
+
+def with_vectors_of(start: Path, features: PerturbationFeatures | None, split: Split) -> PerturbationFeatures | None:
+    """Return vectors of perturbations with those that a model knows its own by; None where it knows them one-hot and none are given.
+
+    Raises:
+        CheckpointError: the model knows perturbations by vectors, and those of the data's new ones are not given.
+    """
+    loaded = load_model(start)
+    card = loaded.card
+    if card.perturbation_encoding == "one-hot":
+        return features
+    theirs = {
+        label: row
+        for label, row in zip(card.perturbations, loaded.perturbation_features.numpy(), strict=True)
+        if label != card.control
+    }
+    given = {} if features is None else dict(zip(features.labels, features.vectors, strict=True))
+    control = loaded.perturbation_features.numpy()[card.perturbations.index(card.control)]
+    own = given.get(split.control)
+    # zeros stand for a control that the file does not have
+    made = {**theirs, **given, split.control: control if own is None or not own.any() else own}
+    asked = {p for source in split.sources for p in source.dataset.perturbations}
+    if lacking := sorted(asked - {*made}):
+        raise CheckpointError(
+            f"'{card.name}' knows perturbations by vectors of {loaded.perturbation_features.shape[1]:,} numbers.",
+            f"New ones need vectors too: {listed(lacking)}.",
+            "Give a file with their vectors, made as the model's own (--features).",
+        )
+    source = f"'{card.name}'" if features is None else f"'{card.name}' and {features.source}"
+    return from_vectors(made, source)
 
 
 def vectors_of(cells: TrainingCells, features: PerturbationFeatures | None) -> Vectors:
@@ -96,8 +126,7 @@ def save_training(
         write_arc(output, card, weights, vectors.own, _facts(request, output))
     except CheckpointError as error:
         card = replace(card, notes=(*card.notes, f"Not written for arc-state: {error}"))
-    save_model(output / MODEL, card, weights, vectors.own, replace=True)
-    return add_baselines(output / MODEL, split, request.run.seed, there.device.type, on_progress, request.run.calibrate)
+    return save_model(output / MODEL, card, weights, vectors.own, replace=True)
 
 
 def card_of_training(split: Split, request: TrainRequest, inputs: Inputs, cells: TrainingCells, vectors: Vectors) -> ModelCard:
@@ -163,8 +192,8 @@ def _summary(split: Split, request: TrainRequest) -> TrainingSummary:
     )
 
 
-def start_from(start: Path, fresh: TransitionModel, card: ModelCard, vectors: Vectors) -> tuple[str, ...]:
-    """Give a new network the weights of another model, labels matched by name; return in sentences what happened.
+def start_from(start: Path, fresh: TransitionModel, card: ModelCard, vectors: Vectors, by_gene: bool = False) -> InitialReport:
+    """Give a new network the weights of another model, labels (and genes, when asked) matched by name; return what happened.
 
     Raises:
         CheckpointError: the networks or what they read differ; see `initial_weights`.
@@ -178,18 +207,21 @@ def start_from(start: Path, fresh: TransitionModel, card: ModelCard, vectors: Ve
         )
     labels = NewLabels(
         card.perturbations, card.control, vectors.own,
-        card.batches if card.config.batch_encoder else (), card.input_genes, card.input_key,
+        card.batches if card.config.batch_encoder else (), card.input_genes, card.input_key, by_gene,
+        card.output_genes if card.config.decoder is not None else None,
     )  # fmt: skip
     weights, report = initial_weights(fresh.state_dict(), labels, loaded)
     fresh.load_state_dict(weights)
-    return report.sentences()
+    return report
 
 
 def _notes(request: TrainRequest, vectors: Vectors) -> tuple[str, ...]:
     notes = []
     if vectors.features is not None:
         notes.append(f"Perturbations are known by vectors of {vectors.features.source} (sha256 {vectors.features.hash[:12]}).")
-    if request.optimiser.lora_rank:
+    if request.optimiser.last_layers:
+        notes.append(f"The last {request.optimiser.last_layers} layers of the transformer and the output were trained.")
+    if request.optimiser.lora_rank and request.optimiser.tune in ("", "lora"):
         notes.append(f"Adapters of rank {request.optimiser.lora_rank} were trained and merged.")
     if request.optimiser.ema:
         notes.append("The weights are a running mean over the last steps.")

@@ -25,18 +25,29 @@ from state_engine.data.depth import EMBEDDED, NOT_ASKED
 from state_engine.data.splits.apply import Split
 from state_engine.data.splits.equal_depth import choose_equal_depth, with_equal_depth
 from state_engine.device import Device, choose_device
-from state_engine.errors import CheckpointError, JobCancelled, RunError
+from state_engine.effects.store import load_effects
+from state_engine.errors import CheckpointError, ConfigError, JobCancelled, RunError
 from state_engine.models.lora import add_adapters, merged_state_dict
 from state_engine.models.losses import MiniBatch
 from state_engine.models.transition import TransitionModel
 from state_engine.progress import OnProgress, Progress, silent
+from state_engine.train.adapt import adapted_card, fit_of, genes_there, stays_known
+from state_engine.train.calibration import add_baselines
 from state_engine.train.cells import TrainingCells, choose_inputs, read_training_cells
-from state_engine.train.finish import card_of_training, read_vectors, save_training, start_from, vectors_of
+from state_engine.train.finish import (
+    card_of_training,
+    read_vectors,
+    save_training,
+    start_from,
+    vectors_of,
+    with_vectors_of,
+)
 from state_engine.train.gene_features import gene_features
 from state_engine.train.mini_batches import SetCells, SetSchedule, gather, validation_rows
 from state_engine.train.request import TrainRequest, with_steps
 from state_engine.train.run_folder import (
     CACHE,
+    MODEL,
     RECORD_FORMAT,
     TrainingRecord,
     check_checkpoint,
@@ -50,6 +61,7 @@ from state_engine.train.run_folder import (
     write_split,
 )
 from state_engine.train.trainer import CHECKPOINTS, LAST, is_first, new_trainer, quiet
+from state_engine.train.tune import new_rows, tune
 from state_engine.versions import package_versions
 
 if TYPE_CHECKING:
@@ -89,30 +101,43 @@ def _train(
     split, record = _equal_depth(split, request, record, resume, on_progress)
     on_progress(Progress("Choosing features"))
     features = read_vectors(request, split.control)
-    if features is None and init_from is None:
-        features = gene_features(split, request.run.seed)
+    adapted = _adapted(request, init_from)
+    if init_from is None:
+        features = gene_features(split, request.run.seed) if features is None else features
+    elif adapted is not None:
+        features = with_vectors_of(init_from, features, split)
     threads = torch.get_num_threads()
     depth = record.depth if resume else _depth_of_start(init_from)
-    inputs = choose_inputs(split, request.with_settings(genes=_known_genes(request, record, init_from)), depth, resume)
+    inputs = choose_inputs(split, request.with_settings(genes=_known_genes(request, record, init_from, split)), depth, resume)
     labels = None if features is None else features.labels
-    cells = read_training_cells(split, inputs, request, _cache(output), on_progress, labels)
+    kept = stays_known(adapted, split.control) if adapted is not None else ()
+    cells = read_training_cells(split, inputs, request, _cache(output), on_progress, labels, kept)
     torch.set_num_threads(threads)  # compiled loops that choose genes set their own number, and with it everybody's
     on_progress(Progress("Loading the network"))
     with torch.random.fork_rng():
         torch.manual_seed(request.run.seed)
         vectors = vectors_of(cells, features)
         card = card_of_training(split, request, inputs, cells, vectors)
+        if adapted is not None:
+            card = adapted_card(card, adapted)
         model = TransitionModel(card.config)
         if not resume:
-            started = start_from(init_from, model, card, vectors) if init_from is not None else ()
+            started: tuple[str, ...] = ()
+            if init_from is not None:
+                report = start_from(init_from, model, card, vectors, adapted is not None)
+                started = report.sentences(fit_of(split, adapted).sentences() if adapted is not None else None)
             record = replace(record, genes=inputs.genes or (), depth=inputs.depth, notes=(*record.notes, *inputs.notes, *started))
             _write(output, record)
+        if adapted is not None:
+            tune(model, request.optimiser, new_rows(card, adapted))
         fitted = _fit(model, vectors.values, cells, request, output, on_progress, resume, device)
         if not is_first():
             raise SystemExit(0)  # further processes are there for their share of the steps only
         training = replace(card.training, equal_depth=record.equal_depth)
         card = replace(card, notes=(*record.notes, *card.notes), training=training)
-        made = save_training(card, split, request, output, cells, vectors, fitted.model, on_progress)
+        save_training(card, split, request, output, cells, vectors, fitted.model, on_progress)
+        before = load_effects(init_from) if adapted is not None and init_from is not None else None
+        made = add_baselines(output / MODEL, split, request.run.seed, device.kind, on_progress, request.run.calibrate, before)
     record = replace(
         record, steps=request.optimiser.steps, seconds=round(fitted.seconds, 3), waited=round(fitted.waited, 4), state="done",
         parameters=sum(p.numel() for p in fitted.model.parameters()), features=cells.features.where, notes=made.notes,
@@ -136,8 +161,20 @@ def _equal_depth(
     return with_equal_depth(split, record.equal_depth), record
 
 
-def _known_genes(request: TrainRequest, record: TrainingRecord, init_from: Path | None) -> tuple[str, ...]:
+def _adapted(request: TrainRequest, init_from: Path | None) -> ModelCard | None:
+    """Return the card of the model that is adapted; None for other trainings, whatever their first weights are."""
+    if not request.optimiser.tune:
+        return None
+    if init_from is None:
+        raise ConfigError("There is no model to adapt.", f"--tune is {request.optimiser.tune}.", "Give --adapt MODEL.")
+    return card_of(init_from)
+
+
+def _known_genes(request: TrainRequest, record: TrainingRecord, init_from: Path | None, split: Split) -> tuple[str, ...]:
     """Genes that need not be chosen: those asked for, those of a training that goes on, those that the start reads."""
+    adapted = _adapted(request, init_from)
+    if adapted is not None and not request.network.genes and not record.genes:
+        return genes_there(split, adapted)
     if request.network.genes or record.genes or init_from is None or request.network.embedding is not None:
         return request.network.genes or record.genes
     return card_of(init_from).input_genes or ()
@@ -251,7 +288,7 @@ def _fit(
 
     config = model.config
     optimiser = request.optimiser
-    if optimiser.lora_rank:
+    if optimiser.lora_rank and not optimiser.tune:
         add_adapters(model, optimiser.lora_rank, optimiser.lora_alpha, optimiser.lora_dropout, optimiser.lora_feed)
     training = TransitionTraining(request, model, vectors, len(cells.batches))
     watch = Watch(output, on_progress, _validation(cells, request), training)

@@ -6,6 +6,7 @@ stand beside each field (`state_engine.options`); the command line and the form 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
@@ -29,6 +30,10 @@ EqualiseDepth = Literal["auto", "off"]
 # small data set is known by heart); each further one takes steps of its own, as a step holds a few cell sets only. Measured on the data
 # sets of benchmarks/RESULTS.md.
 FIRST_STEPS, FURTHER_STEPS, MOST_STEPS = 300, 200, 6000
+
+
+TUNED = "lora, last-N or full"  # what of a model can be trained on when it is adapted
+_LAST = re.compile(r"last-([1-9][0-9]{0,2})")
 
 
 @dataclass(frozen=True)
@@ -147,9 +152,28 @@ class Optimiser:
     lora_alpha: float = option(32.0, "scale of the adapters, divided by their rank", least=0)
     lora_dropout: float = option(0.0, "dropout of the adapters", least=0, below=1)
     lora_feed: bool = option(False, "the feed-forward parts get adapters too")
+    tune: str = option(
+        "", f"what changes of a model that is adapted: {TUNED}; lora: adapters in every layer; last-N: its last N layers and the output. "
+        "Vectors of labels that are new to the model are trained in each case; default with --adapt: lora",
+        flag="--tune", label="What is trained", metavar="WHAT",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check(self)
+        if self.tune not in ("", "lora", "full") and not self.last_layers:
+            raise ConfigError(f"'{self.tune}' is nothing to train.", f"Known: {TUNED}.", "Say --tune lora, for one.")
+        if self.tune == "lora" and not self.lora_rank:
+            raise ConfigError("Adapters need a rank.", "lora_rank is 0.", "Set lora_rank=8, for one.")
+        if self.tune not in ("", "full") and self.weight_decay:
+            raise ConfigError(
+                "Weight decay would move the weights that are to stay.", f"--tune is {self.tune}.", "Set weight_decay=0."
+            )
+
+    @property
+    def last_layers(self) -> int:
+        """N of `last-N`; 0 for anything else."""
+        found = _LAST.fullmatch(self.tune)
+        return int(found[1]) if found else 0
 
 
 @dataclass(frozen=True)
@@ -222,6 +246,10 @@ class Run:
         False,
         "where there are no validation cells, fit the calibration on contexts that further, shorter trainings leave out in turn",
     )
+    compare: bool = option(
+        True, "where a model is adapted and cells are held out for testing: one more is trained from scratch for as many steps, and both are "
+        "tested beside the model as it was and the baselines", flag="--no-compare", label="Compare with a training from scratch",
+    )  # fmt: skip
     licence: str = option("unknown", "licence of the model, noted on its card")
     data_name: str = option("", "name of the data, noted on the card of the model")
     simulated: bool = option(False, "the data are simulated, noted on the card of the model")

@@ -37,6 +37,8 @@ class NewLabels:
         batches: in the order of the new batch encoder; empty without one.
         genes: names of the input features in order, or None when they have none.
         input_key: representation that is read.
+        by_gene: genes are matched by name too, and the model may read more of them.
+        decoded: genes of a gene decoder.
     """
 
     perturbations: tuple[str, ...]
@@ -45,6 +47,8 @@ class NewLabels:
     batches: tuple[str, ...] = ()
     genes: tuple[str, ...] | None = None
     input_key: str = "X_hvg"
+    by_gene: bool = False
+    decoded: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,11 @@ class InitialReport:
     dropped_parts: tuple[str, ...]
     notes: tuple[str, ...]
 
-    def sentences(self) -> tuple[str, ...]:
-        """Return the report for people."""
-        said = [f"The weights start from '{self.source}'.", *_counts(self.perturbations, "perturbations")]
-        if self.batches is not None:
+    def sentences(self, labels: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        """Return the report for people; `labels` are sentences of what was matched, in place of its own."""
+        said = [f"The weights start from '{self.source}'."]
+        said += _counts(self.perturbations, "perturbations") if labels is None else labels
+        if self.batches is not None and labels is None:
             said += _counts(self.batches, "batches")
         if self.new_parts:
             said.append(f"Parts that start anew: {', '.join(self.new_parts)}.")
@@ -103,9 +108,9 @@ def initial_weights(
         CheckpointError: the networks differ in size, read other genes or another representation, or a label that both know
             has another feature vector; everything that differs is named.
     """
-    old = start.module.state_dict()
     notes: list[str] = []
     _check_input(labels, start)
+    old = _by_gene(labels, start) if labels.by_gene else start.module.state_dict()
     perturbations = _match(labels.perturbations, start.card.perturbations)
     one_hot, both = _one_hot(labels, start), BATCHES in fresh and BATCHES in old
     batches = _match(labels.batches, start.card.batches) if both else None
@@ -162,11 +167,39 @@ def _check_input(labels: NewLabels, start: LoadedModel) -> None:
         raise CheckpointError(f"'{card.name}' reads {card.input_key}.", f"This training reads {labels.input_key}.", fix)
     if labels.genes is None or card.input_genes is None or labels.genes == card.input_genes:
         return
+    if labels.by_gene and {*labels.genes} <= {*card.input_genes}:
+        return
     other = [gene for gene in labels.genes if gene not in set(card.input_genes)]
     why = (
         f"{len(other):,} of {len(labels.genes):,} are not among its genes: {listed(other)}." if other else "They differ in order."
     )
     raise CheckpointError(f"'{card.name}' reads other genes.", why, "Train on its genes (setting `genes`), in their order.")
+
+
+def _by_gene(labels: NewLabels, start: LoadedModel) -> Mapping[str, Tensor]:
+    """Return the weights of a model for some of its genes: their columns where genes go in, and their rows where they come out."""
+    card, weights = start.card, dict(start.module.state_dict())
+    last = max((n for n in weights if n.startswith("project_out.")), key=lambda n: int(n.split(".")[1])).rpartition(".")[0]
+    reads = not card.reads_embedding
+    moves = [
+        (card.input_genes, labels.genes, {"basal_encoder.0.weight": 1, f"{last}.weight": 0, f"{last}.bias": 0} if reads else {}),
+        (card.output_genes, labels.decoded, {"gene_decoder.out.weight": 0, "gene_decoder.out.bias": 0}),
+    ]
+    for theirs, ours, owned in moves:
+        if ours is None or theirs is None or ours == theirs:
+            continue
+        if reads and "bottleneck.0.weight" in weights:
+            lost = [gene for gene in theirs if gene not in {*ours}]
+            raise CheckpointError(
+                f"'{card.name}' needs all of its {len(theirs):,} genes.",
+                f"Its output passes a bottleneck of them; the data lack {len(lost):,}: {listed(lost)}.",
+                "Give data with these genes, or adapt a model without a bottleneck.",
+            )
+        place = {gene: i for i, gene in enumerate(theirs)}
+        columns = [place[gene] for gene in ours]
+        for name, axis in owned.items():
+            weights[name] = weights[name][:, columns] if axis else weights[name][columns]
+    return weights
 
 
 def _check_vectors(labels: NewLabels, vectors: Tensor, start: LoadedModel, found: Matched) -> None:

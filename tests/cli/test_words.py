@@ -25,7 +25,7 @@ from state_engine.cli.train import wanted
 from state_engine.data.dataset import Choices
 from state_engine.embedding.request import DecodeRequest, EmbedRequest
 from state_engine.errors import ConfigError
-from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, PredictedFile
+from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, ModelBeside, PredictedFile
 from state_engine.heads.request import AnnotateRequest, FinetuneRequest
 from state_engine.jobs.train_job import TrainJob, command_of
 from state_engine.options import options_of
@@ -62,7 +62,10 @@ FULL: list[Any] = [
         "real", "run", "f.pt", True, True, "nearest", 5, "/usr/bin/python", "in words: 'held out'", False,
         "s 1.h5ad", OTHERS,
     ),
-    HeldOutRequest("run", "model", '[datasets]\na = "x"\n', OTHERS, "val", 9, (1, 2), "full", "f.csv", "cpu", "bf16", "s", OTHERS),
+    HeldOutRequest(
+        "run", "model", '[datasets]\na = "x"\n', OTHERS, "val", 9, (1, 2), "full", "f.csv", "cpu", "bf16", "s", OTHERS, "mine",
+        (ModelBeside("m 1", "from scratch"), ModelBeside("m2", "-x")),
+    ),
     SUBMISSION,
     TemplateRequest("vcc2026", "d", "m", "g", "p", ("A", "B"), "transfer", CHOICES, COUNTS, 3, "cpu", (MeasuredScreen("s", "p", "c", "NT"),)),
     PretrainRequest(
@@ -156,6 +159,8 @@ BESIDE = {
 
 def off_default(one: options.Option) -> Any:
     """A value that the field does not have by default."""
+    if one.path == "optimiser.tune":
+        return "last-2"
     if one.about.choices:
         return next(c for c in reversed(one.about.choices) if c != one.default)
     if one.many:

@@ -23,8 +23,9 @@ from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import JobStore
 from state_engine.jobs.tasks.train import into_library
-from state_engine.jobs.train_job import TrainJob, training_folder
+from state_engine.jobs.train_job import TrainJob, command_of, training_folder
 from state_engine.library.datasets import DEMO_PATH
+from state_engine.library.models import list_models
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import Progress
 from state_engine.train.request import TrainRequest
@@ -197,6 +198,7 @@ def test_features_and_weights_to_start_from_are_passed_on(
     page = page_of(monkeypatch, home, data="demo")
     page.file_uploader(key="train_features_demo_0").upload("esm.csv", b"control,0,0\nTNF,1,2\n", "text/csv").run()
     page.selectbox(key="train_from").set_value(card.id).run()
+    page.segmented_control(key="train_tune").set_value("Start only").run()
     page.button(key="train").click().run()
     job = asked[0]
     assert (
@@ -226,6 +228,36 @@ def test_embeddings_can_be_read(monkeypatch: pytest.MonkeyPatch, home: Path, ask
     page.selectbox(key=f"train_reads_{entry.id}").set_value("X_state").run()
     page.button(key="train").click().run()
     assert asked[0].request.network.embedding == "X_state" and asked[0].request.network.output_space is None
+
+
+def test_a_model_is_adapted_by_default(monkeypatch: pytest.MonkeyPatch, home: Path, asked: list[TrainJob]) -> None:
+    """The demo's model on the demo's data: what it knows is said, its network is kept, adapters are trained."""
+    (model,) = [entry for entry in list_models(Settings(home)) if entry.card is not None]
+    card = model.card
+    page = page_of(monkeypatch, home, data="demo")
+    page.selectbox(key="train_from").set_value(card.id).run()
+    assert not page.exception and "14 of 14 perturbations known to the model." in text(page)
+    assert "1,300 of the 1,300 genes of the model are in the data." in text(page)
+    page.button(key="train").click().run()
+    request = asked[0].request
+    assert (request.optimiser.tune, request.run.compare, request.network.hidden) == ("lora", True, card.config.backbone.hidden)
+    assert request.sets.set_size == card.config.set_size and asked[0].init_from == str(model.path)
+    assert "--adapt" in command_of(asked[0])
+    page = page_of(monkeypatch, home, data="demo")
+    page.selectbox(key="train_from").set_value(card.id).run()
+    page.segmented_control(key="train_tune").set_value("Last layers").run()
+    page.checkbox(key="train_compare").set_value(False).run()
+    page.button(key="train").click().run()
+    assert (asked[1].request.optimiser.tune, asked[1].request.run.compare) == ("last-2", False)
+
+
+def test_a_model_of_other_genes_is_refused_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, home: Path, asked: list[TrainJob]
+) -> None:
+    card = write_model(home / "models" / "tiny")
+    page = page_of(monkeypatch, home, data="demo")
+    page.selectbox(key="train_from").set_value(card.id).run()
+    assert "'Tiny' is a model of other genes" in text(page) and page.button(key="train").disabled
 
 
 # A training

@@ -31,7 +31,7 @@ def test_a_record_of_before_there_were_parts_is_read(tmp_path):
     old, request = json.loads(OLD_RECORD.read_bytes())["request"], read_record(tmp_path).request
     assert (old["sets_a_step"], request.sets.sets_per_step) == (4, 4)
     names = {(one.about.old or (one.name,))[0]: one.path.split(".") for one in options_of(TrainRequest)}
-    later = {"equalise_depth"}  # fields that came since
+    later = {"equalise_depth", "tune", "compare"}  # fields that came since
     assert set(names) - later == set(old)
     for name, (part, field) in {n: at for n, at in names.items() if n not in later}.items():
         assert to_plain(getattr(getattr(request, part), field)) == old[name], name

@@ -10,9 +10,9 @@ import streamlit as st
 
 from pages.parts import fields, session
 from pages.parts.format import code, duration, md, plural, sentences, size
-from pages.parts.picker import distinct
 from pages.parts.train.run import CHOICE
 from pages.parts.train.split import applied, pick_plan, show_split
+from pages.parts.train.start import Start, pick_start, show_fit
 from pages.parts.uploads import keep_by_content, one_file
 from pages.parts.widgets import errors_shown
 from state_engine.checkpoints.arc.perturbation_vectors import width_of_features_file
@@ -23,8 +23,8 @@ from state_engine.errors import ConfigError
 from state_engine.jobs.train_job import TrainJob, start
 from state_engine.library.datasets import DataEntry
 from state_engine.library.foreign import call, limits_for
-from state_engine.library.models import Entry, list_models
 from state_engine.options import option_of, options_of, settings
+from state_engine.train.adapt import Fit
 from state_engine.train.cost import estimate_training
 from state_engine.train.folds import calibrating_blocks, calibrating_perturbations, calibrating_places
 from state_engine.train.network import network_config
@@ -57,25 +57,27 @@ def train_form(entry: DataEntry, data: Dataset) -> None:
             for note in session.depth_notes(entry):
                 st.warning(sentences(note))
     st.markdown("#### What is trained?")
+    start_from = pick_start()
+    adapted = start_from if start_from is not None and start_from.tune else None
+    fit = show_fit(adapted, split) if adapted is not None and split is not None else None
     with errors_shown():
-        request = request_form(entry, data)
+        request = request_form(entry, data, adapted)
         if split is not None:
             request = with_steps(request, split)
-    start_from = _start_from()
     with errors_shown():
         if split is not None and request is not None:
-            _estimate(request, split, data)
+            _estimate(request, split, data, fit)
     label = f"Train for {request.optimiser.steps:,} steps" if request is not None and request.optimiser.steps else "Train"
-    ready = split is not None and request is not None
+    ready = split is not None and request is not None and (adapted is None or fit is not None)
     pressed = st.button(label, type="primary", key="train", icon=":material/model_training:", disabled=not ready)
     if pressed and split is not None and request is not None:
-        job = TrainJob(plan_text(split.plan), request, entry.choices, str(start_from.path) if start_from else "", entry.id)
+        job = TrainJob(plan_text(split.plan), request, entry.choices, str(start_from.entry.path) if start_from else "", entry.id)
         session.choose(CHOICE, start(session.settings(), job, request.run.name))
         st.rerun()
 
 
-def request_form(entry: DataEntry, data: Dataset) -> TrainRequest:
-    """The request that was chosen.
+def request_form(entry: DataEntry, data: Dataset, start: Start | None = None) -> TrainRequest:
+    """The request that was chosen; `start` is a model that is adapted, whose network is kept.
 
     Raises:
         ConfigError: settings that are not known, or contradict each other.
@@ -89,16 +91,18 @@ def request_form(entry: DataEntry, data: Dataset) -> TrainRequest:
         help="Values for all settings; each can be changed below.",
         persist_state="session",
     )
-    base = resolve(preset)
+    base = resolve(preset) if start is None else start.request(resolve(preset))
+    key = preset if start is None else f"{preset}_{start.card.id}"
+    usual = preset if start is None else f"{start.card.name}, adapted"
     name = right.text_input(
-        "Name of the model", f"{entry.name.removesuffix('.h5ad')} · {preset}", key=f"train_name_{entry.id}_{preset}"
+        "Name of the model", f"{entry.name.removesuffix('.h5ad')} · {usual}", key=f"train_name_{entry.id}_{key}"
     )
     given: dict[str, Any] = {"name": name or base.run.name, "data_name": entry.name, "simulated": entry.origin == "demo"}
-    given |= _representation(entry, data, base)
+    given |= _representation(entry, data, base) if start is None else {}
     features = _features(entry)
     given |= {"features": features} if features else {}
     with st.expander("More settings", icon=":material/tune:"):
-        given |= _usual(preset, base)
+        given |= {name: value for name, value in _usual(key, base).items() if start is None or not name.startswith("network.")}
         words = st.text_area(
             "Any other setting, one a line: name=value",
             key="train_settings",
@@ -106,7 +110,7 @@ def request_form(entry: DataEntry, data: Dataset) -> TrainRequest:
             help="The names are in the table below. A name that is not known is refused.",
         )
         given |= settings(TrainRequest, [line for line in words.splitlines() if line.strip()])
-        request = resolve(preset, given)
+        request = base.with_settings(given)
         _all_settings(request, base)
     return request
 
@@ -207,22 +211,10 @@ def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower() if value is None else str(value)
 
 
-def _start_from() -> Entry | None:
-    entries = {e.card.id: e for e in list_models(session.settings()) if e.card is not None}
-    words = distinct({i: e.card.name for i, e in entries.items() if e.card is not None})
-    chosen = st.selectbox(
-        "Start from",
-        ["", *entries],
-        format_func=lambda i: words.get(i, "new weights"),
-        key="train_from",
-        help="A model of the library: weights that fit are kept, perturbations are matched by name, new ones start anew.",
-    )
-    return entries.get(chosen)
-
-
-def _estimate(request: TrainRequest, split: Split, data: Dataset) -> None:
+def _estimate(request: TrainRequest, split: Split, data: Dataset, fit: Fit | None = None) -> None:
     asked, run = request.network, request.run
-    width = data.representation(f"obsm/{asked.embedding}").width if asked.embedding else asked.hvgs or data.n_genes
+    read = len(fit.genes) if fit is not None and fit.genes else asked.hvgs or data.n_genes
+    width = data.representation(f"obsm/{asked.embedding}").width if asked.embedding else read
     labels = {p for source in split.sources for p in source.dataset.perturbations}
     batches = {b for source in split.sources for b in source.dataset.batches}
     config = network_config(request, width, len(labels), max(1, len(batches)), data.n_genes if asked.gene_decoder else 0)
@@ -241,6 +233,8 @@ def _estimate(request: TrainRequest, split: Split, data: Dataset) -> None:
         f"{guess.parameters:,} parameters; {request.optimiser.steps:,} steps of {sets} cells. About "
         f"{duration(guess.seconds)} on this machine's CPU (rough; a GPU is many times faster), {size(guess.memory_bytes)} of memory.{note}"
     )
+    if request.optimiser.tune and run.compare and split.cells()["test"]:
+        st.caption("A training from scratch for as many steps follows, to compare: about as much time again.")
     if folds:
         st.caption(
             f"Counted in: {folds} shorter trainings, each without one context, or one without some blocks or perturbations. They decide "

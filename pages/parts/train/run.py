@@ -11,6 +11,7 @@ from pages.parts.format import duration, md, sentences
 from pages.parts.jobs import job_of, live_panel
 from pages.parts.model_scores import worth
 from pages.parts.navigation import names
+from pages.parts.train.adapted import show_adaptation
 from pages.parts.train.curves import curves
 from pages.parts.widgets import go, show_error
 from state_engine.checkpoints.card import ModelCard
@@ -96,6 +97,7 @@ def _done(run: RunFolder) -> None:
         if st.button("See its card", key="training_card", icon=":material/deployed_code:"):
             _use(card, job)
             go("models")
+    show_adaptation(training_folder(run))
     worth(card)
     for text in (*card.limits, *card.notes):
         st.caption(f":material/info: {sentences(text)}")

@@ -44,7 +44,8 @@ def evaluate(request: EvaluationRequest, run: RunFolder, on_progress: OnProgress
 def test(request: HeldOutRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Evaluated:
     """Evaluate a model on its held-out cells; both sides' cells, tables and verdict are in the run folder."""
     settings = load_settings()
-    check_readable(settings, request.run, request.model, request.features, request.measured_elsewhere)
+    beside = [other.path for other in request.beside]
+    check_readable(settings, request.run, request.model, request.features, request.measured_elsewhere, *beside)
     plan = parse_plan(request.split) if request.split else read_plan(Path(request.run) / SPLIT)
     if request.split:
         check_places(plan, settings)

@@ -12,6 +12,7 @@ from state_engine.data.dataset import open_dataset
 from state_engine.data.splits.apply import Split, apply_plan
 from state_engine.data.splits.plan import parse_plan, plan_files
 from state_engine.device import choose_device
+from state_engine.evaluation.adapt import adapt
 from state_engine.files import write_bytes
 from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.run_folder import RunFolder
@@ -57,7 +58,10 @@ def train(request: TrainJob, run: RunFolder, on_progress: OnProgress, warm: Warm
     folder = training_folder(run)
     started = _is_started(folder, run)
     start = Path(request.init_from) if request.init_from else None
-    card = train_transition(split, asked, folder, on_progress, resume=started, init_from=start)
+    if asked.optimiser.tune and start is not None:
+        card = adapt(split, asked, folder, start, on_progress, started)
+    else:
+        card = train_transition(split, asked, folder, on_progress, resume=started, init_from=start)
     for note in card.notes:
         run.log(note)
     entry = into_library(folder / MODEL, settings)

@@ -225,7 +225,8 @@ OTHER = {
     "warmup": 3, "weight_decay": 0.1, "gradient_clip": 0.0, "ema": 0.5, "gene_dropout": 0.1, "basal_noise": 0.2, "fill": True,
     "sets_a_step": 12, "steps": 77, "control_mapping": "batch", "train_control": False, "paired": True, "balance": "contexts",
     "equalise_depth": "off", "mix": 0.25, "validate_every": 0, "checkpoint_every": 1, "validation_sets": 3, "freeze": ("a.", "b"), "lora_rank": 2,
-    "lora_alpha": 8.0, "lora_dropout": 0.1, "lora_feed": True, "seed": 1, "device": "cpu", "precision": "bf16", "devices": 2,
+    "lora_alpha": 8.0, "lora_dropout": 0.1, "lora_feed": True, "tune": "full", "compare": False, "seed": 1,
+    "device": "cpu", "precision": "bf16", "devices": 2,
     "nodes": 3, "compile": True, "cache_gb": 0.0, "calibrate": False, "cross_fit": True, "licence": "MIT", "data_name": "it's",
     "simulated": True, "name": "Two words", "preset": "state_sm",
 }  # fmt: skip
