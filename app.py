@@ -8,16 +8,17 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.parts.door import opened
 from pages.parts.navigation import pages
-from pages.parts.server import MIDDLEWARE
+from pages.parts.server import MIDDLEWARE, ROUTES
 from pages.parts.session import keep_thread, start_worker
 from pages.parts.sidebar import show_thread
+from state_engine.config import APP
 
 if get_script_run_ctx(suppress_warning=True) is None:
-    app = st.App(__file__, middleware=MIDDLEWARE)
+    app = st.App(__file__, routes=ROUTES, middleware=MIDDLEWARE)
 else:
     page = st.navigation(pages(), expanded=True)
-    st.set_page_config(page_title=f"{page.title} · STATE Explorer", page_icon="assets/icon.svg", layout="wide")
-    st.logo("assets/logo.svg", size="large", icon_image="assets/icon.svg")
+    st.set_page_config(page_title=f"{page.title} · STATE Explorer", page_icon=str(APP / "assets" / "icon.svg"), layout="wide")
+    st.logo(str(APP / "assets" / "logo.svg"), size="large", icon_image=str(APP / "assets" / "icon.svg"))
     keep_thread()
     show_thread()
     try:

@@ -11,7 +11,10 @@ from state_engine.errors import ConfigError
 
 GB = 1024**3
 DATABASE = "jobs.sqlite"  # in the home
-DEMO = Path(__file__).resolve().parents[1] / "assets" / "demo"
+_PLACE = Path(__file__).resolve().parents[1]
+# the pages and assets: beside this package in the source tree, in a package of their own (see setup.py) where it was installed
+APP = next((folder for folder in (_PLACE / "state_explorer", _PLACE) if (folder / "app.py").is_file()), _PLACE)
+DEMO = APP / "assets" / "demo"
 
 
 @dataclass(frozen=True)

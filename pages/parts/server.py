@@ -15,10 +15,14 @@ from typing import Final
 import streamlit as st
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from state_engine import __version__
+from state_engine.config import load_settings
 from state_engine.sandbox import PLACES
 from state_engine.sandbox.places import NOBODY
 
@@ -115,4 +119,13 @@ class SafeHeaders:
         await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
+def health(request: Request) -> JSONResponse:
+    """Answer whether this installation can work: its home can be written."""
+    home = load_settings().home
+    there = next(folder for folder in (home, *home.parents) if folder.exists())
+    well = os.access(there, os.W_OK)
+    return JSONResponse({"status": "ok" if well else "home cannot be written", "version": __version__}, 200 if well else 503)
+
+
+ROUTES: Final = (Route("/healthz", health),)
 MIDDLEWARE: Final = (Middleware(SafeHeaders), Middleware(KnownHosts))

@@ -24,6 +24,8 @@ from state_engine.progress import OnProgress, Progress
 
 # command -> the module beside this one that has its function `run_COMMAND`, and what it does
 COMMANDS = {
+    "app": ("serve", "start the pages in the browser, with the demo"),
+    "worker": ("serve", "do the jobs of the pages, in a process of its own"),
     "inspect": ("data", "describe a data set, and whether a model fits it"),
     "fetch": ("data", "download a public data set"),
     "prepare": ("results", "choose the most variable genes of a data set"),
@@ -70,6 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in _lines(told):
             say(line, file=sys.stderr)
         return 1
+
+
+def start() -> int:
+    """Run the console script `state-explorer`: the same commands, and the pages where none is named."""
+    return main(sys.argv[1:] or ["app"])
 
 
 def _told(error: Exception, output: object) -> Exception:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from state_engine import keys
+from state_engine.config import DEMO
 from state_engine.errors import ConfigError
 from state_engine.files import replacing
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
 
-TABLES = Path(__file__).resolve().parents[2] / "assets" / "demo"
+TABLES = DEMO
 TITLE = "Simulated PBMC perturbations (no measured cells)"
 CONTROL = "control"
 CRISPRI = "CRISPRi "
