@@ -48,8 +48,8 @@ def test_a_head_is_fitted_and_applied_to_an_uploaded_file(server: Server, page: 
     keep_picture(page, "finetune-form")
     choose(page, "head_vectors_demo", "Expression")
     page.get_by_text("More options").click()
-    fill(page, "head_max_epochs", "30")
-    fill(page, "head_resamples", "100")
+    for key, value in (("max_epochs", "8"), ("resamples", "50"), ("variable_genes", "200"), ("components", "10")):
+        fill(page, f"head_{key}", value)
     page.click(".st-key-finetune button")
     page.wait_for_selector(".st-key-figure_head_confusion .js-plotly-plot", timeout=SLOW)
     settle(page)

@@ -139,7 +139,7 @@ def test_a_fitted_head_is_shown_and_applied(monkeypatch: pytest.MonkeyPatch, hom
     said = text(page)
     assert "Balanced accuracy" in said and "it was not fitted on" in said and "stratified by label" in said
     table = page.dataframe[0].value
-    assert len(table) >= 2 and "to" in table["Accuracy"][0]
+    assert len(table) >= 2 and "–" in table["Accuracy"][0]
     assert len(figures(page)) >= 2
     other = register_file(settings, write(home.parent / "data" / "others.h5ad", seed=1))
     page.button(key="finetune_apply").click().run()
@@ -163,7 +163,7 @@ def test_what_was_called_is_shown_with_its_files(
     )
     page = opened(monkeypatch, "finetune", None, home, annotation=run.id)
     assert not page.exception and not page.error
-    assert "What does types call the cells of others.h5ad?" in text(page)
+    assert "What does the head types call the cells of others.h5ad?" in text(page)
     assert page.dataframe[0].value["cells"].sum() == CELLS
     labels = [b.proto.label for b in page.get("download_button")]
     assert "Labels (CSV)" in labels and any("Cells with labels (.h5ad" in one for one in labels)
@@ -225,7 +225,7 @@ def test_scores_are_told_apart_by_their_intervals() -> None:
 
 
 def test_tables_and_figures_say_what_the_report_says() -> None:
-    assert metric_table(REPORT)["Accuracy"].tolist() == ["0.900 (0.800 to 0.950)", "0.500 (0.400 to 0.600)"]
+    assert metric_table(REPORT)["Accuracy"].tolist() == ["0.900 (0.80–0.95)", "0.500 (0.40–0.60)"]
     assert np.allclose(confusion_figure(REPORT).data[0].z, [[1, 0], [0.5, 0.5]])
     assert list(reliability_figure(REPORT).data[1].y) == [0.4]
     assert list(wrong_table(REPORT).columns) == ["cell", "row", "truth", "called", "probability"]

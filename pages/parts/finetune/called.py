@@ -41,7 +41,7 @@ def show_annotation(run: RunFolder) -> None:
     ):
         return
     found = _read(str(run.path), stamp(run.file(ANNOTATION)))
-    st.markdown(f"#### What does {md(found.head)} call the cells of {md(_data_name(run, found))}?")
+    st.markdown(f"#### What does the head {md(found.head)} call the cells of {md(_data_name(run, found))}?")
     n = found.cells - found.unknown
     if found.task == "regression":
         st.markdown(f"Mean {_number(found.value)}, standard deviation {_number(found.spread)}, over {plural(n, 'cell')}.")
@@ -152,7 +152,9 @@ def share_figure(groups: Sequence[CalledGroup], kinds: Sequence[str]) -> go.Figu
             totals[one.label] = totals.get(one.label, 0) + one.cells
     ranked = sorted((name for name in totals if totals[name] and name != UNKNOWN), key=lambda name: -totals[name])
     shown, rest = ranked[:MOST_LABELS], ranked[MOST_LABELS:]
-    colours = palette.categories([n for n in totals if n != UNKNOWN]) | {UNKNOWN: palette.MISSING, OTHERS: palette.GREY}
+    colours = palette.categories([n for n in totals if n != UNKNOWN]) | {UNKNOWN: palette.MISSING, OTHERS: palette.PALE}
+    # the label of control cells is grey here as on every page
+    colours |= {g.perturbation: palette.GREY for g in groups if g.kind.endswith("control") and g.perturbation in totals}
     figure = go.Figure()
     for name in [*sorted(shown), *([OTHERS] if rest else []), *([UNKNOWN] if totals.get(UNKNOWN) else [])]:
         parts = [
@@ -163,7 +165,11 @@ def share_figure(groups: Sequence[CalledGroup], kinds: Sequence[str]) -> go.Figu
             text=[f"{p:.0%}" if p >= 0.06 else "" for p in parts], textposition="inside", insidetextanchor="middle",
             hovertemplate=f"<b>{drawn(name)}</b> %{{x:.1%}} of %{{y}} cells<extra></extra>",
         )  # fmt: skip
-    figure.update_layout(barmode="stack", legend={"orientation": "h", "y": -0.25, "x": 0, "title": {"text": ""}}, bargap=0.25)
+    figure.update_layout(
+        barmode="stack",
+        legend={"orientation": "h", "y": -0.25, "x": 0, "traceorder": "normal", "title": {"text": ""}},
+        bargap=0.25,
+    )
     figure.update_xaxes(tickformat=".0%", range=[0, 1], title="")
     figure.update_yaxes(type="category", autorange="reversed", automargin=True)
     return figure

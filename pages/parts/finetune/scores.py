@@ -103,6 +103,13 @@ def interval(score: Score | None) -> str:
     return f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})"
 
 
+def _short(score: Score | None) -> str:
+    """Return a score with its interval, short enough for a table: "0.951 (0.93–0.97)"."""
+    if score is None or score.value is None or score.low is None or score.high is None:
+        return interval(score)
+    return f"{score.value:.3f} ({score.low:.2f}–{score.high:.2f})"
+
+
 def _facts(report: HeadReport) -> None:
     split = report.split
     how = f"groups of {md(split.column)} kept whole" if split.kind == "groups" else "stratified by label"
@@ -126,7 +133,7 @@ def metric_table(report: HeadReport) -> pd.DataFrame:
     """Return a row for each method, a column for each metric with its interval, and what the method read."""
     metrics = [m for m in NAMES if any(method.score(m) for method in report.methods)]
     rows = [
-        {"Method": m.name, **{NAMES[k][0]: interval(m.score(k)) for k in metrics}, "What it is": m.note} for m in report.methods
+        {"Method": m.name, **{NAMES[k][0]: _short(m.score(k)) for k in metrics}, "What it is": m.note} for m in report.methods
     ]
     return pd.DataFrame(rows)
 
@@ -170,8 +177,8 @@ def confusion_figure(report: HeadReport) -> go.Figure:
             zmin=0,
             zmax=1,
             colorscale=palette.SEQUENTIAL,
-            text=counts.astype(int) if few else None,
-            texttemplate="%{text:,}" if few else None,
+            text=np.where(counts > 0, counts.astype(int).astype(str), "") if few else None,
+            texttemplate="%{text}" if few else None,
             customdata=counts.astype(int),
             hovertemplate="true <b>%{y}</b>, called <b>%{x}</b><br>%{customdata:,} cells, %{z:.0%} of the row<extra></extra>",
             colorbar={"title": {"text": "part of the true label", "side": "right"}, "tickformat": ".0%", "thickness": 10},

@@ -246,7 +246,11 @@ def _estimate(request: PretrainRequest, width: int | None) -> None:
     rate = measured_rate()
     guess = estimate_pretraining(request, rate=rate, gene_width=width)
     how = "by the last pretraining here" if guess.measured else "rough; a GPU is many times faster"
-    size = "The model that is the start has its own size. " if request.init_from else f"About {guess.parameters:,} parameters. "
+    size = (
+        "The model that is the start has its own size. "
+        if request.init_from
+        else f"About {round(guess.parameters, -4):,} parameters. "
+    )
     each = request.schedule.cells_per_step
     st.caption(
         f"{size}{plural(request.schedule.steps, 'step')} of {each:,} cells. "
