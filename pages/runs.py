@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.parts.door import through_app
-from pages.parts.runs.list import deleted_lately, listed_runs, queue, run_card
+from pages.parts.runs.list import deleted_lately, kind_words, listed_runs, queue, run_card
 from pages.parts.undo import DeletedRows
 from pages.parts.widgets import empty_state, page_head
 
@@ -22,7 +22,8 @@ search = st.text_input("Search", key="run_search", placeholder="Perturbation, ce
 deleted = DeletedRows("runs")
 for info in infos[:100]:
     deleted.above(info.id)
-    text = f"{info.id} {info.manifest.title if info.manifest else ''} {info.manifest.kind if info.manifest else ''}"
+    manifest = info.manifest
+    text = f"{info.id} {manifest.title} {manifest.kind} {kind_words(manifest.kind)}" if manifest is not None else info.id
     if search.lower() in text.lower():
         run_card(info)
 deleted.rest()

@@ -30,7 +30,7 @@ from state_engine.plain import csv_for_people
 
 BY_HAND = "label by hand"
 NOT_LABELLED = "not labelled"
-SELECTED, GROUP = "Selection on the map", "A group"
+SELECTED, GROUP = "Selection", "A group"
 MOST_IN_BROWSER = 400_000_000  # bytes of a file that is handed over by the page
 
 

@@ -34,6 +34,7 @@ class Kind:
         answer: page that shows a finished run, where that is another; "" for `page`.
         choice: name under which an address holds the run that the page shows.
         listed: whether Runs lists it. Derived kinds write into the run they belong to, so their own folders are not listed.
+        words: what such a run is, for people.
     """
 
     name: str
@@ -43,46 +44,80 @@ class Kind:
     answer: str = ""
     choice: str = "run"
     listed: bool = True
+    words: str = ""
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return self.words or self.name
 
 
 _REQUESTS = "state_engine.jobs.requests"
 _TASKS = "state_engine.jobs.tasks"
 _ENTRIES = (
-    Kind("predict", "state_engine.prediction.request:PredictionRequest", f"{_TASKS}.results:predict", "predict", "explore"),
-    Kind("convert", f"{_REQUESTS}:ConvertRequest", f"{_TASKS}.library:convert"),
-    Kind("download", f"{_REQUESTS}:DownloadRequest", f"{_TASKS}.library:download"),
-    Kind("convert_se", f"{_REQUESTS}:ConvertEmbeddingRequest", f"{_TASKS}.library:convert_se"),
-    Kind("prepare", f"{_REQUESTS}:PrepareRequest", f"{_TASKS}.library:prepare"),
-    Kind("label", f"{_REQUESTS}:LabelRequest", f"{_TASKS}.library:label"),
-    Kind("fetch", f"{_REQUESTS}:FetchRequest", f"{_TASKS}.library:fetch"),
+    Kind(
+        "predict", "state_engine.prediction.request:PredictionRequest", f"{_TASKS}.results:predict", "predict", "explore",
+        words="prediction",
+    ),
+    Kind("convert", f"{_REQUESTS}:ConvertRequest", f"{_TASKS}.library:convert", words="conversion of a model"),
+    Kind("download", f"{_REQUESTS}:DownloadRequest", f"{_TASKS}.library:download", words="download of a model"),
+    Kind(
+        "convert_se", f"{_REQUESTS}:ConvertEmbeddingRequest", f"{_TASKS}.library:convert_se",
+        words="conversion of a State Embedding model",
+    ),
+    Kind("prepare", f"{_REQUESTS}:PrepareRequest", f"{_TASKS}.library:prepare", words="variable genes"),
+    Kind("label", f"{_REQUESTS}:LabelRequest", f"{_TASKS}.library:label", words="labels by hand"),
+    Kind("fetch", f"{_REQUESTS}:FetchRequest", f"{_TASKS}.library:fetch", words="public data set"),
     Kind("look", f"{_REQUESTS}:LookRequest", f"{_TASKS}.results:look", listed=False),
     Kind("differential", f"{_REQUESTS}:DifferentialRequest", f"{_TASKS}.results:differential", listed=False),
     Kind("tables", f"{_REQUESTS}:TablesRequest", f"{_TASKS}.results:tables", listed=False),
     Kind("matrix", f"{_REQUESTS}:MatrixRequest", f"{_TASKS}.results:matrix", listed=False),
     Kind("attention", f"{_REQUESTS}:AttentionMapsRequest", f"{_TASKS}.results:attention", listed=False),
     Kind("attention_check", f"{_REQUESTS}:ModesRequest", f"{_TASKS}.results:attention_check", listed=False),
-    Kind("embed", "state_engine.embedding.jobs:EmbedJob", f"{_TASKS}.embedding:embed", "embed", choice="embedding"),
+    Kind(
+        "embed", "state_engine.embedding.jobs:EmbedJob", f"{_TASKS}.embedding:embed", "embed", choice="embedding",
+        words="embedding",
+    ),
     Kind("similar", "state_engine.embedding.jobs:SimilarJob", f"{_TASKS}.embedding:similar", listed=False),
     Kind("genes_read", "state_engine.embedding.jobs:GenesReadJob", f"{_TASKS}.embedding:genes_read", listed=False),
-    Kind("finetune", "state_engine.heads.request:FinetuneRequest", f"{_TASKS}.heads:finetune", "finetune", choice="finetuning"),
-    Kind("annotate", "state_engine.heads.request:AnnotateRequest", f"{_TASKS}.heads:annotate", "finetune", choice="annotation"),
-    Kind("submit", "state_engine.challenge.submit:SubmissionRequest", f"{_TASKS}.challenge:submit", "submit", choice="submission"),
-    Kind("score", "state_engine.challenge.score_request:ScoreRequest", f"{_TASKS}.challenge:score", "submit", choice="scoring"),
+    Kind(
+        "finetune", "state_engine.heads.request:FinetuneRequest", f"{_TASKS}.heads:finetune", "finetune", choice="finetuning",
+        words="head fitted",
+    ),
+    Kind(
+        "annotate", "state_engine.heads.request:AnnotateRequest", f"{_TASKS}.heads:annotate", "finetune", choice="annotation",
+        words="cells called by a head",
+    ),
+    Kind(
+        "submit", "state_engine.challenge.submit:SubmissionRequest", f"{_TASKS}.challenge:submit", "submit", choice="submission",
+        words="challenge submission",
+    ),
+    Kind(
+        "score", "state_engine.challenge.score_request:ScoreRequest", f"{_TASKS}.challenge:score", "submit", choice="scoring",
+        words="challenge score",
+    ),
     Kind(
         "rehearse", "state_engine.challenge.score_request:RehearsalRequest", f"{_TASKS}.challenge:rehearse", "submit",
         choice="scoring",
+        words="challenge rehearsal",
     ),
-    Kind("train", "state_engine.jobs.train_job:TrainJob", f"{_TASKS}.train:train", "train", choice="training"),
+    Kind(
+        "train", "state_engine.jobs.train_job:TrainJob", f"{_TASKS}.train:train", "train", choice="training",
+        words="training",
+    ),
     Kind(
         "pretrain", "state_engine.pretrain.request:PretrainRequest", f"{_TASKS}.pretrain:pretrain", "pretrain", choice="pretraining",
+        words="pretraining",
     ),
     Kind(
         "evaluate", "state_engine.evaluation.request:EvaluationRequest", f"{_TASKS}.evaluation:evaluate", "evaluate",
         choice="evaluation",
+        words="evaluation",
     ),
     Kind(
         "test", "state_engine.evaluation.request:HeldOutRequest", f"{_TASKS}.evaluation:test", "evaluate",
         choice="evaluation",
+        words="test on held-out cells",
     ),
 )  # fmt: skip
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ENTRIES}

@@ -37,6 +37,11 @@ def test_every_kind_has_its_task_and_its_request(kind: Kind) -> None:
     assert kind.page in ("", *names()) and kind.answer in ("", *names()) and kind.choice in THREAD
 
 
+def test_what_runs_lists_has_words_for_people() -> None:
+    assert [kind.name for kind in KINDS.values() if kind.listed and not kind.words] == []
+    assert KINDS["annotate"].title == "cells called by a head" and Kind("nap", "m:R", "m:f").title == "nap"
+
+
 def test_a_target_is_loaded_when_asked_for() -> None:
     assert load_target("json:dumps")([1]) == "[1]"
     assert all(callable(load_target(step)) for step in (*WARMUP, *LATE_WARMUP))

@@ -46,8 +46,9 @@ def show_annotation(run: RunFolder) -> None:
     if found.task == "regression":
         st.markdown(f"Mean {_number(found.value)}, standard deviation {_number(found.spread)}, over {plural(n, 'cell')}.")
     else:
-        st.markdown(f"{n:,} of {plural(found.cells, 'cell')} are called; {found.unknown:,} are unknown"
-                    f" (probability below {found.threshold:.2f}, or without a vector: {found.empty:,}).")  # fmt: skip
+        below = f"probability below {found.threshold:.2f}, or " if found.threshold else ""
+        without = f" ({below}without a vector: {found.empty:,})" if found.unknown else ""
+        st.markdown(f"{n:,} of {plural(found.cells, 'cell')} are called; {found.unknown:,} are unknown{without}.")
     for remark in found.remarks:
         st.caption(f":material/info: {sentences(remark)}")
     if found.groups:

@@ -56,8 +56,9 @@ def show_finetuning(run: RunFolder) -> None:
 
 def fit_or_apply(fit: str, apply: str) -> str:
     """Let fitting or applying be chosen; a finished fitting leads to applying, and so does an address with called cells."""
-    if st.session_state.pop("finetune_view_wanted", False):
-        st.session_state["finetune_view"] = apply
+    wanted = st.session_state.pop("finetune_view_wanted", None)
+    if wanted is not None:
+        st.session_state["finetune_view"] = apply if wanted else fit
     first = apply if session.chosen("annotation") and not session.chosen("finetuning") else fit
     st.session_state.setdefault("finetune_view", first)
     return str(st.segmented_control("What to do", [fit, apply], key="finetune_view", required=True, label_visibility="collapsed"))

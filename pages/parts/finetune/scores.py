@@ -120,7 +120,7 @@ def _facts(report: HeadReport) -> None:
     ]
     without = f" Left out: {' and '.join(filter(None, left_out))}." if any(left_out) else ""
     st.caption(
-        f"{md(report.head)} head on {md(report.vectors, 200)}; trained: {report.trained:,} of {report.weights:,} weights. "
+        f"{md(report.head).capitalize()} head on {md(report.vectors, 200)}; trained: {report.trained:,} of {report.weights:,} weights. "
         f"{split.train:,} cells to fit, {split.validation:,} to stop and calibrate, {split.test:,} to test; {how}, "
         f"seed {split.seed}.{groups}{without} "
         f"{duration(report.seconds)} on {md(report.device)}."
@@ -182,6 +182,7 @@ def confusion_figure(report: HeadReport) -> go.Figure:
             customdata=counts.astype(int),
             hovertemplate="true <b>%{y}</b>, called <b>%{x}</b><br>%{customdata:,} cells, %{z:.0%} of the row<extra></extra>",
             colorbar={"title": {"text": "part of the true label", "side": "right"}, "tickformat": ".0%", "thickness": 10},
+            showscale=not few,  # numbers are written in: the width is theirs
             xgap=1,
             ygap=1,
         )
@@ -223,7 +224,7 @@ def reliability_figure(report: HeadReport) -> go.Figure:
     )
     figure.update_xaxes(title="probability of what is called", range=[0, 1.03], tickformat=".0%")
     figure.update_yaxes(title="part that is right", range=[0, 1.03], tickformat=".0%")
-    figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "title": {"text": ""}})
+    figure.update_layout(legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "title": {"text": ""}})
     return figure
 
 

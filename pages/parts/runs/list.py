@@ -21,6 +21,7 @@ from state_engine.library.trash import items as trashed
 from state_engine.library.trash import restore
 
 TABS = {"submission": "Challenge file", "scoring": "Score"}  # the tab of Submit that shows a choice
+APPLIED = {"finetuning": False, "annotation": True}  # whether Fine-tune shows a choice under "Apply a head"
 
 
 @st.fragment(run_every=2.0)
@@ -61,7 +62,7 @@ def run_card(info: RunInfo) -> None:
         if manifest is None:
             st.markdown(f"**{md(info.id)}**  \n:red[{sentences(without_places(info.problem, session.settings()))}]")
         else:
-            parts = [md(manifest.kind), state_words(info.state), age(manifest.created), size(size_on_disk(info.path))]
+            parts = [md(kind_words(manifest.kind)), state_words(info.state), age(manifest.created), size(size_on_disk(info.path))]
             if manifest.elapsed:
                 parts.insert(2, f"took {duration(manifest.elapsed)}")
             current = "&ensp;:green[:material/check: open]" if info.id == session.chosen("run") else ""
@@ -83,6 +84,12 @@ def run_card(info: RunInfo) -> None:
                 )
 
 
+def kind_words(name: str) -> str:
+    """Return what a run of a kind is, for people; the kind as it is written where it is not known."""
+    kind = KINDS.get(name)
+    return kind.title if kind is not None else name
+
+
 def open_button(info: RunInfo, key: str, tertiary: bool = False) -> None:
     """Draw the button that leads to the page of a run; none for a kind without one."""
     kind = KINDS.get(info.manifest.kind) if info.manifest is not None else None
@@ -94,6 +101,8 @@ def open_button(info: RunInfo, key: str, tertiary: bool = False) -> None:
         session.choose(kind.choice, info.id)
         if kind.choice in TABS:
             st.session_state["submit_tab"] = TABS[kind.choice]
+        if kind.choice in APPLIED:
+            st.session_state["finetune_view_wanted"] = APPLIED[kind.choice]
         go(kind.answer if answered else kind.page)
 
 
