@@ -134,9 +134,9 @@ def compare(
     baselines, reasons = _mean_baselines(result, perturbation, context, reference_means)
     reasons[RAW] = "The run did not keep the raw prediction."
     reasons[CALIBRATED] = f"The model was trained on '{perturbation}' in no other context."
-    # a baseline starts from the cells that the prediction starts from, so that both are cut at 0 in the same genes
-    start = result.mean(paired)
-    effects |= {method: applied_mean(start, found.effect) - start for method, found in baselines.items()}
+    effects |= {method: found.effect.astype(np.float64) for method, found in baselines.items()}
+    # every effect is put onto the measured control, not below 0, so that its size and its correlation are of one mean cell, as in an evaluation
+    effects |= {method: applied_mean(base, effect) - base for method, effect in effects.items() if method != RAW}
     significant = (observed["fdr"] < de.SIGNIFICANT).to_numpy()
     top = min(top, result.n_genes)
     found = []

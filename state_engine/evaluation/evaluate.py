@@ -32,6 +32,7 @@ from state_engine.evaluation.files import ComparedFiles, Condition, Side, open_f
 from state_engine.evaluation.foreign_effects import ForeignEffects
 from state_engine.evaluation.judgement import Judgement, judgement, telling
 from state_engine.evaluation.null_rates import score_null
+from state_engine.evaluation.paired import paired_means
 from state_engine.evaluation.profiles import find_profile
 from state_engine.evaluation.replicates import Halves, Judged, Replicates, judge
 from state_engine.evaluation.report import (
@@ -143,7 +144,10 @@ def _means(
         for number, side in enumerate(sides):
             words = f"Averaging cells of {method}" + (f", seed {number + 1} of {len(sides)}" if len(sides) > 1 else "")
             said = tuple(pair for pair in wanted if pair in files.said[method] or pair[0] == files.control)
-            made.append(_means_of(files, side, (said, said), words, on_progress))
+            means, own_spread = _means_of(files, side, (said, said), words, on_progress)
+            if request.control_source == "real":
+                means = paired_means(files, side, means, real)
+            made.append((means, own_spread))
         predicted[method], spreads[method] = tuple(means for means, _ in made), tuple(spread for _, spread in made)
     return real, predicted, spreads
 

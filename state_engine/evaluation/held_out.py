@@ -2,7 +2,7 @@
 
     OUTPUT/predicted.h5ad   X corrected expression (log1p), layers raw and (where the model has a calibration) calibrated; of further
                             seeds predicted-SEED.h5ad. Control cells: the basal cells, in the layers as predicted under the control label
-    OUTPUT/real.h5ad        the measured held-out cells and all control cells of their contexts, the same genes and labels
+    OUTPUT/real.h5ad        the measured held-out cells and all control cells of their contexts, the same genes and labels, with their names
     OUTPUT/…                tables and verdict of `evaluate`
 
 Baselines come from training cells only: the effects saved with the model, or taken from the training part of the split.
@@ -41,6 +41,7 @@ from state_engine.evaluation.report import Evaluation
 from state_engine.evaluation.request import PREDICTED, REAL, EvaluationRequest, HeldOutRequest, ModelBeside, PredictedFile
 from state_engine.files import free_folder, replacing
 from state_engine.prediction.compatibility import check_compatibility, require_compatible
+from state_engine.prediction.draw import MOST_SCORED
 from state_engine.prediction.outputs import expression_source, gene_names
 from state_engine.prediction.predict import predict
 from state_engine.prediction.request import PredictionRequest
@@ -50,7 +51,6 @@ from state_engine.progress import OnProgress, Progress, silent
 if TYPE_CHECKING:
     from state_engine.checkpoints.load import LoadedModel
 
-MOST_CELLS: Final = 2048
 BLOCK: Final = 1024
 CORRECTED, RAW, CALIBRATED = "corrected", "raw", "calibrated"
 
@@ -253,7 +253,7 @@ def _predict(tested: _Tested, seed: int, path: Path, on_progress: OnProgress, lo
         made = []
         for number, block in enumerate(tested.blocks):
             dataset = block.source.dataset
-            cells = request.cells or min(len(dataset.control_rows(block.context)), MOST_CELLS)
+            cells = request.cells or min(len(dataset.control_rows(block.context)), MOST_SCORED)
             asked = PredictionRequest(
                 str(dataset.path), str(request.folder), block.perturbations, (block.context,), cells, seed, dataset.choices,
                 device=request.device, precision=request.precision, observed=0,
@@ -342,7 +342,7 @@ def _write_real(
     on_progress: OnProgress,
 ) -> None:
     """The measured cells, sparse, in blocks."""
-    labels, contexts = [], []
+    labels, contexts, cells = [], [], []
     total, done = sum(len(b.cells(part)) for b in blocks), 0
     names, columns = genes
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".real-") as name:
@@ -352,6 +352,7 @@ def _write_real(
                 found = dataset.perturbation_labels()[rows]
                 labels.append(np.where(found == dataset.require_control(), card.control, found))
                 contexts += [block.context] * len(rows)
+                cells.append(np.asarray(dataset.obs_names)[rows].astype(str))
                 for _, values in iter_features(dataset, block.expression, rows, BLOCK):
                     on_progress(Progress("Writing measured cells", done, total))
                     spool.add(sp.csr_matrix(values[:, columns]))
@@ -361,7 +362,12 @@ def _write_real(
                 beside,
                 spool,
                 names,
-                {keys.PERTURBATION: _labels(np.concatenate(labels)), keys.CONTEXT: _labels(np.array(contexts))},
+                {
+                    keys.PERTURBATION: _labels(np.concatenate(labels)),
+                    keys.CONTEXT: _labels(np.array(contexts)),
+                    # the cells that predictions start from are found by their names
+                    keys.BASAL_CELL: _labels(np.concatenate(cells)),
+                },
             )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -53,6 +54,10 @@ class DrawnCells:
     def predicted(self) -> int:
         """Cells predicted under perturbations, in all contexts."""
         return sum(self.counts.values()) * len(self.contexts)
+
+
+MOST_SCORED: Final = 2048
+"""Control cells of a context that a held-out condition is predicted from where it is scored; more change the mean cell by less than noise."""
 
 
 def generator(seed: int, context: str) -> np.random.Generator:

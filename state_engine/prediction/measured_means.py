@@ -1,6 +1,7 @@
 """What the data set measured, as pseudobulks in the genes of a prediction: what baselines and comparisons stand on.
 
-One pass over at most `CELLS_A_CONDITION` cells of every perturbation and context; the draw is seeded by the request.
+One pass over all cells of a data set of up to `ALL_CELLS`, so that baselines are those of the training and of a test; of a larger one over at most
+`CELLS_A_CONDITION` of every perturbation and context, drawn by the seed of the request.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from state_engine.prediction.outputs import expression_source, gene_names
 from state_engine.prediction.request import PredictionRequest
 from state_engine.progress import OnProgress, Progress, silent
 
+ALL_CELLS = 100_000
 CELLS_A_CONDITION = 400
 
 
@@ -46,6 +48,8 @@ def measure(request: PredictionRequest, card: ModelCard, output: Path, on_progre
 
 
 def _sample(dataset: Dataset, seed: int) -> np.ndarray:
+    if dataset.n_cells <= ALL_CELLS:
+        return np.arange(dataset.n_cells, dtype=np.int64)
     rng = np.random.default_rng([seed, 1])
     parts = []
     for perturbation in dataset.perturbations:

@@ -6,8 +6,9 @@ mean       the mean control plus the mean effect of the other contexts, not belo
 likeness   the same with the other contexts weighted by how alike their control cells are (`effects.transfer`)
 none       the control: nothing changes
 
-MAE compares mean cells, r (Pearson) compares effects (perturbed minus control), both over all features. `r_paired` is the
-correlation of the mean paired effect.
+MAE compares mean cells, r (Pearson) compares effects (perturbed minus control), both over all features. A corrected mean cell is the mean
+control plus the mean paired effect, not below 0, as where a prediction is evaluated; `r_paired` is of that effect. The control cells are those
+that a prediction with this seed starts from.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ import torch
 from torch import Tensor
 
 from state_engine.checkpoints.card import ConditionScores
-from state_engine.data.cell_sets import draw_basal
 from state_engine.effects.apply import applied_mean, paired_cells
 from state_engine.effects.scores import Scores, scores
 from state_engine.effects.table import EffectTable
 from state_engine.effects.transfer import Likeness
 from state_engine.models.transition import TransitionModel
+from state_engine.prediction.draw import MOST_SCORED
+from state_engine.prediction.draw import basal as basal_cells
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.cells import Group, TrainingCells
 
 CELLS_A_PASS = 2048
-MOST_CELLS = 4096  # controls that are predicted for a block; more change the mean cell by less than anyone would see
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,9 @@ def _score(
     model: TransitionModel, vectors: Tensor, cells: TrainingCells, group: Group, seed: int, likeness: Likeness
 ) -> HeldOutScore:
     pool, size = group.controls, model.config.set_size
-    n = min(len(pool), MOST_CELLS)
+    n = min(len(pool), MOST_SCORED)
     # whole sets, as in training: the surplus is predicted too and then cut off
-    rows = draw_basal(pool, -(-n // size) * size, np.random.default_rng(seed))
+    rows = basal_cells(seed, group.context, pool, n, size)
     basal, batches = cells.features.gather(rows), np.maximum(cells.batch[rows], 0)
     perturbed = _predict(model, basal, batches, vectors[group.perturbation])[:n]
     under_control = _predict(model, basal, batches, vectors[0])[:n]
@@ -122,17 +123,18 @@ def _score(
         corrected = np.maximum(corrected, 0.0)
     control, truth = mean_cell(cells, pool), mean_cell(cells, group.cells)
     raw = scores(perturbed.mean(axis=0), truth, control)
-    # the correlation is that of the effects before any cut
-    paired = scores(corrected.mean(axis=0), truth, control, (perturbed - under_control).mean(axis=0))
+    # between the same cells, so that it does not matter which controls were drawn
+    effect = corrected.mean(axis=0, dtype=np.float64) - basal[:n].mean(axis=0, dtype=np.float64)
+    paired = scores(applied_mean(control, effect, nonnegative=expression), truth, control)
     usual = mean_effect(cells, group)
     mean = Scores(float("nan"), float("nan"), float("nan"))
     if usual is not None:
-        mean = scores(applied_mean(control, usual, nonnegative=expression), truth, control, usual)
+        mean = scores(applied_mean(control, usual, nonnegative=expression), truth, control)
     label = cells.perturbations[group.perturbation]
     weighted = likeness.likeness_weighted(label, group.context, control)
     alike = mean
     if weighted is not None:
-        alike = scores(applied_mean(control, weighted.effect, nonnegative=expression), truth, control, weighted.effect)
+        alike = scores(applied_mean(control, weighted.effect, nonnegative=expression), truth, control)
     return HeldOutScore(
         context=group.context,
         perturbation=label,

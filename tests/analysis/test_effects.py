@@ -92,7 +92,7 @@ def test_scores_by_hand(tmp_path: Path) -> None:
 def test_a_mean_effect_moves_the_mean_as_it_says(tmp_path: Path) -> None:
     """Most cells lack these genes: cut in each cell, hardly anything of a negative effect would be left."""
     result = open_result(make_result(tmp_path / "r.h5ad", contexts=("T",)))
-    start = result.mean(result.rows("predicted control", "T"))
+    start = result.mean(result.rows("observed control", "T"))  # every effect is put onto the measured control
     control = np.ones(40)
     genes = tuple(result.genes)
     measured = Means(
