@@ -13,7 +13,7 @@ from typing import Final, Literal
 import numpy as np
 
 from state_engine.data.cell_sets import draw_basal
-from state_engine.effects.apply import applied_mean, apply_effect
+from state_engine.effects.apply import Moving, applied_mean, apply_effect
 from state_engine.effects.baselines import (
     COMBINED,
     Effects,
@@ -155,10 +155,11 @@ def baseline_spread(
 
 
 def baseline_cells(files: ComparedFiles, effect: np.ndarray, context: str, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return n control cells of the context, drawn by the seed, moved by the effect, (n, g) float32, and their rows (n,)."""
+    """Return n control cells of the context, drawn by the seed, moved by the effect as in a prediction, (n, g) float32, and their rows (n,)."""
     # as many as were measured, by the caller's n: tests for differential expression find more genes among more cells
     rows = draw_basal(files.real.rows(files.control, context), n, np.random.default_rng(seed))
     # a cell may be drawn several times, and is read once
     unique, back = np.unique(rows, return_inverse=True)
     values = np.concatenate([v for _, v in files.real.blocks(unique)])[back]
-    return apply_effect(values, effect.astype(np.float32)), rows
+    added = apply_effect(values, effect.astype(np.float32))
+    return Moving.of(values, None, seed).cells(values, added, ("", context)), rows

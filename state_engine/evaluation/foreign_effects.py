@@ -32,7 +32,7 @@ from state_engine.data.expression import FeatureSource, iter_features, match_gen
 from state_engine.data.files.columns import Coded
 from state_engine.data.files.csr_writer import Spool, write_h5ad
 from state_engine.data.files.text import read_text_file
-from state_engine.effects.apply import apply_effect
+from state_engine.effects.apply import Moving, apply_effect
 from state_engine.errors import EmptyDataError, GeneError, RequestError, UnreadableFileError, door, listed
 from state_engine.files import replacing
 from state_engine.progress import OnProgress, Progress, silent
@@ -254,7 +254,8 @@ def write_cells(
                 controls[c] = _mean(real, read, real.control_rows(c))
             # the drawn cells are not quite the mean control cell; the predicted mean is that cell and the effect
             to_control = controls[c] - cells.mean(axis=0, dtype=np.float64)
-            spool.add(sp.csr_matrix(apply_effect(cells, (np.nan_to_num(effect) + to_control).astype(np.float32))))
+            moved = apply_effect(cells, (np.nan_to_num(effect) + to_control).astype(np.float32))
+            spool.add(sp.csr_matrix(Moving.of(cells, None, seed).cells(cells, moved, (p, c))))
             labels.append((p, c, n))
         columns = {choices.perturbation_key or keys.PERTURBATION: _coded([(p, n) for p, _, n in labels])}
         if choices.context_key:

@@ -22,6 +22,7 @@ from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.load import LoadedModel, card_of, load_model
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.device import choose_device, dtype_of
+from state_engine.effects.apply import Moving
 from state_engine.effects.baselines import WORDS, baseline_effects, perturbation_features
 from state_engine.effects.exposure import exposures, trained_parts
 from state_engine.effects.store import effects_hash, load_effects
@@ -42,6 +43,8 @@ from state_engine.prediction.screens import Transfer, transfer_effects
 from state_engine.prediction.sources import BaselineSource, ModelSource, Source
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.versions import package_versions
+
+LOOKED_AT = 256  # control cells that show what a molecule is
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,13 @@ def predict(
     different = len(set(dataset.obs_names[used].tolist()))
     if different < len(used):
         remarks.append(f"Names of cells repeat: {len(used):,} cells have {different:,} names. Cells are found by their row.")
+    moving = _moving(request, cells, drawn)
     calibrated, filled, transfer = None, tuple[str, ...](), None
     source: Source
     if loaded is None:
         effects = _baseline(request, card, cells, _conditions(drawn))
         remarks.append(f"Not predicted by the model but by a baseline, '{request.method}': {WORDS[request.method]}.")  # type: ignore[index]
-        source = BaselineSource(cells, drawn, rows, effects, card.control, on_progress)
+        source = BaselineSource(cells, drawn, rows, effects, card.control, moving, on_progress)
     else:
         filled = _filled(request, card, drawn)
         transfer = _transfer(request, cells, drawn, filled, on_progress)
@@ -137,15 +141,24 @@ def predict(
             for context in contexts:
                 _write_predicted(writer, source, context, confidence)
             _write_measured(writer, cells, rows, has_embedding, on_progress)
-            about = _manifest(request, dataset, card, cells, drawn, calibrated, transfer)
+            about = _manifest(request, dataset, card, cells, drawn, calibrated, transfer) | {"moving": moving.way}
             writer.finish(confidence, {**about, "device": str(device.name), "remarks": remarks})
         if transfer is not None:
-            fill_effects(beside, transfer.effects, on_progress, cells.total)
+            fill_effects(beside, transfer.effects, on_progress, moving)
         elif filled:
-            fill_mean_effects(beside, filled, on_progress, cells.total)
+            fill_mean_effects(beside, filled, on_progress, moving)
         if calibrated is not None:
-            add_calibrated(beside, calibrated, None if cells.genes else card.input_key, on_progress, cells.total)
+            add_calibrated(beside, calibrated, None if cells.genes else card.input_key, on_progress, moving)
     return PredictionSummary(drawn.predicted, contexts, drawn.perturbations, source.sets, device.name, tuple(remarks))
+
+
+def _moving(request: PredictionRequest, cells: MeasuredCells, drawn: DrawnCells) -> Moving:
+    """Return how cells of a mixture or a baseline get to their mean, by the first control cells."""
+    if not cells.genes or cells.expression is None:
+        return Moving(seed=request.seed)
+    first = drawn.basal[drawn.contexts[0]][:LOOKED_AT]
+    _, features, expression = next(cells.blocks(first))
+    return Moving.of(features if expression is None else expression, cells.total, request.seed)
 
 
 def _conditions(drawn: DrawnCells) -> tuple[Condition, ...]:

@@ -16,7 +16,8 @@ The mean effect of known labels, or the transfer of measured effects (`predictio
 prediction, so its rows stay marked in obs["fallback"], and a calibration leaves them as they are.
 
 Works block by block on the layout of `state_engine.prediction.result_writer`, in which the rows of a condition are consecutive. Mean effects are
-added to expression as everywhere (`effects.apply`): no value falls below 0.
+added to expression as everywhere (`effects.apply`): no value falls below 0. Cells of a recommended mixture start from the control cells
+and get to its mean by molecules (`Moving`); the network's effect of each cell, which is in the mean, stays in the corrected layer.
 
 Notation: g features.
 """
@@ -34,7 +35,7 @@ import pandas as pd
 from state_engine import keys
 from state_engine.checkpoints.card import Calibration, ModelCard
 from state_engine.data.files.frames import read_frame
-from state_engine.effects.apply import apply_effect, below_total, within_total
+from state_engine.effects.apply import ADDED, Moving, apply_effect, below_total, within_total
 from state_engine.effects.from_features import FromFeatures
 from state_engine.effects.store import check_features
 from state_engine.effects.table import Condition, EffectTable
@@ -197,7 +198,7 @@ def _weighted(card: ModelCard, label: str, found: SharedEffects, width: int) -> 
 
 
 def add_calibrated(
-    path: Path, parts: Calibrated, key: str | None = None, on_progress: OnProgress = silent, total: float | None = None
+    path: Path, parts: Calibrated, key: str | None = None, on_progress: OnProgress = silent, moving: Moving = ADDED
 ) -> None:
     """Write the calibrated layer into a result.
 
@@ -206,13 +207,14 @@ def add_calibrated(
         parts: what it is computed from.
         key: name of the embedding in obsm; None for expression.
         on_progress: called for each condition.
-        total: what all genes of a cell sum to before the log1p, see `below_total`.
+        moving: how cells of a recommended mixture get to their mean; those of another calibration have the effects added.
     """
     with h5py.File(path, "r+") as file:
         obs = read_frame(file["obs"])
         source = file["X"] if key is None else file["obsm"][key]
         group, name = (file["layers"], keys.CALIBRATED_LAYER) if key is None else (file["obsm"], f"{key}_calibrated")
         target = new_array(group, name, source.shape)
+        within, total = key is None and bool(parts.calibration.chosen), moving.total
         predicted = (obs[keys.KIND] == keys.PREDICTED).to_numpy()
         for rows in _pieces(_range(~predicted)):
             target[rows] = source[rows]
@@ -220,7 +222,9 @@ def add_calibrated(
             basal = _rows(obs, keys.PREDICTED_CONTROL, context)
             mean = _mean(source, basal)
             for rows in _pieces(basal):
-                target[rows] = below_total(apply_effect(source[rows], correction, mean, nonnegative=key is None), total)
+                cells = source[rows]
+                moved = apply_effect(cells, correction, mean, nonnegative=key is None)
+                target[rows] = moving.cells(cells, moved, ("", context), rows.start - basal.start) if within else moved
         pairs = obs.loc[predicted, [keys.PERTURBATION, keys.CONTEXT]].astype(str).drop_duplicates()
         for number, (label, context) in enumerate(pairs.itertuples(index=False)):
             on_progress(Progress("Calibrating", number, len(pairs)))
@@ -235,11 +239,19 @@ def add_calibrated(
             mean = weight * (_mean(source, here) - _mean(source, basal)) + _mean(target, basal)
             for rows, start in zip(_pieces(here), _pieces(basal), strict=True):
                 # in the control cells of this layer the noise of their mean is taken out, where it is
-                cells = weight * (source[rows] - source[start]) + target[start]
+                measured, control = source[start], target[start]
+                cells = weight * (source[rows] - measured) + control
                 if key is None:
                     np.maximum(cells, 0, out=cells)
-                moved = below_total(apply_effect(cells, effect, mean, nonnegative=key is None), total)
-                target[rows] = within_total(moved, total) if parts.calibration.chosen else moved
+                moved = apply_effect(cells, effect, mean, nonnegative=key is None)
+                if not within:
+                    target[rows] = below_total(moved, total)
+                elif weight == 1 and not effect.any():
+                    # the prediction alone, or what was written in its place: its cells as they are
+                    target[rows] = within_total(below_total(moved, total), total)
+                else:
+                    first = rows.start - here.start
+                    target[rows] = moving.cells(control, moved, (label, context), first, measured, within=True)
         if parts.calibration.chosen:
             for context in parts.corrections:  # last, so that perturbed cells are scaled once as well
                 for rows in _pieces(_rows(obs, keys.PREDICTED_CONTROL, context)):
@@ -262,7 +274,7 @@ def _make_default(file: h5py.File, key: str | None) -> None:
 
 
 def fill_effects(
-    path: Path, effects: Mapping[Condition, np.ndarray], on_progress: OnProgress = silent, total: float | None = None
+    path: Path, effects: Mapping[Condition, np.ndarray], on_progress: OnProgress = silent, moving: Moving = ADDED
 ) -> None:
     """Rewrite the predicted cells of some conditions: basal cells plus an effect on expression. An embedding stays as it is.
 
@@ -270,7 +282,7 @@ def fill_effects(
         path: a result with X, and perhaps raw predictions; the first cells under the control label are the basal cells of each perturbation.
         effects: condition -> (g,).
         on_progress: called for each condition.
-        total: what all genes of a cell sum to before the log1p, see `below_total`.
+        moving: how cells of expression get to their mean.
     """
     with h5py.File(path, "r+") as file:
         obs = read_frame(file["obs"])
@@ -280,18 +292,18 @@ def fill_effects(
             basal = _as_many(_rows(obs, keys.PREDICTED_CONTROL, context), here)
             for place in ("X", f"layers/{keys.RAW_LAYER}"):
                 if place in file:
-                    _move(file[place], here, basal, effect, nonnegative=place == "X", total=total)
+                    _move(file[place], here, basal, effect, (label, context), moving if place == "X" else None)
             file["obs"][keys.CONFIDENCE][here] = np.nan
 
 
-def fill_mean_effects(path: Path, unknown: tuple[str, ...], on_progress: OnProgress = silent, total: float | None = None) -> None:
+def fill_mean_effects(path: Path, unknown: tuple[str, ...], on_progress: OnProgress = silent, moving: Moving = ADDED) -> None:
     """Rewrite the predicted cells of some labels: basal cells plus the mean effect of the other labels in the same context.
 
     Args:
         path: a result with X, and perhaps layers and obsm; the first cells under the control label are the basal cells of each perturbation.
         unknown: labels to rewrite.
         on_progress: called for each context.
-        total: what all genes of a cell sum to before the log1p, see `below_total`.
+        moving: how cells of expression get to their mean.
 
     Raises:
         UnknownLabelError: there is no other label to take the mean of.
@@ -318,17 +330,20 @@ def fill_mean_effects(path: Path, unknown: tuple[str, ...], on_progress: OnProgr
                 effect = np.mean([_mean(matrix, rows) - _mean(matrix, _as_many(basal, rows)) for rows in of], axis=0)
                 for label in unknown:
                     here = _rows(obs, keys.PREDICTED, context, label)
-                    _move(matrix, here, _as_many(basal, here), effect, nonnegative=place == "X", total=total)
+                    _move(matrix, here, _as_many(basal, here), effect, (label, context), moving if place == "X" else None)
             for label in unknown:
                 file["obs"][keys.CONFIDENCE][_rows(obs, keys.PREDICTED, context, label)] = np.nan
 
 
-def _move(matrix: h5py.Dataset, here: slice, basal: slice, effect: np.ndarray, *, nonnegative: bool, total: float | None) -> None:
-    """Write basal cells plus an effect into the rows of a condition; a raw output is the network's own, which may be negative."""
+def _move(
+    matrix: h5py.Dataset, here: slice, basal: slice, effect: np.ndarray, condition: Condition, moving: Moving | None
+) -> None:
+    """Write basal cells plus an effect into the rows of a condition; without `moving` they may be negative, as a network's own output."""
     start = _mean(matrix, basal)
     for rows, control in zip(_pieces(here), _pieces(basal), strict=True):
-        moved = apply_effect(matrix[control], effect, start, nonnegative=nonnegative)
-        matrix[rows] = below_total(moved, total if nonnegative else None)
+        cells = matrix[control]
+        moved = apply_effect(cells, effect, start, nonnegative=moving is not None)
+        matrix[rows] = moved if moving is None else moving.cells(cells, moved, condition, rows.start - here.start)
 
 
 # ---- rows ----

@@ -14,7 +14,7 @@ import numpy as np
 from state_engine import keys
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.load import LoadedModel
-from state_engine.effects.apply import apply_effect, below_total, paired_cells
+from state_engine.effects.apply import Moving, apply_effect, below_total, paired_cells
 from state_engine.effects.table import Condition
 from state_engine.models.config import AttentionMode
 from state_engine.prediction.draw import DrawnCells
@@ -65,6 +65,7 @@ class BaselineSource:
         rows: where predictions go.
         effects: condition -> (g,) or (e,).
         control: the model's label of control cells.
+        moving: how cells of expression get to their mean.
         on_progress: called for each context.
     """
 
@@ -77,10 +78,11 @@ class BaselineSource:
         rows: ResultRows,
         effects: Mapping[Condition, np.ndarray],
         control: str,
+        moving: Moving,
         on_progress: OnProgress,
     ) -> None:
         self.cells, self.drawn, self.rows, self.effects, self.control = cells, drawn, rows, effects, control
-        self.on_progress = on_progress
+        self.moving, self.on_progress = moving, on_progress
 
     def predict(self, context: str) -> Iterator[PredictedBlock]:
         """See `Source`."""
@@ -97,6 +99,8 @@ class BaselineSource:
                 if not len(mine):
                     continue
                 moved = apply_effect(mine, self.effects[label, context], mean, nonnegative=bool(self.cells.genes))
+                if self.cells.genes:
+                    moved = self.moving.cells(mine, moved, (label, context), first)
                 yield self._block(self.rows.start(keys.PREDICTED, label, context) + first, moved)
         done = self.drawn.contexts.index(context) + 1
         self.on_progress(Progress(STAGE, done * (len(labels) + 1), len(self.drawn.contexts) * (len(labels) + 1)))

@@ -37,8 +37,8 @@ def ask(tmp_path: Path, weights: Calibration | None = NEW) -> PredictionRequest:
     return PredictionRequest(str(data), str(tmp_path / "model"), ("IFNB1", "TNF"), cells=20, observed=16, device="cpu")
 
 
-# a baseline's cells are moved so that their mean is its number, wherever it is scored (`effects.apply`)
-@pytest.mark.parametrize("method", ["model", "paired"])
+# a baseline's cells are moved so that their mean is its number, wherever it is scored (`effects.apply`): no gene of theirs is above the total
+@pytest.mark.parametrize("method", ["model", "paired", "no change", "mean of other contexts", "likeness-weighted mean"])
 def test_no_cell_is_impossible(tmp_path: Path, method: Method) -> None:
     request = replace(ask(tmp_path), method=method)
     loaded = load_model(tmp_path / "model")
