@@ -127,7 +127,7 @@ def _read_depths(dataset: Dataset, card: EmbeddingCard, request: DecodeRequest, 
     depths = np.full(dataset.n_cells, np.nan, dtype=np.float32)
     maker = sentence_maker(dataset, card, gene_map_of(dataset, card), 0)
     for block in stream(dataset, maker, Timing()):
-        depths[block.cells] = block.mean_expression / 2
+        depths[block.cells] = block.mean_expression
     return depths
 
 

@@ -58,9 +58,9 @@ class DecodeRequest:
     genes: tuple[str, ...] = field(metadata=about("gene, named as the model does", flag="--gene", metavar="NAME"))
     choices: Choices = part(Choices())
     key: str = option("X_state", "the embedding in obsm", metavar="K")
-    # half the mean of a cell's expressed genes is what training shows the decoder on average
+    # what training shows the decoder: the mean of the values above 0 (`models.embedding_losses.read_depths`)
     read_depth: float | None = option(
-        None, "depth of every cell, on the scale of log1p expression; default: half the mean of its expressed genes", metavar="R"
+        None, "depth of every cell, on the scale of log1p expression; default: the mean of its expressed genes", metavar="R"
     )
     device: DeviceName = option("auto", "where to compute; auto takes a GPU when there is one")
     precision: Precision = option("fp32", "bf16 is faster and slightly less exact")
