@@ -1,6 +1,6 @@
 """Our embedding beside the reference's `state emb transform`, whole processes, in one run; and ours against what the machine can do.
 
-    python benchmarks/embed.py --peer .peers/arc-state --oracle ../shared/oracle [--small] [--only toy deep memory gpu]
+    python benchmarks/embed.py --peer .peers/arc-state --oracle ../shared/oracle [--small] [--only toy deep memory full gpu]
 
 toy     a model of 2 layers, d 64, 256 tokens (by the oracle's scripts): both programs on the same cells, in turn, `--repeats` times,
         the median counts. Cells per second: the cells beyond those of a file of `START_CELLS`, in the seconds beyond those it took.
@@ -9,6 +9,8 @@ deep    a model of 8 layers, d 512, 2048 tokens with random weights, ours alone,
         attention, of the last layer only what is computed) in a second, as a part of what square products of the same precision reach on
         the same cores just before and after. And the part of the time that the forward pass waited for cell sentences.
 memory  peak resident size of ours with `--cells` and with ten times as many.
+full    models of the released size (600 M parameters) and of about 100 M, random weights written by the reference: loaded and `FULL_CELLS` cells
+        embedded by both programs on the CPU, memory and seconds of the whole processes, the largest difference.
 gpu     where there is one: a model of 16 layers, d 2048, 2048 tokens in bf16, cells per second and the part of the time waiting.
 """
 
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -31,7 +34,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 START_CELLS = 16
 REFERENCE, OURS = "state emb transform", "ours fp32"
-PARTS = ("toy", "deep", "memory", "gpu")
+FULL_CELLS = 8
+RELEASED = {"genes": 19_790, "token-dim": 5120, "pad-length": 2048, "heads": 16}
+FULL = {
+    "600 M": {**RELEASED, "d-model": 2048, "layers": 16},
+    "100 M": {**RELEASED, "d-model": 1024, "layers": 10},
+}
+PARTS = ("toy", "deep", "memory", "full", "gpu")
 
 
 def main() -> None:
@@ -41,7 +50,7 @@ def main() -> None:
         if {"toy", "memory"} & set(options.only):
             _make_toy(work, options)
         for part in options.only:
-            for row in {"toy": toy, "deep": deep, "memory": memory, "gpu": gpu}[part](work, options):
+            for row in {"toy": toy, "deep": deep, "memory": memory, "full": full, "gpu": gpu}[part](work, options):
                 print(json.dumps({"part": part, **row}), flush=True)
 
 
@@ -146,6 +155,27 @@ def memory(work: Path, options: argparse.Namespace) -> list[dict]:
         rows.append({"program": OURS, "cells": factor * options.cells, "seconds": round(seconds, 2), "peak MB": round(peak)})
         (work / f"{OURS} many.h5ad").unlink()
     rows[1]["peak of ten times the cells"] = round(rows[1]["peak MB"] / rows[0]["peak MB"], 2)
+    return rows
+
+
+def full(work: Path, options: argparse.Namespace) -> list[dict]:
+    """Released sizes with random weights that the reference writes: loaded and embedded by both, memory and seconds of the whole processes."""
+    many = argparse.Namespace(**{**vars(options), "genes": 3_000})  # more than the tokens: nothing is filled up at random
+    _cells(many, work / "full.h5ad", FULL_CELLS, "--dense-sentences")
+    rows = []
+    for name, sizes in FULL.items():
+        model = [value for size, number in sizes.items() for value in (f"--{size}", str(number))]
+        _quietly([str(options.peer / "bin" / "python"), str(options.oracle / "make_se.py"), str(work / "toy"), *model])
+        row: dict = {"model": name, "cells": FULL_CELLS}
+        for program, command in _commands(work, options, "full").items():
+            if program in (REFERENCE, OURS):
+                seconds, peak = _timed(command)
+                row |= {f"{program} seconds": round(seconds, 1), f"{program} peak MB": round(peak)}
+        row["largest difference"] = _difference(work, OURS, "full")
+        rows.append(row)
+        shutil.rmtree(work / "toy")
+        for program in (REFERENCE, OURS):
+            (work / f"{program} full.h5ad").unlink()
     return rows
 
 
@@ -273,8 +303,8 @@ def _timed(command: list[str]) -> tuple[float, float]:
     return seconds, int(done.stdout) / (1024 if sys.platform != "darwin" else 1024**2)
 
 
-def _difference(work: Path, program: str) -> float:
-    with h5py.File(work / f"{program} check.h5ad") as one, h5py.File(work / f"{REFERENCE} check.h5ad") as other:
+def _difference(work: Path, program: str, data: str = "check") -> float:
+    with h5py.File(work / f"{program} {data}.h5ad") as one, h5py.File(work / f"{REFERENCE} {data}.h5ad") as other:
         return float(np.abs(one["obsm/X_state"][...] - other["obsm/X_state"][...]).max())
 
 

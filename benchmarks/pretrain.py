@@ -5,7 +5,7 @@
 Pretrained on pbmc3k and kang_ifnb without labels, one thread, on the CPU. Then the cell types of pbmc3k in 5 folds, the same for each row:
 logistic regression on the embedding's cell part, the 15 nearest cells by cosine, and logistic regression on 50 principal components
 (log1p of depth 10,000, all genes that the model knows). `--steps 1` shows a model that has learnt nothing.
-Sizes and steps are the settings below; they were chosen by looking at kang_ifnb alone.
+Sizes and steps are the settings below; they were chosen by what a CPU does in a few minutes, not by scores.
 """
 
 from __future__ import annotations
