@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
+from state_engine.data.files.text import decode_text
 from state_engine.data.splits.plan import expand_braces
 from state_engine.errors import DataError, listed
 from state_engine.files import write_bytes
@@ -29,10 +30,10 @@ def point_to_files(plan: Path, folder: Path) -> tuple[Path, ...]:
 
     before = plan.read_bytes()
     try:
-        document = tomlkit.parse(before.decode("utf-8-sig"))
+        document = tomlkit.parse(decode_text(before, plan.name, DataError))
         datasets = document["datasets"]
         given = {str(name): datasets[name].unwrap() for name in datasets}
-    except (TOMLKitError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (TOMLKitError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{plan.name} is not a split plan.", f"{type(error).__name__}: {error}.", "Write one of your own."
         ) from error

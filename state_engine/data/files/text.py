@@ -1,10 +1,11 @@
-"""Text that people hand in: lists of names, tables, TOML. UTF-8 with or without a byte-order mark; all else is refused in a sentence.
+"""Text that people hand in: lists of names, tables, TOML. UTF-8, or UTF-16 with its mark; all else is refused in a sentence.
 
 Boundary: text and its shape. What names, columns and keys mean is for the caller to say.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import os
 import tomllib
@@ -18,7 +19,7 @@ from state_engine.files import open_regular
 MOST_BYTES = 64 << 20  # of a list or a table; the names of all human genes have half a megabyte
 MOST_TOML_BYTES = 8 << 20
 MOST_DEPTH = 32  # tables inside tables
-MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # Excel's "Unicode Text", Notepad's "Unicode"
 HEADINGS = frozenset(  # over a column of names
     ("perturbation", "perturbations", "gene", "genes", "gene_name", "gene_names", "gene_symbol", "symbol", "target", "target_gene",
      "target_genes", "name", "names", "label", "labels", "condition", "conditions", "treatment", "drug", "compound", "guide")
@@ -36,13 +37,19 @@ def decode_text(raw: bytes, name: str, kind: type[StateError] = UnreadableFileEr
     Raises:
         StateError: of that kind: another encoding, or no text at all.
     """
-    marked = MARKS.get(raw[:2])
-    if marked:
-        raise kind(f"{name} cannot be read: it is text in {marked}.", "Only UTF-8 is read here.", SAVE)
+    if raw.startswith(MARKS):
+        try:
+            raw = raw.decode("utf-16").encode()
+        except UnicodeDecodeError as error:
+            raise kind(
+                f"{name} cannot be read: it begins like text in UTF-16 and is none.",
+                f"Its bytes from {error.start:,} on are no characters: it may have been cut off.",
+                SAVE,
+            ) from error
     if b"\0" in raw:
         raise kind(
             f"{name} cannot be read: it is not text.",
-            "It has bytes that are zero: a workbook, an image, or text in UTF-16.",
+            "It has bytes that are zero: a workbook, an image, or text in UTF-16 without its mark.",
             SAVE,
         )
     try:

@@ -1,4 +1,4 @@
-"""Lists, tables and TOML as people save them: UTF-8 is read with or without its mark, all else is a sentence with the file's name."""
+"""Lists, tables and TOML as people save them: UTF-8 is read with or without its mark, UTF-16 with it, all else is a sentence with the file's name."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ NAMES = ("TNF", "IFN-beta")
 GOOD = {
     "plain": b"TNF\nIFN-beta",
     "mark of Windows": b"\xef\xbb\xbfTNF\r\nIFN-beta",
+    "UTF-16 of Windows": "TNF\r\nIFN-beta\r\n".encode("utf-16"),
+    "UTF-16, big end first": b"\xfe\xff" + "TNF\nIFN-beta".encode("utf-16-be"),
     "quotes": b'"TNF"\r\n"IFN-beta"\r\n',
     "commas behind": b"TNF,,\nIFN-beta,,\n",
     "twice and empty lines": b"TNF\n\n  \nIFN-beta\nTNF\n",
 }
 BAD = {
-    "UTF-16": ("TNF\r\n".encode("utf-16"), "it is text in UTF-16.*Save it as UTF-8"),
+    "UTF-16 cut off": ("TNF\r\n".encode("utf-16")[:-1], "it begins like text in UTF-16.*Save it as UTF-8"),
+    "UTF-32": ("TNF\r\n".encode("utf-32"), "bytes that are zero"),
     "UTF-16 without its mark": ("TNF\r\n".encode("utf-16-le"), "bytes that are zero"),
     "Latin-1": ("TNF\nIFN-\u00df\n".encode("latin-1"), "Line 2 has another encoding"),
     "zeros": (b"TNF\0", "is not text"),
@@ -121,8 +124,8 @@ def test_a_field_without_end_is_a_sentence(tmp_path: Path) -> None:
 
 def test_bytes_of_an_upload_are_read_alike() -> None:
     assert decode_text(GOOD["mark of Windows"], "list.txt") == "TNF\r\nIFN-beta"
-    with pytest.raises(RequestError, match=r"list\.txt cannot be read: it is text in UTF-16"):
-        decode_text(BAD["UTF-16"][0], "list.txt", RequestError)
+    with pytest.raises(RequestError, match=r"list\.txt cannot be read: it begins like text in UTF-16"):
+        decode_text(BAD["UTF-16 cut off"][0], "list.txt", RequestError)
 
 
 KNOWN = ("STAT1", "JAK2", "IFN-beta, 6 h")
