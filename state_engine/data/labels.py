@@ -249,6 +249,8 @@ def decide_labels(
         free = [s.column for s in found if s.column not in taken and not s.offered]
         if role == "perturbation" and word is None:
             free, coarser = _most_telling(free, columns)
+        if role == "batch" and (context := keys_["context"]):
+            free = [name for name in free if not _repeats(name, columns[name], columns[context])]
         keys_[role] = word if word is not None else (free[0] if free else None)
         taken |= {keys_[role] or ""}
     key = keys_["perturbation"]
@@ -291,6 +293,14 @@ def _says_more(fine: pd.Categorical, coarse: pd.Categorical) -> bool:
     width = len(coarse.categories) + 1
     pairs = np.bincount((np.asarray(fine.codes, np.int64) + 1) * width + np.asarray(coarse.codes) + 1)
     return np.count_nonzero(pairs[width:]) == len(fine.categories)  # of the cells that the finer column labels
+
+
+def _repeats(name: str, column: pd.Categorical, context: pd.Categorical) -> bool:
+    """Return whether a column says only which data set the contexts come from: several labels, and one for each context."""
+    if _plain_name(name) != "dataset" or len(column.categories) < 2:
+        return False
+    pairs = np.unique(np.stack([np.asarray(context.codes), np.asarray(column.codes)]), axis=1)
+    return len(np.unique(pairs[0])) == pairs.shape[1]  # cells without a label in either are a label of their own here
 
 
 def _no_column(role: str, key: str, columns: dict[str, pd.Categorical], other: tuple[str, ...]) -> LabelError:

@@ -51,7 +51,7 @@ def test_kang(real_data: Path) -> None:
 
 def test_norman(real_data: Path) -> None:
     data = open_dataset(real_data / "norman_mcfaline.h5ad")
-    assert (data.scale.scale, data.labels.control, data.labels.batch_key) == ("log1p", "control", "dataset")
+    assert (data.scale.scale, data.labels.control, data.labels.batch_key) == ("log1p", "control", None)
     assert len(data.perturbations) == 34
     assert data.perturbations[0] == "control"
     assert data.contexts == ("A172", "T98G", "U87MG", "k562")

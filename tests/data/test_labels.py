@@ -46,6 +46,22 @@ def test_one_column_is_not_taken_twice() -> None:
     assert labels({"donor": ["d1", "d2"]}, context_key="").batch_key == "donor"
 
 
+def test_a_data_set_of_whole_contexts_is_no_batch() -> None:
+    """Where each context lies in one data set, its column tells no cells of a context apart; another column is taken, or none."""
+    contexts = {"cell_type": ["A172", "A172", "U87MG", "k562"]}
+    whole = {"dataset": ["mcfaline23", "mcfaline23", "mcfaline23", "norman19"]}
+    assert labels(contexts | {"dataset": contexts["cell_type"]}).batch_key is None
+    assert labels(contexts | whole).batch_key is None
+    assert [s.column for s in labels(contexts | whole).suggestions if s.role == "batch"] == ["dataset"]
+    assert labels(contexts | whole, batch_key="dataset").batch_key == "dataset"
+    assert labels(contexts | whole, context_key="").batch_key == "dataset"
+    assert labels(contexts | whole | {"gem": ["1", "2", "1", "1"]}).batch_key == "gem"
+    assert labels(contexts | {"dataset": ["d1", "d2", "d1", "d1"]}).batch_key == "dataset"
+    assert labels(contexts | {"dataset": ["d1", "d1", "d1", "d1"]}).batch_key == "dataset"
+    assert labels(contexts | {"dataset": ["d1", "d1", "d2", None]}).batch_key is None
+    assert labels(contexts | {"dataset": ["d1", None, "d2", "d2"]}).batch_key == "dataset"
+
+
 @pytest.mark.parametrize(
     "control", ["Control", "CTRL", "DMSO_TF", "[('DMSO_TF', 0.0, 'uM')]", "non-targeting", "Untreated", "WT"]
 )
