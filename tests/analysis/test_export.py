@@ -42,7 +42,7 @@ def test_it_has_a_table_of_every_condition(archive: zipfile.ZipFile) -> None:
 
 def test_scores_name_their_condition(archive: zipfile.ZipFile) -> None:
     scores = read(archive, "measured/scores.csv")
-    assert len(scores) == 4 * 5
+    assert len(scores) == 4 * 6  # corrected, raw, no change and three means: of contexts, weighted by likeness, of perturbations
     assert set(zip(scores["perturbation"], scores["context"], strict=True)) == {
         ("drugA", "B"), ("drugA", "T"), ("drugB", "B"), ("drugB", "T"),
     }  # fmt: skip

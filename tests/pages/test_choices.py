@@ -33,7 +33,11 @@ NOT_ON_PAGES: dict[type, dict[str, str]] = {
         "features": "a ridge regression on the training cells is that of the model's folder (effects)",
         "cell_eval": "a job of a page starts no other program",
     },
-    HeldOutRequest: {"features": "those of the training are kept with it"},
+    HeldOutRequest: {
+        "features": "those of the training are kept with it",
+        "method": "the report that compares an adapted model with others is made by its training",
+        "beside": "as method",
+    },
     SubmissionRequest: {
         "required_contexts": "the challenge's list says it on the page",
         "matrix": "cells of a data set are read from where the Data page says",
