@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -56,6 +57,19 @@ def choose_device(wanted: str = "auto") -> Device:
     label = "Apple GPU" if kind == "mps" else f"CPU, {os.cpu_count()} cores"
     # Linux and macOS answer this without psutil, whose import would be a thirtieth of a small prediction
     return Device(kind, label, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def start_compiled_threads() -> None:
+    """Start the threads of compiled loops (numba) so that no other number of threads changes; call it before the first loop.
+
+    Numba's OpenMP layer sets the number of the thread that starts it, which is torch's number too: sums are then taken in another
+    order, and a training after an evaluation would differ in its last bits. A short thread of its own takes that number with it.
+    """
+    import numba
+
+    starter = threading.Thread(target=numba.get_num_threads)
+    starter.start()
+    starter.join()
 
 
 def dtype_of(precision: str) -> torch.dtype:

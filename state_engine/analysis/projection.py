@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from state_engine import keys
 from state_engine.data.dataset import Dataset
+from state_engine.device import start_compiled_threads
 from state_engine.errors import RequestError, RunError
 from state_engine.files import parse_json, replacing
 from state_engine.prediction.result import Result, open_result
@@ -343,6 +344,7 @@ def _umap(values: NDArray[np.float32], neighbours: Neighbours, seed: int) -> NDA
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=ImportWarning)  # no TensorFlow, not needed
         warnings.filterwarnings("ignore", message=".*knn_search_index.*")  # no new cells are added later
+        start_compiled_threads()
         import umap
 
         model = umap.UMAP(

@@ -21,6 +21,7 @@ from state_engine.data.genes import GeneMatch, match_names
 from state_engine.data.scale import DEPTH as DEPTH
 from state_engine.data.scale import ScaleDecision, same_depth
 from state_engine.data.usable_values import ValueCheck
+from state_engine.device import start_compiled_threads
 from state_engine.errors import GeneError, RepresentationError, ScaleError
 
 HVG_CELLS = 20_000
@@ -223,6 +224,7 @@ def hvg_choice(
     import anndata
     import scanpy
 
+    start_compiled_threads()
     scale = dataset.scale.require()
     if dataset.expression is None:
         raise RepresentationError(f"{dataset.path.name} has no expression.", "It has no X and no layers.")

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from state_engine.device import start_compiled_threads
 from state_engine.errors import ChallengeError
 from state_engine.metrics.own import MeanCells, own_values
 from state_engine.metrics.profile import TARGET, ControlSource, Fdr, Profile
@@ -228,6 +229,7 @@ def _config(profile: Profile, measured: ad.AnnData, control: str, settings: Sett
     import numba
     from cell_eval2 import EvalConfig
 
+    start_compiled_threads()
     versions = {"v1": EvalConfig.v1, "v2": EvalConfig.v2}
     known = profile.definitions in versions
     config = versions[profile.definitions]() if known else EvalConfig.from_preset(profile.definitions)

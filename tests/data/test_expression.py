@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import anndata
@@ -175,3 +178,21 @@ def test_the_depth_can_be_said_and_what_it_cannot_be_is_refused(tmp_path: Path) 
     assert said.scale.evidence[0] == "You set the depth to 1,000,000 per cell."
     source = FeatureSource("X").at_depth(said.scale, 1e4)
     np.testing.assert_allclose(read_features(said, source, np.arange(60)), at_depth(x, 1e4)[:, :12], rtol=1e-5, atol=1e-6)
+
+
+def test_a_choice_of_genes_leaves_the_number_of_threads(tmp_path: Path) -> None:
+    """Compiled loops that start two threads do not give torch two as well, or a training afterwards would have other last bits."""
+    cells = np.random.default_rng(0).poisson(2.0, (40, 30)).astype(np.float32)
+    anndata.AnnData(cells).write_h5ad(tmp_path / "cells.h5ad")
+    code = (
+        "import sys, torch, numba\n"
+        "from pathlib import Path\n"
+        "from state_engine.data.dataset import open_dataset\n"
+        "from state_engine.data.expression import hvg_choice\n"
+        "hvg_choice(open_dataset(Path(sys.argv[1])), 10)\n"
+        "print(numba.threading_layer(), numba.get_num_threads(), torch.get_num_threads())\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2", "NUMBA_THREADING_LAYER": "omp"}
+    command = [sys.executable, "-c", code, str(tmp_path / "cells.h5ad")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])
+    assert done.stdout.split() == ["omp", "2", "1"], done.stderr
