@@ -50,7 +50,7 @@ with errors_shown():
             if st.button("Correct the data set", key="other_data"):
                 go("data")
         st.stop()
-    perturbations, counts = pick_perturbations(data, model.card)
+    perturbations, counts = pick_perturbations(entry, data, model.card)
     request = request_form(entry, data, model, perturbations, counts)
     if request is not None:
         request = replace(request, allow_other_embedding=other)

@@ -10,7 +10,6 @@ Notation: a path names a field from the request down, as "choices.scale".
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
 import math
@@ -23,7 +22,7 @@ from functools import reduce
 from operator import or_
 from typing import Any, ClassVar, Final, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
-from state_engine.errors import ConfigError, StateError
+from state_engine.errors import ConfigError, StateError, near_each
 
 SET: Final = "--set"
 MOST_COUNT: Final = 2**31 - 1  # of a whole number that names no bound of its own
@@ -361,8 +360,8 @@ def setting(request: type, name: str) -> Option:
 
 def near(name: str, known: Iterable[str]) -> str:
     """A sentence about the names that are spelled nearly so."""
-    close = difflib.get_close_matches(name, sorted(known), 3, 0.6)
-    return f"Near: {', '.join(close)}." if close else "Nothing is called nearly so."
+    close = near_each([name], sorted(known))
+    return f"Near: {', '.join(close[0][1])}." if close else "Nothing is called nearly so."
 
 
 def _read(one: Option, text: str) -> object:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from state_engine import keys
 from state_engine.data.controls import Renaming, candidates, is_alias, parts_of
-from state_engine.errors import LabelError, listed
+from state_engine.errors import LabelError, listed, may_be, near_each
 
 YES_OR_NO = 2  # so few labels may only say whether a cell is perturbed
 NONE = ""  # the user's word for "there is none"
@@ -306,7 +306,8 @@ def _repeats(name: str, column: pd.Categorical, context: pd.Categorical) -> bool
 def _no_column(role: str, key: str, columns: dict[str, pd.Categorical], other: tuple[str, ...]) -> LabelError:
     known = [*columns, *other]
     there = f"The data set has: {listed(known, 30)}." if known else "The data set has no columns of labels."
-    return LabelError(f"There is no column '{key}' for the {role}.", there, "Choose one of them.")
+    fix = may_be(near_each([key], known)) or "Choose one of them."
+    return LabelError(f"There is no column '{key}' for the {role}.", there, fix)
 
 
 def _suggest(role: str, columns: dict[str, pd.Categorical], facts: dict[str, ColumnFacts]) -> list[Suggestion]:
@@ -361,7 +362,7 @@ def _control(wanted: str | None, key: str | None, labels: pd.Categorical | None,
             raise LabelError(
                 f"There is no control label '{wanted}' in the column '{key}'.",
                 f"It has {len(known):,} labels: {listed(list(candidates) + [n for n in known if n not in candidates], 10)}.",
-                "Choose one of them as the control.",
+                may_be(near_each([wanted], known)) or "Choose one of them as the control.",
             )
         return wanted
     return candidates[0] if candidates and is_alias(candidates[0]) else None

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from state_engine.data.files.text import read_rows
-from state_engine.errors import LabelError, UnreadableFileError, listed
+from state_engine.errors import LabelError, UnreadableFileError, listed, may_be, near_each
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class PerturbationFeatures:
             raise LabelError(
                 f"{len(lacking):,} of {len(labels):,} perturbations have no vector: {listed(lacking)}.",
                 f"{self.source} has vectors of {len(self.labels):,} labels.",
-                f"Add them to the file or leave these cells out.{_respelled(lacking, self.labels)}",
+                f"Add them to the file or leave these cells out. {may_be(near_each(lacking, self.labels))}".rstrip(),
             )
         return self.vectors[[place[label] for label in labels]]
 
@@ -127,10 +127,3 @@ def _made(labels: tuple[str, ...], vectors: np.ndarray, source: str) -> Perturba
         digest.update(f"{labels[row]}\n".encode())
         digest.update(np.ascontiguousarray(vectors[row]).data)
     return PerturbationFeatures(labels, np.ascontiguousarray(vectors, dtype=np.float32), source, digest.hexdigest())
-
-
-def _respelled(lacking: Sequence[str], known: Sequence[str]) -> str:
-    """Labels that differ from a known one in case only."""
-    lower = {label.casefold(): label for label in known}
-    pairs = [f"'{label}' may be '{lower[label.casefold()]}'" for label in lacking if label.casefold() in lower]
-    return f" {listed(pairs)}." if pairs else ""

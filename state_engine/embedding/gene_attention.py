@@ -20,7 +20,7 @@ from state_engine.device import choose_device, dtype_of
 from state_engine.embedding.forward import Embedded, EmbeddingRunner, Timing, stream
 from state_engine.embedding.gene_attention_table import ClsAttention
 from state_engine.embedding.request import EmbedRequest, gene_map_of, sentence_maker
-from state_engine.errors import LabelError, RequestError, listed
+from state_engine.errors import LabelError, RequestError, listed, may_be, near_each
 from state_engine.files import free_output, replacing, scratch_folder
 from state_engine.models.embedding_config import EmbeddingConfig
 from state_engine.plain import to_plain
@@ -113,7 +113,11 @@ def _rows_of_groups(
     present = sorted(set(labels.tolist()) - {""})
     unknown = [label for label in wanted if label not in present]
     if unknown:
-        raise LabelError(f"No cell of '{group_key}' is labelled {listed(unknown)}.", f"Labels are {listed(present, 10)}.")
+        raise LabelError(
+            f"No cell of '{group_key}' is labelled {listed(unknown)}.",
+            f"Labels are {listed(present, 10)}.",
+            may_be(near_each(unknown, present)),
+        )
     names = list(wanted) or present
     if len(names) > MOST_GROUPS:
         raise RequestError(f"'{group_key}' has {len(names):,} groups.", f"At most {MOST_GROUPS} are averaged.", "Choose some.")

@@ -14,7 +14,7 @@ from state_engine.data.dataset import Dataset
 from state_engine.data.files.columns import read_column
 from state_engine.data.files.hdf5 import column_names, open_h5
 from state_engine.data.labels import as_labels
-from state_engine.errors import LabelError, SplitError, listed
+from state_engine.errors import LabelError, SplitError, listed, may_be, near_each
 from state_engine.heads.request import FinetuneRequest
 from state_engine.heads.targets import Targets
 
@@ -78,7 +78,9 @@ def _groups(dataset: Dataset, column: str) -> NDArray[np.object_]:
         known = column_names(file["obs"])
         if column not in known:
             raise LabelError(
-                f"There is no column '{column}' of groups.", f"There are: {listed(known, 12) or 'none'}.", "Choose one of them."
+                f"There is no column '{column}' of groups.",
+                f"There are: {listed(known, 12) or 'none'}.",
+                may_be(near_each([column], known)) or "Choose one of them.",
             )
         found = as_labels(read_column(file["obs"], column, dataset.n_cells))
     return np.append(np.asarray(found.categories, object), "")[found.codes]

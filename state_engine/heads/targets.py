@@ -17,7 +17,7 @@ from state_engine.data.dataset import Dataset
 from state_engine.data.files.columns import read_column
 from state_engine.data.files.hdf5 import column_names, open_h5
 from state_engine.data.labels import as_labels
-from state_engine.errors import LabelError, listed
+from state_engine.errors import LabelError, listed, may_be, near_each
 from state_engine.heads.request import FinetuneRequest, Task
 
 LEAST = 3  # cells of a label: one to train on, one to validate on, one to test on
@@ -77,7 +77,9 @@ def _column(dataset: Dataset, name: str) -> pd.Series:
         known = column_names(file["obs"])
         if name not in known:
             raise LabelError(
-                f"There is no column '{name}' in obs.", f"There are: {listed(known, 12) or 'none'}.", "Choose one of them."
+                f"There is no column '{name}' in obs.",
+                f"There are: {listed(known, 12) or 'none'}.",
+                may_be(near_each([name], known)) or "Choose one of them.",
             )
         return read_column(file["obs"], name, dataset.n_cells)
 

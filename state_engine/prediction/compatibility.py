@@ -14,7 +14,7 @@ from state_engine import keys
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
 from state_engine.data.expression import FeatureSource
-from state_engine.errors import IncompatibleError, LabelError, listed
+from state_engine.errors import IncompatibleError, LabelError, listed, may_be, near_each
 from state_engine.prediction.inputs import Finding, Severity, find_input
 
 __all__ = ["Compatibility", "Finding", "Severity", "check_compatibility", "require_compatible"]
@@ -163,7 +163,7 @@ def _data_perturbations(dataset: Dataset, card: ModelCard) -> Finding:
         detail += f" Not known: {listed(unknown)}."
     if card.unseen:
         detail += f" {len(card.unseen):,} of the model's labels were never trained and have a feature vector only."
-    fix = _respelled(unknown, card.perturbations)
+    fix = may_be(near_each(unknown, card.perturbations, cutoff=1))  # other genes that look alike are not meant
     return Finding("perturbations", "ok", title, detail, fix)
 
 
@@ -177,11 +177,12 @@ def _asked_perturbations(card: ModelCard, asked: tuple[str, ...] | None, allow_u
         return [Finding("request", "ok", title, ""), *_unseen_perturbations(card, asked)]
     title = f"{len(unknown):,} of {len(asked):,} chosen perturbations are not known"
     names = f"The model was not trained on {listed(unknown)}."
+    close = may_be(near_each(unknown, card.perturbations))
     if allow_unknown:
         detail = f"{names} They take the control's vector, so their predicted effect is zero; their cells are marked."
-        fix = _respelled(unknown, card.perturbations) or "Leave them out."
+        fix = close or "Leave them out."
         return [Finding("request", "warning", title, detail, fix), *_unseen_perturbations(card, asked)]
-    fix = _respelled(unknown, card.perturbations) or "Choose labels from the model's list."
+    fix = close or "Choose labels from the model's list."
     return [Finding("request", "blocking", title, names, fix)]
 
 
@@ -195,19 +196,6 @@ def _unseen_perturbations(card: ModelCard, asked: tuple[str, ...]) -> list[Findi
     return [
         Finding("unseen", "warning", title, detail, "Read them beside perturbations that were trained, and beside the baselines.")
     ]
-
-
-def _respelled(names: list[str], known: tuple[str, ...]) -> str:
-    """Unknown names that differ from a known one in case, spaces, dashes and underscores only."""
-    if not names:
-        return ""
-    plain = {_plain(k): k for k in reversed(known)}
-    pairs = [f"'{n}' may be '{plain[_plain(n)]}'" for n in names if _plain(n) in plain]
-    return f"{listed(pairs)}." if pairs else ""
-
-
-def _plain(name: str) -> str:
-    return name.casefold().replace(" ", "").replace("-", "").replace("_", "")
 
 
 def _batches(dataset: Dataset, card: ModelCard, allow_unknown: bool) -> list[Finding]:
@@ -235,7 +223,8 @@ def _contexts(dataset: Dataset, card: ModelCard, asked: tuple[str, ...], pools: 
     absent = [c for c in asked if c not in pools]
     if absent:
         detail = f"Not in the data set: {listed(absent)}. It has {listed(list(pools), 12)}."
-        return [Finding("contexts", "blocking", f"{len(absent):,} chosen contexts are not there", detail, "Choose among these.")]
+        fix = may_be(near_each(absent, pools)) or "Choose among these."
+        return [Finding("contexts", "blocking", f"{len(absent):,} chosen contexts are not there", detail, fix)]
     if dataset.labels.context_key is None:
         detail = "All cells are taken as one context. A set that mixes cell types is predicted differently from sets of one type."
         findings = [
@@ -264,7 +253,7 @@ def _trained(card: ModelCard, asked: tuple[str, ...]) -> Finding:
     parts = [f"{listed(held)}: held out in its training and tested; its card has the scores."] if held else []
     parts += [f"The model was not tested for unseen cell types: {listed(never)}."] if never else []
     detail = " ".join([*parts, f"It was trained on {listed(card.contexts)}."])
-    fix = _respelled(unseen, card.contexts) or "Compare with the baselines before trusting these."
+    fix = may_be(near_each(unseen, card.contexts, cutoff=1)) or "Compare with the baselines before trusting these."
     return Finding("contexts", "warning", title, detail, fix)
 
 

@@ -17,7 +17,7 @@ from state_engine.data.dataset import Choices, Dataset
 from state_engine.data.scale import Scale
 from state_engine.device import DeviceName, Precision
 from state_engine.effects.table import BASELINES, Baseline
-from state_engine.errors import ConfigError, LabelError, UnknownLabelError, listed
+from state_engine.errors import ConfigError, LabelError, UnknownLabelError, listed, may_be, near_each
 from state_engine.models.config import MOST_SET, AttentionMode, TransitionConfig
 from state_engine.options import about, check, join_commas, option, part, split_commas
 
@@ -276,7 +276,9 @@ def contexts_of(request: PredictionRequest, dataset: Dataset) -> tuple[str, ...]
     unknown = [c for c in request.contexts if c not in known]
     if unknown:
         raise UnknownLabelError(
-            f"The data set has no context {listed(unknown)}.", f"It has: {listed(known, 12)}.", "Choose among these."
+            f"The data set has no context {listed(unknown)}.",
+            f"It has: {listed(known, 12)}.",
+            may_be(near_each(unknown, known)) or "Choose among these.",
         )
     with_control = tuple(c for c in known if len(dataset.control_rows(c)))
     lacking = [c for c in request.contexts if c not in with_control]

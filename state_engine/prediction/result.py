@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from state_engine import keys
 from state_engine.data.files.frames import read_frame, read_names
 from state_engine.effects.exposure import Exposure, TrainedOn
-from state_engine.errors import GeneError, RequestError, RunError, listed
+from state_engine.errors import GeneError, RequestError, RunError, listed, may_be, near_each
 from state_engine.files import parse_json
 from state_engine.plain import distinct
 
@@ -305,7 +305,8 @@ def _unpaired(missing: int, asked: int) -> RequestError:
 def _no_gene(gene: str, result: Result) -> GeneError:
     if not result.has_expression:
         return GeneError(f"There is no expression of '{gene}'.", "The model predicts an embedding and has no gene decoder.")
-    return GeneError(f"'{gene}' is not in the result.", f"It has {result.n_genes:,} genes, such as {listed(result.genes[:3])}.")
+    has = f"It has {result.n_genes:,} genes, such as {listed(result.genes[:3])}."
+    return GeneError(f"'{gene}' is not in the result.", has, may_be(near_each([gene], result.genes)))
 
 
 def _dataset(layer: Layer) -> str:

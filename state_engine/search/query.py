@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from state_engine.errors import RequestError, RunError, listed
+from state_engine.errors import RequestError, RunError, listed, may_be, near_each
 from state_engine.files import read_json, replacing, write_json
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.search.tables import (
@@ -156,7 +156,11 @@ def transfer(neighbours: Neighbours, label: str) -> pd.DataFrame:
     table = neighbours.table
     if label not in table or label in FIXED:
         known = [c for c in table.columns if c not in FIXED]
-        raise RequestError(f"No similar cell has '{label}'.", f"There is: {listed(known, 12) or 'no label'}.", "Choose one.")
+        raise RequestError(
+            f"No similar cell has '{label}'.",
+            f"There is: {listed(known, 12) or 'no label'}.",
+            may_be(near_each([label], known)) or "Choose one.",
+        )
     voting = table[table[label] != ""]
     votes = voting.groupby(["cell", label], sort=False)["similarity"].agg(["size", "mean"]).reset_index()
     order = votes.sort_values(["size", "mean", label], ascending=[False, False, True], kind="stable")

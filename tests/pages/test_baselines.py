@@ -12,12 +12,13 @@ from pages.parts.predict.form import METHOD_WORDS, calibrated_words
 from state_engine.checkpoints.card import TrainingSummary
 from state_engine.checkpoints.store import read_card, set_calibration
 from state_engine.config import Settings
+from state_engine.data.dataset import open_dataset
 from state_engine.data.splits.held import HeldOut
 from state_engine.effects.store import save_effects
 from state_engine.files import write_json
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.library.datasets import receive_upload
+from state_engine.library.datasets import get_dataset, receive_upload
 from state_engine.plain import to_plain
 from state_engine.prediction.request import METHODS, CellCount, PredictionRequest
 from tests.pages.make_run import make_run
@@ -68,6 +69,21 @@ def test_a_baseline_can_be_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch
     assert request.method == "mean of other contexts" and title.endswith("mean of other contexts")
 
 
+def test_measured_cells_are_counted_in_the_chosen_contexts(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = thread(home)
+    page = opened(monkeypatch, "predict", None, home, **where)
+    table = open_dataset(get_dataset(Settings(home), where["data"]).path).table()
+    for contexts in (["B"], ["NK"], ["B", "NK"], []):
+        page.multiselect(key=f"contexts_{where['data']}").set_value(contexts).run()
+        if contexts == ["B"]:
+            page.multiselect(key=f"perturbations_{where['model']}").set_value(["TNF"]).run()
+        picker = page.multiselect(key=f"perturbations_{where['model']}")
+        cells = table.loc["TNF", contexts or list(table.columns)].sum()
+        assert (f"TNF · measured, {cells:,} cells" if cells else "TNF") in picker.options
+        assert picker.value == ["TNF"]  # the words of an option change, not what is chosen
+    assert not page.exception
+
+
 def test_a_table_of_cells_for_each_perturbation_can_be_uploaded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[PredictionRequest] = []
 
@@ -79,10 +95,11 @@ def test_a_table_of_cells_for_each_perturbation_can_be_uploaded(home: Path, monk
     where = thread(home)
     page = opened(monkeypatch, "predict", None, home, **where)
     key = f"perturbations_{where['model']}"
-    table = b"\xef\xbb\xbfperturbation\tnum_cells\nTNF\t11\nIFNB1\t7\nNEW\t9\n"
+    table = b"\xef\xbb\xbfperturbation\tnum_cells\nTNF\t11\nIFNB1\t7\nIFNB11\t9\n"
     page.file_uploader(key=f"{key}_file").upload("cells.tsv", table, "text/plain").run()
     page.button(key=f"{key}_add").click().run()
     assert "TNF 11, IFNB1 7" in text(page) and "not known to this model" in text(page)
+    assert "'IFNB11' may be 'IFNB1'" in text(page)
     page.file_uploader(key=f"{key}_file").upload("cells.tsv", b"perturbation\tnum_cells\nTNF\t-1\n", "text/plain").run()
     page.button(key=f"{key}_add").click().run()
     assert "Line 2 of cells.tsv" in text(page) and not page.exception

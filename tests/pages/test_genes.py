@@ -101,7 +101,10 @@ def test_names_of_a_gene_set_that_are_not_there_are_said(monkeypatch: pytest.Mon
     page = linked(monkeypatch, run, run.path.parents[1])
     page.text_area(key="gene_set").set_value("g0, G5\nNOSUCH").run()
     assert "2 of 3 names are in the result" in text(page)
-    assert "**Not in the result:** NOSUCH" in text(page)
+    assert "**Not in the result:** NOSUCH" in text(page) and "may be" not in text(page)
+    page.text_area(key="gene_set").set_value("g0, GG5").run()
+    assert "'GG5' may be 'G5'" in text(page)
+    page.text_area(key="gene_set").set_value("g0, G5\nNOSUCH").run()
     page.segmented_control(key="gene_show").set_value("Gene set").run()
     assert sorted(page.dataframe[0].value["gene"]) == ["G0", "G5"]
 

@@ -11,7 +11,7 @@ import streamlit as st
 from pages.parts.format import sentences
 from pages.parts.genes import charts as genechart
 from state_engine.analysis import differential as de
-from state_engine.errors import listed
+from state_engine.errors import listed, may_be, near_each
 from state_engine.prediction.result import Result
 
 FDR = de.SIGNIFICANT
@@ -55,8 +55,14 @@ def gene_set(result: Result) -> tuple[str, ...]:
         if text.strip():
             st.caption(f"{len(found):,} of {len(found) + len(missing):,} names are in the result.")
         if missing:
-            st.warning(f"**Not in the result:** {sentences(listed(list(missing), 12))}", icon=":material/warning:")
+            words = f"{listed(missing, 12)}. {may_be(_near(missing, result.genes))}"
+            st.warning(f"**Not in the result:** {sentences(words)}", icon=":material/warning:")
     return found
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _near(missing: tuple[str, ...], genes: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return near_each(missing, genes)
 
 
 def gene_lists(table: pd.DataFrame, fold: float) -> None:

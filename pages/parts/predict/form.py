@@ -14,7 +14,7 @@ from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
 from state_engine.data.files.text import NameList, names_among
 from state_engine.effects.store import has_effects
-from state_engine.errors import listed
+from state_engine.errors import listed, may_be
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
@@ -27,14 +27,24 @@ from state_engine.prediction.request import CellCount, Method, PredictionRequest
 MOST_MB = 64  # of an uploaded list of names
 
 
-def pick_perturbations(data: Dataset, card: ModelCard) -> tuple[tuple[str, ...], tuple[CellCount, ...]]:
+def contexts_to_choose(data: Dataset, card: ModelCard) -> tuple[list[str], list[str]]:
+    """Return the contexts with control cells, and those that are chosen at first: those that the model has not seen."""
+    contexts = [c for c in data.contexts if len(data.control_rows(c))]
+    unseen = [c for c in contexts if card.contexts and c not in card.contexts]
+    # those that the model has not seen are the question, so they are asked for first
+    return contexts, unseen[:2] or contexts[:2]
+
+
+def pick_perturbations(entry: DataEntry, data: Dataset, card: ModelCard) -> tuple[tuple[str, ...], tuple[CellCount, ...]]:
     """A searchable list of what the model knows, and a pasted or uploaded list whose unknown names are said and left out.
 
     Returns:
         The chosen perturbations, and the numbers of cells of those for which a table gave one.
     """
     options = [p for p in card.perturbations if p != card.control]
-    measured = data.table().sum(axis=1)
+    contexts = st.session_state.get(f"contexts_{entry.id}", contexts_to_choose(data, card)[1]) or list(data.contexts)
+    measured = data.table()[contexts].sum(axis=1)
+    measured = measured[measured > 0]
     key = f"perturbations_{card.id}"
     wanted = st.session_state.pop(f"{key}_wanted", None)
     if wanted is not None:
@@ -47,7 +57,7 @@ def pick_perturbations(data: Dataset, card: ModelCard) -> tuple[tuple[str, ...],
         key=key,
         format_func=lambda p: f"{p} · measured, {measured[p]:,} cells" if p in measured.index else p,
         placeholder="Type to search",
-        help="Those that your data set measured can be compared with the measurement afterwards.",
+        help="Those that your data set measured in the contexts chosen below can be compared with the measurement afterwards.",
         persist_state="session",
     )
     with st.popover("Paste or upload a list", icon=":material/playlist_add:"):
@@ -63,15 +73,16 @@ def pick_perturbations(data: Dataset, card: ModelCard) -> tuple[tuple[str, ...],
                 raw = "\n".join(count.perturbation for count in counts).encode()
             found = add_names(chosen, options, text, raw, name)
             st.session_state[f"{key}_wanted"], st.session_state[f"{key}_unknown"] = list(found.names), found.unknown
-            st.session_state[f"{key}_remarks"] = found.remarks
+            st.session_state[f"{key}_remarks"], st.session_state[f"{key}_near"] = found.remarks, found.near
             st.session_state[f"{key}_counts"] = counts
             st.rerun()
     unknown = st.session_state.get(f"{key}_unknown", ())
     for remark in st.session_state.get(f"{key}_remarks", ()):
         st.caption(sentences(remark))
     if unknown:
+        words = f"{listed(unknown, 12)}. {may_be(st.session_state.get(f'{key}_near', ()))}"
         st.warning(
-            f"**{plural(len(unknown), 'name')} not known to this model, left out:** {sentences(listed(list(unknown), 12))}",
+            f"**{plural(len(unknown), 'name')} not known to this model, left out:** {sentences(words)}",
             icon=":material/warning:",
         )
     counts = tuple(count for count in st.session_state.get(f"{key}_counts", ()) if count.perturbation in chosen)
@@ -136,13 +147,12 @@ def request_form(
     card = model.card
     if card is None:
         return None
-    contexts = [c for c in data.contexts if len(data.control_rows(c))]
+    contexts, first = contexts_to_choose(data, card)
     unseen = set(contexts) - set(card.contexts) if card.contexts else set()
     chosen = st.multiselect(
         option_of(PredictionRequest, "contexts").label,
         contexts,
-        # those that the model has not seen are the question, so they are asked for first
-        default=[c for c in contexts if c in unseen][:2] or contexts[:2],
+        default=first,
         key=f"contexts_{entry.id}",
         format_func=lambda c: (
             f"{c} · {len(data.control_rows(c)):,} control cells" + (" · not in training" if c in unseen else "")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from state_engine.errors import StateError, UnreadableFileError, door
+from state_engine.errors import StateError, UnreadableFileError, door, near_each
 from state_engine.files import open_regular
 
 MOST_BYTES = 64 << 20  # of a list or a table; the names of all human genes have half a megabyte
@@ -103,11 +103,13 @@ class NameList:
         names: all, in order.
         unknown: those of them that are not known.
         remarks: sentences about lines that were not taken as they stand.
+        near: unknown names and the known ones that are spelled nearly so.
     """
 
     names: tuple[str, ...]
     unknown: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    near: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def found(self) -> tuple[str, ...]:
@@ -146,7 +148,8 @@ def names_among(text: str, raw: bytes, name: str, known: tuple[str, ...]) -> Nam
         for row in rows:  # a line of which nothing is known is one name, which may hold commas
             found += filter(None, row if not options.isdisjoint(row) else [", ".join(row)])
     once = tuple(dict.fromkeys(found))
-    return NameList(once, tuple(n for n in once if n not in options), tuple(remarks))
+    unknown = tuple(name for name in once if name not in options)
+    return NameList(once, unknown, tuple(remarks), near_each(unknown, known))
 
 
 def _is_table(rows: list[list[str]], options: set[str]) -> bool:

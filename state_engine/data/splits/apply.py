@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from state_engine.data.scale import DEPTH, same_depth
 from state_engine.data.splits.held import Leak
 from state_engine.data.splits.leaks import leaks
 from state_engine.data.splits.plan import PARTS, FewShot, Part, SplitPlan, ZeroShot, plan_files, read_plan
-from state_engine.errors import SplitError, listed
+from state_engine.errors import SplitError, listed, near_each
 
 UNUSED, TRAIN, VAL, TEST = range(4)
 CODES: dict[Part, int] = {part: code for code, part in enumerate(PARTS, 1)}
@@ -264,8 +263,8 @@ def _no_such_perturbation(
 
 
 def _close(wanted: list[str], there: list[str]) -> str:
-    near = get_close_matches(wanted[0], there, n=3, cutoff=0.6)
-    return f" Close to '{wanted[0]}': {listed(near)}." if near else ""
+    close = near_each(wanted[:1], there)
+    return f" Close to '{wanted[0]}': {listed(close[0][1])}." if close else ""
 
 
 def _counts(source: SplitSource) -> pd.DataFrame:
