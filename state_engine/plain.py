@@ -175,7 +175,10 @@ def _one(hint: object, value: object, where: str) -> object:
     # to Python True is an int; to a reader of the file it is none
     is_bool = isinstance(value, bool)
     if hint is float and isinstance(value, int) and not is_bool:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ConfigError(f"{where} is a number of {len(hex(value))} hexadecimal digits.", "It is too large.") from error
     if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and is_bool)):
         raise ConfigError(f"{where} is {repr(value)[:200]}.", f"It must be of type {hint.__name__}.")
     return value

@@ -1,4 +1,6 @@
-"""Heads in our own store: `head.json` (the card) and `model.safetensors`, written beside their place and renamed; nothing that runs."""
+"""Heads in our own store: `head.json` (the card), `model.safetensors` and `fitted.safetensors` (which cells it was fitted on, as codes of their
+names), written beside their place and renamed; nothing that runs.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from state_engine.checkpoints.folder import WEIGHTS, check_hash, check_tensors, read_tensors, weights_hash, write_folder
-from state_engine.checkpoints.head_card import CARD, FORMAT, HeadCard, check_head_card, read_head_card
+from state_engine.checkpoints.folder import (
+    AGAIN,
+    WEIGHTS,
+    check_hash,
+    check_tensors,
+    read_tensor,
+    read_tensors,
+    weights_hash,
+    write_folder,
+)
+from state_engine.checkpoints.head_card import CARD, FITTED, FORMAT, HeadCard, check_head_card, read_head_card
 from state_engine.errors import CheckpointError
 from state_engine.models.heads import Head
 from state_engine.plain import to_plain
@@ -34,8 +45,14 @@ class LoadedHead:
         return scaled.sigmoid() if self.card.task == "multi-label" else scaled.softmax(dim=1)
 
 
-def save_head(folder: Path, card: HeadCard, state_dict: dict[str, Tensor]) -> HeadCard:
+def save_head(folder: Path, card: HeadCard, state_dict: dict[str, Tensor], fitted: Tensor | None = None) -> HeadCard:
     """Write a head; `id` and `weights_hash` of the card are filled in here. Returns the card as written.
+
+    Args:
+        folder: where; it must not be there yet.
+        card: of the head.
+        state_dict: its weights.
+        fitted: (m,) int64 codes of the names of the cells it was fitted on; None where they are not known.
 
     Raises:
         CheckpointError: the folder is there already, or card and weights do not belong together.
@@ -45,7 +62,8 @@ def save_head(folder: Path, card: HeadCard, state_dict: dict[str, Tensor]) -> He
     card = dataclasses.replace(card, weights_hash=whole, id=whole[:12], format=FORMAT)
     check_head_card(card)
     text = json.dumps(to_plain(card), indent=1, ensure_ascii=False)
-    write_folder(folder, (CARD, text), {WEIGHTS: state_dict}, replace=False)
+    tensors = {WEIGHTS: state_dict, **({} if fitted is None else {FITTED: {"cells": fitted}})}
+    write_folder(folder, (CARD, text), tensors, replace=False)
     return card
 
 
@@ -65,6 +83,20 @@ def load_head(folder: Path, device: str | torch.device = "cpu") -> LoadedHead:
     module = Head(card.config)
     module.load_state_dict(state_dict)
     return LoadedHead(card, module.to(device).eval().requires_grad_(False))
+
+
+def fitted_cells(folder: Path) -> Tensor | None:
+    """Return the (m,) int64 codes of the names of the cells that a head was fitted on; None where they were not written.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    if not (folder / FITTED).exists():
+        return None
+    cells = read_tensor(folder / FITTED, "cells")
+    if cells.dtype != torch.int64 or cells.ndim != 1:
+        raise CheckpointError(f"{FITTED} holds no codes of cells.", f"It has {cells.dtype} of shape {tuple(cells.shape)}.", AGAIN)
+    return cells
 
 
 def _check_weights(card: HeadCard, state_dict: dict[str, Tensor]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -27,9 +28,10 @@ from state_engine.device import choose_device
 from state_engine.errors import RequestError, RunError, StateError
 from state_engine.files import free_output, replacing, write_bytes
 from state_engine.heads.backbones import Loaded, load_backbone
-from state_engine.heads.output import write_annotated
+from state_engine.heads.output import check_columns, write_annotated
 from state_engine.heads.report import BACKBONE, FORMAT, UNKNOWN, Annotation, CalledGroup, Share
 from state_engine.heads.request import AnnotateRequest
+from state_engine.heads.seen import fitted_on, seen_remarks
 from state_engine.heads.vectors import read_vectors, same_source
 from state_engine.plain import csv_for_people, distinct
 from state_engine.progress import OnProgress, Progress, silent
@@ -96,10 +98,10 @@ class Calls:
             return {"predicted_label": pd.Categorical(labels, categories=categories), "predicted_probability": best}
         found: dict[str, object] = {"predicted_label": pd.Categorical(labels)}
         words = np.array([UNKNOWN, "no", "yes"], object)
-        names = distinct((name.replace("/", "_") for name in self.card.labels), "label")  # a slash would be a folder of the file
-        for j, name in enumerate(names):
-            found[f"predicted_{name}"] = pd.Categorical(words[self.each[:, j] + 1], categories=["no", "yes", UNKNOWN])
-            found[f"predicted_probability_{name}"] = self.values[:, j]
+        called, sure = _columns_of(self.card.labels)
+        for j in range(len(self.card.labels)):
+            found[called[j]] = pd.Categorical(words[self.each[:, j] + 1], categories=["no", "yes", UNKNOWN])
+            found[sure[j]] = self.values[:, j]
         return found
 
     def shares(self, cells: NDArray[np.int64] | None = None) -> tuple[Share, ...]:
@@ -129,6 +131,14 @@ class Calls:
         return float(values.mean()), float(values.std())
 
 
+def _columns_of(labels: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Return the columns of several labels, of what is called and of its probability: none has the name of another one."""
+    plain = [name.replace("/", "_") for name in labels]  # a slash would be a folder of the file
+    names = ["predicted_label", *(f"predicted_{name}" for name in plain), *(f"predicted_probability_{name}" for name in plain)]
+    apart = distinct(names, "column")[1:]
+    return apart[: len(labels)], apart[len(labels) :]
+
+
 def annotate(
     request: AnnotateRequest, output: Path | None, on_progress: OnProgress = silent, *, labels: Path | None = None,
     loaded: Loaded | None = None, places: Sequence[Path] | None = None,
@@ -152,11 +162,15 @@ def annotate(
     if output is not None and output.suffix != ".h5ad":
         raise RequestError(f"{output.name} is no name for annotated cells.", "It must end in .h5ad.", "Give another name.")
     for file in filter(None, (output, labels)):
-        free_output(file, path, folder)
+        free_output(file, path, folder, *filter(None, [request.backbone]))
+    if output is not None and labels is not None and labels.resolve() == output.resolve():
+        raise RequestError(f"{labels.name} is named for cells and for their table.", "Each is a file.", "Give two names.")
     on_progress(Progress("Reading the data set"))
     dataset = open_dataset(path, request.choices)
     device = choose_device(request.device)
     head = load_head(folder)
+    if output is not None:
+        check_columns(dataset, Calls(head.card, np.empty((0, head.card.config.outputs)), request.threshold).columns())
     if loaded is None:
         found = find_backbone(head.card, folder, request, places)
         if found is not None:
@@ -171,8 +185,9 @@ def annotate(
         calls.append(_called(head, vectors.values))
         on_progress(Progress(STAGE, int(rows[-1]) + 1, dataset.n_cells))
     called = Calls(head.card, np.concatenate(calls), request.threshold)
-    said = _remarks(head.card, dataset, source.model)
-    annotation = _annotation(request, head.card, dataset, called, (*remarks, *said), device.name)
+    seen = fitted_on(folder, dataset)
+    said = [*_remarks(head.card), *seen_remarks(head.card, dataset, seen)]
+    annotation = replace(_annotation(request, head.card, dataset, called, (*remarks, *said), device.name), fitted_on=seen)
     if output is not None:
         with replacing(output) as beside:
             again = write_annotated(dataset, beside, called.columns(), head.card, request.threshold)
@@ -208,8 +223,9 @@ def find_backbone(card: HeadCard, folder: Path, request: AnnotateRequest, places
         return Path(request.backbone)  # whatever it is: that it is another one is said with both names
     hinted = [Path(card.place)] if places is None and card.place else places or []
     for place in (folder / BACKBONE, *hinted):
-        if place.exists() and hash_of(place) == card.source.model:
-            return place
+        with suppress(OSError):  # a card may name anything, such as a name that is too long
+            if place.exists() and hash_of(place) == card.source.model:
+                return place
     return None
 
 
@@ -230,13 +246,10 @@ def _called(head: LoadedHead, vectors: NDArray[np.float32]) -> NDArray[np.float6
     return values
 
 
-def _remarks(card: HeadCard, dataset: Dataset, model: str) -> list[str]:
-    said = []
-    if card.source.kind == "obsm":
-        said.append(f"What made {card.source.words} of this file could not be compared: only the width was.")
-    if card.data_hash and card.data_hash == dataset.hash():
-        said.append("The head was fitted on cells of this very file: what it calls them is no test of it.")
-    return said
+def _remarks(card: HeadCard) -> list[str]:
+    if card.source.kind != "obsm":
+        return []
+    return [f"What made {card.source.words} of this file could not be compared: only the width was."]
 
 
 def _annotation(

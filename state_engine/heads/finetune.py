@@ -42,6 +42,7 @@ from state_engine.heads.report import (
     SplitUsed,
 )
 from state_engine.heads.request import FinetuneRequest
+from state_engine.heads.seen import codes_of
 from state_engine.heads.split import Division, divide
 from state_engine.heads.tables import cell_table, confusion_of, label_counts, wrong_cells
 from state_engine.heads.targets import Targets, Truth, read_targets
@@ -250,7 +251,9 @@ def _saved(case: _Case, fitted: Fitted, source: VectorSource, vectors: Vectors, 
         place=BACKBONE if request.tunes_model else request.model, tune=request.tune, data=case.dataset.path.name,
         data_hash=case.dataset.hash(), groups=request.group, test_groups=case.parts.test_groups, cells=len(case.parts.train),
     )  # fmt: skip
-    save_head(folder, card, {name: tensor.detach().float() for name, tensor in head.state_dict().items()})
+    used = targets.rows[np.concatenate([case.parts.train, case.parts.validation])]
+    codes = torch.from_numpy(np.sort(codes_of(case.dataset.obs_names[used])))
+    save_head(folder, card, {name: tensor.detach().float() for name, tensor in head.state_dict().items()}, codes)
     return load_head(folder)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +14,28 @@ import numpy as np
 from state_engine.checkpoints.head_card import HeadCard
 from state_engine.data.dataset import Dataset
 from state_engine.data.files.frames import write_column, write_text
-from state_engine.data.files.hdf5 import column_names
+from state_engine.data.files.hdf5 import column_names, index_column, open_h5
+from state_engine.errors import RequestError
 from state_engine.files import room_for
 from state_engine.versions import package_versions
 
 ORDER = "column-order"
 HEADS: Final = "state_explorer_heads"  # of uns: a JSON object in a string
+
+
+def check_columns(dataset: Dataset, columns: Iterable[str]) -> None:
+    """Refuse columns of which one is that of the cells' names, before anything is computed.
+
+    Raises:
+        RequestError: it would take the names' place.
+    """
+    with open_h5(dataset.path) as file:
+        index = index_column(file["obs"])
+    if index in columns:
+        raise RequestError(
+            f"The names of the cells of {dataset.path.name} are in '{index}'.", "What a head calls cells is written under that name.",
+            "Give the table's index another name, and save the file again.",
+        )  # fmt: skip
 
 
 def write_annotated(

@@ -1,6 +1,6 @@
 """What fitting a head found, and what applying one called, as plain values. Read by pages and the command line; no torch.
 
-The folder of a head holds `head.json` (its card), `model.safetensors`, `report.json` (`HeadReport`) and `cells.csv`: the cells it was tested
+The folder of a head holds `head.json` (its card), `model.safetensors`, `fitted.safetensors`, `report.json` (`HeadReport`) and `cells.csv`: the cells it was tested
 on, with columns cell, row, part, group, truth, called, probability (regression: no probability). Where the model behind it was tuned,
 that lies in `backbone`. The run of a job that fits has this folder as `head`; the run of one that annotates has `annotation.json` and
 `labels.csv`, and its annotated cells become a data set of the library.
@@ -249,6 +249,7 @@ class Annotation:
         seconds, device: of all of it.
         remarks: sentences worth showing.
         dataset: id of the annotated data set in the library, where a job kept one.
+        fitted_on: cells that have the names of cells the head was fitted on; None where it does not say which those are.
     """
 
     format: int
@@ -269,6 +270,7 @@ class Annotation:
     device: str = ""
     remarks: tuple[str, ...] = ()
     dataset: str = ""
+    fitted_on: int | None = None
 
 
 def read_report(folder: Path) -> HeadReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,15 +13,15 @@ import pandas as pd
 import pytest
 
 from state_engine import keys
-from state_engine.checkpoints.head_card import read_head_card
+from state_engine.checkpoints.head_card import FITTED, read_head_card
 from state_engine.data.dataset import open_dataset
 from state_engine.embedding.embed import embed
 from state_engine.embedding.request import EmbedRequest
-from state_engine.errors import GeneError, IncompatibleError, RepresentationError, RequestError, RunError
-from state_engine.heads.annotate import Calls, annotate
+from state_engine.errors import CheckpointError, GeneError, IncompatibleError, RepresentationError, RequestError, RunError
+from state_engine.heads.annotate import Calls, annotate, find_backbone
 from state_engine.heads.finetune import finetune
 from state_engine.heads.output import HEADS
-from state_engine.heads.report import UNKNOWN
+from state_engine.heads.report import UNKNOWN, Annotation
 from state_engine.heads.request import AnnotateRequest
 from state_engine.prediction.predict import predict
 from state_engine.prediction.request import PredictionRequest
@@ -182,3 +183,81 @@ def test_calls_of_cells_without_a_vector(tmp_path: Path, cells: Path) -> None:
     calls = Calls(card, np.array([[0.2, 0.5, 0.3], [np.nan] * 3]), 0.0)
     assert calls.labels.tolist() == ["B", UNKNOWN] and [s.cells for s in calls.shares()] == [0, 1, 0, 1]
     assert calls.shares()[1].mean == 0.5
+
+
+def test_cells_that_the_head_was_fitted_on_are_counted_wherever_they_lie(tmp_path: Path, cells: Path) -> None:
+    finetune(asked(cells, max_epochs=1), tmp_path / "head")
+    whole = anndata.read_h5ad(cells)
+    tested = pd.read_csv(tmp_path / "head" / "cells.csv")["cell"]
+    whole.obs["more"] = 1
+    whole.write_h5ad(tmp_path / "copy.h5ad")
+    whole[tested].copy().write_h5ad(tmp_path / "tested.h5ad")
+
+    def called(data: Path) -> Annotation:
+        return annotate(AnnotateRequest(str(tmp_path / "head"), str(data), device="cpu"), tmp_path / "z.h5ad")
+
+    copy = called(tmp_path / "copy.h5ad")
+    assert copy.fitted_on == 160 - len(tested) and any("the head was fitted on: where" in r for r in copy.remarks)
+    assert called(cells).fitted_on == copy.fitted_on and called(tmp_path / "tested.h5ad").fitted_on == 0
+    assert not any("fitted on" in r for r in called(tmp_path / "tested.h5ad").remarks)
+    (tmp_path / "head" / FITTED).unlink()  # a head of before
+    assert called(tmp_path / "copy.h5ad").fitted_on is None
+    (tmp_path / "head" / FITTED).write_bytes(b"no tensors")
+    with pytest.raises(CheckpointError, match="damaged"):
+        called(cells)
+
+
+def test_a_prediction_from_cells_of_the_fitting_says_so(tmp_path: Path) -> None:
+    data = write_cells(tmp_path / "cells.h5ad", 400)
+    write_model(tmp_path / "st")
+    finetune(asked(data, "cell_type", max_epochs=1, genes_of=str(tmp_path / "st")), tmp_path / "head")
+    predict(PredictionRequest(str(data), str(tmp_path / "st"), ("IFNB1",), cells=12, device="cpu"), tmp_path / "result.h5ad")
+    found = annotate(AnnotateRequest(str(tmp_path / "head"), result=str(tmp_path / "result.h5ad"), device="cpu"), None)
+    assert found.fitted_on and any("or were predicted from" in remark for remark in found.remarks)
+
+
+def test_no_output_takes_the_place_of_another(tmp_path: Path, cells: Path) -> None:
+    finetune(asked(cells, embedding_key="X_pca", max_epochs=1), tmp_path / "head")
+    request = AnnotateRequest(str(tmp_path / "head"), str(cells), device="cpu")
+    with pytest.raises(RequestError, match="Give two names"):
+        annotate(request, tmp_path / "z.h5ad", labels=tmp_path / "z.h5ad")
+    data = anndata.read_h5ad(cells)
+    data.obs.index.name = "predicted_label"
+    data.write_h5ad(tmp_path / "named.h5ad")
+    with pytest.raises(RequestError, match="names of the cells"):
+        annotate(AnnotateRequest(str(tmp_path / "head"), str(tmp_path / "named.h5ad"), device="cpu"), tmp_path / "z.h5ad")
+    assert not (tmp_path / "z.h5ad").exists()
+
+
+def test_labels_whose_names_are_those_of_columns_lose_nothing(tmp_path: Path, cells: Path) -> None:
+    finetune(asked(cells, embedding_key="X_pca", max_epochs=1), tmp_path / "head")
+    card = dataclasses.replace(read_head_card(tmp_path / "head"), task="multi-label", labels=("label", "probability_label", "B"))
+    columns = Calls(card, np.array([[0.9, 0.1, 0.6]]), 0.0).columns()
+    numbers = [values[0] for values in columns.values() if isinstance(values, np.ndarray)]
+    assert len(columns) == 7 and list(columns["predicted_label"]) == ["label; B"] and numbers == [0.9, 0.1, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"labels": ["a\0", "b", "c"]}, "cannot be written"),
+        ({"labels": ["\ud800", "b", "c"]}, "cannot be written"),
+        ({"centre": 10**400}, "too large"),
+    ],
+)
+def test_a_foreign_card_is_refused_in_words(tmp_path: Path, cells: Path, changes: dict[str, object], said: str) -> None:
+    finetune(asked(cells, embedding_key="X_pca", max_epochs=1), tmp_path / "head")
+    plain = json.loads((tmp_path / "head" / "head.json").read_text())
+    (tmp_path / "head" / "head.json").write_text(json.dumps(plain | changes))
+    with pytest.raises(CheckpointError, match=said):
+        read_head_card(tmp_path / "head")
+
+
+def test_a_place_that_can_be_no_path_is_passed_over(tmp_path: Path, cells: Path) -> None:
+    finetune(asked(cells, embedding_key="X_pca", max_epochs=1), tmp_path / "head")
+    card = read_head_card(tmp_path / "head")
+    foreign = dataclasses.replace(
+        card, place="a" * 5000, source=dataclasses.replace(card.source, kind="embedding", model="ff" * 32)
+    )
+    request = AnnotateRequest(str(tmp_path / "head"), str(cells), device="cpu")
+    assert find_backbone(foreign, tmp_path / "head", request) is None

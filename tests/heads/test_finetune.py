@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from state_engine.checkpoints.folder import WEIGHTS
-from state_engine.checkpoints.head_card import CARD, read_head_card
+from state_engine.checkpoints.head_card import CARD, FITTED, read_head_card
 from state_engine.checkpoints.head_store import load_head
 from state_engine.config import load_settings
 from state_engine.data.dataset import open_dataset
@@ -165,7 +165,7 @@ def test_what_is_written_gives_the_same_bits_and_carries_nothing_that_runs(tmp_p
     table = pd.read_csv(folder / CELLS, float_precision="round_trip")
     again = first.outputs(vectors[torch.from_numpy(table["row"].to_numpy())]).double().numpy().max(1)
     assert np.array_equal(again, table["probability"].to_numpy())
-    assert {p.name for p in folder.iterdir()} == {CARD, WEIGHTS, "report.json", CELLS}
+    assert {p.name for p in folder.iterdir()} == {CARD, FITTED, WEIGHTS, "report.json", CELLS}
 
 
 @pytest.mark.parametrize(
