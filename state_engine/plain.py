@@ -43,6 +43,11 @@ def visible(text: object, most: int | None = 80, keep: str = "") -> str:
     return shown[: most - 1] + "…"
 
 
+def writable(text: str) -> bool:
+    """Return whether a file takes the text: no zero in it, and no half of a character."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def _escape(character: str) -> str:
     code = ord(character)
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

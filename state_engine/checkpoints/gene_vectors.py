@@ -62,7 +62,7 @@ def _read_numpy(path: Path) -> GeneVectors:
         )
     try:
         values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise UnreadableFileError(
             f"{path.name} cannot be read.", f"{error}.", "Save a matrix of numbers (genes x width)."
         ) from error
@@ -72,7 +72,7 @@ def _read_numpy(path: Path) -> GeneVectors:
         wrong.append("it is no matrix of numbers")
     elif len(values) != len(names):
         wrong.append(f"{len(values):,} rows for {len(names):,} names in {beside.name}")
-    elif not np.isfinite(values).all():
+    elif not (np.isfinite(values) & (np.abs(values) <= np.finfo(np.float32).max)).all():
         wrong.append("some values are not finite")
     if len(set(names)) != len(names):
         wrong.append("names of genes repeat")

@@ -14,6 +14,7 @@ from state_engine.checkpoints.folder import AGAIN, read_card_file
 from state_engine.checkpoints.folder import FORMAT as FORMAT
 from state_engine.errors import CheckpointError
 from state_engine.models.head_config import HeadConfig
+from state_engine.plain import writable
 
 CARD = "head.json"
 FITTED = "fitted.safetensors"  # codes of the names of the cells it was fitted on
@@ -142,11 +143,6 @@ def read_head_card(folder: Path) -> HeadCard:
     return card
 
 
-def _writable(text: str) -> bool:
-    """Whether a file takes the text: no zero in it, and no half of a character."""
-    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
 def check_head_card(card: HeadCard) -> None:
     """Labels, vectors and network belong together.
 
@@ -160,7 +156,7 @@ def check_head_card(card: HeadCard) -> None:
     checks = {
         f"{len(card.labels):,} labels, but {config.outputs:,} outputs": outputs == config.outputs,
         "labels repeat": len(set(card.labels)) == len(card.labels),
-        "labels that cannot be written": all(map(_writable, card.labels)),
+        "labels that cannot be written": all(map(writable, card.labels)),
         f"more than {MOST_LABELS:,} labels": len(card.labels) <= MOST_LABELS,
         f"vectors of {source.width:,} features, but {config.inputs:,} inputs": source.width == config.inputs,
         f"{len(source.genes):,} genes for {source.width:,} features": source.kind != "expression"

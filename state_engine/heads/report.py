@@ -1,9 +1,9 @@
 """What fitting a head found, and what applying one called, as plain values. Read by pages and the command line; no torch.
 
-The folder of a head holds `head.json` (its card), `model.safetensors`, `fitted.safetensors`, `report.json` (`HeadReport`) and `cells.csv`: the cells it was tested
-on, with columns cell, row, part, group, truth, called, probability (regression: no probability). Where the model behind it was tuned,
-that lies in `backbone`. The run of a job that fits has this folder as `head`; the run of one that annotates has `annotation.json` and
-`labels.csv`, and its annotated cells become a data set of the library.
+The folder of a head holds `head.json` (its card), `model.safetensors`, `fitted.safetensors`, `report.json` (`HeadReport`) and `cells.csv`: the
+cells it was tested on, with columns cell, row, part, group, truth, called, probability (regression: no probability). Where the model behind
+it was tuned, that lies in `backbone`. The run of a job that fits has this folder as `head`; the run of one that annotates has
+`annotation.json` and `labels.csv`, and its annotated cells become a data set of the library.
 """
 
 from __future__ import annotations

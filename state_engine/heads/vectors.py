@@ -281,7 +281,7 @@ def cached(key: str, compute: Callable[[], Matrix], folder: Path | None = None) 
     """Return a matrix that is kept under a key, or compute and keep it; the oldest go when there are too many."""
     folder = folder or load_settings().home / CACHE
     path = folder / f"{key}.npy"
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, EOFError, MemoryError):  # what is damaged is made again
         values = np.load(path, allow_pickle=False)
         path.touch()
         return np.asarray(values, np.float32)

@@ -28,12 +28,13 @@ from state_engine.data.files.text import read_rows
 from state_engine.errors import LabelError, RequestError, RunError, UnreadableFileError, listed
 from state_engine.files import write_json
 from state_engine.library.datasets import DataEntry
-from state_engine.plain import first_places, read_json_as, to_plain
+from state_engine.plain import first_places, read_json_as, to_plain, visible, writable
 from state_engine.progress import OnProgress, silent
 
 COLUMN: Final = "cell_label"
 TERM: Final = "_term"  # behind the name of a column: that of the ontology's ids
 MOST_LETTERS: Final = 120
+MOST_DIGITS: Final = 18  # of a row
 DISCARD: Final = "Discard the labels, and label anew."
 
 
@@ -151,16 +152,7 @@ def add_round(
         LabelError, RunError: see `labels_of`.
     """
     places, label = np.unique(np.asarray(rows, np.int64)), " ".join(label.split())
-    if not len(places):
-        raise RequestError(
-            "No cell of the data set is chosen.", "Predicted cells have no label of their own.", "Choose measured cells."
-        )
-    if places[0] < 0 or places[-1] >= data.n_cells:
-        raise RequestError(f"There is no row {places[-1]:,}.", f"{entry.name} has {data.n_cells:,} cells.", "Choose cells of it.")
-    if len(label) > MOST_LETTERS:
-        raise RequestError("The label is too long.", f"It has {len(label)} letters; {MOST_LETTERS} are possible.", "Shorten it.")
-    if term and term not in terms():
-        raise RequestError(f"'{term}' is no term of the Cell Ontology.", "", "Choose a term, or give a label of your own.")
+    _check(places, label, term, entry.name, data.n_cells)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     one = Round(label, term, len(places), _packed(places, data.n_cells), where, now)
     old = labels_of(settings, entry, data)
@@ -178,6 +170,8 @@ def _check(rows: np.ndarray, label: str, term: str, name: str, cells: int) -> No
         raise RequestError(f"There is no row {rows[-1]:,}.", f"{name}: the data set has {cells:,} cells.", "Choose cells of it.")
     if len(label) > MOST_LETTERS:
         raise RequestError("The label is too long.", f"It has {len(label)} letters; {MOST_LETTERS} are possible.", "Shorten it.")
+    if not writable(label):
+        raise RequestError("The label has a sign that no file takes.", f"'{visible(label)}'.", "Write it again.")
     if term and term not in terms():
         raise RequestError(f"'{term}' is no term of the Cell Ontology.", "", "Choose a term, or give a label of your own.")
 
@@ -257,9 +251,15 @@ def labels_of_table(path: Path, data: Dataset) -> HandLabels:
     """
     head, *lines = read_rows(path) or [[]]
     places = {name.strip().lower(): place for place, name in enumerate(head)}
+    lines = [line for line in lines if any(line)]
     if "label" not in places or not {"cell", "row"} & places.keys():
         why = f"Its columns are {listed([name for name in places if name]) or 'none'}; it needs label, and cell or row."
         raise UnreadableFileError(f"{path.name} is no table of labels.", why, "Bring the CSV of the labels' list.")
+    last = max(places[name] for name in {"label", "cell", "row"} & places.keys())
+    short = next((line for line in lines if len(line) <= last), None)
+    if short is not None:
+        why = f"It has {len(short)} of the {len(head)} columns: {visible(','.join(short))}."
+        raise UnreadableFileError(f"A line of {path.name} is too short.", why, "Mend the table.")
     found = dict[tuple[str, str], list[int]]()
     for row, line in zip(_rows(lines, places, data), lines, strict=True):
         term = line[places["term"]].strip() if places.get("term", len(line)) < len(line) else ""
@@ -277,8 +277,8 @@ def _rows(lines: list[list[str]], places: dict[str, int], data: Dataset) -> list
     """Return the row of each line of a table of labels."""
     if "row" in places:
         words = [line[places["row"]].strip() for line in lines]
-        if wrong := [w for w in words if not w.isdecimal()]:
-            raise LabelError(f"'{wrong[0]}' is no row.", "Rows are counted from 0.", "Mend the table.")
+        if wrong := [w for w in words if not w.isdecimal() or len(w) > MOST_DIGITS]:
+            raise LabelError(f"'{visible(wrong[0])}' is no row.", "Rows are counted from 0.", "Mend the table.")
         return [int(w) for w in words]
     names = data.obs_names.tolist()
     known, several = first_places(names), {name for name, n in Counter(names).items() if n > 1}

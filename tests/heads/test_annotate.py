@@ -23,6 +23,7 @@ from state_engine.heads.finetune import finetune
 from state_engine.heads.output import HEADS
 from state_engine.heads.report import UNKNOWN, Annotation
 from state_engine.heads.request import AnnotateRequest
+from state_engine.heads.vectors import cached
 from state_engine.prediction.predict import predict
 from state_engine.prediction.request import PredictionRequest
 from tests.heads.cells import asked, write_labelled
@@ -261,3 +262,9 @@ def test_a_place_that_can_be_no_path_is_passed_over(tmp_path: Path, cells: Path)
     )
     request = AnnotateRequest(str(tmp_path / "head"), str(cells), device="cpu")
     assert find_backbone(foreign, tmp_path / "head", request) is None
+
+
+def test_vectors_that_were_kept_and_are_damaged_are_made_again(tmp_path: Path) -> None:
+    (tmp_path / "key.npy").write_bytes(b"")
+    assert cached("key", lambda: np.ones((2, 2), np.float32), tmp_path).sum() == 4
+    assert cached("key", lambda: np.zeros((2, 2), np.float32), tmp_path).sum() == 4

@@ -158,3 +158,29 @@ def test_a_table_taken_home_comes_back(settings: Settings, entry: DataEntry, dat
         (tmp_path / "bad.csv").write_text(content)
         with pytest.raises((LabelError, RequestError, UnreadableFileError), match=words):
             by_hand.labels_of_table(tmp_path / "bad.csv", data)
+
+
+@pytest.mark.parametrize(
+    "text", ["row,label\n1\n", "label,cell\nA\n", f"row,label\n{'9' * 5000},A\n", "row,label\n1," + "x" * 121 + "\n"]
+)
+def test_a_damaged_table_is_told_in_words(data: Dataset, tmp_path: Path, text: str) -> None:
+    (tmp_path / "l.csv").write_text(text)
+    with pytest.raises((UnreadableFileError, LabelError, RequestError), match=r"too short|is no row|too long"):
+        by_hand.labels_of_table(tmp_path / "l.csv", data)
+
+
+def test_empty_lines_of_a_table_say_nothing(data: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("row,label\n\n1,A\n,\n")
+    assert by_hand.labels_of_table(tmp_path / "l.csv", data).counts()["cells"].tolist() == [1]
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\ud800"])
+def test_signs_that_no_file_takes_are_refused_before_they_are_kept(
+    settings: Settings, entry: DataEntry, data: Dataset, tmp_path: Path, text: str
+) -> None:
+    with pytest.raises(RequestError, match="sign that no file takes"):
+        by_hand.add_round(settings, entry, data, [1], text)
+    kept = by_hand.add_round(settings, entry, data, [1], "<script>alert(1)</script>")
+    with pytest.raises(RequestError, match="cannot be the name"):
+        by_hand.labelled_copy("cells", data, kept, tmp_path / "copy.h5ad", text)
+    assert not (tmp_path / "copy.h5ad").exists()

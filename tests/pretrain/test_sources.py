@@ -164,6 +164,20 @@ def test_wrong_requests_are_sentences(tmp_path: Path) -> None:
                 read_gene_vectors(tmp_path / name)
 
 
+def test_matrices_that_are_empty_cut_or_too_large_for_their_type_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_text("A\n")
+    with (tmp_path / "v.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (10**9, 10**6)})
+    with pytest.raises(UnreadableFileError, match="cannot be read"):
+        read_gene_vectors(tmp_path / "v.npy")
+    (tmp_path / "v.npy").write_bytes(b"")
+    with pytest.raises(UnreadableFileError, match="cannot be read"):
+        read_gene_vectors(tmp_path / "v.npy")
+    np.save(tmp_path / "v.npy", np.array([[1e300, 1.0]]))
+    with pytest.raises(UnreadableFileError, match="not finite"):
+        read_gene_vectors(tmp_path / "v.npy")
+
+
 def test_rare_genes_and_validation_cells_are_left_out(tmp_path: Path) -> None:
     files = make_files(tmp_path, 120)
     datasets = open_all(tuple(map(str, files)), Choices())

@@ -14,6 +14,7 @@ from state_engine.data.files.frames import write_column
 from state_engine.data.files.hdf5 import EXPORT_AGAIN, column_names, index_column
 from state_engine.errors import DataError, RequestError, UnreadableFileError
 from state_engine.files import free_output, full_disk_told, replacing
+from state_engine.plain import visible, writable
 from state_engine.progress import OnProgress, Progress, silent
 
 BLOCK = 16 << 20  # bytes copied between two looks at whether the job was stopped
@@ -50,8 +51,8 @@ def check_name(name: str) -> None:
     Raises:
         RequestError: it is empty, has a "/", or is that of the row names.
     """
-    if not name.strip() or "/" in name or name in (".", "..", "_index", "__categories"):
-        raise RequestError(f"'{name}' cannot be the name of a column.", "A slash parts groups of the file.", "Give another name.")
+    if not name.strip() or "/" in name or name in (".", "..", "_index", "__categories") or not writable(name):
+        raise RequestError(f"'{visible(name)}' cannot be the name of a column.", "A slash parts groups of the file.", "Give another name.")
 
 
 def _copy(source: Path, target: Path, on_progress: OnProgress) -> None:
