@@ -52,7 +52,9 @@ def check_name(name: str) -> None:
         RequestError: it is empty, has a "/", or is that of the row names.
     """
     if not name.strip() or "/" in name or name in (".", "..", "_index", "__categories") or not writable(name):
-        raise RequestError(f"'{visible(name)}' cannot be the name of a column.", "A slash parts groups of the file.", "Give another name.")
+        raise RequestError(
+            f"'{visible(name)}' cannot be the name of a column.", "A slash parts groups of the file.", "Give another name."
+        )
 
 
 def _copy(source: Path, target: Path, on_progress: OnProgress) -> None:
