@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy.sparse as sp
 
+MOST = 2.0**53  # whole numbers end there
+
 
 @dataclass(frozen=True, eq=False)
 class Thinning:
@@ -29,7 +31,7 @@ class Thinning:
     def thinned(self, values: np.ndarray | sp.csr_matrix, rows: np.ndarray) -> np.ndarray | sp.csr_matrix:
         """Return counts (m, g) of the rows after thinning; the same layout and number type, no place lost.
 
-        Values that are no counts (negative, not finite) stay, for whoever looks for them.
+        Values that are no counts (negative, not finite, beyond whole numbers) stay, for whoever looks for them.
         """
         if not (self.shares[rows] < 1).any():
             return values
@@ -46,7 +48,7 @@ class Thinning:
 
     def _of_cell(self, counts: np.ndarray, row: int) -> np.ndarray:
         share = float(self.shares[row])
-        usable = np.isfinite(counts) & (counts > 0)
+        usable = (counts > 0) & (counts < MOST)  # neither is true of what is not a number
         if share >= 1 or not usable.any():
             return counts
         # a generator of its own for each cell, so that what it becomes does not hang on what was read before it

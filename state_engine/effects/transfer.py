@@ -94,7 +94,7 @@ class Likeness:
 
     def _correlations(self, context: str, others: list[str]) -> np.ndarray:
         own = self._controls.get(context)
-        if own is None or not others:
+        if own is None or not others or not own.size:  # screens may share no gene: nothing is known then
             return np.zeros(len(others))
         profiles = np.array([self._controls[c] for c in others], dtype=np.float64)
         # minus the mean profile of those that teach: what all cells share would make every context look alike

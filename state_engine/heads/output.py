@@ -31,7 +31,7 @@ def check_columns(dataset: Dataset, columns: Iterable[str]) -> None:
     """
     with open_h5(dataset.path) as file:
         index = index_column(file["obs"])
-    if index in columns:
+    if index is not None and index in set(columns):
         raise RequestError(
             f"The names of the cells of {dataset.path.name} are in '{index}'.", "What a head calls cells is written under that name.",
             "Give the table's index another name, and save the file again.",

@@ -179,3 +179,9 @@ def test_errors_of_controls_are_saved_with_the_table(tmp_path) -> None:
     assert before is not None and before.control_errors == {} and before.errors is not None
     with pytest.raises(CheckpointError, match="errors of controls"):
         replace(table, control_errors={"c0": -np.ones(G)})
+
+
+def test_contexts_without_a_shared_gene_count_alike() -> None:
+    nothing = np.zeros(0)
+    table = EffectTable.of_pairs([("A", "x"), ("A", "y")], [5, 6], [nothing, nothing], {"x": nothing, "y": nothing}, (), 0)
+    assert Likeness(table, {"z": nothing}).weights("A", "z") == {"x": 0.5, "y": 0.5}
