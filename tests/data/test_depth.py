@@ -148,3 +148,8 @@ def test_without_a_difference_the_data_set_is_the_same_object(dataset: Dataset) 
 def test_the_record_is_plain(dataset: Dataset) -> None:
     record = equal(dataset)
     assert from_plain(EqualDepth, to_plain(record)) == record and "P2" in record.words and EqualDepth().words == ""
+
+
+def test_numbers_beyond_whole_ones_are_left_to_whoever_looks_for_them() -> None:
+    found = Thinning(np.array([0.5]), 1).thinned(np.array([[1e30, np.inf, 8.0]]), np.arange(1))
+    assert found[0, :2].tolist() == [1e30, np.inf] and found[0, 2] <= 8
