@@ -29,7 +29,7 @@ def _embed(server: Server, page: Page, file: Path, cells: str) -> None:
     page.goto(f"{server.address}/data")
     settle(page)
     page.set_input_files("input[type=file]", file)
-    page.get_by_text(file.name, exact=True).first.wait_for()
+    page.locator("[data-testid=stSidebar]").get_by_text(f"{cells} cells x").wait_for()  # read, and chosen for the other pages
     settle(page)
     page.click("[data-testid=stSidebarNavLink]:has-text('Embed')")
     page.wait_for_selector(".st-key-embed button")
