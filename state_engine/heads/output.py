@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 import h5py
 import numpy as np
+import pandas as pd
 
 from state_engine.checkpoints.head_card import HeadCard
 from state_engine.data.dataset import Dataset
-from state_engine.data.files.frames import write_column, write_text
-from state_engine.data.files.hdf5 import column_names, index_column, open_h5
+from state_engine.data.files.added_columns import add_columns, copy_file
+from state_engine.data.files.frames import write_text
+from state_engine.data.files.hdf5 import index_column, open_h5
 from state_engine.errors import RequestError
 from state_engine.files import room_for
 from state_engine.versions import package_versions
 
-ORDER = "column-order"
 HEADS: Final = "state_explorer_heads"  # of uns: a JSON object in a string
 
 
@@ -39,7 +39,7 @@ def check_columns(dataset: Dataset, columns: Iterable[str]) -> None:
 
 
 def write_annotated(
-    dataset: Dataset, path: Path, columns: Mapping[str, object], card: HeadCard, threshold: float
+    dataset: Dataset, path: Path, columns: Mapping[str, pd.Categorical | np.ndarray], card: HeadCard, threshold: float
 ) -> tuple[str, ...]:
     """Write a copy of a data set with columns of obs.
 
@@ -53,18 +53,9 @@ def write_annotated(
         Sentences about columns that were replaced.
     """
     room_for(path.parent, dataset.file.nbytes)
-    shutil.copyfile(dataset.path, path)
-    path.chmod(0o644)  # the source may be read-only
+    copy_file(dataset.path, path)
     with h5py.File(path, "r+") as file:
-        obs = file["obs"]
-        known = list(column_names(obs))
-        replaced = [name for name in columns if name in known]
-        for name, values in columns.items():
-            if name in obs:
-                del obs[name]
-            write_column(obs, name, values)
-        order = [*known, *(name for name in columns if name not in known)]
-        obs.attrs[ORDER] = np.array(order, dtype=h5py.string_dtype())
+        replaced = add_columns(file, columns)
         uns = file.require_group("uns")
         uns.attrs.setdefault("encoding-type", "dict")
         uns.attrs.setdefault("encoding-version", "0.1.0")

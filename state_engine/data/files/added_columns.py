@@ -40,9 +40,9 @@ def copy_with_columns(
     for name in columns:
         check_name(name)
     with full_disk_told(output.parent, DataError), replacing(output) as beside:
-        _copy(source, beside, on_progress)
+        copy_file(source, beside, on_progress)
         with h5py.File(beside, "r+") as file:
-            _add(file, columns)
+            add_columns(file, columns)
 
 
 def check_name(name: str) -> None:
@@ -57,7 +57,8 @@ def check_name(name: str) -> None:
         )
 
 
-def _copy(source: Path, target: Path, on_progress: OnProgress) -> None:
+def copy_file(source: Path, target: Path, on_progress: OnProgress = silent) -> None:
+    """Copy the bytes of a file, and tell how far it is."""
     total, done = source.stat().st_size, 0
     with source.open("rb") as old, target.open("wb") as new:
         while block := old.read(BLOCK):
@@ -68,13 +69,19 @@ def _copy(source: Path, target: Path, on_progress: OnProgress) -> None:
         os.fsync(new.fileno())
 
 
-def _add(file: h5py.File, columns: Mapping[str, pd.Categorical | np.ndarray]) -> None:
+def add_columns(file: h5py.File, columns: Mapping[str, pd.Categorical | np.ndarray]) -> tuple[str, ...]:
+    """Write columns of obs into an open file, and return the names of those that were replaced.
+
+    Raises:
+        UnreadableFileError: obs is no data frame of as many cells. RequestError: a name is that of the cells' names.
+    """
     frame = file.get("obs")
     index = index_column(frame) if isinstance(frame, h5py.Group) else None
     if frame is None or index is None:
         raise UnreadableFileError("The file has no table of cells to add a column to.", "Its obs is no data frame.", EXPORT_AGAIN)
     cells = len(frame[index])
     names = list(column_names(frame))
+    replaced = tuple(name for name in columns if name in names)
     for name, values in columns.items():
         if len(values) != cells:
             raise UnreadableFileError(
@@ -89,3 +96,4 @@ def _add(file: h5py.File, columns: Mapping[str, pd.Categorical | np.ndarray]) ->
         write_column(frame, name, values)
         names += [name] if name not in names else []
     frame.attrs["column-order"] = np.array(names, dtype=h5py.string_dtype())
+    return replaced
