@@ -221,26 +221,48 @@ def hvg_choice(
         GeneError: fewer than n genes.
         RepresentationError: the data set has no expression, or values that are not finite.
     """
+    dataset.scale.require()
+    if dataset.expression is None:
+        raise RepresentationError(f"{dataset.path.name} has no expression.", "It has no X and no layers.")
+    first = different_genes(dataset, among)
+    if not 0 < n <= len(first):
+        raise GeneError(f"{n:,} genes cannot be chosen.", f"The data set has {len(first):,} different genes.", "Ask for fewer.")
+    spread, words = gene_dispersions(dataset, first, seed, cells, depth)
+    chosen = np.sort(first[np.argsort(-spread, kind="stable")[:n]])
+    return HvgChoice(tuple(dataset.genes.names[i] for i in chosen), f"{n:,} of {len(first):,} genes by {words}")
+
+
+def different_genes(dataset: Dataset, among: tuple[str, ...] | None = None) -> np.ndarray:
+    """Return the columns of genes, ascending: a name that repeats at its first place, and only names of `among` where given."""
+    names, first = np.unique(np.array(dataset.genes.names, dtype=object), return_index=True)
+    if among is not None:
+        first = first[np.isin(names.astype(str), np.array(among, dtype=str))]
+    return np.sort(first)
+
+
+def gene_dispersions(
+    dataset: Dataset, columns: np.ndarray, seed: int = 0, cells: np.ndarray | None = None, depth: float | None = None
+) -> tuple[np.ndarray, str]:
+    """Return how much genes vary for their mean (scanpy's normalised dispersion, -inf where it has none), and how that was found.
+
+    Args:
+        dataset: the data; with expression on a known scale.
+        columns: of the genes that are compared with each other.
+        seed, cells, depth: see `hvg_choice`.
+    """
     import anndata
     import scanpy
 
     start_compiled_threads()
-    scale = dataset.scale.require()
-    if dataset.expression is None:
-        raise RepresentationError(f"{dataset.path.name} has no expression.", "It has no X and no layers.")
-    names, first = np.unique(np.array(dataset.genes.names, dtype=object), return_index=True)
-    if among is not None:
-        first = first[np.isin(names.astype(str), np.array(among, dtype=str))]
-    first = np.sort(first)
-    if not 0 < n <= len(first):
-        raise GeneError(f"{n:,} genes cannot be chosen.", f"The data set has {len(first):,} different genes.", "Ask for fewer.")
+    scale, expression = dataset.scale.require(), dataset.expression
+    assert expression is not None
     rows = everywhere = np.arange(dataset.n_cells) if cells is None else cells
     if len(everywhere) > HVG_CELLS:
         rows = np.sort(np.random.default_rng(seed).choice(everywhere, HVG_CELLS, replace=False))
-    source = FeatureSource(dataset.expression, normalise=scale == "counts").at_depth(dataset.scale, depth)
-    check = ValueCheck(dataset, dataset.expression)
+    source = FeatureSource(expression, normalise=scale == "counts").at_depth(dataset.scale, depth)
+    check = ValueCheck(dataset, expression)
     blocks = []
-    for at, stored in dataset.iter_blocks(dataset.expression, rows):
+    for at, stored in dataset.iter_blocks(expression, rows):
         check.add(at, stored)
         if not check.found:
             blocks.append(sp.csr_matrix(as_log1p(stored, source)))
@@ -248,18 +270,17 @@ def hvg_choice(
     values = sp.vstack(blocks, format="csr")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on deprecated dtypes inside scanpy and anndata
-        cells = anndata.AnnData(values[:, first])
-        table = scanpy.pp.highly_variable_genes(cells, flavor="seurat", n_top_genes=n, inplace=False)
-    order = np.argsort(-table["dispersions_norm"].fillna(-np.inf).to_numpy(), kind="stable")[:n]
-    chosen = np.sort(first[order])
+        table = scanpy.pp.highly_variable_genes(
+            anndata.AnnData(values[:, columns]), flavor="seurat", n_top_genes=len(columns), inplace=False
+        )
     made = f"log1p of counts at depth {source.depth:,.0f}" if scale == "counts" else "log1p values as they are"
     if source.factor != 1:
         made = f"log1p values brought to depth {depth:,.0f}"
-    method = (
-        f"{n:,} of {len(first):,} genes by scanpy {_version('scanpy')} highly_variable_genes, flavor seurat, "
+    words = (
+        f"scanpy {_version('scanpy')} highly_variable_genes, flavor seurat, "
         f"on {made}, {len(rows):,} of {dataset.n_cells:,} cells (seed {seed})."
     )
-    return HvgChoice(tuple(dataset.genes.names[i] for i in chosen), method)
+    return table["dispersions_norm"].fillna(-np.inf).to_numpy(), words
 
 
 def _version(package: str) -> str:

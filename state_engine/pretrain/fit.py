@@ -50,6 +50,7 @@ from state_engine.pretrain.run_folder import (
 )
 from state_engine.pretrain.run_folder import FORMAT as RECORD_FORMAT
 from state_engine.pretrain.sources import Source, held_back, open_all, survey, union_of_genes, without_rare
+from state_engine.pretrain.variable import most_variable
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.curves import VALIDATION, read_curve
 from state_engine.train.run_folder import check_checkpoint
@@ -205,7 +206,12 @@ def _started(request: PretrainRequest, output: Path, on_progress: OnProgress, ol
         vocabulary, source, vectors = union_of_genes(datasets), "learnt from co-expression", torch.empty(0)
     sources = survey(datasets, vocabulary, on_progress)
     learnt = not len(vectors)
-    if learnt:
+    if request.variable_genes and old is None:
+        chosen, words = most_variable(sources, request.variable_genes, seed, on_progress)
+        vocabulary, vectors = tuple(vocabulary[i] for i in chosen), vectors if learnt else vectors[chosen]
+        sources = survey(datasets, vocabulary, on_progress)  # again: a cell that expresses none of them is left out
+        notes.append(words)
+    elif learnt:
         vocabulary, sources = without_rare(sources, vocabulary)
     train, validation = held_back(sources, request.running.validation, seed)
     if learnt:
@@ -215,8 +221,8 @@ def _started(request: PretrainRequest, output: Path, on_progress: OnProgress, ol
             genes=len(vocabulary), token_dim=vectors.shape[1], hidden=sizes.hidden, layers=sizes.layers, heads=sizes.heads,
             feed_forward=sizes.feed_forward, output_dim=sizes.output_dim, tokens=sizes.tokens, cls_gene=CLS_GENE, dropout=sizes.dropout,
         )  # fmt: skip
-    notes += _notes(sources, source)
-    return _Start(sources, vocabulary, vectors.float(), source, train, validation, config, weights, tuple(notes))
+    told = old.notes if old is not None else (*notes, *_notes(sources, source))
+    return _Start(sources, vocabulary, vectors.float(), source, train, validation, config, weights, told)
 
 
 def _notes(sources: tuple[Source, ...], vectors: str) -> Iterator[str]:

@@ -111,6 +111,13 @@ class PretrainRequest:
     task: Task = part(Task())
     schedule: Schedule = part(Schedule())
     running: Running = part(Running())
+    variable_genes: int = option(
+        0,
+        "read only so many genes: the most variable ones, over all data sets together; 0: every gene that is known",
+        metavar="N",
+        least=0,
+        offered=100_000,
+    )
 
     def __post_init__(self) -> None:
         check(self, RequestError)
@@ -120,6 +127,10 @@ class PretrainRequest:
         if self.genes and self.init_from:
             raise RequestError(
                 "Gene vectors and a model to start from are both named.", "The model has its own gene vectors.", "Leave one out."
+            )
+        if self.variable_genes and self.init_from:
+            raise RequestError(
+                "Variable genes and a model to start from are both named.", "The model has its own genes.", "Leave one out."
             )
         share = self.running.devices * self.running.nodes
         if self.schedule.cells_per_step % share:

@@ -71,7 +71,7 @@ FULL: list[Any] = [
     PretrainRequest(
         ("d 1.h5ad", "d2"), CHOICES, "v.csv", evaluate=("cell type", "-x"), sizes=Sizes(64, 3, 8, 96, 32, 100, 33, 0.2),
         task=Task(9, 8, 7, "mse"), schedule=Schedule(5, 6, 0.1, 0.2, 0.4, 0.5, 0.6, 0.7),
-        running=Running("my SE", "MIT", True, 9, 0.2, 3, 4, False, "cpu", "bf16", 2, 3),
+        running=Running("my SE", "MIT", True, 9, 0.2, 3, 4, False, "cpu", "bf16", 2, 3), variable_genes=70,
     ),
     ScoreRequest(replace(SUBMISSION, write=False), "t", CHOICES, "d", OTHERS, "pooled", "/usr/bin/python"),
 ]  # fmt: skip

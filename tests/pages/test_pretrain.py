@@ -36,6 +36,7 @@ def test_what_is_chosen_is_asked_for(monkeypatch: pytest.MonkeyPatch, home: Path
     page.selectbox(key="pretrain_preset").set_value("tiny").run()
     page.number_input(key="pretrain_steps_tiny").set_value(7).run()
     page.number_input(key="pretrain_layers_tiny").set_value(1).run()
+    page.number_input(key="pretrain_variable").set_value(1500).run()
     page.text_area(key="pretrain_settings").set_value("warmup=0.2\nlicence=mine").run()
     page.multiselect(key="pretrain_evaluate").set_value(["cell_type"]).run()
     assert page.button(key="pretrain").label == "Pretrain for 7 steps" and not page.error
@@ -47,6 +48,7 @@ def test_what_is_chosen_is_asked_for(monkeypatch: pytest.MonkeyPatch, home: Path
         asked.data == (str(home.parent / "data" / "cells.h5ad"),) and asked.schedule.steps == 7 and asked.schedule.warmup == 0.2
     )
     assert asked.sizes == replace(PRESETS["tiny"].sizes, layers=1) and asked.evaluate == ("cell_type",)
+    assert asked.variable_genes == 1500
     assert asked.running.licence == "mine" and asked.running.name == "SE of cells" and asked.schedule.cells_per_step == 16
 
 

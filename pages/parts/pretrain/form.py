@@ -64,15 +64,17 @@ def pretrain_form(entry: DataEntry | None) -> None:
     entries = _data(entry)
     st.markdown("#### Which genes, and how large?")
     genes, start, width = _genes()
-    left, right = st.columns([3, 2])
+    left, middle, right = st.columns([3, 2, 2])
     preset = left.selectbox(
         "Size", list(PRESETS), key="pretrain_preset", format_func=lambda p: f"{p}: {PRESETS[p].words}", disabled=bool(start),
         help="The network's widths and layers; each can be changed under More options. A model that is the start has its own.",
     )  # fmt: skip
+    variable = fields.number(middle, PretrainRequest, "variable_genes", "pretrain_variable", step=500, disabled=bool(start))
     steps = fields.number(right, PretrainRequest, "schedule.steps", f"pretrain_steps_{preset}", step=100)
     name = fields.text(st, PretrainRequest, "running.name", "pretrain_name", _name(entries))
     try:
         request = _request(entries, genes, start, preset, int(steps), name)
+        request = replace(request, variable_genes=0 if start else int(variable))
     except StateError as error:
         show_error(error)
         return
