@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from state_engine.cli.options import Write, add_names, path, request, takes, word
+from state_engine.cli.options import Write, add_names, h5ad_of, path, request, takes, word
 from state_engine.embedding.request import DecodeRequest, EmbedRequest, summary_lines
 from state_engine.errors import RequestError
 from state_engine.progress import OnProgress
@@ -15,7 +15,7 @@ from state_engine.search.request import QueryRequest
 @takes(
     EmbedRequest,
     {
-        "--output": path("Y", ".h5ad (a copy with the embedding) or .npy (alone)", required=True),
+        "--output": path("Y", ".h5ad or .zarr (a copy with the embedding), or .npy (alone)", required=True),
         "--lancedb": path("DIR", "also store the cells there, for `query`"),
         "--attention": path("A", "also average what CLS attends to: .npz, or .csv of the top genes"),
         "--group-key": word("C", "with --attention: obs column of the groups; default: all cells"),
@@ -33,7 +33,9 @@ def run_embed(options: argparse.Namespace, write: Write, on_progress: OnProgress
         raise RequestError("--group-key says how attention is averaged.", "", "Give --attention FILE too.")
     asked = request(EmbedRequest, options)
     loaded = load_embedding(Path(asked.model), choose_device(asked.device).kind, dtype_of(asked.precision), asked.checkpoint)
-    write("\n".join(summary_lines(options.output, embed(asked, options.output, on_progress, loaded))))
+    with h5ad_of(options.output, on_progress) as place:
+        summary = embed(asked, place, on_progress, loaded)
+    write("\n".join(summary_lines(options.output, summary)))
     if options.attention:
         from state_engine.embedding.gene_attention import cls_attention
 
@@ -50,7 +52,7 @@ def run_embed(options: argparse.Namespace, write: Write, on_progress: OnProgress
 @takes(
     DecodeRequest,
     {
-        "--output": path("Z", ".h5ad or .npy, cells x genes", required=True),
+        "--output": path("Z", ".h5ad, .zarr or .npy, cells x genes", required=True),
         "--genes-file": path("F", "genes, one name per line"),
     },
 )
@@ -59,7 +61,8 @@ def run_decode(options: argparse.Namespace, write: Write, on_progress: OnProgres
     from state_engine.embedding.decode import decode
 
     add_names(options, "genes", options.genes_file)
-    summary = decode(request(DecodeRequest, options), options.output, on_progress)
+    with h5ad_of(options.output, on_progress) as place:
+        summary = decode(request(DecodeRequest, options), place, on_progress)
     line = f"{options.output}: {summary.genes:,} genes of {summary.cells:,} cells, log1p, on {summary.device}"
     write("\n  ".join([line, *summary.remarks]))
 

@@ -7,7 +7,9 @@ requests whose options it has, and options of its own. It returns its exit code 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_type_hints
@@ -19,6 +21,7 @@ from state_engine.options import MOST_COUNT, SET, Option, build, options_of, set
 from state_engine.progress import OnProgress
 
 T = TypeVar("T")
+ZARR: Final = ".zarr"
 OUTPUTS: Final = ("output", "labels", "lancedb", "attention")  # where they are paths: --attention of `predict` is a word
 Arguments = dict[str, Any]  # of argparse's add_argument
 Write = Callable[[str], None]
@@ -183,6 +186,25 @@ def data_set(path: str | Path) -> str:
     from state_engine.library.other_formats import as_h5ad
 
     return str(as_h5ad(Path(path))) if str(path) else ""
+
+
+@contextmanager
+def h5ad_of(output: Path, on_progress: OnProgress) -> Iterator[Path]:
+    """Give the path of the .h5ad that a verb writes: the output itself, or one for a while beside an output that ends in .zarr.
+
+    Raises:
+        RequestError: the store is there already, or cannot be made.
+    """
+    if output.suffix.lower() != ZARR:
+        yield output
+        return
+    from state_engine.data.files.zarr_copy import free_store, write_store
+
+    free_store(output)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".writing-", ignore_cleanup_errors=True) as folder:
+        place = Path(folder) / "cells.h5ad"
+        yield place
+        write_store(place, output, on_progress)
 
 
 def _value(one: Option, given: object) -> object:

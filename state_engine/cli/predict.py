@@ -8,7 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from state_engine.cli.options import CHECKPOINT, Write, add_names, keep_inputs, named_checkpoint, path, request, takes, yes
+from state_engine.cli.options import (
+    CHECKPOINT,
+    ZARR,
+    Write,
+    add_names,
+    h5ad_of,
+    keep_inputs,
+    named_checkpoint,
+    path,
+    request,
+    takes,
+    yes,
+)
 from state_engine.errors import RequestError
 from state_engine.files import free_output
 from state_engine.prediction.cell_counts import read_cell_counts
@@ -25,7 +37,7 @@ MATRIX = ".npy"
     ReplayRequest,
     CHECKPOINT,
     {
-        "--output": path("Y", ".h5ad, or .npy (the predicted cells alone, with their labels as .csv)", required=True),
+        "--output": path("Y", ".h5ad, .zarr, or .npy (the predicted cells alone, with their labels as .csv)", required=True),
         "--replay": yes("replace every cell by a simulated one, as `state tx infer` does"),
         "--perturbations-file": path("F", "file with labels to predict, one per line, or in the first column of a table"),
         "--cells-file": path("F", "table of labels to predict and how many cells of each: columns perturbation, num_cells"),
@@ -52,9 +64,9 @@ def run_predict(options: argparse.Namespace, write: Write, on_progress: OnProgre
     if options.all:
         options.perturbations = list(dict.fromkeys([*options.perturbations, *card_of(Path(options.model)).perturbations]))
     asked = request(PredictionRequest, options)
-    with _h5ad(options) as output:
+    with _h5ad(options, on_progress) as output:
         result = predict(asked, output, on_progress)
-        if output != options.output:
+        if options.output.suffix.lower() == MATRIX:
             from state_engine.prediction.matrix import write_predicted
 
             write_predicted(open_result(output), options.output, on_progress)
@@ -74,9 +86,9 @@ def _replay(options: argparse.Namespace, write: Write, on_progress: OnProgress) 
         )
     from state_engine.prediction.replay import replay
 
-    with _h5ad(options) as output:
+    with _h5ad(options, on_progress) as output:
         summary = replay(request(ReplayRequest, options), output, on_progress)
-        if output != options.output:
+        if options.output.suffix.lower() == MATRIX:
             from state_engine.data.dataset import open_dataset
             from state_engine.prediction.matrix import write_replayed
 
@@ -85,11 +97,12 @@ def _replay(options: argparse.Namespace, write: Write, on_progress: OnProgress) 
 
 
 @contextmanager
-def _h5ad(options: argparse.Namespace) -> Iterator[Path]:
-    """Give the path of the .h5ad to write: the output, or one for a while beside an output that is a .npy."""
+def _h5ad(options: argparse.Namespace, on_progress: OnProgress) -> Iterator[Path]:
+    """Give the path of the .h5ad to write: the output, or one for a while beside an output that is a .npy or .zarr."""
     _check_ending(options.output)
     if options.output.suffix.lower() != MATRIX:
-        yield options.output
+        with h5ad_of(options.output, on_progress) as place:
+            yield place
         return
     from state_engine.prediction.matrix import labels_beside
 
@@ -106,14 +119,14 @@ def _h5ad(options: argparse.Namespace) -> Iterator[Path]:
 
 
 def _check_ending(output: Path) -> None:
-    """Refuse a name that promises another kind of file than the two that are written; one without an ending is an .h5ad, as ever.
+    """Refuse a name that promises another kind of file than those that are written; one without an ending is an .h5ad, as ever.
 
     Raises:
         RequestError: it has another ending.
     """
-    if output.suffix.lower() not in ("", ".h5ad", MATRIX) and not output.is_dir():  # a folder has a sentence of its own
+    if output.suffix.lower() not in ("", ".h5ad", ZARR, MATRIX) and not output.is_dir():  # a folder has a sentence of its own
         raise RequestError(
             f"{output.name} is no name for a prediction.",
             f"Its ending is '{output.suffix}'.",
-            f"Let it end in .h5ad or {MATRIX}.",
+            f"Let it end in .h5ad, {ZARR} or {MATRIX}.",
         )

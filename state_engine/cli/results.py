@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from state_engine.cli.options import CHECKPOINT, Write, data_set, named_checkpoint, number, path, request, takes, word
+from state_engine.cli.options import CHECKPOINT, Write, data_set, h5ad_of, named_checkpoint, number, path, request, takes, word
 from state_engine.data.dataset import Choices, open_dataset
 from state_engine.errors import RequestError, listed
 from state_engine.files import free_output, replacing
@@ -21,7 +21,7 @@ EXPRESSIONS = ("corrected", "raw", "calibrated", "observed")
     {
         "--data": path("X.h5ad", "data set", required=True),
         "--genes": number("N", "how many of the most variable genes (default 2000)", default=2000),
-        "--output": path("Y.h5ad", "a copy of the data set with them in obsm['X_hvg']", required=True),
+        "--output": path("Y", "a copy of the data set (.h5ad or .zarr) with them in obsm['X_hvg']", required=True),
     },
     Choices,
 )
@@ -29,15 +29,16 @@ def run_prepare(options: argparse.Namespace, write: Write, on_progress: OnProgre
     """Choose the most variable genes of a data set."""
     from state_engine.data.variable_genes import HVG_KEY, add_hvgs
 
-    free_output(options.output, options.data)
-    dataset = open_dataset(data_set(options.data), request(Choices, options))
-    found = add_hvgs(dataset, options.genes, options.output, on_progress)
+    with h5ad_of(options.output, on_progress) as place:
+        free_output(place, options.data)
+        dataset = open_dataset(data_set(options.data), request(Choices, options))
+        found = add_hvgs(dataset, options.genes, place, on_progress)
     write(f"{options.output}: {HVG_KEY}, {found.method}")
 
 
 @takes(
     {
-        "--data": path("P.h5ad", "result of a prediction", required=True),
+        "--data": path("P.h5ad", "result of a prediction (.h5ad or .zarr)", required=True),
         "--output": path("G.csv", "the table; one for all conditions", required=True),
         "--perturbation": word("NAME", "default: all that were predicted; repeatable", action="append", default=[]),
         "--context": word("NAME", "default: all; repeatable", action="append", default=[]),
@@ -55,7 +56,7 @@ def run_de(options: argparse.Namespace, write: Write, on_progress: OnProgress) -
     from state_engine.prediction.result import open_result
 
     free_output(options.output, options.data)
-    result = open_result(Path(options.data))
+    result = open_result(Path(data_set(options.data)))
     there = result.conditions("observed" if options.expression == "observed" else "predicted")
     for names, known in ((options.perturbation, {p for p, _ in there}), (options.context, {c for _, c in there})):
         if unknown := [name for name in names if name not in known]:

@@ -22,6 +22,7 @@ from state_engine.sandbox.limits import MB
 
 SUFFIXES: Final = (".h5ad", ".h5", ".h5mu", ".gz", ".zip")  # of files; folders are zarr stores and 10x matrices
 IN_MEMORY: Final = 12  # bytes of memory for each byte of a file that is read whole
+BY_BLOCKS: Final = ("X", "layers", "obsm", "obsp", "varm", "varp")  # of a zarr store: copied without being held
 MOST_FILES: Final = 2_000_000
 
 
@@ -56,15 +57,25 @@ def write_h5ad(path: Path, target: Path, settings: Settings, name: str = "") -> 
     """
     if call(format_of, path, path=path, name=name) is None:
         return False
-    size = path.stat().st_size if path.is_file() else sum(n for n, _ in _files(path))
+    size, held = _sizes(path)
     limits = Limits(
         seconds=OPENING.seconds + 4 * size / SLOWEST,
-        memory_mb=limits_for(path).memory_mb + IN_MEMORY * size // MB,
+        memory_mb=limits_for(path).memory_mb + IN_MEMORY * held // MB,
         written_mb=settings.max_file_bytes // MB + 1,
     )
     with replacing(target) as beside, full_disk_told(target.parent, DataError):
         call(convert, path, beside, settings, name or path.name, path=path, name=name, limits=limits, writes=(target.parent,))
     return True
+
+
+def _sizes(path: Path) -> tuple[int, int]:
+    """Return the bytes of a file or folder, and those of them that may have to be held at once."""
+    if path.is_file():
+        return path.stat().st_size, path.stat().st_size
+    size = sum(n for n, _ in _files(path))
+    places = [path / part / name for part in (".", "raw") for name in BY_BLOCKS]
+    blocks = sum(n for place in places if place.is_dir() and not place.is_symlink() for n, _ in _files(place))
+    return size, size - blocks
 
 
 def _identity(path: Path) -> str:

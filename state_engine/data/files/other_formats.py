@@ -1,7 +1,7 @@
 """Files that are no .h5ad but hold the same: made into one. Zarr stores, 10x Genomics matrices, the RNA of a MuData file, a packed .h5ad.
 
 Source: the layouts that AnnData, Cell Ranger (2 to 9) and MuData write. Values are copied as they are stored, never held whole where the
-layout is the same (10x .h5, .h5mu, .gz); a zarr store and a text matrix are read into memory.
+layout is the same (10x .h5, .h5mu, .gz, zarr); a text matrix is read into memory.
 Boundary: foreign bytes in, an .h5ad out, which is checked like any other when it is opened. Run it in a child: `library.other_formats`.
 """
 
@@ -253,13 +253,10 @@ def _check_header(matrix: Path, settings: Settings, name: str) -> tuple[int, int
 
 def _zarr(path: Path, output: Path, settings: Settings, name: str) -> None:
     check_store(path, settings, name)
-    import anndata
-    import zarr
+    from state_engine.data.files.zarr_copy import zarr_to_h5ad
 
     try:
-        # what is consolidated at the top may say other than the arrays that were looked at
-        store = zarr.storage.LocalStore(path, read_only=True)
-        cells = anndata.io.read_zarr(zarr.open_group(store, mode="r", use_consolidated=False))
+        zarr_to_h5ad(path, output)
     except (MemoryError, UnsafeFileError):
         raise
     except Exception as error:  # zarr and its codecs raise whatever they raise
@@ -267,7 +264,6 @@ def _zarr(path: Path, output: Path, settings: Settings, name: str) -> None:
         raise UnreadableFileError(
             f"{name} cannot be read as AnnData.", why, "Write it again with anndata's write_h5ad."
         ) from error
-    cells.write_h5ad(output)
 
 
 def _unzipped(path: Path, folder: Path, settings: Settings, name: str, roots: tuple[str, ...]) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ MOST_FILES: Final = 2_000_000
 MOST_JSON: Final = 1 << 20  # bytes of the metadata of one array; consolidated metadata are not read
 MOST_DEPTH: Final = 32
 MOST_CHUNK: Final = 1 << 30  # bytes of one chunk, which is unpacked whole
+MOST_PARTS: Final = 1 << 22  # chunks in one shard: where each lies is 16 bytes of an index that is read whole
+MOST_NESTED: Final = 4  # shards in shards
 CODECS: Final = frozenset(
     {
         "zlib", "gzip", "zstd", "blosc", "lz4", "lzma", "bz2", "shuffle", "delta", "bitround", "crc32c", "crc32", "vlen-utf8",
@@ -72,15 +75,28 @@ def _declared(path: Path, name: str) -> int:
         named = _codecs([found.get(key) for key in ("compressor", "filters", "codecs")])
         chunk = found["chunks"] if "chunks" in found else found["chunk_grid"]["configuration"]["chunk_shape"]
         size = _size(found.get("dtype", found.get("data_type")))
-        numbers = [int(n) for n in (*found["shape"], *chunk)]
+        pieces = _pieces(found.get("codecs"), [int(n) for n in chunk])
+        numbers = [int(n) for n in found["shape"]] + [n for piece in pieces for n in piece]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"{where} describes no array: {type(error).__name__} {str(error)[:100]}."
         raise UnreadableFileError(f"{name} is damaged.", why, AGAIN) from error
     if strange := sorted(named - CODECS):
         raise UnsafeFileError(f"{name} holds values that need '{strange[0][:40]}' to be read.", f"{where} says so.", AGAIN)
-    if min(numbers, default=0) < 0 or math.prod(map(int, chunk)) * size > MOST_CHUNK:
+    parts = max((math.prod(outer) // max(math.prod(inner), 1) for outer, inner in pairwise(pieces)), default=1)
+    if min(numbers, default=0) < 0 or math.prod(pieces[-1]) * size > MOST_CHUNK or parts > MOST_PARTS:
         raise UnsafeFileError(f"{name} is stored in pieces that are too large.", f"{where} declares them.", AGAIN)
     return math.prod(map(int, found["shape"])) * size
+
+
+def _pieces(codecs: Any, chunk: list[int]) -> list[list[int]]:
+    """Return the shape of a chunk and, where it is a shard, of the chunks in it, and so on: the last is what is unpacked whole."""
+    found = [chunk]
+    # a shard that is packed as a whole, by a further codec, must be unpacked whole
+    while isinstance(codecs, list) and len(codecs) == 1 and codecs[0]["name"] == "sharding_indexed" and len(found) <= MOST_NESTED:
+        inner = codecs[0]["configuration"]
+        found.append([int(n) for n in inner["chunk_shape"]])
+        codecs = inner.get("codecs")
+    return found
 
 
 def _codecs(items: Any) -> set[str]:
