@@ -7,6 +7,7 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.parts.door import opened
+from pages.parts.login import account, ask_for_login, logged_in
 from pages.parts.navigation import pages
 from pages.parts.server import MIDDLEWARE, ROUTES
 from pages.parts.session import keep_thread, start_worker
@@ -16,11 +17,15 @@ from state_engine.config import APP
 if get_script_run_ctx(suppress_warning=True) is None:
     app = st.App(__file__, routes=ROUTES, middleware=MIDDLEWARE)
 else:
-    page = st.navigation(pages(), expanded=True)
+    page = st.navigation(pages(), expanded=True, position="sidebar" if logged_in() else "hidden")
     st.set_page_config(page_title=f"{page.title} · STATE Explorer", page_icon=str(APP / "assets" / "icon.svg"), layout="wide")
     st.logo(str(APP / "assets" / "logo.svg"), size="large", icon_image=str(APP / "assets" / "icon.svg"))
+    if not logged_in():
+        ask_for_login()
+        st.stop()
     keep_thread()
     show_thread()
+    account()
     try:
         with opened():
             page.run()

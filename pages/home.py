@@ -4,6 +4,7 @@ import streamlit as st
 
 from pages.parts.door import through_app
 from pages.parts.format import age, md, state_words
+from pages.parts.login import owner_sentence
 from pages.parts.picker import runs_for
 from pages.parts.runs.list import open_button
 from pages.parts.widgets import go, page_head, start_demo
@@ -21,7 +22,7 @@ with st.container(horizontal=True, key="start_buttons"):
     if st.button("Open my data set", icon=":material/upload_file:", key="start_data"):
         go("data")
 
-st.caption("The demo is a simulated immune-cell screen with a small model trained on it. Nothing leaves this computer.")
+st.caption(f"The demo is a simulated immune-cell screen with a small model trained on it. {owner_sentence()}")
 
 steps = (
     (

@@ -130,6 +130,10 @@ class IncompatibleError(RequestError):
     """Data set and model do not fit together."""
 
 
+class QuotaError(RequestError):
+    """An owner asks for more than the installation allows each."""
+
+
 class DeviceError(StateError):
     """A device is not there, or has too little memory."""
 

@@ -128,11 +128,18 @@ def live_panel(
 def state_text(job: Job) -> str:
     """Say where an active job stands."""
     if job.state == "queued":
-        return "waiting for the worker" if job.position <= 1 else f"waiting, {job.position - 1} before it"
+        place = "waiting for the worker" if job.position <= 1 else f"waiting, {job.position - 1} before it"
+        return place + start_text(job)
     if job.cancelling:
         return "stopping"
     left = f", about {duration(job.seconds_left)} left in this stage" if job.seconds_left is not None else ""
     return f"running{left}"
+
+
+def start_text(job: Job) -> str:
+    """Say when a job that waits is expected to start, behind other words; nothing where that cannot be known."""
+    seconds = asked_of_store(session.settings(), lambda store: store.seconds_until(job))
+    return f", starts in about {duration(seconds)}" if seconds is not None and seconds >= 1 else ""
 
 
 def stage_text(job: Job) -> str:

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from pages.parts.login import Gate
 from state_engine import __version__
 from state_engine.config import load_settings
 from state_engine.sandbox import PLACES
@@ -128,4 +129,4 @@ def health(request: Request) -> JSONResponse:
 
 
 ROUTES: Final = (Route("/healthz", health),)
-MIDDLEWARE: Final = (Middleware(SafeHeaders), Middleware(KnownHosts))
+MIDDLEWARE: Final = (Middleware(SafeHeaders), Middleware(KnownHosts), Middleware(Gate))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from state_engine.config import Settings, load_settings
+from pages.parts.login import owner
+from state_engine.config import LOCAL, Settings, load_settings
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.data.depth import notes_of_file
 from state_engine.errors import StateError
@@ -20,6 +21,7 @@ from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, get_dataset
 from state_engine.library.foreign import call, limits_for, open_foreign
 from state_engine.library.models import Entry, find, list_models
+from state_engine.library.people import greet
 from state_engine.library.trash import item_of
 
 # "gone": what was deleted last, or what the address named in vain
@@ -30,15 +32,25 @@ THREAD = (
 
 
 @st.cache_resource
-def settings() -> Settings:
+def installation() -> Settings:
     """Return the settings of this installation, read once."""
-    return load_settings()
+    return load_settings().of(LOCAL)
+
+
+def settings() -> Settings:
+    """Return the settings as the owner of this session has them; every id, list and path is looked up through them.
+
+    Raises:
+        RequestError: people log in here and this one did not.
+    """
+    return installation().of(owner(installation()))
 
 
 def start_worker() -> None:
     """Make sure that a worker waits for jobs, once per session."""
     if "worker_started" not in st.session_state:
-        local.ensure_worker(settings())
+        local.ensure_worker(installation())
+        greet(settings())
         st.session_state["worker_started"] = True
 
 

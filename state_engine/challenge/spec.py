@@ -140,7 +140,7 @@ def known_challenges() -> tuple[str, ...]:
 
 
 def _own_challenges() -> Path:
-    return load_settings().home / "challenges"
+    return load_settings().root / "challenges"
 
 
 def _file_of(challenge: str | Path) -> Path:

@@ -10,8 +10,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from state_engine.config import GB, Settings
-from state_engine.errors import JobError, RunError
+from state_engine.config import GB, LOCAL, Settings
+from state_engine.errors import JobError, QuotaError, RunError
 from state_engine.files import full_disk_told
 from state_engine.jobs.kinds import kind_of
 from state_engine.jobs.lock import WorkerLock, holder
@@ -20,6 +20,7 @@ from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import Job, JobStore, new_job_id
 from state_engine.jobs.worker import WorkerOptions
+from state_engine.library.people import check_quota
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress, silent
 
@@ -34,6 +35,7 @@ _STALLED_SECONDS = 120.0  # longer than any step of the warm-up
 
 def ensure_worker(settings: Settings, options: WorkerOptions = DEFAULT) -> bool:
     """Start a worker when none lives; return True when this call did. Safe to call from any process, thread and page run."""
+    settings = settings.of(LOCAL)
     settings.home.mkdir(parents=True, exist_ok=True)
     with full_disk_told(settings.home, JobError):
         lock = WorkerLock.take(settings.home)
@@ -70,7 +72,7 @@ def _looked_after(settings: Settings, store: JobStore, options: WorkerOptions) -
             _close(settings, job)
     if not store.has_queued():
         return
-    worker = holder(settings.home)
+    worker = holder(settings.root)
     if time.time() - started_at(worker) > _STALLED_SECONDS and store.is_stalled(_STALLED_SECONDS):
         kill_tree(worker)
     ensure_worker(settings, options)
@@ -80,24 +82,23 @@ def submit(
     settings: Settings,
     request: object,
     title: str = "",
-    owner: str = "",
     parent: str = "",
     options: WorkerOptions = DEFAULT,
 ) -> tuple[str, str]:
-    """Queue a job and see that a worker lives. Return (job id, run id).
+    """Queue a job of the settings' owner and see that a worker lives. Return (job id, run id).
 
     Args:
-        settings: of the installation.
+        settings: of the installation, as the owner has it.
         request: a frozen dataclass; its class tells the kind of job.
         title: for people.
-        owner: whose it is; "" on a single-user installation.
         parent: id of the run that the job is derived from; "" for none.
         options: of the worker.
 
     Raises:
         JobError: no kind of job takes such a request. TypeError, ValueError: the request is not plain JSON.
+        QuotaError: the owner has as many jobs, or uses as much disk, as allowed.
     """
-    queued = queue(settings, request, title, owner, parent, options)
+    queued = queue(settings, request, title, parent, options)
     look_after(settings, options)
     return queued
 
@@ -106,21 +107,37 @@ def queue(
     settings: Settings,
     request: object,
     title: str = "",
-    owner: str = "",
     parent: str = "",
     options: WorkerOptions = DEFAULT,
 ) -> tuple[str, str]:
     """Make a run folder and queue a job for it, as `submit`; start no worker."""
     kind, plain = kind_of(request, options.kinds), to_plain(request)
+    _check_may_queue(settings)
     with full_disk_told(settings.home, JobError):
         job_id = new_job_id()
-        run = RunFolder.create(settings, kind.name, plain, title, owner, parent, job_id)
+        run = RunFolder.create(settings, kind.name, plain, title, None, parent, job_id)
         try:
-            asked = (kind.name, plain, run.id, title, owner, parent, job_id)
+            asked = (kind.name, plain, run.id, title, settings.owner, parent, job_id)
             return asked_of_store(settings, lambda store: store.submit(*asked)), run.id
         except JobError:
             run.delete()  # nobody would do it
             raise
+
+
+def _check_may_queue(settings: Settings) -> None:
+    """Refuse a job of an owner who has as many, or as much, as allowed.
+
+    Raises:
+        QuotaError: says which limit.
+    """
+    check_quota(settings)
+    waiting = asked_of_store(settings, lambda store: store.waiting(settings.owner))
+    if settings.most_queued is not None and waiting >= settings.most_queued:
+        raise QuotaError(
+            "You have as many jobs waiting as is allowed.",
+            f"{waiting} wait; each person may have {settings.most_queued}.",
+            "Wait until one starts, or cancel one on Runs.",
+        )
 
 
 def cancel(settings: Settings, job_id: str, options: WorkerOptions = DEFAULT, grace_seconds: float = _GRACE_SECONDS) -> Job:
@@ -176,7 +193,7 @@ def _at_work(job: Job) -> bool:
 def _close(settings: Settings, job: Job) -> None:
     """Close the run folder of a job that was cancelled before it ran, or whose worker died or was killed."""
     try:
-        run = RunFolder.open(settings, job.run_id)
+        run = RunFolder.open(settings.of(job.owner), job.run_id)
     except RunError:
         return  # deleted meanwhile
     later = JobStore(settings.database).for_run(job.run_id)  # a training may have been gone on with
@@ -213,10 +230,12 @@ def _environment(settings: Settings) -> dict[str, str]:
     return os.environ | {
         "PYTHONPATH": path,
         "STATE_EXPLORER_HOME": str(settings.home),
+        "STATE_EXPLORER_OWNER": settings.owner,
         "STATE_EXPLORER_DATA": os.pathsep.join(str(folder) for folder in settings.data_folders),
         "STATE_EXPLORER_MAX_FILE_GB": repr(settings.max_file_bytes / GB),
         "STATE_EXPLORER_MAX_DECLARED_GB": repr(settings.max_declared_bytes / GB),
         "STATE_EXPLORER_MAX_CELLS": str(settings.max_cells),
         "STATE_EXPLORER_TRASH_DAYS": repr(settings.trash_days),
         "HF_ENDPOINT": settings.hub_endpoint,
+        "STATE_EXPLORER_MAX_RUNNING": str(settings.most_running or ""),
     }

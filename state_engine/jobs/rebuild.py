@@ -9,16 +9,17 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from state_engine.config import Settings
+from state_engine.config import LOCAL, PEOPLE, Settings
 from state_engine.errors import RunError
 from state_engine.files import PART_PREFIX
 from state_engine.jobs.lock import holder
 from state_engine.jobs.processes import is_alive, kill_tree
-from state_engine.jobs.run_folder import RunFolder, list_runs
+from state_engine.jobs.run_folder import RunFolder, RunInfo, list_runs
 from state_engine.jobs.store import LOST, DamagedDatabaseError, JobFailure, JobStore
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ def asked_of_store(settings: Settings, ask: Callable[[JobStore], T]) -> T:
         JobError: the database cannot be used for another reason.
     """
     try:
-        store = JobStore(settings.database)
+        store = JobStore(settings.database, owner=settings.owner)
         place = (settings.database, settings.database.stat().st_ino)
         if time.monotonic() - _sound.get(place, -_CHECK_SECONDS) >= _CHECK_SECONDS:
             store.check()
@@ -42,14 +43,15 @@ def asked_of_store(settings: Settings, ask: Callable[[JobStore], T]) -> T:
         return ask(store)
     except DamagedDatabaseError:
         rebuild(settings)
-        return ask(JobStore(settings.database))
+        return ask(JobStore(settings.database, owner=settings.owner))
 
 
 def rebuild(settings: Settings) -> Path | None:
-    """Put a damaged database aside and make a new one from the run folders; return where the damaged one lies.
+    """Put a damaged database aside and make a new one from the run folders of all owners; return where the damaged one lies.
 
     Runs that waited or ran are queued again, those that ended badly keep their words. None when another process was faster.
     """
+    settings = settings.of(LOCAL)
     with _alone(settings.home):
         try:
             JobStore(settings.database).check()
@@ -63,7 +65,7 @@ def rebuild(settings: Settings) -> Path | None:
         new.unlink(missing_ok=True)
         store = JobStore(new)
         used = set[str]()
-        for info in reversed(list_runs(settings)):
+        for info in sorted(_every_run(settings), key=lambda i: i.manifest.created if i.manifest else ""):
             run = RunFolder(info.path)
             with suppress(RunError):  # damaged itself
                 _restore(store, run, run.id in waiting, used)
@@ -78,10 +80,16 @@ def rebuild(settings: Settings) -> Path | None:
         return aside
 
 
+def _every_run(settings: Settings) -> list[RunInfo]:
+    """Return the runs of all owners."""
+    homes = [settings, *(replace(settings, home=home) for home in sorted(settings.root.glob(f"{PEOPLE}/*")))]
+    return [info for one in homes for info in list_runs(one)]
+
+
 def _unfinished(settings: Settings) -> set[str]:
     """Ids of the runs that wait or are being done by a process that lives."""
     found = set()
-    for info in list_runs(settings):
+    for info in _every_run(settings):
         manifest = info.manifest
         if manifest is not None and (manifest.state == "queued" or (manifest.state == "running" and is_alive(manifest.process))):
             found.add(info.id)

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
-from state_engine.config import DATABASE, Settings
+from state_engine.config import Settings, database_of
 from state_engine.errors import ConfigError, JobError, RunError
 from state_engine.files import read_json, remove_parts, write_json
 from state_engine.jobs.before import parent_before
@@ -44,7 +44,7 @@ class Manifest:
 
     Args:
         format: version of the folder's layout.
-        id, kind, title, owner: the run, the kind of job, words for people, and whose it is ("" on a single-user installation).
+        id, kind, title, owner: the run, the kind of job, words for people, and whose it is ("" the local owner).
         parent: id of the run that this one is derived from; "" for none.
         state: as last written; `RunFolder.state` also notices a process that died.
         created, started, ended: times.
@@ -111,15 +111,16 @@ class RunFolder:
         kind: str,
         request: dict[str, object],
         title: str = "",
-        owner: str = "",
+        owner: str | None = None,
         parent: str = "",
         job: str = "",
     ) -> Self:
-        """A new folder with the request and a manifest in state "queued"; `run.id` is its name.
+        """A new folder with the request and a manifest in state "queued"; `run.id` is its name. `owner` None: that of the settings.
 
         Raises:
             TypeError, ValueError: the request is not plain JSON.
         """
+        owner = settings.owner if owner is None else owner
         settings.runs.mkdir(parents=True, exist_ok=True)
         now = datetime.now(UTC)
         run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
@@ -318,7 +319,7 @@ def _info(settings: Settings, run_id: str) -> RunInfo:
 def _state(manifest: Manifest, path: Path) -> RunState:
     if manifest.state == "running" and is_alive(manifest.process) is False:
         return "lost"
-    if manifest.state == "queued" and not _is_waited_for(manifest, path.parent.parent / DATABASE):
+    if manifest.state == "queued" and not _is_waited_for(manifest, database_of(path)):
         return "lost"
     return manifest.state
 

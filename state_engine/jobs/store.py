@@ -4,6 +4,9 @@
        └──cancel──> cancelled    └──worker died──> lost
 
 Every transition is one short transaction that checks the state it starts from, so two processes never both make it.
+
+Each job has an owner. Owners take turns: of the jobs that wait, the first of each comes before anybody's second; among those whose
+turn it is, that of the owner who was served longest ago, then the older one.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Literal, TypeVar, get_args
 from urllib.parse import quote
 
@@ -29,7 +33,8 @@ from state_engine.progress import Progress, Unit
 T = TypeVar("T")
 JobState = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 JOB_STATES: tuple[str, ...] = get_args(JobState)
-_SCHEMA_VERSION = 2  # 1 had neither `parent` nor `unit`
+_SCHEMA_VERSION = 3  # 1 had neither `parent` nor `unit`, 2 no index by owner
+_RECENT = 7  # runs of a kind whose seconds tell how long the next one takes
 _BUSY_SECONDS = 10.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -68,7 +73,7 @@ class Job:
 
     Args:
         parent: id of the run that the job is derived from; "" for none.
-        position: place in the queue, 1 is next; 0 when it does not wait.
+        position: place in the queue of all owners, 1 is next; 0 when it does not wait.
         cancelling: cancellation was asked for and the job still runs.
         done, total, unit: of the current stage, as reported (`Progress`).
         seconds_left: of the current stage, from its rate so far; None when it cannot be known yet.
@@ -146,12 +151,13 @@ class JobStore:
     Args:
         path: the database; created with its folder when it is not there.
         stale_seconds: a running job whose worker has been silent for longer is lost.
+        owner: whose jobs can be read, cancelled and deleted, as if there were no others; None: everybody's.
 
     Every method raises JobError when the database cannot be used.
     """
 
-    def __init__(self, path: Path, stale_seconds: float = 60.0) -> None:
-        self.path, self.stale_seconds = path, stale_seconds
+    def __init__(self, path: Path, stale_seconds: float = 60.0, owner: str | None = None) -> None:
+        self.path, self.stale_seconds, self.owner = path, stale_seconds, owner
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._connection("rwc") as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -162,7 +168,7 @@ class JobStore:
                 self._migrate(db)
 
     def _migrate(self, db: sqlite3.Connection) -> None:
-        """Bring a new database or one of version 1 to this version, whole or not at all."""
+        """Bring a new or an older database to this version, whole or not at all."""
         db.execute("BEGIN IMMEDIATE")
         for statement in filter(str.strip, _SCHEMA.split(";")):
             db.execute(statement)
@@ -171,6 +177,7 @@ class JobStore:
             if name not in there:  # another process may have been first
                 db.execute(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
         db.execute("CREATE INDEX IF NOT EXISTS jobs_by_parent ON jobs (parent)")
+        db.execute("CREATE INDEX IF NOT EXISTS jobs_by_owner ON jobs (owner, started)")
         if "parent" not in there:
             for row in db.execute("SELECT number, kind, request FROM jobs").fetchall():
                 parent = parent_before(row["kind"], json.loads(row["request"]), self.path.parent / "runs")
@@ -206,7 +213,7 @@ class JobStore:
         """
         self.mark_lost()
         with self._connection() as db:
-            row = db.execute(f"{_SELECT} WHERE id = ?", (job_id,)).fetchone()
+            row = db.execute(f"{_SELECT} WHERE id = ? AND {_MINE}", (job_id, self.owner, self.owner)).fetchone()
         if row is None:
             raise JobError(f"There is no job '{job_id[:80]}'.", "It was deleted, or belongs to another installation.")
         return _job(row)
@@ -215,14 +222,19 @@ class JobStore:
         """Return the latest job of a run, or None when it has none."""
         self.mark_lost()
         with self._connection() as db:
-            row = db.execute(f"{_SELECT} WHERE run_id = ? ORDER BY number DESC LIMIT 1", (run_id,)).fetchone()
+            asked = (run_id, self.owner, self.owner)
+            row = db.execute(f"{_SELECT} WHERE run_id = ? AND {_MINE} ORDER BY number DESC LIMIT 1", asked).fetchone()
         return None if row is None else _job(row)
 
     def list(
         self, owner: str | None = None, states: tuple[str, ...] = JOB_STATES, limit: int = 200, parent: str | None = None
     ) -> tuple[Job, ...]:
-        """Return jobs, newest first. `owner` None: everybody's. `parent` None: derived from any run or none."""
+        """Return jobs, newest first. `owner` None: all that can be read. `parent` None: derived from any run or none."""
         self.mark_lost()
+        if self.owner is not None:
+            if owner not in (None, self.owner):
+                return ()
+            owner = self.owner
         marks = ", ".join("?" * len(states))
         with self._connection() as db:
             rows = db.execute(
@@ -265,6 +277,31 @@ class JobStore:
                 (json.dumps(summary, allow_nan=False), job_id),
             )
 
+    def waiting(self, owner: str) -> int:
+        """Return how many jobs of an owner wait."""
+        with self._connection() as db:
+            found = db.execute("SELECT count(*) FROM jobs WHERE state = 'queued' AND owner = ?", (owner,)).fetchone()
+        return int(found[0])
+
+    def seconds_until(self, job: Job, now: float | None = None) -> float | None:
+        """Return in how many seconds a job that waits is expected to start; None when nothing is known of a kind before it.
+
+        Each run takes as long as the middle one of the last runs of its kind, whoever asked for them.
+        """
+        now = time.time() if now is None else now
+        with self._connection() as db:
+            before = db.execute(
+                f"{_SELECT} WHERE state = 'running' OR (state = 'queued' AND position < ?)", (job.position,)
+            ).fetchall()
+            usual = {kind: _usual_seconds(db, kind) for kind in {row["kind"] for row in before}}
+        total = 0.0
+        for row in before:
+            seconds = usual[row["kind"]]
+            if seconds is None:
+                return None
+            total += max(seconds - (now - row["started"]), 0.0) if row["state"] == "running" else seconds
+        return total
+
     def has_queued(self) -> bool:
         """Return whether any job waits."""
         with self._connection() as db:
@@ -274,10 +311,10 @@ class JobStore:
         """Cancel a job that waits; ask a running one to stop, and a lost one, should its worker wake. Others stay as they are."""
         with self._connection() as db:
             db.execute(
-                """UPDATE jobs SET cancel = 1, ended = CASE state WHEN 'queued' THEN ? ELSE ended END,
+                f"""UPDATE jobs SET cancel = 1, ended = CASE state WHEN 'queued' THEN ? ELSE ended END,
                 state = CASE state WHEN 'queued' THEN 'cancelled' ELSE state END
-                WHERE id = ? AND state IN ('queued', 'running', 'lost')""",
-                (time.time(), job_id),
+                WHERE id = ? AND {_MINE} AND state IN ('queued', 'running', 'lost')""",
+                (time.time(), job_id, self.owner, self.owner),
             )
         return self.get(job_id)
 
@@ -288,9 +325,9 @@ class JobStore:
         """
         with self._connection() as db:
             changed = db.execute(
-                """UPDATE jobs SET state = 'cancelled', ended = ?, error_what = '', error_why = '', error_fix = ''
-                WHERE id = ? AND state IN ('running', 'lost')""",
-                (time.time(), job_id),
+                f"""UPDATE jobs SET state = 'cancelled', ended = ?, error_what = '', error_why = '', error_fix = ''
+                WHERE id = ? AND {_MINE} AND state IN ('running', 'lost')""",
+                (time.time(), job_id, self.owner, self.owner),
             )
             return changed.rowcount == 1
 
@@ -323,7 +360,8 @@ class JobStore:
             JobError: it waits or runs.
         """
         with self._connection() as db:
-            gone = db.execute("DELETE FROM jobs WHERE id = ? AND state NOT IN ('queued', 'running')", (job_id,)).rowcount
+            sql = f"DELETE FROM jobs WHERE id = ? AND {_MINE} AND state NOT IN ('queued', 'running')"
+            gone = db.execute(sql, (job_id, self.owner, self.owner)).rowcount
         if not gone and self.get(job_id).active:
             raise JobError("The job is waiting or running.", fix="Cancel it first.")
 
@@ -347,17 +385,22 @@ class JobStore:
 
     # ---- what the worker calls ----
 
-    def claim(self, worker: str, start: Callable[[str], None] | None = None) -> Job | None:
-        """Take the first job of the queue for this worker; None when none waits.
+    def claim(self, worker: str, start: Callable[[Job], None] | None = None, most_running: int | None = None) -> Job | None:
+        """Take the job whose turn it is for this worker; None when none waits.
 
         Args:
             worker: identity of the process that takes it.
-            start: called with the id of the job's run before the claim holds, so that a worker that dies meanwhile claims nothing.
+            start: called with the job before the claim holds, so that a worker that dies meanwhile claims nothing.
+            most_running: an owner of whom so many jobs run waits; None: any number may.
         """
         now = time.time()
         with self._connection() as db:
             db.execute("BEGIN IMMEDIATE")
-            row = db.execute("SELECT id FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1").fetchone()
+            row = db.execute(
+                f"{_TURNS} SELECT id FROM jobs JOIN turns ON turns.of = number "
+                "WHERE ? IS NULL OR turns.running < ? ORDER BY turns.position LIMIT 1",
+                (most_running, most_running),
+            ).fetchone()
             if row is not None:
                 db.execute(
                     "UPDATE jobs SET state = 'running', worker = ?, started = ?, heartbeat = ? WHERE id = ?",
@@ -365,7 +408,7 @@ class JobStore:
                 )
                 row = db.execute(f"{_SELECT} WHERE id = ?", (row["id"],)).fetchone()
                 if start is not None:
-                    start(row["run_id"])
+                    start(_job(row))
             db.execute("COMMIT")
         return None if row is None else _job(row)
 
@@ -448,9 +491,25 @@ class JobStore:
             ) from error
 
 
-_SELECT = """SELECT *, CASE state WHEN 'queued'
-    THEN (SELECT count(*) FROM jobs AS other WHERE other.state = 'queued' AND other.number <= jobs.number) ELSE 0 END AS position
-    FROM jobs"""
+_MINE = "(? IS NULL OR owner = ?)"
+# for each job that waits: how many jobs of its owner run, and its place among all
+_TURNS = """WITH waiting AS (
+        SELECT number, (SELECT count(*) FROM jobs AS r WHERE r.state = 'running' AND r.owner = jobs.owner) AS running,
+            row_number() OVER (PARTITION BY owner ORDER BY number) AS own,
+            coalesce((SELECT max(started) FROM jobs AS s WHERE s.owner = jobs.owner), 0) AS served
+        FROM jobs WHERE state = 'queued'),
+    turns AS (
+        SELECT number AS of, running, row_number() OVER (ORDER BY own + running, served, number) AS position FROM waiting)"""
+_SELECT = f"{_TURNS} SELECT jobs.*, coalesce(turns.position, 0) AS position FROM jobs LEFT JOIN turns ON turns.of = jobs.number"
+
+
+def _usual_seconds(db: sqlite3.Connection, kind: str) -> float | None:
+    """Return the middle one of how long the last runs of a kind took; None without any."""
+    found = db.execute(
+        "SELECT ended - started FROM jobs WHERE state = 'done' AND kind = ? AND started IS NOT NULL ORDER BY number DESC LIMIT ?",
+        (kind, _RECENT),
+    ).fetchall()
+    return float(median(row[0] for row in found)) if found else None
 
 
 def _job(row: sqlite3.Row) -> Job:

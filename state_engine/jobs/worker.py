@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from state_engine.config import Settings, load_settings
+from state_engine.config import LOCAL, Settings, load_settings
 from state_engine.errors import JobCancelled, JobError, StateError, without_folders
 from state_engine.files import disk_full, write_json
 from state_engine.jobs.before import request_before
@@ -149,7 +149,7 @@ class Worker:
         last_work = time.monotonic()
         while time.monotonic() - last_work < self.options.idle_seconds and self.settings.database.exists():
             self.store.mark_lost()
-            job = self.store.claim(self.identity, self._start_run)
+            job = self.store.claim(self.identity, self._start_run, self.settings.most_running)
             if job is not None:
                 self._do(job)
             elif self._to_warm and time.monotonic() > self._warm_from:
@@ -161,10 +161,10 @@ class Worker:
                 continue
             last_work = time.monotonic()
 
-    def _start_run(self, run_id: str) -> None:
+    def _start_run(self, job: Job) -> None:
         """Mark a run as running in the step that claims its job; what prevents that fails the job afterwards."""
         with suppress(StateError, OSError):
-            RunFolder.open(self.settings, run_id).start()
+            RunFolder.open(self.settings.of(job.owner), job.run_id).start()
 
     def _do(self, job: Job) -> None:
         log.info("job %s (%s), run %s", job.id, job.kind, job.run_id)
@@ -184,7 +184,7 @@ class Worker:
                     raise
                 continue
             with suppress(StateError):
-                run = RunFolder.open(self.settings, job.run_id)
+                run = RunFolder.open(self.settings.of(job.owner), job.run_id)
                 if run.manifest.state == "running":  # its end did not fit on the disk before
                     _close(run, outcome)
             return ended
@@ -201,7 +201,7 @@ class Worker:
         """Run the job and close its run folder; whatever happens becomes an outcome."""
         run: RunFolder | None = None
         try:
-            run = RunFolder.open(self.settings, job.run_id)
+            run = RunFolder.open(self.settings.of(job.owner), job.run_id)
             if run.manifest.process != self.identity:  # it could not be started when its job was claimed
                 run.start()
             summary = self._call(job, run)
@@ -209,7 +209,7 @@ class Worker:
             run.finish("done")
             return _Outcome("done", summary)
         except BaseException as error:  # a verb's code may raise anything, and the page must be told of all of it
-            outcome = _outcome_of(error, run, self.settings)
+            outcome = _outcome_of(error, run, self.settings.of(job.owner))
             if run is not None:
                 _close(run, outcome)
             if isinstance(error, KeyboardInterrupt):
@@ -224,6 +224,7 @@ class Worker:
         # the run folder says what was asked: a training that goes on was queued without its request by earlier versions
         request = from_plain(request_class(kind), request_before(kind.name, run.request))
         report = Reporter(self.store, job, self.identity, run)
+        os.environ["STATE_EXPLORER_OWNER"] = job.owner  # the task asks load_settings() where things lie
         with self._heart(job, report):
             summary = task(request, run, report, self.warm)
             report.flush()
@@ -334,6 +335,7 @@ def main(arguments: list[str] | None = None) -> None:
     home = given.home.expanduser().resolve()
     # job functions ask load_settings() where things lie
     os.environ["STATE_EXPLORER_HOME"] = str(home)
+    os.environ["STATE_EXPLORER_OWNER"] = LOCAL
     home.mkdir(parents=True, exist_ok=True)
     kinds = tuple(Kind(*kind.split("=")) for kind in given.kind)
     options = WorkerOptions(given.idle, given.heartbeat, given.poll, not given.cold, kinds)

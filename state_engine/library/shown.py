@@ -25,7 +25,11 @@ def without_places(text: str, settings: Settings) -> str:
         if entry.origin in ("upload", "made"):
             for place in (entry.path, Path(entry.path).name):
                 text = text.replace(place, entry.name)
-    for folder in (settings.home, *settings.data_folders):  # they may have spaces in their names, which a pattern would stop at
+    for folder in (
+        settings.home,
+        settings.root,
+        *settings.data_folders,
+    ):  # they may have spaces in their names, which a pattern would stop at
         for place in {str(folder), str(folder.resolve())} - {"/"}:
             text = text.replace(f"{place}/", "")
     return _DRAWN_FILE.sub("", _DRAWN_FOLDER.sub("", without_folders(text)))

@@ -8,6 +8,7 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.format import age, duration, md, plural, sentences, size, state_words
+from pages.parts.jobs import start_text
 from pages.parts.undo import remember
 from pages.parts.widgets import errors_shown, go
 from state_engine.errors import listed
@@ -41,7 +42,9 @@ def _queue() -> None:
     for job in active:
         with st.container(border=True, horizontal=True, vertical_alignment="center"):
             place = (
-                f"waiting, place {job.position}" if job.state == "queued" else f"{job.stage or 'starting'}, {job.fraction:.0%}"
+                f"waiting, place {job.position}{start_text(job)}"
+                if job.state == "queued"
+                else f"{job.stage or 'starting'}, {job.fraction:.0%}"
             )
             st.markdown(f"**{md(job.title or job.kind)}**  \n:gray[{md(place)}]")
             if st.button("Cancel", key=f"cancel_{job.id}"):
