@@ -32,7 +32,7 @@ from .checkpoints.load import load_model as load_model
 from .checkpoints.store import save_model as save_model
 from .config import Settings as Settings
 from .config import load_settings as load_settings
-from .data.dataset import Choices as Choices
+from .data.choices import Choices as Choices
 from .data.dataset import Dataset as Dataset
 from .data.dataset import open_dataset as open_dataset
 from .data.splits.apply import open_split as open_split

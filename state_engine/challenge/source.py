@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from state_engine import keys
 from state_engine.challenge.spec import Rules
-from state_engine.data.dataset import genes_among
 from state_engine.data.embedding_record import PredictionKind, UnknownLabels, prediction_kind, result_depth, unknown_labels
 from state_engine.data.files.blocks import Matrix, find_matrix
 from state_engine.data.files.columns import Coded as Labels
 from state_engine.data.files.columns import read_coded, read_var
 from state_engine.data.files.hdf5 import column_names, index_column, open_h5
 from state_engine.data.files.safety import FileFacts, check_file
+from state_engine.data.gene_rows import genes_among
 from state_engine.errors import ChallengeError, DataError
 
 

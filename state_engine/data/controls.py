@@ -90,7 +90,7 @@ def as_one(labels: pd.Categorical, words: tuple[str, ...]) -> tuple[pd.Categoric
     taken = tuple(dict.fromkeys(matching(names, words)))
     if not words or not taken or taken == words[:1]:
         return labels, ()
-    return replaced(labels, dict.fromkeys(taken, words[0])), taken
+    return _called(labels, dict.fromkeys(taken, words[0])), taken
 
 
 def renamings(labels: pd.Categorical, control: str | None = None) -> tuple[Renaming, ...]:
@@ -123,8 +123,12 @@ def spaced(labels: pd.Categorical) -> tuple[Renaming, ...]:
     return tuple(Renaming(name, name.strip(), int(cells)) for name, cells in names if name != name.strip())
 
 
-def replaced(labels: pd.Categorical, names: Mapping[str, str]) -> pd.Categorical:
+def replaced(labels: pd.Categorical, found: Iterable[Renaming]) -> pd.Categorical:
     """Return the labels with some of them called otherwise; labels that are then called alike are one. Sorted by name."""
+    return _called(labels, {one.label: one.becomes for one in found})
+
+
+def _called(labels: pd.Categorical, names: Mapping[str, str]) -> pd.Categorical:
     called = [names.get(str(name), str(name)) for name in labels.categories]
     known = sorted(set(called))
     place = {name: i for i, name in enumerate(known)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import h5py
@@ -20,86 +20,22 @@ import scipy.sparse as sp
 
 from state_engine import keys
 from state_engine.config import Settings
-from state_engine.data.controls import as_one, matching, renamings, replaced, spaced
+from state_engine.data.choices import Choices, labels_as_chosen
+from state_engine.data.controls import matching
 from state_engine.data.embedding_record import EmbeddingFacts, embeddings_of, result_depth
-from state_engine.data.files.columns import ObsColumns, read_column, read_index, read_labels, read_var
+from state_engine.data.files.columns import read_index, read_labels, read_var
 from state_engine.data.files.hdf5 import column_names, open_h5
 from state_engine.data.files.matrices import MatrixFacts, dense, read_rows
 from state_engine.data.files.safety import RAW, FileFacts, check_file
+from state_engine.data.gene_rows import OnlyGenes, genes_among
 from state_engine.data.genes import GeneNames, gene_names
-from state_engine.data.labels import Labels, as_labels, decide_labels, is_missing, twins
-from state_engine.data.scale import Scale, ScaleDecision, log_base, scale_of_file
+from state_engine.data.labels import Labels, twins
+from state_engine.data.scale import ScaleDecision, log_base, scale_of_file
 from state_engine.data.thinning import Thinning
 from state_engine.errors import LabelError, RepresentationError, UnreadableFileError, listed
-from state_engine.options import check, option
 
-GENE_KINDS = frozenset(
-    {"gene expression", "gene", "genes", "gex", "rna"}
-)  # words for genes among kinds of features, in lower case
 NAMES_COMPARED = 200_000  # up to so many cells a repeated name is looked for when a file is opened
 CSC_PASS = 50_000_000  # stored values kept in memory at once when cells of such a matrix are read one after the other
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the user says of a data set. None takes the suggestion, and "" for a column means none on purpose."""
-
-    perturbation_key: str | None = option(None, "obs column of the perturbation; '': all cells are controls", metavar="C")
-    control: str | tuple[str, ...] | None = option(
-        None,
-        "label of the control cells, or a pattern such as 'neg_ctrl_*'; several are taken together as one control, called by the first",
-        label="Control labels",
-        metavar="L",
-    )
-    context_key: str | None = option(None, "obs column of the context (cell type, line); '' for none", metavar="C")
-    batch_key: str | None = option(None, "obs column of the batch; '' for none", metavar="C")
-    scale: Scale | None = option(None, "scale of the expression; default: from the values", none="auto")
-    gene_column: str | None = option(
-        None, "var column with the gene names, '' for the index; default: the best match", metavar="C"
-    )
-    expression: str | None = option(None, "matrix of the expression: X, raw or layers/NAME; default: X", metavar="PLACE")
-    normalise: bool = option(True, "counts are not brought to depth 1e4 and log1p before a model reads them")
-    depth: float | None = option(
-        None, "what a cell's counts were brought to before the log1p; default: from the values", metavar="N", above=0
-    )
-    rename_combinations: bool = option(
-        False, "labels 'A+ctrl' and 'ctrl+A' are read as the perturbation 'A', and 'B+A' as 'A+B'", label="Rename combinations"
-    )
-    strip_labels: bool = option(
-        False,
-        "blanks before and after labels of perturbations are no part of them: 'control ' is 'control'",
-        label="Strip labels",
-    )
-
-    def __post_init__(self) -> None:
-        check(self)
-        words = dict.fromkeys(self.controls)
-        if isinstance(self.control, tuple | list):  # one name for one choice, however it was given
-            object.__setattr__(self, "control", tuple(words) if len(words) > 1 else next(iter(words), None))
-
-    @property
-    def controls(self) -> tuple[str, ...]:
-        """The labels and patterns chosen as the control; none where it is suggested."""
-        words = (self.control,) if isinstance(self.control, str) else self.control or ()
-        return tuple(word for word in words if word)
-
-
-@dataclass(frozen=True, eq=False)
-class OnlyGenes:
-    """Rows of var that are genes, where others are guides, antibodies or peaks.
-
-    Args:
-        columns: (g,) of X and of layers, in file order.
-        others: kind -> how many rows of var.
-    """
-
-    columns: np.ndarray
-    others: dict[str, int]
-
-    def words(self, n_rows: int) -> str:
-        """Return for people what is left out of all rows of var."""
-        kinds = listed([f"{n:,} {kind}" for kind, n in self.others.items()], 6)
-        return f"{n_rows - len(self.columns):,} of the {n_rows:,} rows of var are no genes and are left out: {kinds}."
 
 
 @dataclass(frozen=True, eq=False)
@@ -419,7 +355,7 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
         if choices.expression in (RAW, f"{RAW}/X"):
             facts = facts.of_raw()
         var = read_var(file[f"{RAW}/var" if facts.raw in facts.matrices else "var"], facts.n_genes, choices.gene_column)
-        labels = _labels(file["obs"], obs, choices, facts.n_cells)
+        labels = labels_as_chosen(file["obs"], obs, choices, facts.n_cells)
         uns = file.get("uns")
         marked = isinstance(uns, h5py.Group) and "log1p" in uns
         base = log_base(uns["log1p"]) if marked else None
@@ -434,76 +370,8 @@ def open_dataset(path: Path | str, choices: Choices | None = None, settings: Set
     if scale.depth is None:
         scale = scale.at(stated, "A result of this program records that its values are of")
     scale = scale.at(choices.depth, "You set the depth to")
-    return Dataset(
-        path,
-        choices,
-        facts,
-        labels,
-        genes,
-        expression,
-        scale,
-        obs.labels,
-        embeddings_of(path),
-        (*obs.broken, *var.broken),
-        only_genes,
-    )
-
-
-def _labels(frame: h5py.Group, obs: ObsColumns, choices: Choices, n_cells: int) -> Labels:
-    """Decide what the labels mean. Labels that are taken together, or renamed, become one in the column of perturbations alone.
-
-    Raises:
-        LabelError: a choice that the columns do not allow.
-    """
-    strip = choices.strip_labels
-    words = tuple(word.strip() for word in choices.controls) if strip else choices.controls
-    first = words[0] if words else None
-    usual = (
-        len(words) < 2
-        and not choices.rename_combinations
-        and not strip
-        and not any(is_missing(w) or set(w) & set("*?[") for w in words)
-    )
-    decided = partial(decide_labels, obs.labels, obs.others, context_key=choices.context_key, batch_key=choices.batch_key)
-    given = choices.perturbation_key
-    labels = decided(given, first if usual or given == "" else None)
-    key = labels.perturbation_key
-    if not key:
-        return labels
-    blanks = spaced(obs.labels[key])
-    if strip:
-        obs.labels[key] = replaced(obs.labels[key], {one.label: one.becomes for one in blanks})
-    found = renamings(obs.labels[key], first or labels.control)
-    if usual:
-        return replace(labels, renamings=found, spaced=blanks)
-    if any(map(is_missing, words)):  # 'None' is a label where the user says so
-        plain = as_labels(read_column(frame, key, n_cells), words)
-        obs.labels[key] = replaced(plain, {one.label: one.becomes for one in spaced(plain)}) if strip else plain
-    if choices.rename_combinations:
-        obs.labels[key] = replaced(obs.labels[key], {one.label: one.becomes for one in found})
-    obs.labels[key], taken = as_one(obs.labels[key], words)
-    again = decided(key, first)
-    return replace(
-        again,
-        coarser=labels.coarser,
-        controls=taken,
-        renamings=found,
-        renamed=choices.rename_combinations,
-        spaced=blanks,
-        stripped=strip,
-    )
-
-
-def genes_among(kinds: pd.Categorical | None) -> OnlyGenes | None:
-    """Return which rows of var are genes by their kinds ("Gene Expression", ...); None when all are, or none is called so."""
-    if kinds is None:
-        return None
-    names = np.array([*map(str, kinds.categories), ""], dtype=object)
-    genes = np.array([name.casefold() in GENE_KINDS for name in names])[kinds.codes]
-    if genes.all() or not genes.any():
-        return None
-    counts = pd.Series(names[kinds.codes[~genes]]).replace("", "without a kind").value_counts()
-    return OnlyGenes(np.flatnonzero(genes), {str(kind): int(n) for kind, n in counts.items()})
+    broken = (*obs.broken, *var.broken)
+    return Dataset(path, choices, facts, labels, genes, expression, scale, obs.labels, embeddings_of(path), broken, only_genes)
 
 
 def _expression(facts: FileFacts, wanted: str | None) -> str | None:

@@ -109,25 +109,7 @@ class Labels:
             without_control: those of them that have no control cells.
             control_chosen: the user named the control label.
         """
-        notes = []
-        if self.perturbation_key is None:
-            offers = [f"{s.column} ({s.reason})" for s in self.suggestions if s.role == "perturbation"]
-            could = f" It could be: {listed(offers)}." if offers else ""
-            notes.append(f"No column says which cells are perturbed: choose one, or declare all cells unperturbed.{could}")
-        elif self.perturbation_key == NONE:
-            notes.append(f"All cells are taken as unperturbed controls ('{self.control}').")
-        elif self.control is None:
-            found = listed(list(self.control_suggestions), 6)
-            could = f" It could be: {found}." if found else ""
-            could += " Several can be chosen together." if len(self.control_suggestions) > 1 else ""
-            notes.append(f"No label of '{self.perturbation_key}' is known as a control: choose one before predicting.{could}")
-        else:
-            if without_control:
-                few, all_of_them = len(without_control), len(contexts)
-                notes.append(f"{few:,} of {all_of_them:,} contexts have no control cells: {listed(without_control)}.")
-            rivals = [label for label in self.control_suggestions if label != self.control][:3]
-            if rivals and not control_chosen:
-                notes.append(f"'{self.control}' is taken as the control; {listed(rivals)} could be one too.")
+        notes = self._control_notes(contexts, without_control, control_chosen)
         if self.controls:
             notes.append(f"The control '{self.control}' stands for {len(self.controls):,} labels: {listed(self.controls, 8)}.")
         if self.n_unlabelled:
@@ -135,6 +117,26 @@ class Labels:
             named = " If they are the controls, choose what is written there, such as None." if unknown else ""
             notes.append(f"{self.n_unlabelled:,} cells have no perturbation label and are left out.{named}")
         return [*notes, *self._spelling_notes(), *self._context_notes(contexts)]
+
+    def _control_notes(self, contexts: tuple[str, ...], without_control: tuple[str, ...], control_chosen: bool) -> list[str]:
+        """Return what is not known, or could be otherwise, of the column of perturbations and of its control."""
+        if self.perturbation_key is None:
+            offers = [f"{s.column} ({s.reason})" for s in self.suggestions if s.role == "perturbation"]
+            return [f"No column says which cells are perturbed: choose one, or declare all cells unperturbed.{_could_be(offers)}"]
+        if self.perturbation_key == NONE:
+            return [f"All cells are taken as unperturbed controls ('{self.control}')."]
+        if self.control is None:
+            could = _could_be(self.control_suggestions, 6)
+            could += " Several can be chosen together." if len(self.control_suggestions) > 1 else ""
+            return [f"No label of '{self.perturbation_key}' is known as a control: choose one before predicting.{could}"]
+        notes = []
+        if without_control:
+            few, all_of_them = len(without_control), len(contexts)
+            notes.append(f"{few:,} of {all_of_them:,} contexts have no control cells: {listed(without_control)}.")
+        rivals = [label for label in self.control_suggestions if label != self.control][:3]
+        if rivals and not control_chosen:
+            notes.append(f"'{self.control}' is taken as the control; {listed(rivals)} could be one too.")
+        return notes
 
     def _spelling_notes(self) -> list[str]:
         """Return what other column, or what other reading of the labels, there is."""
@@ -157,8 +159,7 @@ class Labels:
     def _context_notes(self, contexts: tuple[str, ...]) -> list[str]:
         if self.context_key is None:
             offers = [f"{s.column} ({s.n_labels:,} labels)" for s in self.suggestions if s.role == "context" and s.offered]
-            could = f" It could be: {listed(offers)}." if offers else ""
-            return [f"No column says the cell type or line: all cells are taken as one context.{could}"]
+            return [f"No column says the cell type or line: all cells are taken as one context.{_could_be(offers)}"]
         notes = []
         missing = next(c.n_missing for c in self.columns if c.name == self.context_key)
         if missing:
@@ -166,6 +167,10 @@ class Labels:
         if len(contexts) == 1:
             notes.append(f"There is one context only ('{contexts[0]}'): nothing can be said about others.")
         return notes
+
+
+def _could_be(offers: list[str] | tuple[str, ...], most: int = 5) -> str:
+    return f" It could be: {listed(offers, most)}." if offers else ""
 
 
 def twins(labels: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -235,39 +240,52 @@ def decide_labels(
     Raises:
         LabelError: a column or the control label is not there; the message lists what is.
     """
+    words = {"perturbation": perturbation_key, "context": context_key, "batch": batch_key}
+    for role, word in words.items():
+        if word and word not in columns:
+            raise _no_column(role, word, columns, other_columns)
     facts = {n: column_facts(n, c) for n, c in columns.items()}
-    for role, key in (("perturbation", perturbation_key), ("context", context_key), ("batch", batch_key)):
-        if key and key not in columns:
-            raise _no_column(role, key, columns, other_columns)
-    taken = {k for k in (perturbation_key, context_key, batch_key) if k}
-    suggestions: list[Suggestion] = []
-    keys_: dict[str, str | None] = {}
-    coarser = ""
-    for role, word in (("perturbation", perturbation_key), ("context", context_key), ("batch", batch_key)):
-        found = _suggest(role, columns, facts)
-        suggestions += found
-        free = [s.column for s in found if s.column not in taken and not s.offered]
-        if role == "perturbation" and word is None:
-            free, coarser = _most_telling(free, columns)
-        if role == "batch" and (context := keys_["context"]):
-            free = [name for name in free if not _repeats(name, columns[name], columns[context])]
-        keys_[role] = word if word is not None else (free[0] if free else None)
-        taken |= {keys_[role] or ""}
-    key = keys_["perturbation"]
+    suggestions = {role: _suggest(role, columns, facts) for role in words}
+    chosen, coarser = _columns_of_roles(words, suggestions, columns)
+    key = chosen["perturbation"]
     labels = columns[key] if key else None
     likely = candidates(labels) if labels is not None else ()
     return Labels(
         key,
         _control(control, key, labels, likely),
-        keys_["context"] or None,
-        keys_["batch"] or None,
-        tuple(s for s in suggestions if not (s.offered and s.column == key)),
+        chosen["context"] or None,
+        chosen["batch"] or None,
+        tuple(s for found in suggestions.values() for s in found if not (s.offered and s.column == key)),
         likely,
         tuple(facts.values()),
         other_columns,
         facts[key].n_missing if key else 0,
         coarser=coarser,
     )
+
+
+def _columns_of_roles(
+    words: dict[str, str | None], suggestions: dict[str, list[Suggestion]], columns: dict[str, pd.Categorical]
+) -> tuple[dict[str, str | None], str]:
+    """Return the column of each role: the user's word, else the best that has no other role.
+
+    Returns:
+        role -> column, and the column of perturbations that was passed over; "" for none.
+    """
+    taken, coarser = {word for word in words.values() if word}, ""
+    chosen: dict[str, str | None] = {}
+    for role, word in words.items():
+        if word is not None:
+            chosen[role] = word
+            continue
+        free = [s.column for s in suggestions[role] if s.column not in taken and not s.offered]
+        if role == "perturbation":
+            free, coarser = _most_telling(free, columns)
+        if role == "batch" and (context := chosen["context"]):
+            free = [name for name in free if not _repeats(name, columns[name], columns[context])]
+        chosen[role] = next(iter(free), None)
+        taken.update(free[:1])
+    return chosen, coarser
 
 
 def _most_telling(free: list[str], columns: dict[str, pd.Categorical]) -> tuple[list[str], str]:
@@ -315,22 +333,28 @@ def _suggest(role: str, columns: dict[str, pd.Categorical], facts: dict[str, Col
     rank = {_plain_name(a): i for i, a in reversed(list(enumerate(aliases)))}
     scored: list[tuple[float, Suggestion]] = []
     for name, column in columns.items():
-        control = candidates(column)[:1] if role == "perturbation" else ()
-        reason, score, plain = "", 0.0, _plain_name(name)
-        if plain in rank:
-            reason, score = f"'{name}' is a usual name for it", 100.0 - rank[plain]
-        elif any(t in plain for t in _TOKENS[role]):
-            reason, score = f"the name '{name}' suggests it", 10.0
-        telling = control and control[0].lower() not in _WEAK_CONTROLS and plain not in _CONTEXT_NAMES
-        if control and is_alias(control[0]) and (reason or telling):
-            # a label that says "control" is stronger evidence than the name of the column
-            reason, score = " and ".join(filter(None, [reason, f"it has the label '{control[0]}'"])), score + 200.0
+        score, reason = _evidence(role, name, column, rank)
         if score and facts[name].n_labels:
             scored.append((score, Suggestion(role, name, facts[name].n_labels, facts[name].example, reason)))
     found = [s for _, s in sorted(scored, key=lambda pair: -pair[0])]
     if found or role == "batch":
         return found
     return _context_offers(columns, facts) if role == "context" else _perturbation_offers(columns, facts)
+
+
+def _evidence(role: str, name: str, column: pd.Categorical, rank: dict[str, int]) -> tuple[float, str]:
+    """Return how much speaks for a column in a role, and what; 0 where nothing does. `rank`: of the usual names, the best 0."""
+    plain, score, reason = _plain_name(name), 0.0, ""
+    if plain in rank:
+        score, reason = 100.0 - rank[plain], f"'{name}' is a usual name for it"
+    elif any(t in plain for t in _TOKENS[role]):
+        score, reason = 10.0, f"the name '{name}' suggests it"
+    control = next(iter(candidates(column)), "") if role == "perturbation" else ""
+    telling = control.lower() not in _WEAK_CONTROLS and plain not in _CONTEXT_NAMES
+    if not is_alias(control) or not (reason or telling):
+        return score, reason
+    # a label that says "control" is stronger evidence than the name of the column
+    return score + 200.0, " and ".join(filter(None, [reason, f"it has the label '{control}'"]))
 
 
 def _perturbation_offers(columns: dict[str, pd.Categorical], facts: dict[str, ColumnFacts]) -> list[Suggestion]:

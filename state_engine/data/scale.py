@@ -208,16 +208,9 @@ def decide_scale(
 
 def _from_evidence(values: np.ndarray, row_of: np.ndarray | None, n_rows: int, marked: bool) -> ScaleDecision:
     where = f"in {n_rows:,} sampled cells" if row_of is not None else f"in {len(values):,} sampled values"
-    if not len(values) or not np.any(values):
-        return _neither((f"All values {where} are zero.",), "Choose another matrix for the expression.")
-    if not np.isfinite(values).all():
-        bad = int((~np.isfinite(values)).sum())
-        return _neither((f"{bad:,} values {where} are not numbers (NaN or infinite).",), "Remove or repair them and save again.")
-    if values.min() < 0:
-        why = f"Values {where} go down to {values.min():.2f}: they were centred or scaled (z-scores)."
-        return _neither(
-            (why,), "Use counts or log1p values: choose a layer that holds them, or the file's raw part (--expression raw)."
-        )
+    unfit = _unfit(values, where)
+    if unfit is not None:
+        return unfit
     top = f"The largest value {where} is {values.max():,.4g}."
     if (values == np.rint(values)).all():
         binary = ("All of them are 0 or 1: presence, not amounts.",) if values.max() == 1 else ()
@@ -231,20 +224,9 @@ def _from_evidence(values: np.ndarray, row_of: np.ndarray | None, n_rows: int, m
     if depth >= LEAST_DEPTH:
         evidence.append(f"Every cell sums to about {depth:,.0f} once the log1p is undone.")
         return ScaleDecision("log1p", tuple(evidence), depth=depth, cell_sum=depth)
-    if "plain" in sums:
-        evidence.append(f"Every cell sums to about {sums['plain']:,.0f}: normalised, but no logarithm was taken.")
-        return _neither(tuple(evidence), "Apply scanpy.pp.log1p and save again.")
-    if "expm1 twice" in sums:
-        evidence.append(
-            f"Every cell sums to about {sums['expm1 twice']:,.0f} once two logarithms are undone: log1p was taken twice."
-        )
-        return _neither(tuple(evidence), UNDONE["expm1 twice"][1])
-    for base in ("log2", "log10"):
-        if base in sums:
-            evidence.append(
-                f"Every cell sums to about {sums[base]:,.0f} once a {base}(x + 1) is undone: not the natural logarithm."
-            )
-            return _neither(tuple(evidence), f"Multiply by ln({base[3:]}) = {np.log(float(base[3:])):.4f} and save again.")
+    for way, sentence in _ONE_DEPTH.items():
+        if way in sums:
+            return _neither((*evidence, sentence.format(sums[way])), UNDONE[way][1])
     other = _other_transformation(values, row_of, n_rows)
     if other is not None:
         return _neither((*evidence, other[0]), other[1])
@@ -258,6 +240,29 @@ def _from_evidence(values: np.ndarray, row_of: np.ndarray | None, n_rows: int, m
     evidence.append("That is too large for log1p and not whole as counts are (corrected counts, CPM, or TPM?).")
     return _neither(tuple(evidence), "Use a matrix of counts or log1p values, or set the scale yourself if you know it.")
 
+
+def _unfit(values: np.ndarray, where: str) -> ScaleDecision | None:
+    """Return why values can be no expression at all; None where they can."""
+    if not len(values) or not np.any(values):
+        return _neither((f"All values {where} are zero.",), "Choose another matrix for the expression.")
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        return _neither((f"{bad:,} values {where} are not numbers (NaN or infinite).",), "Remove or repair them and save again.")
+    if values.min() < 0:
+        return _neither(
+            (f"Values {where} go down to {values.min():.2f}: they were centred or scaled (z-scores).",),
+            "Use counts or log1p values: choose a layer that holds them, or the file's raw part (--expression raw).",
+        )
+    return None
+
+
+# how values may be undone so that all cells have one depth -> what that says, the surest first
+_ONE_DEPTH: dict[str, str] = {
+    "plain": "Every cell sums to about {:,.0f}: normalised, but no logarithm was taken.",
+    "expm1 twice": "Every cell sums to about {:,.0f} once two logarithms are undone: log1p was taken twice.",
+    "log2": "Every cell sums to about {:,.0f} once a log2(x + 1) is undone: not the natural logarithm.",
+    "log10": "Every cell sums to about {:,.0f} once a log10(x + 1) is undone: not the natural logarithm.",
+}
 
 # how values may be undone -> what they then were, and the way back
 UNDONE: dict[str, tuple[str, str]] = {

@@ -56,7 +56,7 @@ def test_combinations_are_read_as_what_they_perturb() -> None:
         Renaming("KLF1+ctrl", "KLF1", 2),
         Renaming("ctrl+GATA1", "GATA1", 1),
     )
-    renamed = replaced(labels, {r.label: r.becomes for r in found})
+    renamed = replaced(labels, found)
     assert renamed.tolist() == ["ctrl", "KLF1", "KLF1", "GATA1", "GATA1+KLF1", "GATA1+KLF1", "ctrl+ctrl", "A+B", "TNF"]
     assert renamings(as_labels(["lib1+A", "lib1"]), "lib1") == (Renaming("lib1+A", "A", 1),)
     assert [parts_of(x) for x in ("A", "A + B", "A__B", "A|B;C")] == [["A"], ["A", "B"], ["A", "B"], ["A", "B", "C"]]

@@ -67,17 +67,19 @@ def hold_out_perturbations(
     labels = _draw(plan, dataset, which, contexts, seed, name) if isinstance(which, int) else which
     if not labels:
         return plan
-    old = {c.context: c for c in plan.fewshot if c.dataset == name}
-    new = []
-    for context in contexts:
-        clause = old.pop(context, FewShot(name, context))
-        kept = {"val": clause.val, "test": clause.test}
-        for other in kept:
-            kept[other] = tuple(label for label in kept[other] if label not in labels)
-        kept[part] = (*kept[part], *labels)
-        new.append(FewShot(name, context, **kept))
-    others = tuple(c for c in plan.fewshot if c.dataset != name or c.context in old)
+    here = {c.context: c for c in plan.fewshot if c.dataset == name and c.context in contexts}
+    others = (c for c in plan.fewshot if c.dataset != name or c.context not in here)
+    new = (_with_labels(here.get(context, FewShot(name, context)), labels, part) for context in contexts)
     return replace(plan, fewshot=(*others, *new))
+
+
+def _with_labels(clause: FewShot, labels: tuple[str, ...], part: HeldPart) -> FewShot:
+    """Return the clause with labels in one part and in no other."""
+    kept = {"val": clause.val, "test": clause.test}
+    for other in kept:
+        kept[other] = tuple(label for label in kept[other] if label not in labels)
+    kept[part] = (*kept[part], *labels)
+    return FewShot(clause.dataset, clause.context, **kept)
 
 
 def candidates(dataset: Dataset, contexts: tuple[str, ...]) -> tuple[list[str], list[str]]:
@@ -126,13 +128,9 @@ def suggest_plan(dataset: Dataset, name: str = "", seed: int = 42) -> SplitPlan:
     where there are too few for both, or where no model could predict what is held out.
     """
     plan, control = everything(dataset, name), dataset.require_control()
-    cells = {c: len(dataset.control_rows(c)) for c in dataset.contexts}
-    usable = []
-    for context in (c for c, n in cells.items() if n):
-        here = [p for p in dataset.perturbations if p != control and len(dataset.rows(p, context))]
-        if here:
-            usable.append((sum(len(dataset.rows(p, context)) for p in here), context))
-    order = [context for _, context in sorted(usable, key=lambda pair: (-pair[0], pair[1]))]
+    perturbed = [p for p in dataset.perturbations if p != control]
+    cells = {c: sum(len(dataset.rows(p, c)) for p in perturbed) for c in dataset.contexts if len(dataset.control_rows(c))}
+    order = sorted((c for c, n in cells.items() if n), key=lambda c: (-cells[c], c))  # the one with most perturbed cells first
     shared = [c for c in order if candidates(dataset, (c,))[0]]
     if len(shared) >= 3:
         return hold_out_contexts(plan, (shared[len(shared) // 2],), "test")
