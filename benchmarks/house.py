@@ -39,7 +39,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 DENSE = re.compile(r"\b(np|numpy|torch|F|nn|sparse)\.\w|\.(sum|mean|reshape|view|float|unsqueeze|transpose|astype)\(")
 DENSE_SHARE = 1 / 8
 # files that hold the command line, by their names today and before
-COMMAND_FILE = re.compile(r"state_engine/(cli(/.*)?\.py|cli/.*|options\.py|__main__\.py|(.*/)?(\w+_)?commands?\.py)$")
+COMMAND_FILE = re.compile(r"state_engine/(cli(/.*)?\.py|cli/.*|options(/.*)?\.py|__main__\.py|(.*/)?(\w+_)?commands?\.py)$")
 COMMAND_FUNCTIONS = {"command_of", "words"}
 
 

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ENGINE = ROOT / "state_engine"
 
 # the floor: modules at the root that everything stands on
-FLOOR = {"errors", "progress", "keys", "plain", "files", "config", "device", "download", "versions", "options"}
+FLOOR_PACKAGES = {"download", "options"}
+FLOOR = {"errors", "progress", "keys", "plain", "files", "config", "device", "versions"} | FLOOR_PACKAGES
 # package -> the packages it may import; the floor is open to all. An arrow that is not here is not there
 ARROWS: dict[str, set[str]] = {
     "sandbox": set(),
@@ -63,8 +64,8 @@ def packages() -> list[str]:
 
 
 def test_every_package_and_module_has_its_layer() -> None:
-    assert set(packages()) == {*ARROWS, *TOP}
-    assert {p.stem for p in ENGINE.glob("*.py")} == {*FLOOR, "__init__", "__main__"}
+    assert set(packages()) == {*ARROWS, *TOP, *FLOOR_PACKAGES}
+    assert {p.stem for p in ENGINE.glob("*.py")} == {*FLOOR - FLOOR_PACKAGES, "__init__", "__main__"}
     assert len(list(ENGINE.glob("*.py"))) <= 12
     depth: dict[str, int] = {}
     while len(depth) < len(ARROWS):

@@ -14,6 +14,7 @@ import pytest
 from state_engine import download as module
 from state_engine.config import Settings
 from state_engine.download import RemoteFile
+from state_engine.download import remote as http
 from state_engine.errors import ConfigError, DownloadError, JobCancelled
 from state_engine.progress import Progress, silent
 from state_engine.public_data.catalogue import PublicFile
@@ -26,8 +27,8 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(module, "MOST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(http, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(http, "MOST_WAIT_SECONDS", 0.01)
 
 
 @pytest.fixture

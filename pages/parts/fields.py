@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import MISSING
 from typing import Any
 
-from state_engine.options import MISSING, Option, option_of
+from state_engine.options import Option, option_of
 
 
 def sentence(one: Option) -> str:

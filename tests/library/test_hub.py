@@ -14,6 +14,7 @@ from state_engine import download as transfer
 from state_engine.checkpoints.embedding_card import read_embedding_card
 from state_engine.checkpoints.store import read_card
 from state_engine.config import Settings
+from state_engine.download import remote as http
 from state_engine.errors import CheckpointError, DownloadError, JobCancelled, LicenceError
 from state_engine.library import hub
 from state_engine.progress import Progress
@@ -45,7 +46,7 @@ NEEDED = {
 @pytest.fixture(autouse=True)
 def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "")
-    monkeypatch.setattr(transfer, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(http, "RETRY_SECONDS", 0.0)
 
 
 @pytest.fixture

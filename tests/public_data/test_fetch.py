@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from state_engine import download as module
 from state_engine.cli.main import main
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices, open_dataset
 from state_engine.data.splits.apply import open_split
+from state_engine.download import remote
 from state_engine.errors import DataError, DownloadError, JobCancelled
 from state_engine.progress import Progress
 from state_engine.public_data.fetch import fetch, fetched_here, home_of, read_record, remove_fetched
@@ -30,7 +30,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def server(content: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(remote, "RETRY_SECONDS", 0.0)
     with serving(FileServer({ZIP: content})) as data:
         yield data
 
