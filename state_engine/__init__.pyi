@@ -63,6 +63,8 @@ from .prediction.request import estimate as estimate
 from .prediction.result import open_result as open_result
 from .progress import Progress as Progress
 from .public_data.fetch import fetch as fetch
+from .screening.request import ScreenRequest as ScreenRequest
+from .screening.run import screen as screen
 from .train.fit import train_transition as train_transition
 from .train.request import TrainRequest as TrainRequest
 

@@ -34,6 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "attention": {"prediction", "effects", "checkpoints", "data", "models"},
     "evaluation": {"train", "challenge", "analysis", "prediction", "effects", "metrics", "checkpoints", "data"},
     "heads": {"train", "prediction", "embedding", "effects", "checkpoints", "data", "models"},
+    "screening": {"heads", "analysis", "prediction", "effects", "metrics", "checkpoints", "data", "models"},
     "pretrain": {"train", "embedding", "checkpoints", "data", "models"},
     "demo": {"pretrain", "train", "embedding", "checkpoints", "data", "models"},
 }
@@ -172,8 +173,8 @@ def test_the_modules_that_pages_use_load_no_torch() -> None:
 def test_a_verb_is_a_verb_whatever_was_imported_before() -> None:
     code = (
         "import state_engine.prediction.predict, state_engine.embedding.embed, state_engine.embedding.decode, state_engine.cli.main\n"
-        "from state_engine import decode, embed, evaluate, fetch, predict\n"
-        "assert all(map(callable, (decode, embed, evaluate, fetch, predict)))\n"
+        "from state_engine import decode, embed, evaluate, fetch, predict, screen\n"
+        "assert all(map(callable, (decode, embed, evaluate, fetch, predict, screen)))\n"
         "from state_engine.evaluation import evaluate as module; import state_engine.challenge.scores"
     )
     loaded_after(code)

@@ -15,12 +15,12 @@ NAMES = [
     "AnnotateRequest", "FinetuneRequest", "annotate", "finetune", "load_head",
     "AttentionRequest", "Choices", "Dataset", "DecodeRequest", "EmbedRequest", "EvaluationRequest",
     "HeldOutRequest", "ModelCard", "PredictedFile", "PredictionRequest", "Progress", "ReplayRequest",
-    "Settings", "StateError", "TemplateRequest", "TrainRequest", "__version__", "as_h5ad", "attention_of_set", "card_of",
+    "ScreenRequest", "Settings", "StateError", "TemplateRequest", "TrainRequest", "__version__", "as_h5ad", "attention_of_set", "card_of",
     "check_compatibility", "cls_attention", "convert", "convert_embedding", "decode", "differential", "embed",
     "embedding_card_of", "estimate", "evaluate", "evaluate_held_out", "fetch", "load_challenge",
     "load_cls_attention", "load_embedding", "load_maps", "load_model", "load_settings", "open_dataset",
     "open_result", "open_split", "plan_from_template", "predict", "read_plan", "replay", "save_model",
-    "submit", "train_transition", "write_targets",
+    "screen", "submit", "train_transition", "write_targets",
 ]  # fmt: skip
 RIGHT = """
 from pathlib import Path

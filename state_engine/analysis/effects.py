@@ -175,8 +175,47 @@ def effect_sizes(result: Result, layer: Layer = "corrected", on_progress: OnProg
     """
     if not result.has_expression:
         raise RequestError("There are no genes to rank.", "The model predicts an embedding and has no gene decoder.")
+    rows = []
+    for one in condition_effects(result, layer, on_progress):
+        size = float(np.linalg.norm(one.effect))
+        rows.append((one.perturbation, one.context, one.cells, size, one.up, one.down, _top_genes(result, one.effect)))
+    names = ["perturbation", "context", "n_cells", "effect_size", "n_up", "n_down", "top_genes"]
+    table = pd.DataFrame(rows, columns=names).astype({"n_up": "Int64", "n_down": "Int64"})
+    return table.sort_values("effect_size", ascending=False, kind="stable", ignore_index=True)
+
+
+@dataclass(frozen=True, eq=False)
+class ConditionEffect:
+    """The predicted effect of one perturbation in one context, against the paired predicted control.
+
+    Args:
+        perturbation, context: the condition.
+        cells: predicted ones.
+        effect: (g,) difference of the mean log1p expression.
+        fold: (g,) log2 fold change of the natural means.
+        up, down: genes that change, by the rule of `differential.directions` for predicted cells.
+    """
+
+    perturbation: str
+    context: str
+    cells: int
+    effect: Vector
+    fold: Vector
+    up: int
+    down: int
+
+
+def condition_effects(result: Result, layer: Layer = "corrected", on_progress: OnProgress = silent) -> Iterator[ConditionEffect]:
+    """Yield the effect of every predicted condition, in file order; the control cells are read once for each context.
+
+    Args:
+        on_progress: called for each condition; may raise `JobCancelled`.
+
+    Raises:
+        RequestError: there is no paired control.
+    """
     seen: dict[bytes, _Cells] = {}
-    rows, total = [], len(result.conditions())
+    total = len(result.conditions())
     for number, (perturbation, context, predicted, paired) in enumerate(_pairs(result, layer)):
         on_progress(Progress("Measuring effects", number, total))
         key = paired.tobytes()  # the same basal cells serve every perturbation of a context
@@ -186,11 +225,7 @@ def effect_sizes(result: Result, layer: Layer = "corrected", on_progress: OnProg
         effect, fold = own.mean - control.mean, fold_change(own.natural, control.natural)
         changed = de.detected(own.fraction, control.fraction) & (np.abs(fold) >= de.FOLD)
         counts = int((changed & (fold > 0)).sum()), int((changed & (fold < 0)).sum())
-        size = float(np.linalg.norm(effect))
-        rows.append((perturbation, context, len(predicted), size, *counts, _top_genes(result, effect)))
-    names = ["perturbation", "context", "n_cells", "effect_size", "n_up", "n_down", "top_genes"]
-    table = pd.DataFrame(rows, columns=names).astype({"n_up": "Int64", "n_down": "Int64"})
-    return table.sort_values("effect_size", ascending=False, kind="stable", ignore_index=True)
+        yield ConditionEffect(perturbation, context, len(predicted), effect, fold, *counts)
 
 
 @dataclass(frozen=True, eq=False)

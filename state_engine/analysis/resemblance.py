@@ -71,6 +71,11 @@ def resemblance(result: Result, layer: Layer = "corrected") -> Resemblance | Non
         predicted += _correlations(result, keys.PREDICTED, context, control, layer)
         observed = result.rows(keys.OBSERVED_CONTROL, context)
         measured += _correlations(result, keys.OBSERVED, context, observed, "corrected", LEAST_CELLS)
+    return resemblance_of(predicted, measured)
+
+
+def resemblance_of(predicted: list[float], measured: list[float]) -> Resemblance | None:
+    """Return the medians of correlations of predicted and of measured effects; None without predicted ones."""
     if not predicted:
         return None
     known = float(np.median(measured)) if measured else None
@@ -85,7 +90,11 @@ def _correlations(result: Result, kind: str, context: str, control: np.ndarray, 
     if len(rows) < FEWEST or len(control) < least or not len(control):
         return []
     base = result.mean(control, layer)
-    effects = np.stack([result.mean(found, layer) - base for found in rows])  # (k, g)
+    return correlations(np.stack([result.mean(found, layer) - base for found in rows]))
+
+
+def correlations(effects: np.ndarray) -> list[float]:
+    """Return the Pearson correlations of each two effects (k, g); none where fewer than three change anything."""
     effects = effects[np.ptp(effects, axis=1) > 0]  # no change has no correlation
     if len(effects) < FEWEST:
         return []

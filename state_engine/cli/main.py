@@ -31,6 +31,7 @@ COMMANDS = {
     "prepare": ("results", "choose the most variable genes of a data set"),
     "label": ("data", "write labels given by hand into a copy of a data set"),
     "predict": ("predict", "predict perturbed cells"),
+    "screen": ("screen", "rank every perturbation of a model by what it does to the cells"),
     "de": ("results", "test which genes a prediction changes"),
     "attention": ("results", "which cells of a set a model looks at"),
     "tables": ("results", "write all tables of a run as CSV in one zip"),

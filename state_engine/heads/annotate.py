@@ -24,7 +24,7 @@ from state_engine.checkpoints.head_store import LoadedHead, load_head
 from state_engine.checkpoints.load import card_of
 from state_engine.checkpoints.recognise import embedding_kind
 from state_engine.data.dataset import Dataset, open_dataset
-from state_engine.device import choose_device
+from state_engine.device import Device, choose_device
 from state_engine.errors import RequestError, RunError, StateError
 from state_engine.files import free_output, replacing, write_bytes
 from state_engine.heads.backbones import Loaded, load_backbone
@@ -32,7 +32,7 @@ from state_engine.heads.output import check_columns, write_annotated
 from state_engine.heads.report import BACKBONE, FORMAT, UNKNOWN, Annotation, CalledGroup, Share
 from state_engine.heads.request import AnnotateRequest
 from state_engine.heads.seen import fitted_on, seen_remarks
-from state_engine.heads.vectors import read_vectors, same_source
+from state_engine.heads.vectors import VectorSource, read_vectors, same_source
 from state_engine.plain import csv_for_people, distinct
 from state_engine.progress import OnProgress, Progress, silent
 
@@ -177,14 +177,8 @@ def annotate(
             on_progress(Progress("Loading the model"))
             loaded = load_backbone(found, device, request.precision)
     source, loaded = same_source(head.card, request, dataset, loaded)
-    calls, remarks = [], dict[str, None]()
-    for first in range(0, dataset.n_cells, CELLS_AT_ONCE):
-        rows = np.arange(first, min(first + CELLS_AT_ONCE, dataset.n_cells))
-        vectors = read_vectors(dataset, source, rows, loaded, device, on_progress, request.batch_size)
-        remarks |= dict.fromkeys(vectors.remarks)
-        calls.append(_called(head, vectors.values))
-        on_progress(Progress(STAGE, int(rows[-1]) + 1, dataset.n_cells))
-    called = Calls(head.card, np.concatenate(calls), request.threshold)
+    values, remarks = head_values(head, source, dataset, loaded, device, on_progress, request.batch_size)
+    called = Calls(head.card, values, request.threshold)
     seen = fitted_on(folder, dataset)
     said = [*_remarks(head.card), *seen_remarks(head.card, dataset, seen)]
     annotation = replace(_annotation(request, head.card, dataset, called, (*remarks, *said), device.name), fitted_on=seen)
@@ -196,6 +190,30 @@ def annotate(
         table = pd.DataFrame({CELL: dataset.obs_names, **called.columns()})
         write_bytes(labels, csv_for_people(table).encode())
     return replace(annotation, seconds=time.perf_counter() - start)
+
+
+def head_values(
+    head: LoadedHead, source: VectorSource, dataset: Dataset, loaded: Loaded | None, device: Device, on_progress: OnProgress = silent,
+    batch_size: int | None = None,
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:  # fmt: skip
+    """Return what a head says of the cells of a data set, see `Calls.values`, and remarks.
+
+    Args:
+        head: the head.
+        source, loaded: where its vectors are, or the model that makes them; see `same_source`.
+        dataset: the cells.
+        device: where that model is.
+        on_progress: told each pass; may raise `JobCancelled`.
+        batch_size: cells of a pass of that model.
+    """
+    found, remarks = [], dict[str, None]()
+    for first in range(0, dataset.n_cells, CELLS_AT_ONCE):
+        rows = np.arange(first, min(first + CELLS_AT_ONCE, dataset.n_cells))
+        vectors = read_vectors(dataset, source, rows, loaded, device, on_progress, batch_size)
+        remarks |= dict.fromkeys(vectors.remarks)
+        found.append(_called(head, vectors.values))
+        on_progress(Progress(STAGE, int(rows[-1]) + 1, dataset.n_cells))
+    return np.concatenate(found), tuple(remarks)
 
 
 def cells_of(request: AnnotateRequest) -> Path:

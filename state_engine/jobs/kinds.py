@@ -81,6 +81,10 @@ _ENTRIES = (
     Kind("similar", "state_engine.embedding.jobs:SimilarJob", f"{_TASKS}.embedding:similar", listed=False),
     Kind("genes_read", "state_engine.embedding.jobs:GenesReadJob", f"{_TASKS}.embedding:genes_read", listed=False),
     Kind(
+        "screen", "state_engine.screening.request:ScreenRequest", f"{_TASKS}.screen:screen", choice="screening",
+        words="screen",
+    ),
+    Kind(
         "finetune", "state_engine.heads.request:FinetuneRequest", f"{_TASKS}.heads:finetune", "finetune", choice="finetuning",
         words="head fitted",
     ),

@@ -31,6 +31,7 @@ from state_engine.jobs.train_job import TrainJob, command_of
 from state_engine.options import options_of
 from state_engine.prediction.request import CellCount, MeasuredScreen, PredictionRequest, ReplayRequest
 from state_engine.pretrain.request import PretrainRequest, Running, Schedule, Sizes, Task
+from state_engine.screening.request import GeneChange, ScreenRequest
 from state_engine.search.request import QueryRequest
 from state_engine.train.request import TrainRequest, resolve
 
@@ -74,6 +75,10 @@ FULL: list[Any] = [
         running=Running("my SE", "MIT", True, 9, 0.2, 3, 4, False, "cpu", "bf16", 2, 3), variable_genes=70,
     ),
     ScoreRequest(replace(SUBMISSION, write=False), "t", CHOICES, "d", OTHERS, "pooled", "/usr/bin/python"),
+    ScreenRequest(
+        "d 1", "m", ("NK", "B cell"), ("TNF", "-x"), ("G1", "-G2"), ("G3",), opposite=True, combinations=5, cells=9, sample=4, splits=200,
+        seed=8, choices=CHOICES, method="paired", set_size=9, allow_other_embedding=True, earlier="s 1", device="cpu", precision="bf16",
+    ),
 ]  # fmt: skip
 LEAST: list[Any] = [
     PredictionRequest("d", "m", ()),
@@ -86,6 +91,10 @@ LEAST: list[Any] = [
     FinetuneRequest("d", ("c",), genes_of="st"),
     AnnotateRequest("h", "d"),
     AnnotateRequest("h", result="run"),
+    ScreenRequest("d", "m"),
+    ScreenRequest("d", "m", changes=(GeneChange("G1", 1.5), GeneChange("-G2", -2e-5))),
+    ScreenRequest("d", "m", target_cells="cell type=a=b"),
+    ScreenRequest("d", "m", head="h", label="-l", backbone="b"),
     EvaluationRequest((PredictedFile("p"),), "r", Choices("p", "c")),
     replace(FULL[7], predicted_choices=Choices(), elsewhere_choices=Choices()),
     HeldOutRequest("run"),
@@ -102,6 +111,11 @@ UNSAID = {
     (PretrainRequest, "init_from"): "not beside gene vectors; it is among LEAST",
     (FinetuneRequest, "embedding_key"): "in place of a model; among LEAST",
     (FinetuneRequest, "genes_of"): "not beside a model; among LEAST",
+    (ScreenRequest, "changes"): "not beside a signature; among LEAST",
+    (ScreenRequest, "target_cells"): "not beside a signature; among LEAST",
+    (ScreenRequest, "head"): "not beside a signature; among LEAST",
+    (ScreenRequest, "label"): "of a head; among LEAST",
+    (ScreenRequest, "backbone"): "of a head; among LEAST",
     (AnnotateRequest, "result"): "in place of data; among LEAST",
 }
 

@@ -41,6 +41,7 @@ from state_engine.plain import to_plain
 from state_engine.prediction.request import PredictionRequest
 from state_engine.pretrain.request import PretrainRequest
 from state_engine.progress import silent
+from state_engine.screening.request import ScreenRequest
 from state_engine.train.request import TrainRequest
 
 INSIDE = str(DEMO_PATH)
@@ -75,6 +76,7 @@ WITH_PATHS: tuple[object, ...] = (
     ),
     PretrainRequest((INSIDE,), genes=INSIDE),
     PretrainRequest((INSIDE,), init_from=INSIDE),
+    ScreenRequest(INSIDE, INSIDE, head=INSIDE, backbone=INSIDE, earlier=INSIDE),
 )  # fmt: skip
 # kinds that name something by its id, asked with an id that leads elsewhere
 BY_ID: tuple[object, ...] = (

@@ -1,0 +1,219 @@
+"""A screen of a tiny model: its numbers are those of Predict, it goes on where it was stopped, and each goal ranks it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from state_engine import keys
+from state_engine.analysis.effects import effect_sizes
+from state_engine.errors import GeneError, JobCancelled, RequestError, StateError, UnknownLabelError
+from state_engine.heads.finetune import finetune
+from state_engine.heads.request import FinetuneRequest
+from state_engine.prediction.predict import predict
+from state_engine.prediction.result import open_result
+from state_engine.progress import Progress
+from state_engine.screening import predict_blocks
+from state_engine.screening.report import COLUMNS, load_similarity, read_condition, read_ranking, read_screen
+from state_engine.screening.request import GeneChange, ScreenRequest
+from state_engine.screening.run import screen
+from tests.small import CONTEXTS, GENES, PERTURBATIONS, write_cells, write_model
+
+UP = GENES[:6]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with cells.h5ad, a model, and a screen of all its perturbations."""
+    folder = tmp_path_factory.mktemp("screen")
+    write_cells(folder / "cells.h5ad", 400)
+    write_model(folder / "model")
+    screen(asked(folder), folder / "screen")
+    return folder
+
+
+def asked(folder: Path, **changes: object) -> ScreenRequest:
+    fields: dict = {"up_genes": UP, "cells": 24, "sample": 12, "splits": 300, "seed": 3, "device": "cpu"}
+    return ScreenRequest(str(folder / "cells.h5ad"), str(folder / "model"), **(fields | changes))
+
+
+def test_the_numbers_are_those_of_predict(made: Path, tmp_path: Path) -> None:
+    request = asked(made).prediction(PERTURBATIONS[1:], "NK", 24)
+    predict(request, tmp_path / "p.h5ad")
+    result = open_result(tmp_path / "p.h5ad")
+    sizes = effect_sizes(result).set_index("perturbation")
+    ranking = read_ranking(made / "screen" / "ranking.csv")
+    here = ranking[ranking["context"] == "NK"].set_index("perturbation")
+    for name in PERTURBATIONS[1:]:
+        assert here.loc[name, "effect_size"] == pytest.approx(sizes.loc[name, "effect_size"], rel=1e-6)
+        assert (here.loc[name, "genes_up"], here.loc[name, "genes_down"]) == tuple(sizes.loc[name, ["n_up", "n_down"]])
+        rows = result.rows(keys.PREDICTED, "NK", name)
+        effect = result.mean(rows) - result.mean(result.paired_controls(rows))
+        genes = read_condition(made / "screen" / "effects.h5ad", name, "NK").set_index("gene")["effect"]
+        np.testing.assert_allclose(genes[list(result.genes)], effect, rtol=1e-5, atol=1e-7)
+        # the score is the correlation of the effect with the signature
+        weights = np.isin(result.genes, UP).astype(float)
+        assert here.loc[name, "score"] == pytest.approx(np.corrcoef(effect, weights)[0, 1], abs=1e-6)
+
+
+def test_the_folder_of_a_screen(made: Path) -> None:
+    report, ranking = read_screen(made / "screen"), read_ranking(made / "screen" / "ranking.csv")
+    assert report is not None and report.goal == "signature" and (report.matched, report.missing) == (6, ())
+    assert tuple(ranking.columns) == COLUMNS and len(ranking) == 6 and ranking["score"].is_monotonic_decreasing
+    assert ranking["p"].between(0, 1).all() and (ranking["q"] >= ranking["p"]).all()
+    assert set(ranking["seen"]) == {"not known"}
+    effects = ad.read_h5ad(made / "screen" / "effects.h5ad")
+    assert effects.shape == (6, len(GENES)) and effects.X.dtype == np.float32
+    similarity = load_similarity(made / "screen" / "similarity.npz")
+    assert set(similarity.perturbations) == set(PERTURBATIONS[1:])
+    mean = {p: effects.X[(effects.obs["perturbation"] == p).to_numpy()].mean(0) for p in similarity.perturbations}
+    np.testing.assert_allclose(similarity.r, np.corrcoef([mean[p] for p in similarity.perturbations]), atol=1e-5)
+    assert not list((made / "screen" / "shards").glob(".part-*"))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix != ".json"}
+
+
+def test_a_screen_that_was_stopped_goes_on_and_ends_bit_for_bit_the_same(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict_blocks, "MOST_BLOCK", 1)
+    request, predicted = asked(made), list[str]()
+    screen(request, tmp_path / "whole")
+
+    def stop(progress: Progress) -> None:
+        if progress.stage == predict_blocks.STAGE and progress.done == 4:
+            raise JobCancelled("Stopped.")
+
+    with pytest.raises(JobCancelled):
+        screen(request, tmp_path / "two", stop)
+    first = files(tmp_path / "two" / "shards")
+    assert read_screen(tmp_path / "two") is None and len(first) == 2 * 4 + 2
+    (tmp_path / "two" / "shards" / "0-0002.h5ad").write_bytes(b"cut off")
+    (tmp_path / "two" / "shards" / ".part-of-a-killed-process").touch()
+
+    def counted(request: object, *arguments: object, **more: object) -> object:
+        predicted.extend(request.perturbations)  # type: ignore[attr-defined]
+        return predict(request, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(predict_blocks, "predict", counted)
+    report = screen(request, tmp_path / "two")
+    assert report.done_before == 3 and len(predicted) == 3, "three were done, one is damaged, two are missing; controls are kept"
+    assert files(tmp_path / "two" / "shards") == files(tmp_path / "whole" / "shards")
+    assert (tmp_path / "two" / "ranking.csv").read_bytes() == (tmp_path / "whole" / "ranking.csv").read_bytes()
+    # the same again predicts nothing
+    predicted.clear()
+    assert screen(request, tmp_path / "two").done_before == 6 and not predicted
+
+
+def test_another_goal_ranks_the_same_predictions(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = asked(made, up_genes=(), changes=tuple(GeneChange(g, float(i) - 3) for i, g in enumerate(GENES[4:12])))
+    whole = screen(other, tmp_path / "whole")
+    monkeypatch.setattr(predict_blocks, "predict", None)
+    again = screen(replace(other, earlier=str(made / "screen")), tmp_path / "again")
+    assert again.goal == "explanation" and again.done_before == again.blocks and again.matched == whole.matched == 8
+    assert (tmp_path / "again" / "ranking.csv").read_bytes() == (tmp_path / "whole" / "ranking.csv").read_bytes()
+    opposite = screen(replace(other, earlier=str(made / "screen"), opposite=True), tmp_path / "opposite")
+    first, last = (read_ranking(tmp_path / name / "ranking.csv") for name in ("again", "opposite"))
+    assert opposite.goal_words.startswith("the opposite of") and last["score"].tolist() == (-first["score"]).tolist()[::-1]
+    with pytest.raises(RequestError, match="differs by seed"):
+        screen(replace(other, earlier=str(made / "screen"), seed=4), tmp_path / "third")
+    with pytest.raises(RequestError, match="holds another screen"):
+        screen(replace(other, seed=4), tmp_path / "whole")
+    with pytest.raises(RequestError, match="holds no screen"):
+        screen(replace(other, earlier=str(tmp_path)), tmp_path / "fourth")
+
+
+def test_target_cells_and_combinations(made: Path, tmp_path: Path) -> None:
+    request = asked(made, up_genes=(), target_cells="perturbation=IFNB1", earlier=str(made / "screen"), combinations=2)
+    report = screen(request, tmp_path / "out")
+    ranking = read_ranking(tmp_path / "out" / "ranking.csv")
+    added = ranking[ranking["made"] == "additive assumption"]
+    assert (
+        len(added) == 2 and added["perturbation"].str.contains("+", regex=False).all() and set(added["context"]) == set(CONTEXTS)
+    )
+    assert added["q"].isna().all() and ranking.loc[ranking["made"] == "predicted", "q"].notna().all()
+    assert ((ranking["before"] > ranking["after"]) == (ranking["score"] > 0)).all()
+    assert any("additive assumption" in remark for remark in report.remarks)
+
+
+def test_a_head(made: Path, tmp_path: Path) -> None:
+    labels = FinetuneRequest(
+        str(made / "cells.h5ad"),
+        ("cell_type",),
+        features="expression",
+        variable_genes=len(GENES),
+        max_epochs=3,
+        seed=0,
+        device="cpu",
+    )
+    finetune(labels, tmp_path / "head")
+    request = asked(made, up_genes=(), head=str(tmp_path / "head"), label="NK", earlier=str(made / "screen"), combinations=2)
+    screen(request, tmp_path / "out")
+    ranking = read_ranking(tmp_path / "out" / "ranking.csv")
+    np.testing.assert_allclose(ranking["score"], ranking["after"] - ranking["before"], atol=1e-12)
+    assert ranking["after"].between(0, 1).all() and (ranking["made"] == "additive assumption").sum() == 2
+    with pytest.raises(RequestError, match="no label 'T cell'"):
+        screen(replace(request, label="T cell"), tmp_path / "other")
+
+
+def test_bad_input_is_a_sentence_before_any_prediction(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict_blocks, "predict", None)
+    near = asked(made, up_genes=("GENE1x", "GENE2x", "NOPE", "GENE3"))
+    with pytest.raises(GeneError, match=r"1 of the 4 genes") as told:
+        screen(near, tmp_path / "out")
+    assert "GENE1" in told.value.fix and "NOPE" in told.value.why
+    for changes, error, words in (
+        ({"contexts": ("T",)}, UnknownLabelError, "no context T"),
+        ({"perturbations": ("TFN",)}, UnknownLabelError, "1 of 1"),
+        ({"up_genes": (), "target_cells": "perturbation=IFNB"}, RequestError, "0 cells with perturbation = IFNB"),
+        ({"up_genes": (), "target_cells": "donor=1"}, RequestError, "no column 'donor'"),
+        ({"up_genes": GENES}, GeneError, "same weight"),
+    ):
+        with pytest.raises(error, match=words):
+            screen(asked(made, **changes), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(predict_blocks, "free_bytes", lambda folder: 1000)
+    with pytest.raises(RequestError, match="disk is too small") as told:
+        screen(asked(made), tmp_path / "out")
+    assert "--sample" in told.value.fix
+
+
+def test_a_head_of_other_vectors_is_refused_before_the_work(made: Path, tmp_path: Path) -> None:
+    cells = ad.read_h5ad(made / "cells.h5ad")
+    cells.obsm["X_pca"] = np.random.default_rng(0).normal(size=(cells.n_obs, 4)).astype(np.float32)
+    cells.write_h5ad(tmp_path / "pca.h5ad")
+    finetune(FinetuneRequest(str(tmp_path / "pca.h5ad"), ("cell_type",), "X_pca", max_epochs=1, device="cpu"), tmp_path / "head")
+    seen = list[str]()
+    with pytest.raises(StateError, match="X_pca"):
+        screen(
+            asked(made, up_genes=(), head=str(tmp_path / "head")), tmp_path / "out", lambda progress: seen.append(progress.stage)
+        )
+    assert predict_blocks.STAGE not in seen
+
+
+def test_what_does_not_belong_together() -> None:
+    for changes, words in (
+        ({"up_genes": ("A",), "target_cells": "a=b"}, "Several goals"),
+        ({"up_genes": ("A",), "down_genes": ("A",)}, "up and down: A"),
+        ({"target_cells": "a"}, "names no target"),
+        ({"opposite": True}, "opposite is of genes"),
+        ({"label": "x"}, "no head"),
+        ({"target_cells": "a=b", "sample": 0}, "scored on cells"),
+        ({"sample": 64, "cells": 32}, "64 cells of each condition"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            ScreenRequest("d", "m", **changes)  # type: ignore[arg-type]
+
+
+def test_without_a_goal_effects_are_ranked_by_size(made: Path, tmp_path: Path) -> None:
+    report = screen(asked(made, up_genes=(), earlier=str(made / "screen")), tmp_path / "out")
+    ranking = read_ranking(tmp_path / "out" / "ranking.csv")
+    pd.testing.assert_series_equal(ranking["score"], ranking["effect_size"], check_names=False)
+    assert report.goal == "effect size" and report.best == (ranking["perturbation"][0], ranking["context"][0])
