@@ -39,6 +39,8 @@ class Settings:
         max_declared_bytes: largest sum of declared array sizes. STATE_EXPLORER_MAX_DECLARED_GB.
         max_cells: most cells a file may declare. STATE_EXPLORER_MAX_CELLS.
         trash_days: how long what was deleted can be had back. STATE_EXPLORER_TRASH_DAYS.
+        executor: where shards of long work are computed: local, ray or ray://host:port. STATE_EXPLORER_EXECUTOR.
+        shard_bytes: of a shard, about. STATE_EXPLORER_SHARD_MB.
         hub_endpoint: base address of the model hub. HF_ENDPOINT.
         quota_bytes: disk that an owner may use; None: no limit. STATE_EXPLORER_QUOTA_GB.
         most_queued: jobs of an owner that may wait. STATE_EXPLORER_MAX_QUEUED.
@@ -55,6 +57,8 @@ class Settings:
     max_declared_bytes: int = 200 * GB
     max_cells: int = 20_000_000
     trash_days: float = 7.0
+    executor: str = "local"
+    shard_bytes: int = 64 * 1024**2
     hub_endpoint: str = "https://huggingface.co"
     demo: Path = DEMO
     quota_bytes: int | None = None
@@ -106,6 +110,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         max_declared_bytes=int(_number(env, "STATE_EXPLORER_MAX_DECLARED_GB", 200) * GB),
         max_cells=int(_number(env, "STATE_EXPLORER_MAX_CELLS", 20_000_000)),
         trash_days=_number(env, "STATE_EXPLORER_TRASH_DAYS", 7),
+        executor=env.get("STATE_EXPLORER_EXECUTOR", "local"),
+        shard_bytes=int(_number(env, "STATE_EXPLORER_SHARD_MB", 64) * 1024**2),
         hub_endpoint=env.get("HF_ENDPOINT", "https://huggingface.co"),
         quota_bytes=_limit(env, "STATE_EXPLORER_QUOTA_GB", GB),
         most_queued=_limit(env, "STATE_EXPLORER_MAX_QUEUED"),

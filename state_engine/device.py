@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -70,6 +72,22 @@ def start_compiled_threads() -> None:
     starter = threading.Thread(target=numba.get_num_threads)
     starter.start()
     starter.join()
+
+
+@contextmanager
+def cpu_threads(threads: int) -> Iterator[None]:
+    """Compute with so many threads inside the block: the last bits of a sum depend on it. 0: as it is."""
+    import torch
+
+    before = torch.get_num_threads()
+    if threads in (0, before):
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def dtype_of(precision: str) -> torch.dtype:

@@ -11,7 +11,7 @@ import sqlite3
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,16 +27,20 @@ _SCRATCH_SECONDS = 7 * 86_400.0  # longer than any job takes
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, final: Callable[[Path], Path] | None = None) -> Iterator[Path]:
     """A temporary path in the same folder, renamed to `path` when the block ends well and removed when it does not.
 
     The temporary name keeps the suffix, since some writers choose or append one ("x.npz").
+
+    Args:
+        path: of the file.
+        final: gives its name in the same folder once it is written, where that depends on the content.
     """
     temporary = path.with_name(f"{PART_PREFIX}{secrets.token_hex(4)}-{path.name}")
     try:
         yield temporary
         _flush(temporary)
-        temporary.replace(path)
+        temporary.replace(path if final is None else final(temporary))
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -69,6 +69,11 @@ def yes(help: str = "", **more: object) -> Arguments:
 
 
 JSON = {"--json": yes("as JSON")}
+EXECUTOR = {
+    "--executor": word(
+        "E", "where to compute: local, ray, or ray://HOST:PORT; default: STATE_EXPLORER_EXECUTOR, or local", default=""
+    )
+}
 CHECKPOINT = {
     "--checkpoint": word("FILE", "which .ckpt of an arc-state run directory; default: final, best, last, else the latest step")
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from state_engine.cli.options import (
     CHECKPOINT,
+    EXECUTOR,
     ZARR,
     Write,
     add_names,
@@ -36,6 +37,7 @@ MATRIX = ".npy"
     PredictionRequest,
     ReplayRequest,
     CHECKPOINT,
+    EXECUTOR,
     {
         "--output": path("Y", ".h5ad, .zarr, or .npy (the predicted cells alone, with their labels as .csv)", required=True),
         "--replay": yes("replace every cell by a simulated one, as `state tx infer` does"),
@@ -54,6 +56,7 @@ def run_predict(options: argparse.Namespace, write: Write, on_progress: OnProgre
     from state_engine.checkpoints.load import card_of
     from state_engine.prediction.predict import predict
     from state_engine.prediction.result import open_result
+    from state_engine.shards.run import beside
 
     known = card_of(Path(options.model)).perturbations if options.perturbations_file else ()
     add_names(options, "perturbations", options.perturbations_file, known, write)
@@ -65,7 +68,7 @@ def run_predict(options: argparse.Namespace, write: Write, on_progress: OnProgre
         options.perturbations = list(dict.fromkeys([*options.perturbations, *card_of(Path(options.model)).perturbations]))
     asked = request(PredictionRequest, options)
     with _h5ad(options, on_progress) as output:
-        result = predict(asked, output, on_progress)
+        result = predict(asked, output, on_progress, shards=beside(options.output, options.executor))
         if options.output.suffix.lower() == MATRIX:
             from state_engine.prediction.matrix import write_predicted
 
@@ -80,6 +83,8 @@ def run_predict(options: argparse.Namespace, write: Write, on_progress: OnProgre
 
 
 def _replay(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
+    if options.executor:
+        raise RequestError("A replay is computed here, in one piece.", "", "Leave out --executor.")
     if options.cells_file or any(hasattr(options, name) for name in CELLS_ONLY):
         raise RequestError(
             "A replay has as many cells as its data set.", "Numbers of cells belong to a prediction.", "Leave out --replay."

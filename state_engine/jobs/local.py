@@ -236,6 +236,8 @@ def _environment(settings: Settings) -> dict[str, str]:
         "STATE_EXPLORER_MAX_DECLARED_GB": repr(settings.max_declared_bytes / GB),
         "STATE_EXPLORER_MAX_CELLS": str(settings.max_cells),
         "STATE_EXPLORER_TRASH_DAYS": repr(settings.trash_days),
+        "STATE_EXPLORER_EXECUTOR": settings.executor,
+        "STATE_EXPLORER_SHARD_MB": repr(settings.shard_bytes / 1024**2),
         "HF_ENDPOINT": settings.hub_endpoint,
         "STATE_EXPLORER_MAX_RUNNING": str(settings.most_running or ""),
     }

@@ -11,7 +11,7 @@ A baseline can predict in the model's place (`PredictionRequest.method`): the sa
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,29 +22,27 @@ from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.load import LoadedModel, card_of, load_model
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.device import choose_device, dtype_of
-from state_engine.effects.apply import Moving
-from state_engine.effects.baselines import WORDS, baseline_effects, perturbation_features
+from state_engine.effects.baselines import WORDS, perturbation_features
 from state_engine.effects.exposure import exposures, trained_parts
 from state_engine.effects.store import effects_hash, load_effects
-from state_engine.effects.table import Condition
 from state_engine.errors import RequestError, listed
 from state_engine.files import free_output, replacing
 from state_engine.plain import to_plain
-from state_engine.prediction.compatibility import check_compatibility, require_compatible
-from state_engine.prediction.draw import DrawnCells, draw_cells
+from state_engine.prediction.draw import DrawnCells
+from state_engine.prediction.in_shards import predicted_blocks
 from state_engine.prediction.inputs import depth_words
-from state_engine.prediction.measured_cells import MeasuredCells, measured_cells
-from state_engine.prediction.outputs import batch_indices
-from state_engine.prediction.request import PredictionRequest, check_perturbations, contexts_of
+from state_engine.prediction.measured_cells import MeasuredCells
+from state_engine.prediction.request import PredictionRequest
 from state_engine.prediction.result_layers import Calibrated, add_calibrated, calibrated_of, fill_effects, fill_mean_effects
 from state_engine.prediction.result_writer import ResultWriter
-from state_engine.prediction.rows import ResultRows, result_rows
+from state_engine.prediction.rows import ResultRows
 from state_engine.prediction.screens import Transfer, transfer_effects
-from state_engine.prediction.sources import BaselineSource, ModelSource, Source
+from state_engine.prediction.sources import PredictedBlock
+from state_engine.prediction.start import control_means, source_of, start
 from state_engine.progress import OnProgress, Progress, silent
+from state_engine.shards.executors import Local
+from state_engine.shards.run import InShards
 from state_engine.versions import package_versions
-
-LOOKED_AT = 256  # control cells that show what a molecule is
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,7 @@ def predict(
     on_progress: OnProgress = silent,
     loaded: LoadedModel | None = None,
     dataset: Dataset | None = None,
+    shards: InShards | None = None,
 ) -> PredictionSummary:
     """Predict, and write the result file.
 
@@ -74,120 +73,86 @@ def predict(
         on_progress: called for each forward pass; may raise `JobCancelled`.
         loaded: the model of the request when it is in memory already.
         dataset: the data of the request when they are open already, as those whose counts are thinned.
+        shards: work in shards, so that an interrupted prediction goes on; None: in one piece. It changes no number.
 
     Raises:
         DataError, ModelError, RequestError, DeviceError: each says what, why and what to do.
     """
     free_output(output, request.data, request.model, *(screen.data for screen in request.measured))
     dataset = dataset or open_dataset(Path(request.data), request.choices)
-    device = choose_device(request.device if request.by_network else "cpu")
-    if not request.by_network:
-        loaded = None  # a baseline needs no weights
+    executor = shards.executor if shards is not None else Local()
+    here = isinstance(executor, Local)
+    device = executor.device_name(request.device if request.by_network else "cpu")
+    if not request.by_network or not here:
+        loaded = None  # a baseline needs no weights, and other processes load their own
     elif loaded is None:
         on_progress(Progress("Loading the model"))
-        loaded = load_model(Path(request.model), device.kind, dtype_of(request.precision), request.attention)
+        kind = choose_device(request.device).kind
+        loaded = load_model(Path(request.model), kind, dtype_of(request.precision), request.attention)
     card = loaded.card if loaded is not None else card_of(Path(request.model))
-    check_perturbations(request, card)
-    contexts = contexts_of(request, dataset)
-    report = check_compatibility(
-        dataset, card, request.perturbations, contexts, request.allow_unknown, request.allow_other_embedding
-    )
-    cells = measured_cells(dataset, card, require_compatible(report))
-    on_progress(Progress("Drawing control cells"))
-    drawn = draw_cells(request, dataset, card, contexts)
-    rows = result_rows(drawn, card.control)
-    used = np.unique(np.concatenate([block.cells for block in rows.blocks]))
-    # the cells that only complete a set are read too
-    cells = cells.looked_at(np.unique(np.concatenate([used, *drawn.basal.values()])))
-    # effects that do not fit are refused here, before any work
-    remarks: list[str] = []
-    different = len(set(dataset.obs_names[used].tolist()))
-    if different < len(used):
-        remarks.append(f"Names of cells repeat: {len(used):,} cells have {different:,} names. Cells are found by their row.")
-    moving = _moving(request, cells, drawn)
+    begun = start(request, card, dataset, on_progress)
+    cells, drawn = begun.cells, begun.drawn
+    remarks = [begun.repeated] if begun.repeated else []
     calibrated, filled, transfer = None, tuple[str, ...](), None
-    source: Source
-    if loaded is None:
-        effects = _baseline(request, card, cells, _conditions(drawn))
+    if not request.by_network:
         remarks.append(f"Not predicted by the model but by a baseline, '{request.method}': {WORDS[request.method]}.")  # type: ignore[index]
-        source = BaselineSource(cells, drawn, rows, effects, card.control, moving, on_progress)
     else:
         filled = _filled(request, card, drawn)
         transfer = _transfer(request, cells, drawn, filled, on_progress)
         calibrated = _calibration(request, card, cells, drawn)
         remarks += _remarks(card, drawn, calibrated, filled, transfer)
-        batches = batch_indices(dataset, card, request.allow_unknown)
-        source = ModelSource(loaded, cells, drawn, rows, batches, request.attention or card.attention, remarks, on_progress)
+    # effects that do not fit are refused here, before any work
+    source = source_of(begun, loaded, remarks, on_progress) if here or not request.by_network else None
     expression = cells.expression
     if expression is not None and expression.factor != 1 and dataset.scale.depth:
         depth = expression.depth_of(dataset.scale)
         remarks.append(f"The log1p values of the data set: {depth_words(dataset.scale.depth, depth or dataset.scale.depth)}")
     # what the compatibility report warns of belongs to the result: nobody may have looked at the report
-    remarks += [" ".join(filter(None, (f"{f.title}.", f.detail))) for f in report.warnings]
-    # a baseline's effects are of genes where there are any
-    has_embedding = card.reads_embedding and (loaded is not None or not cells.genes)
-    with replacing(output) as beside:
+    remarks += begun.warnings
+    with ExitStack() as stack:
+        blocks = stack.enter_context(predicted_blocks(begun, source, device, shards, remarks, on_progress))
+        beside = stack.enter_context(replacing(output))
         writer = ResultWriter(
             beside,
-            rows.frame(dataset, card),
+            begun.rows.frame(dataset, card),
             list(cells.genes),
-            embedding=(card.input_key, card.config.output_dim) if has_embedding else None,
-            # raw and corrected are the same of a baseline
-            keep_raw=request.keep_raw and not (loaded is None and cells.genes),
+            embedding=(card.input_key, card.config.output_dim) if begun.has_embedding else None,
+            keep_raw=begun.keeps_raw,
             later=int(calibrated is not None),
         )
         with closing(writer):
-            confidence = np.full(rows.n, np.nan, np.float32)
-            for context in contexts:
-                _write_predicted(writer, source, context, confidence)
-            _write_measured(writer, cells, rows, has_embedding, on_progress)
-            about = _manifest(request, dataset, card, cells, drawn, calibrated, transfer) | {"moving": moving.way}
-            writer.finish(confidence, {**about, "device": str(device.name), "remarks": remarks})
+            confidence = np.full(begun.rows.n, np.nan, np.float32)
+            for block in blocks:
+                _write(writer, block, confidence)
+            _write_measured(writer, cells, begun.rows, begun.has_embedding, on_progress)
+            about = _manifest(request, dataset, card, cells, drawn, calibrated, transfer) | {"moving": begun.moving.way}
+            writer.finish(confidence, {**about, "device": device, "remarks": remarks})
         if transfer is not None:
-            fill_effects(beside, transfer.effects, on_progress, moving)
+            fill_effects(beside, transfer.effects, on_progress, begun.moving)
         elif filled:
-            fill_mean_effects(beside, filled, on_progress, moving)
+            fill_mean_effects(beside, filled, on_progress, begun.moving)
         if calibrated is not None:
-            add_calibrated(beside, calibrated, None if cells.genes else card.input_key, on_progress, moving)
-    return PredictionSummary(drawn.predicted, contexts, drawn.perturbations, source.sets, device.name, tuple(remarks))
+            add_calibrated(beside, calibrated, None if cells.genes else card.input_key, on_progress, begun.moving)
+    sets = sum(map(drawn.sets_of, drawn.perturbations)) + drawn.sets if request.by_network else 0
+    return PredictionSummary(
+        drawn.predicted, drawn.contexts, drawn.perturbations, sets * len(drawn.contexts), device, tuple(remarks)
+    )
 
 
-def _moving(request: PredictionRequest, cells: MeasuredCells, drawn: DrawnCells) -> Moving:
-    """Return how cells of a mixture or a baseline get to their mean, by the first control cells."""
-    if not cells.genes or cells.expression is None:
-        return Moving(seed=request.seed)
-    first = drawn.basal[drawn.contexts[0]][:LOOKED_AT]
-    _, features, expression = next(cells.blocks(first))
-    return Moving.of(features if expression is None else expression, cells.total, request.seed)
-
-
-def _conditions(drawn: DrawnCells) -> tuple[Condition, ...]:
-    return tuple((p, c) for c in drawn.contexts for p in drawn.perturbations)
-
-
-def _baseline(
-    request: PredictionRequest, card: ModelCard, cells: MeasuredCells, conditions: tuple[Condition, ...]
-) -> dict[Condition, np.ndarray]:
-    """Return the effects of the request's baseline.
-
-    Raises:
-        RequestError: nothing to start from, or conditions about which it says nothing. CheckpointError: the model has no effects.
-    """
-    assert request.method != "model" and request.method != "paired"
-    if cells.genes and cells.expression is None:
-        why = f"{cells.dataset.path.name} has no expression of the genes that the model predicts."
-        raise RequestError("A baseline starts from measured expression.", why, "Choose a data set with counts or log1p values.")
-    width = len(cells.genes) or card.config.output_dim
-    controls = {context: mean for context, (mean, _) in _controls(cells, conditions).items()}
-    return baseline_effects(request.method, Path(request.model), card, conditions, cells.genes, width, controls)
+def _write(writer: ResultWriter, block: PredictedBlock, confidence: np.ndarray) -> None:
+    if block.embedding is not None:
+        writer.write_embedding(block.start, *block.embedding)
+    if block.expression is not None:
+        writer.write(block.start, *block.expression)
+    confidence[block.start : block.start + block.cells] = block.confidence
 
 
 def _calibration(request: PredictionRequest, card: ModelCard, cells: MeasuredCells, drawn: DrawnCells) -> Calibrated | None:
     if card.calibration is None or request.method == "paired":
         return None
     width = len(cells.genes) or card.config.output_dim
-    conditions = _conditions(drawn)
-    controls = _controls(cells, conditions) if card.calibration.chosen else {}
+    conditions = tuple((p, c) for c in drawn.contexts for p in drawn.perturbations)
+    controls = control_means(cells, drawn.contexts) if card.calibration.chosen else {}
     replaced = tuple(p for p in drawn.perturbations if p not in card.perturbations)
     vectors = perturbation_features(Path(request.model), card) if card.perturbation_encoding == "features" else None
     table = load_effects(Path(request.model))
@@ -207,16 +172,9 @@ def _transfer(
     if not cells.genes or cells.expression is None:
         why = "Measured effects are of genes, and they are added to the expression of the control cells."
         raise RequestError("There is no expression to transfer measured effects to.", why, "Choose a model that predicts genes.")
-    controls = {context: mean for context, (mean, _) in _controls(cells, _conditions(drawn)).items()}
+    controls = {context: mean for context, (mean, _) in control_means(cells, drawn.contexts).items()}
     depth, data = cells.expression.depth_of(cells.dataset.scale), cells.dataset.path
     return transfer_effects(request.measured, filled, controls, cells.genes, depth, data, on_progress)
-
-
-def _controls(cells: MeasuredCells, conditions: tuple[Condition, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return the mean control cell of each context and its squared standard errors; how alike contexts are is told by it."""
-    if cells.genes and cells.expression is None:
-        return {}  # the result's genes were not measured here
-    return {c: cells.mean(cells.dataset.control_rows(c)) for c in dict.fromkeys(c for _, c in conditions)}
 
 
 def _filled(request: PredictionRequest, card: ModelCard, drawn: DrawnCells) -> tuple[str, ...]:
@@ -239,16 +197,6 @@ def _remarks(
     if unseen := [p for p in drawn.perturbations if p in {*card.unseen}]:
         remarks.append(f"{listed(unseen)}: never trained, predicted from feature vectors alone.")
     return remarks
-
-
-def _write_predicted(writer: ResultWriter, source: Source, context: str, confidence: np.ndarray) -> None:
-    for block in source.predict(context):
-        if block.embedding is not None:
-            writer.write_embedding(block.start, *block.embedding)
-        if block.expression is not None:
-            writer.write(block.start, *block.expression)
-        n = len((block.expression or block.embedding or ((),))[0])
-        confidence[block.start : block.start + n] = block.confidence
 
 
 def _write_measured(
@@ -285,8 +233,9 @@ def _manifest(
         }
     expression = cells.expression
     has_effects = calibrated is not None or not request.by_network
-    known = exposures(card, Path(request.model), _conditions(drawn))
-    parts = trained_parts(card, Path(request.model), _conditions(drawn))
+    conditions = tuple((p, c) for c in drawn.contexts for p in drawn.perturbations)
+    known = exposures(card, Path(request.model), conditions)
+    parts = trained_parts(card, Path(request.model), conditions)
     if transfer is not None:
         known |= dict.fromkeys(transfer.same, "in training")  # what was measured there is what was written
     renamed = dataset.labels.renamings if dataset.labels.renamed else ()

@@ -5,7 +5,7 @@ Notation: s cells in a set, m cells of a block, g genes, e width of an embedding
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from state_engine.effects.table import Condition
 from state_engine.models.config import AttentionMode
 from state_engine.prediction.draw import DrawnCells
 from state_engine.prediction.forward import SetResult, SetRunner, SetTask
-from state_engine.prediction.measured_cells import MeasuredCells
+from state_engine.prediction.measured_cells import BLOCK, MeasuredCells
 from state_engine.prediction.rows import ResultRows
 from state_engine.progress import OnProgress, Progress
 
@@ -44,16 +44,55 @@ class PredictedBlock:
     embedding: tuple[np.ndarray, np.ndarray] | None
     confidence: float = float("nan")
 
+    @property
+    def cells(self) -> int:
+        """How many cells it has."""
+        return len((self.expression or self.embedding or ((),))[0])
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some basal cells of a context: they are read together, and predicted under the control label before any perturbation.
+
+    Args:
+        context: theirs.
+        first, cells: the first of them among the context's basal cells, and how many.
+    """
+
+    context: str
+    first: int
+    cells: int
+
+
+def parts_of(card: ModelCard, genes: Sequence[str], drawn: DrawnCells, context: str, by_network: bool) -> tuple[Part, ...]:
+    """Return the basal cells of a context, part by part.
+
+    Args:
+        card: of the model.
+        genes: of the result.
+        drawn: cells of the prediction.
+        context: theirs.
+        by_network: whole sets are predicted by a network; else cells are moved by a baseline.
+    """
+    if not by_network:
+        return tuple(Part(context, first, min(BLOCK, drawn.cells - first)) for first in range(0, drawn.cells, BLOCK))
+    # as many sets at a time as fit beside their predictions under the control label, which every perturbation needs
+    width = len(genes) + (card.config.output_dim if card.reads_embedding else 0)
+    held = max(1, HELD_BYTES // max(1, drawn.set_size * width * 4))
+    starts = range(0, drawn.sets, held)
+    return tuple(Part(context, first * drawn.set_size, min(held, drawn.sets - first) * drawn.set_size) for first in starts)
+
 
 class Source(Protocol):
     """What predicts the cells of a result."""
 
-    def predict(self, context: str) -> Iterator[PredictedBlock]:
-        """Yield all predicted cells of a context: under the control label, and under each perturbation."""
+    on_progress: OnProgress
 
-    @property
-    def sets(self) -> int:
-        """Forward passes of one set until now."""
+    def predict(self, part: Part, labels: Sequence[str], control: bool = True) -> Iterator[PredictedBlock]:
+        """Yield the predicted cells of a part under each of some perturbations, and before them under the control label (`control`).
+
+        What it yields depends on the part and the label alone: not on other labels, nor on what was predicted before.
+        """
 
 
 class BaselineSource:
@@ -69,8 +108,6 @@ class BaselineSource:
         on_progress: called for each context.
     """
 
-    sets = 0
-
     def __init__(
         self,
         cells: MeasuredCells,
@@ -83,27 +120,38 @@ class BaselineSource:
     ) -> None:
         self.cells, self.drawn, self.rows, self.effects, self.control = cells, drawn, rows, effects, control
         self.moving, self.on_progress = moving, on_progress
+        self._mean: tuple[str, np.ndarray] = ("", np.zeros(0))
+        self._done = 0
 
-    def predict(self, context: str) -> Iterator[PredictedBlock]:
+    def predict(self, part: Part, labels: Sequence[str], control: bool = True) -> Iterator[PredictedBlock]:
         """See `Source`."""
-        basal, labels = self.drawn.basal[context][: self.drawn.cells], self.drawn.perturbations
-        mean = np.zeros(1)
-        for _, values in self._blocks(basal):
-            mean = mean + values.sum(axis=0, dtype=np.float64) / len(basal)
-        control = self.rows.start(keys.PREDICTED_CONTROL, self.control, context)
-        for first, values in self._blocks(basal):
-            yield self._block(control + first, values)
-            for label in labels:
-                # the first basal cells serve the perturbations of which fewer are asked for
-                mine = values[: max(0, self.drawn.counts[label] - first)]
-                if not len(mine):
-                    continue
-                moved = apply_effect(mine, self.effects[label, context], mean, nonnegative=bool(self.cells.genes))
-                if self.cells.genes:
-                    moved = self.moving.cells(mine, moved, (label, context), first)
-                yield self._block(self.rows.start(keys.PREDICTED, label, context) + first, moved)
-        done = self.drawn.contexts.index(context) + 1
-        self.on_progress(Progress(STAGE, done * (len(labels) + 1), len(self.drawn.contexts) * (len(labels) + 1)))
+        context, first = part.context, part.first
+        mean = self._mean_of(context)
+        ((_, values),) = self._blocks(self.drawn.basal[context][first : first + part.cells])
+        if control:
+            yield self._block(self.rows.start(keys.PREDICTED_CONTROL, self.control, context) + first, values)
+        for label in labels:
+            self._done += 1
+            parts = -(-self.drawn.cells // BLOCK)
+            total = len(self.drawn.contexts) * parts * len(self.drawn.perturbations)
+            self.on_progress(Progress(STAGE, self._done, total))
+            # the first basal cells serve the perturbations of which fewer are asked for
+            mine = values[: max(0, self.drawn.counts[label] - first)]
+            if not len(mine):
+                continue
+            moved = apply_effect(mine, self.effects[label, context], mean, nonnegative=bool(self.cells.genes))
+            if self.cells.genes:
+                moved = self.moving.cells(mine, moved, (label, context), first)
+            yield self._block(self.rows.start(keys.PREDICTED, label, context) + first, moved)
+
+    def _mean_of(self, context: str) -> np.ndarray:
+        """Return the mean basal cell of a context; that of the last one asked about is kept."""
+        if self._mean[0] != context or not self._mean[1].size:
+            basal, mean = self.drawn.basal[context][: self.drawn.cells], np.zeros(1)
+            for _, values in self._blocks(basal):
+                mean = mean + values.sum(axis=0, dtype=np.float64) / len(basal)
+            self._mean = (context, mean)
+        return self._mean[1]
 
     def _blocks(self, basal: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Yield basal cells in the result's features, where they have genes in their expression."""
@@ -162,25 +210,31 @@ class ModelSource:
         self.cells, self.drawn, self.rows, self.batches = cells, drawn, rows, batches
         self.remarks, self.on_progress = remarks, on_progress
         self.sets = 0
+        self._begun: tuple[Part, _Sets, dict[int, SetResult]] | None = None
         self._row_of = {label: i for i, label in enumerate(self.card.perturbations)}
         self._runner = SetRunner(loaded.module, loaded.perturbation_features, attention, on_remark=self._remark)
 
-    def predict(self, context: str) -> Iterator[PredictedBlock]:
+    def predict(self, part: Part, labels: Sequence[str], control: bool = True) -> Iterator[PredictedBlock]:
         """See `Source`."""
         drawn, card = self.drawn, self.card
-        # as many sets at a time as fit beside their predictions under the control label, which every perturbation needs
-        width = len(self.cells.genes) + (card.config.output_dim if card.reads_embedding else 0)
-        held = max(1, HELD_BYTES // max(1, drawn.set_size * width * 4))
-        for first in range(0, drawn.sets, held):
-            sets = self._load(context, first, min(held, drawn.sets - first))
-            start = self.rows.start(keys.PREDICTED_CONTROL, card.control, context)
-            control = {result.tag: result for result in self._run(sets, card.control)}
-            for result in control.values():
+        sets, under_control = self._begin(part)
+        if control:
+            start = self.rows.start(keys.PREDICTED_CONTROL, card.control, part.context)
+            for result in under_control.values():
                 yield self._block(sets, result, result, start, drawn.cells)
-            for label in drawn.perturbations:
-                start = self.rows.start(keys.PREDICTED, label, context)
-                for result in self._run(sets, label):
-                    yield self._block(sets, result, control[result.tag], start, drawn.counts[label])
+        for label in labels:
+            start = self.rows.start(keys.PREDICTED, label, part.context)
+            for result in self._run(sets, label):
+                yield self._block(sets, result, under_control[result.tag], start, drawn.counts[label])
+
+    def _begin(self, part: Part) -> tuple[_Sets, dict[int, SetResult]]:
+        """Return the sets of a part and their predictions under the control label; those of the last part are kept."""
+        if self._begun is None or self._begun[0] != part:
+            self._begun = None  # before the next are loaded, so that memory holds one part
+            size = self.drawn.set_size
+            sets = self._load(part.context, part.first // size, part.cells // size)
+            self._begun = part, sets, {result.tag: result for result in self._run(sets, self.card.control)}
+        return self._begun[1:]
 
     def _load(self, context: str, first: int, n: int) -> _Sets:
         size = self.drawn.set_size

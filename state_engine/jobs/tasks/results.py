@@ -38,6 +38,7 @@ from state_engine.prediction.predict import predict as predict_cells
 from state_engine.prediction.request import PredictionRequest
 from state_engine.prediction.result import open_result
 from state_engine.progress import OnProgress, Progress
+from state_engine.shards.run import LOCAL, in_run
 
 # DE tables that come with the prediction; more conditions get theirs when they are looked at
 TABLES_AT_ONCE = 24
@@ -72,9 +73,10 @@ def predict(request: PredictionRequest, run: RunFolder, on_progress: OnProgress,
     check_readable(settings, request.model)
     check_data(settings, request.data, *(screen.data for screen in request.measured))
     on_progress(Progress("Loading the model"))
-    loaded = transition_model(request, warm) if request.by_network else None  # a baseline needs no weights
+    # a baseline needs no weights, and other machines load their own
+    loaded = transition_model(request, warm) if request.by_network and settings.executor == LOCAL else None
     card = loaded.card if loaded is not None else card_of(Path(request.model))
-    done = predict_cells(request, run.result, on_progress, loaded)
+    done = predict_cells(request, run.result, on_progress, loaded, shards=in_run(run.path))
     result = open_result(run.result)
     run.record(
         seed=request.seed,

@@ -1,0 +1,105 @@
+"""Shards on Ray: the numbers of this process; a node that dies costs its running shards only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from state_engine.errors import JobCancelled, LabelError
+from state_engine.progress import Progress
+from state_engine.shards.ledger import held, log_lines
+from state_engine.shards.run import complete, executor_of
+from tests.shards.squares import Squares, plan_of
+from tests.shards.test_shards import all_of, done, values
+
+ray = pytest.importorskip("ray", reason="Ray is optional (pip install -r requirements-ray.txt)")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes of one CPU on this machine, and this process as a driver."""
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    made.add_node(num_cpus=1)
+    os.environ["RAY_ADDRESS"] = made.address
+    yield made
+    ray.shutdown()
+    made.shutdown()
+    del os.environ["RAY_ADDRESS"]
+
+
+def test_two_nodes_give_the_numbers_of_this_process(cluster: Any, tmp_path: Path) -> None:
+    plan = plan_of(Squares(20, 0.1))
+    here = all_of(tmp_path / "here", plan)
+    with held(tmp_path / "there", plan) as ledger:
+        complete(ledger, executor_of("ray"), lambda progress: None)
+        assert np.array_equal(values(ledger), here)
+    assert done(tmp_path / "there") == Counter(range(20))
+    assert len({line["process"] for line in log_lines(tmp_path / "there")}) == 2
+
+
+def test_a_process_that_is_killed_costs_its_running_shards(cluster: Any, tmp_path: Path) -> None:
+    plan = plan_of(Squares(12, 0.1, die=5, mark=str(tmp_path / "died")))
+    here = all_of(tmp_path / "here", plan_of(Squares(12)))
+    with held(tmp_path / "there", plan) as ledger:
+        complete(ledger, executor_of("ray"), lambda progress: None)
+        assert np.array_equal(values(ledger), here)
+    assert done(tmp_path / "there") == Counter(range(12))
+    begun = Counter(line["begun"] for line in log_lines(tmp_path / "there") if "begun" in line)
+    assert begun[5] == 2 and sum(begun.values()) <= 14
+
+
+def test_a_cancelled_run_ends_its_actors(cluster: Any, tmp_path: Path) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.done >= 3:
+            raise JobCancelled("Stopped by the test.")
+
+    with pytest.raises(JobCancelled), held(tmp_path, plan_of(Squares(50, 0.1))) as ledger:
+        complete(ledger, executor_of("ray"), stop)
+    processes = {int(str(line["process"])) for line in log_lines(tmp_path)}
+    deadline = time.monotonic() + 10
+    while any(map(lives, processes)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(lives, processes))
+
+
+def test_what_a_shard_raises_comes_out(cluster: Any, tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="No shard"), held(tmp_path, plan_of(Squares(3, refuse="No shard."))) as ledger:
+        complete(ledger, executor_of("ray"), lambda progress: None)
+
+
+def test_a_node_that_dies_costs_its_running_shards(cluster: Any, tmp_path: Path) -> None:
+    """The last test: it takes the second node away."""
+    plan = plan_of(Squares(40, 0.2))
+    second = next(node for node in cluster.list_all_nodes() if not node.head)
+    killed: list[int] = []
+
+    def kill(progress: Progress) -> None:
+        if progress.done >= 8 and not killed:
+            raylet = second.all_processes["raylet"][0].process.pid
+            killed.append(raylet)
+            os.kill(raylet, signal.SIGKILL)
+
+    with held(tmp_path / "there", plan) as ledger:
+        complete(ledger, executor_of("ray"), kill)
+        assert killed and np.array_equal(values(ledger), all_of(tmp_path / "here", plan_of(Squares(40))))
+    assert done(tmp_path / "there") == Counter(range(40))
+
+
+def lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
