@@ -8,22 +8,23 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.parts.door import opened
 from pages.parts.login import account, ask_for_login, logged_in
-from pages.parts.navigation import pages
+from pages.parts.navigation import menu, pages
 from pages.parts.server import MIDDLEWARE, ROUTES
-from pages.parts.session import keep_thread, start_worker
+from pages.parts.session import keep_thread, start_worker, thread_params
 from pages.parts.sidebar import show_thread
 from state_engine.config import APP
 
 if get_script_run_ctx(suppress_warning=True) is None:
     app = st.App(__file__, routes=ROUTES, middleware=MIDDLEWARE)
 else:
-    page = st.navigation(pages(), expanded=True, position="sidebar" if logged_in() else "hidden")
+    page = st.navigation(pages(), position="hidden")
     st.set_page_config(page_title=f"{page.title} · STATE Explorer", page_icon=str(APP / "assets" / "icon.svg"), layout="wide")
     st.logo(str(APP / "assets" / "logo.svg"), size="large", icon_image=str(APP / "assets" / "icon.svg"))
     if not logged_in():
         ask_for_login()
         st.stop()
     keep_thread()
+    menu(thread_params)
     show_thread()
     account()
     try:

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from pages.parts import session
 from pages.parts.door import through_app
 from pages.parts.genes.compare import against_measured, which_perturbation
 from pages.parts.genes.sets import gene_lists, gene_set
@@ -58,6 +59,7 @@ with errors_shown(), result_area(run):
         meaning_of_p(table)
     with right:
         gene = choose_gene(result, table)
+        session.write_address({"perturbation": question.perturbation, "context": question.context, "gene": gene})
         show_gene(run, result, question, gene)
     with left:
         show_volcano(question, table, gene, fold, marked)

@@ -1,8 +1,11 @@
-"""The menu: every page once, with its address. Scripts lie in `pages/` and pass through `door.through_app`."""
+"""The menu: every page once, with its address. Scripts lie in `pages/` and pass through `door.through_app`.
+
+The menu is our own, not that of `st.navigation`: its links carry the thread, so that a change of page is one entry of the browser's history.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import streamlit as st
 from streamlit.navigation.page import Page
@@ -44,11 +47,24 @@ def script(name: str) -> str:
 
 
 def pages() -> dict[str, list[Page]]:
-    """What `st.navigation` takes: sections with their pages, Home first and default."""
+    """What `st.navigation` takes: sections with their pages, Home first and default. Their icons are in the menu alone."""
     return {
         section: [
-            st.Page(script(name), title=title, icon=icon, url_path=None if name == "home" else name, default=name == "home")
-            for name, title, icon in entries
+            st.Page(script(name), title=title, url_path=None if name == "home" else name, default=name == "home")
+            for name, title, _ in entries
         ]
         for section, entries in _MENU.items()
     }
+
+
+def menu(params: Callable[[str], Mapping[str, str]]) -> None:
+    """Draw the menu in the sidebar.
+
+    Args:
+        params: returns what the address of a page, by its name, holds.
+    """
+    with st.sidebar, st.container(key="menu"):
+        for section, entries in _MENU.items():
+            st.caption(section)
+            for name, title, icon in entries:
+                st.page_link(script(name), label=title, icon=icon, query_params=params(name))

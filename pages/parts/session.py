@@ -5,10 +5,12 @@ Pages hold ids, never matrices; what is opened from an id is cached for the whol
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.parts.login import owner
 from state_engine.config import LOCAL, Settings, load_settings
@@ -29,6 +31,7 @@ THREAD = (
     "data", "model", "run", "embedding", "training", "finetuning", "annotation", "pretraining", "evaluation", "submission", "scoring",
     "gone",
 )  # fmt: skip
+SHOWN: Mapping[str, tuple[str, ...]] = {"genes": ("perturbation", "context", "gene")}  # what the address of a page holds besides
 
 
 @st.cache_resource
@@ -55,13 +58,26 @@ def start_worker() -> None:
 
 
 def keep_thread() -> None:
-    """Address -> session after a reload, session -> address after a change of page."""
+    """Address -> session after a reload and on the way back, session -> address after a change of page."""
     for name in THREAD:
         given = st.query_params.get(name, "")
-        if given:
+        if given or went_back():
             st.session_state[f"thread_{name}"] = given
-        elif chosen(name):
-            st.query_params[name] = chosen(name)
+    write_address(thread_params())
+
+
+def went_back() -> bool:
+    """Return whether the browser's Back or Forward led here: then the address says what is shown, and is not written again."""
+    context = get_script_run_ctx(suppress_warning=True)
+    return context is not None and context.is_history_navigation
+
+
+def write_address(wanted: Mapping[str, str]) -> None:
+    """Have the address hold these values too, "" for none; one entry of the browser's history, and none where it holds them already."""
+    there = st.query_params.to_dict()
+    after = {name: value for name, value in {**there, **wanted}.items() if value}
+    if after != there and not went_back():
+        st.query_params.from_dict(after)
 
 
 def chosen(name: str) -> str:
@@ -71,13 +87,12 @@ def chosen(name: str) -> str:
 
 def choose(name: str, identity: str) -> None:
     """Choose a data set, model or run; an empty id takes the choice back."""
-    st.session_state[f"thread_{name}"] = identity
-    if identity:
-        st.query_params[name] = identity
-        if name != "gone" and chosen("gone"):
-            choose("gone", "")
-    elif name in st.query_params:
-        del st.query_params[name]
+    wanted = {name: identity}
+    if identity and name != "gone":
+        wanted["gone"] = ""
+    for each, value in wanted.items():
+        st.session_state[f"thread_{each}"] = value
+    write_address(wanted)
 
 
 def data_entry() -> DataEntry | None:
@@ -175,9 +190,10 @@ def demo_model_id() -> str:
     return next((e.card.id for e in list_models(settings()) if e.demo and e.card), "")
 
 
-def thread_params() -> dict[str, str]:
-    """Return the thread as address parameters, for links to other pages."""
-    return {name: chosen(name) for name in THREAD if chosen(name)}
+def thread_params(page: str = "") -> dict[str, str]:
+    """Return the thread as address parameters, for links to other pages, with what one of them shows besides."""
+    shown = {name: str(st.session_state.get(name) or "") for name in SHOWN.get(page, ())}
+    return {name: value for name, value in {**{each: chosen(each) for each in THREAD}, **shown}.items() if value}
 
 
 def run_folder() -> RunFolder | None:

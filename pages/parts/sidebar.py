@@ -66,7 +66,7 @@ def _step(title: str, choice: str, words: Callable[[], tuple[str, str]], page: s
     except Exception as error:  # noqa: BLE001 - a parser raises anything, and every page begins here
         name, detail = session.name_of(choice), ""
         problem = f"cannot be read; its trace is in the server's log under {logged(error)}"
-    st.page_link(script(page), label=f"**{title}** · {md(name)}", icon=icon, query_params=session.thread_params())
+    st.page_link(script(page), label=f"**{title}** · {md(name)}", icon=icon, query_params=session.thread_params(page))
     if detail or problem:
         st.caption(md(detail or problem, most=200))
     if problem and st.button("Let go of it", key=f"let_go_{choice}", help="It is no longer chosen; nothing is deleted."):

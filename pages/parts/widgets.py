@@ -73,7 +73,7 @@ def empty_state(title: str, why: str, page: str, button: str, demo_page: str = "
         st.markdown(why)
         with st.container(horizontal=True):
             if st.button(button, type="primary", key="empty_go"):
-                st.switch_page(script(page), query_params=session.thread_params())
+                st.switch_page(script(page), query_params=session.thread_params(page))
             if st.button("Use the demo", key="empty_demo", icon=":material/science:"):
                 start_demo(demo_page)
 
@@ -83,12 +83,12 @@ def start_demo(page: str = "predict") -> None:
     session.choose("data", DEMO_ID)
     session.choose("model", session.demo_model_id())
     session.choose("run", "")
-    st.switch_page(script(page), query_params=session.thread_params())
+    st.switch_page(script(page), query_params=session.thread_params(page))
 
 
 def go(page: str) -> None:
     """To another page, with the thread in its address."""
-    st.switch_page(script(page), query_params=session.thread_params())
+    st.switch_page(script(page), query_params=session.thread_params(page))
 
 
 _MARKS = {"ok": (":material/check_circle:", "green"), "warning": (":material/warning:", "orange")}

@@ -31,7 +31,7 @@ def _embed(server: Server, page: Page, file: Path, cells: str) -> None:
     page.set_input_files("input[type=file]", file)
     page.locator("[data-testid=stSidebar]").get_by_text(f"{cells} cells x").wait_for()  # read, and chosen for the other pages
     settle(page)
-    page.click("[data-testid=stSidebarNavLink]:has-text('Embed')")
+    page.click(".st-key-menu a:has-text('Embed')")
     page.wait_for_selector(".st-key-embed button")
     settle(page)
     assert f"Embed {cells} cells" in page.inner_text("body") and "genes of the model are in the data set" in page.inner_text(

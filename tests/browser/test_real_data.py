@@ -72,14 +72,14 @@ def test_from_upload_to_export(server: Server, page: Page, model: str, real_data
     _lasso(page)
     keep_picture(page, "real-explore-lasso")
 
-    page.click("[data-testid=stSidebarNavLink]:has-text('Genes')")
+    page.click(".st-key-menu a:has-text('Genes')")
     page.wait_for_selector(".st-key-figure_volcano .js-plotly-plot")
     settle(page)
     no_errors(page)
     assert "go up" in page.inner_text("body")
     keep_picture(page, "real-genes")
 
-    page.click("[data-testid=stSidebarNavLink]:has-text('Attention')")
+    page.click(".st-key-menu a:has-text('Attention')")
     page.wait_for_selector(".st-key-compute_attention")
     page.click(".st-key-compute_attention button")
     page.wait_for_selector(".js-plotly-plot", timeout=120_000)
@@ -87,7 +87,7 @@ def test_from_upload_to_export(server: Server, page: Page, model: str, real_data
     no_errors(page)
     keep_picture(page, "real-attention")
 
-    page.click("[data-testid=stSidebarNavLink]:has-text('Submit')")
+    page.click(".st-key-menu a:has-text('Submit')")
     page.wait_for_selector(".st-key-take_cells")
     settle(page)
     _check_downloads(page)

@@ -23,7 +23,7 @@ def test_a_deep_link_opened_first_has_the_whole_app(start_server: Callable[[], S
     page.goto(f"{server.address}/genes")
     settle(page)
     page.wait_for_timeout(1000)
-    assert page.title().startswith("Genes") and page.locator("[data-testid=stSidebarNavLink]").count() >= len(PAGES)
+    assert page.title().startswith("Genes") and page.locator(".st-key-menu a").count() >= len(PAGES)
     assert page.locator("[role=dialog]").count() == 0, page.inner_text("[role=dialog]")
     assert page.locator("h1").first.inner_text() == "Which genes?"
     page.close()
@@ -33,7 +33,7 @@ def whole_app(page: Page, title: str) -> None:
     """The page of this title, with the menu, the thread and no message in front of it."""
     settle(page)
     page.wait_for_timeout(1000)
-    assert page.title().startswith(title) and page.locator("[data-testid=stSidebarNavLink]").count() >= len(PAGES)
+    assert page.title().startswith(title) and page.locator(".st-key-menu a").count() >= len(PAGES)
     assert page.locator(".st-key-thread").count() == 1 and page.locator("[role=dialog]").count() == 0
     no_errors(page)
 

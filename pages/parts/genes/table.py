@@ -121,9 +121,7 @@ _REFERENCE_HELP = (
 
 def _choose(label: str, options: Sequence[str], key: str, words: Callable[[str], str] = str, *, default: str) -> str:
     remember(key, options, default)
-    value = str(st.selectbox(label, options, key=key, format_func=words, persist_state="session"))
-    st.query_params[key] = value
-    return value
+    return str(st.selectbox(label, options, key=key, format_func=words, persist_state="session"))
 
 
 def remember(key: str, options: Sequence[str], default: str) -> None:
@@ -131,7 +129,7 @@ def remember(key: str, options: Sequence[str], default: str) -> None:
 
     Done by hand, since a widget bound to the address reads and writes the labels of its options, not the options.
     """
-    if key not in st.session_state and st.query_params.get(key) in options:
+    if (key not in st.session_state or session.went_back()) and st.query_params.get(key) in options:
         st.session_state[key] = st.query_params[key]
     if st.session_state.get(key) not in options:
         st.session_state[key] = default
@@ -283,7 +281,6 @@ def choose_gene(result: Result, table: pd.DataFrame) -> str:
                 persist_state="session",
             )
         )
-        st.query_params["gene"] = gene
         if st.button(
             "See it in the plot", key="to_explore", icon=":material/scatter_plot:", help=f"Cells coloured by {md(gene)}."
         ):
