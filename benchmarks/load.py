@@ -255,8 +255,9 @@ async def measure(server: Server, query: str, sessions: int, given: argparse.Nam
     wall = time.monotonic() - started
     used, steps = processor_of(server.process) - processor, sum(map(len, times.values()))
     after = memory_of(server.process)
-    print(f"{sessions} sessions, {wall:.0f} s, page process and its children {used / wall:.0%} of a core, {used / steps:.2f} s a step; memory {before:.0f} -> {after:.0f} MB, "
-          f"{(after - before) / sessions:.1f} MB a session; load of the machine {os.getloadavg()[0]:.1f}")  # fmt: skip
+    cost = f"page process and its children {used / wall:.0%} of a core, {used / steps:.2f} s a step"
+    grown = f"memory {before:.0f} -> {after:.0f} MB, {(after - before) / sessions:.1f} MB a session"
+    print(f"{sessions} sessions, {wall:.0f} s, {cost}; {grown}; load of the machine {os.getloadavg()[0]:.1f}")
     report(times, given.every)
     for error in sorted(set(errors)):
         print(f"  error ({errors.count(error)}): {error}")
