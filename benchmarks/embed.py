@@ -274,7 +274,8 @@ def _write_cells(path: Path, cells: int, genes: int) -> None:
 
 def _commands(work: Path, options: argparse.Namespace, data: str) -> dict[str, list[str]]:
     source, model = str(work / f"{data}.h5ad"), str(work / "toy")
-    ours = [sys.executable, "-m", "state_engine", "embed", "--model", model, "--data", source, "--scale", "log1p", "--device", "cpu"]
+    ours = [sys.executable, "-m", "state_engine", "embed", "--model", model, "--data", source, "--device", "cpu"]
+    ours += ["--scale", "log1p"]  # that is what `make_cells.py` writes
     theirs = [str(options.peer / "bin" / "state"), "emb", "transform", "--model-folder", model, "--input", source]
     return {
         REFERENCE: [*theirs, "--output", str(work / f"{REFERENCE} {data}.h5ad")],
