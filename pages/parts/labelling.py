@@ -233,6 +233,16 @@ def _list(entry: DataEntry, data: Dataset, labels: by_hand.HandLabels, counts: p
                 icon=":material/download:",
                 on_click="ignore",
             )
+            if "finetune" in names():
+                st.button(
+                    "Fine-tune on them",
+                    key=f"label_to_tune_{key}",
+                    type="primary",
+                    icon=":material/tune:",
+                    help="A copy of the data set gets the labels as a column, and the page Fine-tune opens with it.",
+                    on_click=tune_on_labels,
+                    args=(entry,),
+                )
             with st.popover("Make a data set with them", icon=":material/table:"):
                 column = st.text_input("Name of the column", by_hand.COLUMN, key=f"label_name_{key}")
                 st.caption(
@@ -266,8 +276,29 @@ def _step(
     )
 
 
+def tune_on_labels(entry: DataEntry) -> None:
+    """Start the job that makes a data set with the labels; the page Fine-tune opens with it when it is done (`labelled_data`)."""
+    try:
+        _, run = local.submit(session.settings(), LabelRequest(entry.id, by_hand.COLUMN), f"Labels by hand of {entry.name}")
+    except StateError as error:
+        st.session_state[f"label_refused_{entry.id}"] = error
+        return
+    st.session_state[f"label_run_{entry.id}"] = st.session_state[f"label_go_{entry.id}"] = run
+
+
+def _to_finetune(made: Labelled) -> None:
+    session.choose("data", made.data)
+    session.choose("finetuning", "")
+    st.session_state["finetune_column"] = made.column
+    st.session_state["finetune_view_wanted"] = False
+    go("finetune")
+
+
 def labelled_data(entry: DataEntry, key: str) -> None:
     """The job that makes a data set with the labels, and the ways on when it is done."""
+    refused = st.session_state.pop(f"label_refused_{entry.id}", None)
+    if refused is not None:
+        show_error(refused)
     run = str(st.session_state.get(f"label_run_{entry.id}", ""))
     if not run or not job_panel(run, title="Writing the labels", key=f"label_job_{key}"):
         return
@@ -280,15 +311,15 @@ def labelled_data(entry: DataEntry, key: str) -> None:
     except StateError:  # forgotten meanwhile
         del st.session_state[f"label_run_{entry.id}"]
         return
+    if st.session_state.pop(f"label_go_{entry.id}", "") == run:
+        _to_finetune(made)
     st.success(f"{md(copy.name)}: {plural(made.cells, 'cell')} labelled in {code(made.column)}.", icon=":material/check_circle:")
     path = Path(copy.path)
     with st.container(horizontal=True):
         if "finetune" in names() and st.button(
             "Fine-tune on it", key=f"label_tune_{key}", type="primary", icon=":material/tune:"
         ):
-            session.choose("data", copy.id)
-            st.session_state["finetune_column"] = made.column
-            go("finetune")
+            _to_finetune(made)
         if path.stat().st_size <= MOST_IN_BROWSER:
             st.download_button(
                 f"Cells with labels (.h5ad, {size(path.stat().st_size)})",

@@ -44,7 +44,7 @@ from state_engine.heads.report import (
 from state_engine.heads.request import FinetuneRequest
 from state_engine.heads.seen import codes_of
 from state_engine.heads.split import Division, divide
-from state_engine.heads.tables import cell_table, confusion_of, label_counts, wrong_cells
+from state_engine.heads.tables import cell_table, confusion_of, label_counts, left_out, places_of, wrong_cells
 from state_engine.heads.targets import Targets, Truth, read_targets
 from state_engine.heads.vectors import Vectors, decide_source, read_vectors
 from state_engine.models.head_config import HeadConfig
@@ -268,9 +268,9 @@ def _tested(
     called = called[:, 0] if targets.task == "regression" else called
     truth = targets.values[parts.test]
     beside_it = [beside.regression(request, case.dataset, targets, parts, vectors.values)]
+    with torch.inference_mode():
+        read = saved.module.features(torch.from_numpy(vectors.values)).numpy()
     if targets.task != "regression":
-        with torch.inference_mode():
-            read = saved.module.features(torch.from_numpy(vectors.values)).numpy()
         beside_it.append(beside.neighbours(request, targets, parts, read))
     own = f"{saved.card.config.kind} head on {vectors.source.words}"
     methods = [Method("head", "head", scores(targets.task, truth, called, request.resamples, request.seed), own)]
@@ -283,7 +283,7 @@ def _tested(
         bins, gap = reliability(*_confidence(targets, truth, called))
         plain = dataclasses.replace(saved, card=replace(saved.card, temperature=1.0)).outputs(test).double().numpy()
         before = reliability(*_confidence(targets, truth, plain))[1]
-    table = cell_table(case.dataset, targets, parts, called)
+    table = cell_table(case.dataset, targets, parts, called, places_of(read[parts.test], request.seed))
     write_bytes(folder / CELLS, table.to_csv(index=False).encode())
     wrong, n_wrong = wrong_cells(targets, parts, table, called)
     split = SplitUsed(
@@ -296,7 +296,8 @@ def _tested(
         methods=tuple(methods), label_counts=label_counts(targets, parts, called), confusion=confusion_of(targets, truth, called),
         reliability=bins, calibration_error=gap, error_before=before, temperature=saved.card.temperature, wrong=wrong, n_wrong=n_wrong,
         epochs=fitted.epochs, best_epoch=fitted.best_epoch, trained=fitted.trained, weights=fitted.weights,
-        vector_seconds=vectors.seconds, device=case.device.name, remarks=remarks, seed=request.seed, versions=package_versions(VERSIONS),
+        vector_seconds=vectors.seconds, device=case.device.name, remarks=(*remarks, *left_out(targets, called)),
+        seed=request.seed, versions=package_versions(VERSIONS),
     )  # fmt: skip
 
 

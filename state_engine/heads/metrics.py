@@ -26,6 +26,7 @@ CLASSIFICATION = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", 
 REGRESSION = ("r2", "mae", "spearman")
 BINS = 10
 INTERVAL = (2.5, 97.5)
+MOST_ORDERED = 20_000_000  # test cells times labels, up to which AUROC gets an interval: 24 bytes each
 
 
 def scores(task: Task, truth: Whole | Values, called: Values, resamples: int, seed: int) -> tuple[Score, ...]:
@@ -114,29 +115,36 @@ def counted(task: Task, truth: Whole | Values, called: Values) -> Callable[[Valu
         return _counted_numbers(truth.astype(float), called)
     if task == "multi-label":
         return _counted_several(np.asarray(truth, np.int64), called)
-    k, best = called.shape[1], called.argmax(1)
-    place = np.asarray(truth, np.int64) * k + best
-    areas = [Area(truth == j, called[:, j]) for j in range(k) if 0 < (truth == j).sum() < len(truth)]
+    k, best, true = called.shape[1], called.argmax(1), np.asarray(truth, np.int64)
+    right = true == best
+    few = areas_fit(called)
+    areas = [Area(truth == j, called[:, j]) for j in range(k) if few and 0 < (truth == j).sum() < len(truth)]
 
     def measure(counts: Values) -> list[float]:
-        table = np.bincount(place, weights=counts, minlength=k * k).reshape(k, k)
-        there = table.sum(1) > 0
-        hit = table.diagonal()[there]
-        recall = hit / table.sum(1)[there]
-        precision = _ratio(hit, table.sum(0)[there])
-        f1 = _ratio(2 * hit, (table.sum(1) + table.sum(0))[there])
+        # sums of the table of true by called labels, without the table: it grows with the square of the labels
+        rows, columns = (np.bincount(of, weights=counts, minlength=k) for of in (true, best))
+        there = rows > 0
+        hit = np.bincount(true[right], weights=counts[right], minlength=k)[there]
+        recall = hit / rows[there]
+        precision = _ratio(hit, columns[there])
+        f1 = _ratio(2 * hit, (rows + columns)[there])
         auroc = float(np.mean([area(counts) for area in areas])) if areas else float("nan")
         mean_recall = float(recall.mean())
-        return [float(hit.sum() / table.sum()), mean_recall, float(precision.mean()), mean_recall, float(f1.mean()), auroc]
+        return [float(hit.sum() / rows.sum()), mean_recall, float(precision.mean()), mean_recall, float(f1.mean()), auroc]
 
     return measure
+
+
+def areas_fit(called: Values) -> bool:
+    """Return whether AUROC gets an interval: each label needs its own order of all test cells."""
+    return called.size <= MOST_ORDERED
 
 
 def _counted_several(truth: Whole, called: Values) -> Callable[[Values], list[float]]:
     best = called >= 0.5
     exact = (best == truth).all(1)
     two_sided = [j for j in range(truth.shape[1]) if 0 < truth[:, j].sum() < len(truth)]
-    areas = [Area(truth[:, j] == 1, called[:, j]) for j in two_sided]
+    areas = [Area(truth[:, j] == 1, called[:, j]) for j in two_sided if areas_fit(called)]
 
     def measure(counts: Values) -> list[float]:
         true, said, both = counts @ truth, counts @ best, counts @ (truth * best)

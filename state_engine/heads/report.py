@@ -1,7 +1,8 @@
 """What fitting a head found, and what applying one called, as plain values. Read by pages and the command line; no torch.
 
 The folder of a head holds `head.json` (its card), `model.safetensors`, `fitted.safetensors`, `report.json` (`HeadReport`) and `cells.csv`: the
-cells it was tested on, with columns cell, row, part, group, truth, called, probability (regression: no probability). Where the model behind
+cells it was tested on, with columns cell, row, part, group, truth, called, probability (regression: no probability), map_1 and map_2 (their
+place on a map; heads of before have none). Where the model behind
 it was tuned, that lies in `backbone`. The run of a job that fits has this folder as `head`; the run of one that annotates has
 `annotation.json` and `labels.csv`, and its annotated cells become a data set of the library.
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
+
+import pandas as pd
 
 from state_engine.errors import RunError
 from state_engine.heads.request import Task
@@ -283,6 +286,25 @@ def read_report(folder: Path) -> HeadReport:
     if found is None:
         raise RunError(f"There is no {REPORT} in {folder.name}.", "The folder of a head that was fitted here has one.")
     return found
+
+
+def read_test_cells(folder: Path) -> pd.DataFrame:
+    """Return the table of the cells that a head was tested on; names and labels are text, as written.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    wrong = RunError(f"The test cells in {folder.name} cannot be read.", f"{CELLS} is missing or damaged.", "Fit it again.")
+    try:
+        table = pd.read_csv(folder / CELLS, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        raise wrong from error
+    if not {"cell", "row", "truth", "called"} <= set(table):
+        raise wrong
+    for name in ("row", "probability", "map_1", "map_2"):
+        if name in table:
+            table[name] = pd.to_numeric(table[name], errors="coerce")
+    return table
 
 
 def read_annotation(folder: Path) -> Annotation:

@@ -7,23 +7,31 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
+import streamlit as st
 
+from pages.parts import labelling
 from pages.parts.finetune.called import conditions, group_table, sentence
 from pages.parts.finetune.form import vectors_of
-from pages.parts.finetune.scores import compared, confusion_figure, interval, metric_table, reliability_figure, wrong_table
+from pages.parts.finetune.scores import compared, confusion_figure, interval, metric_table, reliability_figure
+from pages.parts.finetune.wrong import MOST_COLOURS, all_wrong, number_map, wrong_map, wrong_table
 from state_engine.config import Settings
+from state_engine.data.dataset import open_dataset
 from state_engine.heads.report import Annotation, Bin, CalledGroup, HeadReport, Method, Score, Share, SplitUsed, WrongCell
 from state_engine.heads.request import AnnotateRequest, FinetuneRequest
 from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.run_folder import RunFolder, list_runs
 from state_engine.jobs.tasks import heads as tasks
+from state_engine.library import hand_labels as by_hand
 from state_engine.library.datasets import get_dataset, register_file
+from state_engine.library.hand_labels import add_round
 from state_engine.library.models import HEADS
 from state_engine.plain import to_plain
 from state_engine.progress import silent
 from tests.pages.make_run import make_run
 from tests.pages.opened import figures, opened, text
+from tests.pages.queued import work_off
 
 CELLS = 200
 
@@ -107,6 +115,32 @@ def test_what_is_chosen_is_asked_for(monkeypatch: pytest.MonkeyPatch, home: Path
     assert request.name == "cell_type of cells"
 
 
+def test_labels_by_hand_become_the_chosen_column_in_one_click(
+    monkeypatch: pytest.MonkeyPatch, home: Path, settings: Settings, data: str
+) -> None:
+    entry = get_dataset(settings, data)
+    add_round(settings, entry, open_dataset(Path(entry.path)), list(range(90)), "B cell", "CL:0000236")
+    page = opened(monkeypatch, "finetune", None, home, data=data)
+
+    def went(name: str) -> None:
+        st.session_state["went"] = name
+        st.stop()
+
+    monkeypatch.setattr(labelling, "go", went)
+    page.button(key="head_use_hand").click().run()
+    (job,) = work_off(settings)
+    assert job.state == "done", job.error
+    page.run()
+    assert page.session_state["went"] == "finetune" and page.session_state["finetune_column"] == by_hand.COLUMN
+    copy = page.session_state["thread_data"]
+    assert copy != data and not page.exception
+    page.run()  # the page as it opens with the copy
+    assert page.selectbox(key=f"head_label_{copy}").value == by_hand.COLUMN and "1 label: B cell 90" in text(page)
+    page.session_state["went"] = ""
+    page.run()
+    assert page.session_state["went"] == ""  # once
+
+
 def test_numbers_are_offered_for_a_regression(monkeypatch: pytest.MonkeyPatch, home: Path, settings: Settings, data: str) -> None:
     page = opened(monkeypatch, "finetune", None, home, data=data)
     page.selectbox(key="head_task").set_value("regression").run()
@@ -141,6 +175,8 @@ def test_a_fitted_head_is_shown_and_applied(monkeypatch: pytest.MonkeyPatch, hom
     table = page.dataframe[0].value
     assert len(table) >= 2 and "–" in table["Accuracy"][0]
     assert len(figures(page)) >= 2
+    assert "Where do they lie?" in said and "principal components of what the head reads" in said
+    assert "Cells it gets wrong (CSV)" in [b.proto.label for b in page.get("download_button")]
     other = register_file(settings, write(home.parent / "data" / "others.h5ad", seed=1))
     page.button(key="finetune_apply").click().run()
     assert not page.exception and "Calls 2 labels (B, NK)" in text(page)
@@ -262,3 +298,20 @@ def test_the_page_needs_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
         "import pages.parts.finetune.run, pages.parts.finetune.form, pages.parts.pretrain.run, sys; print('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_cells_called_wrongly_are_crosses_on_a_map_of_all_test_cells() -> None:
+    cells = pd.DataFrame({
+        "cell": ["a", "b", "c<i>", "d"], "truth": ["B", "NK", "B", "B"], "called": ["B", "NK", "NK", "NK"],
+        "probability": [0.9, 0.8, 0.6, 0.7], "map_1": [0.0, 1.0, 2.0, 3.0], "map_2": [0.0, 0.0, 1.0, 1.0],
+    })  # fmt: skip
+    *right, wrong = wrong_map(cells).data
+    assert [len(trace.x) for trace in right] == [1, 1] and list(wrong.x) == [2.0, 3.0] and wrong.marker.symbol == "x"
+    assert len(set(wrong.marker.color)) == 1 and wrong.marker.color[0] == right[0].marker.color  # both are truly B
+    assert "called NK" in wrong.text[0] and "<i>" not in wrong.text[0]
+    assert all_wrong(REPORT, cells)["cell"].tolist() == ["d", "c<i>"]
+    many = pd.concat([cells.assign(truth=f"type {i}") for i in range(MOST_COLOURS + 1)])
+    assert len(wrong_map(many).data) == 2  # too many labels for a colour each
+    numbers = cells.assign(truth=["1", "2", "3", "4"], called=["1", "2.5", "9", "4.1"])
+    assert number_map(numbers).data[0].marker.color.tolist() == pytest.approx([0.0, 0.1, 0.5, 6.0])
+    assert all_wrong(replace(REPORT, task="regression"), numbers)["cell"].iloc[0] == "c<i>"

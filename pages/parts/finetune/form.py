@@ -11,7 +11,7 @@ import streamlit as st
 from pages.parts import fields, session
 from pages.parts.cells import in_child
 from pages.parts.format import md, plural, sentences
-from pages.parts.labelling import given, labelled_data
+from pages.parts.labelling import given, labelled_data, tune_on_labels
 from pages.parts.result import stamp
 from pages.parts.widgets import show_error
 from state_engine.checkpoints.card import ModelCard
@@ -22,8 +22,6 @@ from state_engine.errors import StateError
 from state_engine.heads.cost import cost
 from state_engine.heads.request import Features, FinetuneRequest, Task
 from state_engine.jobs import local
-from state_engine.jobs.requests import LabelRequest
-from state_engine.library import hand_labels as by_hand
 from state_engine.library.datasets import DataEntry
 from state_engine.library.models import EMBEDDINGS, list_models
 
@@ -163,17 +161,14 @@ def _labels_by_hand(entry: DataEntry, data: Dataset) -> None:
         st.markdown(
             f"**{plural(n, 'cell')} of {md(entry.name)} are labelled by hand** ({md(', '.join(map(str, column.categories[:6])), 200)})."
         )
-        if st.button(
+        st.button(
             "Fit to the labels by hand",
             key="head_use_hand",
             icon=":material/edit:",
-            help="A copy of the data set gets them as a column.",
-        ):
-            request = LabelRequest(entry.id, by_hand.COLUMN)
-            st.session_state[f"label_run_{entry.id}"] = local.submit(
-                session.settings(), request, f"Labels by hand of {entry.name}"
-            )[1]
-            st.rerun()
+            help="A copy of the data set gets them as a column, and is chosen here.",
+            on_click=tune_on_labels,
+            args=(entry,),
+        )
         labelled_data(entry, "finetune")
 
 

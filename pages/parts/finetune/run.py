@@ -9,6 +9,7 @@ import streamlit as st
 from pages.parts import session
 from pages.parts.finetune.apply import WANTED
 from pages.parts.finetune.scores import show_report
+from pages.parts.finetune.wrong import show_wrong
 from pages.parts.format import md
 from pages.parts.jobs import job_panel
 from pages.parts.result import stamp
@@ -49,6 +50,7 @@ def show_finetuning(run: RunFolder) -> None:
                 on_click="ignore",
             )
     show_report(report)
+    show_wrong(report, folder)
     with st.expander("How to repeat this"):
         st.code(run.manifest.command or "", language="bash", wrap_lines=True)
     st.caption(f"The head is in the library as {md(report.name)} ({report.id}).")

@@ -50,7 +50,6 @@ def show_report(report: HeadReport) -> None:
         with st.expander("How the fitting went"):
             _losses(report)
     _labels(report)
-    wrong_cells(report)
 
 
 def verdict(report: HeadReport) -> None:
@@ -286,38 +285,3 @@ def _labels(report: HeadReport) -> None:
                 },
             },
         )
-
-
-def wrong_table(report: HeadReport) -> pd.DataFrame:
-    """Return the cells that are called wrongly, those called with most confidence first."""
-    rows = [(w.cell, w.row, w.group, w.truth, w.called, w.probability) for w in report.wrong]
-    table = pd.DataFrame(rows, columns=["cell", "row", "group", "truth", "called", "probability"])
-    empty = [name for name in ("group", "probability") if not (table[name].notna() & (table[name] != "")).any()]
-    return table.drop(columns=empty)
-
-
-def wrong_cells(report: HeadReport) -> None:
-    """The cells it gets wrong, as a table."""
-    title = "Which numbers is it farthest off?" if report.task == "regression" else "Which cells does it get wrong?"
-    st.markdown(f"#### {title}")
-    if not report.wrong:
-        st.caption("None of the test cells.")
-        return
-    table = wrong_table(report)
-    st.dataframe(
-        table,
-        hide_index=True,
-        key="head_wrong",
-        height=min(38 + 35 * len(table), 320),
-        column_config={
-            "cell": st.column_config.TextColumn("Cell", pinned=True),
-            "row": st.column_config.NumberColumn("Row", format="%d", help="In the data set, counted from 0."),
-            "group": st.column_config.TextColumn(md(report.split.column) or "Group"),
-            "truth": st.column_config.TextColumn("Label"),
-            "called": st.column_config.TextColumn("Called"),
-            "probability": st.column_config.ProgressColumn("Probability", format="%.2f", min_value=0.0, max_value=1.0),
-        },
-    )
-    of = f" of {report.n_wrong:,}" if report.n_wrong > len(table) else ""
-    more = "farthest off" if report.task == "regression" else "called wrongly with most confidence: some may be labelled wrongly"
-    st.caption(f"{plural(len(table), 'test cell')}{of}, {more}.")
