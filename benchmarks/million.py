@@ -143,6 +143,21 @@ stored.effects_for(run)
 """
 
 
+GENE = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from state_engine.data.gene_columns import read_column
+place = max(Path(sys.argv[1]).glob("*.h5"), key=lambda path: path.stat().st_size)
+times, cells = [], 0
+for gene in np.random.default_rng(0).integers(0, 18_000, 50).tolist():
+    start = time.perf_counter()
+    cells = max(cells, int((read_column(place, gene) > 0).sum()))
+    times.append(time.perf_counter() - start)
+print(f"{place.stat().st_size / 1e9:.2f} GB; seconds for a gene: median {np.median(times):.3f}, most {max(times):.3f}; in up to {cells:,} cells")
+"""
+
+
 def steps(folder: Path) -> dict[str, list[str]]:
     """Return the command of each step, in their order."""
     command = [sys.executable, "-m", "state_engine"]
@@ -177,8 +192,11 @@ def steps(folder: Path) -> dict[str, list[str]]:
         "export tables": [*command, "tables", "--run", run],
         "embed": [*command, "embed", "--data", cells, "--model", str(folder / "se"), "--device", "cpu", "--key", "X_state", "--output", embedded],
         "map of the embedding": [sys.executable, "-c", MAP, embedded, str(folder / "map.npz")],
-        "evaluate": [*command, "evaluate", "--predicted", f"{run}/result.h5ad", "--real", cells, *keys, "--output", str(folder / "evaluation")],
+        "evaluate": [*command, "evaluate", "--predicted", f"{run}/result.h5ad", "--real", cells, *keys,
+                     "--predicted-context-key", "context", "--output", str(folder / "evaluation")],
         "prepare 2,000 variable genes": [*command, "prepare", "--data", cells, "--output", str(folder / "prepared.h5ad")],
+        "keep values by gene": [*command, "gene", "--data", cells, "--gene", "GENE5", "--output", str(folder / "gene.npy")],
+        "one gene of all cells": [sys.executable, "-c", GENE, str(folder / "home" / "genes")],
     }  # fmt: skip
 
 

@@ -84,3 +84,24 @@ def run_label(options: argparse.Namespace, write: Write, on_progress: OnProgress
     labels = labels_of_table(options.labels, dataset)
     labelled_copy(options.data.name, dataset, labels, options.output, options.column, on_progress)
     write(f"{options.output}: {options.column} of {int(labels.counts()['cells'].sum()):,} of {dataset.n_cells:,} cells")
+
+
+@takes(
+    {
+        "--data": path("X.h5ad", "data set", required=True),
+        "--gene": word("NAME", "gene; repeatable", action="append", default=[], required=True),
+        "--output": path("G", ".npy (genes x cells, float32, log1p) or .csv (a row for each cell)", required=True),
+    },
+    Choices,
+)
+def run_gene(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
+    """Read genes of all cells, in STATE_EXPLORER_HOME ordered by gene, which is done once for each data set."""
+    from state_engine.config import load_settings
+    from state_engine.data.gene_columns import write_genes
+    from state_engine.library.gene_cache import make_columns
+
+    free_output(options.output, options.data)
+    dataset = open_dataset(data_set(options.data), request(Choices, options))
+    place = make_columns(load_settings(), dataset, on_progress)
+    write_genes(dataset, place, tuple(options.gene), options.output)
+    write(f"{options.output}: {len(options.gene):,} genes of {dataset.n_cells:,} cells, log1p")

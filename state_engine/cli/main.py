@@ -29,6 +29,7 @@ COMMANDS = {
     "inspect": ("data", "describe a data set, and whether a model fits it"),
     "fetch": ("data", "download a public data set"),
     "prepare": ("results", "choose the most variable genes of a data set"),
+    "gene": ("data", "read genes of all cells, which are kept by gene from then on"),
     "label": ("data", "write labels given by hand into a copy of a data set"),
     "predict": ("predict", "predict perturbed cells"),
     "screen": ("screen", "rank every perturbation of a model by what it does to the cells"),

@@ -87,12 +87,17 @@ class FeatureSource:
 
 def normalise(values: np.ndarray | sp.csr_matrix, depth: float = DEPTH) -> np.ndarray | sp.csr_matrix:
     """Counts (m, g) to log1p of a depth, float32; sparse stays sparse. A cell without counts stays zero."""
-    sums = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()
-    factors = (depth / np.where(sums > 0, sums, depth)).astype(np.float32)
+    factors = depth_factors(values, depth)
     if isinstance(values, np.ndarray):
         return np.log1p(values.astype(np.float32) * factors[:, None])
     scaled = values.data.astype(np.float32) * np.repeat(factors, np.diff(values.indptr))
     return sp.csr_matrix((np.log1p(scaled), values.indices, values.indptr), shape=values.shape)
+
+
+def depth_factors(values: np.ndarray | sp.csr_matrix, depth: float = DEPTH) -> np.ndarray:
+    """Return what the counts of each cell (m,) are multiplied by to sum to a depth, float32; 1 for a cell without counts."""
+    sums = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()
+    return (depth / np.where(sums > 0, sums, depth)).astype(np.float32)
 
 
 def rescale(values: np.ndarray | sp.csr_matrix, factor: float) -> np.ndarray | sp.csr_matrix:

@@ -66,6 +66,7 @@ _ENTRIES = (
         words="conversion of a State Embedding model",
     ),
     Kind("prepare", f"{_REQUESTS}:PrepareRequest", f"{_TASKS}.library:prepare", words="variable genes"),
+    Kind("gene_cache", f"{_REQUESTS}:GeneCacheRequest", f"{_TASKS}.library:gene_cache", listed=False, words="values by gene"),
     Kind("label", f"{_REQUESTS}:LabelRequest", f"{_TASKS}.library:label", words="labels by hand"),
     Kind("fetch", f"{_REQUESTS}:FetchRequest", f"{_TASKS}.library:fetch", words="public data set"),
     Kind("look", f"{_REQUESTS}:LookRequest", f"{_TASKS}.results:look", listed=False),

@@ -146,6 +146,17 @@ class PrepareRequest:
 
 
 @dataclass(frozen=True)
+class GeneCacheRequest:
+    """The expression of a data set by gene, so that one gene of all cells is read at once.
+
+    Args:
+        data: id of the data set.
+    """
+
+    data: str
+
+
+@dataclass(frozen=True)
 class LabelRequest:
     """The labels given by hand, as a column of obs of a copy of the data set.
 

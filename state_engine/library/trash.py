@@ -18,6 +18,7 @@ from state_engine.config import Settings
 from state_engine.errors import ConfigError, RunError, listed
 from state_engine.files import read_json, write_json
 from state_engine.library.datasets import DEMO_ID, get_dataset, list_datasets
+from state_engine.library.gene_cache import forget_columns
 from state_engine.plain import from_plain, to_plain
 
 
@@ -41,7 +42,7 @@ class Item:
 
 
 def forget_dataset(settings: Settings, identity: str) -> Item:
-    """Move what is noted about a data set to the trash, and its file when it is an uploaded or made one.
+    """Move what is noted about a data set to the trash, and its file when it is an uploaded or made one; its values by gene are deleted.
 
     Raises:
         DataError: there is none.
@@ -50,6 +51,7 @@ def forget_dataset(settings: Settings, identity: str) -> Item:
     places = [settings.home / "datasets" / f"{identity}.json"]
     if entry.origin in ("upload", "made") and Path(entry.path).is_relative_to(settings.home):
         places.append(Path(entry.path))
+    forget_columns(settings, Path(entry.path))
     return moved(settings, entry.name, places, ())
 
 

@@ -26,6 +26,7 @@ from state_engine.jobs.requests import (
     ConvertRequest,
     DifferentialRequest,
     FetchRequest,
+    GeneCacheRequest,
     LabelRequest,
     LookRequest,
     MatrixRequest,
@@ -86,6 +87,7 @@ BY_ID: tuple[object, ...] = (
     DifferentialRequest("../../elsewhere", "p", "c", "predicted control", "corrected"),
     AttentionMapsRequest("../../elsewhere", "p", "c", 0),
     PrepareRequest("../../elsewhere", 10),
+    GeneCacheRequest("../../elsewhere"),
     LabelRequest("../../elsewhere", "cell_label"),
     FetchRequest("../../elsewhere"),
 )

@@ -91,6 +91,7 @@ COMMAND_OF = {
     "convert_se": "convert",
     "fetch": "fetch",
     "prepare": "prepare",
+    "gene_cache": "gene",
     "label": "label",
     "differential": "de",
     "tables": "tables",

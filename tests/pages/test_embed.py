@@ -271,3 +271,17 @@ def test_cells_and_genes_of_one_name_are_told_apart_by_place(tmp_path: Path) -> 
     votes = pd.DataFrame({"cell": unique_names(data.obs_names)[:2], "label": ["A", "B"]})
     assert votes["cell"].tolist() == ["AAAC-1", "AAAC-1 (row 1)"] and agreement(votes, "cell_type", data) == 1
     assert [place_of(data, name) for name in ("TBCE", "TBCE (gene 1)", "TBCE (gene 2)")] == [0, 1, 2]
+
+
+def test_values_by_gene_colour_the_map_with_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pages.parts.embed import map as parts
+    from state_engine.library import gene_cache
+    from tests.small import write_cells
+
+    settings, rows = Settings(tmp_path / "home"), np.array([5, 99, 0], np.int32)
+    monkeypatch.setattr(parts.session, "settings", lambda: settings)
+    data = open_dataset(write_cells(tmp_path / "cells.h5ad"))
+    before = parts.values_of(data, "GENE7", rows)
+    gene_cache.make_columns(settings, data)
+    monkeypatch.setattr(parts, "gene_values", lambda *_: pytest.fail("the cells were read"))
+    np.testing.assert_array_equal(parts.values_of(data, "GENE7", rows), before)

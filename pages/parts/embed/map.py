@@ -15,18 +15,21 @@ from pages.parts import umap as umapchart
 from pages.parts.cells import cell_names, in_child
 from pages.parts.figures import show_figure
 from pages.parts.format import code, duration, md, plural, sentences, size
-from pages.parts.jobs import job_panel
+from pages.parts.jobs import derived_run, job_panel
 from pages.parts.labelling import NOT_LABELLED, entry_of, labelling, with_labels
 from pages.parts.picker import runs_for
 from pages.parts.result import stamp
 from pages.parts.widgets import go
 from state_engine.analysis.projection import Projection, load
-from state_engine.data import cell_values
+from state_engine.data import cell_values, gene_columns
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.embedding.jobs import Embedding, EmbedJob
+from state_engine.jobs import local
+from state_engine.jobs.requests import GeneCacheRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, list_datasets
 from state_engine.library.foreign import read_file
+from state_engine.library.gene_cache import find_columns, is_worth
 from state_engine.plain import csv_for_people, distinct, read_json_as
 
 CHOICE = "embedding"
@@ -98,6 +101,8 @@ def cell_map(run: RunFolder, made: Embedding, data: Dataset) -> None:
     left, right = st.columns([3, 2], gap="medium")
     with right:
         colour, gene = _colour(run, data)
+        if gene:
+            _by_gene(run, made, data)
     polygon = selection.polygon_of(run)
     chosen = None if polygon is None else umapchart.inside(projection.xy, polygon)
     if chosen is not None and not chosen.any():
@@ -170,9 +175,7 @@ def draw(
     """The map in one colouring; `chosen` (n,) are the cells within the selection."""
     style = umapchart.look(len(projection.rows), dark)
     if gene:
-        values = gene_values(
-            str(data.path), stamp(data.path), data.choices, place_of(data, gene), tuple(projection.rows.tolist())
-        )
+        values = values_of(data, gene, projection.rows)
         figure = umapchart.value_map(projection.xy, values, gene, "log1p", style, chosen)
     else:
         names, codes = label_codes(data, colour, projection.rows)
@@ -192,6 +195,34 @@ def label_codes(data: Dataset, column: str, rows: NDArray[np.int32]) -> tuple[li
     names = [*sorted(str(c) for c in data.columns[column].categories), ""]
     found = pd.Categorical(labels.where(labels.notna(), "").astype(str), categories=names)
     return names, found.codes.astype(np.int16)
+
+
+def values_of(data: Dataset, gene: str, rows: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Return the log1p expression of a gene in some cells, (n,): from what is kept by gene, else by way of the cells."""
+    place, kept = place_of(data, gene), find_columns(session.settings(), data)
+    if kept is not None:
+        return column_of(str(kept), stamp(kept), place)[rows]
+    return gene_values(str(data.path), stamp(data.path), data.choices, place, tuple(rows.tolist()))
+
+
+def _by_gene(run: RunFolder, made: Embedding, data: Dataset) -> None:
+    """Offer the job that keeps the values of a large data set by gene, and show it."""
+    if not is_worth(data) or find_columns(session.settings(), data) is not None:
+        return
+    request = GeneCacheRequest(made.data)
+    asked = derived_run(run, request)
+    if asked is not None and not job_panel(asked.id, title="Ordering the values by gene", key="by_gene_job") and asked.active:
+        return
+    help = "A gene of all cells is then read in less than a second. It takes about as much disk as the data set; it goes when that is deleted."
+    if st.button("Keep the values by gene", key="by_gene", icon=":material/speed:", help=help):
+        local.submit(session.settings(), request, f"Values by gene of {run.manifest.title}", parent=run.id)
+        st.rerun(scope="app")
+
+
+@st.cache_data(max_entries=32, show_spinner="Reading the gene")
+def column_of(path: str, written: int, gene: int) -> NDArray[np.float32]:
+    """Return the log1p expression of a gene, by its place, in all cells, (n,)."""
+    return read_file(gene_columns.read_column, Path(path), gene)
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading the gene")
@@ -255,9 +286,7 @@ def cell_table(data: Dataset, projection: Projection, gene: str = "") -> pd.Data
         names, codes = label_codes(data, column, rows)
         table[column] = np.array(names, object)[codes]
     if gene:
-        table[f"{gene} (log1p)"] = gene_values(
-            str(data.path), stamp(data.path), data.choices, place_of(data, gene), tuple(rows.tolist())
-        )
+        table[f"{gene} (log1p)"] = values_of(data, gene, rows)
     return table
 
 

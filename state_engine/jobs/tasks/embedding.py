@@ -13,11 +13,14 @@ from state_engine.embedding.gene_attention import cls_attention
 from state_engine.embedding.jobs import Embedding, EmbedJob, GenesReadJob, SimilarJob, reference_folder
 from state_engine.errors import RequestError
 from state_engine.files import write_json
+from state_engine.jobs import local
 from state_engine.jobs.kinds import WarmCache
+from state_engine.jobs.requests import GeneCacheRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.tasks.warm_models import embedding_model
 from state_engine.library.allowed import check_data, check_readable
 from state_engine.library.datasets import keep_made
+from state_engine.library.gene_cache import is_worth
 from state_engine.options import command
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress
@@ -72,7 +75,10 @@ def embed(request: EmbedJob, run: RunFolder, on_progress: OnProgress, warm: Warm
             name=request.name, choices=asked.choices, settings=settings,
         )  # fmt: skip
         reference = added.cells
+    large = is_worth(dataset)
     entry = keep_made(settings, output, request.name, asked.choices)
+    if large:  # the map can be looked at now; colouring it by a gene gets quick later
+        local.queue(settings, GeneCacheRequest(entry.id), f"Values by gene of {request.name}", parent=run.id)
     answer = Embedding(
         data=entry.id, path=entry.path, key=key, width=done.width, cell_width=done.cell_width, model=facts.model,
         model_name=facts.model_name, simulated=facts.simulated, cells=done.cells, empty=done.empty, genes=done.genes,

@@ -21,6 +21,7 @@ from state_engine.jobs.requests import (
     ConvertRequest,
     DownloadRequest,
     FetchRequest,
+    GeneCacheRequest,
     Labelled,
     LabelRequest,
     Prepared,
@@ -31,6 +32,7 @@ from state_engine.library import hand_labels, hub
 from state_engine.library.allowed import check_data, readable
 from state_engine.library.datasets import get_dataset, keep_made, register_made, register_public
 from state_engine.library.foreign import call, limits_for
+from state_engine.library.gene_cache import make_columns
 from state_engine.library.models import EMBEDDINGS, adopt, import_directory
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress
@@ -54,6 +56,14 @@ class PublicDataAdded:
     name: str
     data: tuple[str, ...]
     plans: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GeneCacheMade:
+    """How many genes are kept, and the bytes of the file."""
+
+    genes: int
+    size: int
 
 
 def convert(request: ConvertRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> ModelAdded:
@@ -118,6 +128,16 @@ def prepare(request: PrepareRequest, run: RunFolder, on_progress: OnProgress, wa
     write_bytes(run.file("genes.csv"), ("gene\n" + "\n".join(found.genes) + "\n").encode())
     name = f"{Path(entry.name).stem} with {request.genes:,} HVGs"
     return Prepared(register_made(settings, name, run.result, entry.choices).id, found.method)
+
+
+def gene_cache(request: GeneCacheRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> GeneCacheMade:
+    """Keep the expression of a data set by gene too."""
+    settings = load_settings()
+    entry = get_dataset(settings, request.data)
+    check_data(settings, entry.path)
+    source = open_dataset(readable(entry.path, settings), entry.choices, settings)
+    place = make_columns(settings, source, on_progress)
+    return GeneCacheMade(source.n_genes, place.stat().st_size)
 
 
 def label(request: LabelRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Labelled:
