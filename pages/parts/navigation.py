@@ -19,6 +19,7 @@ _MENU: Mapping[str, Sequence[tuple[str, str, str]]] = {
     "Predict": (
         ("predict", "Predict", ":material/play_circle:"),
         ("embed", "Embed", ":material/hub:"),
+        ("screen", "Screen", ":material/manage_search:"),
         ("runs", "Runs", ":material/history:"),
     ),
     "Look": (

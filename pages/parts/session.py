@@ -29,7 +29,7 @@ from state_engine.library.trash import item_of
 # "gone": what was deleted last, or what the address named in vain
 THREAD = (
     "data", "model", "run", "embedding", "training", "finetuning", "annotation", "pretraining", "evaluation", "submission", "scoring",
-    "gone",
+    "screening", "gone",
 )  # fmt: skip
 SHOWN: Mapping[str, tuple[str, ...]] = {"genes": ("perturbation", "context", "gene")}  # what the address of a page holds besides
 

@@ -82,7 +82,7 @@ _ENTRIES = (
     Kind("similar", "state_engine.embedding.jobs:SimilarJob", f"{_TASKS}.embedding:similar", listed=False),
     Kind("genes_read", "state_engine.embedding.jobs:GenesReadJob", f"{_TASKS}.embedding:genes_read", listed=False),
     Kind(
-        "screen", "state_engine.screening.request:ScreenRequest", f"{_TASKS}.screen:screen", choice="screening",
+        "screen", "state_engine.screening.request:ScreenRequest", f"{_TASKS}.screen:screen", "screen", choice="screening",
         words="screen",
     ),
     Kind(

@@ -22,12 +22,12 @@ from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.load import LoadedModel
 from state_engine.data.dataset import Dataset
 from state_engine.effects.store import effects_hash
-from state_engine.errors import RequestError
-from state_engine.files import PART_PREFIX, free_bytes, replacing
+from state_engine.files import PART_PREFIX, replacing
 from state_engine.plain import to_plain
 from state_engine.prediction.predict import predict
 from state_engine.prediction.result import Layer, Result, open_result
 from state_engine.progress import OnProgress, Progress, silent
+from state_engine.screening.cost import MOST_CONTROLS, block_size
 from state_engine.screening.request import ScreenRequest
 from state_engine.screening.shards import CONTROL, Block, ShardKey, Shards
 
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from state_engine.prediction.predict import PredictionSummary
 
 STAGE: Final = "Predicting perturbations"
-MOST_BLOCK: Final = 64  # perturbations
-BLOCK_BYTES: Final = 128 << 20  # of the predicted cells of a block
-MOST_CONTROLS: Final = 2048  # control cells of a context that are compared with each other
 
 
 @dataclass(frozen=True)
@@ -56,12 +53,6 @@ class Predicted:
     remarks: tuple[str, ...]
 
 
-def block_size(request: ScreenRequest, card: ModelCard) -> int:
-    """Return how many perturbations a block has."""
-    width = len(card.output_genes or ()) + (card.config.output_dim if card.reads_embedding else 0)
-    return int(min(MOST_BLOCK, max(1, BLOCK_BYTES // (4 * request.cells * max(1, width)))))
-
-
 def key_of(
     request: ScreenRequest, dataset: Dataset, card: ModelCard, perturbations: tuple[str, ...], contexts: tuple[str, ...]
 ) -> ShardKey:
@@ -71,32 +62,6 @@ def key_of(
         block_size(request, card), request.cells, request.sample, request.seed, request.set_size or card.set_size, request.method,
         request.precision, request.allow_other_embedding,
     )  # fmt: skip
-
-
-def disk_bytes(request: ScreenRequest, card: ModelCard, perturbations: int, contexts: int) -> int:
-    """Return how much a screen needs on the disk: what is kept, and the prediction of one block."""
-    genes, embedding = len(card.output_genes or ()), card.config.output_dim if card.reads_embedding else 0
-    sample = 4 * request.sample * (genes + embedding)
-    block = block_size(request, card)
-    matrices = 2 + (card.calibration is not None)
-    kept = contexts * (perturbations * (12 * genes + sample) + -(-perturbations // block) * sample)
-    controls = contexts * 4 * min(MOST_CONTROLS, 2 * request.cells) * (genes + embedding)
-    return kept + controls + matrices * 4 * (block + 1) * request.cells * (genes + embedding)
-
-
-def check_disk(request: ScreenRequest, card: ModelCard, perturbations: int, contexts: int, output: Path) -> None:
-    """Make sure, before any work, that a screen fits on the disk.
-
-    Raises:
-        RequestError: it does not; with what would make it smaller.
-    """
-    needed, free = disk_bytes(request, card, perturbations, contexts), free_bytes(output)
-    if needed > free:
-        raise RequestError(
-            f"The disk is too small for this screen: {free / 1e6:,.0f} MB are free, {needed / 1e6:,.0f} MB are needed.",
-            f"It keeps means and {request.sample:,} cells of {perturbations:,} perturbations in {contexts:,} contexts.",
-            "Keep fewer cells (--sample), choose fewer perturbations or contexts, or another disk.",
-        )
 
 
 def predict_controls(

@@ -22,7 +22,7 @@ from state_engine.checkpoints.load import LoadedModel, card_of, load_model
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.device import choose_device, dtype_of
 from state_engine.effects.exposure import exposures, trained_parts
-from state_engine.errors import IncompatibleError, RequestError, UnknownLabelError, listed, may_be, near_each
+from state_engine.errors import IncompatibleError, RequestError, listed, may_be, near_each
 from state_engine.files import full_disk_told, output_folder, replacing, write_bytes, write_json
 from state_engine.plain import to_plain
 from state_engine.prediction.compatibility import check_compatibility, require_compatible
@@ -30,9 +30,10 @@ from state_engine.prediction.measured_cells import measured_cells
 from state_engine.prediction.request import PredictionRequest, contexts_of
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.screening.alike import MOST_CLUSTERED, resemblance_of_screen, similarity_of
+from state_engine.screening.cost import check_disk, perturbations_of
 from state_engine.screening.head_cells import head_reader
 from state_engine.screening.null import FDR
-from state_engine.screening.predict_blocks import Predicted, check_disk, key_of, predict_blocks, predict_controls, sample_of
+from state_engine.screening.predict_blocks import Predicted, key_of, predict_blocks, predict_controls, sample_of
 from state_engine.screening.rank import Goals, rank
 from state_engine.screening.report import EFFECTS, FORMAT, RANKING, REPORT, SIMILARITY, ScreenReport, seen_of
 from state_engine.screening.request import ScreenRequest
@@ -95,28 +96,6 @@ def screen(
         )  # fmt: skip
         write_json(output / REPORT, to_plain(report))
     return report
-
-
-def perturbations_of(request: ScreenRequest, card: ModelCard) -> tuple[str, ...]:
-    """Return the perturbations of a screen, in the order of the model: those that are asked for, or all but the control.
-
-    Raises:
-        UnknownLabelError: the model does not know some. RequestError: none is left.
-    """
-    known = tuple(p for p in card.perturbations if p != card.control)
-    unknown = [p for p in request.perturbations if p not in card.perturbations]
-    if unknown:
-        raise UnknownLabelError(
-            f"The model does not know {len(unknown):,} of {len(request.perturbations):,} perturbations: {listed(unknown)}.",
-            f"It knows {len(known):,}, such as {listed(known)}.",
-            may_be(near_each(unknown[:50], known)) or "Choose among these.",
-        )
-    chosen = tuple(p for p in known if not request.perturbations or p in request.perturbations)
-    if not chosen:
-        raise RequestError(
-            "There is no perturbation to screen.", "The control alone is none.", "Name one, or leave them out for all."
-        )
-    return chosen
 
 
 def goal_words(request: ScreenRequest, label: str = "") -> str:

@@ -18,7 +18,7 @@ from state_engine.heads.request import FinetuneRequest
 from state_engine.prediction.predict import predict
 from state_engine.prediction.result import open_result
 from state_engine.progress import Progress
-from state_engine.screening import predict_blocks
+from state_engine.screening import cost, predict_blocks
 from state_engine.screening.report import COLUMNS, load_similarity, read_condition, read_ranking, read_screen
 from state_engine.screening.request import GeneChange, ScreenRequest
 from state_engine.screening.run import screen
@@ -83,7 +83,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_screen_that_was_stopped_goes_on_and_ends_bit_for_bit_the_same(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict_blocks, "MOST_BLOCK", 1)
+    monkeypatch.setattr(cost, "MOST_BLOCK", 1)
     request, predicted = asked(made), list[str]()
     screen(request, tmp_path / "whole")
 
@@ -179,7 +179,7 @@ def test_bad_input_is_a_sentence_before_any_prediction(made: Path, tmp_path: Pat
         with pytest.raises(error, match=words):
             screen(asked(made, **changes), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(predict_blocks, "free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(cost, "free_bytes", lambda folder: 1000)
     with pytest.raises(RequestError, match="disk is too small") as told:
         screen(asked(made), tmp_path / "out")
     assert "--sample" in told.value.fix

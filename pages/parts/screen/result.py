@@ -1,0 +1,269 @@
+"""Part of the page Screen: a screen while it runs, then its ranking with what it is worth, the genes of a row, and what is alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from pages.parts import session
+from pages.parts.figures import show_figure
+from pages.parts.format import md, plural, sentences
+from pages.parts.jobs import job_panel
+from pages.parts.model_scores import verdict_words
+from pages.parts.result import stamp
+from pages.parts.screen.charts import MOST_ALIKE, MOST_ROWS, alike_figure, size_figure
+from pages.parts.widgets import go
+from state_engine.analysis import differential as de
+from state_engine.errors import StateError
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.foreign import read_file
+from state_engine.library.models import find
+from state_engine.plain import csv_file_for_people, csv_for_people
+from state_engine.screening.report import (
+    EFFECTS,
+    RANKING,
+    REPORT,
+    SIMILARITY,
+    ScreenReport,
+    Similarity,
+    load_similarity,
+    read_condition,
+    read_ranking,
+    read_screen,
+)
+from state_engine.screening.request import ScreenRequest
+
+MOST_IN_TABLE = 5_000
+_SCORES = {
+    "signature": "Correlation of the predicted effect with the genes up (1), down (-1) and all others (0).",
+    "explanation": "Correlation of the predicted with the measured log2 fold changes, on the genes of the table.",
+    "target cells": "How much of the distance to the target cells is gone: 1 on the target, 0 no nearer, below 0 further off.",
+    "head": "Mean probability of the label after minus before.",
+    "effect size": "Euclidean length of the mean effect over all genes, log1p units.",
+}
+_Q = "False discovery rate: control cells against control cells. It says that this is no noise; it does not say that the model is right."
+
+
+def show_screen(run: RunFolder) -> None:
+    """A screen: live while it runs, then its answer."""
+    if not job_panel(run.id, title=run.manifest.title or "Screening", key="screen_job"):
+        return
+    report = _report(str(run.path), stamp(run.file(REPORT)))
+    if report is None:
+        st.info("This screen left no report. Run it again.", icon=":material/info:")
+        return
+    table = _ranking(str(run.file(RANKING)), stamp(run.file(RANKING)))
+    st.markdown(f"### {sentences(report.words())}")
+    st.caption(
+        f"Ranked by {md(report.goal_words, 200)}. {md(report.model)} on {md(report.data)}; "
+        f"{report.cells:,} cells of each of {plural(report.perturbations, 'perturbation')} in {md(', '.join(report.contexts), 120)}."
+    )
+    _worth(report, table)
+    chosen = _table(report, table)
+    _ways_on(run, table, chosen)
+    if len(chosen):
+        _genes(run, chosen)
+    _alike(run, report, table)
+    with st.expander("How to repeat this, and what to know"):
+        for remark in report.remarks:
+            st.markdown(f"- {sentences(remark)}")
+        st.code(run.manifest.command or "", language="bash", wrap_lines=True)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _report(folder: str, written: int) -> ScreenReport | None:
+    return read_file(read_screen, Path(folder))
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _ranking(path: str, written: int) -> pd.DataFrame:
+    return read_file(read_ranking, Path(path))
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _similarity(path: str, written: int) -> Similarity:
+    return read_file(load_similarity, Path(path))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _condition(path: str, written: int, perturbation: str, context: str) -> pd.DataFrame:
+    return read_file(read_condition, Path(path), perturbation, context)
+
+
+def _worth(report: ScreenReport, table: pd.DataFrame) -> None:
+    """What the model's card says it is worth, what was trained on, and whether predictions can be told apart."""
+    left, right = st.columns([3, 2], gap="medium")
+    with left, st.container(border=True, key="screen_worth"):
+        st.markdown("**What is this model worth?**")
+        st.markdown(_verdict(report))
+    with right, st.container(border=True, key="screen_seen"):
+        counts = table.loc[table["made"] == "predicted", "seen"].value_counts()
+        words = {
+            "both": "context and perturbation in training",
+            "context only": "only the context in training",
+            "perturbation only": "only the perturbation in training",
+            "neither": "neither in training",
+            "not known": "not known whether in training",
+        }
+        st.markdown("**What has it seen?**")
+        st.markdown("  \n".join(f"{int(counts[name]):,}: {text}" for name, text in words.items() if name in counts))
+    alike = report.resemblance
+    if alike is not None and alike.alike:
+        st.warning(sentences(alike.words()), icon=":material/content_copy:")
+    elif alike is not None:
+        st.caption(sentences(alike.words()))
+
+
+def _verdict(report: ScreenReport) -> str:
+    try:
+        card = find(session.settings(), report.model_id).card
+    except StateError:
+        return "The model is not in the library any more, so its card cannot be read."
+    simulated = " It was trained on simulated cells." if report.simulated else ""
+    if card is None or "mae_corrected" not in card.training.scores:
+        return f"Its card has no scores on held-out cells: nothing shows how good it is.{simulated}"
+    return f"{verdict_words(card.training)}{simulated}"
+
+
+def _table(report: ScreenReport, table: pd.DataFrame) -> pd.DataFrame:
+    """The ranking, filtered; return the rows that are chosen in it."""
+    one, two, three, four = st.columns([2, 2, 2, 1], vertical_alignment="bottom")
+    words = one.text_input("Find a perturbation", key="screen_find", placeholder="part of its name")
+    contexts = two.multiselect("Contexts", list(report.contexts), key="screen_in", placeholder="all")
+    seen = three.multiselect("Seen", list(dict.fromkeys(table["seen"])), key="screen_seen_in", placeholder="any")
+    sure = four.checkbox("q < 0.05", key="screen_sure", disabled=bool(table["q"].isna().all()))
+    shown = table
+    if words.strip():
+        shown = shown[shown["perturbation"].str.contains(words.strip(), case=False, regex=False)]
+    if contexts:
+        shown = shown[shown["context"].isin(contexts)]
+    if seen:
+        shown = shown[shown["seen"].isin(seen)]
+    if sure:
+        shown = shown[shown["q"] < 0.05]
+    shown = shown.head(MOST_IN_TABLE).reset_index(drop=True)
+    event: Any = st.dataframe(
+        shown, hide_index=True, key="screen_ranking", on_select="rerun", selection_mode="multi-row", height=min(38 + 35 * len(shown), 420),
+        placeholder="n/a", column_order=_columns(shown), column_config=_config(report),
+    )  # fmt: skip
+    rest = f", the first {MOST_IN_TABLE:,} of them shown" if len(table) > MOST_IN_TABLE else ""
+    st.caption(f"{plural(len(shown), 'row')} of {len(table):,}{rest}. Tick rows to see their genes and to take them along.")
+    rows = [i for i in event.selection.rows if i < len(shown)]
+    return shown.iloc[rows]
+
+
+def _columns(table: pd.DataFrame) -> list[str]:
+    found = [
+        "perturbation",
+        "context",
+        "score",
+        "p",
+        "q",
+        "seen",
+        "in_training",
+        "effect_size",
+        "genes_up",
+        "genes_down",
+        "before",
+        "after",
+    ]
+    found += ["made"] if (table["made"] != "predicted").any() else []
+    return [name for name in found if name not in ("before", "after") or table[name].notna().any()]
+
+
+def _config(report: ScreenReport) -> dict[str, Any]:
+    number, text = st.column_config.NumberColumn, st.column_config.TextColumn
+    rule = f"|log2 fold change| of {de.FOLD:g} or more, detected in {de.DETECTED:.0%} of the cells of one side, as on the Genes page."
+    kind = "Distance to the target cells" if report.goal == "target cells" else "Mean probability of the label"
+    return {
+        "perturbation": text("Perturbation", pinned=True),
+        "context": text("Context"),
+        "score": number("Score", format="%.3f", help=_SCORES[report.goal]),
+        "p": number("p", format="%.1e", help="Share of comparisons of control cells with control cells that score as high."),
+        "q": number("q", format="%.1e", help=_Q),
+        "seen": text("Seen", help="Whether context and perturbation were in the training, each by itself."),
+        "in_training": text("In training", help="Whether the model was trained on this pair: then it is recall, no forecast."),
+        "effect_size": number("Effect size", format="%.2f", help=_SCORES["effect size"]),
+        "genes_up": number("Genes up", format="%d", help=rule),
+        "genes_down": number("Genes down", format="%d", help=rule),
+        "before": number("Before", format="%.3f", help=kind),
+        "after": number("After", format="%.3f", help=kind),
+        "made": text("From", help="Predicted, or the sum of two predicted effects: an assumption."),
+    }
+
+
+def _ways_on(run: RunFolder, table: pd.DataFrame, chosen: pd.DataFrame) -> None:
+    """Take the shortlist home, or into Predict."""
+    request = run.request_as(ScreenRequest)
+    with st.container(horizontal=True):
+        st.download_button(
+            f"Shortlist of {plural(len(chosen), 'row')} (CSV)", data=lambda: csv_for_people(chosen).encode(), file_name="shortlist.csv",
+            mime="text/csv", key="screen_shortlist", icon=":material/download:", on_click="ignore", disabled=not len(chosen),
+        )  # fmt: skip
+        st.download_button(
+            "Whole ranking (CSV)", data=lambda: csv_file_for_people(run.file(RANKING)), file_name="ranking.csv", mime="text/csv",
+            key="screen_whole", icon=":material/download:", on_click="ignore",
+        )  # fmt: skip
+        names = list(dict.fromkeys(chosen.loc[chosen["made"] == "predicted", "perturbation"]))
+        label = f"Predict {plural(len(names), 'perturbation')} in full" if names else "Predict the ticked rows in full"
+        if st.button(label, key="screen_predict", icon=":material/play_circle:", disabled=not names):
+            _to_predict(request, names, list(dict.fromkeys(chosen["context"])))
+
+
+def _to_predict(request: ScreenRequest, names: list[str], contexts: list[str]) -> None:
+    """Open Predict with the chosen perturbations and contexts, on the same data set and model."""
+    entry, model = session.data_entry(), session.model_entry()
+    if model is not None and model.card is not None and str(model.path) == request.model:
+        st.session_state[f"perturbations_{model.card.id}_wanted"] = names
+    if entry is not None and entry.path == request.data:
+        st.session_state[f"contexts_{entry.id}"] = contexts
+    session.choose("run", "")
+    go("predict")
+
+
+def _genes(run: RunFolder, chosen: pd.DataFrame) -> None:
+    """Which genes one of the chosen rows moves."""
+    rows = [f"{r.perturbation} in {r.context}" for r in chosen.itertuples() if r.made == "predicted"]
+    pairs = {
+        f"{r.perturbation} in {r.context}": (r.perturbation, r.context) for r in chosen.itertuples() if r.made == "predicted"
+    }
+    if not rows:
+        st.caption("The sums of two effects have no genes of their own here: tick the two by themselves.")
+        return
+    st.markdown("#### Which genes does it move?")
+    which = rows[0] if len(rows) == 1 else st.selectbox("Of", rows, key="screen_gene_row")
+    path = run.file(EFFECTS)
+    genes = _condition(str(path), stamp(path), *pairs[which])
+    st.dataframe(
+        genes, hide_index=True, key="screen_genes", height=300,
+        column_config={
+            "gene": st.column_config.TextColumn("Gene", pinned=True),
+            "effect": st.column_config.NumberColumn("Effect (log1p)", format="%.3f", help="Difference of mean log1p expression."),
+            "log2_fold_change": st.column_config.NumberColumn("log2FC", format="%.2f", help="Of the natural means, 0.1 added to both."),
+        },
+    )  # fmt: skip
+    st.caption(f"All {len(genes):,} genes of {md(which, 120)}, predicted; the largest fold change first.")
+
+
+def _alike(run: RunFolder, report: ScreenReport, table: pd.DataFrame) -> None:
+    """How large effects are in each context, and which perturbations do the same."""
+    ranked = table[table["made"] == "predicted"]
+    names = list(dict.fromkeys(ranked["perturbation"]))
+    left, right = st.columns(2, gap="medium")
+    with left:
+        figure, sizes = size_figure(table, names[:MOST_ROWS])
+        show_figure(
+            figure, key="screen_sizes", title=f"Effect size of the best {min(len(names), MOST_ROWS)} perturbations",
+            caption="Euclidean length of the mean effect over all genes, log1p; in the order of the ranking.", table=lambda: sizes, height=560,
+        )  # fmt: skip
+    with right:
+        similarity = _similarity(str(run.file(SIMILARITY)), stamp(run.file(SIMILARITY)))
+        figure, r = alike_figure(similarity, names[:MOST_ALIKE])
+        show_figure(
+            figure, key="screen_alike", title=f"Which of the best {min(len(names), MOST_ALIKE)} do the same?",
+            caption=f"Correlation of mean effects over {plural(len(report.contexts), 'context')} and {report.genes:,} genes, clustered (average "
+            "linkage).", table=lambda: r, height=560,
+        )  # fmt: skip

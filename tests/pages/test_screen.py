@@ -1,0 +1,109 @@
+"""The Screen page without a browser: what it asks for, and what it shows of a screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pages.parts.screen.charts import alike_figure
+from state_engine.config import Settings
+from state_engine.jobs.run_folder import RunFolder, list_runs
+from state_engine.library.datasets import register_file
+from state_engine.library.models import TRANSITION
+from state_engine.plain import to_plain
+from state_engine.screening.report import load_similarity, read_ranking
+from state_engine.screening.request import GeneChange, ScreenRequest
+from state_engine.screening.run import screen
+from tests.pages.opened import figures, opened, text
+from tests.small import GENES, PERTURBATIONS, write_cells, write_model
+
+
+@pytest.fixture
+def thread(home: Path) -> dict[str, str]:
+    """Ids of a data set and a model of the installation."""
+    settings = Settings(home, (home.parent / "data",))
+    entry = register_file(settings, write_cells(home.parent / "data" / "cells.h5ad", 200))
+    write_model(home.parent / "data" / "model")
+    model = TRANSITION.adopt(home.parent / "data" / "model", settings)
+    assert model.card is not None
+    return {"data": entry.id, "model": model.card.id}
+
+
+def made(home: Path, thread: dict[str, str]) -> RunFolder:
+    """A finished screen."""
+    settings = Settings(home, (home.parent / "data",))
+    place = next(e.path for e in TRANSITION.entries(settings) if e.card is not None and e.card.id == thread["model"])
+    request = ScreenRequest(
+        str(home.parent / "data" / "cells.h5ad"), str(place), up_genes=GENES[:5], cells=16, sample=8, splits=200, combinations=2, device="cpu"
+    )  # fmt: skip
+    run = RunFolder.create(settings, "screen", to_plain(request), "Five genes up")
+    run.start()
+    screen(request, run.path)
+    run.record(device="cpu", command="python -m state_engine screen")
+    run.finish("done")
+    return run
+
+
+def test_goals_become_requests(monkeypatch: pytest.MonkeyPatch, home: Path, thread: dict[str, str]) -> None:
+    page = opened(monkeypatch, "screen", None, home, **thread)
+    assert not page.exception and not page.error and page.button(key="screen").disabled
+    page.text_area(key="screen_up").set_value(f"{GENES[0]}, {GENES[1]} {GENES[2]}").run()
+    assert not page.exception and not page.button(key="screen").disabled
+    assert page.button(key="screen").label == "Screen 3 conditions" and "3 perturbations in 1 context" in text(page)
+    page.button(key="screen").click().run()
+    assert not page.exception
+    (info,) = list_runs(Settings(home))
+    asked = RunFolder(info.path).request_as(ScreenRequest)
+    assert asked.up_genes == GENES[:3] and asked.contexts == ("B",) and asked.goal == "signature" and asked.perturbations == ()
+
+
+@pytest.mark.parametrize(("goal", "words"), [("target cells", ""), ("effect size", "how much they change"), ("head", "Fit one")])
+def test_other_goals(monkeypatch: pytest.MonkeyPatch, home: Path, thread: dict[str, str], goal: str, words: str) -> None:
+    page = opened(monkeypatch, "screen", None, home, **thread)
+    page.session_state["screen_goal"] = goal
+    page.run()
+    assert not page.exception and not page.error
+    assert words in text(page) + " ".join(i.value for i in page.info)
+    assert page.button(key="screen").disabled == (goal == "head")
+    if goal == "target cells":
+        page.selectbox(key="screen_column").set_value("batch").run()
+        page.button(key="screen").click().run()
+        (info,) = list_runs(Settings(home))
+        assert RunFolder(info.path).request_as(ScreenRequest).target_cells == "batch=lane 1"
+
+
+def test_a_measured_effect_is_pasted(monkeypatch: pytest.MonkeyPatch, home: Path, thread: dict[str, str]) -> None:
+    page = opened(monkeypatch, "screen", None, home, **thread)
+    page.session_state["screen_goal"] = "explanation"
+    page.run()
+    page.text_area(key="screen_changes").set_value("a,b\n1,2").run()
+    assert "no columns of genes" in page.error[0].value and not page.exception
+    page.text_area(key="screen_changes").set_value("gene,logfc\nGENE1,2\nGENE2,-1").run()
+    page.button(key="screen").click().run()
+    (info,) = list_runs(Settings(home))
+    assert RunFolder(info.path).request_as(ScreenRequest).changes == (GeneChange("GENE1", 2.0), GeneChange("GENE2", -1.0))
+
+
+def test_a_finished_screen(monkeypatch: pytest.MonkeyPatch, home: Path, thread: dict[str, str]) -> None:
+    run = made(home, thread)
+    page = opened(monkeypatch, "screen", None, home, screening=run.id, **thread)
+    assert not page.exception and not page.error
+    said = text(page)
+    assert "conditions" in said and "5 genes up and 0 down" in said
+    assert "no scores on held-out cells" in said and "not known whether in training" in said
+    ranking = read_ranking(run.file("ranking.csv"))
+    assert page.dataframe[0].value["perturbation"].tolist() == ranking["perturbation"].tolist()
+    assert len(figures(page)) == 2
+    page.text_input(key="screen_find").set_value("tnf").run()
+    assert all("TNF" in p for p in page.dataframe[0].value["perturbation"])
+    page.checkbox(key=f"screen_again_{run.id}").set_value(True).run()
+    assert "nothing is predicted again" in text(page)
+
+
+def test_the_map_of_what_is_alike_keeps_the_clustered_order(home: Path, thread: dict[str, str]) -> None:
+    run = made(home, thread)
+    similarity = load_similarity(run.file("similarity.npz"))
+    figure, table = alike_figure(similarity, list(PERTURBATIONS[1:3]))
+    order = [p for p in similarity.perturbations if p in PERTURBATIONS[1:3]]
+    assert table["perturbation"].tolist() == order and list(figure.layout.xaxis.ticktext) == order
