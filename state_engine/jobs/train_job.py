@@ -22,7 +22,7 @@ from state_engine.train.adapt import adapting
 from state_engine.train.request import TrainRequest, resolve
 
 KIND = "train"
-RESUMABLE = (KIND, "pretrain")  # kinds that go on from a checkpoint in their run
+RESUMABLE = (KIND, "pretrain", "screen")  # kinds that go on from what is in their run
 OUTPUT = "training"
 
 
@@ -71,10 +71,10 @@ def start(settings: Settings, job: TrainJob, title: str) -> str:
 
 
 def resume(settings: Settings, run: RunFolder) -> str:
-    """Queue a stopped training or pretraining again: it goes on from its last checkpoint, in the same run. Return the job's id.
+    """Queue a stopped training, pretraining or screen again: it goes on from what is done, in the same run. Return the job's id.
 
     Raises:
-        JobError: it is waiting, running or done, or is no training.
+        JobError: it is waiting, running or done, or of another kind.
     """
     local.look_after(settings)
     store = JobStore(settings.database)

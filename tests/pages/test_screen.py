@@ -8,6 +8,7 @@ import pytest
 
 from pages.parts.screen.charts import alike_figure
 from state_engine.config import Settings
+from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder, list_runs
 from state_engine.library.datasets import register_file
 from state_engine.library.models import TRANSITION
@@ -107,3 +108,16 @@ def test_the_map_of_what_is_alike_keeps_the_clustered_order(home: Path, thread: 
     figure, table = alike_figure(similarity, list(PERTURBATIONS[1:3]))
     order = [p for p in similarity.perturbations if p in PERTURBATIONS[1:3]]
     assert table["perturbation"].tolist() == order and list(figure.layout.xaxis.ticktext) == order
+
+
+def test_a_stopped_one_can_go_on(monkeypatch: pytest.MonkeyPatch, home: Path, thread: dict[str, str]) -> None:
+    request = ScreenRequest(str(home.parent / "data" / "cells.h5ad"), "model")
+    run = RunFolder.create(Settings(home), "screen", to_plain(request), "All")
+    run.start()
+    run.finish("cancelled")
+    page = opened(monkeypatch, "screen", None, home, screening=run.id, **thread)
+    assert "What was predicted so far is kept" in text(page)
+    page.button(key="screen_resume").click().run()
+    assert not page.exception
+    job = local.JobStore(Settings(home).database).for_run(run.id)
+    assert job is not None and job.state == "queued"

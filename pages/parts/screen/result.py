@@ -11,14 +11,16 @@ import streamlit as st
 from pages.parts import session
 from pages.parts.figures import show_figure
 from pages.parts.format import md, plural, sentences
-from pages.parts.jobs import job_panel
+from pages.parts.jobs import job_of, live_panel
 from pages.parts.model_scores import verdict_words
 from pages.parts.result import stamp
 from pages.parts.screen.charts import MOST_ALIKE, MOST_ROWS, alike_figure, size_figure
-from pages.parts.widgets import go
+from pages.parts.widgets import go, show_error
 from state_engine.analysis import differential as de
-from state_engine.errors import StateError
+from state_engine.errors import JobError, StateError
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.jobs.store import Job, JobFailure
+from state_engine.jobs.train_job import resume
 from state_engine.library.foreign import read_file
 from state_engine.library.models import find
 from state_engine.plain import csv_file_for_people, csv_for_people
@@ -49,7 +51,15 @@ _Q = "False discovery rate: control cells against control cells. It says that th
 
 def show_screen(run: RunFolder) -> None:
     """A screen: live while it runs, then its answer."""
-    if not job_panel(run.id, title=run.manifest.title or "Screening", key="screen_job"):
+    job = job_of(run.id)
+    if job is not None and job.active:
+        live_panel(
+            run.id, run.manifest.title or "Screen", "screen_job", stop="Stop",
+            stop_help="What is predicted so far is kept; the screen can go on later.",
+        )  # fmt: skip
+        return
+    if run.state != "done":
+        _stopped(run, job)
         return
     report = _report(str(run.path), stamp(run.file(REPORT)))
     if report is None:
@@ -71,6 +81,18 @@ def show_screen(run: RunFolder) -> None:
         for remark in report.remarks:
             st.markdown(f"- {sentences(remark)}")
         st.code(run.manifest.command or "", language="bash", wrap_lines=True)
+
+
+def _stopped(run: RunFolder, job: Job | None) -> None:
+    """How a screen ended that is not done, and the button that goes on with it."""
+    if run.state == "cancelled":
+        st.warning("Stopped. What was predicted so far is kept.", icon=":material/stop_circle:")
+    else:
+        error = job.error if job is not None and job.error is not None else JobFailure(run.manifest.error or "It is lost.")
+        show_error(JobError(error.what, error.why, error.fix))
+    if st.button("Go on with it", type="primary", key="screen_resume", icon=":material/play_arrow:"):
+        resume(session.settings(), run)
+        st.rerun()
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
