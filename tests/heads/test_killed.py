@@ -1,0 +1,47 @@
+"""A fitting whose process is killed leaves no half of a head, and is done again as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from state_engine.checkpoints.head_card import read_head_card
+from state_engine.heads.finetune import finetune
+from tests.heads.cells import asked, write_labelled
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from state_engine.heads.finetune import finetune
+from tests.heads.cells import asked
+
+def stand_still(progress):
+    if progress.stage == sys.argv[3]:
+        print("there", flush=True)
+        time.sleep(60)  # until it is killed
+
+finetune(asked(Path(sys.argv[1])), Path(sys.argv[2]), stand_still)
+"""
+
+
+@pytest.mark.parametrize("stage", ["Fitting the head", "Testing"])
+def test_after_kill_9_the_same_head_is_fitted(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_EXPLORER_HOME", str(tmp_path / "home"))
+    cells = write_labelled(tmp_path / "cells.h5ad")
+    before, folder = cells.read_bytes(), tmp_path / "head"
+    command = [sys.executable, "-c", SCRIPT, str(cells), str(folder), stage]
+    process = subprocess.Popen(command, cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "there\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert not folder.exists() and cells.read_bytes() == before
+    finetune(asked(cells), folder)
+    finetune(asked(cells), tmp_path / "other")
+    assert read_head_card(folder).weights_hash == read_head_card(tmp_path / "other").weights_hash
