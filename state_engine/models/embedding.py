@@ -73,6 +73,19 @@ class EmbeddingModel(nn.Module):
         """The row of the table that is CLS."""
         return self.config.genes
 
+    @torch.no_grad()
+    def even_start(self) -> EmbeddingModel:
+        """Let a new network begin with attention to all genes alike, in place of the one or two that random weights would pick.
+
+        The first layer reads tokens that are sqrt(d) times as long as what the others read, so with the usual weights its logits have a
+        spread of about d / 8, and next to nothing of the cell is read. Its queries and keys are brought back to the usual size.
+        """
+        first = self.layers[0]
+        assert isinstance(first, EncoderLayer)
+        for part in (first.qkv.weight, first.qkv.bias):
+            part[: 2 * self.config.hidden] /= math.sqrt(self.config.hidden)
+        return self
+
     def gene_table(self, vectors: Tensor) -> Tensor:
         """Return the encoded tokens (g + 2, d): a row for each gene, then CLS, then the data set token.
 

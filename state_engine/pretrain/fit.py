@@ -160,6 +160,8 @@ def _pretrain(
         network = EmbeddingModel(start.config)
         if start.weights is not None:
             network.load_state_dict(start.weights)
+        else:
+            network.even_start()
         record = PretrainRecord(
             RECORD_FORMAT, request, {path: s.dataset.hash() for path, s in zip(request.data, start.sources, strict=True)},
             start.vocabulary, start.source, versions=dict(package_versions()), device=device.name,

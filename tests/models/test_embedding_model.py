@@ -149,3 +149,27 @@ def test_training_reaches_every_weight_of_the_embedding() -> None:
 def test_sizes_that_make_no_network(changes: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         embedding_config(**changes)
+
+
+@pytest.mark.parametrize("hidden", [32, 128])
+def test_a_new_network_begins_with_attention_to_all_genes_alike(hidden: int) -> None:
+    """As drawn, one gene of a hundred takes most of what CLS attends to, the more so the wider the network."""
+    config = embedding_config(genes=300, hidden=hidden, heads=4, layers=2, tokens=101)
+    torch.manual_seed(0)
+    network, vectors = EmbeddingModel(config), torch.randn(config.genes, config.token_dim)
+    rows, counts = torch.randint(config.genes, (20, 101)), torch.full((20, 101), 1.0)
+    rows[:, 0] = config.genes
+
+    @torch.no_grad()
+    def largest(model: EmbeddingModel) -> float:
+        attention = model.eval().prepare(vectors)(rows, counts, attention=True).cls_attention
+        assert attention is not None
+        return float(attention[0][:, :, 1:101].amax(dim=2).mean())
+
+    drawn = largest(copy.deepcopy(network))
+    even = largest(network.even_start())
+    assert drawn > 0.1 and even < 0.03
+    torch.manual_seed(0)
+    as_drawn, now = EmbeddingModel(config).state_dict(), network.state_dict()
+    assert [name for name in now if not torch.equal(now[name], as_drawn[name])] == ["layers.0.qkv.weight", "layers.0.qkv.bias"]
+    assert torch.equal(now["layers.0.qkv.weight"][2 * hidden :], as_drawn["layers.0.qkv.weight"][2 * hidden :])  # values stay
