@@ -8,10 +8,10 @@ from pages.parts import session
 from pages.parts.data.form import choices_form, understood, variable_genes
 from pages.parts.data.public import public_data
 from pages.parts.door import through_app
-from pages.parts.format import md
+from pages.parts.format import md, size
 from pages.parts.runs.list import dependents
 from pages.parts.undo import DeletedRows, remember
-from pages.parts.uploads import DATA_TYPES, received, upload_key
+from pages.parts.upload_box import received
 from pages.parts.widgets import errors_shown, go, page_head, show_error, start_demo
 from state_engine.errors import StateError
 from state_engine.jobs import trash
@@ -30,19 +30,20 @@ settings = session.settings()
 with st.container(border=True, key="open_data"):
     tabs = st.tabs(["Upload", "On this server", "Opened before", "Public data", "Demo"])
     with tabs[0]:
-        upload = st.file_uploader(
-            "An .h5ad file, or .h5mu, 10x .h5, .h5ad.gz, or a zip of a zarr store or of a 10x matrix folder",
-            type=DATA_TYPES,
-            key=upload_key("upload"),
-            help="AnnData, up to a few GB. Other formats are converted to .h5ad first; your file stays as it is.",
-        )
         with errors_shown():
-            came = received(upload, "upload")
+            came = received(
+                f"Drop .h5ad files here, up to {size(settings.max_file_bytes)} each (or .h5mu, 10x .h5, .h5ad.gz; a zarr store or a 10x matrix "
+                "as a folder or zip).",
+                "upload",
+            )
             if came is not None:
                 session.choose("data", came.id)
                 session.choose("run", "")
                 st.rerun()
-        st.caption(f"Files are opened in a child process that may not read others ({confinement()}).")
+        st.caption(
+            "An upload that stops goes on where it stopped when you choose the file again. "
+            f"Files are opened in a child process that may not read others ({confinement()})."
+        )
     with tabs[1]:
         files = server_files(settings)
         if files:

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.parts.login import Gate
+from pages.parts.upload_route import upload
 from state_engine import __version__
 from state_engine.config import load_settings
 from state_engine.sandbox import PLACES
@@ -128,5 +129,8 @@ def health(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok" if well else "home cannot be written", "version": __version__}, 200 if well else 503)
 
 
-ROUTES: Final = (Route("/healthz", health),)
+ROUTES: Final = (
+    Route("/healthz", health),
+    Route("/api/upload/{identity}", upload, methods=["HEAD", "PUT", "DELETE"]),
+)
 MIDDLEWARE: Final = (Middleware(SafeHeaders), Middleware(KnownHosts), Middleware(Gate))

@@ -1,4 +1,7 @@
-"""Uploads: each is copied to disk in blocks, read in a child process, and let go of by the server's memory."""
+"""Small uploads (lists, tables, vectors): each is copied to disk, read in a child process, and let go of by the server's memory.
+
+Cells and models come through `upload_box`.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,9 @@ from pages.parts.format import md
 from pages.parts.widgets import show_error
 from state_engine.errors import DataError, StateError
 from state_engine.files import full_disk_told, scratch_folder
-from state_engine.library.datasets import BLOCK, DataEntry, receive_upload
-from state_engine.library.other_formats import SUFFIXES
+from state_engine.library.datasets import BLOCK
 
 T = TypeVar("T")
-
-
-# of data sets, for an uploader: .h5ad and what is converted to it
-DATA_TYPES = [suffix.removeprefix(".") for suffix in SUFFIXES]
 
 
 def _sharing(upload: UploadedFile, memo: dict[int, object]) -> UploadedFile:
@@ -44,18 +42,6 @@ UploadedFile.__deepcopy__ = _sharing  # type: ignore[attr-defined]
 def upload_key(name: str) -> str:
     """Return the key of an uploader; after each upload another one, so that the widget is empty again."""
     return f"{name}_{st.session_state.get(f'{name}_n', 0)}"
-
-
-def received(upload: UploadedFile | None, name: str) -> DataEntry | None:
-    """Return the data set that an upload became; None without one, or with a sentence why it was refused.
-
-    The page must run again after an upload that was taken.
-
-    Args:
-        upload: what the uploader of `upload_key(name)` holds.
-        name: which uploader.
-    """
-    return _taken(upload, name, lambda up: receive_upload(session.settings(), up.name, up, up.size, opened=session.opened))
 
 
 def handed_over(upload: UploadedFile | None, name: str, take: Callable[[Path, str], T]) -> T | None:

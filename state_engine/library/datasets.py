@@ -19,13 +19,16 @@ from typing import BinaryIO
 
 from state_engine.config import DEMO, Settings
 from state_engine.data.dataset import Choices
+from state_engine.data.files.folder_archive import FOLDER, zip_of_folder
 from state_engine.data.files.other_formats import MATRIX, ZARR_ROOT
 from state_engine.errors import ConfigError, DataError, UnsafeFileError
 from state_engine.files import full_disk_told, read_json, replacing
-from state_engine.library.foreign import open_foreign
+from state_engine.library.foreign import OPENING, SLOWEST, call, open_foreign
 from state_engine.library.other_formats import as_h5ad, write_h5ad
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import OnProgress, Progress, silent
+from state_engine.sandbox import Limits
+from state_engine.sandbox.limits import MB
 
 DEMO_ID = "demo"
 DEMO_PATH = DEMO / "demo.h5ad"
@@ -93,6 +96,39 @@ def receive_upload(
             out.write(block)
             done += len(block)
             on_progress(Progress("Copying the upload", done, size, unit="bytes"))
+    return _taken(settings, name, target, on_progress, opened)
+
+
+def adopt_upload(settings: Settings, name: str, path: Path, opened: Callable[[Path, str], object] | None = None) -> DataEntry:
+    """Move a file that was uploaded (on the same disk) to the data sets, open it in a child process, and give it an id.
+
+    What cannot be opened, or is interrupted, is at its old place again. For `name` and `opened` see `receive_upload`. A folder came as
+    NAME.folder.tar.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
+    settings.uploads.mkdir(parents=True, exist_ok=True)
+    target = settings.uploads / f"{secrets.token_hex(6)}.h5ad"
+    if name.endswith(FOLDER):
+        name = name.removesuffix(FOLDER)
+        limits = Limits(OPENING.seconds + 2 * path.stat().st_size / SLOWEST, written_mb=settings.max_file_bytes // MB + 1)
+        with replacing(target) as beside:
+            call(zip_of_folder, path, beside, name, path=path, name=name, limits=limits, writes=(settings.uploads,))
+        return _taken(settings, name, target, silent, opened)
+    path.replace(target)
+    return _taken(settings, name, target, silent, opened, path)
+
+
+def _taken(
+    settings: Settings,
+    name: str,
+    target: Path,
+    on_progress: OnProgress,
+    opened: Callable[[Path, str], object] | None,
+    back: Path | None = None,
+) -> DataEntry:
+    """Open what lies among the uploads now, converted where need be, and give it an id; else remove it, or put it `back`."""
     try:
         if Path(name).suffix != ".h5ad":
             on_progress(Progress("Converting the upload"))
@@ -103,9 +139,12 @@ def receive_upload(
         else:
             opened(target, name)
     except BaseException:  # a session that ends, or a page that runs again, is no reason to keep the copy either
-        target.unlink(missing_ok=True)
+        if back is not None:
+            target.replace(back)
+        else:
+            target.unlink(missing_ok=True)
         raise
-    return _save(settings, DataEntry(identity, name, str(target), "upload", _now()))
+    return _save(settings, DataEntry(target.stem, name, str(target), "upload", _now()))
 
 
 def register_file(settings: Settings, path: Path, opened: Callable[[Path, str], object] | None = None) -> DataEntry:

@@ -15,7 +15,7 @@ from tests.hostile import write_hanging
 from tests.small import write_cells
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-UPLOAD = "[class*='st-key-upload_0'] input[type=file]"
+UPLOAD = ".st-key-upload_box input.pick-files"
 
 
 def visit(page: Page, addresses: list[str]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from state_engine.errors import DataError
 from state_engine.jobs import local
 from state_engine.jobs.requests import ConvertRequest, PrepareRequest
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.library import arriving
 from state_engine.library.datasets import DEMO_ID, DEMO_PATH, get_dataset, list_datasets, receive_upload
 from state_engine.library.trash import forget_dataset
 from state_engine.plain import to_plain
@@ -94,17 +96,27 @@ def test_bad_files_get_a_plain_message(home: Path, tmp_path: Path, maker: Any) -
     assert words[maker].lower() in app.error[0].value.lower()
 
 
+def came(home: Path, name: str, content: bytes) -> None:
+    """Let an upload have come through the box of the Data page."""
+    settings = Settings(home)
+    arriving.begin(
+        settings, arriving.Arriving(hashlib.md5(name.encode()).hexdigest(), name, len(content), "upload", "test session id")
+    )
+    with arriving.Piece(settings, hashlib.md5(name.encode()).hexdigest(), 0) as piece:
+        piece.write(content)
+        piece.keep()
+
+
 @pytest.mark.parametrize("maker", [next(iter(UNREADABLE)), next(iter(EMPTY)), *list(UNSAFE)[-2:]], ids=lambda m: m.__name__)
 def test_bad_uploads_are_refused_and_removed(home: Path, tmp_path: Path, maker: Any) -> None:
     path = maker(tmp_path)
+    came(home, "my.h5ad", path.read_bytes())
     app = app_on("data")
-    app.file_uploader(key="upload_0").upload("my.h5ad", path.read_bytes(), "application/x-hdf5").run()
     words = {**UNREADABLE, **EMPTY, **UNSAFE}
     assert words[maker].lower() in app.error[0].value.lower() and "my.h5ad" in app.error[0].value
     assert not list((home / "uploads").iterdir()) and [e.id for e in list_datasets(Settings(home))] == [DEMO_ID]
-    app.file_uploader(key="upload_1").upload(
-        "cells.h5ad", write_cells(tmp_path / "c.h5ad").read_bytes(), "application/x-hdf5"
-    ).run()
+    came(home, "cells.h5ad", write_cells(tmp_path / "c.h5ad").read_bytes())
+    app.run()
     assert not app.error and app.metric[0].value == "160" and app.subheader[0].value == "cells.h5ad"
 
 

@@ -12,7 +12,8 @@ from pages.parts import fields, session
 from pages.parts.format import plural
 from pages.parts.picker import pick_run, run_words, runs_for
 from pages.parts.result import open_run
-from pages.parts.uploads import DATA_TYPES, keep_by_content, one_file, received, upload_key
+from pages.parts.upload_box import received
+from pages.parts.uploads import keep_by_content, one_file
 from state_engine import keys
 from state_engine.analysis import stored
 from state_engine.challenge.counts import Rounding
@@ -351,7 +352,7 @@ def _file(entries: tuple[DataEntry, ...], label: str, key: str) -> DataEntry | N
         label, entries, format_func=lambda e: e.name, key=f"evaluate_{key}", index=None, placeholder="Choose a data set"
     )
     name = f"evaluate_{key}_upload"
-    came = received(st.file_uploader("or upload them (.h5ad)", type=DATA_TYPES, key=upload_key(name)), name)
+    came = received("or drop them here (.h5ad)", name)
     if came is not None:
         st.session_state[f"evaluate_{key}_came"] = came
         st.rerun()

@@ -10,7 +10,7 @@ from pages.parts import fields, session
 from pages.parts.finetune.called import show_annotation
 from pages.parts.format import md, plural, sentences
 from pages.parts.picker import another_run, pick_run, run_words, runs_for
-from pages.parts.uploads import DATA_TYPES, received, upload_key
+from pages.parts.upload_box import received
 from pages.parts.widgets import errors_shown, show_error
 from state_engine.checkpoints.head_card import HeadCard
 from state_engine.data.dataset import Choices
@@ -82,8 +82,7 @@ def _data() -> tuple[str, str, str, DataEntry | None] | None:
     """A data set of the installation, or an uploaded file: (path, "", name, entry)."""
     known = list_datasets(session.settings())
     with st.popover("Upload a file", icon=":material/upload:"):
-        file = st.file_uploader("An .h5ad file of cells", type=DATA_TYPES, key=upload_key("apply_upload"))
-        came = received(file, "apply_upload")
+        came = received("Drop an .h5ad file of cells here.", "apply_upload")
     if came is not None:
         st.session_state["apply_data"] = came.id
         st.rerun()

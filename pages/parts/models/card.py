@@ -13,7 +13,7 @@ from pages.parts.jobs import job_of, job_panel
 from pages.parts.model_scores import worth
 from pages.parts.models.embedding import import_embedding
 from pages.parts.models.heads import import_head
-from pages.parts.uploads import handed_over, upload_key
+from pages.parts.upload_box import handed_over
 from pages.parts.widgets import errors_shown, finding
 from state_engine.attention.modes import measurable
 from state_engine.checkpoints.card import ModelCard
@@ -186,10 +186,10 @@ def _checkpoint(names: tuple[str, ...], key: str) -> str | None:
 
 
 def _from_zip(settings: Settings) -> None:
-    upload = st.file_uploader("A model exported from STATE Explorer", type=["zip"], key=upload_key("zip"))
-    entry = handed_over(upload, "zip", lambda path, name: import_zip(path, settings, name))
-    if entry is not None:
-        session.choose("model", _id(entry))
+    words = "Drop a model here that was exported from STATE Explorer (.zip)."
+    entries = handed_over(words, "zip", (".zip",), lambda path, name: import_zip(path, settings, name))
+    if entries:
+        session.choose("model", _id(entries[-1]))
         st.rerun()
 
 

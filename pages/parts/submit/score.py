@@ -13,7 +13,7 @@ from pages.parts.format import md, plural, sentences
 from pages.parts.jobs import job_panel
 from pages.parts.submit.form import Source, counts_step, pick_challenge, pick_columns, pick_contexts, sources
 from pages.parts.submit.receipts import receipts_section
-from pages.parts.uploads import DATA_TYPES, received, upload_key
+from pages.parts.upload_box import received
 from pages.parts.widgets import go
 from state_engine.challenge import submit as submission
 from state_engine.challenge.score_request import RehearsalRequest, ScoreRequest
@@ -96,8 +96,8 @@ def _truth() -> DataEntry | None:
         st.session_state["score_truth"] = st.session_state.pop("score_came")
     left, right = st.columns([3, 2])
     entry = left.selectbox("Measured cells", entries, format_func=lambda e: e.name, key="score_truth")
-    upload = right.file_uploader("Or upload them (.h5ad)", type=DATA_TYPES, key=upload_key("score_upload"))
-    came = received(upload, "score_upload")
+    with right:
+        came = received("Or drop them here (.h5ad)", "score_upload")
     if came is not None:
         st.session_state["score_came"] = came
         st.rerun()
