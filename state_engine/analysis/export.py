@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import pandas as pd
 
 from state_engine import keys
@@ -92,9 +91,7 @@ def _cells(run_dir: Path, result: Result) -> pd.DataFrame:
     path = run_dir / "projection.npz"
     if not path.exists():
         return result.obs
-    shown = projection.load(path)
-    xy = np.full((result.n_cells, 2), np.nan, np.float32)
-    xy[shown.rows] = shown.xy
+    xy = projection.load(path).everywhere(result.n_cells)
     return result.obs.assign(umap_1=xy[:, 0], umap_2=xy[:, 1])
 
 

@@ -7,13 +7,17 @@ The neighbour graph is exact (brute force on the principal components) instead o
 quicker, as nothing has to be compiled for it, and it has no randomness of its own. Cells that come from the same basal cell (the
 cell itself, its prediction under each perturbation, repeated draws) are not each other's neighbours: they are nearly the same
 vector, and would else fill each other's neighbourhoods and drift off as islands of one cell.
+
+Of more than `MAX_CELLS` cells a sample is fitted and shown; each other cell is placed afterwards at the weighted mean of the places of its
+nearest fitted cells (weights fall with the distance beyond the nearest), block by block, and is not fitted itself.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, cast
 
@@ -37,6 +41,8 @@ MIN_DISTANCE: Final = 0.3
 EPOCHS: Final = 200
 EMBEDDING_BLOCK: Final = 8192
 """Rows of an embedding that are read at a time."""
+PLACED_BLOCK: Final = 2048
+"""Cells that are placed at a time: so many rows of all genes are in memory."""
 MOST_RELATIVES: Final = 500
 """Cells of the same origin that are looked past when neighbours are searched."""
 Neighbours = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -55,6 +61,7 @@ class Settings:
         subsampled: True when not all are shown; then the same share of each kind, context and perturbation was drawn.
         components: principal components; 0 when the features were used as they are.
         neighbours, min_distance, epochs: UMAP's.
+        n_placed: cells that were placed among the fitted ones afterwards.
     """
 
     seed: int
@@ -66,6 +73,7 @@ class Settings:
     neighbours: int
     min_distance: float = MIN_DISTANCE
     epochs: int = EPOCHS
+    n_placed: int = 0
 
     @property
     def note(self) -> str:
@@ -75,6 +83,8 @@ class Settings:
             if self.subsampled
             else f"{self.n_shown:,} cells"
         )
+        if self.n_placed:
+            cells += f", {self.n_placed:,} others placed among their nearest"
         return f"UMAP of {self.components or 'all'} principal components of {self.source}; {cells}; seed {self.seed}"
 
 
@@ -87,18 +97,30 @@ class Projection:
         rows: (n,) int32, the cells' rows in the result, ascending.
         variance: (components,) share of the variance in each principal component, 0 to 1.
         settings: how it was fitted.
+        placed_xy, placed_rows: (m, 2) and (m,), the same of cells that were not fitted but placed among these, ascending.
     """
 
     xy: NDArray[np.float32]
     rows: NDArray[np.int32]
     variance: NDArray[np.float32]
     settings: Settings
+    placed_xy: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2), np.float32))
+    placed_rows: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+
+    def everywhere(self, n: int) -> NDArray[np.float32]:
+        """Return the place of each of n cells, (n, 2); NaN where a cell has none."""
+        xy = np.full((n, 2), np.nan, np.float32)
+        xy[self.rows], xy[self.placed_rows] = self.xy, self.placed_xy
+        return xy
 
     def save(self, path: Path) -> None:
         """Write an .npz; it appears only when complete."""
         settings = json.dumps(asdict(self.settings))
         with replacing(path) as beside, beside.open("wb") as file:
-            np.savez(file, xy=self.xy, rows=self.rows, variance=self.variance, settings=settings)
+            parts = {"xy": self.xy, "rows": self.rows, "variance": self.variance}
+            if len(self.placed_rows):
+                parts |= {"placed_xy": self.placed_xy, "placed_rows": self.placed_rows}
+            np.savez(file, **parts, settings=settings)  # type: ignore[arg-type]
 
 
 def load(path: Path) -> Projection:
@@ -110,7 +132,8 @@ def load(path: Path) -> Projection:
     try:
         with np.load(path, allow_pickle=False) as stored:
             settings = Settings(**parse_json(str(stored["settings"])))
-            return Projection(stored["xy"], stored["rows"], stored["variance"], settings)
+            more = (stored["placed_xy"], stored["placed_rows"]) if "placed_rows" in stored else ()
+            return Projection(stored["xy"], stored["rows"], stored["variance"], settings, *more)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"The projection {path.name} cannot be read.", "It is missing or damaged.", "Fit it again.") from error
 
@@ -136,9 +159,11 @@ def fit(result_path: Path, out: Path, seed: int = 0, on_progress: OnProgress = s
     # the observed cell that each cell comes from: itself where it is observed, or where its basal cell is not known
     basal = _basal_rows(result)
     origins = np.where(basal >= 0, basal, np.arange(result.n_cells))
-    xy, variance, neighbours = place(features, seed, origins[rows])
-    settings = _settings(seed, result.embedding or "corrected expression (log1p)", available, rows, variance, neighbours)
-    projection = Projection(xy, rows.astype(np.int32), variance, settings)
+    fitted = place(features, seed, origins[rows])
+    others = np.setdiff1d(available, rows)
+    xy = _place_others(fitted, result.features, others, on_progress)
+    source = result.embedding or "corrected expression (log1p)"
+    projection = _projection(fitted, _settings(seed, source, available, rows, fitted), rows, xy, others)
     projection.save(out)
     on_progress(Progress("Fitting the UMAP", 3, 3))
     return projection
@@ -155,7 +180,7 @@ def fit_embedding(
 ) -> Projection:
     """Fit a map of embedded cells and store it at `out` (.npz): of the part of an embedding that describes the cell.
 
-    Cells without an embedding are left out; of more than `max_cells` cells a random sample is shown.
+    Cells without an embedding are left out; of more than `max_cells` cells a random sample is shown, and the others are placed among them.
 
     Args:
         dataset: with `obsm/KEY`.
@@ -175,30 +200,80 @@ def fit_embedding(
         rows = np.sort(np.random.default_rng(seed).choice(available, max_cells, replace=False))
     features = dataset.read(name, rows)[:, :cell_width]
     on_progress(Progress("Fitting the UMAP"))
-    xy, variance, neighbours = place(features, seed)
-    settings = _settings(seed, f"the embedding {key}", available, rows, variance, neighbours)
-    projection = Projection(xy, rows.astype(np.int32), variance, settings)
+    fitted, others = place(features, seed), np.setdiff1d(available, rows)
+    xy = _place_others(fitted, lambda part: dataset.read(name, part)[:, :cell_width], others, on_progress)
+    projection = _projection(fitted, _settings(seed, f"the embedding {key}", available, rows, fitted), rows, xy, others)
     projection.save(out)
     return projection
 
 
-def _settings(seed: int, source: str, available: np.ndarray, rows: np.ndarray, variance: np.ndarray, neighbours: int) -> Settings:
-    """Return what a map records of itself: `rows` are shown of the `available` cells."""
+def _projection(fitted: Fitted, settings: Settings, rows: np.ndarray, xy: np.ndarray, others: np.ndarray) -> Projection:
+    return Projection(fitted.xy, rows.astype(np.int32), fitted.variance, settings, xy, others.astype(np.int32))
+
+
+def _settings(seed: int, source: str, available: np.ndarray, rows: np.ndarray, fitted: Fitted) -> Settings:
+    """Return what a map records of itself: `rows` are shown of the `available` cells, and the others are placed."""
     return Settings(
         seed=seed,
         source=source,
         n_available=len(available),
         n_shown=len(rows),
         subsampled=len(rows) < len(available),
-        components=len(variance),
-        neighbours=neighbours,
+        components=len(fitted.variance),
+        neighbours=fitted.neighbours,
+        n_placed=len(available) - len(rows),
     )
 
 
-def place(
-    features: NDArray[np.float32], seed: int, origins: NDArray[np.int64] | None = None
-) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
-    """Return the UMAP (n, 2) of any features (n, w), the variance of each principal component, and the neighbours that were used.
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A fitted map, and what places other cells on it.
+
+    Args:
+        xy: (n, 2) UMAP units.
+        variance: (components,) share of the variance in each.
+        neighbours: of each cell.
+        values: (n, components) the cells as neighbours were searched among them.
+        mean, axes: (w,) and (components, w) of the principal components; None where the features are used as they are.
+    """
+
+    xy: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    neighbours: int
+    values: NDArray[np.float32]
+    mean: NDArray[np.float32] | None = None
+    axes: NDArray[np.float32] | None = None
+
+    def reduced(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return other features (m, w) as `values` are."""
+        if self.mean is None or self.axes is None:
+            return features
+        return np.asarray(features @ self.axes.T - self.mean @ self.axes.T, np.float32)
+
+
+def _place_others(
+    fitted: Fitted, read: Callable[[NDArray[np.int64]], NDArray[np.float32]], others: NDArray[np.int64], on_progress: OnProgress
+) -> NDArray[np.float32]:
+    """Return (m, 2) where cells lie that were not fitted; they are read block by block."""
+    from sklearn.neighbors import NearestNeighbors
+
+    xy = np.empty((len(others), 2), np.float32)
+    if not len(others):
+        return xy
+    search = NearestNeighbors(n_neighbors=fitted.neighbours, algorithm="brute").fit(fitted.values)
+    for start in range(0, len(others), PLACED_BLOCK):
+        on_progress(Progress("Placing the other cells", start, len(others)))
+        part = slice(start, start + PLACED_BLOCK)
+        distances, nearest = search.kneighbors(fitted.reduced(read(others[part])))
+        # as UMAP weighs neighbours: the nearest counts whole, the others by how much farther they are
+        beyond = distances - distances[:, :1]
+        weights = np.exp(-beyond / np.maximum(beyond.mean(axis=1, keepdims=True), 1e-12))
+        xy[part] = (weights[:, :, None] * fitted.xy[nearest]).sum(axis=1) / weights.sum(axis=1, keepdims=True)
+    return xy
+
+
+def place(features: NDArray[np.float32], seed: int, origins: NDArray[np.int64] | None = None) -> Fitted:
+    """Return the map of any features (n, w); these are centred in their place, since a copy of many genes is large.
 
     Args:
         features: of the cells.
@@ -210,10 +285,10 @@ def place(
     """
     if len(features) < MIN_CELLS:
         raise RequestError(f"There are {len(features)} cells to show.", f"A UMAP needs at least {MIN_CELLS}.", "Take more cells.")
-    components, variance = _principal_components(features, seed)
+    components, variance, *back = _principal_components(features, seed)
     n = min(NEIGHBOURS, len(features) - 1)
     own = np.arange(len(features)) if origins is None else origins
-    return _umap(components, _neighbours(components, own, n), seed), variance, n
+    return Fitted(_umap(components, _neighbours(components, own, n), seed), variance, n, components, *back)
 
 
 def choose_cells(result: Result, rows: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -313,14 +388,18 @@ def _basal_rows(result: Result) -> NDArray[np.int64]:
     return basal
 
 
-def _principal_components(features: NDArray[np.float32], seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return (n, components) and the share of variance of each. Features of 50 or fewer dimensions are used as they are."""
+def _principal_components(features: NDArray[np.float32], seed: int) -> tuple[NDArray[np.float32], ...]:
+    """Return (n, components), the share of variance of each, the mean (w,) and the axes (components, w).
+
+    Features of 50 or fewer dimensions are used as they are: then there are neither mean nor axes.
+    """
     from sklearn.decomposition import PCA
 
     if features.shape[1] <= COMPONENTS:
         return features, np.empty(0, np.float32)
-    pca = PCA(min(COMPONENTS, len(features) - 1), svd_solver="randomized", random_state=seed)
-    return pca.fit_transform(features).astype(np.float32), pca.explained_variance_ratio_.astype(np.float32)
+    pca = PCA(min(COMPONENTS, len(features) - 1), svd_solver="randomized", random_state=seed, copy=False)
+    components = pca.fit_transform(features).astype(np.float32)
+    return components, *(np.asarray(v, np.float32) for v in (pca.explained_variance_ratio_, pca.mean_, pca.components_))
 
 
 def _neighbours(values: NDArray[np.float32], origins: NDArray[np.int64], n: int) -> Neighbours:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
 
 from state_engine import keys
 from state_engine.analysis import projection as pr
+from state_engine.data.dataset import open_dataset
 from state_engine.errors import RequestError, RunError
 from state_engine.prediction.result import Result, open_result
 from state_engine.progress import Progress
@@ -134,3 +136,45 @@ def test_too_few_cells_and_damaged_files_are_said(tmp_path: Path) -> None:
     (tmp_path / "p.npz").write_text("no")
     with pytest.raises(RunError, match="cannot be read"):
         pr.load(tmp_path / "p.npz")
+
+
+def test_cells_that_are_not_fitted_are_placed_among_their_like(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    groups = rng.integers(0, 3, 900)
+    centres = np.eye(3, 80) * 12
+    adata = anndata.AnnData(
+        np.ones((900, 2), np.float32), obsm={"X_e": (centres[groups] + rng.normal(size=(900, 80))).astype(np.float32)}
+    )
+    adata.obsm["X_e"][7] = np.nan
+    adata.write_h5ad(tmp_path / "e.h5ad")
+    data, reports = open_dataset(tmp_path / "e.h5ad"), list[Progress]()
+    made = pr.fit_embedding(data, "X_e", 80, tmp_path / "p.npz", on_progress=reports.append, max_cells=300)
+    assert len(made.rows) == 300 and made.settings.n_placed == 599 and "599 others placed" in made.settings.note
+    assert "Placing the other cells" in [r.stage for r in reports]
+    assert sorted([*made.rows, *made.placed_rows]) == [i for i in range(900) if i != 7]
+    middles = np.stack([made.xy[groups[made.rows] == g].mean(0) for g in range(3)])
+    nearest = np.linalg.norm(made.placed_xy[:, None] - middles, axis=2).argmin(1)
+    assert (nearest == groups[made.placed_rows]).mean() > 0.99
+    stored = pr.load(tmp_path / "p.npz")
+    np.testing.assert_array_equal(stored.placed_xy, made.placed_xy)
+    xy = stored.everywhere(900)
+    assert np.isnan(xy[7]).all() and np.isfinite(np.delete(xy, 7, axis=0)).all()
+    np.testing.assert_array_equal(xy[stored.rows], stored.xy)
+    read = data.read("obsm/X_e", made.rows)
+    fitted = pr.place(read.copy(), 0)
+    np.testing.assert_array_equal(fitted.xy, made.xy)
+    # the axes are those of the fit: the two that part the groups; those of noise are found less exactly by a randomized decomposition
+    np.testing.assert_allclose(fitted.reduced(read)[:, :2], fitted.values[:, :2], atol=2e-3)
+
+
+def test_a_map_without_other_cells_is_stored_and_read_as_before(path: Path, fitted: pr.Projection) -> None:
+    with np.load(path.parent / "projection.npz") as stored:
+        assert set(stored) == {"xy", "rows", "variance", "settings"}
+    assert not len(fitted.placed_rows) and "placed" not in fitted.settings.note
+    assert np.isfinite(fitted.everywhere(open_result(path).n_cells)).all(axis=1).sum() == len(fitted.rows)
+
+
+def test_cells_of_a_large_result_are_placed_too(path: Path) -> None:
+    small = pr.fit(path, path.parent / "placed.npz", seed=0, max_cells=80)
+    assert len(small.rows) + len(small.placed_rows) == 340 and np.isfinite(small.placed_xy).all()
+    assert set(open_result(path).obs["kind"].iloc[small.placed_rows]) <= set(pr.KINDS)

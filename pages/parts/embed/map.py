@@ -126,8 +126,16 @@ def cell_map(run: RunFolder, made: Embedding, data: Dataset) -> None:
     with right:
         _selected(run, data, projection, colour, chosen, gene)
         if entry is not None:
-            rows = None if chosen is None else projection.rows[chosen]
+            rows = None if polygon is None or chosen is None else _within(projection, chosen, polygon)
             labelling(entry, data, rows, f"lasso on the map of {run.manifest.title}", "embed")
+
+
+def _within(projection: Projection, chosen: NDArray[np.bool_], polygon: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Return the rows of the shown cells that are chosen, and of the others that lie in the same place."""
+    others = projection.placed_rows[umapchart.inside(projection.placed_xy, polygon)]
+    if len(others):
+        st.caption(f"With {plural(len(others), 'other cell')} that the map does not show and that lie there.")
+    return np.sort(np.concatenate([projection.rows[chosen], others]))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
