@@ -135,9 +135,9 @@ def compare_groups(
         raise RequestError("There are no genes to compare.", "The model predicts an embedding and has no gene decoder.")
     for rows, name in ((perturbed, "selected cells"), (reference, "reference cells")):
         _enough(rows, name)
-    x, y = result.read(perturbed, layer=layer), result.read(reference, layer=layer)
-    _finite(result, (x, y))
+    x, y = _Cells(result, perturbed, layer), _Cells(result, reference, layer)
     tests = against_reference({"perturbed": x}, y, floor, on_progress)
+    _finite(result, x, y)
     table = pd.DataFrame(
         {
             "gene": list(result.genes),
@@ -151,7 +151,7 @@ def compare_groups(
             "statistic": tests.statistic[0],
         }
     )[list(COLUMNS)]
-    table.attrs.update(_description(len(x), len(y), floor))
+    table.attrs.update(_description(len(perturbed), len(reference), floor))
     return table
 
 
@@ -251,12 +251,30 @@ def _enough(rows: NDArray[np.int64], name: str) -> None:
         )
 
 
-def _finite(result: Result, both: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
+class _Cells:
+    """Cells of a result whose genes are read block by block, as `against_reference` takes them; notes what is not finite."""
+
+    def __init__(self, result: Result, rows: NDArray[np.int64], layer: Layer) -> None:
+        self.result, self.rows, self.layer = result, rows, layer
+        self.shape = len(rows), result.n_genes
+        self.wrong_cells, self.wrong_genes = np.zeros(len(rows), bool), np.zeros(result.n_genes, bool)
+
+    def __getitem__(self, part: tuple[slice, slice]) -> NDArray[np.float32]:
+        values = self.result.block(self.rows, part[1], self.layer)[part[0]]
+        wrong = ~np.isfinite(values)
+        if wrong.any():
+            self.wrong_cells |= wrong.any(axis=1)
+            self.wrong_genes[part[1]] |= wrong.any(axis=0)
+            values[wrong] = 0  # refused at the end, with the numbers of all genes
+        return values
+
+
+def _finite(result: Result, x: _Cells, y: _Cells) -> None:
     """Refuse NaN and infinity by the genes that have them: results of before may hold what their data set held."""
-    wrong = [~np.isfinite(values) for values in both]
-    genes = [str(result.genes[i]) for i in np.flatnonzero(wrong[0].any(axis=0) | wrong[1].any(axis=0))]
+    both = x.rows, y.rows
+    genes = [str(result.genes[i]) for i in np.flatnonzero(x.wrong_genes | y.wrong_genes)]
     if genes:
-        cells = sum(int(bad.any(axis=1).sum()) for bad in wrong)
+        cells = int(x.wrong_cells.sum() + y.wrong_cells.sum())
         raise RequestError(
             "The cells cannot be compared: their expression is not all finite (NaN or infinite).",
             f"{cells:,} of {len(both[0]) + len(both[1]):,} cells, in {len(genes):,} of {len(result.genes):,} genes, such as {listed(genes, 3)}.",

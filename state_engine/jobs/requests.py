@@ -61,6 +61,17 @@ class MatrixRequest:
 
 
 @dataclass(frozen=True)
+class StoreRequest:
+    """A prediction as a zipped zarr store.
+
+    Args:
+        run: id of the prediction.
+    """
+
+    run: str
+
+
+@dataclass(frozen=True)
 class AttentionMapsRequest:
     """The attention maps of one cell set of a prediction.
 

@@ -16,7 +16,7 @@ import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -33,6 +33,16 @@ BLOCK_VALUES: Final = 10_000_000
 """Values (cells x genes) of one block, as if it were dense."""
 
 Matrix: TypeAlias = "NDArray[np.floating] | sp.csr_matrix | sp.csr_array"
+
+
+class Columns(Protocol):
+    """Cells of which some genes are read at a time."""
+
+    shape: tuple[int, int]
+
+    def __getitem__(self, part: tuple[slice, slice], /) -> NDArray[np.floating]: ...
+
+
 Table: TypeAlias = NDArray[np.float64]
 
 # illico's own label of the reference; the groups are called by their number
@@ -81,8 +91,8 @@ def fold_change(mean: Table | np.float64, reference: Table | np.float64) -> Tabl
 
 
 def against_reference(
-    groups: Mapping[str, Matrix],
-    reference: Matrix,
+    groups: Mapping[str, Matrix | Columns],
+    reference: Matrix | Columns,
     floor: float = FLOOR,
     on_progress: OnProgress = silent,
     block_values: int = BLOCK_VALUES,

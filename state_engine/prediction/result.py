@@ -196,6 +196,11 @@ class Result:
         values = np.asarray(self._asked(read_rows, _dataset(layer), np.asarray(rows, np.int64)), np.float32)
         return values if columns is None else values[:, columns]
 
+    def block(self, rows: NDArray[np.int64], genes: slice, layer: Layer = "corrected") -> NDArray[np.float32]:
+        """Return (len(rows), b) expression (log1p) of genes that follow one another: of many cells, a part of the genes fits into memory."""
+        start, stop, _ = genes.indices(self.n_genes)
+        return np.asarray(self._asked(read_block, _dataset(layer), np.asarray(rows, np.int64), start, stop), np.float32)
+
     def features(self, rows: NDArray[np.int64], layer: Layer = "corrected") -> NDArray[np.float32]:
         """Return what was predicted: (len(rows), width) of the embedding when the model predicts one, else expression (log1p)."""
         if self.embedding is None:
@@ -234,6 +239,12 @@ def read_rows(path: Path, name: str, rows: NDArray[np.int64]) -> NDArray[np.floa
     """Return rows of a matrix of a result file, in any order, repeats allowed."""
     with _opened(path) as file:
         return _read_rows(_matrix(file, name), rows)
+
+
+def read_block(path: Path, name: str, rows: NDArray[np.int64], start: int, stop: int) -> NDArray[np.float32]:
+    """Return rows, in any order, of some columns that follow one another, of a matrix of a result file."""
+    with _opened(path) as file:
+        return _read_rows(_matrix(file, name), rows, slice(start, stop))
 
 
 def read_mean(path: Path, name: str, rows: NDArray[np.int64], natural: bool) -> NDArray[np.float64]:
@@ -322,14 +333,14 @@ def _matrix(file: h5py.File, name: str) -> h5py.Dataset:
     return file["X" if name.startswith("layers/") else name.removesuffix("_corrected")]
 
 
-def _read_rows(data: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def _read_rows(data: h5py.Dataset, rows: NDArray[np.int64], columns: slice = slice(None)) -> NDArray[np.float32]:
     """Return rows in any order. Consecutive ones are read together, because HDF5 is slow at single rows."""
     # h5py takes ascending rows without repeats; `back` restores the order that was asked for
     unique, back = np.unique(rows, return_inverse=True)
-    values = np.empty((len(unique), data.shape[1]), np.float32)
+    values = np.empty((len(unique), len(range(*columns.indices(data.shape[1])))), np.float32)
     for first, last in _ranges(unique):
         start, stop = int(unique[first]), int(unique[last]) + 1
-        values[first : last + 1] = data[start:stop][unique[first : last + 1] - start]
+        values[first : last + 1] = data[start:stop, columns][unique[first : last + 1] - start]
     return values if len(unique) == len(rows) and (np.diff(back) > 0).all() else values[back]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.stats import false_discovery_control, mannwhitneyu
 
 from state_engine.analysis import differential as de
 from state_engine.errors import RequestError, RunError
+from state_engine.metrics.rank_tests import against_reference
 from state_engine.prediction.result import Result, open_result
 from tests.prediction.make_result import make_result, write_result
 
@@ -171,3 +173,23 @@ def test_more_predicted_cells_do_not_change_more_genes(tmp_path: Path) -> None:
         found.append((de.count_changes(table), int((table["fdr"] < 0.05).sum())))
     assert found[0][0] == found[1][0] and found[0][0][0] > 0
     assert found[1][1] > found[0][1]
+
+
+def test_genes_are_read_block_by_block_with_the_same_numbers(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    perturbed, control = de.groups(result, *result.conditions()[0], "observed control", "corrected")
+    asked: list[tuple[int, int]] = []
+    block = type(result).block
+
+    def noted(self: Result, rows: np.ndarray, genes: slice, layer: str = "corrected") -> np.ndarray:
+        values = block(self, rows, genes, layer)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(values, self.read(rows, layer=layer)[:, genes])  # type: ignore[arg-type]
+        asked.append(values.shape)
+        return values
+
+    monkeypatch.setattr(type(result), "block", noted)
+    whole = de.compare_groups(result, perturbed, control)
+    assert asked == [(len(perturbed), result.n_genes), (len(control), result.n_genes)]
+    asked.clear()
+    monkeypatch.setattr(de, "against_reference", partial(against_reference, block_values=7 * (len(perturbed) + len(control))))
+    pd.testing.assert_frame_equal(de.compare_groups(result, perturbed, control), whole, check_exact=True)
+    assert {width for _, width in asked[:-2]} == {7} and len(asked) > 4

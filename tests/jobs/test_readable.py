@@ -32,6 +32,7 @@ from state_engine.jobs.requests import (
     MatrixRequest,
     ModesRequest,
     PrepareRequest,
+    StoreRequest,
     TablesRequest,
 )
 from state_engine.jobs.run_folder import RunFolder
@@ -84,6 +85,7 @@ BY_ID: tuple[object, ...] = (
     LookRequest("../../elsewhere"),
     TablesRequest("../../elsewhere"),
     MatrixRequest("../../elsewhere"),
+    StoreRequest("../../elsewhere"),
     DifferentialRequest("../../elsewhere", "p", "c", "predicted control", "corrected"),
     AttentionMapsRequest("../../elsewhere", "p", "c", 0),
     PrepareRequest("../../elsewhere", 10),

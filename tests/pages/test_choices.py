@@ -96,6 +96,7 @@ COMMAND_OF = {
     "differential": "de",
     "tables": "tables",
     "matrix": "predict",
+    "store": "predict",
     "attention": "attention",
     "embed": "embed",
     "similar": "query",

@@ -17,8 +17,11 @@ from pages.parts.submit.export import contents
 from state_engine.challenge import submit as submission
 from state_engine.challenge.spec import load_rules
 from state_engine.config import Settings
-from state_engine.jobs.requests import MatrixRequest
+from state_engine.data.dataset import open_dataset
+from state_engine.data.files.zarr_copy import STORE, write_zip
+from state_engine.jobs.requests import MatrixRequest, StoreRequest
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.other_formats import as_h5ad
 from state_engine.prediction.matrix import write_predicted
 from state_engine.prediction.result import open_result
 from tests.pages.finished_run import finished_run
@@ -54,6 +57,8 @@ def done_at_once(settings: Settings, request: object, title: str = "", parent: s
     run.start()
     if isinstance(request, submission.SubmissionRequest):
         submission.submit(request, run.path)
+    elif isinstance(request, StoreRequest):
+        write_zip(RunFolder.open(settings, parent).result, RunFolder.open(settings, parent).file(STORE))
     elif isinstance(request, MatrixRequest):
         write_predicted(
             open_result(RunFolder.open(settings, parent).result), RunFolder.open(settings, parent).file("predicted.npy")
@@ -82,6 +87,9 @@ def test_a_run_is_handed_out(page: AppTest, run: RunFolder) -> None:
     assert not [b for b in page.button if b.key == "make_tables"]
     page.button(key="make_matrix").click().run()
     assert np.load(run.path / "predicted.npy").shape == (120, 40) and (run.path / "predicted.csv").exists()
+    page.button(key="make_zarr_store").click().run()
+    opened_again = open_dataset(as_h5ad(run.path / "result.zarr.zip", Settings(run.path.parents[1])))
+    assert opened_again.n_cells == 400 and opened_again.n_genes == 40 and not page.exception
 
 
 def test_a_check_needs_the_gene_list(page: AppTest) -> None:

@@ -13,8 +13,9 @@ from pages.parts.jobs import derived_run, job_panel
 from pages.parts.result import open_run
 from state_engine import keys
 from state_engine.analysis import export
+from state_engine.data.files.zarr_copy import STORE
 from state_engine.jobs import local
-from state_engine.jobs.requests import MatrixRequest, TablesRequest
+from state_engine.jobs.requests import MatrixRequest, StoreRequest, TablesRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.prediction.matrix import FILE_NAME as MATRIX
 from state_engine.prediction.matrix import labels_beside
@@ -69,6 +70,9 @@ def _cells(run: RunFolder, result: Result) -> None:
     st.markdown("**The cells** · .h5ad")
     st.markdown(contents(result))
     file_button(run.result, "Cells", f"{run.id}.h5ad", "result_h5ad", "application/x-hdf5", primary=True)
+    store = run.file(STORE)
+    if made_by_a_job(run, StoreRequest(run.id), store, "the zarr store", "The same as a zipped zarr store (version 2)"):
+        file_button(store, "Zarr", f"{run.id}.zarr.zip", "result_zarr", "application/zip")
     matrix = run.file(MATRIX)
     if made_by_a_job(run, MatrixRequest(run.id), matrix, "the matrix", "The predicted cells alone as .npy, with their labels"):
         file_button(matrix, "Matrix", f"{run.id}.npy", "matrix_npy", "application/octet-stream")
@@ -99,7 +103,7 @@ def made_by_a_job(run: RunFolder, request: object, path: Path, words: str, help:
     """Return whether a file of a run is there; show the button that makes it, and the job, where it is not yet."""
     if path.exists():
         return True
-    key = words.removeprefix("the ")
+    key = words.removeprefix("the ").replace(" ", "_")
     asked = derived_run(run, request)
     if asked is not None:
         if not job_panel(asked.id, title=f"Making {words}", key=f"{key}_job") and asked.active:
@@ -107,7 +111,9 @@ def made_by_a_job(run: RunFolder, request: object, path: Path, words: str, help:
         if path.exists():
             st.rerun()
     if st.button(f"Make {words}", key=f"make_{key}", icon=":material/table_view:", help=help):
-        local.submit(session.settings(), request, f"{key.capitalize()} of {run.manifest.title}", parent=run.id)
+        local.submit(
+            session.settings(), request, f"{words.removeprefix('the ').capitalize()} of {run.manifest.title}", parent=run.id
+        )
         st.rerun()
     return False
 

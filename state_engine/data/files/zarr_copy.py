@@ -28,6 +28,7 @@ from state_engine.files import PART_PREFIX, free_output, full_disk_told, replaci
 from state_engine.progress import OnProgress, Progress, silent
 
 ZarrFormat = Literal[2, 3]
+STORE: Final = "result.zarr.zip"  # in the folder of a run
 BLOCK_BYTES: Final = 64 << 20  # unpacked bytes in memory at once
 CHUNK_BYTES: Final = 256 << 10  # of a data set in an HDF5 file: some cells are read from anywhere in it
 FILE_BYTES: Final = 4 << 20  # of a chunk in a zarr store, which is a file of its own

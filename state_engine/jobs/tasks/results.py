@@ -14,6 +14,7 @@ from state_engine.attention.compare_modes import check_attention
 from state_engine.attention.maps import maps_name
 from state_engine.checkpoints.load import card_of
 from state_engine.config import load_settings
+from state_engine.data.files.zarr_copy import STORE, write_zip
 from state_engine.files import write_json
 from state_engine.jobs import local
 from state_engine.jobs.kinds import WarmCache
@@ -24,6 +25,7 @@ from state_engine.jobs.requests import (
     MatrixRequest,
     ModesCompared,
     ModesRequest,
+    StoreRequest,
     TablesRequest,
 )
 from state_engine.jobs.run_folder import RunFolder
@@ -134,6 +136,14 @@ def matrix(request: MatrixRequest, run: RunFolder, on_progress: OnProgress, warm
     parent = RunFolder.open(load_settings(), request.run)
     output = parent.file(MATRIX)
     write_predicted(open_result(parent.result), output, on_progress)
+    return FileWritten(output.name)
+
+
+def store(request: StoreRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> FileWritten:
+    """Write a prediction as a zipped zarr store."""
+    parent = RunFolder.open(load_settings(), request.run)
+    output = parent.file(STORE)
+    write_zip(parent.result, output, on_progress)
     return FileWritten(output.name)
 
 
