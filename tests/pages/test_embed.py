@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from pages.parts.embed import form
 from pages.parts.embed.map import colours_of, gene_values, label_codes, matrix_bytes, most_variable, place_of
 from pages.parts.embed.similar import agreement
 from state_engine.checkpoints.store import CARD
@@ -31,6 +32,7 @@ from state_engine.search.tables import unique_names
 from tests.pages.opened import figures, opened, text
 from tests.pages.queued import queued
 from tests.small import embedding_changes, write_model
+from tests.small_embedding import write_embedding_model
 
 CELLS = 240
 
@@ -285,3 +287,17 @@ def test_values_by_gene_colour_the_map_with_the_same_numbers(tmp_path: Path, mon
     gene_cache.make_columns(settings, data)
     monkeypatch.setattr(parts, "gene_values", lambda *_: pytest.fail("the cells were read"))
     np.testing.assert_array_equal(parts.values_of(data, "GENE7", rows), before)
+
+
+def test_the_time_on_a_cpu_is_said_and_a_smaller_model_is_offered(
+    monkeypatch: pytest.MonkeyPatch, home: Path, run: RunFolder, module_home: Path
+) -> None:
+    page = opened(monkeypatch, "embed", None, home, data="demo")
+    assert "On this machine's CPU about" in text(page) and "(rough)" in text(page) and "Without a GPU" not in text(page)
+    small = write_embedding_model(home / "models" / "tiny")
+    monkeypatch.setattr(form, "LONG", 0.0)
+    monkeypatch.setattr(form, "MUCH_SMALLER", 1.0)
+    page = opened(monkeypatch, "embed", None, home, data="demo")
+    assert f"Without a GPU {small.name} takes" in text(page) and not page.exception
+    page = opened(monkeypatch, "embed", None, module_home, data="demo")
+    assert "(by what was embedded here before)" in text(page)

@@ -7,20 +7,24 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import fields, session
-from pages.parts.embed.map import CHOICE
-from pages.parts.format import plural, sentences
+from pages.parts.embed.map import CHOICE, embedding_of
+from pages.parts.format import duration, md, plural, sentences
+from pages.parts.picker import runs_for
 from pages.parts.result import stamp
 from pages.parts.widgets import finding, go
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.embedding_card import EmbeddingCard
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.data.gene_vocabulary import LEAST_OVERLAP, GeneMap
+from state_engine.embedding.cost import LONG, MUCH_SMALLER, embedding_cost
 from state_engine.embedding.jobs import EmbedJob
 from state_engine.embedding.request import EmbedRequest, gene_map_of
 from state_engine.errors import StateError
 from state_engine.jobs import local
+from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
 from state_engine.library.models import EMBEDDINGS, EmbeddingEntry
+from state_engine.models.embedding_config import EmbeddingConfig
 
 
 def embed_form(entry: DataEntry, data: Dataset) -> None:
@@ -52,6 +56,7 @@ def embed_form(entry: DataEntry, data: Dataset) -> None:
     if wanted:
         _for_the_model(wanted, card, key)
     fits = _fit(data, card)
+    _time(data, card, models)
     request, name, reference = _settings(entry, model, key, card)
     label = f"Embed {plural(data.n_cells, 'cell')}"
     if st.button(label, type="primary", key="embed", icon=":material/play_circle:", disabled=not fits or not request):
@@ -84,6 +89,35 @@ def _for_the_model(wanted: ModelCard, card: EmbeddingCard, key: str) -> None:
         finding("blocking", f"Not the SE model of {name}", detail, "Choose the one it was trained on.")
     else:
         finding("ok", f"Made for {name}", f"It was trained on embeddings of this SE model and reads {reads}.", "")
+
+
+def _time(data: Dataset, card: EmbeddingCard, models: list[EmbeddingEntry]) -> None:
+    """Says how long a cell takes on a CPU, and offers a smaller model where that is long."""
+    before = made_here(models)
+    cost = embedding_cost(card.config, before)
+    whole = cost.seconds_a_cell * data.n_cells
+    how = "by what was embedded here before" if cost.measured else "rough"
+    each = f"{cost.seconds_a_cell * 1000:,.3g} ms" if cost.seconds_a_cell < 1 else duration(cost.seconds_a_cell)
+    st.caption(f"On this machine's CPU about {each} a cell ({how}): {duration(whole)} for {plural(data.n_cells, 'cell')}.")
+    others = [(embedding_cost(m.card.config, before).seconds_a_cell, m.card) for m in models if m.card is not None]
+    quickest, smaller = min(others, key=lambda pair: pair[0])
+    if whole > LONG and quickest * MUCH_SMALLER < cost.seconds_a_cell:
+        st.info(
+            f"Without a GPU {md(smaller.name)} takes {duration(quickest * data.n_cells)}. Embeddings of the two models cannot be compared "
+            "with each other.",
+            icon=":material/speed:",
+        )
+
+
+def made_here(models: list[EmbeddingEntry]) -> list[tuple[EmbeddingConfig, float]]:
+    """Return networks and seconds for a cell of the embeddings that were made here on a processor, the newest first."""
+    configs = {m.card.weights_hash: m.card.config for m in models if m.card is not None}
+    found = []
+    for info in runs_for(CHOICE, ("done",)).values():
+        made = embedding_of(RunFolder(info.path))
+        if made is not None and made.model in configs and made.cells and made.device.lower().startswith("cpu"):
+            found.append((configs[made.model], made.seconds / made.cells))
+    return found
 
 
 def _fit(data: Dataset, card: EmbeddingCard) -> bool:
