@@ -42,6 +42,7 @@ class Settings:
         executor: where shards of long work are computed: local, ray or ray://host:port. STATE_EXPLORER_EXECUTOR.
         shard_bytes: of a shard, about. STATE_EXPLORER_SHARD_MB.
         hub_endpoint: base address of the model hub. HF_ENDPOINT.
+        run_days: runs older than this go, a week after a warning (`jobs.ages`); None: they stay. STATE_EXPLORER_RUN_DAYS.
         quota_bytes: disk that an owner may use; None: no limit. STATE_EXPLORER_QUOTA_GB.
         most_queued: jobs of an owner that may wait. STATE_EXPLORER_MAX_QUEUED.
         most_running: jobs of an owner that may run at the same time. STATE_EXPLORER_MAX_RUNNING.
@@ -61,6 +62,7 @@ class Settings:
     shard_bytes: int = 64 * 1024**2
     hub_endpoint: str = "https://huggingface.co"
     demo: Path = DEMO
+    run_days: float | None = None
     quota_bytes: int | None = None
     most_queued: int | None = None
     most_running: int | None = None
@@ -113,6 +115,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         executor=env.get("STATE_EXPLORER_EXECUTOR", "local"),
         shard_bytes=int(_number(env, "STATE_EXPLORER_SHARD_MB", 64) * 1024**2),
         hub_endpoint=env.get("HF_ENDPOINT", "https://huggingface.co"),
+        run_days=_number(env, "STATE_EXPLORER_RUN_DAYS", 1) if env.get("STATE_EXPLORER_RUN_DAYS") else None,
         quota_bytes=_limit(env, "STATE_EXPLORER_QUOTA_GB", GB),
         most_queued=_limit(env, "STATE_EXPLORER_MAX_QUEUED"),
         most_running=_limit(env, "STATE_EXPLORER_MAX_RUNNING"),
