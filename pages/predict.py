@@ -7,6 +7,7 @@ import streamlit as st
 from pages.parts import session
 from pages.parts.door import through_app
 from pages.parts.format import plural
+from pages.parts.predict import draft
 from pages.parts.predict.form import allow_other_embedding, cost, pick_perturbations, request_form, show_run, submit
 from pages.parts.widgets import empty_state, errors_shown, finding, go, page_head
 from state_engine.prediction.compatibility import check_compatibility
@@ -19,6 +20,8 @@ page_head(
     "Control cells of your data set are predicted under each perturbation, and under the control for comparison.",
 )
 
+with errors_shown():
+    draft.take_up()
 run = session.run_folder()
 if run is not None and run.manifest.kind == "predict":
     show_run(run)
@@ -50,10 +53,12 @@ with errors_shown():
             if st.button("Correct the data set", key="other_data"):
                 go("data")
         st.stop()
+    draft.begin(entry, data, model.card)
     perturbations, counts = pick_perturbations(entry, data, model.card)
     request = request_form(entry, data, model, perturbations, counts)
     if request is not None:
         request = replace(request, allow_other_embedding=other)
+        draft.keep(request, entry, model.card)
         cost(request, data, model.card)
         conditions = len(request.perturbations) * len(request.contexts)
         if st.button(

@@ -1,11 +1,16 @@
-"""Runs: everything that was asked, with its state; open, compare the settings, delete."""
+"""Runs: everything that was asked, with its state; open, compare the settings, ask again, take out and in, delete."""
 
 import streamlit as st
 
+from pages.parts import session
 from pages.parts.door import through_app
-from pages.parts.runs.list import deleted_lately, kind_words, listed_runs, queue, run_card
+from pages.parts.runs.list import active_jobs, chosen_filter, deleted_lately, kind_words, listed_runs, queue, run_row
+from pages.parts.runs.take_in import take_in
 from pages.parts.undo import DeletedRows
-from pages.parts.widgets import empty_state, page_head
+from pages.parts.widgets import empty_state, errors_shown, page_head
+from state_engine.jobs import ages
+
+SHOWN = 30  # rows at first; the rest is a click away
 
 through_app()
 
@@ -14,17 +19,34 @@ page_head(
     "Every run keeps its request, versions, seed and result in a folder of its own, and can be repeated from it.",
 )
 
-queue()
+take_in()
 infos = listed_runs()
+with errors_shown():
+    if ages.sweep(session.settings(), infos):
+        infos = listed_runs()
 if not infos:
     empty_state("No runs yet", "A run appears here when you predict something.", "predict", "Predict something")
-search = st.text_input("Search", key="run_search", placeholder="Perturbation, cell type or kind") if len(infos) > 8 else ""
+narrowed = chosen_filter(infos)
+queue(narrowed)
+going = ages.due(session.settings(), infos)
+active = {job.run_id for job in active_jobs()}
 deleted = DeletedRows("runs")
-for info in infos[:100]:
+shown = [
+    info
+    for info in infos
+    if info.id not in active
+    and narrowed.admits(
+        info.manifest.kind if info.manifest else "",
+        info.state,
+        f"{info.id} {info.manifest.title} {info.manifest.kind} {kind_words(info.manifest.kind)}" if info.manifest else info.id,
+    )
+]
+most = st.session_state.get("runs_shown", SHOWN)
+for info in shown[:most]:
     deleted.above(info.id)
-    manifest = info.manifest
-    text = f"{info.id} {manifest.title} {manifest.kind} {kind_words(manifest.kind)}" if manifest is not None else info.id
-    if search.lower() in text.lower():
-        run_card(info)
+    run_row(info, going.get(info.id))
 deleted.rest()
+if len(shown) > most and st.button(f"Show {min(SHOWN, len(shown) - most)} more of {len(shown):,}", key="more_runs"):
+    st.session_state["runs_shown"] = most + SHOWN
+    st.rerun()
 deleted_lately()

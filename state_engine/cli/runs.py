@@ -88,9 +88,9 @@ def _request(settings: Settings, options: argparse.Namespace, write: Write) -> i
 def _submit(settings: Settings, options: argparse.Namespace, write: Write) -> int:
     from state_engine.jobs import local
     from state_engine.jobs.checks import check
-    from state_engine.jobs.many import read_requests
+    from state_engine.jobs.many import checked, requests_of
 
-    found = read_requests(options.submit.read_bytes(), partial(check, settings))
+    found = [checked(asked, partial(check, settings)) for asked in requests_of(options.submit.read_bytes())]
     for number, asked in enumerate(found, 1):
         if asked.request is None:
             write(f"{number}: {asked.problem}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from state_engine.errors import RequestError, StateError
@@ -47,12 +47,8 @@ def entry_of(run: RunFolder) -> bytes:
     return json.dumps([entry], indent=1, ensure_ascii=False).encode()
 
 
-def read_requests(content: bytes, check: Callable[[object], None] | None = None) -> tuple[Asked, ...]:
-    """Return the entries of a file of requests, each with its request or why it is wrong.
-
-    Args:
-        content: the file.
-        check: raises a StateError for a request that cannot be done, as far as can be told before it is.
+def requests_of(content: bytes) -> tuple[Asked, ...]:
+    """Return the entries of a file of requests, each with its request or why it is none; pages have a child process do it.
 
     Raises:
         RequestError: the file is no JSON, or no list of entries.
@@ -68,10 +64,21 @@ def read_requests(content: bytes, check: Callable[[object], None] | None = None)
         raise RequestError(
             f"The file holds {len(entries):,} requests.", f"1 to {MOST_ENTRIES:,} are taken at a time.", "Part it."
         )
-    return tuple(_asked(entry, check) for entry in entries)
+    return tuple(map(_asked, entries))
 
 
-def _asked(entry: object, check: Callable[[object], None] | None) -> Asked:
+def checked(asked: Asked, check: Callable[[object], None]) -> Asked:
+    """Return an entry once its request was checked, with the problem where `check` raises one."""
+    if asked.request is None:
+        return asked
+    try:
+        check(asked.request)
+    except StateError as error:
+        return replace(asked, request=None, problem=str(error))
+    return asked
+
+
+def _asked(entry: object) -> Asked:
     if not isinstance(entry, dict) or not {"kind", "request"} <= set(entry) <= FIELDS:
         return Asked("", "", None, 'An entry has the fields "kind", "request" and, if you like, "title", and no other.')
     kind, title = visible(entry["kind"]), visible(entry.get("title", ""), 200)
@@ -80,8 +87,6 @@ def _asked(entry: object, check: Callable[[object], None] | None) -> Asked:
             known = ", ".join(name for name, each in KINDS.items() if each.page)
             raise RequestError(f"There is no such kind as '{kind}' to ask for.", f"Known: {known}.")
         request: object = from_plain(request_class(find_kind(kind)), entry["request"])
-        if check is not None:
-            check(request)
     except (StateError, ValueError, TypeError) as error:
         return Asked(kind, title, None, str(error))
     return Asked(kind, title or kind, request)

@@ -11,7 +11,7 @@ import pytest
 from state_engine.config import Settings
 from state_engine.errors import RequestError
 from state_engine.jobs.checks import check
-from state_engine.jobs.many import entry_of, read_requests
+from state_engine.jobs.many import checked, entry_of, requests_of
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.plain import to_plain
 from state_engine.prediction.request import PredictionRequest
@@ -29,7 +29,7 @@ def request_of_small(tmp_path: Path) -> tuple[Settings, PredictionRequest]:
 def test_what_a_run_offers_is_taken_again(request_of_small: tuple[Settings, PredictionRequest]) -> None:
     settings, request = request_of_small
     run = RunFolder.create(settings, "predict", to_plain(request), "TNF in B")
-    (asked,) = read_requests(entry_of(run), partial(check, settings))
+    asked = checked(requests_of(entry_of(run))[0], partial(check, settings))
     assert asked.request == request and asked.title == "TNF in B" and not asked.problem
 
 
@@ -46,7 +46,7 @@ def test_each_entry_is_checked_by_itself(request_of_small: tuple[Settings, Predi
     }
     entries: list[object] = [{"kind": "predict", "request": plain}, *({"kind": "predict", "request": r} for r in wrong.values())]
     entries += [{"kind": "look", "request": {"run": "x"}}, {"kind": "predict", "request": plain, "owner": "x"}, 7]
-    found = read_requests(json.dumps(entries).encode(), partial(check, settings))
+    found = [checked(asked, partial(check, settings)) for asked in requests_of(json.dumps(entries).encode())]
     assert found[0].request == request and all(asked.request is None for asked in found[1:])
     for asked, words in zip(found[1:], [*wrong, "no such kind", "and no other", "and no other"], strict=True):
         assert words in asked.problem, (words, asked.problem)
@@ -55,4 +55,4 @@ def test_each_entry_is_checked_by_itself(request_of_small: tuple[Settings, Predi
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"kind": NaN}x'])
 def test_a_file_that_is_none_is_refused(content: bytes) -> None:
     with pytest.raises(RequestError):
-        read_requests(content)
+        requests_of(content)

@@ -16,6 +16,7 @@ from state_engine.data.files.text import NameList, names_among
 from state_engine.effects.store import has_effects
 from state_engine.errors import listed, may_be
 from state_engine.jobs import local
+from state_engine.jobs.past import seconds_of_last
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
 from state_engine.library.foreign import TEXT, call
@@ -205,10 +206,15 @@ def request_form(
 def cost(request: PredictionRequest, data: Dataset, card: ModelCard) -> None:
     """What it will take, before it runs."""
     guess = estimate(request, data, card)
+    past = seconds_of_last(session.settings(), request)
+    if past is None:
+        takes = f"About {duration(guess.seconds + 3)} on this machine's CPU (rough)"
+    else:
+        takes = f"About {duration(past)}, as long as the last ones with this model took here"
     kinds = calibrated_words(request, card)
     st.caption(
-        f"{plural(guess.conditions, 'condition')}, {plural(guess.cells, 'predicted cell')}. About {duration(guess.seconds + 3)} on this "
-        f"machine's CPU (rough), {size(guess.memory_bytes)} of memory, {size(guess.disk_bytes)} on disk.{kinds}"
+        f"{plural(guess.conditions, 'condition')}, {plural(guess.cells, 'predicted cell')}. {takes}, "
+        f"{size(guess.memory_bytes)} of memory, {size(guess.disk_bytes)} on disk.{kinds}"
     )
 
 

@@ -1,0 +1,74 @@
+"""The form of Predict as it was left: a draft for each data set and model, on disk, and the request of a run to be changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from pages.parts import session
+from pages.parts.labelling import entry_of
+from state_engine.checkpoints.card import ModelCard
+from state_engine.data.dataset import Dataset
+from state_engine.errors import listed
+from state_engine.jobs.drafts import draft_of, keep_draft
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.datasets import DataEntry
+from state_engine.library.models import list_models
+from state_engine.prediction.request import PredictionRequest
+
+PLAIN = ("cells", "seed", "device", "precision", "allow_unknown", "observed", "keep_raw", "least_cells", "most_cells")
+
+
+def take_up() -> None:
+    """Choose data set and model of a run that is to be asked again with changes; before they are looked at.
+
+    Raises:
+        StateError: the run is gone.
+    """
+    wanted = st.session_state.pop("predict_again", "")
+    if not wanted:
+        return
+    request = RunFolder.open(session.settings(), wanted).request_as(PredictionRequest)
+    entry = entry_of(request.data)
+    model = next((e for e in list_models(session.settings()) if e.path == Path(request.model) and e.card), None)
+    missing = [name for name, found in (("data set", entry), ("model", model)) if found is None]
+    if missing:
+        st.warning(f"The {listed(missing)} of that run is not here any more. Choose another.", icon=":material/warning:")
+    if entry is not None:
+        session.choose("data", entry.id)
+    if model is not None and model.card is not None:
+        session.choose("model", model.card.id)
+    st.session_state["predict_fill"] = request
+
+
+def begin(entry: DataEntry, data: Dataset, card: ModelCard) -> None:
+    """Fill the form: with a run that is asked again, else, the first time in a session, with the draft."""
+    request = st.session_state.pop("predict_fill", None)
+    mark = f"draft_{entry.id}_{card.id}"
+    if request is None and mark not in st.session_state and f"perturbations_{card.id}" not in st.session_state:
+        request = draft_of(session.settings(), entry.id, card.id)
+    st.session_state[mark] = st.session_state.get(mark)
+    if request is not None:
+        _fill(request, entry, data, card)
+
+
+def keep(request: PredictionRequest, entry: DataEntry, card: ModelCard) -> None:
+    """Write the form down, when it changed."""
+    mark = f"draft_{entry.id}_{card.id}"
+    if st.session_state.get(mark) != request:
+        st.session_state[mark] = request
+        keep_draft(session.settings(), entry.id, card.id, request)
+
+
+def _fill(request: PredictionRequest, entry: DataEntry, data: Dataset, card: ModelCard) -> None:
+    """Set the widgets of the form; what model or data set no longer know is left out."""
+    key, state = f"perturbations_{card.id}", st.session_state
+    state[key] = [p for p in request.perturbations if p in card.perturbations]
+    state[f"contexts_{entry.id}"] = [c for c in request.contexts if len(data.control_rows(c))]
+    state[f"{key}_counts"] = request.cells_of
+    state[f"set_size_{card.id}"] = request.set_size or card.set_size
+    state[f"method_{card.id}"] = request.method
+    state["attention"] = request.attention or "as the model's card says"
+    for name in PLAIN:
+        state[name] = getattr(request, name)

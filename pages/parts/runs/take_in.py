@@ -1,0 +1,64 @@
+"""What comes into Runs from outside: a run of another installation, and several requests in one file."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import streamlit as st
+
+from pages.parts import session
+from pages.parts.format import md, plural, sentences
+from pages.parts.runs.list import kind_words
+from pages.parts.widgets import errors_shown
+from state_engine.files import scratch_folder
+from state_engine.jobs import local
+from state_engine.jobs.checks import check
+from state_engine.jobs.kinds import KINDS
+from state_engine.jobs.many import Asked, checked, requests_of
+from state_engine.jobs.packed import import_run
+from state_engine.library.foreign import TEXT, call
+from state_engine.library.shown import without_places
+
+
+def take_in() -> None:
+    """Draw both, each behind its button."""
+    with st.container(horizontal=True):
+        with st.popover("Bring in a run", icon=":material/folder_zip:"), errors_shown():
+            _bring_in()
+        with st.popover("Ask for several at once", icon=":material/data_object:"), errors_shown():
+            _several()
+
+
+def _bring_in() -> None:
+    file = st.file_uploader("Zip of a run of another installation", type=["zip"], key="run_zip")
+    if file is not None and st.button("Bring it in", key="run_import", type="primary"):
+        with scratch_folder(session.settings()) as scratch, st.spinner("Checking the run"):
+            path = scratch / "given.zip"
+            path.write_bytes(file.getbuffer())
+            run = import_run(session.settings(), path, file.name)
+        session.choose(KINDS[run.manifest.kind].choice, run.id)
+        st.rerun()
+
+
+def _several() -> None:
+    st.caption("A JSON file with one or several requests, as a run offers its own under Details. Each is checked by itself.")
+    file = st.file_uploader("File", type=["json"], key="requests_file", max_upload_size=16)
+    if file is None:
+        return
+    known: tuple[str, tuple[Asked, ...]] = st.session_state.get("requests_read", ("", ()))
+    if known[0] != file.file_id:
+        with st.spinner("Checking each request"):
+            found: tuple[Asked, ...] = call(requests_of, file.getvalue(), name=file.name, limits=TEXT)
+            known = file.file_id, tuple(checked(asked, partial(check, session.settings())) for asked in found)
+        st.session_state["requests_read"] = known
+    well = [asked for asked in known[1] if asked.request is not None]
+    for number, asked in enumerate(known[1], 1):
+        mark = ":green[:material/check_circle:]" if asked.request is not None else ":red[:material/block:]"
+        words = sentences(without_places(asked.problem, session.settings())) or md(kind_words(asked.kind))
+        st.markdown(f"{mark} {number}. **{md(asked.title or asked.kind or 'Entry')}**  \n:gray[{words}]")
+    label = f"Ask for {plural(len(well), 'run')}" if well else "None can be asked for"
+    if st.button(label, key="requests_submit", type="primary", disabled=not well):
+        for asked in well:
+            local.submit(session.settings(), asked.request, asked.title)
+        st.session_state["requests_read"] = ("", ())
+        st.rerun()

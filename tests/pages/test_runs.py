@@ -1,0 +1,157 @@
+"""Runs without a browser: rows, filter, details, asking again, several at once, drafts, age limits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from state_engine.config import Settings
+from state_engine.files import write_json
+from state_engine.jobs.packed import export_run
+from state_engine.jobs.past import seconds_of_last
+from state_engine.jobs.run_folder import RunFolder, list_runs
+from state_engine.library.datasets import DEMO_ID, DEMO_PATH
+from state_engine.library.models import list_models
+from state_engine.plain import to_plain
+from state_engine.prediction.request import PredictionRequest
+from tests.pages.make_run import make_run
+from tests.pages.opened import app_on, text
+
+DEMO = pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
+
+
+def rows(app: object) -> list[str]:
+    """Ids of the runs that have a row, from top to bottom."""
+    return [b.key.removeprefix("delete_") for b in app.button if b.key.startswith("delete_2")]  # type: ignore[attr-defined]
+
+
+def demo_request(home: Path) -> PredictionRequest:
+    model = next(e for e in list_models(Settings(home)) if e.demo)
+    return PredictionRequest(
+        str(DEMO_PATH), str(model.path), ("TNF", "IFN-beta"), ("NK", "B"), cells=77, seed=7, method="no change"
+    )
+
+
+def test_the_filter_narrows_the_list(home: Path) -> None:
+    done = make_run(Settings(home))
+    waiting = RunFolder.create(Settings(home), "train", {"data": "d"}, "my training")
+    app = app_on("runs")
+    assert set(rows(app)) == {done.id, waiting.id}
+    app.multiselect(key="run_kinds").set_value(["train"]).run()
+    assert rows(app) == [waiting.id]
+    app.multiselect(key="run_kinds").set_value([]).run()
+    app.text_input(key="run_text").set_value("DRUGA").run()
+    assert rows(app) == [done.id]
+    app.text_input(key="run_text").set_value("no such").run()
+    assert rows(app) == [] and not app.exception
+
+
+def test_details_show_parameters_log_and_files(home: Path) -> None:
+    run = make_run(Settings(home))
+    run.log("a remark of the run")
+    app = app_on("runs")
+    assert "a remark" not in str([c.value for c in app.code])
+    app.button(key=f"details_{run.id}").click().run()
+    assert "a remark of the run" in str([c.value for c in app.code]) and "result.h5ad" in text(app)
+    assert json.loads(app.json[0].value)["request"]["perturbations"] == ["drugA", "drugB"]
+    assert not app.exception
+
+
+@DEMO
+def test_a_prediction_is_asked_again_with_the_form_filled(home: Path) -> None:
+    request = demo_request(home)
+    run = RunFolder.create(Settings(home), "predict", to_plain(request), "TNF in NK")
+    run.finish("done")
+    app = app_on("runs")
+    app.button(key=f"details_{run.id}").click().run()
+    app.button(key=f"again_{run.id}").click().run()
+    model = app.session_state["thread_model"]
+    assert app.session_state["thread_data"] == DEMO_ID and app.title[0].value.startswith("What should happen")
+    assert app.multiselect(key=f"perturbations_{model}").value == ["TNF", "IFN-beta"]
+    assert app.multiselect(key=f"contexts_{DEMO_ID}").value == ["NK", "B"]
+    assert app.number_input(key="cells").value == 77 and app.number_input(key="seed").value == 7
+    assert app.selectbox(key=f"method_{model}").value == "no change"
+    assert "4 conditions" in text(app) and not app.exception
+
+
+@DEMO
+def test_a_draft_survives_a_new_session(home: Path) -> None:
+    model = next(e.card.id for e in list_models(Settings(home)) if e.demo and e.card)
+    first = app_on("predict", data=DEMO_ID, model=model)
+    first.multiselect(key=f"perturbations_{model}").set_value(["TNF"]).run()
+    first.number_input(key="cells").set_value(33).run()
+    again = app_on("predict", data=DEMO_ID, model=model)
+    assert again.multiselect(key=f"perturbations_{model}").value == ["TNF"] and again.number_input(key="cells").value == 33
+    (draft,) = (home / "drafts").iterdir()
+    draft.write_text("{broken")
+    fresh = app_on("predict", data=DEMO_ID, model=model)
+    assert fresh.multiselect(key=f"perturbations_{model}").value == [] and not fresh.exception
+
+
+def test_a_run_comes_in_as_a_zip_and_opens_in_explore(home: Path, tmp_path: Path) -> None:
+    run = make_run(Settings(tmp_path / "elsewhere"))
+    packed = export_run(Settings(tmp_path / "elsewhere"), run.id, tmp_path / "run.zip")
+    app = app_on("runs")
+    app.file_uploader(key="run_zip").upload("run.zip", packed.read_bytes(), "application/zip").run()
+    app.button(key="run_import").click().run()
+    assert rows(app) == [run.id] and app.session_state["thread_run"] == run.id and not app.error
+    look = app_on("explore", run=run.id)
+    assert "cells shown" in text(look) or not look.error
+    assert look.dataframe and not look.exception and not look.error
+
+
+def test_a_damaged_zip_is_refused_in_a_sentence(home: Path) -> None:
+    app = app_on("runs")
+    app.file_uploader(key="run_zip").upload("run.zip", b"no zip", "application/zip").run()
+    app.button(key="run_import").click().run()
+    assert "run.zip is not a readable zip file" in text(app) and not list_runs(Settings(home))
+
+
+@DEMO
+def test_several_requests_become_runs_one_by_one(home: Path) -> None:
+    plain = to_plain(demo_request(home))
+    entries = [
+        {"kind": "predict", "title": "first", "request": plain},
+        {"kind": "predict", "title": "wrong", "request": {**plain, "contexts": ["Mars"]}},
+        {"kind": "predict", "title": "second", "request": {**plain, "seed": 8}},
+    ]
+    app = app_on("runs")
+    app.file_uploader(key="requests_file").upload("many.json", json.dumps(entries).encode(), "application/json").run()
+    assert "no context Mars" in text(app) and app.button(key="requests_submit").label == "Ask for 2 runs"
+    app.button(key="requests_submit").click().run()
+    titles = [i.manifest.title for i in list_runs(Settings(home)) if i.manifest]
+    assert sorted(titles) == ["first", "second"] and not app.exception
+
+
+def test_an_old_run_says_when_it_goes_and_may_stay(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(Settings(home))
+    created = (datetime.now(UTC) - timedelta(days=40)).isoformat()
+    write_json(run.path / "manifest.json", to_plain(replace(run.manifest, created=created)))
+    assert "Will be deleted" not in text(app_on("runs"))
+    monkeypatch.setenv("STATE_EXPLORER_RUN_DAYS", "30")
+    import streamlit as st
+
+    st.cache_resource.clear()
+    app = app_on("runs")
+    day = (datetime.now(UTC) + timedelta(days=7)).date()
+    assert f"Will be deleted on {day:%Y-%m-%d}" in text(app) and run.path.is_dir()
+    app.button(key=f"stay_{run.id}").click().run()
+    assert "Will be deleted" not in text(app) and not app.exception
+
+
+def test_estimates_learn_from_the_last_runs_here(home: Path) -> None:
+    settings = Settings(home)
+    request = PredictionRequest("d.h5ad", "m", ("A", "B"), ("x",), cells=100)
+    assert seconds_of_last(settings, request) is None
+    run = RunFolder.create(settings, "predict", to_plain(request))
+    run.start()
+    run.finish("done")
+    write_json(run.path / "manifest.json", to_plain(replace(run.manifest, elapsed=20.0)))
+    assert seconds_of_last(settings, request) == 20.0
+    assert seconds_of_last(settings, replace(request, cells=300)) == 60.0
+    assert seconds_of_last(settings, replace(request, cells=10)) == 20.0
+    assert seconds_of_last(settings, replace(request, model="other")) is None
