@@ -152,10 +152,14 @@ def _line(options: argparse.Namespace, plan: SplitPlan, seed: int) -> list[Line]
 
 
 def _weights(card: ModelCard) -> str:
-    said = [
-        f"{c.kind}: {c.chosen} {c.paired:.2f} {c.mean:.2f} {c.common:.2f} {c.features:.2f}{', control noise out' * bool(c.correction)}"
-        for c in card.calibrations
-    ]
+    said = []
+    for fitted in card.calibrations:
+        each = {"": fitted, **{f" in {context}": fitted.of_context(context) for context in fitted.own}}
+        said += [
+            f"{c.kind}{where}: {c.chosen} {c.paired:.2f} {c.mean:.2f} {c.common:.2f} {c.features:.2f}"
+            + ", control noise out" * bool(c.correction)
+            for where, c in each.items()
+        ]
     return "; ".join(said) or "none"
 
 

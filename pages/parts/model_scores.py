@@ -144,6 +144,9 @@ def _calibration(card: ModelCard) -> None:
     numbers = {name: st.column_config.NumberColumn(format="%.4f") for name in ("MAE", "MSE")}
     st.dataframe(table, hide_index=True, key="calibration_scores", column_config=numbers)
     st.caption(fit_words(found))
+    for kind in card.calibrations:
+        for context in kind.own:
+            st.caption(own_words(kind, context))
 
 
 def calibration_words(found: Calibration) -> str:
@@ -174,6 +177,20 @@ def calibration_words(found: Calibration) -> str:
             f"MAE {ours:.4f} against {best:.4f}."
         )
     return text + f"On conditions left out of the fit :red[**{closest} is closer**]: MAE {best:.4f} against {ours:.4f}."
+
+
+def own_words(found: Calibration, context: str) -> str:
+    """Return the weights that a context has of its own, what they are for, and why."""
+    own = found.of_context(context)
+    what = (
+        "perturbations that no other context trained"
+        if own.kind == "perturbations"
+        else "perturbations that other contexts trained"
+    )
+    weights = f"{own.paired:.2f} of the model's own effect, {own.mean:.2f} of the mean effect of the other contexts"
+    weights += f", {own.common:.2f} of that of the context's other perturbations"
+    more = f", {own.features:.2f} of what perturbation features tell" if own.features else ""
+    return f"{own.why} For {what}: {weights}{more}."
 
 
 def fit_words(found: Calibration) -> str:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from state_engine.checkpoints.folder import FORMAT as FORMAT
@@ -85,6 +85,24 @@ class TrainingSummary:
 
 
 @dataclass(frozen=True)
+class OwnWeights:
+    """Weights of one context, in place of those that all contexts share.
+
+    Args:
+        weights: of (paired, mean, common, features); the mean is the shrunk one.
+        conditions: of the context that they were fitted on.
+        error, common_error: mean MAE of these by the context's own weights and by the common ones, each left out of the fit.
+        without: see `Calibration`.
+    """
+
+    weights: tuple[float, ...]
+    conditions: int
+    error: float
+    common_error: float
+    without: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Calibration:
     """How much of the paired, the transferred and the common effect to take, fitted on conditions that the model behind them never saw.
 
@@ -112,6 +130,7 @@ class Calibration:
         why: that choice in a sentence, with numbers.
         features: weight of the effect that a ridge regression on perturbation features tells.
         correction: 1 where the noise of the mean control cell is taken out of the prediction (`effects.transfer`), 0 where not.
+        own: context -> weights of its own, for contexts whose left-out conditions they fit better.
     """
 
     paired: float
@@ -139,6 +158,26 @@ class Calibration:
     why: str = ""
     correction: float = 0.0
     features: float = 0.0
+    own: dict[str, OwnWeights] = field(default_factory=dict)
+
+    def of_context(self, context: str) -> Calibration:
+        """Return the calibration of conditions of a context: with its own weights, where it has any."""
+        found = self.own.get(context)
+        if found is None:
+            return self
+        paired, mean, common, features = found.weights
+        return replace(
+            self, paired=paired, mean=mean, common=common, features=features, without=found.without, transfer="shrunk",
+            chosen="mixture", why=self.own_words(context), own={},
+        )  # fmt: skip
+
+    def own_words(self, context: str) -> str:
+        """Return why a context has weights of its own, in a sentence."""
+        found = self.own[context]
+        return (
+            f"{context} has weights of its own: MAE {found.error:.4f} on its {found.conditions:,} conditions, each left out of the fit, "
+            f"{found.common_error:.4f} with the common weights."
+        )
 
     def weights(self, parts: Sequence[str]) -> tuple[float, float, float, float]:
         """Return (paired, mean, common, features) for a condition that has only these of the four."""

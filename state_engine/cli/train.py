@@ -92,6 +92,7 @@ def wanted(options: argparse.Namespace) -> tuple[TrainRequest, Choices]:
 def run_calibrate(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
     """Train further models, each without one context, and fit how much of the model's effect to take. Uses no held-out cells."""
     from state_engine.train.cross_fit import cross_fit
+    from state_engine.train.report import own_lines
 
     card = cross_fit(options.run, options.max_steps, options.contexts, options.seed, on_progress)
     if card.calibration is None:
@@ -106,5 +107,7 @@ def run_calibrate(options: argparse.Namespace, write: Write, on_progress: OnProg
             f"{fitted.common:.2f} of that of the context's other perturbations, {fitted.features:.2f} of what perturbation features tell. "
             f"{fitted.why}"
         )
+        for line in own_lines(fitted):
+            write(line)
         for name, value in fitted.scores.items():
             write(f"  {name}: {value:.4f}")

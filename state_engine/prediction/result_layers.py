@@ -60,6 +60,7 @@ class Calibrated:
         shared: condition -> effect (g,) that all its cells get.
         missing: conditions that have none.
         corrections: context -> (g,) what takes the noise of its mean control cell out.
+        own: (context, kind of condition) -> calibration with the context's own weights, where some were used.
     """
 
     card: ModelCard
@@ -67,6 +68,7 @@ class Calibrated:
     shared: dict[Condition, np.ndarray]
     missing: tuple[Condition, ...]
     corrections: dict[str, np.ndarray] = field(default_factory=dict)
+    own: dict[tuple[str, str], Calibration] = field(default_factory=dict)
 
     @property
     def calibration(self) -> Calibration:
@@ -88,6 +90,10 @@ class Calibrated:
             "chosen": fitted.chosen,
             "why": fitted.why,
             "without": [list(pair) for pair in self.missing],
+            "own": [
+                {"context": context, "kind": kind, "paired": c.paired, "mean": c.mean, "common": c.common, "features": c.features}
+                for (context, kind), c in self.own.items()
+            ],
         }
 
     def remark(self) -> str:
@@ -106,6 +112,7 @@ class Calibrated:
             )
         if fitted.chosen:
             text += f" The default output is the calibrated prediction. {fitted.why}"
+        text += "".join(f" {of_context.why}" for of_context in self.own.values())
         if not self.missing:
             return text
         shown = ", ".join(f"{p} in {c}" for p, c in self.missing[:3])
@@ -153,6 +160,7 @@ def calibrated_of(
         likeness.know(context, control, errors)
     paired: dict[Condition, float] = {}
     shared: dict[Condition, np.ndarray] = {}
+    own: dict[tuple[str, str], Calibration] = {}
     corrections = _corrections(card, likeness, dict.fromkeys(context for _, context in conditions))
     for label, context in conditions:
         if label in replaced:
@@ -161,9 +169,15 @@ def calibrated_of(
         found = shared_effects(likeness, label, context, regression)
         if not card.calibration.chosen and found.plain is None:
             continue
-        paired[label, context], shared[label, context] = _weighted(card, label, found, width)
+        fitted = card.calibration_for(block=found.common is not None, new=found.new) or card.calibration
+        of_context = fitted.of_context(context)
+        if context in fitted.own:
+            own[context, fitted.kind] = of_context
+        # a label that the model does not know has no effect of its own, unless there is nothing else
+        known = label in card.perturbations or not found.parts()
+        paired[label, context], shared[label, context] = _weighted(of_context, known, found, width)
     missing = tuple(pair for pair in conditions if pair not in paired)
-    return Calibrated(card, paired, shared, missing, corrections) if paired else None
+    return Calibrated(card, paired, shared, missing, corrections, own) if paired else None
 
 
 def _corrections(card: ModelCard, likeness: Likeness, contexts: Iterable[str]) -> dict[str, np.ndarray]:
@@ -180,13 +194,9 @@ def _corrections(card: ModelCard, likeness: Likeness, contexts: Iterable[str]) -
     return found
 
 
-def _weighted(card: ModelCard, label: str, found: SharedEffects, width: int) -> tuple[float, np.ndarray]:
-    """Return how much of its own effect a cell gets, and the effect (g,) that all cells of the condition get."""
-    fitted = card.calibration_for(block=found.common is not None, new=found.new)
-    assert fitted is not None
+def _weighted(fitted: Calibration, known: bool, found: SharedEffects, width: int) -> tuple[float, np.ndarray]:
+    """Return how much of its own effect a cell gets, `known` to the model, and the effect (g,) that all cells of the condition get."""
     parts = found.parts()
-    # a label that the model does not know has no effect of its own, unless there is nothing else
-    known = label in card.perturbations or not parts
     own, mean, common, features = fitted.weights(("paired", *parts) if known else parts)
     ways = {"mean of other contexts": found.plain, "likeness-weighted mean": found.likeness, "shrunk": found.transfer}
     transfer = ways[fitted.transfer] if ways[fitted.transfer] is not None else found.transfer

@@ -7,6 +7,7 @@ and what the training cells alone say of it (`effects.transfer`), are set beside
 Conditions of contexts that trained other perturbations (blocks), of contexts left out whole and of perturbations that no other context knows are
 weighed apart. A mixture is used where it is at
 least as close to what was left out of its own fit as each of its parts and baselines alone; else the closest of these is used in its place.
+A context whose own conditions are fitted better by weights of its own has those (`train.own_weights`).
 
 Notation: s cells in a set, g features.
 """
@@ -14,8 +15,7 @@ Notation: s cells in a set, g features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -42,6 +42,7 @@ from state_engine.prediction.outputs import batch_indices, expression_source
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.adapt import with_effects
 from state_engine.train.folds import MIN_CELLS
+from state_engine.train.own_weights import fits_by_parts, own_weights
 
 if TYPE_CHECKING:
     from state_engine.data.splits.apply import Split, SplitSource
@@ -154,7 +155,7 @@ def fit_calibration(
     )
     whole = fit_mixture(conditions, parts=parts, correction=correction)
     chosen, used, transfer, why = _choice(whole, measures)
-    return Calibration(
+    fitted = Calibration(
         paired=used.paired,
         mean=used.mean,
         lowest=BOUNDS[0],
@@ -174,13 +175,15 @@ def fit_calibration(
         common=used.common,
         kind=kind_of(conditions[0]),
         transfer=transfer,
-        without=_without(conditions, parts, used.correction),
+        without=fits_by_parts(conditions, parts, used.correction),
         fitted=() if chosen == "mixture" else whole.weights(),
         chosen=chosen,
         why=why,
         correction=used.correction,
         features=used.features,
     )
+    # a context that is left out whole has no conditions of its own to fit on
+    return fitted if fitted.kind == "contexts" else replace(fitted, own=own_weights(conditions, fitted, parts, expression))
 
 
 _Crossed = tuple[Literal["contexts", "perturbations", ""], list[tuple[Mixture, list[Condition]]]]
@@ -226,17 +229,6 @@ def _choice(whole: Mixture, measures: dict[str, float]) -> tuple[str, Mixture, T
         return "mixture", whole, "shrunk", why
     why = f"On what was left out {words} alone is closest: MAE {rivals[best]:.4f}, the mixture {ours:.4f}."
     return words, mixture, transfer, why
-
-
-def _without(conditions: Sequence[Condition], parts: tuple[str, ...], correction: float) -> dict[str, tuple[float, ...]]:
-    """Return weights for conditions that lack parts, by the parts that they have."""
-    found: dict[str, tuple[float, ...]] = {}
-    for size in range(1, len(parts) + 1):
-        for there in combinations(parts, size):
-            if any(np.any(c.stacked()[[PARTS.index(p) for p in there]]) for c in conditions):
-                fit = fit_mixture(conditions, parts=there, correction=correction)
-                found["+".join(there)] = fit.weights()
-    return found
 
 
 def predicts_expression(card: ModelCard) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from state_engine.train.run_folder import RECORD, TABLE
 
 if TYPE_CHECKING:
-    from state_engine.checkpoints.card import ModelCard
+    from state_engine.checkpoints.card import Calibration, ModelCard
     from state_engine.data.splits.apply import Split
 
 PARTS = ("train", "val", "test", "unused")
@@ -52,7 +52,15 @@ def card_lines(card: ModelCard, output: Path) -> Iterator[str]:
         more += f" + {fitted.features:.2f} x what perturbation features tell" if fitted.features else ""
         weights = f"{fitted.paired:.2f} x the model + {fitted.mean:.2f} x the mean of other contexts{more}"
         yield f"Calibrated on {fitted.origin}: {weights}. {fitted.why}".rstrip()
+        yield from own_lines(fitted)
     yield f"Curves, split and record: {output}/log.csv, {TABLE}, {RECORD}"
+
+
+def own_lines(fitted: Calibration) -> Iterator[str]:
+    """Yield the weights of each context that has its own."""
+    for context in fitted.own:
+        own = fitted.of_context(context)
+        yield f"  {own.why} ({own.paired:.2f} model, {own.mean:.2f} other contexts, {own.common:.2f} context, {own.features:.2f} features)"
 
 
 def _numbers(scores: dict[str, float]) -> list[str]:
