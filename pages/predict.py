@@ -59,7 +59,7 @@ with errors_shown():
     if request is not None:
         request = replace(request, allow_other_embedding=other)
         draft.keep(request, entry, model.card)
-        cost(request, data, model.card)
+        seconds = cost(request, data, model.card)
         conditions = len(request.perturbations) * len(request.contexts)
         if st.button(
             f"Predict {conditions:,} condition{'' if conditions == 1 else 's'}",
@@ -67,7 +67,7 @@ with errors_shown():
             key="predict",
             icon=":material/play_circle:",
         ):
-            submit(request, entry, model)
+            submit(request, entry, model, seconds)
     else:
         st.button("Predict", key="predict_disabled", disabled=True, help="Choose at least one perturbation and one context.")
     warnings = [f for f in report.findings if f.severity == "warning"]

@@ -71,11 +71,17 @@ def _panel(run_id: str, title: str, key: str) -> bool:
         return not lost
     if job.active:
         live_panel(run_id, title, key)
-    elif job.state in ("failed", "lost"):
+        return False
+    kept = job.state != "done" and local.goes_on(RunFolder.open(session.settings(), run_id))
+    if job.state in ("failed", "lost"):
         error = job.error or JobFailure(f"{title} failed.")
         show_error(JobError(error.what, error.why, error.fix))
     elif job.state == "cancelled":
-        st.warning("Cancelled. Nothing was kept.", icon=":material/stop_circle:")
+        words = "What was done is kept, and it can go on." if kept else "Nothing was kept."
+        st.warning(f"Cancelled. {words}", icon=":material/stop_circle:")
+    if kept and st.button("Go on", key=f"go_on_{key}", icon=":material/resume:", help="What is done is not computed again."):
+        local.go_on(session.settings(), RunFolder.open(session.settings(), run_id))
+        st.rerun()
     return job.state == "done"
 
 

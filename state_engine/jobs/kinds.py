@@ -15,11 +15,23 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 from state_engine.errors import JobError
 
 T = TypeVar("T")
+Lane = Literal["long", "short"]
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a job is worked on: in which lane, and whether it is queued again when its worker died (see `Kind`)."""
+
+    lane: Lane = "long"
+    resumes: bool = False
+
+
+USUAL = Manner()
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,8 @@ class Kind:
         choice: name under which an address holds the run that the page shows.
         listed: whether Runs lists it. Derived kinds write into the run they belong to, so their own folders are not listed.
         words: what such a run is, for people.
+        lane: "short" for what somebody waits for, which does not stand behind long work.
+        resumes: the task goes on where it was stopped, so that a job whose worker died is queued again.
     """
 
     name: str
@@ -45,6 +59,12 @@ class Kind:
     choice: str = "run"
     listed: bool = True
     words: str = ""
+    lane: Lane = "long"
+    resumes: bool = False
+
+    def manner(self, lane: Lane | None = None) -> Manner:
+        """Return how such jobs are worked on; `lane` None: that of the kind."""
+        return Manner(lane or self.lane, self.resumes)
 
     @property
     def title(self) -> str:
@@ -57,7 +77,7 @@ _TASKS = "state_engine.jobs.tasks"
 _ENTRIES = (
     Kind(
         "predict", "state_engine.prediction.request:PredictionRequest", f"{_TASKS}.results:predict", "predict", "explore",
-        words="prediction",
+        words="prediction", resumes=True,
     ),
     Kind("convert", f"{_REQUESTS}:ConvertRequest", f"{_TASKS}.library:convert", words="conversion of a model"),
     Kind("download", f"{_REQUESTS}:DownloadRequest", f"{_TASKS}.library:download", words="download of a model"),
@@ -69,18 +89,21 @@ _ENTRIES = (
     Kind("gene_cache", f"{_REQUESTS}:GeneCacheRequest", f"{_TASKS}.library:gene_cache", listed=False, words="values by gene"),
     Kind("label", f"{_REQUESTS}:LabelRequest", f"{_TASKS}.library:label", words="labels by hand"),
     Kind("fetch", f"{_REQUESTS}:FetchRequest", f"{_TASKS}.library:fetch", words="public data set"),
-    Kind("look", f"{_REQUESTS}:LookRequest", f"{_TASKS}.results:look", listed=False),
-    Kind("differential", f"{_REQUESTS}:DifferentialRequest", f"{_TASKS}.results:differential", listed=False),
-    Kind("tables", f"{_REQUESTS}:TablesRequest", f"{_TASKS}.results:tables", listed=False),
+    Kind("look", f"{_REQUESTS}:LookRequest", f"{_TASKS}.results:look", listed=False, lane="short", resumes=True),
+    Kind(
+        "differential", f"{_REQUESTS}:DifferentialRequest", f"{_TASKS}.results:differential", listed=False, lane="short",
+        resumes=True,
+    ),
+    Kind("tables", f"{_REQUESTS}:TablesRequest", f"{_TASKS}.results:tables", listed=False, resumes=True),
     Kind("matrix", f"{_REQUESTS}:MatrixRequest", f"{_TASKS}.results:matrix", listed=False),
     Kind("store", f"{_REQUESTS}:StoreRequest", f"{_TASKS}.results:store", listed=False),
-    Kind("attention", f"{_REQUESTS}:AttentionMapsRequest", f"{_TASKS}.results:attention", listed=False),
-    Kind("attention_check", f"{_REQUESTS}:ModesRequest", f"{_TASKS}.results:attention_check", listed=False),
+    Kind("attention", f"{_REQUESTS}:AttentionMapsRequest", f"{_TASKS}.results:attention", listed=False, lane="short"),
+    Kind("attention_check", f"{_REQUESTS}:ModesRequest", f"{_TASKS}.results:attention_check", listed=False, lane="short"),
     Kind(
         "embed", "state_engine.embedding.jobs:EmbedJob", f"{_TASKS}.embedding:embed", "embed", choice="embedding",
         words="embedding",
     ),
-    Kind("similar", "state_engine.embedding.jobs:SimilarJob", f"{_TASKS}.embedding:similar", listed=False),
+    Kind("similar", "state_engine.embedding.jobs:SimilarJob", f"{_TASKS}.embedding:similar", listed=False, lane="short"),
     Kind("genes_read", "state_engine.embedding.jobs:GenesReadJob", f"{_TASKS}.embedding:genes_read", listed=False),
     Kind(
         "screen", "state_engine.screening.request:ScreenRequest", f"{_TASKS}.screen:screen", "screen", choice="screening",

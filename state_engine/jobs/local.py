@@ -7,22 +7,26 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 from state_engine.config import GB, LOCAL, Settings
-from state_engine.errors import JobError, QuotaError, RunError
+from state_engine.errors import JobError, QuotaError, RunError, StateError
 from state_engine.files import full_disk_told
-from state_engine.jobs.kinds import kind_of
+from state_engine.jobs.kinds import KINDS, Lane, find_kind, kind_of
 from state_engine.jobs.lock import WorkerLock, holder
 from state_engine.jobs.processes import identity_of, is_alive, kill_tree, started_at
 from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.jobs.seats import FIRST, Seat, seats
 from state_engine.jobs.store import Job, JobStore, new_job_id
 from state_engine.jobs.worker import WorkerOptions
 from state_engine.library.people import check_quota
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress, silent
+from state_engine.shards.in_run import is_unfinished
 
 DEFAULT = WorkerOptions()
 _ROOT = Path(__file__).resolve().parents[2]
@@ -33,22 +37,29 @@ _WAKE_SECONDS = 10.0  # a worker that slept with the machine takes its job back 
 _STALLED_SECONDS = 120.0  # longer than any step of the warm-up
 
 
-def ensure_worker(settings: Settings, options: WorkerOptions = DEFAULT) -> bool:
-    """Start a worker when none lives; return True when this call did. Safe to call from any process, thread and page run."""
+def ensure_worker(settings: Settings, options: WorkerOptions = DEFAULT, seat: Seat = FIRST) -> bool:
+    """Start a worker when none has the seat; return True when this call did. Safe to call from any process, thread and page run."""
     settings = settings.of(LOCAL)
     settings.home.mkdir(parents=True, exist_ok=True)
     with full_disk_told(settings.home, JobError):
-        lock = WorkerLock.take(settings.home)
+        lock = WorkerLock.take(settings.home, seat.lock)
         if lock is None:
             return False
         try:
-            process = _spawn(settings, options, lock)
+            process = _spawn(settings, options, lock, seat)
             lock.write_holder(identity_of(process.pid))
         finally:
             lock.close()  # the child has its share
-    # waits for the end, so that no zombie stays
-    threading.Thread(target=process.wait, name="worker-reaper", daemon=True).start()
+    threading.Thread(target=_see_off, args=(settings, options, process), name="worker-reaper", daemon=True).start()
     return True
+
+
+def _see_off(settings: Settings, options: WorkerOptions, process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of a worker, so that no zombie stays; after a crash its job goes on, also where no page is open."""
+    if process.wait() == 0 or not settings.database.exists():
+        return
+    with suppress(StateError, OSError):  # whoever polls next tries again
+        look_after(settings, options)
 
 
 def look_after(settings: Settings, options: WorkerOptions = DEFAULT) -> None:
@@ -72,10 +83,19 @@ def _looked_after(settings: Settings, store: JobStore, options: WorkerOptions) -
             _close(settings, job)
     if not store.has_queued():
         return
+    _fill_seats(settings, store, options)
+
+
+def _fill_seats(settings: Settings, store: JobStore, options: WorkerOptions) -> None:
+    """See that the first seat has a worker, and the others where all before them are busy while a job waits for them."""
     worker = holder(settings.root)
     if time.time() - started_at(worker) > _STALLED_SECONDS and store.is_stalled(_STALLED_SECONDS):
         kill_tree(worker)
     ensure_worker(settings, options)
+    for before, seat in pairwise(seats()):
+        if not store.is_busy(holder(settings.root, before.lock)) or not store.has_queued(seat.lane):
+            return
+        ensure_worker(settings, options, seat)
 
 
 def submit(
@@ -84,6 +104,7 @@ def submit(
     title: str = "",
     parent: str = "",
     options: WorkerOptions = DEFAULT,
+    lane: Lane | None = None,
 ) -> tuple[str, str]:
     """Queue a job of the settings' owner and see that a worker lives. Return (job id, run id).
 
@@ -93,12 +114,13 @@ def submit(
         title: for people.
         parent: id of the run that the job is derived from; "" for none.
         options: of the worker.
+        lane: None: that of its kind.
 
     Raises:
         JobError: no kind of job takes such a request. TypeError, ValueError: the request is not plain JSON.
         QuotaError: the owner has as many jobs, or uses as much disk, as allowed.
     """
-    queued = queue(settings, request, title, parent, options)
+    queued = queue(settings, request, title, parent, options, lane)
     look_after(settings, options)
     return queued
 
@@ -109,6 +131,7 @@ def queue(
     title: str = "",
     parent: str = "",
     options: WorkerOptions = DEFAULT,
+    lane: Lane | None = None,
 ) -> tuple[str, str]:
     """Make a run folder and queue a job for it, as `submit`; start no worker."""
     kind, plain = kind_of(request, options.kinds), to_plain(request)
@@ -117,11 +140,39 @@ def queue(
         job_id = new_job_id()
         run = RunFolder.create(settings, kind.name, plain, title, None, parent, job_id)
         try:
-            asked = (kind.name, plain, run.id, title, settings.owner, parent, job_id)
+            asked = (kind.name, plain, run.id, title, settings.owner, parent, job_id, kind.manner(lane))
             return asked_of_store(settings, lambda store: store.submit(*asked)), run.id
         except JobError:
             run.delete()  # nobody would do it
             raise
+
+
+def goes_on(run: RunFolder) -> bool:
+    """Return whether a run that was stopped, failed or lost has parts that are done, so that it can go on."""
+    kind = KINDS.get(run.manifest.kind)
+    return kind is not None and kind.resumes and run.state in ("failed", "cancelled", "lost") and is_unfinished(run.path)
+
+
+def go_on(settings: Settings, run: RunFolder) -> str:
+    """Queue the job of a stopped run again: what is done is not done again. Return the job's id.
+
+    Raises:
+        JobError: it has nothing to go on with, or waits, runs or is done. QuotaError: see `submit`.
+    """
+    if not goes_on(run):
+        raise JobError(f"Run {run.id} cannot go on.", f"It is {run.state}, or nothing of it is done.", "Start it again.")
+    _check_may_queue(settings)
+    return queue_again(settings, run)
+
+
+def queue_again(settings: Settings, run: RunFolder) -> str:
+    """Queue a new job for a run that is there, and see that a worker lives. Return the job's id."""
+    kind, manifest, job_id = find_kind(run.manifest.kind), run.manifest, new_job_id()
+    run.record(job=job_id)
+    asked = (kind.name, run.request, run.id, manifest.title, manifest.owner, manifest.parent, job_id, kind.manner())
+    asked_of_store(settings, lambda store: store.submit(*asked))
+    look_after(settings)
+    return job_id
 
 
 def _check_may_queue(settings: Settings) -> None:
@@ -205,7 +256,7 @@ def _close(settings: Settings, job: Job) -> None:
         run.finish("lost", str(job.error or ""), datetime.fromtimestamp(job.ended, UTC) if job.ended else None)
 
 
-def _spawn(settings: Settings, options: WorkerOptions, lock: WorkerLock) -> subprocess.Popen[bytes]:
+def _spawn(settings: Settings, options: WorkerOptions, lock: WorkerLock, seat: Seat) -> subprocess.Popen[bytes]:
     log_path = settings.home / "worker.log"
     if log_path.exists() and log_path.stat().st_size > _LOG_BYTES:
         log_path.replace(settings.home / "worker.log.1")
@@ -213,11 +264,11 @@ def _spawn(settings: Settings, options: WorkerOptions, lock: WorkerLock) -> subp
     command = [sys.executable, "-P", "-m", "state_engine.jobs.worker", "--home", str(settings.home)]
     with log_path.open("ab") as log:
         return subprocess.Popen(
-            [*command, "--lock-descriptor", str(lock.descriptor), *options.arguments()],
+            [*command, "--lock-descriptor", str(lock.descriptor), *options.at(seat).arguments()],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=_environment(settings),
+            env=_environment(settings) | ({} if seat.gpu is None else {"CUDA_VISIBLE_DEVICES": seat.gpu}),
             cwd=_ROOT,
             pass_fds=(lock.descriptor,),
             start_new_session=True,

@@ -21,9 +21,9 @@ class WorkerLock:
         self.descriptor = descriptor
 
     @classmethod
-    def take(cls, home: Path) -> Self | None:
-        """Return the lock, or None when another process has it. Do not wait."""
-        descriptor = os.open(home / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def take(cls, home: Path, name: str = NAME) -> Self | None:
+        """Return the lock (of a seat), or None when another process has it. Do not wait."""
+        descriptor = os.open(home / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -47,7 +47,7 @@ class WorkerLock:
         os.close(self.descriptor)
 
 
-def holder(home: Path) -> str:
-    """Return the identity of the worker that has the lock, or had it last; "" when there never was one."""
-    path = home / NAME
+def holder(home: Path, name: str = NAME) -> str:
+    """Return the identity of the worker that has the lock (of a seat), or had it last; "" when there never was one."""
+    path = home / name
     return path.read_text() if path.exists() else ""

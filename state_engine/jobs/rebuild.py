@@ -17,6 +17,7 @@ from typing import TypeVar
 from state_engine.config import LOCAL, PEOPLE, Settings
 from state_engine.errors import RunError
 from state_engine.files import PART_PREFIX
+from state_engine.jobs.kinds import KINDS, USUAL
 from state_engine.jobs.lock import holder
 from state_engine.jobs.processes import is_alive, kill_tree
 from state_engine.jobs.run_folder import RunFolder, RunInfo, list_runs
@@ -107,7 +108,8 @@ def _restore(store: JobStore, run: RunFolder, waits: bool, used: set[str]) -> No
         return
     # folders of earlier versions have none, and two have one where a folder was copied
     old = manifest.job if _JOB_ID.fullmatch(manifest.job) and manifest.job not in used else ""
-    job_id = store.submit(manifest.kind, run.request, run.id, manifest.title, manifest.owner, manifest.parent, old)
+    manner = KINDS[manifest.kind].manner() if manifest.kind in KINDS else USUAL
+    job_id = store.submit(manifest.kind, run.request, run.id, manifest.title, manifest.owner, manifest.parent, old, manner)
     used.add(job_id)
     if waits:
         return

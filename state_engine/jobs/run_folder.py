@@ -318,10 +318,21 @@ def _info(settings: Settings, run_id: str) -> RunInfo:
 
 def _state(manifest: Manifest, path: Path) -> RunState:
     if manifest.state == "running" and is_alive(manifest.process) is False:
-        return "lost"
+        return "queued" if _is_queued_again(manifest, database_of(path)) else "lost"
     if manifest.state == "queued" and not _is_waited_for(manifest, database_of(path)):
         return "lost"
     return manifest.state
+
+
+def _is_queued_again(manifest: Manifest, database: Path) -> bool:
+    """Return whether the job of a run whose process died waits to go on."""
+    if not database.exists():
+        return False
+    try:
+        job = JobStore(database).for_run(manifest.id)
+    except JobError:
+        return False
+    return job is not None and job.state == "queued"
 
 
 def _is_waited_for(manifest: Manifest, database: Path) -> bool:

@@ -1,7 +1,7 @@
 """The truth about jobs: one SQLite file that pages, command line and worker share. Knows no processes but by their identity.
 
     queued ──claim──> running ──finish──> done | failed | cancelled
-       └──cancel──> cancelled    └──worker died──> lost
+       └──cancel──> cancelled    └──worker died──> lost, or queued again where the task goes on where it was stopped
 
 Every transition is one short transaction that checks the state it starts from, so two processes never both make it.
 
@@ -26,6 +26,7 @@ from urllib.parse import quote
 from state_engine.errors import JobError
 from state_engine.files import disk_full
 from state_engine.jobs.before import parent_before
+from state_engine.jobs.kinds import USUAL, Lane, Manner
 from state_engine.jobs.processes import is_alive
 from state_engine.plain import from_plain
 from state_engine.progress import Progress, Unit
@@ -33,7 +34,8 @@ from state_engine.progress import Progress, Unit
 T = TypeVar("T")
 JobState = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 JOB_STATES: tuple[str, ...] = get_args(JobState)
-_SCHEMA_VERSION = 3  # 1 had neither `parent` nor `unit`, 2 no index by owner
+_SCHEMA_VERSION = 4  # 1 had neither `parent` nor `unit`, 2 no index by owner, 3 no lanes and no jobs that are queued again
+MOST_RETURNS = 3  # of a job to the queue, one after the other without any progress: what kills its worker each time is lost
 _RECENT = 7  # runs of a kind whose seconds tell how long the next one takes
 _BUSY_SECONDS = 10.0
 _SCHEMA = """
@@ -51,7 +53,10 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, number);
 CREATE INDEX IF NOT EXISTS jobs_by_run ON jobs (run_id);
 """
-_COLUMNS = {"parent": "TEXT NOT NULL DEFAULT ''", "unit": "TEXT NOT NULL DEFAULT 'count'"}  # added to the table of version 1
+_COLUMNS = {  # added to the table of version 1
+    "parent": "TEXT NOT NULL DEFAULT ''", "unit": "TEXT NOT NULL DEFAULT 'count'", "lane": "TEXT NOT NULL DEFAULT 'long'",
+    "resumes": "INTEGER NOT NULL DEFAULT 0", "returns": "INTEGER NOT NULL DEFAULT 0", "returned_at": "TEXT NOT NULL DEFAULT ''",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -194,14 +199,26 @@ class JobStore:
         owner: str = "",
         parent: str = "",
         job_id: str = "",
+        manner: Manner = USUAL,
     ) -> str:
         """Put a job at the end of the queue; return its id: `job_id`, or a new one."""
         job_id = job_id or new_job_id()
         with self._connection() as db:
             db.execute(
-                """INSERT INTO jobs (id, kind, title, run_id, owner, parent, request, state, created)
-                VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?)""",
-                (job_id, kind, title, run_id, owner, parent, json.dumps(request, allow_nan=False), time.time()),
+                """INSERT INTO jobs (id, kind, title, run_id, owner, parent, request, state, created, lane, resumes)
+                VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)""",
+                (
+                    job_id,
+                    kind,
+                    title,
+                    run_id,
+                    owner,
+                    parent,
+                    json.dumps(request, allow_nan=False),
+                    time.time(),
+                    manner.lane,
+                    manner.resumes,
+                ),
             )
         return job_id
 
@@ -302,10 +319,17 @@ class JobStore:
             total += max(seconds - (now - row["started"]), 0.0) if row["state"] == "running" else seconds
         return total
 
-    def has_queued(self) -> bool:
-        """Return whether any job waits."""
+    def has_queued(self, lane: Lane | None = None) -> bool:
+        """Return whether any job waits (in a lane)."""
         with self._connection() as db:
-            return db.execute("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1").fetchone() is not None
+            sql = "SELECT 1 FROM jobs WHERE state = 'queued' AND (? IS NULL OR lane = ?) LIMIT 1"
+            return db.execute(sql, (lane, lane)).fetchone() is not None
+
+    def is_busy(self, worker: str) -> bool:
+        """Return whether a worker has a job."""
+        with self._connection() as db:
+            found = db.execute("SELECT 1 FROM jobs WHERE state = 'running' AND worker = ? LIMIT 1", (worker,)).fetchone()
+        return found is not None
 
     def request_cancel(self, job_id: str) -> Job:
         """Cancel a job that waits; ask a running one to stop, and a lost one, should its worker wake. Others stay as they are."""
@@ -366,13 +390,20 @@ class JobStore:
             raise JobError("The job is waiting or running.", fix="Cancel it first.")
 
     def mark_lost(self) -> tuple[str, ...]:
-        """Mark running jobs lost whose worker is dead or silent; return their ids. Anyone who reads may call it, at any time."""
+        """Mark running jobs lost whose worker is dead or silent; return their ids. Anyone who reads may call it, at any time.
+
+        Those of a dead worker that go on where they were stopped are queued again, at their old place.
+        """
         lost = []
         with self._connection() as db:
-            running = db.execute("SELECT id, worker, heartbeat FROM jobs WHERE state = 'running'").fetchall()
+            running = db.execute(
+                "SELECT id, worker, heartbeat, cancel, resumes, returns, returned_at, stage, done FROM jobs WHERE state = 'running'"
+            ).fetchall()
             for row in running:
                 dead = is_alive(row["worker"]) is False
                 if not dead and time.time() - row["heartbeat"] <= self.stale_seconds:
+                    continue
+                if dead and row["resumes"] and not row["cancel"] and _queued_again(db, row):
                     continue
                 why = LOST if dead else SILENT
                 changed = db.execute(
@@ -385,21 +416,24 @@ class JobStore:
 
     # ---- what the worker calls ----
 
-    def claim(self, worker: str, start: Callable[[Job], None] | None = None, most_running: int | None = None) -> Job | None:
+    def claim(
+        self, worker: str, start: Callable[[Job], None] | None = None, most_running: int | None = None, lane: Lane | None = None
+    ) -> Job | None:
         """Take the job whose turn it is for this worker; None when none waits.
 
         Args:
             worker: identity of the process that takes it.
             start: called with the job before the claim holds, so that a worker that dies meanwhile claims nothing.
             most_running: an owner of whom so many jobs run waits; None: any number may.
+            lane: of the job; None: any.
         """
         now = time.time()
         with self._connection() as db:
             db.execute("BEGIN IMMEDIATE")
             row = db.execute(
                 f"{_TURNS} SELECT id FROM jobs JOIN turns ON turns.of = number "
-                "WHERE ? IS NULL OR turns.running < ? ORDER BY turns.position LIMIT 1",
-                (most_running, most_running),
+                "WHERE (? IS NULL OR turns.running < ?) AND (? IS NULL OR lane = ?) ORDER BY turns.position LIMIT 1",
+                (most_running, most_running, lane, lane),
             ).fetchone()
             if row is not None:
                 db.execute(
@@ -501,6 +535,20 @@ _TURNS = """WITH waiting AS (
     turns AS (
         SELECT number AS of, running, row_number() OVER (ORDER BY own + running, served, number) AS position FROM waiting)"""
 _SELECT = f"{_TURNS} SELECT jobs.*, coalesce(turns.position, 0) AS position FROM jobs LEFT JOIN turns ON turns.of = jobs.number"
+
+
+def _queued_again(db: sqlite3.Connection, row: sqlite3.Row) -> bool:
+    """Queue the job of a dead worker again, unless it died too often at one place; return whether it is."""
+    place = f"{row['done']} {row['stage']}"
+    returns = row["returns"] + 1 if place == row["returned_at"] else 1
+    if returns > MOST_RETURNS:
+        return False
+    changed = db.execute(
+        """UPDATE jobs SET state = 'queued', worker = '', started = NULL, heartbeat = NULL, returns = ?, returned_at = ?
+        WHERE id = ? AND state = 'running' AND worker = ?""",
+        (returns, place, row["id"], row["worker"]),
+    )
+    return changed.rowcount == 1
 
 
 def _usual_seconds(db: sqlite3.Connection, kind: str) -> float | None:

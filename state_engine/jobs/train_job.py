@@ -14,7 +14,7 @@ from state_engine.data.splits.plan import SplitPlan, parse_plan, plan_files
 from state_engine.errors import ConfigError, JobError, RequestError, SplitError
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.jobs.store import JobStore, new_job_id
+from state_engine.jobs.store import JobStore
 from state_engine.library.allowed import is_readable
 from state_engine.library.datasets import list_datasets
 from state_engine.options import words
@@ -87,11 +87,7 @@ def resume(settings: Settings, run: RunFolder) -> str:
             f"It is {state}." if kind in RESUMABLE else f"It is no training but '{kind}'.",
             "Only a training that was stopped, failed or lost goes on.",
         )
-    job_id = new_job_id()
-    run.record(job=job_id)
-    store.submit(kind, run.request, run.id, run.manifest.title, run.manifest.owner, job_id=job_id)
-    local.look_after(settings)
-    return job_id
+    return local.queue_again(settings, run)
 
 
 def check_places(plan: SplitPlan, settings: Settings) -> None:

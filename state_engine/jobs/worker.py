@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from state_engine.config import LOCAL, Settings, load_settings
 from state_engine.errors import JobCancelled, JobError, StateError, without_folders
@@ -34,6 +34,7 @@ from state_engine.jobs.kinds import (
     LATE_WARMUP,
     WARMUP,
     Kind,
+    Lane,
     WarmCache,
     find_kind,
     load_target,
@@ -42,6 +43,7 @@ from state_engine.jobs.kinds import (
 from state_engine.jobs.lock import WorkerLock
 from state_engine.jobs.processes import identity_of
 from state_engine.jobs.run_folder import SUMMARY, RunFolder
+from state_engine.jobs.seats import FIRST, SHORT_IDLE_SECONDS, Seat
 from state_engine.jobs.store import Job, JobFailure, JobStore
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import Progress
@@ -61,6 +63,7 @@ class WorkerOptions:
         poll_seconds: how often it looks for a job.
         warm: prepare slow imports and compilations while there is nothing to do.
         kinds: kinds of jobs beside the built-in ones.
+        seat: name of its lock file; `lane` of its jobs, None for any (`state_engine.jobs.seats`).
     """
 
     idle_seconds: float = 1800.0
@@ -68,12 +71,22 @@ class WorkerOptions:
     poll_seconds: float = 0.1
     warm: bool = True
     kinds: tuple[Kind, ...] = ()
+    seat: str = FIRST.lock
+    lane: Lane | None = None
+
+    def at(self, seat: Seat) -> WorkerOptions:
+        """Return the options of a worker in another seat than the first: nobody waits for what it could prepare."""
+        if seat.lock == FIRST.lock:
+            return self
+        idle = min(self.idle_seconds, SHORT_IDLE_SECONDS) if seat.lane == "short" else self.idle_seconds
+        return replace(self, seat=seat.lock, lane=seat.lane, warm=False, idle_seconds=idle)
 
     def arguments(self) -> list[str]:
         """Return the same as arguments of the command line."""
         numbers = [f"--idle={self.idle_seconds}", f"--heartbeat={self.heartbeat_seconds}", f"--poll={self.poll_seconds}"]
         kinds = [f"--kind={kind.name}={kind.request}={kind.target}" for kind in self.kinds]
-        return [*numbers, *([] if self.warm else ["--cold"]), *kinds]
+        where = [f"--seat={self.seat}", *([f"--lane={self.lane}"] if self.lane else [])]
+        return [*numbers, *where, *([] if self.warm else ["--cold"]), *kinds]
 
 
 @dataclass(frozen=True)
@@ -137,9 +150,9 @@ class Worker:
                     raise
             self.lock.close()
             # a job that came between the last look and the lock's end found no reason to start another worker
-            if not self.settings.database.exists() or not self.store.has_queued():
+            if not self.settings.database.exists() or not self.store.has_queued(self.options.lane):
                 return
-            lock = WorkerLock.take(self.settings.home)
+            lock = WorkerLock.take(self.settings.home, self.options.seat)
             if lock is None:
                 return
             lock.write_holder(self.identity)
@@ -149,7 +162,7 @@ class Worker:
         last_work = time.monotonic()
         while time.monotonic() - last_work < self.options.idle_seconds and self.settings.database.exists():
             self.store.mark_lost()
-            job = self.store.claim(self.identity, self._start_run, self.settings.most_running)
+            job = self.store.claim(self.identity, self._start_run, self.settings.most_running, self.options.lane)
             if job is not None:
                 self._do(job)
             elif self._to_warm and time.monotonic() > self._warm_from:
@@ -329,6 +342,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--poll", type=float, default=WorkerOptions.poll_seconds)
     parser.add_argument("--cold", action="store_true", help="do not prepare imports and compilations")
     parser.add_argument("--kind", action="append", default=[], metavar="NAME=REQUEST=TARGET", help="one more kind of job")
+    parser.add_argument("--seat", default=WorkerOptions.seat, metavar="FILE", help="name of its lock file in the home")
+    parser.add_argument("--lane", choices=get_args(Lane), help="do only such jobs")
     parser.add_argument("--lock-descriptor", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
@@ -338,12 +353,12 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ["STATE_EXPLORER_OWNER"] = LOCAL
     home.mkdir(parents=True, exist_ok=True)
     kinds = tuple(Kind(*kind.split("=")) for kind in given.kind)
-    options = WorkerOptions(given.idle, given.heartbeat, given.poll, not given.cold, kinds)
-    Worker(load_settings(), options, _lock(home, given.lock_descriptor)).serve()
+    options = WorkerOptions(given.idle, given.heartbeat, given.poll, not given.cold, kinds, given.seat, given.lane)
+    Worker(load_settings(), options, _lock(home, given.seat, given.lock_descriptor)).serve()
 
 
-def _lock(home: Path, descriptor: int | None) -> WorkerLock:
-    lock = WorkerLock.take(home) if descriptor is None else WorkerLock.inherited(descriptor)
+def _lock(home: Path, seat: str, descriptor: int | None) -> WorkerLock:
+    lock = WorkerLock.take(home, seat) if descriptor is None else WorkerLock.inherited(descriptor)
     if lock is None:
         raise SystemExit(f"A worker runs already for {home}.")
     lock.write_holder(identity_of())

@@ -14,6 +14,7 @@ from state_engine.errors import ConfigError, RequestError
 from state_engine.files import full_disk_told
 from state_engine.progress import OnProgress, Progress
 from state_engine.shards.executors import Executor, Local, Work
+from state_engine.shards.in_run import FOLDER
 from state_engine.shards.ledger import Ledger
 from state_engine.shards.plan import Arrays, Bench, read_arrays
 
@@ -80,7 +81,7 @@ def in_run(run: Path) -> InShards:
         ConfigError: the installation's executor is unknown.
     """
     settings = load_settings()
-    return InShards(run / "shards", executor_of(settings.executor), settings.shard_bytes)
+    return InShards(run / FOLDER, executor_of(settings.executor), settings.shard_bytes)
 
 
 def complete(ledger: Ledger, executor: Executor, on_progress: OnProgress, bench: Bench | None = None) -> None:

@@ -6,12 +6,14 @@ from state_engine.config import Settings
 from state_engine.jobs.lock import holder
 from state_engine.jobs.processes import is_alive, kill_tree
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.jobs.seats import seats
 
 
 def stopped(settings: Settings) -> bool:
-    """Kill the worker of a home, if one lives; True when none lives afterwards."""
-    identity = holder(settings.home)
-    return not identity or kill_tree(identity)
+    """Kill the workers of a home, if any live; True when none lives afterwards."""
+    identities = [holder(settings.home, seat.lock) for seat in seats()]
+    gone = [not identity or kill_tree(identity) for identity in identities]
+    return all(gone)
 
 
 def worker_lives(settings: Settings) -> bool:

@@ -16,6 +16,7 @@ from state_engine.data.files.text import NameList, names_among
 from state_engine.effects.store import has_effects
 from state_engine.errors import listed, may_be
 from state_engine.jobs import local
+from state_engine.jobs.kinds import Lane
 from state_engine.jobs.past import seconds_of_last
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
@@ -26,6 +27,8 @@ from state_engine.prediction.cell_counts import COUNT, NAME, counts_of
 from state_engine.prediction.request import CellCount, Method, PredictionRequest, estimate
 
 MOST_MB = 64  # of an uploaded list of names
+
+SHORT_SECONDS = 30.0  # predictions below it do not wait behind long work
 
 
 def contexts_to_choose(data: Dataset, card: ModelCard) -> tuple[list[str], list[str]]:
@@ -203,8 +206,8 @@ def request_form(
     )
 
 
-def cost(request: PredictionRequest, data: Dataset, card: ModelCard) -> None:
-    """What it will take, before it runs."""
+def cost(request: PredictionRequest, data: Dataset, card: ModelCard) -> float:
+    """What it will take, before it runs. Return its seconds."""
     guess = estimate(request, data, card)
     past = seconds_of_last(session.settings(), request)
     if past is None:
@@ -216,6 +219,7 @@ def cost(request: PredictionRequest, data: Dataset, card: ModelCard) -> None:
         f"{plural(guess.conditions, 'condition')}, {plural(guess.cells, 'predicted cell')}. {takes}, "
         f"{size(guess.memory_bytes)} of memory, {size(guess.disk_bytes)} on disk.{kinds}"
     )
+    return guess.seconds if past is None else past
 
 
 def calibrated_words(request: PredictionRequest, card: ModelCard) -> str:
@@ -235,11 +239,12 @@ def calibrated_words(request: PredictionRequest, card: ModelCard) -> str:
     return f" Beside the prediction there will be a calibrated one: {parts}."
 
 
-def submit(request: PredictionRequest, entry: DataEntry, model: Entry) -> None:
-    """Starts the job and puts its run into the address."""
+def submit(request: PredictionRequest, entry: DataEntry, model: Entry, seconds: float) -> None:
+    """Starts the job and puts its run into the address; what takes so few `seconds` does not wait behind long work."""
     name = listed(list(request.perturbations), 2)
     title = f"{name} in {listed(list(request.contexts), 2)}" + (f" · {request.method}" if request.method != "model" else "")
-    _, run_id = local.submit(session.settings(), request, title)
+    lane: Lane = "short" if seconds < SHORT_SECONDS else "long"
+    _, run_id = local.submit(session.settings(), request, title, lane=lane)
     session.choose("run", run_id)
     st.rerun()
 
