@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from state_engine.cli.options import Write, add_names, h5ad_of, path, request, takes, word
+from state_engine.cli.options import EXECUTOR, Write, add_names, h5ad_of, path, request, takes, word
 from state_engine.embedding.request import DecodeRequest, EmbedRequest, summary_lines
 from state_engine.errors import RequestError
 from state_engine.progress import OnProgress
@@ -14,6 +14,7 @@ from state_engine.search.request import QueryRequest
 
 @takes(
     EmbedRequest,
+    EXECUTOR,
     {
         "--output": path("Y", ".h5ad or .zarr (a copy with the embedding), or .npy (alone)", required=True),
         "--lancedb": path("DIR", "also store the cells there, for `query`"),
@@ -26,6 +27,7 @@ def run_embed(options: argparse.Namespace, write: Write, on_progress: OnProgress
     from state_engine.checkpoints.embedding_store import load_embedding
     from state_engine.device import choose_device, dtype_of
     from state_engine.embedding.embed import embed
+    from state_engine.shards.run import beside
 
     if options.lancedb and options.output.suffix != ".h5ad":
         raise RequestError("--lancedb needs cells with their labels.", f"{options.output.name} has none.", "Write an .h5ad.")
@@ -34,7 +36,7 @@ def run_embed(options: argparse.Namespace, write: Write, on_progress: OnProgress
     asked = request(EmbedRequest, options)
     loaded = load_embedding(Path(asked.model), choose_device(asked.device).kind, dtype_of(asked.precision), asked.checkpoint)
     with h5ad_of(options.output, on_progress) as place:
-        summary = embed(asked, place, on_progress, loaded)
+        summary = embed(asked, place, on_progress, loaded, beside(options.output, options.executor))
     write("\n".join(summary_lines(options.output, summary)))
     if options.attention:
         from state_engine.embedding.gene_attention import cls_attention

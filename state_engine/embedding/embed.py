@@ -24,9 +24,12 @@ from state_engine.data.files.replaced_copy import ReplacedCopy
 from state_engine.data.gene_vocabulary import GeneMap
 from state_engine.device import choose_device, dtype_of
 from state_engine.embedding.forward import EmbeddingRunner, Timing, stream
+from state_engine.embedding.in_shards import EmbedBench, plan_of
 from state_engine.embedding.request import EmbedRequest, EmbedSummary, check_output, gene_map_of, sentence_maker
 from state_engine.files import replacing, write_json
 from state_engine.progress import OnProgress, Progress, silent
+from state_engine.shards.ledger import Ledger, held
+from state_engine.shards.run import InShards, arrays_in_order, complete
 from state_engine.versions import package_versions
 
 __all__ = ["EmbedRequest", "EmbedSummary", "embed"]
@@ -48,7 +51,11 @@ class _Done:
 
 
 def embed(
-    request: EmbedRequest, output: Path, on_progress: OnProgress = silent, loaded: LoadedEmbedding | None = None
+    request: EmbedRequest,
+    output: Path,
+    on_progress: OnProgress = silent,
+    loaded: LoadedEmbedding | None = None,
+    shards: InShards | None = None,
 ) -> EmbedSummary:
     """Embed a data set.
 
@@ -58,6 +65,7 @@ def embed(
             says how it was made); it appears only when complete. It may be the data set itself.
         on_progress: called once a forward pass; may raise `JobCancelled`.
         loaded: the model of the request when it is in memory already.
+        shards: work in shards, so that an interrupted embedding goes on; None: in one piece. It changes no number.
 
     Raises:
         DataError, ModelError, RequestError, DeviceError: what each says.
@@ -65,6 +73,7 @@ def embed(
     check_output(output, request.model)
     dataset = open_dataset(Path(request.data), request.choices)
     device = choose_device(request.device)
+    device_name = shards.executor.device_name(request.device) if shards is not None else device.name
     if loaded is None:
         on_progress(Progress("Loading the model"))
         loaded = load_embedding(Path(request.model), device.kind, dtype_of(request.precision), request.checkpoint)
@@ -81,9 +90,19 @@ def embed(
     runner = EmbeddingRunner(loaded.module, request.batch_size, note)
     timing, start = Timing(), time.perf_counter()
     on_progress(Progress("Reading the data set"))
-    record = _record(request, dataset, card, genes, device.name)
-    with _writer(dataset, output, request.key, card.width, record) as writer:
-        _run(dataset, stream(dataset, maker, timing), runner, writer, done, on_progress)
+    record = _record(request, dataset, card, genes, device_name)
+    plan = plan_of(request, dataset, loaded, device_name, shards.size) if shards is not None else None
+    if shards is not None and plan is not None and len(plan.shards) > 1:
+        bench = EmbedBench(request, dataset, loaded)
+        timing = bench.timing
+        with held(shards.folder, plan, temporary=shards.temporary) as ledger:
+            complete(ledger, shards.executor, on_progress, bench)
+            with _writer(dataset, output, request.key, card.width, record) as writer:
+                _put_together(ledger, writer, done, on_progress)
+            ledger.clear()
+    else:
+        with _writer(dataset, output, request.key, card.width, record) as writer:
+            _run(dataset, stream(dataset, maker, timing), runner, writer, done, on_progress)
     if done.empty:
         names = ", ".join(str(name) for name in dataset.obs_names[done.empty[:3]])
         done.remarks.append(
@@ -95,7 +114,7 @@ def embed(
     seconds = time.perf_counter() - start
     return EmbedSummary(
         dataset.n_cells, len(done.empty), card.width, card.cell_width, f"{genes.numbers}. {genes.how}", genes.overlap, maker.scale,
-        runner.batch_size, device.name, seconds, timing.sentences, timing.waited, tuple(done.remarks),
+        runner.batch_size, device_name, seconds, timing.sentences, timing.waited, tuple(done.remarks),
     )  # fmt: skip
 
 
@@ -122,6 +141,16 @@ def _run(
         writer.write(part.sentences.cells, part.embedding)
         finished += len(part.sentences)
         on_progress(Progress("Embedding cells", finished, dataset.n_cells))
+
+
+def _put_together(ledger: Ledger, writer: _Writer, done: _Done, on_progress: OnProgress) -> None:
+    total = len(ledger.plan.shards)
+    for number, (shard, (arrays, remarks)) in enumerate(zip(ledger.plan.shards, arrays_in_order(ledger), strict=True)):
+        on_progress(Progress("Putting the parts together", number, total))
+        writer.write(np.arange(int(str(shard.what["first"])), int(str(shard.what["last"]))), arrays["embedding"])
+        done.empty += arrays["empty"].tolist()
+        done.negative += int(arrays["negative"][0])
+        done.remarks += [remark for remark in remarks if remark not in done.remarks]
 
 
 def _record(request: EmbedRequest, dataset: Dataset, card: EmbeddingCard, genes: GeneMap, device: str) -> dict[str, object]:

@@ -82,12 +82,15 @@ class EmbeddingRunner:
         return Embedded(part, require_finite(output.embedding.cpu().numpy(), "gives embeddings"), seen)
 
 
+def block_of(dataset: Dataset) -> int:
+    """Return the cells of a block: the more genes, the fewer, so that a block takes about the same memory."""
+    return int(np.clip(VALUES_A_BLOCK // max(dataset.n_genes, 1), 64, 1024))
+
+
 def read_sentences(dataset: Dataset, maker: SentenceMaker, cells: np.ndarray | None, timing: Timing) -> Iterator[Sentences]:
     """Yield sentences of some cells (None: all) in blocks, in their order; of a block without expression only `empty` is filled."""
     assert dataset.expression is not None
-    # the more genes, the fewer cells, so that a block takes about the same memory
-    block = int(np.clip(VALUES_A_BLOCK // max(dataset.n_genes, 1), 64, 1024))
-    for part, values in dataset.iter_blocks(dataset.expression, cells, block):
+    for part, values in dataset.iter_blocks(dataset.expression, cells, block_of(dataset)):
         start = time.perf_counter()
         made = maker.make(values, part)
         timing.sentences += time.perf_counter() - start

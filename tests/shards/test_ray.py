@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from state_engine.errors import JobCancelled, LabelError
+from state_engine.prediction.predict import predict
 from state_engine.progress import Progress
 from state_engine.shards.ledger import held, log_lines
-from state_engine.shards.run import complete, executor_of
+from state_engine.shards.run import InShards, complete, executor_of
+from tests.prediction.test_in_shards import asked, same
 from tests.shards.squares import Squares, plan_of
 from tests.shards.test_shards import all_of, done, values
 
@@ -77,6 +79,15 @@ def test_a_cancelled_run_ends_its_actors(cluster: Any, tmp_path: Path) -> None:
 def test_what_a_shard_raises_comes_out(cluster: Any, tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="No shard"), held(tmp_path, plan_of(Squares(3, refuse="No shard."))) as ledger:
         complete(ledger, executor_of("ray"), lambda progress: None)
+
+
+def test_a_prediction_has_the_same_numbers(cluster: Any, tmp_path: Path) -> None:
+    request = asked(tmp_path)
+    predict(request, tmp_path / "here.h5ad", shards=InShards(tmp_path / "a", size=1))
+    predict(request, tmp_path / "there.h5ad", shards=InShards(tmp_path / "b", executor_of("ray"), size=1))
+    assert same(tmp_path / "here.h5ad", tmp_path / "there.h5ad")
+    lines = log_lines(tmp_path / "b")
+    assert done(tmp_path / "b") == Counter(range(6)) and os.getpid() not in {line["process"] for line in lines}
 
 
 def test_a_node_that_dies_costs_its_running_shards(cluster: Any, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from state_engine.options import command
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress
 from state_engine.search import query as search
+from state_engine.shards.run import in_run
 
 RESULT, MAP, SIMILAR, GENES_READ = "embedding.json", "projection.npz", "similar.csv", "genes_read.npz"
 
@@ -62,7 +63,7 @@ def embed(request: EmbedJob, run: RunFolder, on_progress: OnProgress, warm: Warm
     on_progress(Progress("Loading the model"))
     loaded = embedding_model(asked, warm)
     output = run.file("embedded.h5ad")
-    done = embed_cells(asked, output, on_progress, loaded)
+    done = embed_cells(asked, output, on_progress, loaded, in_run(run.path))
     for remark in done.remarks:
         run.log(remark)
     dataset, key = open_dataset(output, asked.choices, settings), asked.key
