@@ -211,7 +211,7 @@ def validation_loss(sets: list[tuple[str, SetCells]], run: Path | None = None) -
     import torch
 
     from state_engine.checkpoints.load import load_model
-    from state_engine.models.losses import energy_distance
+    from state_engine.models.distances import energy_distance
 
     loaded = None if run is None else load_model(run)
     losses = []

@@ -14,14 +14,11 @@ import datetime
 import re
 import shutil
 from dataclasses import dataclass
-from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.embedding_card import CARD as EMBEDDING_CARD
 from state_engine.checkpoints.embedding_card import EmbeddingCard, is_embedding_store, read_embedding_card
-from state_engine.checkpoints.recognise import ordered_checkpoints, preferred_checkpoint
 from state_engine.checkpoints.store import read_card, write_card
 from state_engine.config import Settings
 from state_engine.download import CONNECT_SECONDS, RemoteFile, read_text
@@ -29,6 +26,7 @@ from state_engine.download import download as download_file
 from state_engine.errors import CheckpointError, ConfigError, DownloadError, LicenceError, listed
 from state_engine.files import read_json, write_json
 from state_engine.library import published as catalogue
+from state_engine.library.hub_contents import HubFile, HubInfo, below, hub_file, licence_of, limits_section, model_folders
 from state_engine.library.hub_errors import plain_errors, refusal
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import OnProgress, Progress, silent
@@ -36,90 +34,6 @@ from state_engine.progress import OnProgress, Progress, silent
 RECORD = "download.json"
 README_MOST_BYTES = 1 << 20
 LIMITS_MOST_LINES = 12
-
-WANTED = (
-    "config.yaml", "hparams.yaml", "model.json", "*.ckpt", "*.safetensors", "*.pkl", "*.pt", "*.torch", "*.csv",
-    "README.md", "*LICENSE*",
-)  # fmt: skip
-# Predictions and scores of the published evaluation (gigabytes), and a pickle of the trainer's data loader: no model needs them.
-UNWANTED = ("eval*/*", "*/eval*/*", "data_module.torch", "*/data_module.torch", "wandb*", "*/wandb*")
-MODEL_MARKS = ("model.json", "config.yaml")
-
-
-@dataclass(frozen=True)
-class HubFile:
-    """A file of a repository. `sha256` is declared for large files, `git_sha1` (hash of the git blob) for the others."""
-
-    path: str
-    size: int
-    sha256: str = ""
-    git_sha1: str = ""
-
-
-@dataclass(frozen=True)
-class HubInfo:
-    """What a repository holds at one commit.
-
-    Args:
-        repo, commit: "owner/name" and the 40 hex digits that the asked revision stands for.
-        licence, licence_url: name ("unknown" when the repository does not say) and where to read it.
-        gated: the owner must grant access first.
-        files: everything in the repository.
-        models: folders that hold a model; "" is the repository itself.
-        limits: what its README says about limits, as written there; "" when it says nothing.
-    """
-
-    repo: str
-    commit: str
-    licence: str
-    licence_url: str
-    gated: bool
-    files: tuple[HubFile, ...]
-    models: tuple[str, ...]
-    limits: str = ""
-
-    def checkpoints(self, subfolder: str = "") -> tuple[str, ...]:
-        """The .ckpt files of the model in `subfolder`, relative to it, the one that is meant first; none where the catalogue names its files."""
-        if self._named_files:
-            return ()
-        inside = (_below(f.path, subfolder) for f in self.files)
-        return tuple(ordered_checkpoints(name for name in inside if name and _is_wanted(name)))
-
-    def needed(self, subfolder: str = "", checkpoint: str | None = None) -> tuple[HubFile, ...]:
-        """The files that the model in `subfolder` needs: those that the catalogue names, or of several .ckpt only `checkpoint`.
-
-        By default the final one. Predictions, scores and cells that lie beside are never among them.
-
-        Raises:
-            DownloadError: there is no such model or checkpoint.
-        """
-        if subfolder not in self.models:
-            raise DownloadError(
-                f"{self.repo} has no model in '{subfolder or 'its top folder'}'.",
-                f"Models are in: {listed([m or 'the top folder' for m in self.models], 12) or 'none of its folders'}.",
-                "Choose one of them.",
-            )
-        inside = [f for f in self.files if _below(f.path, subfolder) is not None]
-        wanted = {str(_below(f.path, subfolder)): f for f in inside if _is_wanted(str(_below(f.path, subfolder)))}
-        if self._named_files and checkpoint is None:
-            return tuple(f for name, f in sorted(wanted.items()) if any(fnmatch(name, w) for w in self._named_files))
-        checkpoints = [name for name in wanted if name.endswith(".ckpt")]
-        chosen = _choose_checkpoint(checkpoints, checkpoint)
-        return tuple(f for name, f in sorted(wanted.items()) if name == chosen or not name.endswith(".ckpt"))
-
-    def size(self, subfolder: str = "", checkpoint: str | None = None) -> int:
-        """Bytes to download for that model."""
-        return sum(f.size for f in self.needed(subfolder, checkpoint))
-
-    def unseen(self, subfolder: str = "") -> str:
-        """What the training of that model left out, for people; "" where that is not known."""
-        known = catalogue.by_repo(self.repo)
-        return known.unseen(subfolder) if known else ""
-
-    @property
-    def _named_files(self) -> tuple[str, ...]:
-        known = catalogue.by_repo(self.repo)
-        return known.files if known else ()
 
 
 @dataclass(frozen=True)
@@ -173,14 +87,14 @@ def info(repo: str, revision: str, settings: Settings) -> HubInfo:
             ) from error
     if not found.sha or not re.fullmatch(r"[0-9a-f]{40}", found.sha):
         raise DownloadError(f"The hub did not say which commit '{revision}' of {repo} is.", "It cannot be pinned.", "Try later.")
-    files = tuple(_hub_file(repo, sibling) for sibling in found.siblings or [])
-    folders = _model_folders(files)
-    licence, url = _licence(repo, found.card_data, files, settings)
+    files = tuple(hub_file(repo, sibling) for sibling in found.siblings or [])
+    folders = model_folders(files)
+    licence, url = licence_of(repo, found.card_data, files, settings)
     readme = next((f for f in files if f.path == "README.md" and f.size <= README_MOST_BYTES), None)
     limits = ""
     if readme is not None:
         remote = _remote(repo, found.sha, readme, readme.path, settings)
-        limits = _limits_section(read_text(remote, readme.size, refusal(repo, found.sha, settings)))
+        limits = limits_section(read_text(remote, readme.size, refusal(repo, found.sha, settings)))
     return HubInfo(repo, found.sha, licence, url, bool(found.gated), files, folders, limits)
 
 
@@ -220,7 +134,7 @@ def download(
     on_progress(Progress(f"Downloading {repo}", 0, total, f"{repo} is at commit {facts.commit}", "bytes"))
     hashes, before = {}, 0
     for file in needed:
-        name = str(_below(file.path, subfolder))
+        name = str(below(file.path, subfolder))
 
         def report(done: int, size: int, before: int = before, name: str = name) -> None:
             on_progress(Progress(f"Downloading {repo}", before + done, total, name, "bytes"))
@@ -300,52 +214,6 @@ def _remote(repo: str, commit: str, file: HubFile, name: str, settings: Settings
     )
 
 
-# Reading the repository
-
-
-def _hub_file(repo: str, sibling: Any) -> HubFile:
-    path = str(sibling.rfilename)
-    parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path or ":" in parts[0]:
-        raise DownloadError(f"{repo} lists a file outside its own folder: {path!r}.", "Such a repository is not safe.")
-    return HubFile(path, int(sibling.size or 0), sibling.lfs.sha256 if sibling.lfs else "", str(sibling.blob_id or ""))
-
-
-def _model_folders(files: tuple[HubFile, ...]) -> tuple[str, ...]:
-    """Folders that hold a mark of a model and, there or in `checkpoints`, weights."""
-    paths = {f.path for f in files}
-    folders = {str(PurePosixPath(p).parent).removeprefix(".") for p in paths if PurePosixPath(p).name in MODEL_MARKS}
-
-    def has_weights(folder: str) -> bool:
-        names = [_below(p, folder) for p in paths]
-        return any(n and n.endswith((".ckpt", ".safetensors")) and not any(fnmatch(n, u) for u in UNWANTED) for n in names)
-
-    return tuple(sorted(folder for folder in folders if has_weights(folder)))
-
-
-def _below(path: str, folder: str) -> str | None:
-    """`path` relative to `folder` ("" is the top), or None when it is not in it."""
-    if not folder:
-        return path
-    return path.removeprefix(folder + "/") if path.startswith(folder + "/") else None
-
-
-def _is_wanted(name: str) -> bool:
-    base = PurePosixPath(name).name
-    return any(fnmatch(base, w) for w in WANTED) and not any(fnmatch(name, u) for u in UNWANTED)
-
-
-def _choose_checkpoint(names: list[str], wanted: str | None) -> str | None:
-    if wanted is None:
-        return preferred_checkpoint(names)
-    matching = [n for n in names if wanted in (n, PurePosixPath(n).name)]
-    if not matching:
-        raise DownloadError(
-            f"There is no checkpoint '{wanted}'.", f"There are: {listed(sorted(names), 12) or 'none'}.", "Choose one."
-        )
-    return matching[0]
-
-
 def _only_model(facts: HubInfo) -> str:
     if len(facts.models) == 1:
         return facts.models[0]
@@ -358,36 +226,6 @@ def _only_model(facts: HubInfo) -> str:
     raise DownloadError(
         f"{facts.repo} holds {len(facts.models)} models.", f"In: {listed(facts.models, 12)}.", "Choose one folder."
     )
-
-
-def _licence(repo: str, card: Any, files: tuple[HubFile, ...], settings: Settings) -> tuple[str, str]:
-    """Name and address: what the repository says, then a licence file in it, then what the catalogue knows of it."""
-    said = card.to_dict() if card is not None else {}
-    name, link = said.get("license"), said.get("license_link")
-    if name == "other":
-        name = said.get("license_name") or name
-    file = next((f.path for f in files if fnmatch(f.path.upper(), "*LICEN[SC]E*") and "/" not in f.path), None)
-    if file and (not link or not str(link).startswith("http")):
-        link = f"{settings.hub_endpoint}/{repo}/blob/main/{file}"
-    known = catalogue.by_repo(repo)
-    if known and not (name and name != "other"):
-        name, link = known.licence, link or known.licence_url
-    return str(name or "unknown"), str(link or "")
-
-
-def _limits_section(readme: str, most: int = 3000) -> str:
-    """The sections of a README whose heading speaks of limits, risks or use out of scope."""
-    kept: list[str] = []
-    depth = 0
-    for line in readme.splitlines():
-        heading = re.match(r"(#+)\s*(.*)", line)
-        if heading and depth and len(heading[1]) <= depth:
-            depth = 0
-        if heading and not depth and re.search(r"limit|out[- ]of[- ]scope|risk|bias|caution", heading[2], re.IGNORECASE):
-            depth = len(heading[1])
-        elif depth and not heading:
-            kept.append(line)
-    return "\n".join(kept).strip()[:most]
 
 
 def _check_repo(repo: str) -> None:

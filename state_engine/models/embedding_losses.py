@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from state_engine.errors import ConfigError
+from state_engine.models.distances import energy_distance
 from state_engine.models.embedding_config import EmbeddingConfig, TaskLossName
-from state_engine.models.losses import energy_distance
 
 TaskLoss = Callable[[Tensor, Tensor], Tensor]
 CLASSIFIER_DROPOUT = 0.1

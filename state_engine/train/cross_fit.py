@@ -22,7 +22,8 @@ from state_engine.effects.mixture import Condition
 from state_engine.effects.store import load_effects
 from state_engine.errors import RunError
 from state_engine.progress import OnProgress, Progress, silent
-from state_engine.train.calibration import fit_calibrations, predicts_expression, validation_conditions
+from state_engine.train.calibration import fit_calibrations
+from state_engine.train.conditions import predicts_expression, validation_conditions
 from state_engine.train.folds import (
     blocks_split,
     calibrating_blocks,

@@ -25,7 +25,8 @@ from torch.optim import Optimizer
 
 from state_engine.device import dtype_of
 from state_engine.errors import ConfigError
-from state_engine.models.losses import BatchClassifier, MiniBatch, Objective, build_loss
+from state_engine.models.distances import build_loss
+from state_engine.models.losses import BatchClassifier, MiniBatch, Objective
 from state_engine.models.transition import TransitionModel, TransitionOutput
 from state_engine.train.request import Optimiser, TrainRequest
 

@@ -26,9 +26,10 @@ from state_engine.prediction.measured_means import measure
 from state_engine.prediction.predict import predict
 from state_engine.prediction.request import PredictionRequest
 from state_engine.prediction.result import open_result
-from state_engine.train.calibration import calibrate, output_sources
+from state_engine.train.calibration import calibrate
 from state_engine.train.cell_features import DenseFeatures
 from state_engine.train.cells import Group, TrainingCells
+from state_engine.train.conditions import output_sources
 from state_engine.train.held_out_scores import score_groups
 from tests.small import GENES, write_cells, write_model
 

@@ -16,7 +16,7 @@ from state_engine.checkpoints.store import read_card
 from state_engine.config import Settings
 from state_engine.download import remote as http
 from state_engine.errors import CheckpointError, DownloadError, JobCancelled, LicenceError
-from state_engine.library import hub
+from state_engine.library import hub, hub_contents
 from state_engine.progress import Progress
 from tests.library.fake_hub import COMMIT, FakeHub, serving
 from tests.library.test_models import a_card, write_store
@@ -322,10 +322,10 @@ def test_the_hub_library_is_not_imported_before_it_is_needed() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def listing(repo: str, sizes: dict[str, int]) -> hub.HubInfo:
+def listing(repo: str, sizes: dict[str, int]) -> hub_contents.HubInfo:
     """What `info` makes of a repository with these files."""
-    files = tuple(hub.HubFile(path, size) for path, size in sizes.items())
-    return hub.HubInfo(repo, COMMIT, "x", "", False, files, hub._model_folders(files))
+    files = tuple(hub_contents.HubFile(path, size) for path, size in sizes.items())
+    return hub_contents.HubInfo(repo, COMMIT, "x", "", False, files, hub_contents.model_folders(files))
 
 
 def test_evaluation_files_of_a_published_model_are_not_fetched() -> None:

@@ -10,16 +10,8 @@ import pytest
 import torch
 
 from state_engine.errors import ConfigError
-from state_engine.models.losses import (
-    BatchClassifier,
-    MiniBatch,
-    Objective,
-    StepLoss,
-    build_loss,
-    energy_distance,
-    mse,
-    sinkhorn_divergence,
-)
+from state_engine.models.distances import build_loss, energy_distance, mse, sinkhorn_divergence
+from state_engine.models.losses import BatchClassifier, MiniBatch, Objective, StepLoss
 from state_engine.models.transition import TransitionModel, TransitionOutput
 from tests.small import GENES, config, embedding_changes
 

@@ -21,8 +21,9 @@ from state_engine.effects.store import load_effects
 from state_engine.effects.table import EffectTable
 from state_engine.errors import IncompatibleError
 from state_engine.models.transition import TransitionOutput
-from state_engine.train import calibration as module
-from state_engine.train.calibration import add_baselines, calibrate, fit_calibration, output_sources, paired_effects
+from state_engine.train import conditions as module
+from state_engine.train.calibration import add_baselines, calibrate, fit_calibration
+from state_engine.train.conditions import output_sources, paired_effects
 from state_engine.train.fit import train_transition
 from tests.small import GENES, PERTURBATIONS, embedding_changes, write_cells, write_model
 from tests.train.small import SMALL, make_data, opened

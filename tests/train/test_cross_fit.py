@@ -15,7 +15,7 @@ from state_engine.data.splits.apply import TEST, TRAIN, UNUSED, VAL, Split, appl
 from state_engine.data.splits.plan import SplitPlan, ZeroShot
 from state_engine.effects.store import load_effects
 from state_engine.errors import JobCancelled, RunError
-from state_engine.train import calibration, cross_fit, folds
+from state_engine.train import conditions, cross_fit, folds
 from state_engine.train.curves import read_curve
 from state_engine.train.fit import train_transition
 from state_engine.train.run_folder import TrainingRecord, open_training_split, read_record, write_record, write_split
@@ -29,7 +29,7 @@ def split(tmp_path_factory) -> Split:
 
 @pytest.fixture(autouse=True)
 def few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    for where in (calibration, folds):
+    for where in (conditions, folds):
         monkeypatch.setattr(where, "MIN_CELLS", 2)
 
 

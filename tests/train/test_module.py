@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from state_engine.models.losses import energy_distance, set_means
+from state_engine.models.distances import energy_distance
+from state_engine.models.losses import set_means
 from state_engine.models.transition import TransitionModel
 from state_engine.train.mini_batches import SetCells
 from state_engine.train.module import TransitionTraining, learning_rate
