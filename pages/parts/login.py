@@ -35,6 +35,7 @@ OPEN: Final = (
     "/_stcore/host-config",
     "/_stcore/stream",
     "/healthz",
+    "/metrics",  # asks for a token of its own
     "/auth/login",
     "/auth/logout",
     "/oauth2callback",

@@ -22,9 +22,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.parts.login import Gate
+from pages.parts.metrics import metrics
 from pages.parts.upload_route import upload
 from state_engine import __version__
 from state_engine.config import load_settings
+from state_engine.jobs.logs import start_log
 from state_engine.sandbox import PLACES
 from state_engine.sandbox.places import NOBODY
 
@@ -129,8 +131,11 @@ def health(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok" if well else "home cannot be written", "version": __version__}, 200 if well else 503)
 
 
+if os.environ.get("STATE_EXPLORER_LOG") == "json":  # once, when the server imports this
+    start_log()
 ROUTES: Final = (
     Route("/healthz", health),
+    Route("/metrics", metrics),
     Route("/api/upload/{identity}", upload, methods=["HEAD", "PUT", "DELETE"]),
 )
 MIDDLEWARE: Final = (Middleware(SafeHeaders), Middleware(KnownHosts), Middleware(Gate))

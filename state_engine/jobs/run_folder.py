@@ -241,6 +241,11 @@ class RunFolder:
         plain["settings"] = old.settings | to_plain(settings or {})
         self._save(from_plain(Manifest, plain))
 
+    def wait_again(self) -> None:
+        """The state becomes "queued" again: its worker ended before it was done."""
+        remove_parts(self.path)
+        self._save(replace(self.manifest, state="queued", started="", process=""))
+
     def finish(
         self, state: Literal["done", "failed", "cancelled", "lost"], error: str = "", ended: datetime | None = None
     ) -> None:

@@ -476,6 +476,16 @@ class JobStore:
             ).fetchall()  # fmt: skip
         return not rows or bool(rows[0]["cancel"])
 
+    def put_back(self, job_id: str, worker: str) -> bool:
+        """Queue a running job of a worker that ends again, at its old place; False when it is no longer its job, or is to be cancelled."""
+        with self._connection() as db:
+            changed = db.execute(
+                """UPDATE jobs SET state = 'queued', worker = '', started = NULL, heartbeat = NULL
+                WHERE id = ? AND state = 'running' AND worker = ? AND cancel = 0""",
+                (job_id, worker),
+            )
+            return changed.rowcount == 1
+
     def finish(
         self,
         job_id: str,

@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import secrets
-import sys
 import threading
 import time
 import traceback
@@ -23,6 +22,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
+
+import psutil
 
 from state_engine.config import LOCAL, Settings, load_settings
 from state_engine.errors import JobCancelled, JobError, StateError, without_folders
@@ -41,9 +42,11 @@ from state_engine.jobs.kinds import (
     request_class,
 )
 from state_engine.jobs.lock import WorkerLock
+from state_engine.jobs.logs import start_log
 from state_engine.jobs.processes import identity_of
 from state_engine.jobs.run_folder import SUMMARY, RunFolder
 from state_engine.jobs.seats import FIRST, SHORT_IDLE_SECONDS, Seat
+from state_engine.jobs.shutdown import GO_ON, Stopping
 from state_engine.jobs.store import Job, JobFailure, JobStore
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import Progress
@@ -91,7 +94,7 @@ class WorkerOptions:
 
 @dataclass(frozen=True)
 class _Outcome:
-    state: Literal["done", "failed", "cancelled"]
+    state: Literal["done", "failed", "cancelled", "queued"]  # queued: again, since the worker ends
     summary: dict[str, object] = field(default_factory=dict)
     error: JobFailure | None = None
 
@@ -99,8 +102,9 @@ class _Outcome:
 class Reporter:
     """The `on_progress` of a job: writes at most five times a second, and raises JobCancelled when the job is to stop."""
 
-    def __init__(self, store: JobStore, job: Job, worker: str, run: RunFolder) -> None:
+    def __init__(self, store: JobStore, job: Job, worker: str, run: RunFolder, stopping: Stopping) -> None:
         self._store, self._job, self._worker, self._run = store, job, worker, run
+        self._stopping = stopping
         self._stage: str | None = None
         self._written, self._waiting = 0.0, False
         self._last, self._remark = Progress(""), ""
@@ -115,6 +119,7 @@ class Reporter:
             self.flush()
         if self.stop.is_set():
             raise JobCancelled("The job was cancelled.")
+        self._stopping.check()
 
     def flush(self) -> None:
         """Write what was held back."""
@@ -133,6 +138,7 @@ class Worker:
         self.store = JobStore(settings.database)
         self.identity = identity_of()
         self.warm = WarmCache()
+        self.stopping = Stopping()
         self._to_warm = list(WARMUP) if options.warm else []
         self._warm_from = time.monotonic() + FIRST_WARMUP_SECONDS
         self._to_warm_late = list(LATE_WARMUP) if options.warm else []
@@ -149,6 +155,8 @@ class Worker:
                 if self.settings.database.exists():
                     raise
             self.lock.close()
+            if self.stopping:
+                return
             # a job that came between the last look and the lock's end found no reason to start another worker
             if not self.settings.database.exists() or not self.store.has_queued(self.options.lane):
                 return
@@ -160,7 +168,7 @@ class Worker:
 
     def _serve_until_idle(self) -> None:
         last_work = time.monotonic()
-        while time.monotonic() - last_work < self.options.idle_seconds and self.settings.database.exists():
+        while time.monotonic() - last_work < self.options.idle_seconds and self.settings.database.exists() and not self.stopping:
             self.store.mark_lost()
             job = self.store.claim(self.identity, self._start_run, self.settings.most_running, self.options.lane)
             if job is not None:
@@ -180,18 +188,21 @@ class Worker:
             RunFolder.open(self.settings.of(job.owner), job.run_id).start()
 
     def _do(self, job: Job) -> None:
-        log.info("job %s (%s), run %s", job.id, job.kind, job.run_id)
+        about = {"run": job.run_id, "job": job.id, "kind": job.kind, "owner": job.owner}
+        log.info("job %s (%s), run %s", job.id, job.kind, job.run_id, extra=about)
         outcome = self._attempt(job)
         if not self._record(job, outcome):
-            log.info("job %s was ended by another process; this worker ends too", job.id)
+            log.info("job %s was ended by another process; this worker ends too", job.id, extra=about)
             raise SystemExit(0)
-        log.info("job %s: %s", job.id, outcome.state)
+        log.info("job %s: %s", job.id, outcome.state, extra=about)
 
     def _record(self, job: Job, outcome: _Outcome) -> bool:
         """Record the end of a job, when the disk has room for it; False when the job is no longer this worker's."""
         while True:
             try:
-                ended = self.store.finish(job.id, self.identity, outcome.state, outcome.summary, outcome.error)
+                if (state := outcome.state) == "queued":
+                    return self.store.put_back(job.id, self.identity)
+                ended = self.store.finish(job.id, self.identity, state, outcome.summary, outcome.error)
             except JobError as error:
                 if not self._waits_for_disk(error):
                     raise
@@ -223,10 +234,12 @@ class Worker:
             return _Outcome("done", summary)
         except BaseException as error:  # a verb's code may raise anything, and the page must be told of all of it
             outcome = _outcome_of(error, run, self.settings.of(job.owner))
+            if self.stopping and outcome.state == "cancelled" and job.kind not in GO_ON and not self.store.get(job.id).cancelling:
+                outcome = _Outcome("queued")
             if run is not None:
                 _close(run, outcome)
             if isinstance(error, KeyboardInterrupt):
-                self.store.finish(job.id, self.identity, outcome.state, {}, outcome.error)
+                self.store.finish(job.id, self.identity, "failed", {}, outcome.error)
                 raise
             return outcome
 
@@ -236,7 +249,7 @@ class Worker:
         task = load_target(kind.target)
         # the run folder says what was asked: a training that goes on was queued without its request by earlier versions
         request = from_plain(request_class(kind), request_before(kind.name, run.request))
-        report = Reporter(self.store, job, self.identity, run)
+        report = Reporter(self.store, job, self.identity, run, self.stopping)
         os.environ["STATE_EXPLORER_OWNER"] = job.owner  # the task asks load_settings() where things lie
         with self._heart(job, report):
             summary = task(request, run, report, self.warm)
@@ -244,6 +257,17 @@ class Worker:
         plain = dict(to_plain(summary))
         json.dumps(plain, allow_nan=False)  # fails here, inside the job, rather than when it is recorded
         return plain
+
+    def _leave(self, job: Job) -> None:
+        """Put a job that does not stop by itself back, and end this process with its children."""
+        if self.store.put_back(job.id, self.identity):
+            with suppress(StateError, OSError):
+                RunFolder.open(self.settings.of(job.owner), job.run_id).wait_again()
+        log.info("job %s did not stop; it waits again", job.id, extra={"run": job.run_id, "job": job.id})
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                child.kill()
+        os._exit(0)
 
     @contextmanager
     def _heart(self, job: Job, report: Reporter) -> Iterator[None]:
@@ -255,6 +279,8 @@ class Worker:
                 try:
                     if self.store.heartbeat(job.id, self.identity):
                         report.stop.set()
+                    if self.stopping.patience_is_over:
+                        self._leave(job)
                 except JobError as error:
                     if not self.settings.database.exists():
                         os._exit(0)  # the home was deleted: nobody is left to tell
@@ -318,6 +344,9 @@ def _log_in(run: RunFolder, text: str) -> None:
 def _close(run: RunFolder, outcome: _Outcome) -> None:
     """Write the end into the run folder; a folder that was deleted or a full disk must not hide the outcome."""
     try:
+        if outcome.state == "queued":
+            run.wait_again()
+            return
         run.finish(outcome.state, str(outcome.error or ""))
     except (StateError, OSError) as error:
         log.warning("run %s: %s", run.id, error)
@@ -346,7 +375,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--lane", choices=get_args(Lane), help="do only such jobs")
     parser.add_argument("--lock-descriptor", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
+    start_log()
     home = given.home.expanduser().resolve()
     # job functions ask load_settings() where things lie
     os.environ["STATE_EXPLORER_HOME"] = str(home)
@@ -354,7 +383,9 @@ def main(arguments: list[str] | None = None) -> None:
     home.mkdir(parents=True, exist_ok=True)
     kinds = tuple(Kind(*kind.split("=")) for kind in given.kind)
     options = WorkerOptions(given.idle, given.heartbeat, given.poll, not given.cold, kinds, given.seat, given.lane)
-    Worker(load_settings(), options, _lock(home, given.seat, given.lock_descriptor)).serve()
+    worker = Worker(load_settings(), options, _lock(home, given.seat, given.lock_descriptor))
+    worker.stopping.on_terminate()
+    worker.serve()
 
 
 def _lock(home: Path, seat: str, descriptor: int | None) -> WorkerLock:
