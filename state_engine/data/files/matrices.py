@@ -246,9 +246,16 @@ def _pointers(path: Path, name: str, modified: int) -> np.ndarray:
     return pointers
 
 
-def _ranges(starts: np.ndarray, ends: np.ndarray, close: int) -> list[tuple[int, int]]:
-    """Group sorted, disjoint intervals whose gaps are at most `close`: pairs (first, behind last) of interval numbers."""
-    cuts = np.flatnonzero(starts[1:] - ends[:-1] > close) + 1
+def _ranges(starts: np.ndarray, ends: np.ndarray, close: int, most: int | None = None) -> list[tuple[int, int]]:
+    """Group sorted, disjoint intervals whose gaps are at most `close`: pairs (first, behind last) of interval numbers.
+
+    Args:
+        most: about the longest stretch of a group, since all of it is read at once; None for any.
+    """
+    apart = starts[1:] - ends[:-1] > close
+    if most is not None:
+        apart |= starts[1:] // most != starts[:-1] // most
+    cuts = np.flatnonzero(apart) + 1
     edges = [0, *cuts.tolist(), len(starts)]
     return list(pairwise(edges)) if len(starts) else []
 
@@ -259,7 +266,7 @@ def _read_csr(group: h5py.Group, facts: MatrixFacts, wanted: np.ndarray, pointer
     indptr = np.concatenate([[0], np.cumsum(lengths)])
     indices = np.empty(indptr[-1], dtype=np.int32 if facts.width < 2**31 else np.int64)
     data = np.empty(indptr[-1], dtype=dtype)
-    for first, behind in _ranges(starts, ends, CLOSE):
+    for first, behind in _ranges(starts, ends, CLOSE, BLOCK):
         low, high = int(starts[first]), int(ends[behind - 1])
         to = slice(indptr[first], indptr[behind])
         if to.stop - to.start == high - low:
