@@ -36,5 +36,10 @@ if entry is None or model is None or model.card is None:
         empty_state("No model is chosen", "The model decides what can be screened.", "models", "Choose a model", "screen")
     st.stop()
 
-with errors_shown(), st.expander("Another goal, or another screen", expanded=run is None, icon=":material/manage_search:"):
+with (
+    errors_shown(),
+    st.expander(
+        "Another goal, or another screen" if run else "A new screen", expanded=run is None, icon=":material/manage_search:"
+    ),
+):
     screen_form(entry, session.understand(entry), model, run)

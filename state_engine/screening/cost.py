@@ -47,7 +47,7 @@ def disk_bytes(request: ScreenRequest, card: ModelCard, perturbations: int, cont
     """Return how much a screen needs on the disk: what is kept, and the prediction of one block."""
     genes, embedding = len(card.output_genes or ()), card.config.output_dim if card.reads_embedding else 0
     sample = 4 * request.sample * (genes + embedding)
-    block = block_size(request, card)
+    block = min(block_size(request, card), perturbations)
     matrices = 2 + (card.calibration is not None)
     kept = contexts * (perturbations * (12 * genes + sample) + -(-perturbations // block) * sample)
     controls = contexts * 4 * min(MOST_CONTROLS, 2 * request.cells) * (genes + embedding)

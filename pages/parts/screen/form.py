@@ -121,7 +121,7 @@ def _genes(place: Any, path: str, name: str) -> tuple[str, ...]:
         option_of(ScreenRequest, path).label,
         key=f"screen_{name}",
         height=110,
-        placeholder="ISG15 IFIT1 MX1 …",
+        placeholder="One a line, or with commas or blanks between",
         persist_state="session",
     )
     file = place.file_uploader(
