@@ -60,8 +60,13 @@ def _axes(figure: go.Figure, columns: list[str], rows: list[str]) -> None:
     # numbers with words as ticks: names that are drawn the same would share a row
     every = max(1, len(rows) // 60)
     figure.update_xaxes(
-        tickvals=list(range(len(columns)))[::every], ticktext=columns[::every], showgrid=False, automargin=True, tickangle=-45
-    )
+        tickvals=list(range(len(columns)))[::every], ticktext=columns[::every], showgrid=False, automargin=True, tickangle=-45,
+        range=[-0.5, len(columns) - 0.5],
+    )  # fmt: skip
     figure.update_yaxes(
-        tickvals=list(range(len(rows)))[::every], ticktext=rows[::every], showgrid=False, automargin=True, autorange="reversed"
+        tickvals=list(range(len(rows)))[::every],
+        ticktext=rows[::every],
+        showgrid=False,
+        automargin=True,
+        range=[len(rows) - 0.5, -0.5],
     )

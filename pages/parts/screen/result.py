@@ -131,7 +131,10 @@ def _worth(report: ScreenReport, table: pd.DataFrame) -> None:
             "not known": "not known whether in training",
         }
         st.markdown("**What has it seen?**")
-        st.markdown("  \n".join(f"{int(counts[name]):,}: {text}" for name, text in words.items() if name in counts))
+        lines = [f"{int(counts[name]):,}: {text}" for name, text in words.items() if name in counts]
+        recall = int((table["in_training"] == "yes").sum())
+        lines += [f"{recall:,} of them were trained on as a pair: recall, no forecast"] if recall else []
+        st.markdown("  \n".join(lines))
     alike = report.resemblance
     if alike is not None and alike.alike:
         st.warning(sentences(alike.words()), icon=":material/content_copy:")
