@@ -33,6 +33,7 @@ def alike_figure(similarity: Similarity, names: list[str]) -> tuple[go.Figure, p
         )
     )  # fmt: skip
     _axes(figure, shown, shown)
+    figure.update_xaxes(showticklabels=False)  # the same names as beside the rows, in the same order
     figure.update_layout(plot_bgcolor=MISSING)
     return figure, pd.DataFrame(r, index=labels, columns=labels).rename_axis("perturbation").reset_index()
 
