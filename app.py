@@ -6,26 +6,30 @@ Streamlit runs this file for every visitor. Before that, `streamlit run app.py` 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from pages.parts.admin import may_see
 from pages.parts.door import opened
 from pages.parts.login import account, ask_for_login, logged_in
 from pages.parts.navigation import menu, pages
 from pages.parts.server import MIDDLEWARE, ROUTES
-from pages.parts.session import keep_thread, start_worker, thread_params
-from pages.parts.sidebar import show_thread
+from pages.parts.session import by_link, keep_thread, start_worker, thread_params
+from pages.parts.sidebar import show_shared, show_thread
 from state_engine.config import APP
 
 if get_script_run_ctx(suppress_warning=True) is None:
     app = st.App(__file__, routes=ROUTES, middleware=MIDDLEWARE)
 else:
-    page = st.navigation(pages(), position="hidden")
+    page = st.navigation(pages(by_link()), position="hidden")
     st.set_page_config(page_title=f"{page.title} · STATE Explorer", page_icon=str(APP / "assets" / "icon.svg"), layout="wide")
     st.logo(str(APP / "assets" / "logo.svg"), size="large", icon_image=str(APP / "assets" / "icon.svg"))
     if not logged_in():
         ask_for_login()
         st.stop()
     keep_thread()
-    menu(thread_params)
-    show_thread()
+    menu(thread_params, by_link(), may_see())
+    if by_link():
+        show_shared()
+    else:
+        show_thread()
     account()
     try:
         with opened():

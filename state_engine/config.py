@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from state_engine.errors import ConfigError
+from state_engine.errors import ConfigError, RequestError
 
 GB = 1024**3
 DATABASE = "jobs.sqlite"  # in the home of the installation
@@ -50,6 +50,7 @@ class Settings:
         trust_email: whether the login's e-mail addresses count although it does not call them verified. STATE_EXPLORER_TRUST_EMAIL.
         demo: folder of the data set and models that come with the program.
         owner: whose home it is: an e-mail address, or what the login calls a person; "" the local owner. STATE_EXPLORER_OWNER.
+        shared: id of the only run that these settings see, and may not change (`library.shares`); "" for all.
     """
 
     home: Path
@@ -69,10 +70,20 @@ class Settings:
     admins: tuple[str, ...] = ()
     trust_email: bool = False
     owner: str = LOCAL
+    shared: str = ""
 
     def of(self, owner: str) -> Settings:
         """Return the same installation as an owner has it."""
         return replace(self, owner=owner, home=self.root / PEOPLE / folder_of(owner) if owner else self.root)
+
+    def check_changes(self) -> None:
+        """Refuse to change anything through settings that are for looking only.
+
+        Raises:
+            RequestError: they are.
+        """
+        if self.shared:
+            raise RequestError("This run was shared for looking.", "Only whoever owns it can change or compute something.")
 
     @property
     def root(self) -> Path:

@@ -34,7 +34,10 @@ _MENU: Mapping[str, Sequence[tuple[str, str, str]]] = {
         ("finetune", "Fine-tune", ":material/tune:"),
         ("pretrain", "Pretrain", ":material/network_node:"),
     ),
+    "Server": (("admin", "Admin", ":material/admin_panel_settings:"),),
 }
+
+SHARED = ("explore", "genes", "attention")  # pages that a link to a run shows
 
 
 def names() -> list[str]:
@@ -47,25 +50,38 @@ def script(name: str) -> str:
     return f"pages/{name}.py"
 
 
-def pages() -> dict[str, list[Page]]:
-    """What `st.navigation` takes: sections with their pages, Home first and default. Their icons are in the menu alone."""
+def pages(by_link: bool = False) -> dict[str, list[Page]]:
+    """What `st.navigation` takes: sections with their pages and the default one. Their icons are in the menu alone.
+
+    Args:
+        by_link: whether the session came by a link to one run, of which only the pages of `SHARED` tell.
+    """
+    first = "explore" if by_link else "home"
     return {
         section: [
-            st.Page(script(name), title=title, url_path=None if name == "home" else name, default=name == "home")
+            st.Page(script(name), title=title, url_path=None if name == first else name, default=name == first)
             for name, title, _ in entries
         ]
-        for section, entries in _MENU.items()
+        for section, entries in _entries(by_link).items()
     }
 
 
-def menu(params: Callable[[str], Mapping[str, str]]) -> None:
+def _entries(by_link: bool) -> Mapping[str, Sequence[tuple[str, str, str]]]:
+    return {"Look": [entry for entry in _MENU["Look"] if entry[0] in SHARED]} if by_link else _MENU
+
+
+def menu(params: Callable[[str], Mapping[str, str]], by_link: bool = False, admin: bool = False) -> None:
     """Draw the menu in the sidebar.
 
     Args:
         params: returns what the address of a page, by its name, holds.
+        by_link: as for `pages`.
+        admin: whether the page of the server is shown.
     """
     with st.sidebar, st.container(key="menu"):
-        for section, entries in _MENU.items():
+        for section, entries in _entries(by_link).items():
+            if section == "Server" and not admin:
+                continue
             st.caption(section)
             for name, title, icon in entries:
                 st.page_link(script(name), label=title, icon=icon, query_params=params(name))

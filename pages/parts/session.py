@@ -16,7 +16,7 @@ from pages.parts.login import owner
 from state_engine.config import LOCAL, Settings, load_settings
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.data.depth import notes_of_file
-from state_engine.errors import StateError
+from state_engine.errors import RequestError, StateError
 from state_engine.jobs import local
 from state_engine.jobs.kinds import KINDS
 from state_engine.jobs.run_folder import RunFolder
@@ -24,12 +24,13 @@ from state_engine.library.datasets import DataEntry, get_dataset
 from state_engine.library.foreign import call, limits_for, open_foreign
 from state_engine.library.models import Entry, find, list_models
 from state_engine.library.people import greet
+from state_engine.library.shares import opened_by
 from state_engine.library.trash import item_of
 
-# "gone": what was deleted last, or what the address named in vain
+# "share": token of a link to a run of somebody else's. "gone": what was deleted last, or what the address named in vain
 THREAD = (
     "data", "model", "run", "embedding", "training", "finetuning", "annotation", "pretraining", "evaluation", "submission", "scoring",
-    "screening", "gone",
+    "screening", "gone", "share",
 )  # fmt: skip
 SHOWN: Mapping[str, tuple[str, ...]] = {"genes": ("perturbation", "context", "gene")}  # what the address of a page holds besides
 
@@ -46,14 +47,40 @@ def settings() -> Settings:
     Raises:
         RequestError: people log in here and this one did not.
     """
-    return installation().of(owner(installation()))
+    mine = installation().of(owner(installation()))
+    if not chosen("share"):
+        return mine
+    found = opened_by(installation(), chosen("share"))
+    if found is None:
+        raise RequestError("This link leads nowhere.", "It was revoked, or it is not whole.", "Ask whoever gave it to you.")
+    return found
+
+
+def by_link() -> bool:
+    """Return whether this session came by a link to one run of somebody else's."""
+    return bool(chosen("share"))
+
+
+def enter_share() -> str:
+    """Choose the run of the link that brought this session here, and nothing else; return its id, "" without a link.
+
+    Raises:
+        RequestError: the link was revoked.
+    """
+    run = settings().shared if chosen("share") else ""
+    if run:
+        for name in THREAD:
+            if name not in ("run", "share"):
+                choose(name, "")
+        choose("run", run)
+    return run
 
 
 def start_worker() -> None:
     """Make sure that a worker waits for jobs, once per session."""
     if "worker_started" not in st.session_state:
         local.ensure_worker(installation())
-        greet(settings())
+        greet(installation().of(owner(installation())))
         st.session_state["worker_started"] = True
 
 
@@ -88,7 +115,7 @@ def chosen(name: str) -> str:
 def choose(name: str, identity: str) -> None:
     """Choose a data set, model or run; an empty id takes the choice back."""
     wanted = {name: identity}
-    if identity and name != "gone":
+    if identity and name not in ("gone", "share"):
         wanted["gone"] = ""
     for each, value in wanted.items():
         st.session_state[f"thread_{each}"] = value

@@ -11,7 +11,7 @@ from pages.parts.format import age, md, sentences, state_words
 from pages.parts.navigation import script
 from pages.parts.undo import have_back
 from pages.parts.widgets import logged
-from state_engine.errors import StateError
+from state_engine.errors import RequestError, StateError
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.shown import without_places
 from state_engine.library.trash import item_of
@@ -28,6 +28,31 @@ def show_thread() -> None:
         _step("Run", "run", _run_words, "runs", ":material/history:")
         if session.chosen("gone"):
             _gone(session.chosen("gone"))
+
+
+def show_shared() -> None:
+    """Draw which run a link shows, in place of the thread; stop where the link leads nowhere."""
+    try:
+        session.enter_share()
+        run = session.run_folder()
+        if run is None:
+            raise RequestError("This link leads nowhere.", "The run was deleted.", "Ask whoever gave it to you.")
+    except StateError as error:
+        st.error(f"**{sentences(error.what)}**  \n{sentences(error.why)} {sentences(error.fix)}", icon=":material/link_off:")
+        _leave()
+        st.stop()
+    with st.sidebar, st.container(key="shared"):
+        st.markdown(f":material/visibility: **{md(run.manifest.title)}**")
+        st.caption("Somebody shared this run with you, for looking: nothing can be changed or computed.")
+        _leave()
+
+
+def _leave() -> None:
+    """Draw the button that leads from a shared run to one's own."""
+    if st.button("To my own runs", key="leave_share", type="tertiary", icon=":material/arrow_back:"):
+        for name in session.THREAD:
+            session.choose(name, "")
+        st.rerun()
 
 
 def _gone(identity: str) -> None:

@@ -134,6 +134,7 @@ def queue(
     lane: Lane | None = None,
 ) -> tuple[str, str]:
     """Make a run folder and queue a job for it, as `submit`; start no worker."""
+    settings.check_changes()
     kind, plain = kind_of(request, options.kinds), to_plain(request)
     _check_may_queue(settings)
     with full_disk_told(settings.home, JobError):
@@ -196,6 +197,7 @@ def cancel(settings: Settings, job_id: str, options: WorkerOptions = DEFAULT, gr
 
     A job that ended before it noticed stays what it became.
     """
+    settings.check_changes()
     job = asked_of_store(settings, lambda store: store.request_cancel(job_id))
     store = JobStore(settings.database)
     deadline = time.monotonic() + grace_seconds

@@ -146,7 +146,9 @@ class RunFolder:
             RunError: not an id, no such run, or a damaged folder.
         """
         run = cls(_path_of(settings, run_id))
-        _ = run.manifest, run.request
+        manifest, _ = run.manifest, run.request
+        if settings.shared and settings.shared not in (run_id, manifest.parent):
+            raise _missing(run_id)
         return run
 
     @property
@@ -295,7 +297,7 @@ def list_runs(settings: Settings, owner: str | None = None) -> tuple[RunInfo, ..
     if not settings.runs.is_dir():
         return ()
     names = sorted((p.name for p in settings.runs.iterdir() if _ID.fullmatch(p.name) and p.is_dir()), reverse=True)
-    infos = [_info(settings, name) for name in names]
+    infos = [i for name in names if _seen(settings, i := _info(settings, name))]
     mine = [i for i in infos if owner is None or (i.manifest is not None and i.manifest.owner == owner)]
     # ids of one second are in no order; the manifest knows better
     return tuple(sorted(mine, key=lambda i: (i.id[:15], i.manifest.created if i.manifest else ""), reverse=True))
@@ -307,9 +309,15 @@ def derived_runs(settings: Settings, parent: str, kind: str = "") -> tuple[RunIn
     A derived run is no older than its parent, and ids begin with the time, so that older folders are not opened.
     """
     names = [p.name for p in settings.runs.iterdir()] if settings.runs.is_dir() else []
-    infos = [_info(settings, name) for name in names if _ID.fullmatch(name) and name[:15] >= parent[:15]]
+    newer = [name for name in names if _ID.fullmatch(name) and name[:15] >= parent[:15]]
+    infos = [i for name in newer if _seen(settings, i := _info(settings, name))]
     found = [i for i in infos if i.manifest and i.manifest.parent == parent and kind in ("", i.manifest.kind)]
     return tuple(sorted(found, key=lambda i: i.manifest.created if i.manifest else "", reverse=True))
+
+
+def _seen(settings: Settings, info: RunInfo) -> bool:
+    """Return whether settings know of a run: all of them, or the one that is shared and what is derived from it."""
+    return not settings.shared or (info.manifest is not None and settings.shared in (info.id, info.manifest.parent))
 
 
 def _info(settings: Settings, run_id: str) -> RunInfo:
@@ -361,7 +369,7 @@ def _path_of(settings: Settings, run_id: str) -> Path:
         )
     path = settings.runs / run_id
     tombstone = settings.home / "trash" / "deleted" / run_id
-    if tombstone.exists() and not path.exists():
+    if tombstone.exists() and not settings.shared and not path.exists():
         when = tombstone.read_text()[:16].replace("T", " ")
         raise RunError(
             f"Run {run_id} was deleted on {when} UTC.",
@@ -369,10 +377,12 @@ def _path_of(settings: Settings, run_id: str) -> Path:
             "See 'Deleted lately' on Runs, or choose another run there.",
         )
     if path.is_symlink() or not path.is_dir():
-        raise RunError(
-            f"There is no run {run_id}.", "It was deleted, or belongs to another installation.", "Choose a run on Runs."
-        )
+        raise _missing(run_id)
     return path
+
+
+def _missing(run_id: str) -> RunError:
+    return RunError(f"There is no run {run_id}.", "It was deleted, or belongs to another installation.", "Choose a run on Runs.")
 
 
 def _damaged(path: Path, why: str) -> RunError:

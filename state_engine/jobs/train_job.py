@@ -76,6 +76,7 @@ def resume(settings: Settings, run: RunFolder) -> str:
     Raises:
         JobError: it is waiting, running or done, or of another kind.
     """
+    settings.check_changes()
     local.look_after(settings)
     store = JobStore(settings.database)
     job = store.for_run(run.id)

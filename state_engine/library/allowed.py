@@ -20,6 +20,8 @@ _OWN = ("uploads", "models", "runs", "downloads", "challenge")  # folders of HOM
 def is_readable(path: str | Path, settings: Settings) -> bool:
     """Return whether a path may be read; it need not exist."""
     place = _place(path)
+    if settings.shared:
+        return any(place.is_relative_to(folder.resolve()) for folder in (settings.runs / settings.shared, DEMO_PATH.parent))
     folders = [settings.home / name for name in _OWN] + [DEMO_PATH.parent, *settings.data_folders]
     if any(place.is_relative_to(folder.resolve()) for folder in folders):
         return True

@@ -55,6 +55,7 @@ def begin(settings: Settings, upload: Arriving) -> int:
         UnsafeFileError: it is larger than files may be. QuotaError, DataError: the owner or the disk has no room for it.
         RequestError: no id, no name, or too many are on their way.
     """
+    settings.check_changes()
     folder = _folder(settings, upload.id)
     known = _note(folder)
     if known is not None and replace(known, session=upload.session) == upload:

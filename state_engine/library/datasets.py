@@ -213,6 +213,8 @@ def _data_below(folder: Path) -> Iterator[Path]:
 
 def list_datasets(settings: Settings) -> tuple[DataEntry, ...]:
     """All entries, newest first, the demo last. Damaged entries are left out."""
+    if settings.shared:
+        return (demo_entry(),)
     folder = settings.home / "datasets"
     entries = []
     for path in folder.glob("*.json") if folder.is_dir() else ():
@@ -233,6 +235,8 @@ def get_dataset(settings: Settings, identity: str) -> DataEntry:
     if not _ID.fullmatch(identity):
         raise DataError("That is not the id of a data set.", "", "Choose a data set on the Data page.")
     path = settings.home / "datasets" / f"{identity}.json"
+    if settings.shared and identity != DEMO_ID:
+        path = settings.home / "datasets" / "not-shared"
     if identity == DEMO_ID and not path.exists():
         return demo_entry()
     if not path.exists():
@@ -249,6 +253,7 @@ def set_choices(settings: Settings, identity: str, choices: Choices) -> DataEntr
 
 
 def _save(settings: Settings, entry: DataEntry) -> DataEntry:
+    settings.check_changes()
     folder = settings.home / "datasets"
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / f"{entry.id}.json") as beside:

@@ -194,6 +194,7 @@ def redo(settings: Settings, entry: DataEntry, data: Dataset) -> HandLabels:
 
 def discard(settings: Settings, entry: DataEntry) -> None:
     """Forget every round; what was kept last lies beside, with the ending .old, until the next time."""
+    settings.check_changes()
     place = _place(settings, entry)
     if place.exists():
         place.replace(place.with_suffix(".old"))
@@ -305,5 +306,6 @@ def _place(settings: Settings, entry: DataEntry) -> Path:
 def _keep(settings: Settings, entry: DataEntry, labels: HandLabels) -> HandLabels:
     place = _place(settings, entry)
     place.parent.mkdir(parents=True, exist_ok=True)
+    settings.check_changes()
     write_json(place, to_plain(labels))
     return labels

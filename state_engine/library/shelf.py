@@ -76,7 +76,7 @@ class Shelf(Generic[C]):
 
     def entries(self, settings: Settings) -> tuple[Listed[C], ...]:
         """Return every model of this kind, the demo first, then by name. A damaged one is listed with its error."""
-        there = settings.models.iterdir() if settings.models.is_dir() else []
+        there = settings.models.iterdir() if settings.models.is_dir() and not settings.shared else []
         found: list[Listed[C]] = [self._entry(p) for p in there if p.is_dir() and not p.name.startswith(".") and self.holds(p)]
         found.sort(key=lambda e: ((e.card.name if e.card else e.path.name).lower(), e.path))
         bundled = settings.demo / self.demo_name
@@ -109,6 +109,7 @@ class Shelf(Generic[C]):
         Raises:
             RequestError: the demo, or a folder that is not in the library.
         """
+        settings.check_changes()
         if entry.demo or entry.path.resolve() == (settings.demo / self.demo_name).resolve():
             raise RequestError("The demo model belongs to the program.", "", "Leave it where it is.")
         inside = entry.path.parent.resolve() == settings.models.resolve() and not entry.path.is_symlink()
@@ -245,6 +246,7 @@ def check_safetensors(path: Path) -> None:
 @contextmanager
 def incoming(settings: Settings) -> Iterator[Path]:
     """Make a hidden folder in the library, removed unless `adopt` renamed it."""
+    settings.check_changes()
     settings.models.mkdir(parents=True, exist_ok=True)
     folder = settings.models / f".incoming-{secrets.token_hex(6)}"
     folder.mkdir()

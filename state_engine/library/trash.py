@@ -66,6 +66,8 @@ def forget_below(settings: Settings, folder: Path) -> Item | None:
 
 def items(settings: Settings) -> tuple[Item, ...]:
     """Return what can be had back, newest first; what is older than the installation keeps things goes."""
+    if settings.shared:
+        return ()
     oldest = datetime.now(UTC) - timedelta(days=settings.trash_days)
     found = []
     for note in _folder(settings).glob("*/note.json"):
@@ -92,6 +94,7 @@ def restore(settings: Settings, item: Item) -> None:
     Raises:
         RunError: something else lies there now, or the item is gone.
     """
+    settings.check_changes()
     folder = _folder(settings) / item.id
     for place in item.places:
         if (settings.home / place).exists():
@@ -115,6 +118,7 @@ def moved(settings: Settings, title: str, places: Iterable[Path], runs: Iterable
         places: files and folders of the home; those that are not there are left out.
         runs: ids of the runs among them.
     """
+    settings.check_changes()
     now = datetime.now(UTC)
     there = [place for place in places if place.exists()]
     names = tuple(str(place.relative_to(settings.home)) for place in there)

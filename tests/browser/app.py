@@ -47,12 +47,18 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def running_app(home: Path, tree: Path = ROOT) -> Iterator[Server]:
-    """A server on a free port, which keeps everything in `home`; it ends with the block, and its worker too. `tree` is whose app it is."""
+def running_app(home: Path, tree: Path = ROOT, flags: tuple[str, ...] = ()) -> Iterator[Server]:
+    """A server on a free port, which keeps everything in `home`; it ends with the block, and its worker too.
+
+    Args:
+        home: of the installation.
+        tree: whose app it is.
+        flags: further ones of Streamlit.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port), *flags]
     with (home / "server.log").open("wb") as log:
         environment = os.environ | {"STATE_EXPLORER_HOME": str(home)}
         process = subprocess.Popen(command, cwd=tree, env=environment, stdout=log, stderr=log)

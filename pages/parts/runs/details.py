@@ -8,6 +8,7 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.format import md, sentences, size
+from pages.parts.runs.share import share_button
 from pages.parts.widgets import errors_shown, go
 from state_engine.files import scratch_folder
 from state_engine.jobs import local
@@ -25,6 +26,8 @@ def show_details(info: RunInfo, manifest: Manifest) -> None:
     run = RunFolder(info.path)
     with st.container(horizontal=True):
         _again(run, manifest)
+        if manifest.kind == "predict" and info.state == "done":
+            share_button(run.id)
         if manifest.kind in PACKED and info.state == "done":
             st.download_button(
                 "Run (zip)", data=lambda: _zip(run.id), file_name=f"{run.id}.zip", mime="application/zip", key=f"export_{run.id}",

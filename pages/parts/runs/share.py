@@ -1,0 +1,41 @@
+"""Sharing a run: links for looking only, made and revoked here."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import streamlit as st
+
+from pages.parts import session
+from pages.parts.format import age
+from pages.parts.widgets import errors_shown
+from state_engine.library.shares import revoke, share_run, shares_of
+
+
+def share_button(run_id: str) -> None:
+    """Draw the button that opens the links of a finished prediction; nothing for somebody who came by such a link."""
+    settings = session.settings()
+    if settings.shared:
+        return
+    fresh = f"share_link_{run_id}"
+    with st.popover("Share", icon=":material/link:", key=f"share_{run_id}"), errors_shown():
+        st.markdown("Whoever has a link sees this run on Explore, Genes and Attention, and can change nothing. Revoke it here.")
+        if st.button("Make a link", key=f"make_link_{run_id}", type="primary"):
+            address = urlsplit(st.context.url or "")
+            token = share_run(settings, run_id)
+            st.session_state[fresh] = f"{address.scheme}://{address.netloc}{_base()}/?share={token}"
+        if fresh in st.session_state:
+            st.caption("The link is shown now and not again:")
+            st.code(st.session_state[fresh], language=None, wrap_lines=True)
+        for share in shares_of(settings, run_id):
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.markdown(f"Link {share.id[:6]} :gray[made {age(share.created)}]")
+                if st.button("Revoke", key=f"revoke_{share.id}", type="tertiary"):
+                    revoke(settings, share.id)
+                    st.session_state.pop(fresh, None)
+                    st.rerun()
+
+
+def _base() -> str:
+    path = str(st.get_option("server.baseUrlPath") or "").strip("/")
+    return f"/{path}" if path else ""

@@ -1,0 +1,166 @@
+"""Each route, id and parameter of an address, with what is another owner's: answered like what is not there. New ones fail here first."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from pages.parts import session
+from pages.parts.navigation import SHARED, names
+from pages.parts.server import ROUTES
+from state_engine.config import Settings
+from state_engine.data.dataset import Choices
+from state_engine.errors import RequestError, StateError
+from state_engine.jobs import local, trash
+from state_engine.jobs.requests import LookRequest
+from state_engine.jobs.run_folder import RunFolder, derived_runs, list_runs
+from state_engine.library import arriving, hand_labels
+from state_engine.library.allowed import is_readable
+from state_engine.library.datasets import adopt_upload, get_dataset, list_datasets, set_choices
+from state_engine.library.models import list_models
+from state_engine.library.shares import opened_by, revoke, share_run, shares_of
+from state_engine.library.trash import forget_dataset, item_of, items
+from tests.pages.finished_run import finished_run
+from tests.pages.opened import ROOT, text
+from tests.small import write_cells
+
+SECRET = "secret-of-anna.h5ad"
+# what a route tells somebody else: "nothing" of anybody, or it asks whose it is (tests/pages/test_upload_route.py)
+ROUTE_CHECKS = {"/healthz": "nothing", "/api/upload/{identity}": "token and owner"}
+# names in the address that are no ids of records: labels and genes within the run that another name chooses, and a token that is its own right
+NO_RECORDS = {"perturbation", "context", "gene", "share", "gone"}
+RECORDS = {
+    "data", "model", "run", "embedding", "training", "finetuning", "annotation", "pretraining", "evaluation", "submission", "scoring",
+    "screening",
+}  # fmt: skip
+
+
+@pytest.fixture
+def anna(home: Path) -> Settings:
+    """Anna has a data set, a run with its tables, and a job that waits."""
+    return Settings(home).of("anna@lab.example")
+
+
+def stored(anna: Settings, tmp_path: Path) -> tuple[str, RunFolder]:
+    entry = adopt_upload(anna, SECRET, write_cells(tmp_path / "cells.h5ad"))
+    return entry.id, finished_run(anna.home)
+
+
+def as_owner(monkeypatch: pytest.MonkeyPatch, owner: str) -> None:
+    monkeypatch.setattr(session, "owner", lambda settings: owner)
+
+
+def seen(view: str, **address: str) -> str:
+    """Return the words of a page of the whole app, opened by an address."""
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    for name, value in address.items():
+        app.query_params[name] = value
+    app.run()
+    if view != "home":
+        app.switch_page(f"pages/{view}.py").run()
+    assert not app.exception
+    return text(app) + " ".join(str(b.options) for b in app.selectbox)
+
+
+def test_every_route_is_looked_at() -> None:
+    assert {route.path for route in ROUTES} == set(ROUTE_CHECKS)
+
+
+def test_every_name_in_the_address_is_looked_at() -> None:
+    assert set(session.THREAD) | {n for found in session.SHOWN.values() for n in found} == RECORDS | NO_RECORDS
+    used = set()
+    for path in (ROOT / "pages").rglob("*.py"):
+        used |= set(re.findall(r"query_params(?:\.get\(|\[)\"(\w+)\"", path.read_text()))
+    assert used <= RECORDS | NO_RECORDS
+
+
+@pytest.mark.parametrize("view", names())
+def test_no_page_shows_another_owners_records(view: str, anna: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, run = stored(anna, tmp_path)
+    local.queue(anna, LookRequest(run.id), "Job of Anna")
+    as_owner(monkeypatch, "bert")
+    address = {name: data if name == "data" else run.id for name in RECORDS}
+    words = seen(view, **address)
+    for secret in (SECRET, run.manifest.title, "Job of Anna"):
+        assert secret not in words
+    # an id that never was reads the same
+    missing = {name: "0" * 12 if name == "data" else f"{run.id[:-6]}000000" for name in RECORDS}
+    st.cache_data.clear()
+    st.cache_resource.clear()
+    assert words.replace(run.id, "ID") == seen(view, **missing).replace(missing["run"], "ID")
+
+
+def test_two_owners_with_the_same_file_and_settings_share_nothing(anna: Settings, tmp_path: Path) -> None:
+    bert = anna.of("bert")
+    entries = [adopt_upload(one, "cells.h5ad", write_cells(tmp_path / "cells.h5ad")) for one in (anna, bert)]
+    assert entries[0].id != entries[1].id and entries[0].path != entries[1].path
+    set_choices(anna, entries[0].id, Choices(perturbation_key="perturbation"))
+    assert get_dataset(bert, entries[1].id).choices == Choices()
+    runs = [local.queue(one, LookRequest("x"), "same")[1] for one in (anna, bert)]
+    assert [[info.id for info in list_runs(one)] for one in (anna, bert)] == [[run] for run in runs]
+    forget_dataset(anna, entries[0].id)
+    trash.delete_run(bert, runs[1])
+    assert Path(entries[1].path).exists() and list_runs(anna)[0].id == runs[0]
+    assert list_datasets(bert)[0].name == "cells.h5ad" and len(items(anna)) == len(items(bert)) == 1
+    assert item_of(bert, entries[0].id) is None and item_of(anna, runs[1]) is None
+    assert (
+        not is_readable(entries[1].path, anna)
+        and not is_readable(entries[1].path, anna.of(""))
+        and is_readable(entries[1].path, bert)
+    )
+
+
+def test_a_link_opens_one_run_for_looking(anna: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, run = stored(anna, tmp_path)
+    other = RunFolder.create(anna, "predict", {}, "Another run")
+    derived = RunFolder.create(anna, "look", {}, "Map", parent=run.id)
+    token = share_run(anna, run.id)
+    found = opened_by(anna.of("bert"), token)
+    assert found is not None and [i.id for i in list_runs(found)] == sorted([run.id, derived.id], reverse=True)
+    assert [i.id for i in derived_runs(found, run.id)] == [derived.id] and derived_runs(found, other.id) == ()
+    assert {e.origin for e in list_datasets(found)} == {"demo"} and all(e.demo for e in list_models(found)) and items(found) == ()
+    assert is_readable(run.result, found) and not is_readable(get_dataset(anna, data).path, found)
+    for refused in (
+        lambda: RunFolder.open(found, other.id), lambda: get_dataset(found, data), lambda: local.queue(found, LookRequest(run.id)),
+        lambda: local.cancel(found, "0" * 16), lambda: trash.delete_run(found, run.id), lambda: share_run(found, run.id),
+        lambda: set_choices(found, "demo", Choices()), lambda: hand_labels.discard(found, list_datasets(found)[0]),
+        lambda: arriving.begin(found, arriving.Arriving("0" * 32, "x.h5ad", 1, "upload")),
+    ):  # fmt: skip
+        with pytest.raises(StateError):
+            refused()
+    assert run.path.exists() and shares_of(anna.of("bert"), run.id) == ()
+
+    as_owner(monkeypatch, "bert")
+    words = seen("home", share=token)  # the page it opens on
+    assert run.manifest.title in words and "for looking" in words and SECRET not in words and "Another run" not in words
+    assert set(SHARED) < set(names())
+
+    (share,) = shares_of(anna, run.id)
+    assert token not in (anna.root / "shares" / f"{share.id}.json").read_text()
+    with pytest.raises(RequestError, match="no such link"):
+        revoke(anna.of("bert"), share.id)
+    revoke(anna, share.id)
+    assert opened_by(anna, token) is None and opened_by(anna, "x") is None and opened_by(anna, "../x") is None
+    assert "This link leads nowhere" in seen("home", share=token)
+
+
+def test_the_admin_page_shows_numbers_and_no_contents(anna: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from state_engine.library.people import greet
+
+    greet(anna)
+    _, run = stored(anna, tmp_path)
+    local.queue(anna, LookRequest(run.id), "Job of Anna")
+    as_owner(monkeypatch, "")
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run().switch_page("pages/admin.py").run()
+    assert not app.exception
+    people, queue = (frame.value for frame in app.dataframe)
+    row = people[people["Person"] == "anna@lab.example"].iloc[0]
+    assert (row["Data sets"], row["Runs"], row["Waiting"]) == (1, 2, 1) and list(queue["Person"]) == ["anna@lab.example"]
+    words = text(app) + people.to_string() + queue.to_string()
+    assert not any(secret in words for secret in (SECRET, run.manifest.title, "Job of Anna"))
+    as_owner(monkeypatch, "bert")
+    assert "STATE_EXPLORER_ADMINS" in seen("admin") and "anna" not in seen("admin")
