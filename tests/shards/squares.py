@@ -26,6 +26,7 @@ class Squares:
         values: of each.
         die: number of the shard that kills its process when it is computed for the first time; `mark` remembers that it did.
         refuse: raise an error of the engine with these words.
+        slow_write: seconds that writing a shard takes.
     """
 
     shards: int
@@ -34,6 +35,7 @@ class Squares:
     die: int = -1
     mark: str = ""
     refuse: str = ""
+    slow_write: float = 0.0
 
 
 class SquaresBench:
@@ -53,7 +55,13 @@ class SquaresBench:
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         draws = np.random.default_rng([7, number]).random(self.request.values)
-        return writing({"squares": number**2 + draws})
+        write = writing({"squares": number**2 + draws})
+
+        def slowly(path: Path) -> None:
+            time.sleep(self.request.slow_write)
+            write(path)
+
+        return slowly
 
 
 def open_squares(request: Squares) -> SquaresBench:

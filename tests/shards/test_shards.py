@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -160,3 +161,13 @@ def test_an_executor_has_a_known_name() -> None:
 def test_the_log_survives_a_torn_line(tmp_path: Path) -> None:
     (tmp_path / ledgers.LOG).write_text(json.dumps({"done": 1}) + '\n{"do')
     assert log_lines(tmp_path) == [{"done": 1}]
+
+
+def test_a_shard_is_written_while_the_next_is_computed(tmp_path: Path) -> None:
+    """A slow fake device and a slow disk: together they take little longer than one of them, and give the same numbers."""
+    plan = plan_of(Squares(10, 0.1, slow_write=0.1))
+    began = time.perf_counter()
+    found = all_of(tmp_path / "a", plan)
+    seconds = time.perf_counter() - began
+    assert seconds < 1.7, "computing and writing took turns"  # one after the other: 2 seconds
+    assert np.array_equal(found, all_of(tmp_path / "b", plan_of(Squares(10))))
