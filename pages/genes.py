@@ -19,7 +19,7 @@ from pages.parts.genes.table import (
 )
 from pages.parts.result import finished_run, open_run, result_area
 from pages.parts.widgets import errors_shown, go, page_head
-from state_engine.analysis.differential import FOLD
+from state_engine.metrics.rules import FOLD
 
 through_app()
 

@@ -37,18 +37,13 @@ from state_engine import keys
 from state_engine.errors import RequestError, RunError, listed
 from state_engine.files import replacing
 from state_engine.metrics.rank_tests import ENGINE, FLOOR, PSEUDOCOUNT, against_reference
+from state_engine.metrics.rules import FOLD, SIGNIFICANT, changed, detected, significant
 from state_engine.prediction.result import Layer, Result, open_result
 from state_engine.progress import OnProgress, silent
 
 Reference = Literal["predicted control", "observed control"]
 Expression = Literal["corrected", "raw", "calibrated", "observed"]
 
-SIGNIFICANT: Final = 0.05
-"""False discovery rate under which a gene is called significant in measured cells."""
-FOLD: Final = 0.25
-"""Absolute log2 fold change from which a gene counts as changed."""
-DETECTED: Final = 0.01
-"""Share of the cells on one side, at least, that detect a gene which counts as changed in predicted cells."""
 MIN_CELLS: Final = 3
 FOLDER: Final = "differential"
 COLUMNS: Final = (
@@ -220,22 +215,17 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def directions(table: pd.DataFrame, fold: float = FOLD, fdr: float = SIGNIFICANT) -> NDArray[np.int8]:
-    """Return 1, -1 or 0 for each gene of a table that goes up, goes down, or does not change: the one rule of every page and table.
+    """Return 1, -1 or 0 for each gene of a table that goes up, goes down, or does not change (`metrics.rules.changed`).
 
     Measured cells: FDR under `fdr` and an absolute log2 fold change of at least `fold`. Predicted cells: the fold change, of genes that are
     detected; p would depend on the number of predicted cells, which is a choice.
     """
     change = table["log2_fold_change"].to_numpy(float)
     if table.attrs.get("expression", "observed") == "observed":
-        there = table["fdr"].to_numpy(float) < fdr
+        there = significant(table["fdr"].to_numpy(float), fdr)
     else:
         there = detected(table["fraction_perturbed"].to_numpy(float), table["fraction_reference"].to_numpy(float))
-    return np.where(there & (np.abs(change) >= fold), np.sign(change), 0).astype(np.int8)
-
-
-def detected(fraction: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which genes are detected in enough cells of either side, by the shares of cells that detect them."""
-    return np.maximum(fraction, other) >= DETECTED
+    return changed(change, there, fold)
 
 
 def count_changes(table: pd.DataFrame, fold: float = FOLD) -> tuple[int, int]:

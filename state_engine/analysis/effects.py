@@ -35,6 +35,7 @@ from state_engine.effects.scores import TOP, largest, overlap, scores, spearman
 from state_engine.effects.transfer import Likeness
 from state_engine.errors import RequestError
 from state_engine.metrics.rank_tests import FLOOR, fold_change
+from state_engine.metrics.rules import changed, detected, significant
 from state_engine.prediction.result import BLOCK, Layer, Result
 from state_engine.progress import OnProgress, Progress, silent
 
@@ -137,14 +138,14 @@ def compare(
     effects |= {method: found.effect.astype(np.float64) for method, found in baselines.items()}
     # every effect is put onto the measured control, not below 0, so that its size and its correlation are of one mean cell, as in an evaluation
     effects |= {method: applied_mean(base, effect) - base for method, effect in effects.items() if method != RAW}
-    significant = (observed["fdr"] < de.SIGNIFICANT).to_numpy()
+    called = significant(observed["fdr"].to_numpy(float))
     top = min(top, result.n_genes)
     found = []
     methods = [m for m in METHODS if m != CALIBRATED or result.has_calibrated]  # few models are: no empty row for the others
     for method in methods:
         if method in effects:
             n = baselines[method].behind if method in baselines else None
-            found.append(_score(method, effects[method], base, truth, significant, top, n))
+            found.append(_score(method, effects[method], base, truth, called, top, n))
         else:
             found.append(Score(method, None, None, None, None, None, None, reasons[method]))
     genes = observed[["gene", "log2_fold_change", "fdr"]].set_axis(["gene", "observed_log2_fold_change", "observed_fdr"], axis=1)
@@ -156,7 +157,7 @@ def compare(
     )
     if CALIBRATED in effects:
         genes.insert(4, "calibrated_log2_fold_change", _fold(result, predicted, paired, "calibrated"))
-    counts = len(predicted), len(measured), len(control), int(significant.sum())
+    counts = len(predicted), len(measured), len(control), int(called.sum())
     return EffectComparison(perturbation, context, *counts, top, tuple(found), genes)
 
 
@@ -193,7 +194,7 @@ class ConditionEffect:
         cells: predicted ones.
         effect: (g,) difference of the mean log1p expression.
         fold: (g,) log2 fold change of the natural means.
-        up, down: genes that change, by the rule of `differential.directions` for predicted cells.
+        up, down: genes that change, by `metrics.rules.changed` of genes that are detected.
     """
 
     perturbation: str
@@ -223,8 +224,8 @@ def condition_effects(result: Result, layer: Layer = "corrected", on_progress: O
             seen[key] = _cells(result, paired, layer)
         own, control = _cells(result, predicted, layer), seen[key]
         effect, fold = own.mean - control.mean, fold_change(own.natural, control.natural)
-        changed = de.detected(own.fraction, control.fraction) & (np.abs(fold) >= de.FOLD)
-        counts = int((changed & (fold > 0)).sum()), int((changed & (fold < 0)).sum())
+        calls = changed(fold, detected(own.fraction, control.fraction))
+        counts = int((calls > 0).sum()), int((calls < 0).sum())
         yield ConditionEffect(perturbation, context, len(predicted), effect, fold, *counts)
 
 
@@ -304,9 +305,7 @@ def _mean_baselines(
     return there, {method: reasons[method] for method in found if method not in there}
 
 
-def _score(
-    method: str, effect: Vector, base: Vector, truth: Vector, significant: NDArray[np.bool_], top: int, n: int | None
-) -> Score:
+def _score(method: str, effect: Vector, base: Vector, truth: Vector, called: NDArray[np.bool_], top: int, n: int | None) -> Score:
     """Return the numbers of one method. `base` and `truth` are the pseudobulks of observed control and of the measured perturbation."""
     predicted = applied_mean(base, effect, nonnegative=method != RAW)
     measured = truth - base
@@ -316,9 +315,9 @@ def _score(
         reason = "The same effect for every gene has no direction and no order."
         return Score(method, None, None, agreement.mae, None, None, n, reason)
     direction, reason = None, "No gene is significant in the measured data."
-    if significant.any():
+    if called.any():
         # only genes with a significant change: the sign of noise is a coin toss
-        direction, reason = float((np.sign(effect) == np.sign(measured))[significant].mean()), ""
+        direction, reason = float((np.sign(effect) == np.sign(measured))[called].mean()), ""
     if np.ptp(measured) == 0:
         reason = "The measured effect is the same for every gene."
         return Score(method, None, None, agreement.mae, direction, None, n, reason)

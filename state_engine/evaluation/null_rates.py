@@ -15,8 +15,8 @@ import scipy.sparse as sp
 from state_engine.evaluation.baselines import baseline_cells
 from state_engine.evaluation.files import Side
 from state_engine.evaluation.scoring import MEASURED, Row, Scored, sparse_cells
-from state_engine.metrics.called import SIGNIFICANT
 from state_engine.metrics.rank_tests import against_reference
+from state_engine.metrics.rules import significant
 from state_engine.progress import OnProgress, Progress
 
 METRIC: Final = "de_null"
@@ -55,7 +55,7 @@ def _called(cells: sp.csr_matrix, control: sp.csr_matrix) -> float | None:
     """Return the share of the genes that are called; None for too few cells."""
     if min(cells.shape[0], control.shape[0]) < FEWEST:
         return None
-    return float((against_reference({"none": cells}, control).fdr[0] < SIGNIFICANT).mean())
+    return float(significant(against_reference({"none": cells}, control).fdr[0]).mean())
 
 
 def _halves(cells: sp.csr_matrix) -> tuple[sp.csr_matrix, sp.csr_matrix]:

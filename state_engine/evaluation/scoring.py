@@ -21,11 +21,12 @@ from state_engine.evaluation.replicates import Replicates
 from state_engine.evaluation.request import EvaluationRequest
 from state_engine.files import scratch_folder
 from state_engine.metrics import engine
-from state_engine.metrics.called import SIGNIFICANT, called_values, rank_tests_of
+from state_engine.metrics.called import called_values, rank_tests_of
 from state_engine.metrics.child import run_cell_eval
 from state_engine.metrics.own import MeanCells, Reference
 from state_engine.metrics.population import Cloud, Components, energy_distance
 from state_engine.metrics.profile import TARGET, Profile
+from state_engine.metrics.rules import significant
 from state_engine.progress import OnProgress, Progress
 
 # values of one side that are in memory at once when cells are compared: 200 MB dense
@@ -202,7 +203,7 @@ def _cell_metrics(
             energy = {p: energy_distance(own[p], clouds[p]) for p in own}
             return {**called_values(rank_tests_of(cells, control), tests), "energy_pca50": energy}
 
-        called = (tests.fdr < SIGNIFICANT).sum(axis=1)
+        called = significant(tests.fdr).sum(axis=1)
         yield own_metrics, {"de_genes": dict(zip(tests.groups, called.astype(float).tolist(), strict=True))}
         return
     with scratch_folder() as kept:

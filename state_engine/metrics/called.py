@@ -1,7 +1,8 @@
 """Metrics of differential expression that are computed here, from the same tests as everywhere (`metrics.rank_tests`).
 
-Both sides are tested with the detection floor, each against its control. Genes are called by FDR < 0.05; among those called in predicted
-cells the effect decides the order, not p, which falls with the number of predicted cells, and that is a choice.
+Genes are called by FDR < 0.05 (`metrics.rules.significant`); among those called in predicted cells the effect decides the order, not p, which
+falls with the number of predicted cells, and that is a choice.
+Both sides are tested with the detection floor, each against its control.
 
 The metrics `de_wilcoxon_…` are cell-eval2's (v2) but for the floor, the fold changes, and the order in the area under the curve.
 
@@ -10,18 +11,14 @@ Notation: g genes; S the genes called in the measurement, P those called in the 
 
 from __future__ import annotations
 
-from typing import Final
-
 import anndata as ad
 import numpy as np
 from numpy.typing import NDArray
 
 from state_engine.metrics.profile import TARGET
 from state_engine.metrics.rank_tests import RankTests, against_reference
+from state_engine.metrics.rules import significant
 from state_engine.progress import OnProgress, silent
-
-SIGNIFICANT: Final = 0.05
-"""False discovery rate under which a gene is called."""
 
 
 def rank_tests_of(cells: ad.AnnData, control: str, on_progress: OnProgress = silent) -> RankTests:
@@ -38,7 +35,7 @@ def called_values(predicted: RankTests, measured: RankTests) -> dict[str, dict[s
     values: dict[str, dict[str, float]] = {}
     for p in own_row.keys() & real_row.keys():
         i, j = own_row[p], real_row[p]
-        found = condition_values(own_fdr[i] < SIGNIFICANT, own_fold[i], real_fdr[j] < SIGNIFICANT, real_fold[j])
+        found = condition_values(significant(own_fdr[i]), own_fold[i], significant(real_fdr[j]), real_fold[j])
         for metric, value in found.items():
             if np.isfinite(value):
                 values.setdefault(metric, {})[p] = value

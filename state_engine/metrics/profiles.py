@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from state_engine.metrics.profile import Metric, Profile
+from state_engine.metrics.rules import BY_CHANGE, BY_FDR
 
 _MEANS: Final = (
     Metric(
@@ -153,7 +154,7 @@ _CELLS: Final = (
     ),
     Metric(
         "de_called",
-        "Genes called",
+        f"Genes called ({BY_FDR})",
         True,
         "Genes called in predicted cells over those called in measured cells: 1 is as many.",
         by="here",
@@ -161,17 +162,17 @@ _CELLS: Final = (
     ),
     Metric(
         "de_genes",
-        "Number of genes called",
+        f"Number of genes called ({BY_FDR})",
         True,
-        "Genes called (FDR < 0.05, with the detection floor of the Genes page) for each condition; the column Measured has the real number. It "
-        "grows with the number of cells.",
+        "Genes called, with the detection floor of the Genes page, for each condition; the column Measured has the real number. It grows with the "
+        f"number of cells. Explore, Screen and the Genes page count predicted changes by another rule, {BY_CHANGE}, which does not.",
         by="here",
         describes=True,
         shown="count",
     ),
     Metric(
         "de_null",
-        "Called without effect",
+        f"Called without effect ({BY_FDR})",
         True,
         "Share of genes called where nothing changes: predicted control cells against measured ones; for baselines control cells drawn again; for "
         "Measured one half of the control cells against the other. What it says of a condition is false.",

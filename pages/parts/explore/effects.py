@@ -17,11 +17,10 @@ from state_engine.analysis.effects import effect_sizes
 from state_engine.analysis.resemblance import RESEMBLANCE, Resemblance, read_resemblance
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
+from state_engine.metrics.rules import BY_CHANGE, BY_FDR, change_words
 from state_engine.prediction.result import Result
 
-_RULE = (
-    f"|log2 fold change| of {de.FOLD:g} or more, detected in {de.DETECTED:.0%} of the cells of one side, as on the Genes page."
-)
+_RULE = f"{change_words()}, as in predicted cells on the Genes page; Evaluate calls genes by {BY_FDR}."
 
 
 @st.cache_data(max_entries=32, show_spinner="Measuring effects")
@@ -71,15 +70,15 @@ def effect_table(run: RunFolder, result: Result) -> None:
             "context": st.column_config.TextColumn("Context"),
             "n_cells": st.column_config.NumberColumn("Predicted cells", format="%d"),
             "effect_size": st.column_config.ProgressColumn(
-                "Effect size",
+                "Effect size (length, log1p)",
                 format="%.2f",
                 min_value=0.0,
                 max_value=float(table["effect_size"].max()) or 1.0,
                 help="Euclidean length of the mean effect over all genes, in log1p units. It grows with the number of genes, "
                 "so compare it within this run.",
             ),
-            "n_up": st.column_config.NumberColumn("Genes up", format="%d", help=_RULE),
-            "n_down": st.column_config.NumberColumn("Genes down", format="%d", help=_RULE),
+            "n_up": st.column_config.NumberColumn(f"Genes up ({BY_CHANGE})", format="%d", help=_RULE),
+            "n_down": st.column_config.NumberColumn(f"Genes down ({BY_CHANGE})", format="%d", help=_RULE),
             "measured": st.column_config.TextColumn(
                 "Measured", help="Whether your data set has measured cells of it, and whether the model was trained on them."
             ),

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pages.parts.format import drawn
 from pages.parts.palette import DOWN, NOT_SIGNIFICANT, UP
 from state_engine.analysis import differential as de
+from state_engine.metrics.rules import detected
 from state_engine.plain import first_places
 
 SVG_POINTS: Final = 3000
@@ -58,7 +59,7 @@ class CellGroup:
 
 
 def directions(table: pd.DataFrame, fdr: float, fold: float) -> NDArray[np.str_]:
-    """(g,) "up", "down" or "same", by the rule of `differential.directions`."""
+    """(g,) "up", "down" or "same", by `differential.directions`."""
     calls = de.directions(table, fold, fdr)
     return np.where(calls > 0, "up", np.where(calls < 0, "down", "same"))
 
@@ -73,7 +74,7 @@ def prominence(table: pd.DataFrame) -> NDArray[np.float64]:
     change = table["log2_fold_change"].abs().to_numpy(float)
     if not is_predicted(table):
         return change * heights(table["p_value"])[0]
-    there = de.detected(table["fraction_perturbed"].to_numpy(float), table["fraction_reference"].to_numpy(float))
+    there = detected(table["fraction_perturbed"].to_numpy(float), table["fraction_reference"].to_numpy(float))
     return np.where(there, change, 0)
 
 

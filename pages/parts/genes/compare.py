@@ -13,7 +13,6 @@ from pages.parts.exposure import exposure_badge
 from pages.parts.figures import show_figure
 from pages.parts.format import md, plural
 from pages.parts.genes import charts as genechart
-from pages.parts.genes.sets import FDR
 from pages.parts.genes.table import Question, picked_point
 from pages.parts.result import open_run, stamp
 from state_engine.analysis import stored
@@ -32,6 +31,7 @@ from state_engine.analysis.effects import (
 from state_engine.effects.exposure import Exposure
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
+from state_engine.metrics.rules import BY_FDR
 from state_engine.plain import csv_for_people
 from state_engine.prediction.result import Layer, Result
 
@@ -88,7 +88,7 @@ def _scatter(found: EffectComparison, question: Question, gene: str) -> None:
         key="agreement",
         title="Predicted against measured change of each gene",
         caption=f"{plural(found.n_predicted, 'predicted cell')} ({layer}) and {plural(found.n_observed, 'measured cell')}, each against "
-        f"its control. Coloured: {plural(found.n_significant, 'gene')} with FDR < {FDR:g} in the measurement. Dashed: perfect agreement.",
+        f"its control. Coloured: {plural(found.n_significant, 'gene')} with {BY_FDR} in the measurement. Dashed: perfect agreement.",
         table=lambda: found.genes,
         height=460,
         on_select=partial(picked_point, "agreement_plot"),

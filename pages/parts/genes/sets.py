@@ -10,11 +10,11 @@ import streamlit as st
 
 from pages.parts.format import sentences
 from pages.parts.genes import charts as genechart
-from state_engine.analysis import differential as de
 from state_engine.errors import listed, may_be, near_each
+from state_engine.metrics.rules import SIGNIFICANT
 from state_engine.prediction.result import Result
 
-FDR = de.SIGNIFICANT
+FDR = SIGNIFICANT
 
 
 def find_genes(table: pd.DataFrame, search: str) -> pd.DataFrame:

@@ -33,6 +33,7 @@ from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.requests import DifferentialRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
+from state_engine.metrics.rules import BY_FDR, FOLD, change_words
 from state_engine.plain import csv_for_people
 from state_engine.prediction.result import Layer, Result
 
@@ -229,8 +230,8 @@ def summary(question: Question, table: pd.DataFrame, fold: float) -> str:
 def rule(table: pd.DataFrame, fold: float) -> str:
     """What makes a gene count as changed, in words."""
     if genechart.is_predicted(table):
-        return f"|log2 fold change| ≥ {fold:g}, detected in {de.DETECTED:.0%} of the cells of one side"
-    return f"FDR < {FDR:g}, |log2 fold change| ≥ {fold:g}"
+        return change_words(fold)
+    return f"{BY_FDR}, |log2 fold change| ≥ {fold:g}"
 
 
 def meaning_of_p(table: pd.DataFrame) -> None:
@@ -343,7 +344,7 @@ def gene_table(table: pd.DataFrame, marked: Sequence[str]) -> None:
     )
     shown = find_genes(table, search)
     if show in ("Up", "Down"):
-        calls = genechart.directions(shown, FDR, st.session_state.get("fold", de.FOLD))
+        calls = genechart.directions(shown, FDR, st.session_state.get("fold", FOLD))
         shown = shown[calls == show.lower()]
     elif show == "Gene set":
         shown = shown[shown["gene"].isin(marked)]

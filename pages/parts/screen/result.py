@@ -16,13 +16,13 @@ from pages.parts.model_scores import verdict_words
 from pages.parts.result import stamp
 from pages.parts.screen.charts import MOST_ALIKE, MOST_ROWS, alike_figure, size_figure
 from pages.parts.widgets import go, show_error
-from state_engine.analysis import differential as de
 from state_engine.errors import JobError, StateError
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import Job, JobFailure
 from state_engine.jobs.train_job import resume
 from state_engine.library.foreign import read_file
 from state_engine.library.models import find
+from state_engine.metrics.rules import BY_CHANGE, BY_FDR, change_words
 from state_engine.plain import csv_file_for_people, csv_for_people
 from state_engine.screening.report import (
     EFFECTS,
@@ -201,7 +201,7 @@ def _columns(table: pd.DataFrame) -> list[str]:
 
 def _config(report: ScreenReport) -> dict[str, Any]:
     number, text = st.column_config.NumberColumn, st.column_config.TextColumn
-    rule = f"|log2 fold change| of {de.FOLD:g} or more, detected in {de.DETECTED:.0%} of the cells of one side, as on the Genes page."
+    rule = f"{change_words()}, as in predicted cells on the Genes page; Evaluate calls genes by {BY_FDR}."
     kind = "Distance to the target cells" if report.goal == "target cells" else "Mean probability of the label"
     return {
         "perturbation": text("Perturbation", pinned=True),
@@ -212,8 +212,8 @@ def _config(report: ScreenReport) -> dict[str, Any]:
         "seen": text("Seen", help="Whether context and perturbation were in the training, each by itself."),
         "in_training": text("In training", help="Whether the model was trained on this pair: then it is recall, no forecast."),
         "effect_size": number("Effect size", format="%.2f", help=_SCORES["effect size"]),
-        "genes_up": number("Genes up", format="%d", help=rule),
-        "genes_down": number("Genes down", format="%d", help=rule),
+        "genes_up": number(f"Genes up ({BY_CHANGE})", format="%d", help=rule),
+        "genes_down": number(f"Genes down ({BY_CHANGE})", format="%d", help=rule),
         "before": number("Before", format="%.3f", help=kind),
         "after": number("After", format="%.3f", help=kind),
         "made": text("From", help="Predicted, or the sum of two predicted effects: an assumption."),
