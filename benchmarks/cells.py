@@ -27,11 +27,11 @@ from state_engine.data.splits.plan import SplitPlan, ZeroShot
 from state_engine.effects.apply import Moving, apply_effect, below_total, within_total
 from state_engine.effects.means import effect_table
 from state_engine.effects.transfer import Likeness, shared_effects
-from state_engine.metrics.population import Components, energy_distance
+from state_engine.metrics.population import Components, Marginals, energy_distance, expressed_genes
 
 ROOT = Path(__file__).resolve().parents[1]
 CHOICES = Choices(perturbation_key="condition", control="control", context_key="cell_type")
-TOTAL, HVGS, LEAST = 1e4, 2000, 0.05
+TOTAL, HVGS = 1e4, 2000
 HALF = 0.47  # of the network's and of the other contexts' effects, as calibrations of kang find
 Way = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -92,18 +92,15 @@ class _Compared:
         self.components = Components.of(values[np.random.default_rng(0).permutation(trained)[:1500]])
         self.control, self.measured = values[dataset.control_rows(context)], values[dataset.rows(label, context)]
         self.pool = values[np.intersect1d(dataset.control_rows(), trained)]
-        expressed = np.maximum((self.measured > 0).mean(axis=0), (self.control > 0).mean(axis=0))
-        self.genes = np.flatnonzero(expressed >= LEAST)
+        self.genes = expressed_genes(self.measured, self.control)
 
     def measures(self, found: np.ndarray, truth: np.ndarray | None = None) -> tuple[float, ...]:
         truth = self.measured if truth is None else truth
         energy = energy_distance(self.components.cloud(found), self.components.cloud(truth))
-        at = (np.arange(200) + 0.5) / 200
-        one, other = (np.sort(c[:, self.genes], axis=0)[(at * len(c)).astype(int)] for c in (found, truth))
-        share = np.abs((found[:, self.genes] > 0).mean(axis=0) - (truth[:, self.genes] > 0).mean(axis=0)).mean()
+        one, other = (Marginals.of(cells, self.genes) for cells in (found, truth))
         error = np.abs(found.mean(axis=0, dtype=np.float64) - truth.mean(axis=0, dtype=np.float64)).mean()
         largest = np.expm1(found, dtype=np.float64).sum(axis=1).max()
-        return energy, float(np.median(np.abs(one - other).mean(axis=0))), float(share), float(error), float(largest)
+        return energy, one.distance(other), one.share_off(other), float(error), float(largest)
 
 
 def _opened(path: Path) -> tuple[Dataset, FeatureSource, np.ndarray]:

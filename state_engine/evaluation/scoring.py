@@ -24,7 +24,7 @@ from state_engine.metrics import engine
 from state_engine.metrics.called import called_values, rank_tests_of
 from state_engine.metrics.child import run_cell_eval
 from state_engine.metrics.own import MeanCells, Reference
-from state_engine.metrics.population import Cloud, Components, energy_distance
+from state_engine.metrics.population import Cloud, Components, Marginals, energy_distance, expressed_genes
 from state_engine.metrics.profile import TARGET, Profile
 from state_engine.metrics.rules import significant
 from state_engine.progress import OnProgress, Progress
@@ -196,15 +196,21 @@ def _cell_metrics(
     """Give the function that computes the metrics of a prediction's cells, and numbers of the measured cells, which are tested once."""
     profile, control = scored.profile, scored.files.control
     if all(metric.by == "here" for metric in profile.metrics if metric.on == "cells"):
-        tests, clouds = rank_tests_of(real, control), _clouds(components, real, control)
+        tests, clouds, single_genes = (
+            rank_tests_of(real, control),
+            _clouds(components, real, control),
+            _SingleGenes.of(real, control),
+        )
 
         def own_metrics(cells: ad.AnnData) -> engine.Values:
             own = _clouds(components, cells, control)
             energy = {p: energy_distance(own[p], clouds[p]) for p in own}
-            return {**called_values(rank_tests_of(cells, control), tests), "energy_pca50": energy}
+            single = single_genes.values(_by_label(cells, control))
+            return {**called_values(rank_tests_of(cells, control), tests), "energy_pca50": energy, **single}
 
         called = significant(tests.fdr).sum(axis=1)
-        yield own_metrics, {"de_genes": dict(zip(tests.groups, called.astype(float).tolist(), strict=True))}
+        genes = dict(zip(tests.groups, called.astype(float).tolist(), strict=True))
+        yield own_metrics, {"de_genes": genes, **single_genes.halves(_by_label(real, control))}
         return
     with scratch_folder() as kept:
         settings = engine.Settings(scored.request.control_source, metrics=profile.on_cells, tests=str(kept))
@@ -212,8 +218,55 @@ def _cell_metrics(
 
 
 def _clouds(components: Components, cells: ad.AnnData, control: str) -> dict[str, Cloud]:
+    return {p: components.cloud(own) for p, own in _by_label(cells, control).items()}
+
+
+def _by_label(cells: ad.AnnData, control: str) -> dict[str, sp.csr_matrix]:
+    """Return the cells of each perturbation."""
     labels = cells.obs[TARGET].to_numpy(str)
-    return {p: components.cloud(cells.X[labels == p]) for p in dict.fromkeys(labels.tolist()) if p != control}
+    return {p: cells.X[labels == p] for p in dict.fromkeys(labels.tolist()) if p != control}
+
+
+@dataclass(frozen=True, eq=False)
+class _SingleGenes:
+    """Measured cells gene by gene.
+
+    Args:
+        measured: perturbation -> the genes that are compared (indices), and what they are.
+    """
+
+    measured: Mapping[str, tuple[np.ndarray, Marginals]]
+
+    @classmethod
+    def of(cls, real: ad.AnnData, control: str) -> _SingleGenes:
+        controls, found = real.X[real.obs[TARGET].to_numpy(str) == control], {}
+        for p, cells in _by_label(real, control).items():
+            genes = expressed_genes(cells, controls)
+            found[p] = genes, Marginals.of(cells, genes)
+        return cls(found)
+
+    def values(self, cells: Mapping[str, sp.csr_matrix]) -> engine.Values:
+        """Return the two metrics of predicted cells against the measured ones."""
+        pairs = {p: (Marginals.of(own, self.measured[p][0]), self.measured[p][1]) for p, own in cells.items()}
+        return _gene_by_gene(pairs)
+
+    def halves(self, real: Mapping[str, sp.csr_matrix]) -> engine.Values:
+        """Return the same of one half of the measured cells against the other: what chance alone makes of so few."""
+        pairs = {}
+        for p, cells in real.items():
+            if cells.shape[0] > 1:
+                one, other = np.array_split(np.random.default_rng(0).permutation(cells.shape[0]), 2)
+                genes = self.measured[p][0]
+                pairs[p] = Marginals.of(cells[one], genes), Marginals.of(cells[other], genes)
+        return _gene_by_gene(pairs)
+
+
+def _gene_by_gene(pairs: Mapping[str, tuple[Marginals, Marginals]]) -> engine.Values:
+    known = {p: pair for p, pair in pairs.items() if len(pair[0].share)}
+    return {
+        "wasserstein": {p: own.distance(real) for p, (own, real) in known.items()},
+        "expressing_off": {p: own.share_off(real) for p, (own, real) in known.items()},
+    }
 
 
 def _says(scored: Scored, method: str, perturbation: str, context: str) -> bool:

@@ -153,6 +153,24 @@ _CELLS: Final = (
         by="here",
     ),
     Metric(
+        "wasserstein",
+        "Wasserstein distance of a gene",
+        False,
+        "How far the values of one gene in predicted cells are from those in measured cells (log1p): the median over genes that 5 % of the measured "
+        "or control cells express. For Measured one half of the measured cells against the other: fewer cells, so chance weighs more there.",
+        by="here",
+        describes=True,
+    ),
+    Metric(
+        "expressing_off",
+        "Share of expressing cells, off by",
+        False,
+        "Mean absolute difference, over the same genes, between the shares of predicted and of measured cells that express a gene (above 0).",
+        by="here",
+        describes=True,
+        shown="percent",
+    ),
+    Metric(
         "de_called",
         f"Genes called ({BY_FDR})",
         True,

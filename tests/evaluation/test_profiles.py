@@ -13,7 +13,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import false_discovery_control, mannwhitneyu, spearmanr
+from scipy.stats import false_discovery_control, mannwhitneyu, spearmanr, wasserstein_distance
 from sklearn.metrics import average_precision_score
 
 from state_engine.data.dataset import Choices
@@ -96,6 +96,12 @@ def test_differential_expression_by_hand(full: tuple[Path, EvaluationRequest, Ev
             assert found.loc[label, f"de_wilcoxon_{name}"] == pytest.approx(value, abs=1e-6), name
         assert found.loc[label, "de_called"] == pytest.approx(len(a) / len(b))
         assert found.loc[label, "de_genes"] == len(a)
+        x, y = (cells[(cells.obs["target_gene"] == label).to_numpy()].X.toarray() for cells in (predicted, measured))
+        z = measured[(measured.obs["target_gene"] == CONTROL).to_numpy()].X.toarray()
+        genes = np.maximum((y > 0).mean(0), (z > 0).mean(0)) >= 0.05
+        assert found.loc[label, "expressing_off"] == pytest.approx(np.abs((x > 0).mean(0) - (y > 0).mean(0))[genes].mean())
+        exact = np.median([wasserstein_distance(a, b) for a, b in zip(x.T[genes], y.T[genes], strict=True)])
+        assert found.loc[label, "wasserstein"] == pytest.approx(exact, rel=0.03)  # by 200 quantiles
         assert numbers(folder / "out", "measured").loc[label, "de_genes"] == len(b)
     assert "illico 0.6.0, values under 0.2 counted as not detected" in made.de_engine and made.device == "cpu"
     of_contexts = {"best_amplitude", "amplitude_gain", "de_null"}

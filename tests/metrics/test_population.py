@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
+from scipy.stats import wasserstein_distance
 
 from state_engine.metrics import population
 from state_engine.metrics.own import MeanCells, own_values, spread_ratio
-from state_engine.metrics.population import Components, energy_distance
+from state_engine.metrics.population import Components, Marginals, energy_distance, expressed_genes
 
 
 def test_by_hand() -> None:
@@ -54,3 +56,27 @@ def test_the_best_amplitude_and_what_it_gains() -> None:
         own_values("best_amplitude", MeanCells({"x": real["x"]}, {"x": real["x"]}, cells.controls, cells.genes), np.zeros(2))
         == {}
     )
+
+
+def test_single_genes_equal_a_written_out_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 200 and 100 cells the 200 quantiles hold every cell, so that the distance is the exact one."""
+    monkeypatch.setattr(population, "GENES_AT_ONCE", 3)  # parts of the genes change nothing
+    rng = np.random.default_rng(3)
+    share = np.array([0.02, 0.04, 0.06, 0.3, 0.5, 0.9, 1.0, 0.0])
+    measured, control, predicted = (
+        np.where(rng.random((n, 8)) < share, rng.gamma(2, size=(n, 8)), 0).astype(np.float32) for n in (200, 80, 100)
+    )
+    predicted[:, 5] += 0.7
+    genes, distances, off = [], [], []
+    for gene in range(8):
+        if max((measured[:, gene] > 0).mean(), (control[:, gene] > 0).mean()) < 0.05:
+            continue
+        genes.append(gene)
+        distances.append(wasserstein_distance(predicted[:, gene], measured[:, gene]))
+        off.append(abs((predicted[:, gene] > 0).mean() - (measured[:, gene] > 0).mean()))
+    assert 3 < len(genes) < 8 and expressed_genes(measured, control).tolist() == genes
+    for as_stored in (np.asarray, sp.csr_matrix):
+        own, real = (Marginals.of(as_stored(cells), np.array(genes)) for cells in (predicted, measured))
+        assert own.distance(real) == pytest.approx(np.median(distances), rel=1e-5)
+        assert own.share_off(real) == pytest.approx(np.mean(off))
+        assert real.distance(real) == real.share_off(real) == 0
