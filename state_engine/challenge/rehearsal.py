@@ -107,7 +107,7 @@ def rehearse(
         held_out=f"{len(held):,} perturbations set aside ({listed(held)}). {known.words}",
         flatters=known.flatters,
     )
-    return score_cells(cells, rules, folder, (str(folder / RESULT), asked.data), beside, on_progress)
+    return score_cells(lambda: (cells, beside), rules, folder, (str(folder / RESULT), asked.data), on_progress)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -100,19 +100,23 @@ def score(request: ScoreRequest, folder: Path, on_progress: OnProgress = silent)
     dataset = open_dataset(Path(request.truth), request.choices)
     contexts, remarks = contexts_to_compare(request.submission, dataset, rules)
     asked = replace(request.submission, contexts=contexts) if contexts else request.submission
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".score-") as name:
-        predicted = read_submission(asked, rules, Path(name), on_progress)
-    depth = depth_of(predicted, rules, source_of(request.submission, rules).path)
-    measured, there = read_measured(dataset, tuple(predicted.var_names), rules, contexts, on_progress, depth)
-    cells = compared(predicted, measured, there, rules)
-    null = null_checks(asked, rules, on_progress)
-    cells = replace(cells, remarks=(*remarks, *depth_remarks(dataset, depth, rules), *cells.remarks), null=null)
-    beside = Comparison(fdr=request.fdr, cell_eval=request.cell_eval)
-    if request.training and profile.baseline == "perturbation mean":
-        on_progress(Progress("Reading training cells"))
-        mean = {"": _training_mean(request, tuple(cells.predicted.var_names), rules, depth)}
-        beside = replace(beside, mean=mean, mean_words=f"perturbation means of {Path(request.training).name}")
-    return score_cells(cells, rules, folder, (request.submission.source, request.truth), beside, on_progress)
+
+    def read() -> tuple[ScoredCells, Comparison]:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".score-") as name:
+            predicted = read_submission(asked, rules, Path(name), on_progress)
+        depth = depth_of(predicted, rules, source_of(request.submission, rules).path)
+        measured, there = read_measured(dataset, tuple(predicted.var_names), rules, contexts, on_progress, depth)
+        cells = compared(predicted, measured, there, rules)
+        null = null_checks(asked, rules, on_progress)
+        cells = replace(cells, remarks=(*remarks, *depth_remarks(dataset, depth, rules), *cells.remarks), null=null)
+        beside = Comparison(fdr=request.fdr, cell_eval=request.cell_eval)
+        if request.training and profile.baseline == "perturbation mean":
+            on_progress(Progress("Reading training cells"))
+            mean = {"": _training_mean(request, tuple(cells.predicted.var_names), rules, depth)}
+            beside = replace(beside, mean=mean, mean_words=f"perturbation means of {Path(request.training).name}")
+        return cells, beside
+
+    return score_cells(read, rules, folder, (request.submission.source, request.truth), on_progress)
 
 
 def contexts_to_compare(submission: SubmissionRequest, dataset: Dataset, rules: Rules) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -152,39 +156,42 @@ def _training_mean(request: ScoreRequest, genes: tuple[str, ...], rules: Rules, 
 
 
 def score_cells(
-    cells: ScoredCells,
+    read: Callable[[], tuple[ScoredCells, Comparison]],
     rules: Rules,
     folder: Path,
     names: tuple[str, str],
-    beside: Comparison,
     on_progress: OnProgress = silent,
 ) -> Scores:
     """Score cells that are already on common genes and labels, context by context.
 
     Args:
-        cells: to compare.
+        read: returns the cells and what they are compared with; called once. Nobody else holds the cells, so predicted ones are gone
+            from memory when those of the baseline, as many, are made.
         rules: of the challenge; its profile says which metrics are computed.
         folder: for `scores.json` and `scores.csv`.
         names: of the submission's file and of the measured one.
-        beside: what they are compared with.
 
     Raises:
         ChallengeError: the challenge has no metrics, or the cells cannot be scored.
     """
     start = time.monotonic()
     profile = rules.profile
+    cells, beside = read()
     contexts, tables, remarks = [], [], list(cells.remarks)
     versions: dict[str, str] = {}
-    pairs = list(_by_context(cells, rules))
-    for number, (context, predicted, measured) in enumerate(pairs):
-        on_progress(Progress("Scoring", number, len(pairs)))
-        found = _numbers(profile, predicted, measured, rules, (beside, context), remarks)
+    nulls, n_genes, names_of_contexts = cells.null, cells.predicted.n_vars, _contexts(cells, rules)
+    by_context = _by_context(cells, rules, names_of_contexts)
+    del cells
+    for number, sides in enumerate(by_context):
+        context = sides.context
+        on_progress(Progress("Scoring", number, len(names_of_contexts)))
+        sizes = [int((labels != rules.control).sum()) for labels in (sides.predicted_labels(), sides.measured.obs[TARGET])]
+        found = _numbers(profile, sides, rules, beside, remarks)
         versions = found.versions
-        labels = set(measured.obs[TARGET]) - {rules.control}
+        labels = set(sides.measured.obs[TARGET]) - {rules.control}
         metrics = tuple(_metric_score(profile, metric, found, len(labels)) for metric in profile.metrics)
-        sizes = [int((side.obs[TARGET] != rules.control).sum()) for side in (predicted, measured)]
         overall = profile.overall([m.scaled for m in metrics])
-        null = next((check for check in cells.null if check.context in (context, "")), None)
+        null = next((check for check in nulls if check.context in (context, "")), None)
         contexts.append(ContextScores(context, metrics, overall, len(labels), sizes[0], sizes[1], *_called(found), null))
         tables.append(_table(found).assign(context=context))
     program = "cell-eval" if versions else "cell-eval2"
@@ -194,7 +201,7 @@ def score_cells(
         truth=names[1],
         contexts=tuple(contexts),
         overall=mean_of([c.overall for c in contexts]),
-        n_genes=cells.predicted.n_vars,
+        n_genes=n_genes,
         engine=f"{program} {versions.get(program) or metadata.version(program)}",
         versions={**package_versions(SCORING), **versions},
         control_source=_control_words(profile),
@@ -211,22 +218,54 @@ def score_cells(
     return result
 
 
-def _by_context(cells: ScoredCells, rules: Rules) -> Iterator[tuple[str, ad.AnnData, ad.AnnData]]:
+@dataclass
+class _Sides:
+    """Cells of one context. Not frozen: the predicted ones are given away once, and are then held here no longer.
+
+    Args:
+        context: "" where the cells name none.
+        predicted: None when given away.
+        measured: stays.
+    """
+
+    context: str
+    predicted: ad.AnnData | None
+    measured: ad.AnnData
+
+    def predicted_labels(self) -> pd.Series:
+        assert self.predicted is not None, "asked for before they are given away"
+        return self.predicted.obs[TARGET]
+
+    def give_predicted(self) -> ad.AnnData:
+        given, self.predicted = self.predicted, None
+        assert given is not None, "given away once"
+        return given
+
+
+def _contexts(cells: ScoredCells, rules: Rules) -> list[str]:
     if not rules.context_key or CONTEXT not in cells.predicted.obs:
-        yield "", cells.predicted, cells.measured
-        return
+        return [""]
     there = set(cells.measured.obs[CONTEXT])
     contexts = [c for c in sorted(set(cells.predicted.obs[CONTEXT])) if c in there]
     if not contexts:
         raise ChallengeError("Predicted and measured cells share no context.", fix="Choose the context columns of both.")
+    return contexts
+
+
+def _by_context(cells: ScoredCells, rules: Rules, contexts: list[str]) -> Iterator[_Sides]:
+    both_sides = [cells.predicted, cells.measured]
+    del cells
     for context in contexts:
-        sides = (cells.predicted, cells.measured)
-        here = [(side.obs[CONTEXT] == context).to_numpy() for side in sides]
-        labels = [set(side.obs[TARGET].to_numpy(str)[rows]) for side, rows in zip(sides, here, strict=True)]
-        both = list(labels[0] & labels[1] | {rules.control})
-        rows = [keep & np.isin(side.obs[TARGET].to_numpy(str), both) for side, keep in zip(sides, here, strict=True)]
+        here = [np.full(side.n_obs, True) if not context else (side.obs[CONTEXT] == context).to_numpy() for side in both_sides]
+        if context:
+            labels = [set(side.obs[TARGET].to_numpy(str)[rows]) for side, rows in zip(both_sides, here, strict=True)]
+            both = list(labels[0] & labels[1] | {rules.control})
+            here = [keep & np.isin(side.obs[TARGET].to_numpy(str), both) for side, keep in zip(both_sides, here, strict=True)]
         # all cells are taken as they are: a copy of them is as large
-        yield context, *(side if keep.all() else side[keep].copy() for side, keep in zip(sides, rows, strict=True))
+        sides = _Sides(context, *(side if keep.all() else side[keep].copy() for side, keep in zip(both_sides, here, strict=True)))
+        if context == contexts[-1]:
+            both_sides.clear()  # held by the context alone from here on
+        yield sides
 
 
 # ---- one context ----
@@ -234,14 +273,13 @@ def _by_context(cells: ScoredCells, rules: Rules) -> Iterator[tuple[str, ad.AnnD
 
 def _numbers(
     profile: Profile,
-    predicted: ad.AnnData,
-    measured: ad.AnnData,
+    sides: _Sides,
     rules: Rules,
-    where: tuple[Comparison, str],
+    beside: Comparison,
     remarks: list[str],
 ) -> _Numbers:
     """Metrics of the submission, of its baseline and of a replicate, as the profile wants them."""
-    beside, context = where
+    context, predicted, measured = sides.context, sides.give_predicted(), sides.measured
     control = rules.control
     if profile.controls[0] == "predicted":
         _require_controls(predicted, rules)
@@ -261,12 +299,13 @@ def _numbers(
         return _mean_cells(measured, mean_of_perturbations(measured) if mean is None else mean, rules)
 
     if beside.cell_eval:
-        sides = {"predicted": predicted, **({"baseline": mean_cells()} if of_mean else {})}
-        return _by_cell_eval(profile, sides, measured, control, beside.cell_eval)
+        compared_cells = {"predicted": predicted, **({"baseline": mean_cells()} if of_mean else {})}
+        return _by_cell_eval(profile, compared_cells, measured, control, beside.cell_eval)
     # the tests on the measured cells are the same for both sides: the second reads them from the folder
     with scratch_folder() as tests:
         settings = engine.Settings(fdr=beside.fdr, tests=str(tests) if of_mean else "")
         user = engine.compute(profile, predicted, measured, control, settings)
+        del predicted  # before the baseline's cells, which are as large, are made
         base = engine.compute(profile, mean_cells(), measured, control, settings) if of_mean else None
     replicates = _replicate(profile, measured, control, remarks) if profile.anchor == "replicate" else {}
     if base is None:

@@ -252,7 +252,7 @@ def test_2026_compares_counts(tmp_path: Path) -> None:
     rules = replace(load_rules("vcc2026"), control=CONTROL, context_key="")
     for cells in (predicted, measured):
         cells.obs_names = [f"c{i}" for i in range(cells.n_obs)]
-    scores = score_cells(ScoredCells(predicted, measured, ()), rules, tmp_path, ("p", "r"), Comparison())
+    scores = score_cells(lambda: (ScoredCells(predicted, measured, ()), Comparison()), rules, tmp_path, ("p", "r"))
     known = {m.metric: m.value for m in scores.contexts[0].metrics}
     for metric, value in known.items():
         assert made.value("prediction", metric) == pytest.approx(value, rel=1e-6), metric
