@@ -1,6 +1,6 @@
 """A State Embedding model pretrained on small real data sets, and cell types read from its embedding, beside principal components.
 
-    python benchmarks/pretrain.py [--data ../shared/data] [--seeds 1 2 3] [--steps N] [--markdown]
+    python -m benchmarks.pretrain [--data ../shared/data] [--seeds 1 2 3] [--steps N] [--markdown]
 
 Pretrained on pbmc3k and kang_ifnb without labels, one thread, on the CPU. Then the cell types of pbmc3k in 5 folds, the same for each row:
 logistic regression on the embedding's cell part, the 15 nearest cells by cosine, and logistic regression on 50 principal components
