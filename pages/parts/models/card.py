@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pandas as pd
 import streamlit as st
@@ -99,7 +100,7 @@ def card_view(entry: Entry, settings: Settings) -> None:
     with st.container(horizontal=True):
         st.download_button(
             "Download (.zip)",
-            data=lambda: _zipped(entry),
+            data=partial(_zipped, session.settings(), entry),
             file_name=f"{card.name.replace(' ', '-')}.zip",
             key="export_model",
             icon=":material/download:",
@@ -119,8 +120,9 @@ def _predicts(card: ModelCard) -> str:
     return f"expression (log1p) of {card.config.output_dim:,} genes"
 
 
-def _zipped(entry: Entry) -> bytes:
-    with scratch_folder(session.settings()) as folder:
+def _zipped(settings: Settings, entry: Entry) -> bytes:
+    """Return a model as a zip. Called outside of the page's script, where nobody is logged in: so the settings are the caller's."""
+    with scratch_folder(settings) as folder:
         return export_zip(entry, folder / "model.zip").read_bytes()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -10,6 +11,7 @@ from pages.parts import session
 from pages.parts.format import md, sentences, size
 from pages.parts.runs.share import share_button
 from pages.parts.widgets import errors_shown, go
+from state_engine.config import Settings
 from state_engine.files import scratch_folder
 from state_engine.jobs import local
 from state_engine.jobs.kinds import KINDS, find_kind, request_class
@@ -30,8 +32,8 @@ def show_details(info: RunInfo, manifest: Manifest) -> None:
             share_button(run.id)
         if manifest.kind in PACKED and info.state == "done":
             st.download_button(
-                "Run (zip)", data=lambda: _zip(run.id), file_name=f"{run.id}.zip", mime="application/zip", key=f"export_{run.id}",
-                icon=":material/folder_zip:", on_click="ignore",
+                "Run (zip)", data=partial(_zip, session.settings(), run.id), file_name=f"{run.id}.zip", mime="application/zip",
+                key=f"export_{run.id}", icon=":material/folder_zip:", on_click="ignore",
                 help="Request, result and tables, for Runs of another installation. Data set and model do not travel.",
             )  # fmt: skip
         st.download_button(
@@ -71,9 +73,10 @@ def _again(run: RunFolder, manifest: Manifest) -> None:
             st.rerun()
 
 
-def _zip(run_id: str) -> bytes:
-    with scratch_folder(session.settings()) as scratch:
-        return export_run(session.settings(), run_id, scratch / "run.zip").read_bytes()
+def _zip(settings: Settings, run_id: str) -> bytes:
+    """Return a run as a zip. Called outside of the page's script, where nobody is logged in: so the settings are the caller's."""
+    with scratch_folder(settings) as scratch:
+        return export_run(settings, run_id, scratch / "run.zip").read_bytes()
 
 
 def _log(path: Path) -> str:
