@@ -60,6 +60,7 @@ def test_the_answer_is_a_sentence_with_its_numbers(monkeypatch: pytest.MonkeyPat
     assert text(page).count("says nothing about being right") == 1  # what p means, once
     assert "30 predicted cells against 30 predicted control cells" in text(page)
     assert len(page.dataframe[0].value) == 40
+    assert "p (30 against 30 cells)" in page.dataframe[0].proto.columns
 
 
 def test_the_first_gene_is_one_that_changes_and_the_users_word_decides(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:

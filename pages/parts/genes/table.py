@@ -48,7 +48,7 @@ PATIENCE = 3.0
 _COLUMNS = {
     "gene": st.column_config.TextColumn("Gene", pinned=True),
     "log2_fold_change": st.column_config.NumberColumn("log2 fold change", format="%.2f", help="Perturbed over reference."),
-    "p_value": st.column_config.NumberColumn("p", format="%.1e", help="Two-sided Mann-Whitney U test."),
+    "p_value": st.column_config.NumberColumn("p"),  # `gene_table` says how many cells are behind it
     "fdr": st.column_config.NumberColumn("FDR", format="%.1e", help="Benjamini-Hochberg over all genes of the table."),
     "mean_perturbed": st.column_config.NumberColumn("Mean, perturbed", format="%.2f", help="Natural scale: counts per 10,000."),
     "mean_reference": st.column_config.NumberColumn("Mean, reference", format="%.2f", help="Natural scale: counts per 10,000."),
@@ -353,12 +353,15 @@ def gene_table(table: pd.DataFrame, marked: Sequence[str]) -> None:
     else:
         shown = shown.sort_values(["p_value", "log2_fold_change"], key=_by_size, kind="stable")
     genes = shown["gene"].tolist()
+    n, m = table.attrs["n_perturbed"], table.attrs["n_reference"]
+    test = "Two-sided Mann-Whitney U test; p falls with the number of cells."
+    tested = st.column_config.NumberColumn(f"p ({n:,} against {m:,} cells)", format="%.1e", help=test)
     st.dataframe(
         shown[list(_COLUMNS)].assign(**{name: 100 * shown[name] for name in ("fraction_perturbed", "fraction_reference")}),
         hide_index=True,
         key="gene_table",
         height=420,
-        column_config=_COLUMNS,
+        column_config={**_COLUMNS, "p_value": tested},
         on_select=partial(_picked_row, "gene_table", genes),
         selection_mode="single-cell",
         placeholder="n/a",
