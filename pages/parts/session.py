@@ -103,8 +103,14 @@ def write_address(wanted: Mapping[str, str]) -> None:
     """Have the address hold these values too, "" for none; one entry of the browser's history, and none where it holds them already."""
     there = st.query_params.to_dict()
     after = {name: value for name, value in {**there, **wanted}.items() if value}
-    if after != there and not went_back():
-        st.query_params.from_dict(after)
+    if after == there or went_back():
+        return
+    # only what changes: some names belong to widgets, which alone may set them
+    changed = {name: value for name, value in after.items() if there.get(name) != value}
+    if changed:
+        st.query_params.update(changed)
+    for name in there.keys() - after.keys():
+        del st.query_params[name]
 
 
 def chosen(name: str) -> str:

@@ -165,6 +165,7 @@ def test_the_pages_show_it(settings: Settings) -> None:
     runs = shown("runs")
     said = text(runs)
     assert "Two perturbations" in said and "Tiny training" in said and "Map and tables" not in said
+    runs.button(key=f"details_{PREDICTED}").click().run()
     assert any("python -m state_engine predict" in code.value for code in runs.code)
     assert "3 cells" not in said and "waiting, place 1" in said
     assert "is done: 2 conditions" in text(shown("predict", run=PREDICTED))

@@ -43,7 +43,7 @@ def thread(home: Path, effects: bool = True) -> dict[str, str]:
 def test_a_baseline_can_be_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[PredictionRequest, str]] = []
 
-    def submit(settings: Settings, request: PredictionRequest, title: str = "") -> tuple[str, str]:
+    def submit(settings: Settings, request: PredictionRequest, title: str = "", **_: str) -> tuple[str, str]:
         asked.append((request, title))
         return "job", queued(settings, request, title).id
 
@@ -87,7 +87,7 @@ def test_measured_cells_are_counted_in_the_chosen_contexts(home: Path, monkeypat
 def test_a_table_of_cells_for_each_perturbation_can_be_uploaded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[PredictionRequest] = []
 
-    def submit(settings: Settings, request: PredictionRequest, title: str = "") -> tuple[str, str]:
+    def submit(settings: Settings, request: PredictionRequest, title: str = "", **_: str) -> tuple[str, str]:
         asked.append(request)
         return "job", queued(settings, request, title).id
 

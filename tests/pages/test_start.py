@@ -194,7 +194,7 @@ def test_a_run_directory_with_several_checkpoints_lets_one_choose(
 def test_predict_submits_what_is_on_the_page(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[PredictionRequest] = []
 
-    def submit(settings: Settings, request: PredictionRequest, title: str = "") -> tuple[str, str]:
+    def submit(settings: Settings, request: PredictionRequest, title: str = "", **_: str) -> tuple[str, str]:
         asked.append(request)
         return "job", queued(settings, request, title).id
 
