@@ -167,7 +167,7 @@ def test_the_pages_show_it(settings: Settings) -> None:
     assert "Two perturbations" in said and "Tiny training" in said and "Map and tables" not in said
     runs.button(key=f"details_{PREDICTED}").click().run()
     assert any("python -m state_engine predict" in code.value for code in runs.code)
-    assert "3 cells" not in said and "waiting, place 1" in said
+    assert "3 cells" not in said and any("waiting, place 1" in bar.proto.text for bar in runs.get("progress"))
     assert "is done: 2 conditions" in text(shown("predict", run=PREDICTED))
     assert "What changes?" in text(shown("explore", run=PREDICTED))
     assert shown("attention", run=PREDICTED).get("plotly_chart")
