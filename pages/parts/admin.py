@@ -13,9 +13,9 @@ from pages.parts.format import age, duration, size
 from pages.parts.login import login_configured
 from state_engine.config import LOCAL, Settings
 from state_engine.jobs.kinds import KINDS
-from state_engine.jobs.lock import holder
 from state_engine.jobs.processes import is_alive
 from state_engine.jobs.run_folder import list_runs
+from state_engine.jobs.seats import holders
 from state_engine.jobs.store import Job, JobStore
 from state_engine.library.datasets import DEMO_ID, list_datasets
 from state_engine.library.people import homes, is_admin, people, used_bytes
@@ -82,13 +82,12 @@ def queue_table(settings: Settings) -> None:
 
 
 def workers(settings: Settings) -> None:
-    """Show whether a worker lives."""
+    """Show how many workers live."""
     st.subheader("Workers", anchor=False)
-    identity = holder(settings.root)
-    alive = bool(identity) and is_alive(identity) is not False
+    alive = sum(is_alive(worker) is not False for worker in holders(settings.root))
     jobs = [job.worker for job in _active(settings) if job.state == "running"]
     st.markdown(
-        f"{'One worker lives' if alive else 'No worker lives; one starts with the next job'}. Jobs that run: {len(jobs)}."
+        f"{f'Workers that live: {alive}' if alive else 'No worker lives; one starts with the next job'}. Jobs that run: {len(jobs)}."
     )
 
 

@@ -24,8 +24,8 @@ from pages.parts.login import login_configured
 from state_engine import __version__
 from state_engine.config import LOCAL, Settings, load_settings
 from state_engine.errors import JobError
-from state_engine.jobs.lock import holder
 from state_engine.jobs.processes import is_alive
+from state_engine.jobs.seats import holders
 from state_engine.jobs.store import JOB_STATES, Job, JobStore
 
 MOST_JOBS = 100_000
@@ -51,7 +51,11 @@ def numbers(settings: Settings) -> CollectorRegistry:
 
     gauge("info", "1, with the version", 1, version=__version__)
     gauge("page_process_resident_bytes", "Resident memory of the page process", psutil.Process().memory_info().rss)
-    gauge("worker_up", "Whether a worker process lives on this machine", float(bool(is_alive(holder(settings.root)))))
+    gauge(
+        "worker_up",
+        "Whether a worker process lives on this machine",
+        float(any(is_alive(worker) for worker in holders(settings.root))),
+    )
     there = next(folder for folder in (settings.root, *settings.root.parents) if folder.exists())
     disk = shutil.disk_usage(there)
     gauge("disk_free_bytes", "Free bytes of the disk with the home", disk.free)

@@ -7,7 +7,6 @@ Notation: n cells, g genes.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -33,6 +32,7 @@ from state_engine.data.labels import Labels, twins
 from state_engine.data.scale import ScaleDecision, log_base, scale_of_file
 from state_engine.data.thinning import Thinning
 from state_engine.errors import LabelError, RepresentationError, UnreadableFileError, listed
+from state_engine.files import sha256_of
 
 NAMES_COMPARED = 200_000  # up to so many cells a repeated name is looked for when a file is opened
 CSC_PASS = 50_000_000  # stored values kept in memory at once when cells of such a matrix are read one after the other
@@ -317,8 +317,7 @@ class Dataset:
     @cached_property
     def _sha256(self) -> str:
         self._check_unchanged()
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(self.path)
 
     def hash(self) -> str:
         """sha256 of the file, hex; computed once."""

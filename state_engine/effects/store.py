@@ -9,7 +9,6 @@ Read strictly: another layout, a label too many, or a number that is not finite 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from state_engine.errors import CheckpointError, listed
-from state_engine.files import replacing
+from state_engine.files import replacing, sha256_of
 
 if TYPE_CHECKING:
     from state_engine.effects.table import Condition, EffectTable
@@ -122,8 +121,7 @@ def effects_hash(folder: Path) -> str:
     path = _path(folder)
     if path is None:
         return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def _path(folder: Path) -> Path | None:

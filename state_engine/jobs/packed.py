@@ -6,7 +6,6 @@ the hashes in the manifest) the run points at them and can be made again there; 
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 import zipfile
@@ -19,7 +18,7 @@ from state_engine.analysis import projection
 from state_engine.analysis.differential import read_table
 from state_engine.config import Settings
 from state_engine.errors import RunError, StateError, door, listed
-from state_engine.files import read_json, room_for, scratch_folder, size_on_disk, write_json
+from state_engine.files import read_json, room_for, scratch_folder, sha256_of, size_on_disk, write_json
 from state_engine.jobs.kinds import KINDS, find_kind, request_class
 from state_engine.jobs.run_folder import Manifest, RunFolder
 from state_engine.library.datasets import list_datasets
@@ -165,5 +164,4 @@ def _is_same(path: Path, sha256: str, name: str) -> bool:
     likely = path.name == name or re.fullmatch(r"[0-9a-f]{12}\.h5ad", path.name)
     if not likely:
         return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    return sha256_of(path) == sha256

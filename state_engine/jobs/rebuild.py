@@ -18,9 +18,9 @@ from state_engine.config import LOCAL, PEOPLE, Settings
 from state_engine.errors import RunError
 from state_engine.files import PART_PREFIX
 from state_engine.jobs.kinds import KINDS, USUAL
-from state_engine.jobs.lock import holder
 from state_engine.jobs.processes import is_alive, kill_tree
 from state_engine.jobs.run_folder import RunFolder, RunInfo, list_runs
+from state_engine.jobs.seats import holders
 from state_engine.jobs.store import LOST, DamagedDatabaseError, JobFailure, JobStore
 
 T = TypeVar("T")
@@ -60,8 +60,10 @@ def rebuild(settings: Settings) -> Path | None:
         except DamagedDatabaseError:
             pass
         waiting = _unfinished(settings)
-        # a worker that ends by itself would take the journal of the new database away with its own
-        kill_tree(holder(settings.home))
+        for worker in holders(
+            settings.home
+        ):  # one that ends by itself would take the journal of the new database away with its own
+            kill_tree(worker)
         new = settings.home / f"{PART_PREFIX}{settings.database.name}"
         new.unlink(missing_ok=True)
         store = JobStore(new)

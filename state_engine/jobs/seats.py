@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from state_engine.jobs.kinds import Lane
-from state_engine.jobs.lock import NAME
+from state_engine.jobs.lock import NAME, holder
 
 _DRIVER: Final = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU; asking torch would take seconds
 SHORT_IDLE_SECONDS: Final = 120.0
@@ -44,6 +44,11 @@ def seats() -> tuple[Seat, ...]:
         return FIRST, SHORT
     more = (Seat(f"worker-{number}.lock", None, gpu) for number, gpu in enumerate(found[1:], 1))
     return Seat(gpu=found[0]), *more, SHORT
+
+
+def holders(home: Path) -> tuple[str, ...]:
+    """Return the identity of the worker that has each seat of a home, or had it last; seats that nobody ever had are left out."""
+    return tuple(filter(None, (holder(home, seat.lock) for seat in seats())))
 
 
 def gpus() -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from typing import Final
 
 from state_engine.config import Settings
 from state_engine.errors import ConfigError, DataError, QuotaError, RequestError, UnsafeFileError
-from state_engine.files import full_disk_told, read_json, write_json
+from state_engine.files import full_disk_told, read_json, sha256_of, write_json
 from state_engine.library.people import check_disk, check_quota
 from state_engine.plain import from_plain, to_plain
 
@@ -166,9 +166,7 @@ def check_whole(settings: Settings, identity: str, checksum: str) -> None:
     Raises:
         RequestError: it differs.
     """
-    with (_folder(settings, identity) / "part").open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != checksum.lower():
+    if sha256_of(_folder(settings, identity) / "part") != checksum.lower():
         drop(settings, identity)
         raise RequestError("The file was damaged on its way.", "Its checksum differs.", "Upload it again.")
 

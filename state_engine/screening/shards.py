@@ -13,7 +13,6 @@ Notation: k perturbations, g genes.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from state_engine.errors import RequestError, RunError
-from state_engine.files import read_json, remove_parts, replacing, write_json
+from state_engine.files import read_json, remove_parts, replacing, sha256_of, write_json
 from state_engine.plain import read_json_as, to_plain
 
 SHARDS: Final = "shards"
@@ -99,6 +98,7 @@ class Shards:
 
     def __init__(self, output: Path, key: ShardKey) -> None:
         self.folder, self.key = output / SHARDS, key
+        self._whole = set[Path]()  # notes whose files were found as they were written: they are hashed once
 
     @property
     def blocks(self) -> list[tuple[str, ...]]:
@@ -151,17 +151,22 @@ class Shards:
     def done(self, context: str, block: int | str) -> bool:
         """Return whether a shard is complete: its files have the sizes and checksums that were noted."""
         note = self.place(context, block, ".json")
+        if note in self._whole:
+            return True
         try:
             found = {ending: (int(size), str(digest)) for ending, (size, digest) in read_json(note)["files"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
         files = {ending: self.place(context, block, ending) for ending in found}
-        return all(path.is_file() and (path.stat().st_size, checksum(path)) == found[e] for e, path in files.items())
+        whole = all(path.is_file() and (path.stat().st_size, sha256_of(path)) == found[e] for e, path in files.items())
+        if whole:
+            self._whole.add(note)
+        return whole
 
     def finish(self, context: str, block: int | str) -> None:
         """Note that the files of a shard are complete."""
         files = [self.place(context, block, ending) for ending in (".npz", ".h5ad")]
-        noted = {path.suffix: (path.stat().st_size, checksum(path)) for path in files if path.exists()}
+        noted = {path.suffix: (path.stat().st_size, sha256_of(path)) for path in files if path.exists()}
         write_json(self.place(context, block, ".json"), to_plain(Done(noted)))
 
     def write(self, context: str, block: int, found: Block) -> None:
@@ -198,12 +203,6 @@ def differences(one: ShardKey, other: ShardKey) -> Sequence[str]:
     """Return in what two screens differ, in words."""
     first, second = to_plain(one), to_plain(other)
     return [name.replace("_", " ") for name in first if first[name] != second[name]]
-
-
-def checksum(path: Path) -> str:
-    """Return the sha256 of a file, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _link(file: Path, target: Path) -> None:

@@ -12,7 +12,6 @@ name is computed again.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from state_engine.errors import RequestError
-from state_engine.files import full_disk_told, read_json, remove_parts, replacing, room_for, write_json
+from state_engine.files import full_disk_told, read_json, remove_parts, replacing, room_for, sha256_of, write_json
 from state_engine.shards.plan import Plan, Shard, Write
 
 PLAN, LOG, LOCK = "plan.json", "log.jsonl", "lock"
@@ -90,7 +89,7 @@ def held(folder: Path, plan: Plan, *, temporary: bool = False) -> Iterator[Ledge
     Args:
         folder: of the shards.
         plan: to work off.
-        temporary: the folder is removed when the block ends well.
+        temporary: the folder is removed when the block ends well, and when it ends badly with no shard done.
 
     Raises:
         RequestError: another process works there.
@@ -99,7 +98,12 @@ def held(folder: Path, plan: Plan, *, temporary: bool = False) -> Iterator[Ledge
     with _lock(folder):
         remove_parts(folder)
         ledger = Ledger(folder, plan, _threads_of(folder, plan))
-        yield ledger
+        try:
+            yield ledger
+        except BaseException:
+            if temporary and not ledger.done:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         if temporary:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -114,7 +118,7 @@ def save_shard(folder: Path, shard: Shard, write: Write) -> ShardFile:
     named: list[Path] = []
 
     def name(beside: Path) -> Path:
-        named.append(folder / f"{shard.number:05d}-{_checksum(beside)}.shard")
+        named.append(folder / f"{shard.number:05d}-{sha256_of(beside)}.shard")
         return named[0]
 
     with full_disk_told(folder, RequestError), replacing(folder / f"{shard.number:05d}.shard", name) as beside:
@@ -167,15 +171,10 @@ def _whole_files(folder: Path, pattern: str = "*.shard") -> Iterator[ShardFile]:
     """Yield the shards whose bytes are those that were written; others are removed."""
     for path in sorted(folder.glob(pattern)):
         match = _FILE.fullmatch(path.name)
-        if match is not None and _checksum(path) == match["checksum"]:
+        if match is not None and sha256_of(path) == match["checksum"]:
             yield ShardFile(int(match["number"]), path, path.stat().st_size)
         else:
             path.unlink(missing_ok=True)
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -108,12 +107,7 @@ def complete(ledger: Ledger, executor: Executor, on_progress: OnProgress, bench:
     if ledger.done:
         words = f"{len(ledger.done):,} of {len(plan.shards):,} parts were done before and are not computed again."
         on_progress(Progress(plan.stage, finished, plan.units, words))
-    try:
-        ledger.check_room()
-    except RequestError:
-        if not ledger.done:  # nothing was begun, so nothing is left
-            shutil.rmtree(ledger.folder, ignore_errors=True)
-        raise
+    ledger.check_room()
     if not todo:
         return
     work = Work(plan.recipe, ledger.folder, ledger.threads, plan.device)
