@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from state_engine.cli.main import main
 from state_engine.errors import RunError
@@ -21,8 +22,11 @@ STEPS = 40
 SCRIPT = f"""
 import sys, time
 from pathlib import Path
+import torch
 from state_engine.pretrain.fit import pretrain_embedding
 from tests.pretrain.small import small_request
+
+torch.set_num_threads(int(sys.argv[3]))  # the last bits of sums depend on them
 
 def slow(progress):
     if progress.stage == "Pretraining" and progress.done >= 12:
@@ -36,7 +40,7 @@ def test_after_kill_9_it_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     data, _ = make_files(tmp_path, cells=120)
     request = small_request(data, steps=STEPS, checkpoint_every=10)
     cut = tmp_path / "cut"
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(data), str(cut)], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(data), str(cut), str(torch.get_num_threads())], cwd=ROOT)
     end = time.monotonic() + 120
     log = cut / "log.csv"
     while time.monotonic() < end and not (log.is_file() and log.read_text().count("\n") > 11):
