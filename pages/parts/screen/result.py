@@ -170,12 +170,13 @@ def _table(report: ScreenReport, table: pd.DataFrame) -> pd.DataFrame:
     if sure:
         shown = shown[shown["q"] < 0.05]
     shown = shown.head(MOST_IN_TABLE).reset_index(drop=True)
+    rest = f", the first {MOST_IN_TABLE:,} of them shown" if len(table) > MOST_IN_TABLE else ""
+    # above the table: its tools appear there, and would cover the filters
+    st.caption(f"{plural(len(shown), 'row')} of {len(table):,}{rest}. Tick rows to see their genes and to take them along.")
     event: Any = st.dataframe(
         shown, hide_index=True, key="screen_ranking", on_select="rerun", selection_mode="multi-row", height=min(38 + 35 * len(shown), 420),
         placeholder="n/a", column_order=_columns(shown), column_config=_config(report),
     )  # fmt: skip
-    rest = f", the first {MOST_IN_TABLE:,} of them shown" if len(table) > MOST_IN_TABLE else ""
-    st.caption(f"{plural(len(shown), 'row')} of {len(table):,}{rest}. Tick rows to see their genes and to take them along.")
     rows = [i for i in event.selection.rows if i < len(shown)]
     return shown.iloc[rows]
 
