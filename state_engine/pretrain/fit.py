@@ -18,7 +18,7 @@ from torch import Tensor
 from state_engine import __version__
 from state_engine.checkpoints.arc.embedding_out import PretrainingFacts, write_arc_embedding
 from state_engine.checkpoints.card import TrainingSummary
-from state_engine.checkpoints.embedding_card import FORMAT, EmbeddingCard, vocabulary_hash
+from state_engine.checkpoints.embedding_card import FORMAT, EmbeddingCard, read_embedding_card, vocabulary_hash
 from state_engine.checkpoints.embedding_store import load_embedding, read_embedding, save_embedding
 from state_engine.checkpoints.folder import read_tensor
 from state_engine.checkpoints.gene_vectors import read_gene_vectors
@@ -44,8 +44,11 @@ from state_engine.pretrain.run_folder import (
     Tested,
     begun_only,
     check_same,
+    is_finished,
     is_pretraining,
+    more_steps,
     read_pretraining,
+    read_report,
     write_pretraining,
 )
 from state_engine.pretrain.run_folder import FORMAT as RECORD_FORMAT
@@ -71,10 +74,11 @@ LIMITS = ("Pretrained on the data sets that are named: other tissues and technol
 
 @dataclass(frozen=True)
 class Pretrained:
-    """The finished model's card and its report."""
+    """The finished model's card and its report; `computed` is False when it was finished before and nothing was left to do."""
 
     card: EmbeddingCard
     report: PretrainReport
+    computed: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +105,7 @@ def pretrain_embedding(
         request: what to pretrain.
         output: folder of the run. The model is saved in its `model`, and for arc-state in its `arc`.
         on_progress: told every step; may raise `JobCancelled`: a checkpoint is saved first, and `resume` goes on from there.
-        resume: go on from the last checkpoint of `output` instead of starting again.
+        resume: go on from the last checkpoint of `output` instead of starting again; of a finished one return what came out.
 
     Raises:
         CheckpointError: the folder is there already (without `resume`), or has no checkpoint to go on from.
@@ -115,7 +119,10 @@ def pretrain_embedding(
         fix = "Go on with it (resume), choose another folder, or remove it." if is_pretraining(output) else ""
         raise CheckpointError(f"{output} is there already.", "", fix or "Choose another folder, or remove it first.")
     if resume:
-        return _followed(request, output, on_progress, device, _resumable(request, output))
+        old = _resumable(request, output)
+        if is_finished(output, old):
+            return Pretrained(read_embedding_card(output / MODEL), read_report(output), computed=False)
+        return _followed(request, output, on_progress, device, old)
     with output_folder(output):
         return _followed(request, output, on_progress, device, None)
 
@@ -137,12 +144,16 @@ def _followed(
 
 
 def _resumable(request: PretrainRequest, output: Path) -> PretrainRecord:
+    """Return what is known of a pretraining that is finished or can go on."""
     record = read_pretraining(output)
-    check_same(
-        record,
-        request,
-        {path: dataset.hash() for path, dataset in zip(request.data, open_all(request.data, request.choices), strict=True)},
-    )
+    hashes = {}
+    if not is_finished(output, record):
+        hashes = {
+            path: dataset.hash() for path, dataset in zip(request.data, open_all(request.data, request.choices), strict=True)
+        }
+    check_same(output, record, request, hashes)
+    if is_finished(output, record):
+        return record
     last = output / CHECKPOINTS / LAST
     if not last.is_file():
         what = f"The pretraining in {output} has no checkpoint to go on from."
@@ -336,7 +347,9 @@ def _report(start: _Start, request: PretrainRequest, output: Path, on_progress: 
 def report_lines(output: Path, made: Pretrained) -> list[str]:
     """Return what came out, one line each."""
     card, report = made.card, made.report
+    before = f"{output}: the pretraining is finished: all {card.training.steps:,} steps were done before. For more {more_steps(output)}"
     lines = [
+        *([] if made.computed else [before]),
         f"{output / MODEL}: '{card.name}' ({card.id}), {card.config.genes:,} genes, {card.width:,} columns, "
         f"{card.training.steps:,} steps on {card.training.data}",
         f"{output / ARC}: the same for arc-state (state emb transform --model-folder)",

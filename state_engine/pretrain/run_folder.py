@@ -12,11 +12,12 @@ RUN/report.json            `PretrainReport`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from state_engine.errors import CheckpointError, ConfigError, RunError
+from state_engine.errors import ConfigError, RunError
 from state_engine.files import read_json, write_json
 from state_engine.plain import from_plain, to_plain
 from state_engine.pretrain.order import Position
@@ -25,15 +26,9 @@ from state_engine.train.run_folder import State
 
 RECORD, REPORT, GENES, MODEL, ARC = "pretraining.json", "report.json", "genes.safetensors", "model", "arc"
 FORMAT = 1
-FREE = (
-    "devices",
-    "nodes",
-    "device",
-    "validate_every",
-    "checkpoint_every",
-    "name",
-    "licence",
-)  # may change when a training goes on
+# settings that may change when a pretraining goes on; those of WHERE also when it is finished, where they change nothing
+WHERE = ("devices", "nodes", "device", "validate_every", "checkpoint_every")
+FREE = (*WHERE, "name", "licence", "evaluate")
 Measure = Literal[
     "label transfer", "balanced label transfer", "transfer across data sets", "batch mixing", "perturbation separability"
 ]
@@ -155,31 +150,45 @@ def begun_only(folder: Path) -> bool:
     return is_pretraining(folder) and not ({p.name for p in folder.iterdir()} - {RECORD, GENES})
 
 
-def check_same(old: PretrainRecord, new: PretrainRequest, hashes: dict[str, str]) -> None:
+def is_finished(folder: Path, record: PretrainRecord) -> bool:
+    """Return whether a pretraining is done and its model and report are there: nothing is left to compute."""
+    return record.state == "done" and (folder / MODEL).is_dir() and (folder / REPORT).is_file()
+
+
+def check_same(folder: Path, old: PretrainRecord, new: PretrainRequest, hashes: Mapping[str, str]) -> None:
     """Check that a pretraining goes on as it was begun.
 
+    Args:
+        folder: of it.
+        old: what is known of it.
+        new: what is asked for now.
+        hashes: place of each file -> sha256 now; none of a finished one, which reads no cells again.
+
     Raises:
-        ConfigError: a setting differs that shapes the numbers, or a file has changed.
-        CheckpointError: it is finished.
+        ConfigError: a setting differs that shapes what comes out, or a file has changed.
     """
+    free = WHERE if is_finished(folder, old) else FREE
     before, now = to_plain(old.request), to_plain(new)
     differ = []
     for part in before:
         pairs = before[part].items() if isinstance(before[part], dict) else ((part, before[part]),)
         for name, value in pairs:
             other = now[part][name] if isinstance(now[part], dict) else now[part]
-            if name not in (*FREE, "evaluate") and value != other:
+            if name not in free and value != other:
                 differ.append(f"{name} was {value!r} and is {other!r}")
     changed = [Path(path).name for path in hashes if old.data.get(path) != hashes[path]]
     if changed:
         differ.append(f"not as they were: {', '.join(changed)}")
-    if differ:
-        raise ConfigError(
-            "The pretraining cannot go on with other settings or cells.",
-            f"{'; '.join(differ)}.",
-            "Leave them out, or pretrain in a new folder. A finished one is a start with --init-from.",
-        )
-    if old.state == "done":
-        raise CheckpointError(
-            "The pretraining is finished.", f"All {old.steps:,} steps are done.", "Start another from it (--init-from)."
-        )
+    if not differ:
+        return
+    what = "The pretraining is finished and stays as it is." if is_finished(folder, old) else ""
+    fix = "Leave them out, or pretrain in a new folder."
+    if old.request.schedule.steps != new.schedule.steps:
+        # the learning rate has come down for the last step: to raise it again is a schedule of its own
+        fix = f"The learning rate falls to its lowest at the last step. For more steps: {more_steps(folder)}"
+    raise ConfigError(what or "The pretraining cannot go on with other settings or cells.", f"{'; '.join(differ)}.", fix)
+
+
+def more_steps(folder: Path) -> str:
+    """Say how a finished pretraining is gone on from: the command's options."""
+    return f"pretrain another from its model (--init-from {folder / MODEL} --output NEW --steps N)."

@@ -16,7 +16,7 @@ from state_engine.errors import JobCancelled
 from state_engine.pretrain.mini_batches import Cells
 from state_engine.pretrain.module import CellBatch, EmbeddingTraining, cell_batch
 from state_engine.progress import OnProgress, Progress
-from state_engine.train.curves import LOG, VALIDATION, Curve
+from state_engine.train.curves import LOG, VALIDATION, Curve, read_curve
 from state_engine.train.trainer import CHECKPOINTS, check_finite, due, save_checkpoint
 
 STAGE = "Pretraining"
@@ -37,7 +37,9 @@ class Watch(pl.Callback):
         self.names = ("decoding", "dataset") if training.classifier is not None else ("decoding",)
         self._log: Curve | None = None
         self._curve: Curve | None = None
-        self._began = self.seconds_before = 0.0
+        # of a pretraining that was stopped behind its last step none is done any more, and no clock starts
+        self.seconds_before = max(read_curve(folder / LOG).get("seconds", []), default=0.0)
+        self._began: float | None = None
         self._ended: float | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -89,6 +91,8 @@ class Watch(pl.Callback):
     @property
     def seconds(self) -> float:
         """Computing time since the start, over all resumptions."""
+        if self._began is None:
+            return self.seconds_before
         return self.seconds_before + (self._ended or time.perf_counter()) - self._began
 
 

@@ -16,7 +16,7 @@ from state_engine.effects.apply import paired_cells
 from state_engine.errors import JobCancelled
 from state_engine.models.losses import MiniBatch, set_means
 from state_engine.progress import OnProgress, Progress
-from state_engine.train.curves import LOG, VALIDATION, Curve
+from state_engine.train.curves import LOG, VALIDATION, Curve, read_curve
 from state_engine.train.mini_batches import SetCells
 from state_engine.train.module import TransitionTraining, added_parts, learning_rate
 from state_engine.train.trainer import CHECKPOINTS, check_finite, due, save_checkpoint
@@ -45,8 +45,10 @@ class Watch(pl.Callback):
         self._parts = ("distance", *added) if added else ()
         self._log: Curve | None = None
         self._curve: Curve | None = None
-        self._began = self._flushed = 0.0
-        self.seconds_before = 0.0
+        self._began: float | None = None
+        self._flushed = 0.0
+        # of a training that was stopped behind its last step none is done any more, and no clock starts
+        self.seconds_before = max(read_curve(folder / LOG).get("seconds", []), default=0.0)
         self._ended: float | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -98,6 +100,8 @@ class Watch(pl.Callback):
     @property
     def seconds(self) -> float:
         """Computing time since the start, over all resumptions."""
+        if self._began is None:
+            return self.seconds_before
         return self.seconds_before + (self._ended or time.perf_counter()) - self._began
 
     def _flush(self, now: bool) -> None:

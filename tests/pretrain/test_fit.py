@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import pytest
 import torch
 
 from state_engine.checkpoints.embedding_store import load_embedding, read_embedding
+from state_engine.cli.main import main
 from state_engine.embedding.embed import EmbedRequest, embed
 from state_engine.errors import CheckpointError, ConfigError, JobCancelled
 from state_engine.pretrain.fit import Pretrained, pretrain_embedding, report_lines
 from state_engine.pretrain.order import Position
 from state_engine.pretrain.request import Schedule, learning_rate
-from state_engine.pretrain.run_folder import read_pretraining, read_report
+from state_engine.pretrain.run_folder import read_pretraining, read_report, write_pretraining
 from state_engine.progress import Progress
 from state_engine.train.curves import read_curve
 from tests.pretrain.small import make_files, small_request
@@ -114,14 +116,38 @@ def test_one_data_set_has_no_loss_of_data_sets_and_says_so(files, tmp_path: Path
     assert any("There is one data set" in note for note in made.card.notes)
 
 
-def test_a_folder_is_not_overwritten_and_settings_stay(files, whole, tmp_path: Path) -> None:
+def test_a_folder_is_not_overwritten_and_settings_stay(files, whole) -> None:
     request = small_request(*files)
     with pytest.raises(CheckpointError, match="is there already"):
         pretrain_embedding(request, whole[0])
-    with pytest.raises(CheckpointError, match="is finished"):
-        pretrain_embedding(request, whole[0], resume=True)
-    with pytest.raises(ConfigError, match="steps was 6 and is 9"):
-        pretrain_embedding(replace(request, schedule=replace(request.schedule, steps=9)), whole[0], resume=True)
+    longer = replace(request, schedule=replace(request.schedule, steps=9))
+    with pytest.raises(ConfigError, match=r"finished and stays as it is\. steps was 6 and is 9.*--init-from .*model"):
+        pretrain_embedding(longer, whole[0], resume=True)
+    with pytest.raises(ConfigError, match="evaluate was"):
+        pretrain_embedding(replace(request, evaluate=("cell_type",)), whole[0], resume=True)
+
+
+def test_a_finished_one_says_so_without_its_cells(whole, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = shutil.copytree(whole[0], tmp_path / "done")
+    record = read_pretraining(folder)
+    gone = tuple(path.replace("one", "gone") for path in record.request.data)
+    write_pretraining(folder, replace(record, request=replace(record.request, data=gone)))
+    was = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert main(["pretrain", "--output", str(folder), "--resume"]) == 0
+    said = capsys.readouterr().out
+    assert "the pretraining is finished: all 6 steps were done before" in said and "--init-from" in said
+    assert "label transfer, cell_type of one.h5ad" in said
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == was
+
+
+def test_one_that_was_stopped_behind_its_last_step_is_saved_and_tested(files, whole, tmp_path: Path) -> None:
+    folder = shutil.copytree(whole[0], tmp_path / "stopped")
+    record = read_pretraining(folder)
+    write_pretraining(folder, replace(record, state="cancelled", seconds=0.0))
+    shutil.rmtree(folder / "model")
+    went_on = pretrain_embedding(small_request(*files), folder, resume=True)
+    assert went_on.computed and went_on.card.weights_hash == whole[1].card.weights_hash and went_on.report == whole[1].report
+    assert read_pretraining(folder).seconds == pytest.approx(read_curve(folder / "log.csv")["seconds"][-1], abs=0.001)
 
 
 def test_it_starts_from_another_model(files, whole, tmp_path: Path) -> None:
