@@ -36,8 +36,8 @@ def read_gene_vectors(path: Path) -> GeneVectors:
     """Read the vectors of a file.
 
     Args:
-        path: .pt (a dictionary gene -> vector); .csv, .tsv or .txt (gene, number, number, ...); or .npy (genes x width), with the names one
-            per line in a .txt of the same name beside it.
+        path: .pt, .pth or .torch (a dictionary gene -> vector); .csv, .tsv or .txt (gene, number, number, ...); or .npy (genes x
+            width), with the names one per line in a .txt of the same name beside it.
 
     Raises:
         UnreadableFileError: not there, of another kind, or not a table of vectors.

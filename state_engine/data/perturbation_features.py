@@ -77,7 +77,7 @@ def from_vectors(vectors: Mapping[str, np.ndarray], source: str) -> Perturbation
         UnreadableFileError: no vectors, several widths, or values that are not finite; labels are named.
     """
     if not vectors:
-        raise UnreadableFileError(f"{source} has no vectors.", "It should have a label and its numbers, for each perturbation.")
+        raise UnreadableFileError(f"{source} has no vectors.", "It should have labels and the numbers of each.")
     plain = {label: np.asarray(vector, dtype=np.float32).reshape(-1) for label, vector in vectors.items()}
     widths: dict[int, list[str]] = {}
     for label, vector in plain.items():
@@ -94,7 +94,7 @@ def from_vectors(vectors: Mapping[str, np.ndarray], source: str) -> Perturbation
 
 
 def read_features_csv(path: Path) -> PerturbationFeatures:
-    """Vectors of a table of text: label, number, number, ...; a first line without numbers is a header. Comma, semicolon or tab.
+    """Vectors of a table of text: label, number, number, ...; a first line without numbers or label is a header. Comma, semicolon or tab.
 
     Raises:
         UnreadableFileError: not such a table; the line is named.
@@ -111,6 +111,8 @@ def read_features_csv(path: Path) -> PerturbationFeatures:
             if number == 1:  # a header
                 continue
             raise UnreadableFileError(f"{path.name}, line {number}: {error}.", "Behind the label come numbers only.") from error
+        if not label and number == 1:  # a header of numbers, as pandas writes it
+            continue
         if not label or label in vectors:
             what = f"'{label}' is there twice" if label else "there is no label"
             raise UnreadableFileError(f"{path.name}, line {number}: {what}.", "Each label has one line.")

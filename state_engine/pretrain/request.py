@@ -100,7 +100,8 @@ class PretrainRequest:
     choices: Choices = part(Choices())
     genes: str = option(
         "",
-        "vectors of the genes (.pt, .csv, .tsv, .npz), as ESM2's; default: learnt from co-expression in the data",
+        "vectors of the genes: .pt (as ESM2's), .csv, .tsv, or .npy with the names in a .txt beside it; default: learnt from "
+        "co-expression in the data",
         metavar="VECTORS",
     )
     init_from: str = option("", "go on from the weights, genes and sizes of this State Embedding model", metavar="MODEL")

@@ -11,6 +11,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from state_engine.checkpoints.arc.perturbation_vectors import TEXT, TORCH
 from state_engine.checkpoints.gene_vectors import read_gene_vectors
 from state_engine.data.dataset import Choices
 from state_engine.data.ensembl import identifiers_of
@@ -24,6 +25,7 @@ from state_engine.pretrain.sources import held_back, open_all, survey, union_of_
 from state_engine.progress import silent
 from tests.pretrain.small import make_files, small_request
 
+ROOT = Path(__file__).resolve().parents[2]
 SYMBOLS = ("TP53", "CD3D", "CD3E", "CD8A", "MS4A1", "NKG7", "GNLY", "LYZ", "CD14", "FCGR3A", "PPBP", "IL7R", "CCR7", "S100A4", "CST3",
            "FCER1A", "CD79A", "GZMB", "PRF1", "IFNG")  # fmt: skip
 
@@ -90,17 +92,31 @@ def test_vectors_tell_genes_that_vary_together(tmp_path: Path) -> None:
     assert likeness[same].min() > 0.8 > likeness[~same].max()
 
 
+def write_vectors(path: Path, values: np.ndarray, header: str = "") -> None:
+    """A table of vectors of `SYMBOLS` in the format that the ending names."""
+    if path.suffix in TORCH:
+        torch.save({name: torch.from_numpy(row) for name, row in zip(SYMBOLS, values, strict=True)}, path)
+    elif path.suffix == ".npy":
+        np.save(path, values)
+        path.with_suffix(".txt").write_text("\n".join(SYMBOLS))
+    else:
+        between = "\t" if path.suffix == ".tsv" else ","
+        lines = [between.join((n, *map(repr, r.tolist()))) for n, r in zip(SYMBOLS, values, strict=True)]
+        path.write_text("\n".join([header.replace(",", between), *lines] if header else lines))
+
+
 def test_vectors_are_read_from_each_kind_of_file(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
-    torch.save({name: torch.from_numpy(row) for name, row in zip(SYMBOLS, values, strict=True)}, tmp_path / "v.pt")
-    np.save(tmp_path / "v.npy", values)
-    (tmp_path / "v.txt").write_text("\n".join(SYMBOLS))
-    (tmp_path / "v.csv").write_text(
-        "\n".join(f"{n},{','.join(map(repr, r.tolist()))}" for n, r in zip(SYMBOLS, values, strict=True))
-    )
-    for name in ("v.pt", "v.npy", "v.csv"):
-        found = read_gene_vectors(tmp_path / name)
-        assert found.names == SYMBOLS and np.array_equal(found.values, values), name
+    told = (ROOT / "docs" / "pretraining.md").read_text()
+    for ending in (*TORCH, *TEXT, ".npy"):
+        for header in ("", "gene,a,b,c,d,e,f", ",0,1,2,3,4,5") if ending in TEXT else ("",):
+            write_vectors(tmp_path / f"v{ending}", values, header)
+            found = read_gene_vectors(tmp_path / f"v{ending}")
+            assert found.names == SYMBOLS and np.array_equal(found.values, values), (ending, header)
+        assert f"`{ending}`" in told
+    np.savez(tmp_path / "v.npz", values=values)
+    with pytest.raises(UnreadableFileError, match=r"v\.npz is not a file of gene vectors.*\.npy"):
+        read_gene_vectors(tmp_path / "v.npz")
     data = write(tmp_path / "one.h5ad", counts(), SYMBOLS)
     request = small_request(data, steps=1)
     made = pretrain_embedding(PretrainRequest((str(data),), genes=str(tmp_path / "v.npy"), sizes=request.sizes, task=request.task,

@@ -134,8 +134,8 @@ def _genes() -> tuple[str, str, int | None]:
     if way == OWN:
         found = one_file(
             "pretrain_vectors",
-            "Gene vectors: a .pt dict, or a CSV with a gene first",
-            ("pt", "csv"),
+            "Gene vectors: a .pt dict, or a CSV or TSV with a gene first",
+            ("pt", "csv", "tsv"),
             MOST_VECTORS_MB,
             keep_vectors,
             "Another file",
