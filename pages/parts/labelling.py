@@ -26,7 +26,7 @@ from state_engine.jobs import local
 from state_engine.jobs.requests import Labelled, LabelRequest
 from state_engine.library import hand_labels as by_hand
 from state_engine.library.datasets import DataEntry, get_dataset, list_datasets
-from state_engine.plain import csv_for_people
+from state_engine.plain import agreed, csv_for_people, part_of
 
 BY_HAND = "label by hand"
 NOT_LABELLED = "not labelled"
@@ -198,7 +198,6 @@ def _kept(key: str, change: Callable[[], object]) -> None:
 
 def _list(entry: DataEntry, data: Dataset, labels: by_hand.HandLabels, counts: pd.DataFrame, key: str) -> None:
     """What was labelled, the way back, and the files."""
-    settings = session.settings()
     if len(counts):
         st.dataframe(
             counts.assign(term=counts["term"].where(counts["term"] != "", "own label")),
@@ -213,7 +212,8 @@ def _list(entry: DataEntry, data: Dataset, labels: by_hand.HandLabels, counts: p
         )
     total = int(counts["cells"].sum())
     last = labels.rounds[-1] if labels.rounds else None
-    words = f"{total:,} of {data.n_cells:,} cells of {md(entry.name)} are labelled, in {plural(len(labels.rounds), 'round')}."
+    of = part_of(total, data.n_cells, "cell")
+    words = f"{of} of {md(entry.name)} {agreed(total, 'is', 'are')} labelled, in {plural(len(labels.rounds), 'round')}."
     if last is not None:
         what = f"labelled {md(last.label)}" if last.label else "labels taken off"
         words += f" Last: {plural(last.cells, 'cell')} {what}, {md(last.where)}, {age(last.created)}."
@@ -249,10 +249,7 @@ def _list(entry: DataEntry, data: Dataset, labels: by_hand.HandLabels, counts: p
                     "A copy of the data set with the labels as a column of obs: to train a head on, and to take home as .h5ad."
                 )
                 if st.button("Make it", key=f"label_make_{key}", type="primary"):
-                    request = LabelRequest(entry.id, column.strip())
-                    st.session_state[f"label_run_{entry.id}"] = local.submit(
-                        settings, request, f"Labels by hand of {entry.name}"
-                    )[1]
+                    _copy_with(entry, column.strip())
                     st.rerun()
     labelled_data(entry, key)
 
@@ -279,11 +276,29 @@ def _step(
 def tune_on_labels(entry: DataEntry) -> None:
     """Start the job that makes a data set with the labels; the page Fine-tune opens with it when it is done (`labelled_data`)."""
     try:
-        _, run = local.submit(session.settings(), LabelRequest(entry.id, by_hand.COLUMN), f"Labels by hand of {entry.name}")
+        st.session_state[f"label_go_{entry.id}"] = _copy_with(entry, by_hand.COLUMN)
     except StateError as error:
         st.session_state[f"label_refused_{entry.id}"] = error
-        return
-    st.session_state[f"label_run_{entry.id}"] = st.session_state[f"label_go_{entry.id}"] = run
+
+
+def _copy_with(entry: DataEntry, column: str) -> str:
+    """Return the run that makes a data set with the labels as a column; with the same labels as before it is the same run."""
+    settings, asked = session.settings(), f"label_asked_{entry.id}"
+    wanted = (column, by_hand.version_of(settings, entry))
+    run = str(st.session_state.get(f"label_run_{entry.id}", ""))
+    if st.session_state.get(asked) != wanted or not _stands(run):
+        _, run = local.submit(settings, LabelRequest(entry.id, column), f"Labels by hand of {entry.name}")
+        st.session_state[f"label_run_{entry.id}"], st.session_state[asked] = run, wanted
+    return run
+
+
+def _stands(run: str) -> bool:
+    """Return whether a run makes its data set, or has made one that is there."""
+    job = job_of(run)
+    if job is None or job.state != "done":
+        return job is not None and job.state in ("queued", "running")
+    made = job.summary_as(Labelled).data
+    return any(one.id == made for one in list_datasets(session.settings()))
 
 
 def _to_finetune(made: Labelled) -> None:

@@ -9,6 +9,7 @@ and words; which cells are meant is decided on a map.
 from __future__ import annotations
 
 import base64
+import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -133,6 +134,16 @@ def labels_of(settings: Settings, entry: DataEntry, data: Dataset) -> HandLabels
             "Bring the old file back, or discard the labels.",
         )
     return _keep(settings, entry, replace(found, size=size, modified=modified))
+
+
+def version_of(settings: Settings, entry: DataEntry) -> str:
+    """Return a code of the labels of a data set: another one after each change, "" for none.
+
+    Raises:
+        RunError: what was kept cannot be read.
+    """
+    found = read_json_as(HandLabels, _place(settings, entry), "labels", DISCARD)
+    return "" if found is None else hashlib.sha256(repr(found.rounds).encode()).hexdigest()
 
 
 def add_round(

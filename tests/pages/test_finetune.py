@@ -24,7 +24,7 @@ from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.run_folder import RunFolder, list_runs
 from state_engine.jobs.tasks import heads as tasks
 from state_engine.library import hand_labels as by_hand
-from state_engine.library.datasets import get_dataset, register_file
+from state_engine.library.datasets import get_dataset, list_datasets, register_file
 from state_engine.library.hand_labels import add_round
 from state_engine.library.models import HEADS
 from state_engine.plain import to_plain
@@ -139,6 +139,29 @@ def test_labels_by_hand_become_the_chosen_column_in_one_click(
     page.session_state["went"] = ""
     page.run()
     assert page.session_state["went"] == ""  # once
+
+
+def test_two_clicks_make_one_copy_and_new_labels_another(
+    monkeypatch: pytest.MonkeyPatch, home: Path, settings: Settings, data: str
+) -> None:
+    entry = get_dataset(settings, data)
+    cells = open_dataset(Path(entry.path))
+    add_round(settings, entry, cells, list(range(90)), "B cell", "CL:0000236")
+    page = opened(monkeypatch, "finetune", None, home, data=data)
+    monkeypatch.setattr(labelling, "go", lambda name: st.stop())
+    for _ in range(2):  # the second while the first job waits
+        page.button(key="head_use_hand").click().run()
+    (job,) = work_off(settings)
+    page.session_state["label_go_" + data] = ""
+    page.button(key="head_use_hand").click().run()  # and once it is done
+    assert not work_off(settings) and len(list_datasets(settings)) == 3  # the demo is one
+    add_round(settings, entry, cells, [95, 96], "NK cell")
+    page.session_state["thread_data"] = data
+    page.run()
+    page.button(key="head_use_hand").click().run()
+    (again,) = work_off(settings)
+    assert (job.state, again.state) == ("done", "done") and again.run_id != job.run_id
+    assert len(list_datasets(settings)) == 4
 
 
 def test_numbers_are_offered_for_a_regression(monkeypatch: pytest.MonkeyPatch, home: Path, settings: Settings, data: str) -> None:
