@@ -53,6 +53,21 @@ def _escape(character: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def plural(n: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun: '1 cell', '1,204 cells'; with a verb too: plural(n, "cell has", "cells have")."""
+    return f"{n:,} {agreed(n, one, many or one + 's')}"
+
+
+def agreed(n: int, one: str, many: str) -> str:
+    """Return the word that goes with a number: agreed(n, "is", "are")."""
+    return one if n == 1 else many
+
+
+def part_of(n: int, total: int, one: str, many: str | None = None) -> str:
+    """Return a part of a whole: '1 of 3 cells', '1 of 1 cell'."""
+    return f"{n:,} of {plural(total, one, many)}"
+
+
 def distinct(names: Iterable[str], word: str) -> list[str]:
     """Return names of which none repeats: those that came before get their place behind, as 'TBCE (gene 812)'."""
     seen, found = set[str](), []

@@ -15,7 +15,18 @@ import pytest
 from state_engine.config import load_settings
 from state_engine.device import choose_device, dtype_of
 from state_engine.errors import ConfigError, DeviceError, StateError, listed
-from state_engine.plain import csv_file_for_people, csv_for_people, distinct, first_places, from_plain, to_plain, visible
+from state_engine.plain import (
+    agreed,
+    csv_file_for_people,
+    csv_for_people,
+    distinct,
+    first_places,
+    from_plain,
+    part_of,
+    plural,
+    to_plain,
+    visible,
+)
 from state_engine.prediction.request import PredictionRequest
 
 
@@ -114,6 +125,13 @@ def test_a_kept_table_is_taken_home_without_formulas_and_with_all_digits(tmp_pat
     kept = "perturbation,score\n@SUM(A1),-0.10\nNA,+1e-300\n"
     (tmp_path / "scores.csv").write_text(kept)
     assert csv_file_for_people(tmp_path / "scores.csv").decode() == kept.replace("@SUM", "'@SUM")
+
+
+def test_numbers_have_their_nouns_and_verbs() -> None:
+    assert (plural(1, "cell"), plural(0, "cell"), plural(1204, "cell")) == ("1 cell", "0 cells", "1,204 cells")
+    assert (plural(1, "batch", "batches"), plural(2, "cell has", "cells have")) == ("1 batch", "2 cells have")
+    assert (agreed(1, "is", "are"), agreed(0, "is", "are")) == ("is", "are")
+    assert (part_of(1, 1, "context"), part_of(1, 3, "context")) == ("1 of 1 context", "1 of 3 contexts")
 
 
 def test_names_that_repeat_are_told_apart_and_found_at_their_first_place() -> None:

@@ -7,6 +7,7 @@ import math
 import re
 from datetime import UTC, datetime
 
+from state_engine.plain import plural as plural
 from state_engine.plain import visible
 
 _STATES = {
@@ -113,8 +114,3 @@ def p_value(p: float) -> str:
     if math.isnan(p):
         return "n/a"
     return f"{p:.1e}" if p < 0.001 else f"{p:.3f}"
-
-
-def plural(n: int, one: str, many: str | None = None) -> str:
-    """Return a number with its noun: '1 cell', '1,204 cells'."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"

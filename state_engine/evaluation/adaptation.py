@@ -22,7 +22,7 @@ import pandas as pd
 from state_engine.evaluation.judgement import FEWEST
 from state_engine.evaluation.report import Evaluation, evaluation_lines, read_evaluation
 from state_engine.evaluation.request import FOLDER
-from state_engine.plain import read_json_as
+from state_engine.plain import agreed, plural, read_json_as
 from state_engine.train.adapt import Fit
 
 ADAPTED: Final = "adapted"
@@ -64,7 +64,7 @@ class Against:
         # the interval is told in the direction of the mean
         low, high = (self.low, self.high) if self.smaller >= 0 else (-self.high, -self.low)
         size = f"{abs(self.smaller):.1%} {'smaller' if self.smaller >= 0 else 'larger'} (95 % interval {low:.1%} to {high:.1%})"
-        n = f"{self.n:,} condition{'s' * (self.n != 1)}"
+        n = plural(self.n, "condition")
         return f"{how} {_named(self)}: MAE {self.value:.4f} against {self.theirs:.4f}, {size}, {n}."
 
 
@@ -126,7 +126,7 @@ def judge_adaptation(against: Sequence[Against]) -> tuple[Literal["yes", "no", "
     numbers = " ".join(a.sentence for a in against)
     if len(enough) < len(against) or not against:
         n = min((a.n for a in against), default=0)
-        conditions = f"{'is' if n == 1 else 'are'} {n:,} condition{'s' * (n != 1)}"
+        conditions = f"{agreed(n, 'is', 'are')} {plural(n, 'condition')}"
         return (
             "too few",
             f"Whether adapting helps cannot be told: there {conditions} to compare, and a verdict needs {FEWEST}. {numbers}",
@@ -135,7 +135,7 @@ def judge_adaptation(against: Sequence[Against]) -> tuple[Literal["yes", "no", "
     same = [a for a in against if a.low <= 0 <= a.high]
     if closer:
         names = " and ".join(map(_named, closer))
-        return "no", f"Adapting does not help here: {names} {'is' if len(closer) == 1 else 'are'} closer. {numbers}"
+        return "no", f"Adapting does not help here: {names} {agreed(len(closer), 'is', 'are')} closer. {numbers}"
     if same:
         return (
             "undecided",

@@ -113,6 +113,11 @@ class TransitionConfig:
     activation: Activation = "gelu"
     decoder: DecoderConfig | None = None
 
+    @property
+    def has_bottleneck(self) -> bool:
+        """All genes of a prediction pass a narrow layer together, so that each depends on each."""
+        return self.output_space == "genes" and self.predict_residual
+
     def __post_init__(self) -> None:
         _check_positive(
             "network",

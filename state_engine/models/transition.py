@@ -70,7 +70,7 @@ class TransitionModel(nn.Module):
         self.confidence_token = _token(d) if config.confidence_token else None
         self.confidence_head = ConfidenceHead(d, dropout) if config.confidence_token else None
         self.bottleneck: nn.Sequential | None = None
-        if config.output_space == "genes" and config.predict_residual:
+        if config.has_bottleneck:
             wide, narrow = config.output_dim, config.output_dim // BOTTLENECK
             self.bottleneck = nn.Sequential(nn.Linear(wide, narrow), nn.GELU(), nn.Linear(narrow, wide))
         self.gene_decoder = GeneDecoder(config.decoder) if config.decoder else None

@@ -8,6 +8,7 @@ from typing import Final
 from state_engine.checkpoints.card import ModelCard
 from state_engine.errors import RequestError, UnknownLabelError, listed, may_be, near_each
 from state_engine.files import free_bytes
+from state_engine.plain import part_of, plural
 from state_engine.screening.request import ScreenRequest
 
 MOST_BLOCK: Final = 64  # perturbations
@@ -25,7 +26,7 @@ def perturbations_of(request: ScreenRequest, card: ModelCard) -> tuple[str, ...]
     unknown = [p for p in request.perturbations if p not in card.perturbations]
     if unknown:
         raise UnknownLabelError(
-            f"The model does not know {len(unknown):,} of {len(request.perturbations):,} perturbations: {listed(unknown)}.",
+            f"The model does not know {part_of(len(unknown), len(request.perturbations), 'perturbation')}: {listed(unknown)}.",
             f"It knows {len(known):,}, such as {listed(known)}.",
             may_be(near_each(unknown[:50], known)) or "Choose among these.",
         )
@@ -64,6 +65,7 @@ def check_disk(request: ScreenRequest, card: ModelCard, perturbations: int, cont
     if needed > free:
         raise RequestError(
             f"The disk is too small for this screen: {free / 1e6:,.0f} MB are free, {needed / 1e6:,.0f} MB are needed.",
-            f"It keeps means and {request.sample:,} cells of {perturbations:,} perturbations in {contexts:,} contexts.",
+            f"It keeps means and {plural(request.sample, 'cell')} of {plural(perturbations, 'perturbation')} in "
+            f"{plural(contexts, 'context')}.",
             "Keep fewer cells (--sample), choose fewer perturbations or contexts, or another disk.",
         )

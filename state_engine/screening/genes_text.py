@@ -12,6 +12,7 @@ from typing import Final
 
 from state_engine.data.files.text import HEADINGS, decode_text, read_text_file, rows_of
 from state_engine.errors import RequestError, listed, may_be, near_each
+from state_engine.plain import plural
 from state_engine.screening.request import GeneChange
 
 GENE_COLUMNS: Final = ("gene", "gene_name", "gene_symbol", "symbol", "genes", "names", "name", "feature", "")
@@ -46,7 +47,9 @@ def genes_of(text: str, file: str = "The list", name: str = "") -> tuple[str, ..
         near = may_be(near_each([name], tuple(sets)))
         raise RequestError(f"{file} has no gene set '{name}'.", f"It has {listed(tuple(sets)) or 'none: it is no GMT'}.", near)
     if len(sets) > 1 and not name:
-        raise RequestError(f"{file} has {len(sets):,} gene sets.", f"They are {listed(tuple(sets))}.", "Name one of them.")
+        raise RequestError(
+            f"{file} has {plural(len(sets), 'gene set')}.", f"They are {listed(tuple(sets))}.", "Name one of them."
+        )
     if sets:
         words = sets[name] if name else next(iter(sets.values()))
     elif len(lines) > 1 and all("," in line or "\t" in line or ";" in line for line in lines) and _same_columns(lines):

@@ -23,7 +23,7 @@ from state_engine.analysis.resemblance import Resemblance
 from state_engine.effects.exposure import TrainedOn
 from state_engine.errors import RunError, door
 from state_engine.files import replacing
-from state_engine.plain import read_json_as
+from state_engine.plain import agreed, plural, read_json_as
 from state_engine.screening.request import Goal
 
 REPORT: Final = "screen.json"
@@ -92,13 +92,14 @@ class ScreenReport:
     def words(self) -> str:
         """Return what was found in a sentence."""
         n = self.perturbations * len(self.contexts)
-        conditions = f"{n:,} condition{'s' * (n != 1)}"
+        conditions = plural(n, "condition")
         if self.goal == "effect size":
             return f"{self.best[0]} in {self.best[1]} has the largest predicted effect of {conditions}."
         if not self.found:
             return f"None of {conditions} does it: no score is above what control cells reach among themselves (FDR 5 %)."
         best = f"The best is {self.best[0]} in {self.best[1]}."
-        return f"{self.found:,} of {conditions} score above what control cells reach among themselves (FDR 5 %). {best}"
+        found = f"{self.found:,} of {conditions} {agreed(self.found, 'scores', 'score')}"
+        return f"{found} above what control cells reach among themselves (FDR 5 %). {best}"
 
 
 @dataclass(frozen=True, eq=False)

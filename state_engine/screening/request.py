@@ -10,6 +10,7 @@ from state_engine.device import DeviceName, Precision
 from state_engine.errors import RequestError, listed
 from state_engine.models.config import MOST_SET
 from state_engine.options import about, check, option, part
+from state_engine.plain import agreed, plural
 from state_engine.prediction.request import METHODS, Method, PredictionRequest
 
 Goal = Literal["signature", "explanation", "target cells", "head", "effect size"]
@@ -113,7 +114,8 @@ class ScreenRequest:
         self._check_genes()
         if self.sample > self.cells:
             raise RequestError(
-                f"{self.sample:,} cells of each condition are to be kept, but {self.cells:,} are predicted.",
+                f"{plural(self.sample, 'cell')} of each condition {agreed(self.sample, 'is', 'are')} to be kept, "
+                f"but {self.cells:,} {agreed(self.cells, 'is', 'are')} predicted.",
                 "",
                 "Keep as many at most.",
             )

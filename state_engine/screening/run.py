@@ -24,7 +24,7 @@ from state_engine.device import choose_device, dtype_of
 from state_engine.effects.exposure import exposures, trained_parts
 from state_engine.errors import IncompatibleError, RequestError, listed, may_be, near_each
 from state_engine.files import full_disk_told, output_folder, replacing, write_bytes, write_json
-from state_engine.plain import to_plain
+from state_engine.plain import agreed, plural, to_plain
 from state_engine.prediction.compatibility import check_compatibility, require_compatible
 from state_engine.prediction.measured_cells import measured_cells
 from state_engine.prediction.request import PredictionRequest, contexts_of
@@ -101,8 +101,8 @@ def screen(
 def goal_words(request: ScreenRequest, label: str = "") -> str:
     """Return what was ranked by, for people."""
     words = {
-        "signature": f"{len(request.up_genes):,} genes up and {len(request.down_genes):,} down",
-        "explanation": f"a measured effect of {len(request.changes):,} genes",
+        "signature": f"{plural(len(request.up_genes), 'gene')} up and {len(request.down_genes):,} down",
+        "explanation": f"a measured effect of {plural(len(request.changes), 'gene')}",
         "target cells": f"cells with {' = '.join(request.target())}" if request.target_cells else "",
         "head": f"'{label or request.label}' by the head {Path(request.head).name}",
         "effect size": "effect size",
@@ -146,7 +146,7 @@ def _target(request: ScreenRequest, dataset: Dataset, card: ModelCard) -> NDArra
     if len(rows) < LEAST_TARGET:
         known = tuple(map(str, labels.categories))
         raise RequestError(
-            f"There are {len(rows)} cells with {column} = {value}.",
+            f"There {agreed(len(rows), 'is', 'are')} {plural(len(rows), 'cell')} with {column} = {value}.",
             f"A distance needs {LEAST_TARGET} at least. '{column}' has {listed(known, 12)}.",
             may_be(near_each([value], known)) or "Choose another value.",
         )
@@ -188,8 +188,8 @@ def _remarks(request: ScreenRequest, table: pd.DataFrame, kind: str, perturbatio
     added = int((table["made"] != "predicted").sum())
     if added:
         found.append(
-            f"{added:,} combinations are sums of two predicted effects: an additive assumption. They were chosen by their scores, so they have "
-            "no p and q."
+            f"{plural(added, 'combination is a sum', 'combinations are sums')} of two predicted effects: an additive assumption. "
+            f"{agreed(added, 'It was chosen by its score, so it has', 'They were chosen by their scores, so they have')} no p and q."
         )
     if perturbations > MOST_CLUSTERED:
         found.append(f"Similarity is shown of the {MOST_CLUSTERED:,} perturbations with the largest effects.")

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from state_engine.errors import GeneError, listed, may_be, near_each
+from state_engine.plain import agreed, part_of, plural
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.screening.null import AT_ONCE, Groups, p_values
 from state_engine.screening.request import ScreenRequest
@@ -49,7 +50,8 @@ class Signature:
         asked = self.known + len(self.missing)
         if not self.missing:
             return f"All {asked:,} genes of the goal are predicted by the model."
-        return f"{self.known:,} of {asked:,} genes of the goal are predicted by the model; not {listed(self.missing)}."
+        said = f"{part_of(self.known, asked, 'gene')} of the goal {agreed(self.known, 'is', 'are')}"
+        return f"{said} predicted by the model; not {listed(self.missing)}."
 
     def scores(self, effects: Matrix) -> Vector:
         """Return the correlation of effects (k, g) with the signature, (k,); 0 for an effect that is the same everywhere."""
@@ -95,7 +97,7 @@ def signature_of(request: ScreenRequest, genes: tuple[str, ...]) -> Signature:
             found[at] = weight
     if len(found) < LEAST_GENES:
         raise GeneError(
-            f"The model predicts {len(found):,} of the {len(wanted):,} genes of the goal.",
+            f"The model predicts {len(found):,} of the {plural(len(wanted), 'gene')} of the goal.",
             f"At least {LEAST_GENES} are needed. Not among its {len(genes):,} genes: {listed(missing)}.",
             may_be(near_each(missing[:50], genes)) or f"It predicts genes such as {listed(genes[:3])}.",
         )

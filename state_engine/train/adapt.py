@@ -17,11 +17,13 @@ from state_engine.data.expression import match_genes
 from state_engine.data.splits.apply import Split
 from state_engine.effects.table import EffectTable
 from state_engine.errors import GeneError, listed
+from state_engine.plain import agreed, part_of, plural
 from state_engine.prediction.inputs import BLOCKED_BELOW
 from state_engine.train.request import TrainRequest
 
 RANK = 8  # of the adapters, where no other is asked for
 NAMED = 8
+_ONE = {"perturbations": "perturbation", "contexts": "context", "batches": "batch"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Known:
         """With numbers: "7 of 12 perturbations known to the model; new: A, B"."""
         n = len(self.known) + len(self.new)
         new = f"; new: {listed(self.new, NAMED)}" if self.new else ""
-        return f"{len(self.known):,} of {n:,} {self.kind} known to the model{new}."
+        return f"{part_of(len(self.known), n, _ONE[self.kind], self.kind)} known to the model{new}."
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,11 @@ class Fit:
         if self.genes or self.missing:
             n = len(self.genes) + len(self.missing)
             lost = f"; missing and left out of the network: {listed(self.missing, NAMED)}" if self.missing else ""
-            said.append(f"{len(self.genes):,} of the {n:,} genes of the model are in the data{lost}.")
+            of = f"{len(self.genes):,} of the {plural(n, 'gene')} of the model"
+            said.append(f"{of} {agreed(len(self.genes), 'is', 'are')} in the data{lost}.")
         if self.kept:
-            said.append(f"{len(self.kept):,} further perturbations of the model stay known.")
+            stay = agreed(len(self.kept), "stays", "stay")
+            said.append(f"{plural(len(self.kept), 'further perturbation')} of the model {stay} known.")
         return tuple(said)
 
 
@@ -82,7 +86,7 @@ def fit_of(split: Split, card: ModelCard) -> Fit:
     """Return what of the data of a split a model knows.
 
     Raises:
-        GeneError: too few of its genes are there.
+        GeneError: too few of its genes are there, see `genes_there`.
     """
     sets = [source.dataset for source in split.sources]
     labels = [p for d in sets for p in d.perturbations if p not in (split.control, card.control)]
@@ -112,7 +116,7 @@ def genes_there(split: Split, card: ModelCard) -> tuple[str, ...]:
     """Return the genes of a model that every file of a split has, in the model's order.
 
     Raises:
-        GeneError: fewer than the share that a prediction needs too.
+        GeneError: fewer than the share that a prediction needs too, or one where the model needs all.
     """
     wanted = genes_of(card)
     there = np.ones(len(wanted), bool)
@@ -122,9 +126,18 @@ def genes_there(split: Split, card: ModelCard) -> tuple[str, ...]:
         if wanted and there.mean() < BLOCKED_BELOW:
             raise GeneError(
                 f"'{card.name}' is a model of other genes than those of {source.dataset.path.name}.",
-                f"{int(there.sum()):,} of its {len(wanted):,} genes are there ({there.mean():.0%}); {found.how}",
+                f"{int(there.sum()):,} of its {plural(len(wanted), 'gene')} {agreed(int(there.sum()), 'is', 'are')} there "
+                f"({there.mean():.0%}); {found.how}",
                 "Choose another column of gene names, or another model.",
             )
+    lost = [gene for gene, yes in zip(wanted, there, strict=True) if not yes]
+    if lost and card.config.has_bottleneck and not card.reads_embedding:
+        raise GeneError(
+            f"'{card.name}' needs all of its {len(wanted):,} genes.",
+            f"Each gene that it predicts comes from all of them through a narrow layer, so none can be left out; the data lack {len(lost):,}: "
+            f"{listed(lost)}.",
+            "Give data with these genes, choose another column of gene names, or adapt a model of the output space hvg or of an embedding.",
+        )  # fmt: skip
     return tuple(gene for gene, yes in zip(wanted, there, strict=True) if yes)
 
 

@@ -43,7 +43,7 @@ def count_parameters(config: TransitionConfig) -> int:
     total += d * (config.batch_token + config.confidence_token)
     if config.confidence_token:
         total += _normed(d, d // 2) + _normed(d // 2, d // 4) + d // 4 + 1
-    if config.output_space == "genes" and config.predict_residual:
+    if config.has_bottleneck:
         total += _mlp(o, o // _BOTTLENECK, o, 2)
     if config.decoder is not None:
         widths = (config.decoder.latent, *config.decoder.hidden)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from state_engine.errors import CheckpointError, listed
+from state_engine.plain import agreed, part_of, plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,9 +82,9 @@ class InitialReport:
     def sentences(self, labels: tuple[str, ...] | None = None) -> tuple[str, ...]:
         """Return the report for people; `labels` are sentences of what was matched, in place of its own."""
         said = [f"The weights start from '{self.source}'."]
-        said += _counts(self.perturbations, "perturbations") if labels is None else labels
+        said += _counts(self.perturbations, "perturbation", "perturbations") if labels is None else labels
         if self.batches is not None and labels is None:
-            said += _counts(self.batches, "batches")
+            said += _counts(self.batches, "batch", "batches")
         if self.new_parts:
             said.append(f"Parts that start anew: {', '.join(self.new_parts)}.")
         if self.dropped_parts:
@@ -171,7 +172,9 @@ def _check_input(labels: NewLabels, start: LoadedModel) -> None:
         return
     other = [gene for gene in labels.genes if gene not in set(card.input_genes)]
     why = (
-        f"{len(other):,} of {len(labels.genes):,} are not among its genes: {listed(other)}." if other else "They differ in order."
+        f"{len(other):,} of {len(labels.genes):,} {agreed(len(other), 'is', 'are')} not among its genes: {listed(other)}."
+        if other
+        else "They differ in order."
     )
     raise CheckpointError(f"'{card.name}' reads other genes.", why, "Train on its genes (setting `genes`), in their order.")
 
@@ -188,13 +191,6 @@ def _by_gene(labels: NewLabels, start: LoadedModel) -> Mapping[str, Tensor]:
     for theirs, ours, owned in moves:
         if ours is None or theirs is None or ours == theirs:
             continue
-        if reads and "bottleneck.0.weight" in weights:
-            lost = [gene for gene in theirs if gene not in {*ours}]
-            raise CheckpointError(
-                f"'{card.name}' needs all of its {len(theirs):,} genes.",
-                f"Its output passes a bottleneck of them; the data lack {len(lost):,}: {listed(lost)}.",
-                "Give data with these genes, or adapt a model without a bottleneck.",
-            )
         place = {gene: i for i, gene in enumerate(theirs)}
         columns = [place[gene] for gene in ours]
         for name, axis in owned.items():
@@ -216,7 +212,7 @@ def _check_vectors(labels: NewLabels, vectors: Tensor, start: LoadedModel, found
     other = [n for n in found.matched if not torch.allclose(vectors[here[n]].cpu().float(), theirs[there[n]], atol=1e-5)]
     if other:
         raise CheckpointError(
-            f"The vectors of {len(other):,} perturbations differ from those of '{start.card.name}'.",
+            f"The vectors of {plural(len(other), 'perturbation')} differ from those of '{start.card.name}'.",
             f"{listed(other)}.",
             "Use the same features.",
         )
@@ -257,11 +253,11 @@ def _other_sizes(fresh: Mapping[str, Tensor], old: Mapping[str, Tensor], by_labe
     return shapes, widths
 
 
-def _counts(found: Matched, kind: str) -> list[str]:
-    total = len(found.matched) + len(found.new)
-    said = [f"{len(found.matched):,} of {total:,} {kind} are known to it."]
+def _counts(found: Matched, one: str, many: str) -> list[str]:
+    matched, total = len(found.matched), len(found.matched) + len(found.new)
+    said = [f"{part_of(matched, total, one, many)} {agreed(matched, 'is', 'are')} known to it."]
     if found.new:
-        said.append(f"New {kind}, {len(found.new):,}: {listed(found.new, 8)}.")
+        said.append(f"New {agreed(len(found.new), one, many)}, {len(found.new):,}: {listed(found.new, 8)}.")
     if found.dropped:
-        said.append(f"Dropped {kind}, {len(found.dropped):,}: {listed(found.dropped, 8)}.")
+        said.append(f"Dropped {agreed(len(found.dropped), one, many)}, {len(found.dropped):,}: {listed(found.dropped, 8)}.")
     return said

@@ -91,7 +91,7 @@ def test_what_the_model_knows_is_counted_by_name(start: Path, data: Path) -> Non
     assert fit.missing == read_card(start).input_genes[:3] and len(fit.genes) == 57 and len(fit.kept) == 11
     said = fit.sentences()
     assert said[0] == f"3 of 4 perturbations known to the model; new: {NEW}."
-    assert said[1] == f"0 of 1 contexts known to the model; new: {TYPE}."
+    assert said[1] == f"0 of 1 context known to the model; new: {TYPE}."
     assert said[2].startswith("57 of the 60 genes of the model are in the data; missing and left out of the network: ")
 
 
@@ -168,6 +168,10 @@ def test_what_does_not_fit_is_refused_in_a_sentence(start: Path, data: Path, tmp
     card, split = read_card(start), split_of_screen(data)
     with pytest.raises(GeneError, match=r"is a model of other genes than those of mine.h5ad.*3 of its 60 genes are there \(5%\)"):
         genes_there(split, replace(card, input_genes=(*card.input_genes[3:6], *(f"ENSG{i}" for i in range(57)))))
+    narrow = replace(card, config=replace(card.config, output_space="genes"))
+    with pytest.raises(GeneError, match=r"needs all of its 60 genes.*narrow layer.*lack 3: .*output space hvg"):
+        fit_of(split, narrow)  # before anything is read or trained
+    assert len(genes_there(split, replace(narrow, config=replace(narrow.config, predict_residual=False)))) == 57
     write_model(tmp_path / "embedded", input_dim=6, output_dim=6, output_space="embedding", final_relu=False)
     asked = adapting(SMALL, read_card(tmp_path / "embedded"))
     with pytest.raises(RepresentationError, match="X_state"):
