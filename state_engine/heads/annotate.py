@@ -29,7 +29,7 @@ from state_engine.errors import RequestError, RunError, StateError
 from state_engine.files import free_output, replacing, write_bytes
 from state_engine.heads.backbones import Loaded, load_backbone
 from state_engine.heads.output import check_columns, write_annotated
-from state_engine.heads.report import BACKBONE, FORMAT, UNKNOWN, Annotation, CalledGroup, Share
+from state_engine.heads.report import BACKBONE, FORMAT, UNKNOWN, Annotation, CalledGroup, Share, unknown_word
 from state_engine.heads.request import AnnotateRequest
 from state_engine.heads.seen import fitted_on, seen_remarks
 from state_engine.heads.vectors import VectorSource, read_vectors, same_source
@@ -66,17 +66,22 @@ class Calls:
         return np.asarray(np.isnan(self.values).any(1))
 
     @property
+    def unknown(self) -> str:
+        """What cells below the threshold and without a vector are called: no label of the head."""
+        return unknown_word(self.card.labels)
+
+    @property
     def labels(self) -> NDArray[np.object_]:
-        """(n,) what each cell is called, `UNKNOWN` below the threshold and without a vector; of several labels joined."""
+        """(n,) what each cell is called, `unknown` below the threshold and without a vector; of several labels joined."""
         names = np.array(self.card.labels, object)
         if self.card.task == "multi-label":
             said = self.each
             found = np.array(["; ".join(names[row == 1]) for row in said], object)
-            found[self.empty] = UNKNOWN
+            found[self.empty] = self.unknown
             return found
         values = np.nan_to_num(self.values, nan=-1.0)
         sure = values.max(1) >= self.threshold
-        return np.where(sure & ~self.empty, names[values.argmax(1)], UNKNOWN)
+        return np.where(sure & ~self.empty, names[values.argmax(1)], self.unknown)
 
     @property
     def each(self) -> NDArray[np.int8]:
@@ -91,8 +96,7 @@ class Calls:
         if self.card.task == "regression":
             return {"predicted_value": self.values[:, 0]}
         labels = self.labels
-        unsure = UNKNOWN not in self.card.labels and (labels == UNKNOWN).any()
-        categories = [*self.card.labels, *([UNKNOWN] if unsure else [])]
+        categories = [*self.card.labels, *([self.unknown] if (labels == self.unknown).any() else [])]
         if self.card.task == "classification":
             best = np.where(self.empty, np.nan, np.nan_to_num(self.values).max(1))
             return {"predicted_label": pd.Categorical(labels, categories=categories), "predicted_probability": best}
@@ -120,7 +124,7 @@ class Calls:
             counts = [(called == name).sum() for name in self.card.labels]
             unknown = len(at) - int(sum(counts))
         found = [Share(name, int(c), float(c / n), float(m)) for name, c, m in zip(self.card.labels, counts, means, strict=True)]
-        return (*found, Share(UNKNOWN, unknown, unknown / n, 0.0))
+        return (*found, Share(self.unknown, unknown, unknown / n, 0.0))
 
     def number(self, cells: NDArray[np.int64] | None = None) -> tuple[float | None, float | None]:
         """Return mean and standard deviation of the numbers of a regression; None for any other head."""
@@ -184,7 +188,7 @@ def annotate(
     annotation = replace(_annotation(request, head.card, dataset, called, (*remarks, *said), device.name), fitted_on=seen)
     if output is not None:
         with replacing(output) as beside:
-            again = write_annotated(dataset, beside, called.columns(), head.card, request.threshold)
+            again = write_annotated(dataset, beside, called.columns(), head.card, (request.threshold, called.unknown))
         annotation = replace(annotation, remarks=(*annotation.remarks, *again))
     if labels is not None:
         table = pd.DataFrame({CELL: dataset.obs_names, **called.columns()})
@@ -265,9 +269,12 @@ def _called(head: LoadedHead, vectors: NDArray[np.float32]) -> NDArray[np.float6
 
 
 def _remarks(card: HeadCard) -> list[str]:
-    if card.source.kind != "obsm":
-        return []
-    return [f"What made {card.source.words} of this file could not be compared: only the width was."]
+    said, word = [], unknown_word(card.labels)
+    if card.source.kind == "obsm":
+        said.append(f"What made {card.source.words} of this file could not be compared: only the width was.")
+    if word != UNKNOWN:
+        said.append(f"The head has a label '{UNKNOWN}': cells that it is not sure of are called '{word}' in its place.")
+    return said
 
 
 def _annotation(

@@ -29,6 +29,7 @@ from state_engine.embedding.request import gene_map_of, sentence_maker
 from state_engine.errors import IncompatibleError, RequestError
 from state_engine.heads.request import Features
 from state_engine.models.passes import require_finite
+from state_engine.plain import plural
 from state_engine.prediction.inputs import find_input
 
 Loaded = LoadedEmbedding | LoadedModel
@@ -186,7 +187,11 @@ class InputReader:
         found = np.array([place.get(str(label), -1) for label in labels], np.int64)
         if (found < 0).any():
             self.remarks.append(
-                f"{int((found < 0).sum()):,} cells are of a batch that the model does not know and take its first."
+                plural(
+                    int((found < 0).sum()),
+                    "cell is of a batch that the model does not know and takes its first.",
+                    "cells are of a batch that the model does not know and take its first.",
+                )
             )
         return np.maximum(found, 0)
 

@@ -50,7 +50,7 @@ from state_engine.heads.vectors import Vectors, decide_source, read_vectors
 from state_engine.models.head_config import HeadConfig
 from state_engine.models.heads import Head
 from state_engine.models.lora import merged_state_dict, train_only
-from state_engine.plain import to_plain
+from state_engine.plain import agreed, csv_for_people, part_of, plural, to_plain
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.versions import package_versions
 
@@ -149,7 +149,8 @@ def _with_vectors(case: _Case, vectors: Vectors) -> tuple[_Case, Vectors]:
         SplitError: a part is empty then.
     """
     lost = vectors.empty
-    if not lost.any():
+    n = int(lost.sum())
+    if not n:
         return case, vectors
     parts = dataclasses.replace(
         case.parts, train=case.parts.train[~lost[case.parts.train]], validation=case.parts.validation[~lost[case.parts.validation]],
@@ -157,10 +158,10 @@ def _with_vectors(case: _Case, vectors: Vectors) -> tuple[_Case, Vectors]:
     )  # fmt: skip
     if not min(len(parts.train), len(parts.validation), len(parts.test)):
         raise SplitError(
-            "A part of the split has no cell with a vector.", f"{int(lost.sum()):,} of {len(lost):,} labelled cells have none.",
+            "A part of the split has no cell with a vector.", f"{part_of(n, len(lost), 'labelled cell')} {agreed(n, 'has', 'have')} none.",
             "Check that the genes of the data set are those of the model.",
         )  # fmt: skip
-    said = f"{int(lost.sum()):,} labelled cells have no vector and are left out."
+    said = f"{plural(n, 'labelled cell has no vector and is', 'labelled cells have no vector and are')} left out."
     return replace(case, parts=parts), replace(vectors, remarks=(*vectors.remarks, said))
 
 
@@ -284,7 +285,7 @@ def _tested(
         plain = dataclasses.replace(saved, card=replace(saved.card, temperature=1.0)).outputs(test).double().numpy()
         before = reliability(*_confidence(targets, truth, plain))[1]
     table = cell_table(case.dataset, targets, parts, called, places_of(read[parts.test], request.seed))
-    write_bytes(folder / CELLS, table.to_csv(index=False).encode())
+    write_bytes(folder / CELLS, csv_for_people(table).encode())
     wrong, n_wrong = wrong_cells(targets, parts, table, called)
     split = SplitUsed(
         "groups" if request.group else "stratified", request.group, len(parts.train), len(parts.validation), len(parts.test),

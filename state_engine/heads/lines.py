@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from state_engine.heads.report import CELLS, REPORT, UNKNOWN, Annotation, CalledGroup, HeadReport, Score
+from state_engine.heads.report import CELLS, REPORT, Annotation, CalledGroup, HeadReport, Score, Share
+from state_engine.plain import agreed, part_of, plural, visible
 
 
 def report_lines(report: HeadReport, output: Path) -> Iterator[str]:
     """Yield what was fitted, its scores beside the baselines, the confusion matrix, and where it lies."""
     split = report.split
-    yield f"{output}: '{report.name}' ({report.id}), a {report.head} head on {report.vectors}"
-    parts = f"{split.train:,} cells to train on, {split.validation:,} to validate on, {split.test:,} to test on"
+    yield f"{output}: '{visible(report.name)}' ({report.id}), a {report.head} head on {report.vectors}"
+    parts = f"{plural(split.train, 'cell')} to train on, {split.validation:,} to validate on, {split.test:,} to test on"
     yield f"  {parts}{_groups(report)}; seed {report.seed}, {report.seconds:,.0f} s on {report.device}"
     for remark in report.remarks:
         yield f"  {remark}"
@@ -27,11 +28,12 @@ def report_lines(report: HeadReport, output: Path) -> Iterator[str]:
         )
     if report.confusion:
         yield "True label (rows) by called label (columns):"
+        labels = list(map(visible, report.labels))
         yield from _columns(
-            [["", *report.labels], *([name, *map(str, row)] for name, row in zip(report.labels, report.confusion, strict=True))]
+            [["", *labels], *([name, *map(str, row)] for name, row in zip(labels, report.confusion, strict=True))]
         )
     yield (
-        f"{report.n_wrong:,} of {split.test:,} test cells are called wrongly: {CELLS}."
+        f"{part_of(report.n_wrong, split.test, 'test cell')} {agreed(report.n_wrong, 'is', 'are')} called wrongly: {CELLS}."
         if report.labels
         else f"Every test cell: {CELLS}."
     )
@@ -40,7 +42,7 @@ def report_lines(report: HeadReport, output: Path) -> Iterator[str]:
 
 def _groups(report: HeadReport) -> str:
     split = report.split
-    return f" ({split.column}: {', '.join(split.test_groups[:6])})" if split.column else ""
+    return f" ({split.column}: {', '.join(map(visible, split.test_groups[:6]))})" if split.column else ""
 
 
 def _with_interval(score: Score | None) -> str:
@@ -53,25 +55,31 @@ def annotation_lines(annotation: Annotation, output: Path | None) -> Iterator[st
     """Yield what was called, and of a prediction what each kind of cells was called."""
     where = output if output is not None else annotation.data
     how = f"in {annotation.seconds:,.0f} s on {annotation.device}"
-    yield f"{where}: {annotation.cells:,} cells called by '{annotation.head}' ({annotation.head_id}), {how}"
+    yield f"{where}: {plural(annotation.cells, 'cell')} called by '{visible(annotation.head)}' ({annotation.head_id}), {how}"
     yield f"  reads {annotation.vectors}"
     for remark in annotation.remarks:
         yield f"  {remark}"
     if annotation.task == "regression":
         yield f"  mean {_number(annotation.value)}, standard deviation {_number(annotation.spread)}"
-    for share in annotation.shares:
-        if share.label != UNKNOWN or share.cells:
-            yield f"  {share.label}: {share.cells:,} cells ({share.share:.1%})"
+    for share in _worth_a_line(annotation):
+        yield f"  {visible(share.label)}: {plural(share.cells, 'cell')} ({share.share:.1%})"
     if annotation.groups:
         yield from _columns(list(_group_rows(annotation)), 3)
 
 
+def _worth_a_line(annotation: Annotation) -> list[Share]:
+    """What is shown: each label, and unknown where any cell is."""
+    unknown = annotation.unknown_share
+    return [share for share in annotation.shares if share is not unknown or share.cells]
+
+
 def _group_rows(annotation: Annotation) -> Iterator[list[str]]:
-    labels = [share.label for share in annotation.shares if share.label != UNKNOWN or share.cells]
-    numbers = ["mean", "sd"] if annotation.task == "regression" else labels
+    labels = [share.label for share in _worth_a_line(annotation)]
+    numbers = ["mean", "sd"] if annotation.task == "regression" else list(map(visible, labels))
     yield ["context", "perturbation", "cells", "n", *numbers]
     for group in annotation.groups:
-        yield [group.context, group.perturbation, group.kind, f"{group.cells:,}", *_called(group, labels, annotation)]
+        names = [visible(group.context), visible(group.perturbation), group.kind]
+        yield [*names, f"{group.cells:,}", *_called(group, labels, annotation)]
 
 
 def _called(group: CalledGroup, labels: list[str], annotation: Annotation) -> list[str]:

@@ -39,7 +39,7 @@ def check_columns(dataset: Dataset, columns: Iterable[str]) -> None:
 
 
 def write_annotated(
-    dataset: Dataset, path: Path, columns: Mapping[str, pd.Categorical | np.ndarray], card: HeadCard, threshold: float
+    dataset: Dataset, path: Path, columns: Mapping[str, pd.Categorical | np.ndarray], card: HeadCard, unsure: tuple[float, str]
 ) -> tuple[str, ...]:
     """Write a copy of a data set with columns of obs.
 
@@ -47,7 +47,8 @@ def write_annotated(
         dataset: the cells.
         path: the copy; the caller renames it when it is complete.
         columns: name -> categorical or numbers, a value for each cell.
-        card, threshold: of what called them.
+        card: of what called them.
+        unsure: the probability below which a cell is called a word, and that word.
 
     Returns:
         Sentences about columns that were replaced.
@@ -59,7 +60,7 @@ def write_annotated(
         uns = file.require_group("uns")
         uns.attrs.setdefault("encoding-type", "dict")
         uns.attrs.setdefault("encoding-version", "0.1.0")
-        record = {"id": card.id, "name": card.name, "weights": card.weights_hash, "threshold": threshold, "columns": list(columns),
-                  "vectors": card.source.words, "versions": package_versions()}  # fmt: skip
+        record = {"id": card.id, "name": card.name, "weights": card.weights_hash, "threshold": unsure[0], "unknown": unsure[1],
+                  "columns": list(columns), "vectors": card.source.words, "versions": package_versions()}  # fmt: skip
         write_text(uns, HEADS, json.dumps(record))
     return tuple(f"The column '{name}' of the file was replaced." for name in replaced)

@@ -9,7 +9,8 @@ it was tuned, that lies in `backbone`. The run of a job that fits has this folde
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -26,7 +27,8 @@ BACKBONE: Final = "backbone"
 ANNOTATION: Final = "annotation.json"
 LABELS: Final = "labels.csv"
 ANNOTATED: Final = "annotated.h5ad"
-UNKNOWN: Final = "unknown"
+UNKNOWN: Final = "unknown"  # what cells below the threshold are called, unless a label has that name; see `unknown_word`
+UNSURE: Final = "not called"
 FORMAT: Final = 1
 MethodKind = Literal["head", "regression", "neighbours"]
 
@@ -245,7 +247,7 @@ class Annotation:
         data: name of the annotated file.
         cells: of it; `empty` had no vector and are called unknown.
         threshold: as asked; `unknown` cells fell below it or had no vector.
-        shares: of each label, unknown last; empty for a regression.
+        shares: of each label, unknown last, under a name that no label has; empty for a regression.
         groups: of a prediction, each condition's cells by kind.
         value, spread: mean and standard deviation of the numbers of a regression.
         vectors: where they came from, words.
@@ -274,6 +276,20 @@ class Annotation:
     remarks: tuple[str, ...] = ()
     dataset: str = ""
     fitted_on: int | None = None
+
+    @property
+    def unknown_share(self) -> Share | None:
+        """How many cells are called no label; None for a regression."""
+        return self.shares[-1] if self.shares else None
+
+
+def unknown_word(labels: Iterable[str]) -> str:
+    """Return what cells below the threshold and without a vector are called, so that no label of the head is meant: "unknown" mostly."""
+    taken = {" ".join(label.lower().split()) for label in labels}
+    word = UNKNOWN if UNKNOWN not in taken else UNSURE
+    while word in taken:
+        word = f"{word} here"
+    return word
 
 
 def read_report(folder: Path) -> HeadReport:
@@ -316,4 +332,13 @@ def read_annotation(folder: Path) -> Annotation:
     found = read_json_as(Annotation, folder / ANNOTATION, "annotation", "Annotate again.")
     if found is None:
         raise RunError(f"There is no {ANNOTATION} in {folder.name}.", "", "Annotate again.")
-    return found
+    groups = tuple(replace(group, shares=_apart(group.shares)) for group in found.groups)
+    return replace(found, shares=_apart(found.shares), groups=groups)
+
+
+def _apart(shares: tuple[Share, ...]) -> tuple[Share, ...]:
+    """The shares under names of which none repeats: in files of before a label 'unknown' and unsure cells have the same."""
+    labels = [share.label for share in shares[:-1]]
+    if not shares or shares[-1].label not in labels:
+        return shares
+    return (*shares[:-1], replace(shares[-1], label=unknown_word(labels)))

@@ -18,6 +18,7 @@ from state_engine.checkpoints.head_store import fitted_cells
 from state_engine.data.dataset import Dataset
 from state_engine.data.files.columns import read_column
 from state_engine.data.files.hdf5 import column_names, open_h5
+from state_engine.plain import agreed, part_of
 
 
 def codes_of(names: Iterable[object]) -> NDArray[np.int64]:
@@ -48,14 +49,16 @@ def seen_remarks(card: HeadCard, dataset: Dataset, seen: int | None) -> list[str
     said = []
     if card.data_hash and card.data_hash == dataset.hash():
         said.append("The head was fitted on cells of this very file: what it calls them is no test of it.")
+    n = seen or 0
+    of = part_of(n, dataset.n_cells, "cell")
     if seen and keys.KIND in dataset.columns:
         said.append(
-            f"{seen:,} of {dataset.n_cells:,} cells are, or were predicted from, cells with the names of those that the head was fitted on: "
-            "it calls them better than cells that are new to it, and how it calls the measured ones is no test of it."
+            f"{of} {agreed(n, 'is, or was', 'are, or were')} predicted from, cells with the names of those that the head was fitted on: it calls "
+            "them better than cells that are new to it, and how it calls the measured ones is no test of it."
         )
     elif seen:
         said.append(
-            f"{seen:,} of {dataset.n_cells:,} cells have the names of cells that the head was fitted on: where they are the same cells, "
+            f"{of} {agreed(n, 'has', 'have')} the names of cells that the head was fitted on: where they are the same cells, "
             "what it calls them is no test of it."
         )
     return said

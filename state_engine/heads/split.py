@@ -16,7 +16,8 @@ from state_engine.data.files.hdf5 import column_names, open_h5
 from state_engine.data.labels import as_labels
 from state_engine.errors import LabelError, SplitError, listed, may_be, near_each
 from state_engine.heads.request import FinetuneRequest
-from state_engine.heads.targets import Targets
+from state_engine.heads.targets import Targets, listed_labels
+from state_engine.plain import plural, visible
 
 Cells = NDArray[np.int64]
 
@@ -93,13 +94,13 @@ def _by_group(
     if len(names) < 2:
         raise SplitError(
             f"The groups of '{request.group}' leave nothing to test on.",
-            f"All labelled cells are of one group, '{names[0] or 'without a name'}'.",
+            f"All labelled cells are of one group, '{visible(names[0]) or 'without a name'}'.",
             "Choose a column with several groups, or leave --group out.",
         )
     if unknown := [name for name in request.test_groups if name not in names]:
         raise SplitError(
-            f"'{request.group}' has no group {listed(unknown)} with labelled cells.",
-            f"It has: {listed(names, 12)}.",
+            f"'{request.group}' has no group {listed_labels(unknown)} with labelled cells.",
+            f"It has: {listed_labels(names, 12)}.",
             "Choose among these.",
         )
     order = rng.permutation(names).tolist()
@@ -107,7 +108,9 @@ def _by_group(
     rest = [name for name in order if name not in test_groups]
     if not rest:
         raise SplitError(
-            f"The groups of '{request.group}' leave nothing to train on.", f"All {len(names):,} are tested on.", "Test on fewer."
+            f"The groups of '{request.group}' leave nothing to train on.",
+            f"All {plural(len(names), 'group')} are tested on.",
+            "Test on fewer.",
         )
     test = np.flatnonzero(np.isin(groups, test_groups))
     others = np.flatnonzero(np.isin(groups, rest))
@@ -148,7 +151,9 @@ def _check(division: Division, targets: Targets, request: FinetuneRequest) -> No
     for word, cells in parts.items():
         if not len(cells):
             raise SplitError(
-                f"There are no cells to {word}.", f"{len(targets.rows):,} are labelled.", "Label more, or change the shares."
+                f"There are no cells to {word}.",
+                f"{plural(len(targets.rows), 'cell is', 'cells are')} labelled.",
+                "Label more, or change the shares.",
             )
     if targets.task != "classification":
         return
@@ -156,8 +161,8 @@ def _check(division: Division, targets: Targets, request: FinetuneRequest) -> No
     lost = [name for place, name in enumerate(targets.labels) if place not in trained]
     if lost:
         raise SplitError(
-            f"No cell of {listed(lost)} is left to train on.",
-            f"All of them are in the groups of '{request.group}' that are tested on: {listed(division.test_groups)}."
+            f"No cell of {listed_labels(lost)} is left to train on.",
+            f"All of them are in the groups of '{request.group}' that are tested on: {listed_labels(division.test_groups)}."
             if request.group
             else "All of them were drawn for the test.",
             "Choose other groups to test on, or leave these labels out.",
@@ -165,6 +170,6 @@ def _check(division: Division, targets: Targets, request: FinetuneRequest) -> No
     if len(np.unique(targets.values[division.test])) < 2:
         raise SplitError(
             f"The groups of '{request.group}' leave no test: their cells have one label only.",
-            f"{listed(division.test_groups)}: {targets.labels[int(targets.values[division.test[0]])]}.",
+            f"{listed_labels(division.test_groups)}: {visible(targets.labels[int(targets.values[division.test[0]])])}.",
             "Choose groups with several labels, or another column.",
         )

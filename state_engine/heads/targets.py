@@ -7,6 +7,7 @@ Notation: n cells of the file, m cells with a target, k labels.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +19,11 @@ from state_engine.data.files.columns import read_column
 from state_engine.data.files.hdf5 import column_names, open_h5
 from state_engine.data.labels import as_labels
 from state_engine.errors import LabelError, listed, may_be, near_each
+from state_engine.heads.report import UNKNOWN, unknown_word
 from state_engine.heads.request import FinetuneRequest, Task
+from state_engine.plain import agreed, plural, visible
 
+INFINITE = frozenset(sign + word for sign in ("", "+", "-") for word in ("inf", "infinity"))  # as numbers and words are read
 LEAST = 3  # cells of a label: one to train on, one to validate on, one to test on
 LEAST_CELLS = 10
 Truth = NDArray[np.int64] | NDArray[np.float64]
@@ -95,22 +99,25 @@ def _one_each(series: pd.Series, request: FinetuneRequest) -> Targets:
     few = [name for name, count in zip(names, counts, strict=True) if count < (request.least_cells or LEAST)]
     if few and request.least_cells is None:
         raise LabelError(
-            f"{len(few):,} labels of '{column}' have fewer than {LEAST} cells: {_counted(few, names, counts)}.",
+            f"{plural(len(few), 'label')} of '{column}' {agreed(len(few), 'has', 'have')} fewer than {LEAST} cells: "
+            f"{_counted(few, names, counts)}.",
             "A label needs a cell to train on, one to validate on and one to test on.",
             f"Merge them with others, or leave such labels out with --least-cells {LEAST}.",
         )
     kept = [name for name in names if name not in few]
     if len(kept) < 2:
         raise LabelError(
-            f"Only {len(kept)} labels of '{column}' have {request.least_cells:,} cells or more.", "A head tells labels apart.",
+            f"Only {plural(len(kept), 'label')} of '{column}' {agreed(len(kept), 'has', 'have')} {request.least_cells:,} cells or more.",
+            "A head tells labels apart.",
             "Ask for fewer cells of a label.",
         )  # fmt: skip
     place = np.array([kept.index(name) if name in kept else -1 for name in names])
     there = place[codes[rows]] >= 0
-    remarks = _remarks(len(codes) - len(rows), column, names)
+    remarks = _remarks(len(codes) - len(rows), column, tuple(kept))
     if few:
-        remarks += (f"{int((~there).sum()):,} cells of {len(few):,} labels with fewer than {request.least_cells:,} cells are left out: "
-                    f"{_counted(few, names, counts)}.",)  # fmt: skip
+        lost = int((~there).sum())
+        remarks += (f"{plural(lost, 'cell')} of {plural(len(few), 'label')} with fewer than {request.least_cells:,} cells "
+                    f"{agreed(lost, 'is', 'are')} left out: {_counted(few, names, counts)}.",)  # fmt: skip
     rows_kept = rows[there]
     return Targets(
         "classification", rows_kept, place[codes[rows_kept]], tuple(kept), len(codes) - len(rows), int((~there).sum()), remarks
@@ -129,7 +136,7 @@ def _several(series: list[pd.Series], request: FinetuneRequest) -> Targets:
     few = [j for j, count in enumerate(counts) if min(count, len(rows) - count) < (request.least_cells or LEAST)]
     if few and request.least_cells is None:
         raise LabelError(
-            f"{len(few):,} labels of '{column}' are those of nearly no cell, or of nearly all: "
+            f"{plural(len(few), 'label')} of '{column}' {agreed(len(few), 'is that', 'are those')} of nearly no cell, or of nearly all: "
             f"{_counted([names[j] for j in few], names, counts)}.",
             f"Each needs {LEAST} cells that have it and {LEAST} that do not.",
             f"Leave such labels out with --least-cells {LEAST}.",
@@ -137,9 +144,10 @@ def _several(series: list[pd.Series], request: FinetuneRequest) -> Targets:
     kept = [j for j in range(len(names)) if j not in few]
     if not kept:
         raise LabelError(f"No label of '{column}' has enough cells.", "", "Ask for fewer cells of a label.")
-    remarks = _remarks(n - len(rows), column, names)
+    remarks = _remarks(n - len(rows), column, tuple(names[j] for j in kept))
     if few:
-        remarks += (f"{len(few):,} labels with too few cells are left out: {listed([names[j] for j in few])}.",)
+        said = plural(len(few), "label with too few cells is", "labels with too few cells are")
+        remarks += (f"{said} left out: {listed_labels([names[j] for j in few])}.",)
     return Targets("multi-label", rows, values[:, kept], tuple(names[j] for j in kept), n - len(rows), 0, remarks)
 
 
@@ -170,7 +178,7 @@ def _yes_or_no(series: list[pd.Series], columns: tuple[str, ...]) -> tuple[NDArr
         other = [str(w) for w, low in zip(found.categories, words, strict=True) if low not in YES | NO]
         if other:
             raise LabelError(
-                f"The column '{name}' is not one of yes and no.", f"It has {listed(other)}.",
+                f"The column '{name}' is not one of yes and no.", f"It has {listed_labels(other)}.",
                 "With several columns each says yes or no (true/false, 1/0); one column may hold several labels with a separator.",
             )  # fmt: skip
         to_value = np.array([*(int(word in YES) for word in words), -1])
@@ -184,28 +192,37 @@ def _numbers(series: pd.Series, column: str) -> Targets:
     numbers = pd.to_numeric(plain, errors="coerce").to_numpy(float)
     missing = ~np.isfinite(numbers)
     labelled = np.asarray(as_labels(series).codes) >= 0
-    text = labelled & missing & ~_written_infinite(plain)
+    infinite = np.isinf(numbers)
+    text = labelled & missing & ~infinite
     if text.any():
         words = [str(w) for w in pd.unique(plain[text])]
         raise LabelError(
-            f"'{column}' is text, not numbers.", f"{int(text.sum()):,} cells have words such as {listed(words, 3)}.",
+            f"'{column}' is text, not numbers.",
+            f"{plural(int(text.sum()), 'cell has', 'cells have')} words such as {listed_labels(words, 3)}.",
             "A regression learns numbers; choose another column, or --task classification.",
         )  # fmt: skip
     rows = np.flatnonzero(~missing)
+    if infinite.any() and not len(rows):
+        raise LabelError(
+            f"'{column}' has no number that can be learnt.", f"{plural(int(infinite.sum()), 'cell has', 'cells have')} an infinite one.",
+            "Give them finite numbers, or choose another column.",
+        )  # fmt: skip
     _check_labelled(rows, column)
     if len(rows) < LEAST_CELLS:
         raise LabelError(
-            f"Only {len(rows):,} cells have a number in '{column}'.", f"At least {LEAST_CELLS} are needed.", "Label more."
+            f"Only {plural(len(rows), 'cell has', 'cells have')} a number in '{column}'.",
+            f"At least {LEAST_CELLS} are needed.",
+            "Label more.",
         )
     if np.ptp(numbers[rows]) == 0:
         raise LabelError(
             f"'{column}' has one number only, {numbers[rows[0]]:g}.", "There is nothing to learn.", "Choose another column."
         )
-    return Targets("regression", rows, numbers[rows], (), len(numbers) - len(rows), 0, _remarks(int(missing.sum()), column, ()))
-
-
-def _written_infinite(plain: pd.Series) -> NDArray[np.bool_]:
-    return np.asarray(np.isinf(pd.to_numeric(plain, errors="coerce").to_numpy(float)))
+    remarks = _remarks(int((missing & ~infinite).sum()), column, ())
+    if infinite.any():
+        said = plural(int(infinite.sum()), "cell with an infinite number", "cells with an infinite number")
+        remarks += (f"{said} in '{column}' {agreed(int(infinite.sum()), 'is', 'are')} left out: none can be learnt.",)
+    return Targets("regression", rows, numbers[rows], (), len(numbers) - len(rows), 0, remarks)
 
 
 def _check_labelled(rows: NDArray[np.int64], column: str) -> None:
@@ -221,13 +238,14 @@ def _check_labels(names: tuple[str, ...], n: int, column: str, series: pd.Series
     """Raise where there is one label only, or next to as many as cells."""
     if len(names) < 2:
         raise LabelError(
-            f"'{column}' has one label only, {listed(list(names)) or 'none'}.", f"All {n:,} labelled cells have it.",
+            f"'{column}' has one label only, {listed_labels(names) or 'none'}.",
+            f"All {n:,} labelled cells have it." if n > 1 else "One cell has it.",
             "A head tells labels apart: label some cells otherwise, or choose another column.",
         )  # fmt: skip
     if len(names) > n / 2:
         numeric = pd.api.types.is_numeric_dtype(series.dtype)
         raise LabelError(
-            f"'{column}' has {len(names):,} labels for {n:,} cells.",
+            f"'{column}' has {len(names):,} labels for {plural(n, 'cell')}.",
             "These are numbers, which a regression learns." if numeric else "These look like names of cells.",
             "Choose --task regression." if numeric else "Choose a column of labels that several cells share.",
         )
@@ -235,17 +253,26 @@ def _check_labels(names: tuple[str, ...], n: int, column: str, series: pd.Series
 
 def _counted(few: list[str], names: tuple[str, ...], counts: NDArray[np.generic]) -> str:
     of = dict(zip(names, counts.tolist(), strict=True))
-    return listed([f"'{name}' ({of[name]:,})" for name in few])
+    return listed([f"'{visible(name)}' ({of[name]:,})" for name in few])
+
+
+def listed_labels(names: Iterable[str], most: int = 5) -> str:
+    """The first few labels for a message; a line end in one is shown as an escape."""
+    return listed([visible(name) for name in names], most)
 
 
 def _remarks(unlabelled: int, column: str, names: tuple[str, ...]) -> tuple[str, ...]:
     said = []
     if unlabelled:
-        said.append(f"{unlabelled:,} cells without a value in '{column}' are left out.")
+        said.append(f"{plural(unlabelled, 'cell')} without a value in '{column}' {agreed(unlabelled, 'is', 'are')} left out.")
     plain = Counter(" ".join(name.lower().split()) for name in names)
     alike = [n for n in names if plain[" ".join(n.lower().split())] > 1]
     if alike:
         said.append(
             f"Labels of '{column}' differ only by case or blanks and are learnt as different ones: {listed([repr(n) for n in alike])}."
         )
+    if odd := [name for name in names if name.lower() in INFINITE]:
+        said.append(f"'{column}' has {listed_labels(odd)} as a label: cells with it are learnt as any others.")
+    if (word := unknown_word(names)) != UNKNOWN:
+        said.append(f"'{column}' has a label '{UNKNOWN}': cells that the head is not sure of are called '{word}' in its place.")
     return tuple(said)

@@ -28,7 +28,7 @@ from state_engine.errors import GeneError, IncompatibleError, RepresentationErro
 from state_engine.files import replacing
 from state_engine.heads.backbones import InputReader, Loaded, backbone_of, run, source_of
 from state_engine.heads.request import AnnotateRequest, FinetuneRequest
-from state_engine.plain import to_plain
+from state_engine.plain import agreed, plural, to_plain
 from state_engine.progress import OnProgress, Progress
 
 STAGE = "Making vectors of cells"
@@ -112,7 +112,7 @@ def _predicted_genes(place: str, dataset: Dataset) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(dataset.genes.names[int(column)] for column in columns if column >= 0))
     if len(found) < 2:
         raise GeneError(
-            f"{dataset.path.name} has {len(found)} of the {len(genes):,} genes that '{Path(place).name}' predicts.",
+            f"{dataset.path.name} has {len(found)} of the {plural(len(genes), 'gene')} that '{Path(place).name}' predicts.",
             "The head would have nothing to read." if genes else "Its card names none.",
             "Choose the model that made the predictions, and the column of gene names that it knows.",
         )
@@ -225,7 +225,8 @@ def _expression(dataset: Dataset, source: VectorSource, rows: Rows) -> tuple[Mat
     match = match_genes(dataset, source.genes)
     missing = [gene for gene, column in zip(source.genes, match.columns, strict=True) if column < 0]
     share = match.n_matched / len(source.genes)
-    numbers = f"{match.n_matched:,} of the {len(source.genes):,} genes that the head reads are in {dataset.path.name}"
+    genes = f"{match.n_matched:,} of the {plural(len(source.genes), 'gene')} that the head reads"
+    numbers = f"{genes} {agreed(match.n_matched, 'is', 'are')} in {dataset.path.name}"
     if share < LEAST_GENES:
         raise GeneError(
             f"Only {numbers}.",
@@ -264,7 +265,10 @@ def _made(
 
     values = cached(_key(dataset, source, rows, loaded), compute)
     empty = int((~np.isfinite(values).all(1)).sum())
-    lost = [f"{empty:,} cells express no gene that the model knows and have no vector."] if empty else []
+    said = plural(
+        empty, "cell expresses no gene that the model knows and has", "cells express no gene that the model knows and have"
+    )
+    lost = [f"{said} no vector."] if empty else []
     return values, [*reader.remarks, *lost]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -18,12 +19,14 @@ from state_engine.data.dataset import open_dataset
 from state_engine.embedding.embed import embed
 from state_engine.embedding.request import EmbedRequest
 from state_engine.errors import CheckpointError, GeneError, IncompatibleError, RepresentationError, RequestError, RunError
+from state_engine.files import write_json
 from state_engine.heads.annotate import Calls, annotate, find_backbone
 from state_engine.heads.finetune import finetune
 from state_engine.heads.output import HEADS
-from state_engine.heads.report import UNKNOWN, Annotation
+from state_engine.heads.report import ANNOTATION, UNKNOWN, UNSURE, Annotation, CalledGroup, read_annotation
 from state_engine.heads.request import AnnotateRequest
 from state_engine.heads.vectors import cached
+from state_engine.plain import to_plain
 from state_engine.prediction.predict import predict
 from state_engine.prediction.request import PredictionRequest
 from tests.heads.cells import asked, write_labelled
@@ -184,6 +187,26 @@ def test_calls_of_cells_without_a_vector(tmp_path: Path, cells: Path) -> None:
     calls = Calls(card, np.array([[0.2, 0.5, 0.3], [np.nan] * 3]), 0.0)
     assert calls.labels.tolist() == ["B", UNKNOWN] and [s.cells for s in calls.shares()] == [0, 1, 0, 1]
     assert calls.shares()[1].mean == 0.5
+
+
+def test_a_label_unknown_does_not_merge_with_cells_that_are_not_called(tmp_path: Path) -> None:
+    kinds = np.array(["unknown", "B", "C"])[np.arange(160) % 3]
+    cells = write_labelled(tmp_path / "cells.h5ad", kind=kinds)
+    finetune(asked(cells, "kind", max_epochs=3), tmp_path / "head")
+    found = annotate(AnnotateRequest(str(tmp_path / "head"), str(cells), "", 0.8, device="cpu"), tmp_path / "z.h5ad")
+    data = anndata.read_h5ad(tmp_path / "z.h5ad")
+    unsure = data.obs["predicted_probability"] < 0.8
+    assert (data.obs["predicted_label"] == UNSURE).equals(unsure) and 0 < unsure.sum() == found.unknown < 160
+    assert (data.obs["predicted_label"] == UNKNOWN).sum() == found.shares[2].cells > 0
+    assert [s.label for s in found.shares] == ["B", "C", UNKNOWN, UNSURE] and sum(s.cells for s in found.shares) == 160
+    assert json.loads(data.uns[HEADS])["unknown"] == UNSURE
+    assert any("are called 'not called' in its place" in remark for remark in found.remarks)
+    # files of before have both under one name
+    merged = tuple(replace(share, label=UNKNOWN) if share.label == UNSURE else share for share in found.shares)
+    group = CalledGroup("predicted", "x", "B", 160, merged)
+    write_json(tmp_path / ANNOTATION, to_plain(replace(found, shares=merged, groups=(group,))))
+    read = read_annotation(tmp_path)
+    assert read.shares == found.shares == read.groups[0].shares
 
 
 def test_cells_that_the_head_was_fitted_on_are_counted_wherever_they_lie(tmp_path: Path, cells: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from state_engine.errors import CheckpointError, IncompatibleError, JobCancelled
 from state_engine.heads import finetune as module
 from state_engine.heads.finetune import finetune
 from state_engine.heads.fitting import fit_temperature, label_weights
-from state_engine.heads.report import BACKBONE, CELLS, HeadReport, read_report
+from state_engine.heads.lines import report_lines
+from state_engine.heads.report import BACKBONE, CELLS, HeadReport, read_report, read_test_cells
 from state_engine.heads.request import FinetuneRequest
 from state_engine.heads.targets import read_targets
 from state_engine.heads.vectors import CACHE, cached, read_vectors
@@ -65,6 +67,21 @@ def test_labels_that_show_are_learnt_and_tested_beside_baselines(tmp_path: Path,
     assert np.isclose((table["truth"] == table["called"]).mean(), value(report, "accuracy"))
     assert report.best_epoch == min(report.epochs, key=lambda e: e.validation).epoch
     assert "log1p expression" in report.vectors and report.reliability and report.versions["scikit-learn"]
+
+
+def test_labels_that_a_spreadsheet_or_a_line_would_obey_are_plain_text(tmp_path: Path) -> None:
+    names = np.array(['=HYPERLINK("x")', "B\ncells", "C"])[np.arange(160) % 3]
+    report, folder = fitted(asked(write_labelled(tmp_path / "cells.h5ad", kind=names), "kind"), tmp_path)
+    assert set(report.labels) == set(names)  # the head itself calls them by their names
+    with (folder / CELLS).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["truth"] for row in rows} == {'\'=HYPERLINK("x")', "B\ncells", "C"} and len(rows) == report.split.test
+    cells = read_test_cells(folder)
+    assert (cells["truth"] != cells["called"]).sum() == report.n_wrong
+    lines = list(report_lines(report, folder))
+    assert not any("\n" in line for line in lines)
+    table = lines[lines.index("True label (rows) by called label (columns):") + 1 :][:4]
+    assert [line.split("  ")[0].strip() for line in table] == ["", '=HYPERLINK("x")', r"B\u000acells", "C"]
 
 
 def test_the_same_request_gives_the_same_head(tmp_path: Path, cells: Path) -> None:

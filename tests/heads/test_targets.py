@@ -10,6 +10,7 @@ import pytest
 
 from state_engine.data.dataset import open_dataset
 from state_engine.errors import LabelError, SplitError, StateError
+from state_engine.heads.report import unknown_word
 from state_engine.heads.split import Division, divide, drawn
 from state_engine.heads.targets import Targets, read_targets
 from tests.heads.cells import asked, write_labelled
@@ -95,6 +96,40 @@ def test_several_labels_of_a_cell(tmp_path: Path) -> None:
 def test_a_regression_reads_numbers_in_any_dress(tmp_path: Path) -> None:
     targets, _ = read(tmp_path, "x", columns={"x": [str(i) for i in range(59)] + ["nan"]}, task="regression")
     assert targets.unlabelled == 1 and targets.values.tolist() == list(range(59))
+
+
+def test_infinite_numbers_are_named(tmp_path: Path) -> None:
+    numbers = np.arange(60.0)
+    numbers[[3, 4]], numbers[5], numbers[6] = np.inf, -np.inf, np.nan
+    targets, _ = read(tmp_path, "x", columns={"x": numbers}, task="regression")
+    assert targets.unlabelled == 4 and not {3, 4, 5, 6} & set(targets.rows.tolist())
+    assert targets.remarks == (
+        "1 cell without a value in 'x' is left out.",
+        "3 cells with an infinite number in 'x' are left out: none can be learnt.",
+    )
+    written = ["inf", *map(str, range(59))]
+    targets, _ = read(tmp_path, "x", columns={"x": written}, task="regression")
+    assert targets.remarks == ("1 cell with an infinite number in 'x' is left out: none can be learnt.",)
+    with pytest.raises(
+        LabelError, match=r"'x' has no number that can be learnt. 60 cells have an infinite one. Give them finite"
+    ):
+        read(tmp_path, "x", columns={"x": np.full(60, -np.inf)}, task="regression")
+    targets, _ = read(tmp_path, "x", columns={"x": np.where(np.arange(60) % 2, np.inf, 1.0)})
+    assert targets.labels == ("1.0", "inf") and "'x' has inf as a label" in targets.remarks[0]
+
+
+def test_a_label_unknown_is_told_from_cells_that_are_not_called(tmp_path: Path) -> None:
+    targets, _ = read(tmp_path, "x", columns={"x": ["Unknown", "B", "T"] * 20})
+    assert targets.labels == ("B", "T", "Unknown") and "are called 'not called' in its place" in targets.remarks[-1]
+    assert [unknown_word(labels) for labels in (("A",), ("UNKNOWN", "A"), ("unknown", "Not called"))] == [
+        "unknown", "not called", "not called here",
+    ]  # fmt: skip
+
+
+def test_a_line_end_in_a_label_ends_no_line(tmp_path: Path) -> None:
+    with pytest.raises(LabelError) as caught:
+        read(tmp_path, "x", columns={"x": [*["A", "B"] * 29, "A", "C\nD"]})
+    assert "\n" not in str(caught.value) and r"'C\u000aD' (1)" in str(caught.value)
 
 
 def test_groups_are_whole(tmp_path: Path) -> None:

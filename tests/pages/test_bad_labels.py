@@ -18,7 +18,7 @@ from tests.pages.queued import work_off
 N = 120
 BAD = {  # column: further options of the command line, and the sentence
     "one": ([], "'one' has one label only"),
-    "lonely": ([], "1 labels of 'lonely' have fewer than 3 cells: 'rare' (1)"),
+    "lonely": ([], "1 label of 'lonely' has fewer than 3 cells: 'rare' (1)"),
     "none": ([], "The column 'none' is empty"),
     "words": (["--task", "regression"], "'words' is text, not numbers"),
     "good": (["--group", "plate"], "The groups of 'plate' leave nothing to test on"),

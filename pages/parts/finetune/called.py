@@ -16,11 +16,11 @@ from pages.parts.format import drawn, duration, md, plural, sentences, size
 from pages.parts.jobs import job_panel
 from pages.parts.result import stamp
 from state_engine.errors import StateError
-from state_engine.heads.report import ANNOTATED, ANNOTATION, LABELS, UNKNOWN, Annotation, CalledGroup, read_annotation
+from state_engine.heads.report import ANNOTATED, ANNOTATION, LABELS, Annotation, CalledGroup, read_annotation
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import get_dataset
 from state_engine.library.foreign import read_file
-from state_engine.plain import csv_for_people
+from state_engine.plain import agreed, csv_for_people, distinct, part_of
 
 MOST_IN_BROWSER = 400_000_000  # bytes of a file that is handed over by the page
 MOST_LABELS = 30  # that are drawn, most cells first; the others are drawn as one
@@ -48,7 +48,9 @@ def show_annotation(run: RunFolder) -> None:
     else:
         below = f"probability below {found.threshold:.2f}, or " if found.threshold else ""
         without = f" ({below}without a vector: {found.empty:,})" if found.unknown else ""
-        st.markdown(f"{n:,} of {plural(found.cells, 'cell')} are called; {found.unknown:,} are unknown{without}.")
+        of = part_of(n, found.cells, "cell")
+        unknown = f"{found.unknown:,} {agreed(found.unknown, 'is', 'are')} {md(found.shares[-1].label)}"
+        st.markdown(f"{of} {agreed(n, 'is', 'are')} called; {unknown}{without}.")
     for remark in found.remarks:
         st.caption(f":material/info: {sentences(remark)}")
     if found.groups:
@@ -148,16 +150,17 @@ def sentence(condition: tuple[str, str], kinds: dict[str, CalledGroup]) -> str:
 def share_figure(groups: Sequence[CalledGroup], kinds: Sequence[str]) -> go.Figure:
     """Bars of 100 %, one for each kind of cells, with a colour for each label."""
     totals: dict[str, int] = {}
+    unknown = groups[0].shares[-1].label  # the last one; no label has its name
     for group in groups:
         for one in group.shares:
             totals[one.label] = totals.get(one.label, 0) + one.cells
-    ranked = sorted((name for name in totals if totals[name] and name != UNKNOWN), key=lambda name: -totals[name])
+    ranked = sorted((name for name in totals if totals[name] and name != unknown), key=lambda name: -totals[name])
     shown, rest = ranked[:MOST_LABELS], ranked[MOST_LABELS:]
-    colours = palette.categories([n for n in totals if n != UNKNOWN]) | {UNKNOWN: palette.MISSING, OTHERS: palette.PALE}
+    colours = palette.categories([n for n in totals if n != unknown]) | {unknown: palette.MISSING, OTHERS: palette.PALE}
     # the label of control cells is grey here as on every page
     colours |= {g.perturbation: palette.GREY for g in groups if g.kind.endswith("control") and g.perturbation in totals}
     figure = go.Figure()
-    for name in [*sorted(shown), *([OTHERS] if rest else []), *([UNKNOWN] if totals.get(UNKNOWN) else [])]:
+    for name in [*sorted(shown), *([OTHERS] if rest else []), *([unknown] if totals.get(unknown) else [])]:
         parts = [
             sum(one.share for one in g.shares if one.label == name or (name == OTHERS and one.label in rest)) for g in groups
         ]
@@ -178,15 +181,16 @@ def share_figure(groups: Sequence[CalledGroup], kinds: Sequence[str]) -> go.Figu
 
 def group_table(found: Annotation) -> pd.DataFrame:
     """Return a row for each condition and kind of cells: how many, and the part called each label (or the mean number)."""
-    rows = []
+    rows, own = [], ["context", "perturbation", "kind", "cells"]
     for group in found.groups:
+        names = distinct([*own, *(one.label for one in group.shares)], "label")[len(own) :]
         row: dict[str, object] = {
             "context": group.context,
             "perturbation": group.perturbation,
             "kind": group.kind,
             "cells": group.cells,
         }
-        row |= {one.label: one.share for one in group.shares}
+        row |= {name: one.share for name, one in zip(names, group.shares, strict=True)}
         row |= {"mean": group.value, "standard deviation": group.spread} if not group.shares else {}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -146,7 +146,7 @@ def _labels(entry: DataEntry, data: Dataset, task: Task) -> tuple[str, ...]:
     missing = data.n_cells - int(counts.sum())
     shown = ", ".join(f"{md(name)} {n:,}" for name, n in list(counts.items())[:8])
     rest = f" and {len(counts) - 8:,} more" if len(counts) > 8 else ""
-    without = f" {missing:,} cells have none and are left out." if missing else ""
+    without = f" {plural(missing, 'cell has none and is', 'cells have none and are')} left out." if missing else ""
     st.caption(f"{plural(len(counts), 'label')}: {shown}{rest}.{without}")
     return (column,)
 

@@ -14,7 +14,7 @@ from pages.parts.figures import show_figure
 from pages.parts.format import drawn, duration, md, plural, sentences
 from state_engine.errors import listed
 from state_engine.heads.report import HeadReport, Method, Score
-from state_engine.plain import csv_for_people
+from state_engine.plain import csv_for_people, part_of
 
 NAMES = {
     "accuracy": ("Accuracy", "Part of the test cells that is called rightly."),
@@ -119,8 +119,8 @@ def _facts(report: HeadReport) -> None:
     ]
     without = f" Left out: {' and '.join(filter(None, left_out))}." if any(left_out) else ""
     st.caption(
-        f"{md(report.head).capitalize()} head on {md(report.vectors, 200)}; trained: {report.trained:,} of {report.weights:,} weights. "
-        f"{split.train:,} cells to fit, {split.validation:,} to stop and calibrate, {split.test:,} to test; {how}, "
+        f"{md(report.head).capitalize()} head on {md(report.vectors, 200)}; trained: {part_of(report.trained, report.weights, 'weight')}. "
+        f"{plural(split.train, 'cell')} to fit, {split.validation:,} to stop and calibrate, {split.test:,} to test; {how}, "
         f"seed {split.seed}.{groups}{without} "
         f"{duration(report.seconds)} on {md(report.device)}."
     )
@@ -269,7 +269,7 @@ def _labels(report: HeadReport) -> None:
     rows = [(c.label, c.train, c.validation, c.test, c.precision, c.recall, c.f1, c.auroc) for c in report.label_counts]
     table = pd.DataFrame(rows, columns=["label", "train", "validation", "test", "precision", "recall", "f1", "auroc"])
     number = st.column_config.NumberColumn
-    with st.expander(f"Each of the {len(rows):,} labels"):
+    with st.expander(f"Each of {plural(len(rows), 'label')}"):
         st.dataframe(
             table,
             hide_index=True,
