@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
 
 from state_engine.config import Settings
 from tests.jobs.workers import stopped
@@ -84,10 +84,20 @@ def _wait_until_healthy(address: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def settle(page: Page) -> None:
-    """Until the script has run and nothing is a placeholder any more."""
+    """Until the script has run and nothing is a placeholder any more. On a busy machine a click may arrive later: wait for what it shows."""
     page.wait_for_timeout(250)
     page.wait_for_selector(IDLE)
     page.wait_for_function("document.querySelectorAll('[data-testid=stSkeleton]').length === 0")
+
+
+def shows(page: Page, *texts: str, within: str = "body") -> None:
+    """Until the page, or the first element of a selector, shows all the texts as a person reads them."""
+    for text in texts:
+        read = "([within, text]) => [...document.querySelectorAll(within)].slice(0, 1).some(e => e.innerText.includes(text))"
+        try:
+            page.wait_for_function(read, arg=[within, text], timeout=60_000)
+        except TimeoutError as error:
+            raise AssertionError(f"{text!r} is not in {page.inner_text(within)[:3000]!r}") from error
 
 
 def press(page: Page, key: str) -> None:

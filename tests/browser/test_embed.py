@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page
 
-from tests.browser.app import Server, keep_picture, no_errors, press, settle
+from tests.browser.app import Server, keep_picture, no_errors, press, settle, shows
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -34,15 +34,13 @@ def _embed(server: Server, page: Page, file: Path, cells: str) -> None:
     page.click(".st-key-menu a:has-text('Embed')")
     page.wait_for_selector(".st-key-embed button")
     settle(page)
-    assert f"Embed {cells} cells" in page.inner_text("body") and "genes of the model are in the data set" in page.inner_text(
-        "body"
-    )
+    shows(page, f"Embed {cells} cells", "genes of the model are in the data set")
     page.click(".st-key-embed button")
     page.get_by_text(f"{file.name} with Demo SE").first.wait_for()
     page.wait_for_selector(".st-key-figure_embedding .js-plotly-plot", timeout=300_000)
     settle(page)
     no_errors(page)
-    assert f"{cells} cells, coloured by cell_type" in page.inner_text("body")
+    shows(page, f"{cells} cells, coloured by cell_type")
     assert "embedding=" in page.url  # this address brings the result back
     keep_picture(page, f"embed-{file.stem}")
 
@@ -64,11 +62,11 @@ def _lasso(page: Page) -> None:
 
 def _similar(page: Page) -> None:
     _view(page, "Similar cells")
-    assert "4,675 reference cells of 2 data sets" in page.inner_text("body")
-    assert "Find cells like these" in page.inner_text(".st-key-find_similar")  # those of the lasso
+    shows(page, "4,675 reference cells of 2 data sets")
+    shows(page, "Find cells like these", within=".st-key-find_similar")  # those of the lasso
     page.locator(".st-key-pick_way button", has_text="By label").click()
     settle(page)
-    assert "Find cells like these 222 cells" in page.inner_text("body")  # B cells
+    shows(page, "Find cells like these 222 cells")  # B cells
     page.click(".st-key-find_similar button")
     page.get_by_text("What are these cells like").wait_for()
     settle(page)
@@ -87,7 +85,7 @@ def _genes(page: Page) -> None:
     page.wait_for_selector(".st-key-figure_genes_read .js-plotly-plot", timeout=120_000)
     settle(page)
     no_errors(page)
-    assert "Genes that CLS attends to in B" in page.inner_text("body")
+    shows(page, "Genes that CLS attends to in B")
     keep_picture(page, "embed-genes")
 
 
@@ -101,7 +99,7 @@ def _files(page: Page) -> None:
         page.click(".st-key-embed_npy button")
     assert np.array_equal(np.load(download.value.path()), cells.obsm["X_state"], equal_nan=True)
     press(page, "embed_use")
-    assert "kang_ifnb · X_state" in page.inner_text(".st-key-thread")
+    shows(page, "kang_ifnb · X_state", within=".st-key-thread")
 
 
 def _view(page: Page, name: str) -> None:

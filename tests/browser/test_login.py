@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page
 
 from pages.parts.navigation import names
 from state_engine.library.datasets import adopt_upload
-from tests.browser.app import Server, keep_picture, no_errors, running_app, settle
+from tests.browser.app import Server, keep_picture, no_errors, running_app, settle, shows
 from tests.browser.oidc import Provider, provider
 from tests.small import write_cells
 
@@ -74,7 +74,8 @@ def test_nothing_is_shown_before_the_login_and_then_ones_own(
     log_in(idp, server, page, "bert")
     page.goto(f"{server.address}/data?data={entry.id}")  # Anna's id is like one that never was
     settle(page)
-    assert SECRET not in page.inner_text("body") and "Nothing is open" in page.inner_text("body")
+    shows(page, "Nothing is open")
+    assert SECRET not in page.inner_text("body")
     page.get_by_role("button", name="Log out").click()
     page.locator(".st-key-login_default button").wait_for()
 

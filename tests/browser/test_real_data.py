@@ -17,7 +17,7 @@ from state_engine.data.splits.apply import apply_plan
 from state_engine.data.splits.plan import SplitPlan, ZeroShot
 from state_engine.train.fit import train_transition
 from state_engine.train.request import TrainRequest
-from tests.browser.app import Server, keep_picture, no_errors, pick, press, settle
+from tests.browser.app import Server, keep_picture, no_errors, pick, press, settle, shows
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 HELD_OUT = "CD14+Mono"
@@ -45,7 +45,7 @@ def test_from_upload_to_export(server: Server, page: Page, model: str, real_data
     page.get_by_text("kang_ifnb.h5ad", exact=True).first.wait_for()
     page.get_by_text("column condition").first.wait_for()
     settle(page)
-    assert "1,975" in page.inner_text("body") and "counts" in page.inner_text("body")
+    shows(page, "1,975", "counts")
     keep_picture(page, "real-data")
 
     press(page, "to_models")
@@ -76,7 +76,7 @@ def test_from_upload_to_export(server: Server, page: Page, model: str, real_data
     page.wait_for_selector(".st-key-figure_volcano .js-plotly-plot")
     settle(page)
     no_errors(page)
-    assert "go up" in page.inner_text("body")
+    shows(page, "go up")
     keep_picture(page, "real-genes")
 
     page.click(".st-key-menu a:has-text('Attention')")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.app import Server, keep_picture, no_errors, open_demo, press, settle
+from tests.browser.app import Server, keep_picture, no_errors, open_demo, press, settle, shows
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -25,7 +25,7 @@ def test_a_signature_leads_to_a_ranking_and_into_predict(server: Server, browser
     page.wait_for_selector(".st-key-figure_screen_alike .js-plotly-plot")
     settle(page)
     no_errors(page)
-    assert "The best is IFN-" in page.inner_text("h3 >> nth=0"), "interferons move these genes in the demo"
+    shows(page, "The best is IFN-", within="h3")  # interferons move these genes in the demo
     address = page.url
     for width, scheme in ((1440, "light"), (1440, "dark"), (1024, "light"), (1024, "dark")):
         other = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=scheme)  # type: ignore[arg-type]
@@ -53,6 +53,6 @@ def test_a_signature_leads_to_a_ranking_and_into_predict(server: Server, browser
             press(other, "screen_predict")
             other.wait_for_url("**/predict?*")
             settle(other)
-            assert "IFN-" in other.inner_text("[class*='st-key-perturbations_']")
+            shows(other, "IFN-", within="[class*='st-key-perturbations_']")
         other.close()
     page.close()

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page
 from state_engine.jobs.store import JobStore
 from state_engine.library.datasets import DEMO_ID, DEMO_PATH
 from state_engine.library.models import list_models
-from tests.browser.app import ROOT, Server, keep_picture, no_errors, open_demo, pick, press, settle
+from tests.browser.app import ROOT, Server, keep_picture, no_errors, open_demo, pick, press, settle, shows
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PAGES = ("", "data", "models", "predict", "runs", "explore", "genes", "attention", "submit")
@@ -25,7 +25,7 @@ def test_a_deep_link_opened_first_has_the_whole_app(start_server: Callable[[], S
     page.wait_for_timeout(1000)
     assert page.title().startswith("Genes") and page.locator(".st-key-menu a").count() >= len(PAGES)
     assert page.locator("[role=dialog]").count() == 0, page.inner_text("[role=dialog]")
-    assert page.locator("h1").first.inner_text() == "Which genes?"
+    shows(page, "Which genes?", within="h1")
     page.close()
 
 

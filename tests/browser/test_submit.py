@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page
 
 from state_engine.library.datasets import DEMO_PATH
-from tests.browser.app import Server, keep_picture, no_errors, open_demo, pick, press, settle
+from tests.browser.app import Server, keep_picture, no_errors, open_demo, pick, press, settle, shows
 
 pytestmark = [
     pytest.mark.browser,
@@ -72,9 +72,7 @@ def test_from_a_run_to_a_score(server: Server, page: Page, tmp_path: Path) -> No
     page.wait_for_selector("text=of 100 for the run", timeout=240_000)
     settle(page)
     no_errors(page)
-    body = page.inner_text("body")
-    for words in ("MAE", "PDS", "DES", "Mean baseline", "cell-eval2 0.20", "of the submission for PDS and DES"):
-        assert words in body, words
+    shows(page, "MAE", "PDS", "DES", "Mean baseline", "cell-eval2 0.20", "of the submission for PDS and DES")
     page.get_by_role("button", name="What these numbers mean").click()
     page.wait_for_selector("text=Perturbation discrimination")
     keep_picture(page, "submit-scored")
@@ -95,5 +93,5 @@ def test_a_rehearsal(server: Server, page: Page) -> None:
     page.wait_for_selector("text=of 100 for the rehearsal", timeout=240_000)
     settle(page)
     no_errors(page)
-    assert "perturbations set aside" in page.inner_text("body") and "flatter" in page.inner_text("body")
+    shows(page, "perturbations set aside", "flatter")
     keep_picture(page, "submit-rehearsal")

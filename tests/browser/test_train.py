@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from state_engine.library.datasets import DEMO_PATH
-from tests.browser.app import Server, keep_picture, no_errors, open_demo, pick, press, settle
+from tests.browser.app import Server, keep_picture, no_errors, open_demo, pick, press, settle, shows
 
 pytestmark = [
     pytest.mark.browser,
@@ -32,14 +32,14 @@ def test_from_clicks_to_a_model(server: Server, page: Page) -> None:
     page.wait_for_selector("text=What is it tested on?")
     settle(page)
     keep_picture(page, "train-form")
-    assert "Tested on CD8 T (held out whole). Nothing is kept for validation." in page.inner_text("body")
+    shows(page, "Tested on CD8 T (held out whole). Nothing is kept for validation.")
     page.get_by_text("Perturbations", exact=True).first.click()
     page.wait_for_selector("[class*='st-key-split_n_test_demo']")
     settle(page)
     page.get_by_text("Contexts", exact=True).first.click()
     page.wait_for_selector("[class*='st-key-split_val_demo']")
     pick(page, "split_val_demo", ["B"])
-    assert "Tested on CD8 T (held out whole). Validated on B (held out whole)." in page.inner_text("body")
+    shows(page, "Tested on CD8 T (held out whole). Validated on B (held out whole).")
     page.get_by_text("More settings").click()
     fill(page, "train_steps_default", "1000")
     fill(page, "train_settings", TINY)
@@ -69,15 +69,9 @@ def test_from_clicks_to_a_model(server: Server, page: Page) -> None:
     settle(page)
     no_errors(page)
     assert 0 < before < 1000 and steps_shown(page) == 1000
-    body = page.inner_text("body")
-    for words in (
-        "Trained for 1,000 steps",
-        "How good is it on cells it has never seen?",
-        "MAE",
-        "no change",
-        "How far to believe it",
-    ):
-        assert words in body, words
+    shows(
+        page, "Trained for 1,000 steps", "How good is it on cells it has never seen?", "MAE", "no change", "How far to believe it"
+    )
     keep_picture(page, "train-done")
     press(page, "training_predict")
     page.wait_for_selector("text=known to this model", timeout=60_000)

@@ -12,7 +12,7 @@ from state_engine.heads.split import Division
 from state_engine.heads.tables import MOST_IN_MATRIX, confusion_of, label_counts, left_out, places_of
 from state_engine.heads.targets import Targets
 
-K, EACH = 3000, 3
+K, EACH = 1000, 3
 
 
 @pytest.fixture(scope="module")

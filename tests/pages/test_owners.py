@@ -120,7 +120,7 @@ def test_a_link_opens_one_run_for_looking(anna: Settings, tmp_path: Path, monkey
     derived = RunFolder.create(anna, "look", {}, "Map", parent=run.id)
     token = share_run(anna, run.id)
     found = opened_by(anna.of("bert"), token)
-    assert found is not None and [i.id for i in list_runs(found)] == sorted([run.id, derived.id], reverse=True)
+    assert found is not None and [i.id for i in list_runs(found)] == [derived.id, run.id], "newest first"
     assert [i.id for i in derived_runs(found, run.id)] == [derived.id] and derived_runs(found, other.id) == ()
     assert {e.origin for e in list_datasets(found)} == {"demo"} and all(e.demo for e in list_models(found)) and items(found) == ()
     assert is_readable(run.result, found) and not is_readable(get_dataset(anna, data).path, found)

@@ -31,15 +31,14 @@ def places(monkeypatch: pytest.MonkeyPatch) -> Places:
 
 
 def ask(who: str, hangs: bool) -> float:
-    """Return the seconds that a call of somebody takes; a hanging one ends after 3 s."""
+    """Return the seconds that a call of somebody takes; a hanging one ends after 4 s."""
     of_thread.name = who
     started = time.monotonic()
-    limits = Limits(seconds=3, memory_mb=512)
     if hangs:
         with pytest.raises(UnsafeFileError):
-            isolated(calls.hangs, reads=(ROOT,), limits=limits)
+            isolated(calls.hangs, reads=(ROOT,), limits=Limits(seconds=4, memory_mb=512))
     else:
-        assert isolated(calls.echo, 1, reads=(ROOT,), limits=limits) == 1
+        assert isolated(calls.echo, 1, reads=(ROOT,), limits=Limits(seconds=60, memory_mb=512)) == 1
     return time.monotonic() - started
 
 
@@ -49,9 +48,10 @@ def test_another_caller_is_served_at_once(places: Places) -> None:
         first = [pool.submit(ask, "first", True) for _ in range(4)]
         third = [pool.submit(ask, "third", True) for _ in range(4)]
         time.sleep(0.5)
-        assert ask("second", hangs=False) < 1.5
+        ask("second", hangs=False)
+        assert not any(call.done() for call in (*first, *third)), "it waited until one of the others ended"
         waits = sorted(done.result() for done in (*first, *third))
-    assert waits[-1] > 6, "two of four waited for the others"
+    assert waits[-1] > 8, "two of four waited for the others"
     assert not places._holders, "each place is given back"
 
 
@@ -60,4 +60,4 @@ def test_a_command_may_use_all_places(places: Places) -> None:
     started = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: ask(NOBODY, hangs=True), range(4)))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 8, "two of four waited for the others"
