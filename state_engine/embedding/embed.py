@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,7 @@ import numpy as np
 
 from state_engine.checkpoints.embedding_card import EmbeddingCard
 from state_engine.checkpoints.embedding_store import LoadedEmbedding, load_embedding
+from state_engine.data.behind import Behind
 from state_engine.data.cell_sentences import Sentences
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.embedding_record import EMBEDDINGS, EmbeddingFacts, stored_records
@@ -33,6 +34,8 @@ from state_engine.shards.run import InShards, arrays_in_order, complete
 from state_engine.versions import package_versions
 
 __all__ = ["EmbedRequest", "EmbedSummary", "embed"]
+
+_Rows = tuple[np.ndarray, np.ndarray]  # numbers of cells, and their embedding
 
 
 class _Writer(Protocol):
@@ -127,6 +130,7 @@ def _run(
     on_progress: OnProgress,
 ) -> None:
     finished = 0
+    width = runner.model.config.width
 
     def noted() -> Iterator[Sentences]:
         nonlocal finished
@@ -134,23 +138,25 @@ def _run(
             done.empty += block.empty.tolist()
             done.negative += block.negative
             finished += len(block.empty)
-            writer.write(block.empty, np.full((len(block.empty), runner.model.config.width), np.nan, np.float32))
+            behind.put((block.empty, np.full((len(block.empty), width), np.nan, np.float32)))
             yield block
 
-    for part in runner.run(noted()):
-        writer.write(part.sentences.cells, part.embedding)
-        finished += len(part.sentences)
-        on_progress(Progress("Embedding cells", finished, dataset.n_cells))
+    with closing(runner.run(noted())) as parts, Behind[_Rows](lambda rows: writer.write(*rows), name="embedding") as behind:
+        for part in parts:
+            behind.put((part.sentences.cells, part.embedding))
+            finished += len(part.sentences)
+            on_progress(Progress("Embedding cells", finished, dataset.n_cells))
 
 
 def _put_together(ledger: Ledger, writer: _Writer, done: _Done, on_progress: OnProgress) -> None:
     total = len(ledger.plan.shards)
-    for number, (shard, (arrays, remarks)) in enumerate(zip(ledger.plan.shards, arrays_in_order(ledger), strict=True)):
-        on_progress(Progress("Putting the parts together", number, total))
-        writer.write(np.arange(int(str(shard.what["first"])), int(str(shard.what["last"]))), arrays["embedding"])
-        done.empty += arrays["empty"].tolist()
-        done.negative += int(arrays["negative"][0])
-        done.remarks += [remark for remark in remarks if remark not in done.remarks]
+    with Behind[_Rows](lambda rows: writer.write(*rows), name="embedding") as behind:
+        for number, (shard, (arrays, remarks)) in enumerate(zip(ledger.plan.shards, arrays_in_order(ledger), strict=True)):
+            on_progress(Progress("Putting the parts together", number, total))
+            behind.put((np.arange(int(str(shard.what["first"])), int(str(shard.what["last"]))), arrays["embedding"]))
+            done.empty += arrays["empty"].tolist()
+            done.negative += int(arrays["negative"][0])
+            done.remarks += [remark for remark in remarks if remark not in done.remarks]
 
 
 def _record(request: EmbedRequest, dataset: Dataset, card: EmbeddingCard, genes: GeneMap, device: str) -> dict[str, object]:

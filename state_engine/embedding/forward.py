@@ -6,7 +6,7 @@ Notation: m cells, p positions of a sentence, h heads, t positions of the transf
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +18,7 @@ from state_engine.data.cell_sentences import SentenceMaker, Sentences
 from state_engine.data.dataset import Dataset
 from state_engine.models.embedding import EmbeddingModel
 from state_engine.models.passes import Passes, require_finite
+from state_engine.models.transfer import transfer_of
 
 # tokens a forward pass: what stays in the caches of one core; a GPU wants many more
 TOKENS_A_PASS = {"cpu": 4096, "cuda": 131072, "mps": 16384}
@@ -56,30 +57,36 @@ class EmbeddingRunner:
         self.model = model.eval()
         self.device = model.cls_token.device
         usual = TOKENS_A_PASS.get(self.device.type, 4096) // model.config.tokens
-        self.passes: Passes[Sentences] = Passes(batch_size or usual, self.device, on_remark)
+        self.transfer = transfer_of(self.device)
+        self.passes: Passes[Sentences] = Passes(batch_size or usual, self.device, on_remark, apart=self.transfer.apart)
 
     @property
     def batch_size(self) -> int:
         """Cells in a forward pass."""
         return self.passes.cells
 
-    def run(self, blocks: Iterable[Sentences], attention: bool = False) -> Iterator[Embedded]:
+    def run(self, blocks: Iterable[Sentences], attention: bool = False) -> Generator[Embedded, None, None]:
         """Embed cells in their order, one forward pass at a time.
 
         Raises:
             DeviceError: not even one cell fits into memory.
         """
         parts = (part for block in blocks for part in self.passes.cut(block))
-        return self.passes.run(partial(self._forward, attention=attention), parts)
+        return self.passes.run_begun(partial(self._forward, attention=attention), parts)
 
     @torch.inference_mode()
-    def _forward(self, part: Sentences, attention: bool) -> Embedded:
-        rows = torch.from_numpy(part.rows).to(self.device)
-        counts = torch.from_numpy(part.counts).to(self.device)
+    def _forward(self, part: Sentences, attention: bool) -> Callable[[], Embedded]:
+        """Begin a pass; what is returned waits for its result."""
+        rows, counts = (self.transfer.put(torch.from_numpy(values)) for values in (part.rows, part.counts))
         output = self.model(rows, counts, attention=attention)
-        # to the CPU here, in the thread of the pass: what does not lie on the device any more can wait to be written
-        seen = tuple(layer.cpu().numpy() for layer in output.cls_attention or ())
-        return Embedded(part, require_finite(output.embedding.cpu().numpy(), "gives embeddings"), seen)
+        embedding = self.transfer.fetch(output.embedding)
+        seen = [self.transfer.fetch(layer) for layer in output.cls_attention or ()]
+
+        def wait() -> Embedded:
+            values = require_finite(embedding().numpy(), "gives embeddings")
+            return Embedded(part, values, tuple(layer().numpy() for layer in seen))
+
+        return wait
 
 
 def block_of(dataset: Dataset) -> int:

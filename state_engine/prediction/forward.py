@@ -17,11 +17,13 @@ from torch import Tensor
 
 from state_engine.models.config import AttentionMode
 from state_engine.models.passes import Passes, require_finite
+from state_engine.models.transfer import Landing, transfer_of
 from state_engine.models.transition import TransitionModel, TransitionOutput
 
 # cells in a forward pass: enough to keep the matrix units of one core busy; a GPU wants many more
 CELLS_A_PASS = {"cpu": 512, "cuda": 65536, "mps": 8192}
 ROWS = 64  # passes on a CPU have a multiple of these
+MOST_BYTES = 256 << 20  # of a pass's results on a device apart: a few passes of them are pinned at once
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class SetRunner:
         model: in eval mode, on its device, in its precision.
         perturbations: (labels, p) feature rows.
         attention: which cells of a set see which.
-        cells_a_pass: cells in one forward pass; None for the device's usual number.
+        cells_a_pass: cells in one forward pass; None for the device's usual number, or fewer when their results are wide.
         on_remark: called when passes become smaller for lack of memory.
     """
 
@@ -80,8 +82,10 @@ class SetRunner:
         parameter = next(model.parameters())
         self.model, self.attention = model.eval(), attention
         self.device, self.dtype = parameter.device, parameter.dtype
-        cells = cells_a_pass or CELLS_A_PASS.get(self.device.type, 2048)
-        self.encoding: Passes[Tensor] = Passes(cells, self.device, on_remark)
+        self.transfer = transfer_of(self.device)
+        apart = self.transfer.apart
+        cells = cells_a_pass or self._usual_cells()
+        self.encoding: Passes[Tensor] = Passes(cells, self.device, on_remark, apart=apart)
         self.passes: Passes[list[SetTask]] = Passes(
             cells,
             self.device,
@@ -89,11 +93,22 @@ class SetRunner:
             one="One set of {cells} cells",
             fix="Choose a smaller set size, bf16, or another device.",
             size=lambda part: sum(len(task.cells) for task in part),
+            apart=apart,
         )
         self._features = perturbations.to(self.device, self.dtype)
         self._encoded: dict[int, Tensor] = {}
         self._basal = torch.empty(0)
         self._basal_encoded = torch.empty(0)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a pass is best filled with sets of several perturbations; on a CPU the sets of one fill it."""
+        return self.transfer.apart
+
+    def _usual_cells(self) -> int:
+        cells, config = CELLS_A_PASS.get(self.device.type, 2048), self.model.config
+        width = config.output_dim + (config.decoder.genes if config.decoder is not None else 0)
+        return max(1, min(cells, MOST_BYTES // (4 * width))) if self.transfer.apart else cells
 
     def load_cells(self, blocks: Iterable[np.ndarray]) -> None:
         """Encode blocks of basal cells (n, g); tasks point at them by position until the next call.
@@ -116,7 +131,7 @@ class SetRunner:
 
     @torch.inference_mode()
     def _encode(self, basal: Tensor) -> Tensor:
-        return self.model.encode_basal(basal.to(self.device, self.dtype))
+        return self.model.encode_basal(self.transfer.put(basal, self.dtype))
 
     def run(self, tasks: Sequence[SetTask]) -> Iterator[SetResult]:
         """Predict sets, small ones first; each result carries its task's tag.
@@ -125,12 +140,12 @@ class SetRunner:
             DeviceError: not even one set fits into memory.
         """
         cells = sum(len(task.cells) for task in tasks)
-        for results in self.passes.run(self._forward, self._groups(tasks), cells):
+        for results in self.passes.run_begun(self._forward, self._groups(tasks), cells):
             yield from results
 
     def _groups(self, tasks: Sequence[SetTask]) -> Iterator[list[SetTask]]:
-        """The sets of each pass. A GPU gets sets of one size, whose attention is a single kernel."""
-        same_size = self.device.type != "cpu"
+        """The sets of each pass. A device apart gets sets of one size, whose attention is a single kernel."""
+        same_size = self.transfer.apart
         cells, group = 0, list[SetTask]()
         # by size, so that sets of one size come together and passes fill up
         for task in sorted(tasks, key=lambda task: len(task.cells)):
@@ -144,32 +159,43 @@ class SetRunner:
             yield group
 
     @torch.inference_mode()
-    def _forward(self, batch: list[SetTask]) -> list[SetResult]:
+    def _forward(self, batch: list[SetTask]) -> Callable[[], list[SetResult]]:
+        """Begin a pass; what is returned waits for its results."""
         asked, rest = len(batch), -sum(len(task.cells) for task in batch) % ROWS
-        if rest and self.device.type == "cpu" and sum(len(task.cells) for task in batch) >= 4 * ROWS:
+        if rest and not self.transfer.apart and sum(len(task.cells) for task in batch) >= 4 * ROWS:
             # one more set, whose result is dropped: each new number of rows would have new matrix kernels generated, kept in memory
             first = batch[0]
             batches = None if first.batches is None else np.resize(first.batches, rest)
             batch = [*batch, replace(first, cells=np.resize(first.cells, rest), batches=batches)]
         sizes = [len(task.cells) for task in batch]
-        output = self._transform(batch, sizes)
-        decoded: Sequence[np.ndarray | None] = [None] * len(batch)
+        output, decoded = self._transform(batch, sizes), None
         if self.model.gene_decoder is not None:
-            decoded = _split(self.model.decode(output.predicted), sizes)
-        predicted = _split(output.predicted, sizes)
-        confidence = output.confidence.float().cpu().numpy() if output.confidence is not None else np.full(len(batch), np.nan)
-        return [SetResult(predicted[i], decoded[i], float(confidence[i]), task.tag) for i, task in enumerate(batch[:asked])]
+            decoded = self._fetch(self.model.decode(output.predicted))
+        predicted = self._fetch(output.predicted)
+        confidence = self._fetch(output.confidence) if output.confidence is not None else None
+
+        def wait() -> list[SetResult]:
+            expression = _split(decoded(), sizes) if decoded is not None else [None] * len(batch)
+            features = _split(predicted(), sizes)
+            losses = confidence().numpy() if confidence is not None else np.full(len(batch), np.nan)
+            return [SetResult(features[i], expression[i], float(losses[i]), task.tag) for i, task in enumerate(batch[:asked])]
+
+        return wait
+
+    def _fetch(self, values: Tensor) -> Landing:
+        return self.transfer.fetch(values.float())  # numpy has no bfloat16
 
     def _transform(self, batch: list[SetTask], sizes: list[int]) -> TransitionOutput:
         """Return (b, s, o) for sets of one size, (all their cells, o) for sets of several sizes."""
+        put = self.transfer.put
         cells = torch.from_numpy(np.concatenate([task.cells for task in batch]))  # (n,)
         # (n, d): encoded once, gathered for each set that drew the cell
-        encoded = self._basal_encoded[cells.to(self._basal_encoded.device)]
-        labels = torch.stack([self._perturbation(task.perturbation) for task in batch])
-        basal = self._basal[cells].to(self.device, self.dtype) if self.model.needs_basal else None
+        encoded = self._basal_encoded[put(cells)]
+        labels = self._perturbations([task.perturbation for task in batch])
+        basal = put(self._basal[cells], self.dtype) if self.model.needs_basal else None
         batches = None
         if self.model.batch_encoder is not None:
-            batches = torch.from_numpy(np.concatenate([t.batches for t in batch if t.batches is not None])).to(self.device)
+            batches = put(torch.from_numpy(np.concatenate([t.batches for t in batch if t.batches is not None])))
         if len(set(sizes)) > 1:
             return self.model.transform_packed(encoded, labels, sizes, basal, batches, attention=self.attention)
         shape = (len(batch), sizes[0])
@@ -181,15 +207,16 @@ class SetRunner:
             attention=self.attention,
         )
 
-    def _perturbation(self, row: int) -> Tensor:
-        """Return the encoded perturbation (d,); it is encoded when first used, then kept."""
-        if row not in self._encoded:
-            self._encoded[row] = self.model.encode_perturbation(self._features[row : row + 1])[0]
-        return self._encoded[row]
+    def _perturbations(self, rows: list[int]) -> Tensor:
+        """Return encoded perturbations (b, d); each is encoded when first used, then kept."""
+        new = [row for row in dict.fromkeys(rows) if row not in self._encoded]
+        # one by one on a CPU, where the last bits of a product depend on how many rows it has; together where a small product costs as much
+        for some in [new] if self.transfer.apart and new else [[row] for row in new]:
+            self._encoded.update(zip(some, self.model.encode_perturbation(self._features[some]), strict=True))
+        return torch.stack([self._encoded[row] for row in rows])
 
 
 def _split(values: Tensor, sizes: list[int]) -> list[np.ndarray]:
     """Split (b, s, o), or (all cells, o), into one float32 array for each set."""
-    # float() first: numpy has no bfloat16
-    whole = require_finite(values.float().cpu().numpy().reshape(-1, values.shape[-1]), "predicts values")
+    whole = require_finite(values.numpy().reshape(-1, values.shape[-1]), "predicts values")
     return np.split(whole, np.cumsum(sizes)[:-1])

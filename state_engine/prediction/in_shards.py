@@ -9,8 +9,8 @@ Notation: b blocks of a shard, m cells of all its blocks, g genes, e width of an
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -83,7 +83,8 @@ def predicted_blocks(
     plan = plan_of(begun, device, shards.size) if shards is not None else None
     if shards is None or plan is None or (len(plan.shards) == 1 and source is not None):
         assert source is not None  # only other processes predict in its place
-        yield _in_one_piece(source, begun)
+        with closing(_in_one_piece(source, begun)) as blocks:  # its threads end with it
+            yield blocks
         return
     with held(shards.folder, plan, temporary=shards.temporary) as ledger:
         bench = PredictionBench(begun, source, remarks) if source is not None else None
@@ -148,7 +149,7 @@ def _asked(shard: Shard) -> tuple[Part, tuple[str, ...], bool]:
     return Part(str(what["context"]), what["first"], what["cells"]), tuple(labels), bool(what["control"])
 
 
-def _in_one_piece(source: Source, begun: Start) -> Iterator[PredictedBlock]:
+def _in_one_piece(source: Source, begun: Start) -> Generator[PredictedBlock, None, None]:
     drawn = begun.drawn
     for context in drawn.contexts:
         for part in parts_of(begun.card, begun.cells.genes, drawn, context, begun.request.by_network):

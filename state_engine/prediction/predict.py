@@ -11,8 +11,10 @@ A baseline can predict in the model's place (`PredictionRequest.method`): the sa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ import numpy as np
 from state_engine import keys
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.load import LoadedModel, card_of, load_model
+from state_engine.data.behind import Behind
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.device import choose_device, dtype_of
 from state_engine.effects.baselines import WORDS, perturbation_features
@@ -122,9 +125,12 @@ def predict(
         )
         with closing(writer):
             confidence = np.full(begun.rows.n, np.nan, np.float32)
-            for block in blocks:
-                _write(writer, block, confidence)
-            _write_measured(writer, cells, begun.rows, begun.has_embedding, on_progress)
+            # a block is written while the next ones are predicted or read
+            with Behind(partial(_write, writer, confidence), name="result") as behind:
+                for block in blocks:
+                    behind.put(block)
+                for block in _measured(cells, begun.rows, begun.has_embedding, on_progress):
+                    behind.put(block)
             about = _manifest(request, dataset, card, cells, drawn, calibrated, transfer) | {"moving": begun.moving.way}
             writer.finish(confidence, {**about, "device": device, "remarks": remarks})
         if transfer is not None:
@@ -139,7 +145,7 @@ def predict(
     )
 
 
-def _write(writer: ResultWriter, block: PredictedBlock, confidence: np.ndarray) -> None:
+def _write(writer: ResultWriter, confidence: np.ndarray, block: PredictedBlock) -> None:
     if block.embedding is not None:
         writer.write_embedding(block.start, *block.embedding)
     if block.expression is not None:
@@ -199,17 +205,13 @@ def _remarks(
     return remarks
 
 
-def _write_measured(
-    writer: ResultWriter, cells: MeasuredCells, rows: ResultRows, has_embedding: bool, on_progress: OnProgress
-) -> None:
-    """Write the measured cells; genes that the data set lacks are 0 here, as they were for the model."""
+def _measured(cells: MeasuredCells, rows: ResultRows, has_embedding: bool, on_progress: OnProgress) -> Iterator[PredictedBlock]:
+    """Yield the measured cells as they are; genes that the data set lacks are 0 here, as they were for the model."""
     start, measured = rows.measured()
     for first, features, expression in cells.blocks(measured):
         on_progress(Progress("Copying measured cells", first, len(measured)))
-        if has_embedding:
-            writer.write_embedding(start + first, features, features)
-        if expression is not None:
-            writer.write(start + first, expression, expression)
+        embedding = (features, features) if has_embedding else None
+        yield PredictedBlock(start + first, (expression, expression) if expression is not None else None, embedding)
 
 
 def _manifest(

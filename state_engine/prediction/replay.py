@@ -6,7 +6,9 @@ For comparison with results of the reference program. Predictions are unpaired a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import numpy as np
 from state_engine import keys
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.load import LoadedModel, load_model
+from state_engine.data.behind import Behind
 from state_engine.data.cell_sets import ReplayWindow, replay_plan
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.expression import FeatureSource, iter_features
@@ -67,9 +70,13 @@ def replay(
     rows = _load(dataset, runner, plan, source, on_progress)
     with replacing(output) as beside:
         on_progress(Progress("Copying the data set"))
-        with ReplacedCopy(Path(request.data), beside, places.widths, dataset.n_cells, (f"{keys.MANIFEST}_replay", about)) as copy:
-            for window, result in _predict(dataset, card, runner, plan, rows, on_progress):
-                places.write(copy, window.target, result)
+        with (
+            ReplacedCopy(Path(request.data), beside, places.widths, dataset.n_cells, (f"{keys.MANIFEST}_replay", about)) as copy,
+            closing(_predict(dataset, card, runner, plan, rows, on_progress)) as windows,
+            Behind(partial(places.write, copy), name="result") as behind,
+        ):
+            for found in windows:
+                behind.put(found)
     return {**about, "remarks": remarks, "representation": places.decoded or places.main}
 
 
@@ -139,7 +146,7 @@ def _predict(
     plan: tuple[ReplayWindow, ...],
     rows: np.ndarray,
     on_progress: OnProgress,
-) -> Iterator[tuple[ReplayWindow, SetResult]]:
+) -> Generator[tuple[ReplayWindow, SetResult], None, None]:
     index = {label: i for i, label in enumerate(card.perturbations)}
     batches = batch_indices(dataset, card, allow_unknown=True)  # unknown ones were refused before, or allowed
     tasks = [
@@ -169,7 +176,9 @@ class _Output:
             self.decoded = "obsm/X_hvg" if card.config.output_space == "hvg" else keys.X
             self.widths[self.decoded] = card.config.decoder.genes
 
-    def write(self, copy: ReplacedCopy, rows: np.ndarray, result: SetResult) -> None:
+    def write(self, copy: ReplacedCopy, found: tuple[ReplayWindow, SetResult]) -> None:
+        window, result = found
+        rows = window.target
         predicted = np.clip(result.predicted, LOWEST, HIGHEST) if self.clip else result.predicted
         copy.write(self.main, rows, predicted)
         if result.decoded is not None:

@@ -22,6 +22,7 @@ from state_engine.files import room_for
 
 # rows of a chunk: reading one gene of all cells touches every chunk, reading a cell's row only one
 CHUNK_ROWS, CHUNK_GENES = 256, 128
+LEAST_CACHE, SLOTS = 8 << 20, 10_007  # bytes: as ever; slots: a prime, many times the chunks
 
 
 class ResultWriter:
@@ -53,7 +54,9 @@ class ResultWriter:
         if genes and embedding is not None:
             matrices += (1 + keep_raw) * size_of(len(obs), embedding[1])
         room_for(path.parent, matrices + int(obs.memory_usage(deep=True).sum()) + 64 * len(genes))
-        self._file = h5py.File(path, "w")
+        self._file = h5py.File(
+            path, "w", rdcc_nbytes=cache_bytes(max(len(genes), embedding[1] if embedding else 0)), rdcc_nslots=SLOTS
+        )
         no_confidence = np.full(len(obs), np.nan, np.float32)
         write_empty(self._file, obs.assign(**{keys.CONFIDENCE: no_confidence}), pd.DataFrame(index=pd.Index(genes, dtype=object)))
         n = len(obs)
@@ -94,6 +97,11 @@ class ResultWriter:
         """Closes the file as it is."""
         if self._file:
             self._file.close()
+
+
+def cache_bytes(width: int) -> int:
+    """Return the bytes of chunks that are held for each matrix: those of the rows of a chunk, which sets of cells fill bit by bit, and more."""
+    return max(LEAST_CACHE, 3 * size_of(CHUNK_ROWS, width) // 2)
 
 
 def size_of(rows: int, width: int) -> int:

@@ -6,7 +6,7 @@ Notation: s cells in a set, m cells of a block, g genes, e width of an embedding
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -222,10 +222,11 @@ class ModelSource:
             start = self.rows.start(keys.PREDICTED_CONTROL, card.control, part.context)
             for result in under_control.values():
                 yield self._block(sets, result, result, start, drawn.cells)
-        for label in labels:
-            start = self.rows.start(keys.PREDICTED, label, part.context)
-            for result in self._run(sets, label):
-                yield self._block(sets, result, under_control[result.tag], start, drawn.counts[label])
+        # sets of all labels share passes where that fills them, and have the order of the labels all the same
+        for some in [labels] if self._runner.mixes else [[label] for label in labels]:
+            starts = [self.rows.start(keys.PREDICTED, label, part.context) for label in some]
+            for place, result in self._run(sets, some):
+                yield self._block(sets, result, under_control[result.tag], starts[place], drawn.counts[some[place]])
 
     def _begin(self, part: Part) -> tuple[_Sets, dict[int, SetResult]]:
         """Return the sets of a part and their predictions under the control label; those of the last part are kept."""
@@ -233,7 +234,7 @@ class ModelSource:
             self._begun = None  # before the next are loaded, so that memory holds one part
             size = self.drawn.set_size
             sets = self._load(part.context, part.first // size, part.cells // size)
-            self._begun = part, sets, {result.tag: result for result in self._run(sets, self.card.control)}
+            self._begun = part, sets, {result.tag: result for _, result in self._run(sets, [self.card.control])}
         return self._begun[1:]
 
     def _load(self, context: str, first: int, n: int) -> _Sets:
@@ -245,19 +246,22 @@ class ModelSource:
         self._runner.load_cells([features])
         return _Sets(first, places.reshape(n, size), rows, features, self.cells.genes_of(rows, features))
 
-    def _run(self, sets: _Sets, label: str) -> Iterator[SetResult]:
-        # a label that the model does not know was allowed in the request, and takes the control's vector
-        row = self._row_of.get(label, self._row_of[self.card.control])
-        tasks, drawn = [], self.drawn
-        wanted = drawn.sets_of(label) if label in drawn.counts else drawn.sets
-        for number, cells in enumerate(sets.cells[: max(0, wanted - sets.first)], sets.first):
-            batches = None if self.batches is None else self.batches[sets.rows[cells]]
-            tasks.append(SetTask(cells, row, batches, number))
+    def _run(self, sets: _Sets, labels: Sequence[str]) -> Iterator[tuple[int, SetResult]]:
+        """Predict sets under each of some labels: yield the label's place, and the result, whose tag is the number of the set."""
+        tasks, drawn = list[SetTask](), self.drawn
+        batches = [None if self.batches is None else self.batches[sets.rows[cells]] for cells in sets.cells]
+        for place, label in enumerate(labels):
+            # a label that the model does not know was allowed in the request, and takes the control's vector
+            row = self._row_of.get(label, self._row_of[self.card.control])
+            wanted = max(0, (drawn.sets_of(label) if label in drawn.counts else drawn.sets) - sets.first)
+            for at, (cells, batch) in enumerate(zip(sets.cells[:wanted], batches[:wanted], strict=True)):
+                tasks.append(SetTask(cells, row, batch, place * len(sets.cells) + at))
         total = (drawn.sets + sum(map(drawn.sets_of, drawn.perturbations))) * len(drawn.contexts)
         for result in self._runner.run(tasks):
             self.sets += 1
             self.on_progress(Progress(STAGE, self.sets, total))
-            yield result
+            place, at = divmod(result.tag, len(sets.cells))
+            yield place, replace(result, tag=sets.first + at)
 
     def _block(self, sets: _Sets, result: SetResult, control: SetResult, start: int, count: int) -> PredictedBlock:
         """Return the cells of a set, without those that only complete it: `count` cells of the condition are wanted."""

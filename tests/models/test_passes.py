@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -81,3 +82,47 @@ def test_a_pass_that_cannot_be_cut_is_an_error() -> None:
 def test_other_errors_are_not_lack_of_memory() -> None:
     with pytest.raises(RuntimeError, match="shapes"):
         list(Passes(4, CPU).run(limited(0, RuntimeError("shapes differ")), [range(4)]))
+
+
+class Tensors:
+    """Something large that lies in a variable of a pass."""
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_a_failed_pass_held_is_given_back_before_its_halves_are_computed(apart: bool) -> None:
+    held: list[weakref.ref[Tensors]] = []
+    passes = Passes(8, CPU, apart=apart)
+
+    def forward(part: range) -> list[int]:
+        assert not any(reference() for reference in held)
+        if len(part) > 4:
+            large = Tensors()
+            held.append(weakref.ref(large))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return list(part)
+
+    assert together(passes, forward, 8) == list(range(8)) and len(held) == 1
+
+
+def test_a_device_apart_begins_the_next_pass_while_a_result_is_waited_for() -> None:
+    begun = [threading.Event() for _ in range(4)]
+
+    def begin(part: range) -> Callable[[], int]:
+        begun[part[0]].set()
+
+        def wait() -> int:
+            following = begun[min(part[0] + 1, 3)]
+            assert following.wait(60)  # without it this result would never come
+            return part[0]
+
+        return wait
+
+    passes = Passes(1, CPU, apart=True)
+    assert list(passes.run_begun(begin, passes.cut(range(4)))) == [0, 1, 2, 3]
+
+
+def test_out_of_memory_while_waiting_for_a_result_halves_the_pass_too() -> None:
+    remarks: list[str] = []
+    passes = Passes(8, CPU, remarks.append, apart=True)
+    found = passes.run_begun(lambda part: lambda: limited(2, ERRORS[0])(part), passes.cut(range(16)))
+    assert [cell for part in found for cell in part] == list(range(16)) and passes.cells == 2 and len(remarks) == 2
