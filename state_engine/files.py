@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import sqlite3
@@ -23,6 +24,10 @@ from state_engine.errors import RequestError, StateError
 _FULL_BYTES = 16 * 1024**2
 _MOST_DEPTH = 64  # objects in objects; a request has five
 PART_PREFIX = ".part-"
+_OWNED = re.compile(r"\.part-[0-9a-f]{8}-p(?P<pid>[0-9]+)\.(?P<host>[0-9a-f]{4})-(?P<name>.+)", re.DOTALL)
+_PART_SECONDS = 86_400.0  # that a part of another machine, which cannot be asked, may stay untouched
+_CLOCK_SECONDS = 5.0  # start times of processes are computed from the clock, which may be corrected
+_open_parts = set[str]()  # of this process
 _SCRATCH = ".unpacked-"
 _SCRATCH_SECONDS = 7 * 86_400.0  # longer than any job takes
 
@@ -37,15 +42,26 @@ def replacing(path: Path, final: Callable[[Path], Path] | None = None) -> Iterat
         path: of the file.
         final: gives its name in the same folder once it is written, where that depends on the content.
     """
-    temporary = path.with_name(f"{PART_PREFIX}{secrets.token_hex(4)}-{path.name}")
-    try:
+    with part_beside(path) as temporary:
         yield temporary
         _flush(temporary)
         temporary.replace(path if final is None else final(temporary))
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     _flush(path.parent)
+
+
+@contextmanager
+def part_beside(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder, for a file or a folder; what is there when the block ends goes.
+
+    Its name says which process writes there, so that `remove_parts` lets it be as long as that process lives.
+    """
+    part = path.with_name(f"{PART_PREFIX}{secrets.token_hex(4)}-p{os.getpid()}.{_host()}-{path.name}")
+    _open_parts.add(part.name)
+    try:
+        yield part
+    finally:
+        _remove(part)
+        _open_parts.discard(part.name)
 
 
 def free_output(output: Path, *inputs: Path | str) -> None:
@@ -104,10 +120,9 @@ def _is_or_lies_in(output: Path, given: Path) -> bool:
 
 def _try_to_write(output: Path) -> None:
     """Make a file beside the output, as `replacing` does, and take it away."""
-    probe = output.with_name(f"{PART_PREFIX}{secrets.token_hex(4)}-{output.name}")
     try:
-        probe.open("xb").close()
-        probe.unlink()
+        with part_beside(output) as probe:
+            probe.open("xb").close()
     except (OSError, ValueError) as error:
         raise _unwritable(output, error) from error
 
@@ -330,12 +345,56 @@ def _inner(value: Any) -> list[Any]:
     return [one for one in within if isinstance(one, dict | list)]
 
 
-def remove_parts(folder: Path) -> int:
-    """Remove what a killed process left half-written in `folder` (not below it). Returns how many files went."""
-    parts = list(folder.glob(f"{PART_PREFIX}*"))
+def remove_parts(folder: Path, name: str = "") -> int:
+    """Remove what killed processes left half-written in `folder` (not below it), not what others are writing. Returns how many went.
+
+    Args:
+        folder: to look into.
+        name: of the files that were to be; "": any.
+    """
+    parts = [part for part in folder.glob(f"{PART_PREFIX}*") if _is_part_of(part, name) and not _is_being_written(part)]
     for part in parts:
-        part.unlink(missing_ok=True)
+        _remove(part)
     return len(parts)
+
+
+def _is_part_of(part: Path, name: str) -> bool:
+    owned = _OWNED.fullmatch(part.name)
+    return not name or (owned is not None and owned["name"] == name)
+
+
+def _is_being_written(part: Path) -> bool:
+    """Return whether the process that made a part may still write it. A process that is younger than the part is another one."""
+    owned = _OWNED.fullmatch(part.name)
+    if owned is None:  # of an earlier version
+        return False
+    try:
+        touched = part.stat().st_mtime
+    except FileNotFoundError:
+        return True  # renamed or removed by whoever wrote it
+    if owned["host"] != _host():
+        return time.time() - touched < _PART_SECONDS
+    if int(owned["pid"]) == os.getpid():
+        return part.name in _open_parts
+    import psutil
+
+    try:
+        process = psutil.Process(int(owned["pid"]))
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= touched + _CLOCK_SECONDS
+    except psutil.Error:
+        return False
+
+
+def _host() -> str:
+    return hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:4]
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def size_on_disk(folder: Path) -> int:

@@ -11,10 +11,14 @@ A folder stands alone: it can be copied, read without the jobs database, and say
 
 from __future__ import annotations
 
+import fcntl
+import os
 import platform
 import re
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -219,7 +223,8 @@ class RunFolder:
 
     def start(self) -> None:
         """The state becomes "running", by this process, from now."""
-        self._save(replace(self.manifest, state="running", started=_now(), process=identity_of()))
+        with self._alone():
+            self._save(replace(self.manifest, state="running", started=_now(), process=identity_of()))
 
     def record(
         self,
@@ -238,24 +243,27 @@ class RunFolder:
             "seed": seed, "data_hash": data_hash, "model_hash": model_hash, "device": device,
             "precision": precision, "command": command, "job": job,
         }  # fmt: skip
-        old = self.manifest
-        plain = to_plain(old) | {name: value for name, value in given.items() if value is not None}
-        plain["settings"] = old.settings | to_plain(settings or {})
-        self._save(from_plain(Manifest, plain))
+        with self._alone():
+            old = self.manifest
+            plain = to_plain(old) | {name: value for name, value in given.items() if value is not None}
+            plain["settings"] = old.settings | to_plain(settings or {})
+            self._save(from_plain(Manifest, plain))
 
     def wait_again(self) -> None:
         """The state becomes "queued" again: its worker ended before it was done."""
         remove_parts(self.path)
-        self._save(replace(self.manifest, state="queued", started="", process=""))
+        with self._alone():
+            self._save(replace(self.manifest, state="queued", started="", process=""))
 
     def finish(
         self, state: Literal["done", "failed", "cancelled", "lost"], error: str = "", ended: datetime | None = None
     ) -> None:
         """Write the end of the run (at `ended`, default: now) and remove half-written files."""
         remove_parts(self.path)
-        old, now = self.manifest, ended or datetime.now(UTC)
-        elapsed = round((now - datetime.fromisoformat(old.started)).total_seconds(), 3) if old.started else None
-        self._save(replace(old, state=state, ended=now.isoformat(), elapsed=elapsed, error=error))
+        with self._alone():
+            old, now = self.manifest, ended or datetime.now(UTC)
+            elapsed = round((now - datetime.fromisoformat(old.started)).total_seconds(), 3) if old.started else None
+            self._save(replace(old, state=state, ended=now.isoformat(), elapsed=elapsed, error=error))
 
     def delete(self) -> None:
         """Remove the folder, damaged or not.
@@ -287,6 +295,21 @@ class RunFolder:
         if not isinstance(value, dict):
             raise _damaged(self.path, f"{name} is not an object.")
         return value
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the folder while the manifest is read, changed and written: two processes that end and begin a run lose nothing."""
+        try:
+            handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # it is gone: whoever reads the manifest says so
+            yield
+            return
+        try:
+            with suppress(OSError):  # a disk without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def _save(self, manifest: Manifest) -> None:
         write_json(self.path / "manifest.json", to_plain(manifest))

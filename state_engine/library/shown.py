@@ -14,7 +14,7 @@ from state_engine.library.datasets import list_datasets
 
 # folders and files that are there for a while, under drawn names
 _DRAWN_FOLDER = re.compile(r"(?<!\w)\.[a-z]+-[\w.-]*/")
-_DRAWN_FILE = re.compile(r"(?<!\w)\.part-[0-9a-f]{8}-(?=\w)")
+_DRAWN_FILE = re.compile(r"(?<!\w)\.part-[0-9a-f]{8}-(?:p[0-9]+\.[0-9a-f]{4}-)?(?=\w)")
 
 
 def without_places(text: str, settings: Settings) -> str:

@@ -6,8 +6,6 @@ and contents that are absurdly larger than the archive. Written to a folder besi
 
 from __future__ import annotations
 
-import secrets
-import shutil
 import stat
 import zipfile
 from collections.abc import Sequence
@@ -16,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from state_engine.data.files.unpacking import BLOCK, RATIO, Unpacking
 from state_engine.errors import DataError, StateError, UnsafeFileError
-from state_engine.files import PART_PREFIX
+from state_engine.files import part_beside
 from state_engine.progress import OnProgress, Progress, silent
 
 
@@ -51,9 +49,8 @@ def unpack(
         raise DataError(
             f"{folder.name} exists already.", f"{archive.name} is unpacked into a new folder only.", "Move it away first."
         )
-    beside = folder.with_name(f"{PART_PREFIX}{secrets.token_hex(4)}-{folder.name}")
     try:
-        with zipfile.ZipFile(archive) as source:
+        with part_beside(folder) as beside, zipfile.ZipFile(archive) as source:
             members = _looked_at(source, archive, limits)
             total = sum(m.file_size for m in members)
             beside.mkdir(parents=True)
@@ -61,7 +58,7 @@ def unpack(
             meter.expect(total)
             for member in members:
                 _write(source, member, meter, total, on_progress)
-        beside.rename(folder)
+            beside.rename(folder)
     except StateError:
         raise
     except OSError as error:
@@ -69,8 +66,6 @@ def unpack(
     except Exception as error:  # zipfile raises many kinds on damaged bytes
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{archive.name} is not a zip that can be unpacked.", f"{why}.", "Download it again.") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return tuple(sorted(p for p in folder.rglob("*") if p.is_file()))
 
 

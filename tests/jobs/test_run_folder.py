@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +20,7 @@ from state_engine.errors import RunError
 from state_engine.files import size_on_disk
 from state_engine.jobs.before import parent_before
 from state_engine.jobs.processes import identity_of
-from state_engine.jobs.run_folder import RunFolder, list_runs
+from state_engine.jobs.run_folder import Manifest, RunFolder, list_runs
 from state_engine.plain import to_plain
 from tests.jobs.workers import log_of
 
@@ -178,6 +183,70 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         temporary.write_bytes(b"new")
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from state_engine.files import part_beside, replacing
+with replacing(Path(sys.argv[1])) as part, part_beside(Path(sys.argv[2])) as folder:
+    part.write_bytes(b"half")
+    folder.mkdir()
+    print(part, folder, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_parts_of_a_living_process_stay_until_it_is_killed(settings: Settings) -> None:
+    run = RunFolder.create(settings, "predict", {})
+    command = [sys.executable, "-c", WRITER, str(run.path / "manifest.json"), str(run.path / "store.zarr")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        try:
+            assert writer.stdout is not None
+            parts = list(map(Path, writer.stdout.readline().split()))
+            run.finish("done")  # another process ends the run
+            assert all(part.exists() for part in parts) and files.remove_parts(run.path) == 0
+        finally:
+            writer.kill()
+    assert files.remove_parts(run.path, "manifest.json") == 1 and files.remove_parts(run.path) == 1
+    assert not list(run.path.glob(".part-*")) and run.manifest.state == "done"
+
+
+def test_parts_of_this_process_and_of_other_machines(tmp_path: Path) -> None:
+    with files.part_beside(tmp_path / "x") as being_written:
+        being_written.touch()
+        left, elsewhere = (tmp_path / being_written.name[:6]).with_name, tmp_path / ".part-00000000-p1.0000-x"
+        mine = left(being_written.name.replace(being_written.name[6:14], "00000000"))
+        younger = left(being_written.name.replace(f"-p{os.getpid()}.", f"-p{os.getppid()}."))
+        for part in (mine, elsewhere, younger):
+            part.touch()
+        os.utime(younger, (1, 1))  # written long before the process with this number began
+        assert files.remove_parts(tmp_path) == 2 and set(tmp_path.iterdir()) == {being_written, elsewhere}
+        os.utime(elsewhere, (1, 1))
+        assert files.remove_parts(tmp_path) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_that_change_a_manifest_lose_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker ends a run while somebody lets it go on: the end does not write over what the other recorded."""
+    run, reading, recorded = RunFolder.create(settings, "train", {}), threading.Event(), threading.Event()
+    run.start()
+    save = RunFolder._save
+
+    def slow(self: RunFolder, manifest: Manifest) -> None:
+        if manifest.state == "cancelled":
+            reading.set()
+            recorded.wait(0.5)  # the other one would be faster, if it were let
+        save(self, manifest)
+
+    monkeypatch.setattr(RunFolder, "_save", slow)
+    with ThreadPoolExecutor(1) as worker:
+        ending = worker.submit(RunFolder(run.path).finish, "cancelled")
+        assert reading.wait(60)
+        run.record(job="a" * 16)
+        recorded.set()
+        ending.result()
+    assert (run.manifest.state, run.manifest.job) == ("cancelled", "a" * 16)
 
 
 def test_json_is_readable_and_strict(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ Notation: a leaf is an array of numbers that is copied as it is; all else is an 
 from __future__ import annotations
 
 import math
-import shutil
 import tempfile
 import warnings
 import zipfile
@@ -24,7 +23,7 @@ import numpy as np
 
 from state_engine.data.files.hdf5 import open_h5
 from state_engine.errors import RequestError
-from state_engine.files import PART_PREFIX, free_output, full_disk_told, replacing, room_for
+from state_engine.files import free_output, full_disk_told, part_beside, remove_parts, replacing, room_for
 from state_engine.progress import OnProgress, Progress, silent
 
 ZarrFormat = Literal[2, 3]
@@ -95,14 +94,10 @@ def new_store(folder: Path) -> Iterator[Path]:
         RequestError: something of that name is there: a folder is never written over.
     """
     free_store(folder)
-    beside = folder.with_name(f"{PART_PREFIX}{folder.name}")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
+    remove_parts(folder.parent, folder.name)
+    with part_beside(folder) as beside:
         yield beside
         beside.rename(folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
 
 
 def write_store(path: Path, folder: Path, on_progress: OnProgress = silent) -> None:
