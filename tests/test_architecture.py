@@ -35,7 +35,7 @@ ARROWS: dict[str, set[str]] = {
     "attention": {"prediction", "effects", "checkpoints", "data", "models"},
     "evaluation": {"train", "challenge", "analysis", "prediction", "effects", "metrics", "checkpoints", "data"},
     "heads": {"train", "prediction", "embedding", "effects", "checkpoints", "data", "models"},
-    "screening": {"heads", "analysis", "prediction", "effects", "metrics", "checkpoints", "data", "models"},
+    "screening": {"shards", "heads", "analysis", "prediction", "effects", "metrics", "checkpoints", "data", "models"},
     "pretrain": {"train", "embedding", "checkpoints", "data", "models"},
     "demo": {"pretrain", "train", "embedding", "checkpoints", "data", "models"},
 }

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from state_engine.cli.options import CHECKPOINT, JSON, Write, add_names, named_checkpoint, path, request, takes, word
+from state_engine.cli.options import CHECKPOINT, EXECUTOR, JSON, Write, add_names, named_checkpoint, path, request, takes, word
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress
 from state_engine.screening.request import ScreenRequest
@@ -18,6 +18,7 @@ SHOWN = 10  # rows of the ranking
     ScreenRequest,
     JSON,
     CHECKPOINT,
+    EXECUTOR,
     {
         "--output": path("DIR", "folder of the screen; one that was stopped is gone on with", required=True),
         "--up": path("FILE", "genes that are to go up: a list, a CSV or a GMT"),
@@ -34,6 +35,7 @@ def run_screen(options: argparse.Namespace, write: Write, on_progress: OnProgres
     from state_engine.screening.genes_text import read_changes, read_genes
     from state_engine.screening.report import RANKING, read_ranking
     from state_engine.screening.run import screen
+    from state_engine.shards.run import in_run
 
     options.model = str(named_checkpoint(Path(options.model), options.checkpoint))
     known = card_of(Path(options.model)).perturbations if options.perturbations_file else ()
@@ -45,7 +47,8 @@ def run_screen(options: argparse.Namespace, write: Write, on_progress: OnProgres
         more = [[c.gene, str(c.log2_fold_change)] for c in read_changes(options.explain)]
         options.changes = [*getattr(options, "changes", []), *more]
     asked = request(ScreenRequest, options)
-    report = screen(asked, options.output, on_progress, places=_places(asked))
+    executor = in_run(options.output, options.executor).executor
+    report = screen(asked, options.output, on_progress, places=_places(asked), executor=executor)
     if options.json:
         write(json.dumps(to_plain(report), indent=2))
         return

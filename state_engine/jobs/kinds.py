@@ -107,7 +107,7 @@ _ENTRIES = (
     Kind("genes_read", "state_engine.embedding.jobs:GenesReadJob", f"{_TASKS}.embedding:genes_read", listed=False),
     Kind(
         "screen", "state_engine.screening.request:ScreenRequest", f"{_TASKS}.screen:screen", "screen", choice="screening",
-        words="screen",
+        words="screen", resumes=True,
     ),
     Kind(
         "finetune", "state_engine.heads.request:FinetuneRequest", f"{_TASKS}.heads:finetune", "finetune", choice="finetuning",

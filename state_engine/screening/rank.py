@@ -25,7 +25,7 @@ from state_engine.screening.head_cells import HeadReader
 from state_engine.screening.null import control_groups, group_size, p_values, q_values
 from state_engine.screening.report import COLUMNS, Made
 from state_engine.screening.request import ScreenRequest
-from state_engine.screening.shards import CONTROL, Block, Shards
+from state_engine.screening.shards import CONTROL, Block, ScreenShards
 from state_engine.screening.signature import Signature
 
 STAGE: Final = "Scoring"
@@ -48,7 +48,7 @@ class Goals:
     compare: bool = True
 
 
-def rank(request: ScreenRequest, shards: Shards, goals: Goals, on_progress: OnProgress) -> pd.DataFrame:
+def rank(request: ScreenRequest, shards: ScreenShards, goals: Goals, on_progress: OnProgress) -> pd.DataFrame:
     """Return the ranking of all conditions, best first, without what the training knows of them."""
     parts = []
     for number, context in enumerate(shards.key.contexts):
@@ -60,8 +60,10 @@ def rank(request: ScreenRequest, shards: Shards, goals: Goals, on_progress: OnPr
     return table.assign(rank=np.arange(1, len(table) + 1), seen="", in_training="")[list(COLUMNS)]
 
 
-def _of_context(request: ScreenRequest, shards: Shards, goals: Goals, context: str, on_progress: OnProgress) -> pd.DataFrame:
-    block, controls = shards.read_context(context), ad.read_h5ad(shards.place(context, CONTROL, ".h5ad"))
+def _of_context(
+    request: ScreenRequest, shards: ScreenShards, goals: Goals, context: str, on_progress: OnProgress
+) -> pd.DataFrame:
+    block, controls = shards.read_context(context), shards.sample(context, CONTROL)
     rng = generator(request.seed, context)
     if request.needs_cells:
         table = _by_cells(request, shards, goals, context, controls, rng, on_progress)
@@ -105,10 +107,10 @@ def _by_effects(
 
 
 def _by_cells(
-    request: ScreenRequest, shards: Shards, goals: Goals, context: str, controls: ad.AnnData, rng: np.random.Generator,
+    request: ScreenRequest, shards: ScreenShards, goals: Goals, context: str, controls: ad.AnnData, rng: np.random.Generator,
     on_progress: OnProgress,
 ) -> pd.DataFrame:  # fmt: skip
-    of_controls = _values(goals, shards.place(context, CONTROL, ".h5ad"), controls)
+    of_controls = _values(goals, shards.place(context, CONTROL), controls)
     goal: CellGoal = HeadGoal(of_controls)
     if goals.target is not None:
         goal = TargetGoal(of_controls, goals.target, request.seed)
@@ -116,7 +118,7 @@ def _by_cells(
     same = set[str]()
     for place in range(len(shards.blocks)):
         on_progress(Progress("Scoring cells", place, len(shards.blocks)))
-        path = shards.place(context, place, ".h5ad")
+        path = shards.place(context, place)
         stored = ad.read_h5ad(path)
         for name, cells, basal, changed in _conditions(stored, _values(goals, path, stored)):
             scored[name] = goal.score(cells, basal)
@@ -161,13 +163,11 @@ def _conditions(
 
 
 def _score_pairs(
-    shards: Shards, goals: Goals, goal: CellGoal, context: str, pairs: list[tuple[str, str]]
+    shards: ScreenShards, goals: Goals, goal: CellGoal, context: str, pairs: list[tuple[str, str]]
 ) -> Iterator[tuple[tuple[str, str], Scored]]:
     """Yield the score of cells to which both effects are added: each basal cell plus what either perturbation does to it, not below 0."""
     of = {name: place for place, names in enumerate(shards.blocks) for name in names}
-    stored = {
-        place: ad.read_h5ad(shards.place(context, place, ".h5ad")) for place in sorted({of[n] for pair in pairs for n in pair})
-    }
+    stored = {place: shards.sample(context, place) for place in sorted({of[n] for pair in pairs for n in pair})}
 
     def rows(name: str) -> NDArray[np.int64]:
         obs = stored[of[name]].obs

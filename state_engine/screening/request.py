@@ -130,6 +130,11 @@ class ScreenRequest:
         return "target cells" if self.target_cells else "head" if self.head else "effect size"
 
     @property
+    def by_network(self) -> bool:
+        """The network predicts, not a baseline."""
+        return self.method in ("model", "paired")
+
+    @property
     def needs_cells(self) -> bool:
         """The goal is scored on cells, not on mean effects."""
         return self.goal in ("target cells", "head")

@@ -3,12 +3,15 @@
     controls of each context -> blocks of perturbations, each predicted and reduced to means and a sample -> scores, p and q -> ranking
 
 What is done is kept (`screening.shards`): the same request goes on where it was stopped, and another goal ranks the same predictions again.
+Where blocks are predicted is a matter of the executor (`state_engine.shards.executors`).
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from state_engine import keys
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.load import LoadedModel, card_of, load_model
 from state_engine.data.dataset import Dataset, open_dataset
@@ -30,24 +34,45 @@ from state_engine.prediction.measured_cells import measured_cells
 from state_engine.prediction.request import PredictionRequest, contexts_of
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.screening.alike import MOST_CLUSTERED, resemblance_of_screen, similarity_of
+from state_engine.screening.before import key_before, remove_before, take_before
 from state_engine.screening.cost import check_disk, perturbations_of
-from state_engine.screening.head_cells import head_reader
+from state_engine.screening.head_cells import HeadReader, head_reader
 from state_engine.screening.null import FDR
-from state_engine.screening.predict_blocks import Predicted, key_of, predict_blocks, predict_controls, sample_of
+from state_engine.screening.predict_blocks import Asked, ScreenBench, key_of, plan_of
 from state_engine.screening.rank import Goals, rank
 from state_engine.screening.report import EFFECTS, FORMAT, RANKING, REPORT, SIMILARITY, ScreenReport, seen_of
 from state_engine.screening.request import ScreenRequest
-from state_engine.screening.shards import CONTROL, Shards
+from state_engine.screening.shards import CONTROL, ScreenKey, ScreenShards, check_same, differences, key_in
 from state_engine.screening.signature import signature_of
+from state_engine.shards.executors import Executor, Local
+from state_engine.shards.in_run import FOLDER
+from state_engine.shards.ledger import Ledger, held
+from state_engine.shards.run import complete
 from state_engine.versions import package_versions
 
 MOST_TARGET: Final = 2000  # target cells that distances are taken to
 LEAST_TARGET: Final = 3
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What predicting gave.
+
+    Args:
+        device: where it was computed; "" when all was there already.
+        blocks, done_before: shards of perturbations, and those of them that were there already.
+        remarks: sentences worth showing.
+    """
+
+    device: str
+    blocks: int
+    done_before: int
+    remarks: tuple[str, ...]
+
+
 def screen(
     request: ScreenRequest, output: Path, on_progress: OnProgress = silent, loaded: LoadedModel | None = None,
-    places: tuple[Path, ...] | None = None,
+    places: tuple[Path, ...] | None = None, executor: Executor | None = None,
 ) -> ScreenReport:  # fmt: skip
     """Screen, and write ranking, effects, similarity and report into a folder; go on with what is there already.
 
@@ -57,6 +82,7 @@ def screen(
         on_progress: called for each block of perturbations; may raise `JobCancelled`, what is done then stays.
         loaded: the model of the request when it is in memory already.
         places: where the model behind a head may lie; by default where it was when the head was fitted.
+        executor: predicts the blocks; None: this process. It changes no number.
 
     Raises:
         DataError, ModelError, RequestError, DeviceError: each says what, why and what to do.
@@ -69,21 +95,18 @@ def screen(
     genes = _genes(request, dataset, card, contexts)
     signature = signature_of(request, genes) if request.up_genes or request.down_genes or request.changes else None
     target = _target(request, dataset, card) if request.target_cells else None
-    with output_folder(output), full_disk_told(output, RequestError):
+    with ExitStack() as stack:
+        stack.enter_context(output_folder(output))
+        stack.enter_context(full_disk_told(output, RequestError))
         check_disk(request, card, len(perturbations), len(contexts), output)
-        shards = Shards(output, key_of(request, dataset, card, perturbations, contexts))
-        shards.begin()
-        if request.earlier:
-            shards.take(Path(request.earlier))
-        by_network = request.method in ("model", "paired")
-        if loaded is None and by_network and not _complete(shards):
-            on_progress(Progress("Loading the model"))
-            loaded = load_model(Path(request.model), choose_device(request.device).kind, dtype_of(request.precision))
-        kind = predict_controls(request, shards, dataset, loaded, on_progress)
+        key = key_of(request, dataset, card, perturbations, contexts)
+        before = _before(request, output, key)
+        ledger = stack.enter_context(held(output / FOLDER, plan_of(request, card, key, output / FOLDER)))
+        _take(ledger, key, output, before)
+        shards = ScreenShards(ledger, key)
         head = head_reader(request, places) if request.head else None
-        if head is not None:  # whether it reads such cells is known before the work
-            head.values(shards.place(contexts[0], CONTROL, ".h5ad"))
-        predicted = predict_blocks(request, shards, dataset, loaded, on_progress)
+        predicted = _predict(request, shards, dataset, (executor or Local(), loaded, head), on_progress)
+        kind = str(shards.sample(contexts[0], CONTROL).uns[keys.X_KIND])
         goals = Goals(signature, target, head, compare=kind != "raw")
         table = _with_training(rank(request, shards, goals, on_progress), card, Path(request.model))
         remarks = [*predicted.remarks, *([signature.remark()] if signature else []), *(head.remarks if head else ())]
@@ -162,10 +185,67 @@ def _target(request: ScreenRequest, dataset: Dataset, card: ModelCard) -> NDArra
     return np.concatenate(parts).astype(np.float32)
 
 
-def _complete(shards: Shards) -> bool:
-    """Whether nothing is left to predict."""
-    every = [(c, place) for c in shards.key.contexts for place in (CONTROL, *range(len(shards.blocks)))]
-    return all(shards.done(context, place) for context, place in every)
+def _before(request: ScreenRequest, output: Path, key: ScreenKey) -> tuple[Path, ...]:
+    """Return the folders whose shards can be taken over: what an earlier version left here, and the earlier screen that is named.
+
+    Raises:
+        RequestError: the output holds another screen, or the earlier screen is none, or one of other predictions.
+    """
+    old = key_before(output)
+    for there in (key_in(output), old):
+        check_same(there, key, output)
+    if not request.earlier:
+        return (output,) if old is not None else ()
+    earlier = Path(request.earlier)
+    there = key_in(earlier) or key_before(earlier)
+    if there is None:
+        raise RequestError(f"{earlier.name} holds no screen.", "It has no predictions of one.", "Give the folder of a screen.")
+    if there != key:
+        raise RequestError(
+            f"The screen in {earlier.name} predicted something else.",
+            f"It differs by {', '.join(differences(there, key))}.",
+            "Only the goal may differ. Leave --earlier out to predict.",
+        )
+    return (output, earlier) if old is not None else (earlier,)
+
+
+def _take(ledger: Ledger, key: ScreenKey, output: Path, before: Sequence[Path]) -> None:
+    """Take over shards of other folders, and of an earlier version in this one."""
+    for folder in before:
+        if folder != output:
+            ledger.take(folder / FOLDER)
+        if key_before(folder) is not None:
+            take_before(folder, ledger, key)
+    if output in before:
+        remove_before(output)
+
+
+def _predict(
+    request: ScreenRequest, shards: ScreenShards, dataset: Dataset, by: tuple[Executor, LoadedModel | None, HeadReader | None],
+    on_progress: OnProgress,
+) -> Predicted:  # fmt: skip
+    """Compute the shards that are not done, control cells first.
+
+    Args:
+        request, shards, dataset: of the screen.
+        by: executor, model where it is in memory, and head of the goal; whether it reads such cells is known before the work.
+        on_progress: told for each block; may raise `JobCancelled`.
+    """
+    executor, loaded, head = by
+    ledger, here = shards.ledger, isinstance(executor, Local)
+    before = sum(number >= len(shards.controls) for number in ledger.done)
+    device, total = "", len(ledger.plan.shards) - len(shards.controls)
+    if ledger.todo:
+        device = executor.device_name(ledger.plan.device)
+        if loaded is None and here and request.by_network:
+            on_progress(Progress("Loading the model"))
+            loaded = load_model(Path(request.model), choose_device(request.device).kind, dtype_of(request.precision))
+    bench = ScreenBench(Asked(request, str(ledger.folder)), dataset, loaded) if here else None
+    if head is not None:
+        complete(ledger, executor, lambda progress: on_progress(Progress("Reading control cells")), bench, shards.controls)
+        head.values(shards.place(shards.key.contexts[0], CONTROL))
+    complete(ledger, executor, on_progress, bench)
+    return Predicted(device if before < total else "", total, before, shards.remarks())
 
 
 def _with_training(table: pd.DataFrame, card: ModelCard, model: Path) -> pd.DataFrame:
@@ -197,7 +277,7 @@ def _remarks(request: ScreenRequest, table: pd.DataFrame, kind: str, perturbatio
 
 
 def _write(
-    request: ScreenRequest, output: Path, shards: Shards, card: ModelCard, table: pd.DataFrame, predicted: Predicted,
+    request: ScreenRequest, output: Path, shards: ScreenShards, card: ModelCard, table: pd.DataFrame, predicted: Predicted,
     remarks: tuple[str, ...],
 ) -> ScreenReport:  # fmt: skip
     """Write ranking, effects and similarity; return the report, as far as it is known here."""
@@ -215,14 +295,14 @@ def _write(
     )  # fmt: skip
 
 
-def _write_effects(path: Path, shards: Shards, table: pd.DataFrame) -> dict[str, NDArray[np.float32]]:
+def _write_effects(path: Path, shards: ScreenShards, table: pd.DataFrame) -> dict[str, NDArray[np.float32]]:
     """Write the effects of all conditions; return them by context."""
     found = {context: shards.read_context(context) for context in shards.key.contexts}
     ranked = table[table["made"] == "predicted"].set_index(["perturbation", "context"])
     pairs = [(p, context) for context, block in found.items() for p in block.perturbations]
     obs = ranked.loc[pairs, ["effect_size", "genes_up", "genes_down", "seen", "in_training", "score"]].reset_index()
     obs.index = pd.Index([f"{p} in {c}" for p, c in pairs], dtype=object)
-    genes = sample_of(shards, shards.key.contexts[0], CONTROL).var_names
+    genes = shards.sample(shards.key.contexts[0], CONTROL).var_names
     cells = ad.AnnData(np.concatenate([b.effects for b in found.values()]), obs, pd.DataFrame(index=genes))
     cells.layers["log2_fold_change"] = np.concatenate([b.folds for b in found.values()])
     with replacing(path) as beside:

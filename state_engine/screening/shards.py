@@ -1,39 +1,39 @@
-"""The predictions of a screen on the disk: means and a sample of cells, a shard for each context and block of perturbations.
+"""The predictions of a screen: a shard of the ledger (`state_engine.shards.ledger`) for the control cells of each context, and one for each
+context and block of perturbations.
 
-    shards/screen.json        what was predicted (`ShardKey`); a folder holds one screen
-    shards/C-BBBB.npz         context C, block B: perturbations (k,) str, effects (k, g), folds (k, g) float32, up, down (k,) int64
-    shards/C-BBBB.h5ad        the first cells of each condition and their basal cells, in the layout of a result
-    shards/C-BBBB.json        sizes and sha256 of the two, written last: without it the block is predicted again
-    shards/C-control.*        control cells of the context; no effects
+    shards/NNNNN-CHECKSUM.shard   an .h5ad in the layout of a result: the control cells of a context, or the first cells of each condition of a
+                                  block and their basal cells; of a block also what all its predicted cells say, in uns (`Block`)
+    shards/plan.json              what was predicted (`ScreenKey`); a folder holds one screen
 
-Each file appears only when it is complete, so a screen that was killed goes on with the first block that is not done.
-
-Notation: k perturbations, g genes.
+Shards stay when the screen is done, so that another goal can rank them. Notation: k perturbations, g genes.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import anndata as ad
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from state_engine.errors import RequestError, RunError
-from state_engine.files import read_json, remove_parts, replacing, sha256_of, write_json
-from state_engine.plain import read_json_as, to_plain
+from state_engine.errors import ConfigError, RequestError
+from state_engine.plain import from_plain, to_plain
+from state_engine.shards.in_run import FOLDER
+from state_engine.shards.ledger import Ledger, plan_in
+from state_engine.shards.plan import Shard
 
-SHARDS: Final = "shards"
-KEY: Final = "screen.json"
-CONTROL: Final = "control"
+VERB: Final = "screen"
+CONTROL: Final = -1  # stands for the number of a block: the control cells of a context
+BLOCK, REMARKS = "block", "remarks"  # in uns
 
 
 @dataclass(frozen=True)
-class ShardKey:
+class ScreenKey:
     """What predictions depend on; shards of equal keys hold the same numbers.
 
     Args:
@@ -43,7 +43,7 @@ class ShardKey:
         blocks: perturbations of a block.
         cells, sample, seed, set_size, method, precision: of the request.
         allow_other_embedding: of the request.
-        format: of the files.
+        format: of the files; 1 had files of their own, see `screening.before`.
     """
 
     data_hash: str
@@ -60,14 +60,12 @@ class ShardKey:
     method: str
     precision: str
     allow_other_embedding: bool
-    format: int = 1
+    format: int = 2
 
-
-@dataclass(frozen=True)
-class Done:
-    """Sizes in bytes and sha256 of the files of a shard, by ending."""
-
-    files: dict[str, tuple[int, str]]
+    @property
+    def labels(self) -> list[tuple[str, ...]]:
+        """Perturbations of each block."""
+        return [self.perturbations[i : i + self.blocks] for i in range(0, len(self.perturbations), self.blocks)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,126 +86,95 @@ class Block:
     down: NDArray[np.int64]
 
 
-class Shards:
-    """The shards of a screen.
+class ScreenShards:
+    """The shards of a screen that are done.
 
     Args:
-        output: folder of the screen.
+        ledger: of its plan.
         key: what is predicted.
     """
 
-    def __init__(self, output: Path, key: ShardKey) -> None:
-        self.folder, self.key = output / SHARDS, key
-        self._whole = set[Path]()  # notes whose files were found as they were written: they are hashed once
+    def __init__(self, ledger: Ledger, key: ScreenKey) -> None:
+        self.ledger, self.key = ledger, key
 
     @property
     def blocks(self) -> list[tuple[str, ...]]:
         """Perturbations of each block."""
-        names = self.key.perturbations
-        return [names[i : i + self.key.blocks] for i in range(0, len(names), self.key.blocks)]
+        return self.key.labels
 
-    def begin(self) -> None:
-        """Make the folder, or make sure that what is in it belongs to this screen.
+    @property
+    def controls(self) -> tuple[Shard, ...]:
+        """The shards of control cells."""
+        return self.ledger.plan.shards[: len(self.key.contexts)]
 
-        Raises:
-            RequestError: it holds another screen.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        there = read_json_as(ShardKey, self.folder / KEY, "screen", "Choose another folder.")
-        if there is not None and there != self.key:
-            raise RequestError(
-                f"{self.folder.parent.name} holds another screen.",
-                f"It differs by {', '.join(differences(there, self.key))}.",
-                "Choose another folder for this one, or remove the old one.",
-            )
-        write_json(self.folder / KEY, to_plain(self.key))
-        remove_parts(self.folder)  # of a process that was killed
+    def place(self, context: str, block: int) -> Path:
+        """Return the file of a shard."""
+        return self.ledger.done[number_of(self.key, context, block)].path
 
-    def take(self, earlier: Path) -> None:
-        """Take over the shards of an earlier screen of the same predictions, as links where the disk allows it.
-
-        Raises:
-            RequestError: it is none, or one of other predictions.
-        """
-        there = read_json_as(ShardKey, earlier / SHARDS / KEY, "screen", "Run the screen again.")
-        if there is None:
-            raise RequestError(f"{earlier.name} holds no screen.", f"It has no {SHARDS}/{KEY}.", "Give the folder of a screen.")
-        if there != self.key:
-            raise RequestError(
-                f"The screen in {earlier.name} predicted something else.",
-                f"It differs by {', '.join(differences(there, self.key))}.",
-                "Only the goal may differ. Leave --earlier out to predict.",
-            )
-        for file in sorted((earlier / SHARDS).iterdir()):
-            target = self.folder / file.name
-            if file.suffix in (".npz", ".h5ad", ".json") and file.is_file() and not target.exists():
-                _link(file, target)
-
-    def place(self, context: str, block: int | str, ending: str) -> Path:
-        """Return where a file of a shard is."""
-        number = block if isinstance(block, str) else f"{block:04d}"
-        return self.folder / f"{self.key.contexts.index(context)}-{number}{ending}"
-
-    def done(self, context: str, block: int | str) -> bool:
-        """Return whether a shard is complete: its files have the sizes and checksums that were noted."""
-        note = self.place(context, block, ".json")
-        if note in self._whole:
-            return True
-        try:
-            found = {ending: (int(size), str(digest)) for ending, (size, digest) in read_json(note)["files"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return False
-        files = {ending: self.place(context, block, ending) for ending in found}
-        whole = all(path.is_file() and (path.stat().st_size, sha256_of(path)) == found[e] for e, path in files.items())
-        if whole:
-            self._whole.add(note)
-        return whole
-
-    def finish(self, context: str, block: int | str) -> None:
-        """Note that the files of a shard are complete."""
-        files = [self.place(context, block, ending) for ending in (".npz", ".h5ad")]
-        noted = {path.suffix: (path.stat().st_size, sha256_of(path)) for path in files if path.exists()}
-        write_json(self.place(context, block, ".json"), to_plain(Done(noted)))
-
-    def write(self, context: str, block: int, found: Block) -> None:
-        """Write the effects of a shard."""
-        with replacing(self.place(context, block, ".npz")) as beside, beside.open("wb") as file:
-            np.savez(
-                file, perturbations=np.array(found.perturbations, str), effects=found.effects, folds=found.folds, up=found.up,
-                down=found.down,
-            )  # fmt: skip
-
-    def read(self, context: str, block: int) -> Block:
-        """Return the effects of a shard.
-
-        Raises:
-            RunError: it is missing or damaged.
-        """
-        path = self.place(context, block, ".npz")
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                names = tuple(stored["perturbations"].tolist())
-                return Block(names, stored["effects"], stored["folds"], stored["up"], stored["down"])
-        except (OSError, ValueError, KeyError) as error:
-            raise RunError(f"{path.name} cannot be read.", "It is missing or damaged.", "Run the screen again.") from error
+    def sample(self, context: str, block: int) -> ad.AnnData:
+        """Return the cells of a shard."""
+        return ad.read_h5ad(self.place(context, block))
 
     def read_context(self, context: str) -> Block:
         """Return the effects of all perturbations in a context."""
-        parts = [self.read(context, block) for block in range(len(self.blocks))]
-        names = tuple(p for part in parts for p in part.perturbations)
-        effects, folds = np.concatenate([p.effects for p in parts]), np.concatenate([p.folds for p in parts])
-        return Block(names, effects, folds, np.concatenate([p.up for p in parts]), np.concatenate([p.down for p in parts]))
+        parts = []
+        for block in range(len(self.blocks)):
+            with h5py.File(self.place(context, block)) as file:
+                parts.append(ad.io.read_elem(file[f"uns/{BLOCK}"]))
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in ("effects", "folds", "up", "down")}
+        return Block(tuple(str(p) for part in parts for p in part["perturbations"]), **joined)
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return what was said of the blocks, each sentence once."""
+        found: dict[str, None] = {}
+        for number in range(len(self.controls), len(self.ledger.plan.shards)):
+            with h5py.File(self.ledger.done[number].path) as file:
+                found |= dict.fromkeys(json.loads(ad.io.read_elem(file[f"uns/{REMARKS}"])))
+        return tuple(found)
 
 
-def differences(one: ShardKey, other: ShardKey) -> Sequence[str]:
+def number_of(key: ScreenKey, context: str, block: int) -> int:
+    """Return the number of a shard: control cells first, then the blocks of one context after the other."""
+    at = key.contexts.index(context)
+    return at if block == CONTROL else len(key.contexts) + at * len(key.labels) + block
+
+
+def with_block(cells: ad.AnnData, found: Block, remarks: Sequence[str]) -> ad.AnnData:
+    """Note in some cells of a block what all of its cells say."""
+    cells.uns[BLOCK] = {
+        "perturbations": np.array(found.perturbations, object), "effects": found.effects, "folds": found.folds, "up": found.up,
+        "down": found.down,
+    }  # fmt: skip
+    cells.uns[REMARKS] = json.dumps(list(remarks))
+    return cells
+
+
+def key_in(output: Path) -> ScreenKey | None:
+    """Return what the screen in a folder predicts; None where there is none."""
+    plan = plan_in(output / FOLDER)
+    if plan is None or plan.get("verb") != VERB:
+        return None
+    try:
+        return from_plain(ScreenKey, plan.get("facts"))
+    except ConfigError:
+        return None
+
+
+def differences(one: ScreenKey, other: ScreenKey) -> Sequence[str]:
     """Return in what two screens differ, in words."""
     first, second = to_plain(one), to_plain(other)
     return [name.replace("_", " ") for name in first if first[name] != second[name]]
 
 
-def _link(file: Path, target: Path) -> None:
-    try:
-        os.link(file, target)
-    except OSError:  # another disk, or one without links
-        with replacing(target) as beside:
-            shutil.copyfile(file, beside)
+def check_same(there: ScreenKey | None, key: ScreenKey, output: Path) -> None:
+    """Make sure that what a folder holds belongs to a screen.
+
+    Raises:
+        RequestError: it holds another screen.
+    """
+    if there is not None and there != key:
+        raise RequestError(
+            f"{output.name} holds another screen.",
+            f"It differs by {', '.join(differences(there, key))}.",
+            "Choose another folder for this one, or remove the old one.",
+        )

@@ -76,6 +76,21 @@ class Ledger:
         """Return the file of a shard that is done."""
         return self.done[shard.number].path
 
+    def remove_others(self) -> None:
+        """Remove what is named like a shard and is none of those that are done: its bytes have changed."""
+        whole = {file.path for file in self.done.values()}
+        for path in self.folder.glob("*.shard"):
+            if path not in whole:
+                path.unlink(missing_ok=True)
+
+    def take(self, other: Path) -> None:
+        """Take over the shards of the same plan in another folder, as links where the disk allows it."""
+        for file in _whole_files(other):
+            if file.number not in self.done and file.number < len(self.plan.shards):
+                target = self.folder / file.path.name
+                _link(file.path, target)
+                self.note(ShardFile(file.number, target, file.size))
+
     def clear(self) -> None:
         """Remove the files of the shards, once they are put together; the log stays."""
         for path in (*self.folder.glob("*.shard"), self.folder / PLAN):
@@ -98,6 +113,7 @@ def held(folder: Path, plan: Plan, *, temporary: bool = False) -> Iterator[Ledge
     with _lock(folder):
         remove_parts(folder)
         ledger = Ledger(folder, plan, _threads_of(folder, plan))
+        ledger.remove_others()
         try:
             yield ledger
         except BaseException:
@@ -151,6 +167,16 @@ def log_lines(folder: Path) -> list[dict[str, object]]:
     return found
 
 
+def plan_in(folder: Path) -> dict[str, object] | None:
+    """Return the plan whose shards lie in a folder, see `Plan.identity`; None where there is none that can be read."""
+    try:
+        found = read_json(folder / PLAN)
+    except (OSError, ValueError):
+        return None
+    plan = found.get("plan") if isinstance(found, dict) else None
+    return plan if isinstance(plan, dict) else None
+
+
 def _threads_of(folder: Path, plan: Plan) -> int:
     """Return the threads that the plan was begun with; a folder of another plan, or of none, is emptied and the plan noted there."""
     asked = {"format": FORMAT, **json.loads(json.dumps(plan.identity()))}
@@ -168,13 +194,19 @@ def _threads_of(folder: Path, plan: Plan) -> int:
 
 
 def _whole_files(folder: Path, pattern: str = "*.shard") -> Iterator[ShardFile]:
-    """Yield the shards whose bytes are those that were written; others are removed."""
+    """Yield the shards whose bytes are those that were written."""
     for path in sorted(folder.glob(pattern)):
         match = _FILE.fullmatch(path.name)
         if match is not None and sha256_of(path) == match["checksum"]:
             yield ShardFile(int(match["number"]), path, path.stat().st_size)
-        else:
-            path.unlink(missing_ok=True)
+
+
+def _link(file: Path, target: Path) -> None:
+    try:
+        os.link(file, target)
+    except OSError:  # another disk, or one without links
+        with replacing(target) as beside:
+            shutil.copyfile(file, beside)
 
 
 @contextmanager

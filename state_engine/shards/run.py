@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from state_engine.progress import OnProgress, Progress
 from state_engine.shards.executors import Executor, Local, Work
 from state_engine.shards.in_run import FOLDER
 from state_engine.shards.ledger import Ledger
-from state_engine.shards.plan import Arrays, Bench, read_arrays
+from state_engine.shards.plan import Arrays, Bench, Shard, read_arrays
 
 LOCAL: Final = "local"
 _NAME = re.compile(r"local|ray|ray://[A-Za-z0-9_.\-\[\]:]+:[0-9]{1,5}")
@@ -74,17 +74,23 @@ def beside(output: Path, executor: str = "") -> InShards:
     return InShards(output.with_name(f".shards-{output.name}"), found, settings.shard_bytes, temporary=True)
 
 
-def in_run(run: Path) -> InShards:
+def in_run(run: Path, executor: str = "") -> InShards:
     """Return how a job works in shards: in its run folder, whose log of shards stays.
 
+    Args:
+        run: the folder.
+        executor: that was asked for; "": that of the installation.
+
     Raises:
-        ConfigError: the installation's executor is unknown.
+        ConfigError: there is no such executor.
     """
     settings = load_settings()
-    return InShards(run / FOLDER, executor_of(settings.executor), settings.shard_bytes)
+    return InShards(run / FOLDER, executor_of(executor or settings.executor), settings.shard_bytes)
 
 
-def complete(ledger: Ledger, executor: Executor, on_progress: OnProgress, bench: Bench | None = None) -> None:
+def complete(
+    ledger: Ledger, executor: Executor, on_progress: OnProgress, bench: Bench | None = None, only: Sequence[Shard] | None = None
+) -> None:
     """Compute the shards that are not done.
 
     Args:
@@ -92,12 +98,14 @@ def complete(ledger: Ledger, executor: Executor, on_progress: OnProgress, bench:
         executor: see `state_engine.shards.executors`.
         on_progress: told at least for each shard; may raise `JobCancelled`.
         bench: one that is open in this process already.
+        only: shards of the plan to compute; None: all of it.
 
     Raises:
         RequestError: the disk is full; what is done stays done. StateError: what the verb raises.
     """
-    plan, todo = ledger.plan, ledger.todo
-    finished = reported = plan.units - sum(shard.units for shard in todo)
+    plan = ledger.plan
+    finished = reported = plan.units - sum(shard.units for shard in ledger.todo)
+    todo = [shard for shard in ledger.todo if only is None or shard in only]
 
     def tick(units: int) -> None:
         nonlocal reported

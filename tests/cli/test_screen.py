@@ -40,6 +40,8 @@ def test_files_of_genes(words: list[str], tmp_path: Path, capsys: pytest.Capture
 def test_what_is_wrong_is_a_sentence(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--up", f"{tmp_path}/sets.gmt"]) == 1
     assert "2 gene sets" in capsys.readouterr().err
+    assert main([*words, "--executor", "spark"]) == 1
+    assert "no executor 'spark'" in capsys.readouterr().err
     assert main([*words, "--up-gene", "NOPE"]) == 1
     assert "0 of the 1 genes" in capsys.readouterr().err
     assert main([*words, "--up", f"{tmp_path}/cells.h5ad"]) == 1

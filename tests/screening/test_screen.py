@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +15,10 @@ import pytest
 from state_engine import keys
 from state_engine.analysis.effects import effect_sizes
 from state_engine.errors import GeneError, JobCancelled, RequestError, StateError, UnknownLabelError
+from state_engine.files import sha256_of, write_json
 from state_engine.heads.finetune import finetune
 from state_engine.heads.request import FinetuneRequest
+from state_engine.plain import to_plain
 from state_engine.prediction.predict import predict
 from state_engine.prediction.result import open_result
 from state_engine.progress import Progress
@@ -22,6 +26,8 @@ from state_engine.screening import cost, predict_blocks
 from state_engine.screening.report import COLUMNS, load_similarity, read_condition, read_ranking, read_screen
 from state_engine.screening.request import GeneChange, ScreenRequest
 from state_engine.screening.run import screen
+from state_engine.screening.shards import CONTROL, key_in, number_of
+from tests.shards.test_shards import done
 from tests.small import CONTEXTS, GENES, PERTURBATIONS, write_cells, write_model
 
 UP = GENES[:6]
@@ -77,7 +83,7 @@ def test_the_folder_of_a_screen(made: Path) -> None:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix != ".json"}
+    return {p.name: p.read_bytes() for p in sorted(folder.glob("*.shard"))}
 
 
 def test_a_screen_that_was_stopped_goes_on_and_ends_bit_for_bit_the_same(
@@ -94,8 +100,8 @@ def test_a_screen_that_was_stopped_goes_on_and_ends_bit_for_bit_the_same(
     with pytest.raises(JobCancelled):
         screen(request, tmp_path / "two", stop)
     first = files(tmp_path / "two" / "shards")
-    assert read_screen(tmp_path / "two") is None and len(first) == 2 * 4 + 2
-    (tmp_path / "two" / "shards" / "0-0002.h5ad").write_bytes(b"cut off")
+    assert read_screen(tmp_path / "two") is None and len(first) == 4 + 2
+    next((tmp_path / "two" / "shards").glob("00004-*.shard")).write_bytes(b"cut off")
     (tmp_path / "two" / "shards" / ".part-of-a-killed-process").touch()
 
     def counted(request: object, *arguments: object, **more: object) -> object:
@@ -107,9 +113,51 @@ def test_a_screen_that_was_stopped_goes_on_and_ends_bit_for_bit_the_same(
     assert report.done_before == 3 and len(predicted) == 3, "three were done, one is damaged, two are missing; controls are kept"
     assert files(tmp_path / "two" / "shards") == files(tmp_path / "whole" / "shards")
     assert (tmp_path / "two" / "ranking.csv").read_bytes() == (tmp_path / "whole" / "ranking.csv").read_bytes()
+    assert done(tmp_path / "two" / "shards") == Counter([*range(8), 4]), "no shard twice but the damaged one"
     # the same again predicts nothing
     predicted.clear()
     assert screen(request, tmp_path / "two").done_before == 6 and not predicted
+
+
+def written_before(screened: Path, output: Path, sample: bool = True) -> None:
+    """Write a screen as versions before the common ledger did: files and a note for each shard."""
+    key = key_in(screened)
+    assert key is not None
+    folder = output / "shards"
+    folder.mkdir(parents=True)
+    write_json(folder / "screen.json", to_plain(replace(key, format=1, sample=key.sample if sample else 0)))
+    for at, context in enumerate(key.contexts):
+        for block in (CONTROL, *range(len(key.labels))):
+            path = next((screened / "shards").glob(f"{number_of(key, context, block):05d}-*.shard"))
+            cells, stem = ad.read_h5ad(path), f"{at}-{'control' if block == CONTROL else f'{block:04d}'}"
+            found, _ = cells.uns.pop("block", None), cells.uns.pop("remarks", None)
+            if sample or found is None:
+                cells.write_h5ad(folder / f"{stem}.h5ad")
+            if found is not None:
+                np.savez(folder / f"{stem}.npz", **(found | {"perturbations": np.array(found["perturbations"], str)}))
+            made = [folder / f"{stem}{end}" for end in (".npz", ".h5ad") if (folder / f"{stem}{end}").exists()]
+            write_json(folder / f"{stem}.json", {"files": {p.suffix: [p.stat().st_size, sha256_of(p)] for p in made}})
+
+
+@pytest.mark.parametrize("sample", [True, False], ids=["with cells", "means alone"])
+def test_a_screen_of_an_earlier_version_is_taken_over(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample: bool
+) -> None:
+    written_before(made / "screen", tmp_path / "old", sample)
+    shutil.copytree(tmp_path / "old", tmp_path / "again")
+    monkeypatch.setattr(predict_blocks, "predict", None)
+    request = asked(made, **({} if sample else {"sample": 0}))
+    for output, asked_here in (("new", replace(request, earlier=str(tmp_path / "old"))), ("again", request)):
+        assert screen(asked_here, tmp_path / output).done_before == 2
+        assert (tmp_path / output / "ranking.csv").read_bytes() == (made / "screen" / "ranking.csv").read_bytes()
+        assert {p.suffix for p in (tmp_path / output / "shards").iterdir()} == {".shard", ".json", ""}
+    assert (tmp_path / "old" / "shards" / "screen.json").exists() and not (tmp_path / "again" / "shards" / "screen.json").exists()
+    with pytest.raises(RequestError, match="differs by seed"):
+        screen(replace(request, earlier=str(tmp_path / "old"), seed=4), tmp_path / "third")
+    damaged = next((tmp_path / "old" / "shards").glob("1-0000.npz"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(TypeError):  # that block is predicted, by what stands in for the verb here
+        screen(replace(request, earlier=str(tmp_path / "old")), tmp_path / "fourth")
 
 
 def test_another_goal_ranks_the_same_predictions(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,15 @@ import pytest
 from state_engine.errors import JobCancelled, LabelError
 from state_engine.prediction.predict import predict
 from state_engine.progress import Progress
+from state_engine.screening import cost
+from state_engine.screening.request import ScreenRequest
+from state_engine.screening.run import screen
 from state_engine.shards.ledger import held, log_lines
 from state_engine.shards.run import InShards, complete, executor_of
 from tests.prediction.test_in_shards import asked, same
 from tests.shards.squares import Squares, plan_of
 from tests.shards.test_shards import all_of, done, values
+from tests.small import GENES, write_cells, write_model
 
 ray = pytest.importorskip("ray", reason="Ray is optional (pip install -r requirements-ray.txt)")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")]
@@ -88,6 +92,22 @@ def test_a_prediction_has_the_same_numbers(cluster: Any, tmp_path: Path) -> None
     assert same(tmp_path / "here.h5ad", tmp_path / "there.h5ad")
     lines = log_lines(tmp_path / "b")
     assert done(tmp_path / "b") == Counter(range(6)) and os.getpid() not in {line["process"] for line in lines}
+
+
+def test_a_screen_has_the_same_ranking(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "MOST_BLOCK", 1)
+    write_cells(tmp_path / "cells.h5ad", 200)
+    write_model(tmp_path / "model")
+    request = ScreenRequest(
+        f"{tmp_path}/cells.h5ad", f"{tmp_path}/model", up_genes=GENES[:4], cells=16, sample=8, splits=200, device="cpu"
+    )
+    screen(request, tmp_path / "here")
+    report = screen(request, tmp_path / "there", executor=executor_of("ray"))
+    for name in ("ranking.csv", "effects.h5ad", "similarity.npz"):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+    lines = log_lines(tmp_path / "there" / "shards")
+    assert report.blocks == 6 and done(tmp_path / "there" / "shards") == Counter(range(8))
+    assert os.getpid() not in {line["process"] for line in lines}
 
 
 def test_a_node_that_dies_costs_its_running_shards(cluster: Any, tmp_path: Path) -> None:

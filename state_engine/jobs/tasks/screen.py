@@ -18,6 +18,7 @@ from state_engine.options import command
 from state_engine.progress import OnProgress, Progress
 from state_engine.screening.request import ScreenRequest
 from state_engine.screening.run import screen as screen_all
+from state_engine.shards.run import LOCAL, in_run
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,14 @@ def screen(request: ScreenRequest, run: RunFolder, on_progress: OnProgress, warm
     check_data(settings, request.data)
     card: ModelCard = card_of(Path(request.model))
     loaded = None
-    if request.method in ("model", "paired"):
+    if request.by_network and settings.executor == LOCAL:  # other machines load their own
         on_progress(Progress("Loading the model"))
         loaded = transition_model(request.prediction((), "", request.cells), warm)
     places = None
     if request.head:
         head = read_head_card(Path(request.head))
         places = (*([Path(head.place)] if head.place else []), *places_of(settings, head.source.model))
-    report = screen_all(request, run.path, on_progress, loaded, places)
+    report = screen_all(request, run.path, on_progress, loaded, places, in_run(run.path).executor)
     for remark in report.remarks:
         run.log(remark)
     if report.resemblance is not None:
