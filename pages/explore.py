@@ -6,6 +6,7 @@ from pages.parts.door import through_app
 from pages.parts.explore.effects import effect_table, look_alike
 from pages.parts.explore.map import cell_map
 from pages.parts.result import finished_run, map_ready, open_projection, open_run, result_area
+from pages.parts.runs.report import report_button
 from pages.parts.runs.share import share_button
 from pages.parts.widgets import errors_shown, page_head
 
@@ -19,7 +20,9 @@ page_head(
 run = finished_run("the cells before and after")
 if run is None:
     st.stop()
-share_button(run.id)
+with st.container(horizontal=True):
+    share_button(run.id)
+    report_button(run)
 with errors_shown(), result_area(run):
     result = open_run(run)
     look_alike(run)

@@ -36,6 +36,7 @@ ARROWS: dict[str, set[str]] = {
     "evaluation": {"train", "challenge", "analysis", "prediction", "effects", "metrics", "checkpoints", "data"},
     "heads": {"train", "prediction", "embedding", "effects", "checkpoints", "data", "models"},
     "screening": {"shards", "heads", "analysis", "prediction", "effects", "metrics", "checkpoints", "data", "models"},
+    "reports": {"screening", "evaluation", "train", "analysis", "prediction", "effects", "metrics", "checkpoints", "data"},
     "pretrain": {"train", "embedding", "checkpoints", "data", "models"},
     "demo": {"pretrain", "train", "embedding", "checkpoints", "data", "models"},
 }

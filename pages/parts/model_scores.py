@@ -8,8 +8,7 @@ import streamlit as st
 from pages.parts.format import plural, sentences
 from state_engine.checkpoints.card import Calibration, ModelCard, TrainingSummary
 from state_engine.errors import listed
-from state_engine.evaluation.judgement import FEWEST
-from state_engine.evaluation.verdict import TIE
+from state_engine.evaluation.card_verdict import CLOSER, against_baselines
 
 _METHODS = {"corrected": "Model, corrected", "raw": "Model, raw", "mean": "Mean of other contexts", "none": "No change"}
 _R = {"corrected": "r_paired", "raw": "r_raw", "mean": "r_mean"}
@@ -68,41 +67,12 @@ def verdict_words(training: TrainingSummary) -> str:
 
     With fewer than `FEWEST` conditions, or where the two disagree, neither is better.
     """
-    scores, ours = training.scores, training.scores["mae_corrected"]
-    found, closer = [], False
-    for name, words in (("mean", "the mean effect of the other contexts"), ("none", "predicting no change")):
-        other = scores.get(f"mae_{name}")
-        if other is None:
-            continue
-        against = [c for c in training.conditions if f"mae_{name}" in c.scores]
-        worse = [c.name for c in against if c.scores.get("mae_corrected", 0.0) > c.scores[f"mae_{name}"]]
-        own_r, other_r = scores.get("r_paired"), scores.get(_R.get(name, ""))
-        by_error = 0 if abs(ours - other) <= TIE * other else 1 if ours < other else -1
-        by_pattern = 0 if own_r is None or other_r is None else 1 if own_r > other_r else -1
-        closer |= by_error < 0
-        if len(against) < FEWEST:
-            outcome = (
-                f"**Cannot be told from {words}** by {plural(len(against), 'condition') if against else 'so few conditions'}"
-            )
-        elif by_error == 0:
-            outcome = f"**No better than {words}**"
-        elif by_error * by_pattern < 0:
-            outcome = f"**{'Closer' if by_error > 0 else 'Further off'} than {words}, but the pattern is {'worse' if by_error > 0 else 'better'}**"
-        else:
-            outcome = f":green[**Better than {words}**]" if by_error > 0 else f":red[**Worse than {words}**]"
-        text = f"{outcome}: MAE {ours:.4f} against {other:.4f}"
-        text += f", r {own_r:.3f} against {other_r:.3f}" if by_pattern else ""
-        if len(against) > 1:
-            text += (
-                f"; MAE worse in {len(worse)} of {len(against):,} conditions"
-                if worse
-                else f"; MAE better in all {len(against):,} conditions"
-            )
-            text += f" ({listed(worse, 3)})" if worse else ""
-        found.append(text + ".")
-    if closer:
-        found.append("A simple baseline is closer here; Predict offers each of them beside the model.")
-    return "  \n".join(found)
+    against, lines = against_baselines(training), []
+    for one in against:
+        colour = {"better": "green", "worse": "red"}.get(one.outcome)
+        marked = f":{colour}[**{one.lead}**]" if colour else f"**{one.lead}**"
+        lines.append(f"{marked}{one.after}: {one.numbers}")
+    return "  \n".join([*lines, *([CLOSER] if any(one.closer for one in against) else [])])
 
 
 def _conditions(card: ModelCard) -> None:

@@ -1,18 +1,21 @@
-"""The colours of all pages, each with one meaning. Safe for colour-blind readers: Okabe-Ito up to 8 categories, then a longer list.
-
-Vermilion: predicted, up. Blue: observed, down. Grey: control, not significant. MISSING is never a colour of zero.
+"""The colours of all pages: those with a meaning are those of reports (`state_engine.reports.colours`). Safe for colour-blind readers:
+categories are Okabe-Ito's up to 8, then a longer list.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from state_engine import keys
+from state_engine.reports.colours import BLUE as BLUE
+from state_engine.reports.colours import DOWN as DOWN
+from state_engine.reports.colours import GREY as GREY
+from state_engine.reports.colours import KIND as KIND
+from state_engine.reports.colours import MISSING as MISSING
+from state_engine.reports.colours import NOT_SIGNIFICANT as NOT_SIGNIFICANT
+from state_engine.reports.colours import PALE as PALE
+from state_engine.reports.colours import UP as UP
+from state_engine.reports.colours import VERMILION as VERMILION
 
-VERMILION, BLUE, GREY, PALE = "#D55E00", "#0072B2", "#9aa0a3", "#D9B59B"
-UP, DOWN, NOT_SIGNIFICANT = VERMILION, BLUE, "#a7adb0"
-MISSING = "#d5d8d9"
-KIND = {keys.OBSERVED_CONTROL: GREY, keys.PREDICTED: VERMILION, keys.OBSERVED: BLUE, keys.PREDICTED_CONTROL: PALE}
 SEQUENTIAL = "Viridis"
 DIVERGING = [[0.0, "#0072B2"], [0.25, "#7fb5d6"], [0.5, "#f2f2f0"], [0.75, "#eba679"], [1.0, "#D55E00"]]
 

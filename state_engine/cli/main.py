@@ -37,6 +37,7 @@ COMMANDS = {
     "de": ("results", "test which genes a prediction changes"),
     "attention": ("results", "which cells of a set a model looks at"),
     "tables": ("results", "write all tables of a run as CSV in one zip"),
+    "report": ("results", "write the report of a run as one HTML file that opens offline"),
     "train": ("train", "train a State Transition model"),
     "pretrain": ("pretrain", "pretrain a State Embedding model on one or more data sets"),
     "calibrate": ("train", "fit how much of a trained model's effect to take beside the mean of other contexts"),

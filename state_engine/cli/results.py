@@ -110,3 +110,26 @@ def run_tables(options: argparse.Namespace, write: Write, on_progress: OnProgres
             f"{options.run} is no finished prediction.", f"It has no {listed(missing)}.", "Give the folder of a run."
         )
     write(f"{write_tables(options.run, on_progress)}")
+
+
+@takes(
+    {
+        "--run": word(
+            "ID|DIR", "a run of the app by its id, or what predict, evaluate, test, train or screen wrote", required=True
+        ),
+        "--output": path("FILE.html", "the report, one file that opens offline", required=True),
+    }
+)
+def run_report(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
+    """Write the report of a run as one HTML file."""
+    from state_engine.config import load_settings
+    from state_engine.jobs.reporting import report_of_folder, report_of_run
+    from state_engine.jobs.run_folder import RunFolder
+
+    settings, folder = load_settings(), Path(options.run)
+    free_output(options.output, *([folder] if folder.is_file() else []))
+    if folder.exists():
+        report_of_folder(settings, folder, options.output, on_progress)
+    else:
+        report_of_run(settings, RunFolder.open(settings, options.run), options.output, on_progress)
+    write(f"{options.output}: {options.output.stat().st_size:,} bytes")

@@ -95,6 +95,7 @@ _ENTRIES = (
         resumes=True,
     ),
     Kind("tables", f"{_REQUESTS}:TablesRequest", f"{_TASKS}.results:tables", listed=False, resumes=True),
+    Kind("report", f"{_REQUESTS}:ReportRequest", f"{_TASKS}.results:report", listed=False, lane="short", words="report"),
     Kind("matrix", f"{_REQUESTS}:MatrixRequest", f"{_TASKS}.results:matrix", listed=False),
     Kind("store", f"{_REQUESTS}:StoreRequest", f"{_TASKS}.results:store", listed=False),
     Kind("attention", f"{_REQUESTS}:AttentionMapsRequest", f"{_TASKS}.results:attention", listed=False, lane="short"),

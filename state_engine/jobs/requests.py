@@ -50,6 +50,17 @@ class TablesRequest:
 
 
 @dataclass(frozen=True)
+class ReportRequest:
+    """The report of a run, one HTML file that opens offline.
+
+    Args:
+        run: id of a prediction, evaluation, test, training or screen.
+    """
+
+    run: str
+
+
+@dataclass(frozen=True)
 class MatrixRequest:
     """The predicted cells of a prediction as a matrix, with their labels in a table beside it.
 

@@ -32,6 +32,7 @@ from state_engine.jobs.requests import (
     MatrixRequest,
     ModesRequest,
     PrepareRequest,
+    ReportRequest,
     StoreRequest,
     TablesRequest,
 )
@@ -85,6 +86,7 @@ BY_ID: tuple[object, ...] = (
     LookRequest("../../elsewhere"),
     TablesRequest("../../elsewhere"),
     MatrixRequest("../../elsewhere"),
+    ReportRequest("../../elsewhere"),
     StoreRequest("../../elsewhere"),
     DifferentialRequest("../../elsewhere", "p", "c", "predicted control", "corrected"),
     AttentionMapsRequest("../../elsewhere", "p", "c", 0),

@@ -95,6 +95,7 @@ COMMAND_OF = {
     "label": "label",
     "differential": "de",
     "tables": "tables",
+    "report": "report",
     "matrix": "predict",
     "store": "predict",
     "attention": "attention",

@@ -11,15 +11,19 @@ import pytest
 
 from state_engine.config import Settings
 from state_engine.files import write_json
+from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.packed import export_run
 from state_engine.jobs.past import seconds_of_last
-from state_engine.jobs.run_folder import RunFolder, list_runs
+from state_engine.jobs.requests import ReportRequest
+from state_engine.jobs.run_folder import RunFolder, derived_runs, list_runs
+from state_engine.jobs.tasks import results
 from state_engine.library.datasets import DEMO_ID, DEMO_PATH
 from state_engine.library.models import list_models
 from state_engine.plain import to_plain
 from state_engine.prediction.request import PredictionRequest
+from state_engine.progress import silent
 from tests.pages.make_run import make_run
-from tests.pages.opened import app_on, text
+from tests.pages.opened import app_on, opened, text
 
 DEMO = pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
 
@@ -155,3 +159,16 @@ def test_estimates_learn_from_the_last_runs_here(home: Path) -> None:
     assert seconds_of_last(settings, replace(request, cells=300)) == 60.0
     assert seconds_of_last(settings, replace(request, cells=10)) == 20.0
     assert seconds_of_last(settings, replace(request, model="other")) is None
+
+
+def test_a_report_is_made_by_a_job_and_taken(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(Settings(home))
+    page = opened(monkeypatch, "explore", run, home)
+    page.button(key="make_report").click().run()
+    (info,) = derived_runs(Settings(home), run.id, "report")
+    results.report(ReportRequest(run.id), RunFolder(info.path), silent, WarmCache())
+    page = opened(monkeypatch, "explore", run, home)
+    assert not page.exception and not [b for b in page.button if b.key == "make_report"]
+    assert "drugA" in run.file("report.html").read_text() and page.button(key=f"report_again_{run.id}")
+    page.button(key=f"report_again_{run.id}").click().run()
+    assert not run.file("report.html").exists() and not page.exception

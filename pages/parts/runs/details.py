@@ -9,6 +9,7 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.format import md, sentences, size
+from pages.parts.runs.report import report_button
 from pages.parts.runs.share import share_button
 from pages.parts.widgets import errors_shown, go
 from state_engine.config import Settings
@@ -30,6 +31,7 @@ def show_details(info: RunInfo, manifest: Manifest) -> None:
         _again(run, manifest)
         if manifest.kind == "predict" and info.state == "done":
             share_button(run.id)
+        report_button(run)
         if manifest.kind in PACKED and info.state == "done":
             st.download_button(
                 "Run (zip)", data=partial(_zip, session.settings(), run.id), file_name=f"{run.id}.zip", mime="application/zip",

@@ -18,6 +18,7 @@ from state_engine.data.files.zarr_copy import STORE, write_zip
 from state_engine.files import write_json
 from state_engine.jobs import local
 from state_engine.jobs.kinds import WarmCache
+from state_engine.jobs.reporting import REPORT, report_of_run
 from state_engine.jobs.requests import (
     AttentionMapsRequest,
     DifferentialRequest,
@@ -25,6 +26,7 @@ from state_engine.jobs.requests import (
     MatrixRequest,
     ModesCompared,
     ModesRequest,
+    ReportRequest,
     StoreRequest,
     TablesRequest,
 )
@@ -129,6 +131,14 @@ def tables(request: TablesRequest, run: RunFolder, on_progress: OnProgress, warm
     """Write all tables of a prediction as one zip."""
     parent = RunFolder.open(load_settings(), request.run)
     return FileWritten(export.write_tables(parent.path, on_progress).name)
+
+
+def report(request: ReportRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> FileWritten:
+    """Write the report of a run into its folder."""
+    parent = RunFolder.open(load_settings(), request.run)
+    output = parent.file(REPORT)
+    report_of_run(load_settings(), parent, output, on_progress)
+    return FileWritten(output.name)
 
 
 def matrix(request: MatrixRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> FileWritten:
