@@ -22,6 +22,7 @@ page_head(
 
 with errors_shown():
     draft.take_up()
+draft.from_file()
 run = session.run_folder()
 if run is not None and run.manifest.kind == "predict":
     show_run(run)

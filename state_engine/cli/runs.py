@@ -88,9 +88,10 @@ def _request(settings: Settings, options: argparse.Namespace, write: Write) -> i
 def _submit(settings: Settings, options: argparse.Namespace, write: Write) -> int:
     from state_engine.jobs import local
     from state_engine.jobs.checks import check
-    from state_engine.jobs.many import checked, requests_of
+    from state_engine.jobs.many import checked, placed, requests_of
 
-    found = [checked(asked, partial(check, settings)) for asked in requests_of(options.submit.read_bytes())]
+    entries = (placed(settings, asked) for asked in requests_of(options.submit.read_bytes()))
+    found = [checked(asked, partial(check, settings)) for asked in entries]
     for number, asked in enumerate(found, 1):
         if asked.request is None:
             write(f"{number}: {asked.problem}")

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Final
 
+from state_engine.config import Settings
 from state_engine.errors import RequestError, StateError
 from state_engine.files import parse_json
 from state_engine.jobs.kinds import KINDS, find_kind, request_class
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.datasets import list_datasets
+from state_engine.library.models import list_models
 from state_engine.plain import from_plain, visible
 
 MOST_ENTRIES: Final = 500
@@ -65,6 +69,25 @@ def requests_of(content: bytes) -> tuple[Asked, ...]:
             f"The file holds {len(entries):,} requests.", f"1 to {MOST_ENTRIES:,} are taken at a time.", "Part it."
         )
     return tuple(map(_asked, entries))
+
+
+def placed(settings: Settings, asked: Asked) -> Asked:
+    """Return an entry in which bare names of a data set and a model, as a report has them, are those of this installation.
+
+    A name that several have means the latest; one that none has stays, and is refused where the request is checked.
+    """
+    names: dict[str, dict[str, str]] = {"data": {}, "model": {}}
+    for entry in reversed(list_datasets(settings)):  # the latest come first
+        names["data"] |= {Path(entry.path).name: entry.path, entry.name: entry.path}
+    for model in list_models(settings):
+        names["model"] |= {model.path.name: str(model.path)}
+    names["real"] = names["data"]
+    request = asked.request
+    if not is_dataclass(request) or isinstance(request, type):
+        return asked
+    given = {f.name: getattr(request, f.name) for f in fields(request) if f.name in names}
+    found = {name: names[name][value] for name, value in given.items() if value in names[name]}
+    return replace(asked, request=replace(request, **found)) if found else asked
 
 
 def checked(asked: Asked, check: Callable[[object], None]) -> Asked:

@@ -14,6 +14,7 @@ from state_engine.files import write_json
 from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.packed import export_run
 from state_engine.jobs.past import seconds_of_last
+from state_engine.jobs.reporting import provenance_of
 from state_engine.jobs.requests import ReportRequest
 from state_engine.jobs.run_folder import RunFolder, derived_runs, list_runs
 from state_engine.jobs.tasks import results
@@ -172,3 +173,26 @@ def test_a_report_is_made_by_a_job_and_taken(home: Path, monkeypatch: pytest.Mon
     assert "drugA" in run.file("report.html").read_text() and page.button(key=f"report_again_{run.id}")
     page.button(key=f"report_again_{run.id}").click().run()
     assert not run.file("report.html").exists() and not page.exception
+
+
+@DEMO
+def test_the_request_of_a_report_fills_predict(home: Path) -> None:
+    settings = Settings(home)
+    run = RunFolder.create(settings, "predict", to_plain(demo_request(home)), "two in two")
+    (entry,) = json.loads(provenance_of(settings, run).entry)
+    assert entry["request"]["data"] == "Demo: simulated PBMC screen" and "/" not in entry["request"]["model"]
+    entries = [
+        entry,
+        {**entry, "request": {**entry["request"], "contexts": ["Mars"]}},
+        {"kind": "fetch", "request": {"name": "x"}},
+    ]
+    app = app_on("predict")
+    app.file_uploader(key="predict_file").upload("r.json", json.dumps(entries).encode(), "application/json").run()
+    assert "no context Mars" in text(app) and not app.exception
+    assert [b.key for b in app.button if str(b.key).startswith("predict_fill_")] == ["predict_fill_0"]
+    app.button(key="predict_fill_0").click().run()
+    model = app.session_state["thread_model"]
+    assert (
+        app.multiselect(key=f"perturbations_{model}").value == ["TNF", "IFN-beta"] and app.number_input(key="cells").value == 77
+    )
+    assert app.session_state["thread_data"] == DEMO_ID and app.number_input(key="seed").value == 7 and not app.exception

@@ -7,7 +7,10 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import session
+from pages.parts.format import md
 from pages.parts.labelling import entry_of
+from pages.parts.runs.take_in import asked_in_file
+from pages.parts.widgets import errors_shown
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
 from state_engine.errors import listed
@@ -21,7 +24,7 @@ PLAIN = ("cells", "seed", "device", "precision", "allow_unknown", "observed", "k
 
 
 def take_up() -> None:
-    """Choose data set and model of a run that is to be asked again with changes; before they are looked at.
+    """Choose data set and model of a run that is to be asked again with changes, or of a request from a file; before they are looked at.
 
     Raises:
         StateError: the run is gone.
@@ -29,12 +32,13 @@ def take_up() -> None:
     wanted = st.session_state.pop("predict_again", "")
     if not wanted:
         return
-    request = RunFolder.open(session.settings(), wanted).request_as(PredictionRequest)
+    given = isinstance(wanted, PredictionRequest)
+    request = wanted if given else RunFolder.open(session.settings(), wanted).request_as(PredictionRequest)
     entry = entry_of(request.data)
     model = next((e for e in list_models(session.settings()) if e.path == Path(request.model) and e.card), None)
     missing = [name for name, found in (("data set", entry), ("model", model)) if found is None]
     if missing:
-        st.warning(f"The {listed(missing)} of that run is not here any more. Choose another.", icon=":material/warning:")
+        st.warning(f"The {listed(missing)} of that request is not here. Choose another.", icon=":material/warning:")
     if entry is not None:
         session.choose("data", entry.id)
     if model is not None and model.card is not None:
@@ -72,3 +76,13 @@ def _fill(request: PredictionRequest, entry: DataEntry, data: Dataset, card: Mod
     state["attention"] = request.attention or "as the model's card says"
     for name in PLAIN:
         state[name] = getattr(request, name)
+
+
+def from_file() -> None:
+    """Draw where the request of a run or a report is dropped, and the button that fills the form with it."""
+    with st.popover("From a file", icon=":material/data_object:", key="predict_from_file"), errors_shown():
+        st.caption("A request (JSON) that Runs or a report offers. It is checked, and fills the form; nothing is computed yet.")
+        for number, asked in enumerate(asked_in_file("predict", ("predict",))):
+            if asked.request is not None and st.button(f"Fill the form with {md(asked.title, 60)}", key=f"predict_fill_{number}"):
+                st.session_state["predict_again"] = asked.request
+                st.rerun()
