@@ -6,7 +6,7 @@ MARKERS ?= not slow and not parity and not browser and not gpu
 WORKERS ?= 2
 PORT ?= 8501
 
-.PHONY: run test check peers demo
+.PHONY: run test check peers demo gpu
 
 $(VENV)/.runtime: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,10 @@ check: $(VENV)/.development
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# the tests marked gpu and one table of speeds, in less than 8 minutes; with GPU_PYTHON no environment is made (docs/gpu.md)
+gpu: $(if $(GPU_PYTHON),,$(VENV)/.development)
+	$(or $(GPU_PYTHON),$(BIN)/python) -m benchmarks.gpu --tests $(GPU)
 
 # the reference programs in environments of their own, for the parity tests and the benchmarks
 peers: .peers/arc-state/.done .peers/vcc/.done .peers/scperteval/.done

@@ -50,7 +50,16 @@ from state_engine.versions import package_versions
 
 @dataclass(frozen=True)
 class PredictionSummary:
-    """What a prediction gave. `remarks` are sentences worth showing; `sets` counts forward passes of one set."""
+    """What a prediction gave.
+
+    Args:
+        cells, contexts, perturbations: that were predicted.
+        sets: forward passes of one set.
+        device: for people.
+        remarks: sentences worth showing.
+        write_seconds: that the rows of the result took to be written, beside the predicting.
+        wait_seconds: that the predicting waited for them to be written.
+    """
 
     cells: int
     contexts: tuple[str, ...]
@@ -58,6 +67,8 @@ class PredictionSummary:
     sets: int
     device: str
     remarks: tuple[str, ...]
+    write_seconds: float = 0.0
+    wait_seconds: float = 0.0
 
 
 def predict(
@@ -141,8 +152,9 @@ def predict(
             add_calibrated(beside, calibrated, None if cells.genes else card.input_key, on_progress, begun.moving)
     sets = sum(map(drawn.sets_of, drawn.perturbations)) + drawn.sets if request.by_network else 0
     return PredictionSummary(
-        drawn.predicted, drawn.contexts, drawn.perturbations, sets * len(drawn.contexts), device, tuple(remarks)
-    )
+        drawn.predicted, drawn.contexts, drawn.perturbations, sets * len(drawn.contexts), device, tuple(remarks), behind.writing,
+        behind.waited,
+    )  # fmt: skip
 
 
 def _write(writer: ResultWriter, confidence: np.ndarray, block: PredictedBlock) -> None:

@@ -22,6 +22,7 @@ from state_engine.embedding.forward import EmbeddingRunner, Timing, stream
 from state_engine.embedding.request import gene_map_of, sentence_maker
 from state_engine.errors import DeviceError, GeneError, JobCancelled, RequestError, ScaleError
 from state_engine.progress import Progress
+from tests.devices import DEVICES
 from tests.small import GENES, write_cells
 from tests.small_embedding import write_embedding_model
 
@@ -245,10 +246,9 @@ def test_requests_that_make_no_sense(output: str, changes: dict, words: str, cel
         run(cells, model, tmp_path / output, **changes)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.99999), ("bf16", 0.97)])
-def test_a_gpu_gives_the_same(precision: str, least: float, cells: Path, model: Path, tmp_path: Path) -> None:
+def test_a_device_gives_the_same(device: str, precision: str, least: float, cells: Path, model: Path, tmp_path: Path) -> None:
     usual, _ = run(cells, model, tmp_path / "cpu.npy")
-    other, _ = run(cells, model, tmp_path / "gpu.npy", device="cuda", precision=precision)
+    other, _ = run(cells, model, tmp_path / "device.npy", device=device, precision=precision)
     assert (usual[:, :8] * other[:, :8]).sum(axis=1).min() > least
