@@ -98,7 +98,9 @@ def test_a_finished_one_shows_its_tests_and_its_curve_and_gives_the_rate(
     assert "Pretrained for 30 steps in 60 s on cpu: 961,366 parameters, 2 genes" in text(page) and "A note." in text(page)
     assert page.dataframe[0].value["value"].tolist() == [0.9, 0.7] and len(figures(page)) == 1
     page.button(key="pretraining_new").click().run()
-    assert "by the last pretraining here" in text(page)
+    assert "by pretrainings that ran here" in text(page)
+    # a step of 1 s: 2,000 of the same size
+    assert "About 34 min on this machine" in text(page)
 
 
 def test_a_stopped_one_can_go_on(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from state_engine.models.embedding import EmbeddingModel
 from state_engine.models.embedding_config import EmbeddingConfig
-from state_engine.pretrain.cost import count_parameters, estimate_pretraining, operations, rate_of
-from state_engine.pretrain.request import PretrainRequest, Schedule, Sizes
-from state_engine.pretrain.run_folder import PretrainRecord
+from state_engine.pretrain.cost import Pace, count_parameters, estimate_pretraining, pace_of
+from state_engine.pretrain.request import PretrainRequest, Schedule, Sizes, Task
+from state_engine.pretrain.run_folder import PretrainRecord, write_pretraining
 
 
 @pytest.mark.parametrize("sizes", [Sizes(), Sizes(hidden=256, layers=6, heads=8, feed_forward=1024, output_dim=128)])
@@ -34,9 +35,43 @@ def test_time_grows_with_steps_and_sizes_and_follows_what_was_measured() -> None
         )
     )
     assert short < long < wide
-    record = PretrainRecord(1, request, steps=2000, seconds=400.0)
-    rate = rate_of(record)
-    assert rate == pytest.approx(operations(request) * 5)
-    found = estimate_pretraining(request, rate=rate)
-    assert found.measured and 400 <= found.seconds <= 420
-    assert rate_of(replace(record, steps=3)) is None and rate_of(replace(record, seconds=0.0)) is None
+    same = estimate_pretraining(request, before=[Pace(request, 0.2)])
+    assert same.measured and 400 <= same.seconds <= 420
+    other = replace(request, sizes=Sizes(hidden=512, heads=8))
+    usual, slow = (estimate_pretraining(other, before=before).seconds - 12 for before in ((), [Pace(request, 0.2)]))
+    here = estimate_pretraining(request).seconds - 12
+    assert slow == pytest.approx(usual * 400 / here)
+    both = estimate_pretraining(request, before=[Pace(other, 9.0), Pace(request, 0.2)])
+    assert both.seconds == same.seconds  # the one of the same size, although it is not the newest
+
+
+def test_the_pace_is_that_of_the_steps_that_were_done(tmp_path: Path) -> None:
+    request = PretrainRequest(("x.h5ad",))
+    write_pretraining(tmp_path, PretrainRecord(1, request, state="cancelled", device="cpu"))
+    assert pace_of(tmp_path) is None
+    seconds = [9.0 + step / 4 for step in range(1, 31)]  # the first step took 9 s more
+    lines = ["step,loss,seconds", *(f"{step},1,{value}" for step, value in enumerate(seconds, 1)), ""]
+    (tmp_path / "log.csv").write_text("\n".join(lines))
+    assert pace_of(tmp_path) == Pace(request, 0.25)
+    (tmp_path / "log.csv").write_text("\n".join(lines[:10]) + "\n")
+    assert pace_of(tmp_path) is None
+    write_pretraining(tmp_path, PretrainRecord(1, request, device="cuda (some GPU)"))
+    assert pace_of(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "task", "cells", "seconds"),
+    [
+        (Sizes(hidden=64, layers=1, feed_forward=128, tokens=128, gene_width=64), Task(), 32, 0.119),
+        (Sizes(hidden=64, feed_forward=128, output_dim=32, tokens=128, gene_width=64), Task(), 16, 0.073),
+        (Sizes(hidden=64, feed_forward=128, tokens=64, gene_width=64), Task(24, 24, 24), 32, 0.086),
+        (Sizes(), Task(), 32, 0.591),
+    ],
+)
+def test_without_runs_it_is_within_a_factor_of_two(
+    sizes: Sizes, task: Task, cells: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against seconds per step on one core of the machine on which the rate was taken."""
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    request = PretrainRequest(("x",), sizes=sizes, task=task, schedule=Schedule(steps=1000, cells_per_step=cells))
+    assert 0.5 < (estimate_pretraining(request).seconds - 12) / (1000 * seconds) < 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import streamlit as st
 from pages.parts import fields, session
 from pages.parts.format import duration, md, plural, sentences
 from pages.parts.picker import distinct, runs_for
+from pages.parts.result import stamp
 from pages.parts.uploads import keep_by_content, one_file
 from pages.parts.widgets import errors_shown, show_error
 from state_engine.checkpoints.arc.perturbation_vectors import width_of_features_file
@@ -23,12 +25,14 @@ from state_engine.library.datasets import DataEntry, list_datasets
 from state_engine.library.foreign import call, limits_for, read_file
 from state_engine.library.models import EMBEDDINGS
 from state_engine.options import options_of, settings
-from state_engine.pretrain.cost import estimate_pretraining, rate_of
+from state_engine.pretrain.cost import Pace, estimate_pretraining, pace_of
 from state_engine.pretrain.request import PretrainRequest, Running, Schedule, Sizes, Task
-from state_engine.pretrain.run_folder import read_pretraining
+from state_engine.pretrain.run_folder import is_pretraining
+from state_engine.train.curves import LOG
 
 CHOICE = "pretraining"
 FOLDER = "pretraining"  # of a run
+MOST_LOOKED_AT = 10  # runs, for the pace of this machine
 MOST_VECTORS_MB = 2048  # of an uploaded table of gene vectors
 LEARNT, OWN, MODEL = "Learnt from these cells", "A file of gene vectors", "Those of a model, whose weights are the start"
 
@@ -245,9 +249,8 @@ def _all(request: PretrainRequest) -> None:
 
 
 def _estimate(request: PretrainRequest, width: int | None) -> None:
-    rate = measured_rate()
-    guess = estimate_pretraining(request, rate=rate, gene_width=width)
-    how = "by the last pretraining here" if guess.measured else "rough; a GPU is many times faster"
+    guess = estimate_pretraining(request, before=made_here(), gene_width=width)
+    how = "by pretrainings that ran here" if guess.measured else "rough; a GPU is many times faster"
     size = (
         "The model that is the start has its own size. "
         if request.init_from
@@ -261,12 +264,17 @@ def _estimate(request: PretrainRequest, width: int | None) -> None:
     )
 
 
-def measured_rate() -> float | None:
-    """Return operations a second of the newest pretraining that was done here on a processor; None without one."""
-    for info in runs_for(CHOICE, ("done",)).values():
-        run = RunFolder(info.path)
-        with errors_shown():
-            record = read_file(read_pretraining, run.path / FOLDER)
-            if run.manifest.device == "cpu" and (rate := rate_of(record)) is not None:
-                return rate
-    return None
+def made_here() -> list[Pace]:
+    """Return the paces of the pretrainings that ran here on a processor, finished or not, the newest first."""
+    found = []
+    for info in list(runs_for(CHOICE, ("running", "done", "cancelled", "failed", "lost")).values())[:MOST_LOOKED_AT]:
+        folder = RunFolder(info.path).path / FOLDER
+        with suppress(StateError):  # a run that cannot be read says so where it is shown
+            pace = _pace(str(folder), stamp(folder / LOG)) if is_pretraining(folder) else None
+            found += [pace] if pace is not None else []
+    return found
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _pace(folder: str, written: int) -> Pace | None:
+    return read_file(pace_of, Path(folder))
