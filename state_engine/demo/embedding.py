@@ -21,10 +21,12 @@ from state_engine.pretrain.request import PretrainRequest, Running, Schedule, Si
 from state_engine.pretrain.run_folder import MODEL
 from state_engine.pretrain.sources import survey
 from state_engine.progress import OnProgress, silent
+from state_engine.train.curves import LOG, read_curve
 
 GENES = 300
 # high in every cell: they would drown the others
 EVERYWHERE = ("RPL", "RPS", "MT-", "EEF", "ACTB", "GAPDH", "TUB")
+LOSSES = "losses.csv"  # of the steps, beside the model
 NAME = "Demo SE (simulated PBMC)"
 SIZES = Sizes(hidden=64, layers=2, heads=4, feed_forward=128, output_dim=64, tokens=64, gene_width=64, dropout=0.0)
 TASK = Task(expressed=24, unexpressed=24, shared=24)
@@ -44,17 +46,31 @@ def demo_genes(dataset: Dataset) -> tuple[str, ...]:
     return tuple(gene for gene in chosen if not gene.startswith(EVERYWHERE))
 
 
+def demo_vectors(dataset: Dataset, genes: tuple[str, ...], on_progress: OnProgress = silent) -> np.ndarray:
+    """Return the vectors of the genes, (genes, width), learnt from their co-expression in all cells."""
+    sources = survey((dataset,), genes, on_progress)
+    return gene_vectors(sources, [sources[0].rows], SIZES.gene_width, RUNNING.seed, on_progress)
+
+
+def write_vectors(folder: Path, genes: tuple[str, ...], values: np.ndarray) -> Path:
+    """Write vectors as a file that `pretrain --genes` reads, and return its place."""
+    place = folder / "co-expression.npy"
+    np.save(place, values)
+    write_bytes(place.with_suffix(".txt"), "\n".join(genes).encode())
+    return place
+
+
 def make_demo_embedding(
     data: Path, work: Path, folder: Path, on_progress: OnProgress = silent, schedule: Schedule = SCHEDULE
 ) -> EmbeddingCard:
     """Pretrain the model on the demo's cells, with files in the new folder `work`, and put it into `folder`, new too."""
     dataset = open_dataset(data)
     genes = demo_genes(dataset)
-    sources = survey((dataset,), genes, on_progress)
     work.mkdir()
-    vectors = work / "co-expression.npy"
-    np.save(vectors, gene_vectors(sources, [sources[0].rows], SIZES.gene_width, RUNNING.seed, on_progress))
-    write_bytes(vectors.with_suffix(".txt"), "\n".join(genes).encode())
+    vectors = write_vectors(work, genes, demo_vectors(dataset, genes, on_progress))
     card = pretrain_embedding(demo_request(data, vectors, schedule), work / "run", on_progress).card
     shutil.copytree(work / "run" / MODEL, folder)
+    log = read_curve(work / "run" / LOG)
+    lines = [f"{int(step)},{loss:.6g}" for step, loss in zip(log["step"], log["loss"], strict=True)]
+    write_bytes(folder / LOSSES, "\n".join(["step,loss", *lines, ""]).encode())
     return card
