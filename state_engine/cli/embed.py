@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from state_engine.cli.options import EXECUTOR, Write, add_names, h5ad_of, path, request, takes, word
+from state_engine.cli.options import EXECUTOR, Write, add_names, h5ad_of, path, request, takes, word, yes
+from state_engine.config import load_settings
+from state_engine.data.dataset import open_dataset
+from state_engine.embedding.cost import remember_speed
 from state_engine.embedding.request import DecodeRequest, EmbedRequest, summary_lines
 from state_engine.errors import RequestError
 from state_engine.progress import OnProgress
@@ -16,7 +19,8 @@ from state_engine.search.request import QueryRequest
     EmbedRequest,
     EXECUTOR,
     {
-        "--output": path("Y", ".h5ad or .zarr (a copy with the embedding), or .npy (alone)", required=True),
+        "--output": path("Y", ".h5ad or .zarr (a copy with the embedding), or .npy (alone)"),
+        "--calibrate": yes("embed nothing, but measure how long a cell takes on this machine's CPU; the Embed page then says it"),
         "--lancedb": path("DIR", "also store the cells there, for `query`"),
         "--attention": path("A", "also average what CLS attends to: .npz, or .csv of the top genes"),
         "--group-key": word("C", "with --attention: obs column of the groups; default: all cells"),
@@ -34,6 +38,13 @@ def run_embed(options: argparse.Namespace, write: Write, on_progress: OnProgress
     if options.group_key and not options.attention:
         raise RequestError("--group-key says how attention is averaged.", "", "Give --attention FILE too.")
     asked = request(EmbedRequest, options)
+    if options.calibrate:
+        _calibrate(asked, write, on_progress)
+        return
+    if options.output is None:
+        raise RequestError(
+            "There is no place for the embedding.", "--output is missing.", "Give --output Y.h5ad, or --calibrate."
+        )
     loaded = load_embedding(Path(asked.model), choose_device(asked.device).kind, dtype_of(asked.precision), asked.checkpoint)
     with h5ad_of(options.output, on_progress) as place:
         summary = embed(asked, place, on_progress, loaded, beside(options.output, options.executor))
@@ -49,6 +60,20 @@ def run_embed(options: argparse.Namespace, write: Write, on_progress: OnProgress
 
         added = add_embeddings(options.lancedb, options.output, asked.key, on_progress)
         write(f"{options.lancedb}: {added.added:,} cells added, {added.updated:,} updated")
+
+
+def _calibrate(asked: EmbedRequest, write: Write, on_progress: OnProgress) -> None:
+    """Measure how long a cell takes with the model of a request, remember it, and say what that is for its data set."""
+    from state_engine.checkpoints.embedding_store import load_embedding
+    from state_engine.embedding.speed import measure_speed
+
+    cells = open_dataset(Path(asked.data), asked.choices).n_cells
+    loaded = load_embedding(Path(asked.model), "cpu", checkpoint=asked.checkpoint)
+    seconds = measure_speed(loaded.module, on_progress)
+    remember_speed(load_settings().root, loaded.card.config, seconds)
+    write(
+        f"A cell takes {1000 * seconds:,.3g} ms with '{loaded.card.name}' on this machine's CPU: {seconds * cells:,.1f} s for {cells:,} cells."
+    )
 
 
 @takes(

@@ -32,6 +32,17 @@ class EmbedJob:
 
 
 @dataclass(frozen=True)
+class SpeedJob:
+    """Measure how long a cell takes with a model on this machine's CPU, and remember it.
+
+    Args:
+        model: its folder.
+    """
+
+    model: str
+
+
+@dataclass(frozen=True)
 class Embedding:
     """What an `EmbedJob` left in its run folder (embedding.json).
 

@@ -104,6 +104,7 @@ _ENTRIES = (
         "embed", "state_engine.embedding.jobs:EmbedJob", f"{_TASKS}.embedding:embed", "embed", choice="embedding",
         words="embedding", resumes=True,
     ),
+    Kind("embed_speed", "state_engine.embedding.jobs:SpeedJob", f"{_TASKS}.embedding:embed_speed", listed=False, lane="short"),
     Kind("similar", "state_engine.embedding.jobs:SimilarJob", f"{_TASKS}.embedding:similar", listed=False, lane="short"),
     Kind("genes_read", "state_engine.embedding.jobs:GenesReadJob", f"{_TASKS}.embedding:genes_read", listed=False),
     Kind(

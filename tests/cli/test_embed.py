@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from state_engine.cli.main import main
+from state_engine.embedding.cost import speeds_here
 from state_engine.embedding.request import EmbedRequest
 from state_engine.options import command
 from tests.small import write_cells
@@ -89,3 +90,17 @@ def test_convert_knows_embedding_models(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["convert", "--model", str(FIXTURE), "--output", str(tmp_path / "se"), "--name", "Mine"]) == 0
     assert "Mine, 60 genes, 26 columns" in capsys.readouterr().out
     assert (tmp_path / "se" / "embedding.json").is_file()
+
+
+def test_calibrate_measures_and_remembers_and_writes_no_embedding(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STATE_EXPLORER_HOME", str(tmp_path / "home"))
+    base = ["embed", "--model", str(made / "se"), "--data", str(made / "cells.h5ad")]
+    before = {p.name for p in made.iterdir()}
+    assert main([*base, "--calibrate"]) == 0
+    said = capsys.readouterr().out
+    assert "A cell takes" in said and "on this machine's CPU" in said and "s for 40 cells" in said
+    assert len(speeds_here(tmp_path / "home")) == 1 and {p.name for p in made.iterdir()} == before | {"home"}
+    assert main(base) == 1
+    assert "--output is missing" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from state_engine.challenge.submit import SubmissionRequest
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices
 from state_engine.data.splits.plan import SplitPlan, plan_text
-from state_engine.embedding.jobs import EmbedJob, GenesReadJob, Pick, SimilarJob
+from state_engine.embedding.jobs import EmbedJob, GenesReadJob, Pick, SimilarJob, SpeedJob
 from state_engine.embedding.request import EmbedRequest
 from state_engine.errors import DataError, RequestError, RunError, StateError
 from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, PredictedFile
@@ -80,6 +80,7 @@ WITH_PATHS: tuple[object, ...] = (
     PretrainRequest((INSIDE,), genes=INSIDE),
     PretrainRequest((INSIDE,), init_from=INSIDE),
     ScreenRequest(INSIDE, INSIDE, head=INSIDE, backbone=INSIDE, earlier=INSIDE),
+    SpeedJob(INSIDE),
 )  # fmt: skip
 # kinds that name something by its id, asked with an id that leads elsewhere
 BY_ID: tuple[object, ...] = (

@@ -100,6 +100,7 @@ COMMAND_OF = {
     "store": "predict",
     "attention": "attention",
     "embed": "embed",
+    "embed_speed": "embed",
     "similar": "query",
     "genes_read": "embed",
     "train": "train",

@@ -18,11 +18,12 @@ from pages.parts.embed.similar import agreement
 from state_engine.checkpoints.store import CARD
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices, Dataset, open_dataset
-from state_engine.embedding.jobs import Embedding, EmbedJob, GenesReadJob, Pick, SimilarJob
+from state_engine.embedding.cost import remember_speed, speeds_here
+from state_engine.embedding.jobs import Embedding, EmbedJob, GenesReadJob, Pick, SimilarJob, SpeedJob
 from state_engine.embedding.request import EmbedRequest
 from state_engine.jobs import local
 from state_engine.jobs.kinds import WarmCache
-from state_engine.jobs.run_folder import RunFolder
+from state_engine.jobs.run_folder import RunFolder, list_runs
 from state_engine.jobs.tasks import embedding as embed_tasks
 from state_engine.library.datasets import DEMO_PATH, register_file
 from state_engine.library.models import DEMO_EMBEDDING
@@ -300,4 +301,22 @@ def test_the_time_on_a_cpu_is_said_and_a_smaller_model_is_offered(
     page = opened(monkeypatch, "embed", None, home, data="demo")
     assert f"Without a GPU {small.name} takes" in text(page) and not page.exception
     page = opened(monkeypatch, "embed", None, module_home, data="demo")
-    assert "(by what was embedded here before)" in text(page)
+    assert "(measured here)" in text(page) and not [b for b in page.button if b.key == "se_speed"]
+
+
+def test_how_long_a_cell_takes_is_measured_and_remembered(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """The button queues the job, the job remembers, and the page says it, also beside a smaller model that is quicker."""
+    page = opened(monkeypatch, "embed", None, home, data="demo")
+    page.button(key="se_speed").click().run()
+    settings = Settings(home)
+    info = next(i for i in list_runs(settings) if i.manifest is not None and i.manifest.kind == "embed_speed")
+    run = RunFolder(info.path)
+    made = embed_tasks.embed_speed(run.request_as(SpeedJob), run, silent, WarmCache())
+    assert speeds_here(settings.root)[0][1] == made.seconds_a_cell
+    small = write_embedding_model(home / "models" / "tiny", tokens=8)
+    remember_speed(settings.root, small.config, made.seconds_a_cell / 100)
+    monkeypatch.setattr(form, "LONG", 0.0)
+    page = opened(monkeypatch, "embed", None, home, data="demo")
+    said = text(page)
+    assert f"about {made.seconds_a_cell * 1000:,.3g} ms a cell (measured here)" in said
+    assert f"Without a GPU {small.name} takes" in said and not [b for b in page.button if b.key == "se_speed"]

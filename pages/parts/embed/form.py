@@ -9,6 +9,7 @@ import streamlit as st
 from pages.parts import fields, session
 from pages.parts.embed.map import CHOICE, embedding_of
 from pages.parts.format import duration, md, plural, sentences
+from pages.parts.jobs import job_panel
 from pages.parts.picker import runs_for
 from pages.parts.result import stamp
 from pages.parts.widgets import finding, go
@@ -16,8 +17,8 @@ from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.embedding_card import EmbeddingCard
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.data.gene_vocabulary import LEAST_OVERLAP, GeneMap
-from state_engine.embedding.cost import LONG, MUCH_SMALLER, embedding_cost
-from state_engine.embedding.jobs import EmbedJob
+from state_engine.embedding.cost import LONG, MUCH_SMALLER, embedding_cost, speeds_here
+from state_engine.embedding.jobs import EmbedJob, SpeedJob
 from state_engine.embedding.request import EmbedRequest, gene_map_of
 from state_engine.errors import StateError
 from state_engine.jobs import local
@@ -56,7 +57,7 @@ def embed_form(entry: DataEntry, data: Dataset) -> None:
     if wanted:
         _for_the_model(wanted, card, key)
     fits = _fit(data, card)
-    _time(data, card, models)
+    _time(data, model, card, models)
     request, name, reference = _settings(entry, model, key, card)
     label = f"Embed {plural(data.n_cells, 'cell')}"
     if st.button(label, type="primary", key="embed", icon=":material/play_circle:", disabled=not fits or not request):
@@ -91,14 +92,16 @@ def _for_the_model(wanted: ModelCard, card: EmbeddingCard, key: str) -> None:
         finding("ok", f"Made for {name}", f"It was trained on embeddings of this SE model and reads {reads}.", "")
 
 
-def _time(data: Dataset, card: EmbeddingCard, models: list[EmbeddingEntry]) -> None:
-    """Says how long a cell takes on a CPU, and offers a smaller model where that is long."""
-    before = made_here(models)
+def _time(data: Dataset, model: EmbeddingEntry, card: EmbeddingCard, models: list[EmbeddingEntry]) -> None:
+    """Says how long a cell takes on a CPU, offers to measure it, and a smaller model where it is long."""
+    before = [*made_here(models), *speeds_here(session.settings().root)]
     cost = embedding_cost(card.config, before)
     whole = cost.seconds_a_cell * data.n_cells
-    how = "by what was embedded here before" if cost.measured else "rough"
+    how = "measured here" if cost.same else "by what was measured here with another model" if cost.measured else "rough"
     each = f"{cost.seconds_a_cell * 1000:,.3g} ms" if cost.seconds_a_cell < 1 else duration(cost.seconds_a_cell)
     st.caption(f"On this machine's CPU about {each} a cell ({how}): {duration(whole)} for {plural(data.n_cells, 'cell')}.")
+    if not cost.same:
+        _measure(model, card)
     others = [(embedding_cost(m.card.config, before).seconds_a_cell, m.card) for m in models if m.card is not None]
     quickest, smaller = min(others, key=lambda pair: pair[0])
     if whole > LONG and quickest * MUCH_SMALLER < cost.seconds_a_cell:
@@ -107,6 +110,19 @@ def _time(data: Dataset, card: EmbeddingCard, models: list[EmbeddingEntry]) -> N
             "with each other.",
             icon=":material/speed:",
         )
+
+
+def _measure(model: EmbeddingEntry, card: EmbeddingCard) -> None:
+    """The button that measures how long a cell takes with a model, and the panel of the job while it does."""
+    key = f"se_speed_{card.id}"
+    asked = str(st.session_state.get(key, ""))
+    if asked and not job_panel(asked, title="How long a cell takes", key="se_speed_job"):
+        return
+    if st.button(
+        "Measure it", key="se_speed", icon=":material/timer:", help="Some seconds; it is remembered for this model and machine."
+    ):
+        _, st.session_state[key] = local.submit(session.settings(), SpeedJob(str(model.path)), f"Speed of {card.name}")
+        st.rerun()
 
 
 def made_here(models: list[EmbeddingEntry]) -> list[tuple[EmbeddingConfig, float]]:

@@ -8,9 +8,12 @@ from pathlib import Path
 from state_engine.analysis.projection import fit_embedding
 from state_engine.config import load_settings
 from state_engine.data.dataset import open_dataset
+from state_engine.embedding.cost import remember_speed
 from state_engine.embedding.embed import embed as embed_cells
 from state_engine.embedding.gene_attention import cls_attention
-from state_engine.embedding.jobs import Embedding, EmbedJob, GenesReadJob, SimilarJob, reference_folder
+from state_engine.embedding.jobs import Embedding, EmbedJob, GenesReadJob, SimilarJob, SpeedJob, reference_folder
+from state_engine.embedding.request import EmbedRequest
+from state_engine.embedding.speed import measure_speed
 from state_engine.errors import RequestError
 from state_engine.files import write_json
 from state_engine.jobs import local
@@ -37,6 +40,13 @@ class Embedded:
     cells: int
     width: int
     device: str
+
+
+@dataclass(frozen=True)
+class CellSpeed:
+    """Seconds for a cell on this machine's CPU."""
+
+    seconds_a_cell: float
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,17 @@ def embed(request: EmbedJob, run: RunFolder, on_progress: OnProgress, warm: Warm
         settings={"key": key, "scale": done.scale, "batch_size": done.batch_size},
     )
     return Embedded(done.cells, done.width, done.device)
+
+
+def embed_speed(request: SpeedJob, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> CellSpeed:
+    """Measure how long a cell takes with a model on the CPU, and remember it for this installation."""
+    settings = load_settings()
+    check_readable(settings, request.model)
+    on_progress(Progress("Loading the model"))
+    loaded = embedding_model(EmbedRequest("", request.model, device="cpu"), warm)
+    seconds = measure_speed(loaded.module, on_progress)
+    remember_speed(settings.root, loaded.card.config, seconds)
+    return CellSpeed(seconds)
 
 
 def similar(request: SimilarJob, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> SimilarFound:
