@@ -1,19 +1,25 @@
 """Measure how long pages take with several sessions at once, and how the memory of their process grows.
 
     python -m benchmarks.load [--sessions 10 20] [--rounds 2] [--think 5] [--run small|large|both] [--home DIR] [--tree TREE]
+    python -m benchmarks.load --scripts [--further 300] [--home DIR]
 
 Each session is a client of the page's own connection, without a browser: it opens a deep link with data set, model and run, goes through
 the menu and changes choices, as a person who reads for about `--think` seconds (drawn, exponential) between two clicks; fragments that poll
 do so. What is timed is from a click to the end of the script that it ran; what a browser needs to draw comes on top. `--home` keeps
 the runs for the next time: one of 4 conditions and one of all perturbations and contexts of the demo.
+
+`--scripts` prints the processor seconds of each page's script instead, children included (the middle of 5, after 2 to fill the caches),
+with the large run open and `--further` other runs in the home: a number that hardly depends on what else the machine does.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -30,14 +36,18 @@ import psutil
 import websockets
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.testing.v1 import AppTest
 
+from pages.parts.navigation import names, script
 from state_engine.config import Settings
 from state_engine.data.dataset import open_dataset
+from state_engine.files import write_json
 from state_engine.jobs import local
 from state_engine.jobs.requests import LookRequest
-from state_engine.jobs.run_folder import list_runs
+from state_engine.jobs.run_folder import RunFolder, list_runs
 from state_engine.library.datasets import DEMO_ID, DEMO_PATH
 from state_engine.library.models import list_models
+from state_engine.plain import to_plain
 from state_engine.prediction.request import PredictionRequest
 from tests.browser.app import ROOT, Server, running_app
 
@@ -213,6 +223,45 @@ def runs_of(settings: Settings) -> dict[str, str]:
     return found
 
 
+def write_further(settings: Settings, run: str, n: int) -> None:
+    """Write run folders as they are after n further runs of three kinds, half of them derived, without results."""
+    first = RunFolder.open(settings, run)
+    kinds = ("predict", "differential", "evaluate", "look")
+    for number in range(n - sum(info.id < run[:8] for info in list_runs(settings))):
+        old = f"202601{number % 28 + 1:02d}-{number // 3600:02d}{number // 60 % 60:02d}{number % 60:02d}-{number:06x}"
+        parent = run if number % 2 else ""
+        facts = {"id": old, "kind": kinds[number % 4], "title": f"run {number}", "parent": parent, "job": ""}
+        (settings.runs / old).mkdir(parents=True, exist_ok=True)
+        write_json(settings.runs / old / "request.json", first.request)
+        write_json(settings.runs / old / "manifest.json", to_plain(first.manifest) | facts)
+
+
+def measure_scripts(settings: Settings, thread: dict[str, str]) -> None:
+    """Print the processor seconds of each page's script."""
+    os.environ["STATE_EXPLORER_HOME"] = str(settings.home)
+    logging.disable(logging.ERROR)
+    total = 0.0
+    for name in names():
+        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=300)
+        app.query_params.update(thread)
+        if name != "home":
+            app.switch_page(script(name))
+        used = []
+        for _ in range(7):
+            before = _used_here()
+            app.run()
+            used.append(_used_here() - before)
+        assert not app.exception, app.exception
+        total += statistics.median(used[2:])
+        print(f"  {name:10s} {statistics.median(used[2:]):.3f} s", flush=True)
+    print(f"  {'all':10s} {total:.3f} s, load of the machine {os.getloadavg()[0]:.1f}")
+
+
+def _used_here() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
 def processor_of(pid: int) -> float:
     """Return the seconds of a core that a process and all its children have used, those that ended included; not its worker."""
     page = psutil.Process(pid)
@@ -287,6 +336,8 @@ def main() -> None:
     parser.add_argument("--tree", type=Path, default=ROOT)
     parser.add_argument("--every", action="store_true", help="a line for each page")
     parser.add_argument("--profile", type=Path, help="file for py-spy's raw samples of the page process")
+    parser.add_argument("--scripts", action="store_true", help="processor seconds of each page's script")
+    parser.add_argument("--further", type=int, default=300, help="further runs in the home, for --scripts")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         home = given.home or Path(scratch)
@@ -294,6 +345,10 @@ def main() -> None:
         settings = Settings(home)
         runs = runs_of(settings)
         model = next(entry.card.id for entry in list_models(settings) if entry.demo and entry.card)
+        if given.scripts:
+            write_further(settings, runs["small"], given.further)
+            measure_scripts(settings, {"data": DEMO_ID, "model": model, "run": runs["large"]})
+            return
         for name in ("small", "large") if given.run == "both" else (given.run,):
             for sessions in given.sessions:
                 with running_app(home, given.tree) as server, profiled(server, given.profile):

@@ -64,7 +64,7 @@ with errors_shown(), result_area(run):
         session.write_address({"perturbation": question.perturbation, "context": question.context, "gene": gene})
         show_gene(run, result, question, gene)
     with left:
-        show_volcano(question, table, gene, fold, marked)
+        show_volcano(run, question, table, gene, fold, marked)
     tabs = st.tabs(["All genes", "Against the measurement", "All perturbations"], key="gene_tabs", on_change="rerun")
     if tabs[0].open:
         with tabs[0]:

@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar, cast
 
 from state_engine.config import Settings, load_settings
 from state_engine.errors import RequestError, StateError
 
+T = TypeVar("T")
 _FULL_BYTES = 16 * 1024**2
 _MOST_DEPTH = 64  # objects in objects; a request has five
 PART_PREFIX = ".part-"
@@ -415,3 +416,30 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+class Unchanged(Generic[T]):
+    """What was read of files, in this process, for as long as none of them changes. What it holds is shared: nobody may change it.
+
+    Args:
+        most: entries; with one more all are forgotten.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._found: dict[tuple[Path, ...], tuple[object, T]] = {}
+
+    def get(self, read: Callable[[], T], *files: Path) -> T:
+        """Return what `read` returned for these files as they are now; where one is missing, it is read each time."""
+        try:
+            now = tuple((f.st_ino, f.st_size, f.st_mtime_ns, f.st_ctime_ns) for f in map(os.stat, files))
+        except OSError:
+            return read()
+        before, value = self._found.get(files, (None, None))
+        if before == now:
+            return cast(T, value)
+        value = read()  # what changes meanwhile has another stamp, and is read again
+        if len(self._found) >= self._most:
+            self._found.clear()
+        self._found[files] = now, value
+        return value

@@ -43,8 +43,7 @@ def show_figure(
         chart: a new value makes the browser forget selection and zoom of the figure.
     """
     selectable = selectable or on_select is not None
-    # the axis titles and legend carry the words, so a figure without a title fits a paper as it is; the buttons lie above the plot
-    figure.update_layout(height=height, margin={"l": 48, "r": 12, "t": 34, "b": 44}, uirevision=key)
+    figure = sized(figure, key, height)
     with st.container(key=f"figure_{key}"):
         st.markdown(f"**{md(title, most=200)}**")
         form = st.session_state.get(f"{key}_format", "SVG")
@@ -78,6 +77,17 @@ def show_figure(
                     on_click="ignore",
                 )
     return event
+
+
+def sized(figure: go.Figure, key: str, height: int = 460) -> go.Figure:
+    """Give a figure its size and the name under which the browser keeps its zoom; return it.
+
+    A figure that has them stays untouched, so that sessions can share one that a cache holds.
+    """
+    if (figure.layout.height, figure.layout.uirevision) != (height, key):
+        # the axis titles and legend carry the words, so a figure without a title fits a paper as it is; the buttons lie above the plot
+        figure.update_layout(height=height, margin={"l": 48, "r": 12, "t": 34, "b": 44}, uirevision=key)
+    return figure
 
 
 def _config(key: str, form: str, selectable: bool) -> dict[str, Any]:

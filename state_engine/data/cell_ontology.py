@@ -52,6 +52,7 @@ def terms() -> Mapping[str, Term]:
     return found
 
 
+@lru_cache(maxsize=1024)
 def find_terms(text: str, most: int = 12) -> tuple[Term, ...]:
     """Return the terms that a text begins or names, best first: by id, by name or synonym, then by words; wide types before narrow ones.
 

@@ -26,7 +26,7 @@ from typing import Literal, Self, TypeVar
 
 from state_engine.config import Settings, database_of
 from state_engine.errors import ConfigError, JobError, RunError
-from state_engine.files import read_json, remove_parts, write_json
+from state_engine.files import Unchanged, read_json, remove_parts, write_json
 from state_engine.jobs.before import parent_before
 from state_engine.jobs.processes import identity_of, is_alive
 from state_engine.jobs.store import JobStore
@@ -102,8 +102,13 @@ class RunInfo:
     problem: str = ""
 
 
+# every page lists runs, of which a home has hundreds: only what changed is read
+_MANIFESTS: Unchanged[Manifest] = Unchanged(10_000)
+_REQUESTS: Unchanged[bool] = Unchanged(10_000)
+
+
 class RunFolder:
-    """A run on disk. Holds the path and nothing else: each property reads the file, so two processes see the same."""
+    """A run on disk. Holds the path and nothing else: each property is that of the file as it is now, so two processes see the same."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -150,7 +155,8 @@ class RunFolder:
             RunError: not an id, no such run, or a damaged folder.
         """
         run = cls(_path_of(settings, run_id))
-        manifest, _ = run.manifest, run.request
+        manifest = run.manifest
+        _REQUESTS.get(lambda: run.request is not None, run.path / "request.json")
         if settings.shared and settings.shared not in (run_id, manifest.parent):
             raise _missing(run_id)
         return run
@@ -175,6 +181,9 @@ class RunFolder:
     @property
     def manifest(self) -> Manifest:
         """The manifest as it is on disk now. Raises RunError when it cannot be read."""
+        return _MANIFESTS.get(self._manifest, self.path / "manifest.json")
+
+    def _manifest(self) -> Manifest:
         plain = self._read("manifest.json")
         try:
             manifest = from_plain(Manifest, plain)

@@ -163,7 +163,7 @@ class Shelf(Generic[C]):
     def _entry(self, path: Path, demo: bool = False) -> Listed[C]:
         try:
             with door(path.name, CheckpointError, AGAIN):
-                card = self._checked_card(path) if demo else self._card_apart(path)
+                card = self._card_apart(path, demo)
         except StateError as error:
             return Listed(path, None, str(error) or repr(error), demo, size_on_disk(path))
         return Listed(path, card, "", demo, size_on_disk(path))
@@ -181,8 +181,11 @@ class Shelf(Generic[C]):
             check_safetensors(folder / name)
         return card
 
-    def _card_apart(self, folder: Path) -> C:
-        """Return what `_checked_card` does, read by a child process once for as long as no file of the folder changes."""
+    def _card_apart(self, folder: Path, demo: bool = False) -> C:
+        """Return what `_checked_card` does, read by a child process once for as long as no file of the folder changes.
+
+        The demo is no foreign file: it is read here.
+        """
         with os.scandir(folder) as inside:
             stamps = sorted((e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in inside)
         key = (self.kind, folder, tuple(stamps))
@@ -190,16 +193,19 @@ class Shelf(Generic[C]):
             if len(_SEEN) >= MOST_SEEN:
                 _SEEN.clear()
             try:
-                card = call(self.read, folder, path=folder)
-                for name in self._parts(card, folder):
-                    call(check_safetensors, folder / name, path=folder)
-                _SEEN[key] = card
+                _SEEN[key] = self._checked_card(folder) if demo else self._card_of_child(folder)
             except StateError as error:  # one that hangs or fills memory is not tried again for each page
                 _SEEN[key] = error
         found = _SEEN[key]
         if isinstance(found, StateError):
             raise found
         return cast(C, found)
+
+    def _card_of_child(self, folder: Path) -> C:
+        card = call(self.read, folder, path=folder)
+        for name in self._parts(card, folder):
+            call(check_safetensors, folder / name, path=folder)
+        return card
 
     def _parts(self, card: C, folder: Path) -> tuple[str, ...]:
         """Return the safetensors files of a model, once its id and their names are as they must be.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -70,12 +71,12 @@ class Result:
         """False when the result is an embedding only; gene questions then have no answer."""
         return bool(self.genes)
 
-    @property
+    @cached_property
     def has_raw(self) -> bool:
         """Whether the raw prediction is there beside the corrected one."""
         return bool(self._asked(has_values, _dataset("raw")))
 
-    @property
+    @cached_property
     def has_calibrated(self) -> bool:
         """Whether a calibrated prediction of expression is there, for some conditions at least."""
         return bool(self._asked(has_values, _dataset("calibrated")))
@@ -99,11 +100,18 @@ class Result:
 
     def is_calibrated(self, perturbation: str, context: str) -> bool:
         """Whether a calibrated prediction of this condition is there; it is not where no other context has its effect."""
-        rows = self.rows(keys.PREDICTED, context, perturbation)
-        if not len(rows) or not self.has_expression or not self.has_calibrated:
-            return False
-        # a condition is calibrated as a whole or not at all: its first cell tells
-        return bool(np.isfinite(self.read(rows[:1], layer="calibrated")).all())
+        condition = perturbation, context
+        if condition not in self._calibrated:
+            rows = self.rows(keys.PREDICTED, context, perturbation)
+            there = bool(len(rows)) and self.has_expression and self.has_calibrated
+            # a condition is calibrated as a whole or not at all: its first cell tells
+            self._calibrated[condition] = there and bool(np.isfinite(self.read(rows[:1], layer="calibrated")).all())
+        return self._calibrated[condition]
+
+    @cached_property
+    def _calibrated(self) -> dict[tuple[str, str], bool]:
+        """Hold the answers of `is_calibrated`: each costs a call of the child process."""
+        return {}
 
     def layers(self, perturbation: str | None = None, context: str | None = None) -> tuple[Layer, ...]:
         """Return the kinds of predicted expression that are there: of one condition, or (None) of any."""

@@ -17,7 +17,7 @@ import state_engine
 from state_engine import files
 from state_engine.config import Settings
 from state_engine.errors import RunError
-from state_engine.files import size_on_disk
+from state_engine.files import Unchanged, replacing, size_on_disk
 from state_engine.jobs.before import parent_before
 from state_engine.jobs.processes import identity_of
 from state_engine.jobs.run_folder import Manifest, RunFolder, list_runs
@@ -275,3 +275,46 @@ def test_an_embedding_of_an_older_run_that_is_nested_too_deeply_has_no_parent(se
     run = RunFolder.create(settings, "embed", {}, "Cells", "anna")
     (run.path / "embedding.json").write_text("[" * 100_000)
     assert parent_before("similar", {"data": "cells.h5ad"}, settings.runs) == ""
+
+
+def test_a_list_reads_only_the_runs_that_changed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [RunFolder.create(settings, "predict", {"n": n}, f"run {n}") for n in range(4)]
+    for run in runs:
+        run.start()
+        run.finish("done")
+    assert len(list_runs(settings)) == 4
+    read: list[str] = []
+    honest = RunFolder._read
+    monkeypatch.setattr(RunFolder, "_read", lambda run, name: read.append(f"{run.id}/{name}") or honest(run, name))  # type: ignore[func-returns-value]
+    assert [i.state for i in list_runs(settings)] == ["done"] * 4 and read == []
+    runs[1].record(seed=7)
+    read.clear()
+    assert {i.manifest.seed for i in list_runs(settings) if i.manifest} == {None, 7} and read == [f"{runs[1].id}/manifest.json"]
+    (runs[2].path / "request.json").write_text("{")
+    (runs[3].path / "manifest.json").unlink()
+    assert sorted(i.state for i in list_runs(settings)) == ["damaged", "damaged", "done", "done"]
+
+
+def test_what_was_read_is_read_again_when_a_file_changes_or_is_missing(tmp_path: Path) -> None:
+    reads: list[str] = []
+    file, cache = tmp_path / "a.json", Unchanged[str](2)
+
+    def read() -> str:
+        reads.append(file.read_text() if file.exists() else "none")
+        return reads[-1]
+
+    file.write_text("one")
+    assert [cache.get(read, file) for _ in range(3)] == ["one"] * 3 and reads == ["one"]
+    with replacing(file) as beside:  # as long, and perhaps within one tick of the clock: it is another file
+        beside.write_text("two")
+    assert cache.get(read, file) == cache.get(read, file) == "two" and reads == ["one", "two"]
+    file.unlink()
+    assert cache.get(read, file) == cache.get(read, file) == "none" and len(reads) == 4
+
+
+def test_what_was_read_is_forgotten_when_it_becomes_too_much(tmp_path: Path) -> None:
+    cache = Unchanged[str](2)
+    for name in "abc":
+        (tmp_path / name).write_text(name)
+        assert cache.get((tmp_path / name).read_text, tmp_path / name) == name
+    assert len(cache._found) == 1

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pages.parts import palette, selection, session
 from pages.parts import umap as umapchart
 from pages.parts.explore.effects import effects_of
-from pages.parts.figures import show_figure
+from pages.parts.figures import show_figure, sized
 from pages.parts.format import sentences
 from pages.parts.labelling import BY_HAND, NOT_LABELLED, entry_of, given, labelling
 from pages.parts.result import stamp
@@ -33,6 +33,7 @@ COLUMNS = {
 }  # fmt: skip
 ARROWS = ("None", "Averaged", "Each cell")
 MOST_ARROWS = 3000
+HEIGHT = 580  # of the map, in pixels
 CORRECTED: Layer = "corrected"
 
 
@@ -77,9 +78,13 @@ def cell_map(run: RunFolder, result: Result, projection: Projection) -> None:
         chosen = None if polygon is None else umapchart.inside(view.xy, polygon)
         if chosen is not None and not chosen.any():
             polygon, chosen = None, None
-        figure = draw(result, projection, view, chosen, st.context.theme.type == "dark")
-        if polygon is not None:
-            umapchart.add_outline(figure, polygon, umapchart.look(1, st.context.theme.type == "dark").ink)
+        dark = st.context.theme.type == "dark"
+        if view.colour == "By hand":  # labels that change while one looks
+            figure = outlined(result, projection, view, polygon, dark)
+        else:
+            files = stamp(run.result), stamp(run.file("projection.npz"))
+            facts = view.colour, view.gene, view.layer, view.arrows, view.shown.tobytes()
+            figure = _drawn(str(run.path), files, facts, polygon, dark, result, projection, view)
         round_ = st.session_state.get(f"map_round_{run.id}", 0)
         chart = f"{run.id}_{round_}"
         show_figure(
@@ -88,7 +93,7 @@ def cell_map(run: RunFolder, result: Result, projection: Projection) -> None:
             title=map_title(result, view),
             caption=_caption(result, projection, view),
             table=lambda: cell_table(result, projection, view),
-            height=580,
+            height=HEIGHT,
             chart=chart,
             on_select=lambda: selection.remember(run, f"map_{chart}_plot"),
         )
@@ -221,6 +226,24 @@ def _filters(labels: pd.DataFrame, result: Result) -> NDArray[np.bool_]:
         wanted = st.multiselect("Perturbations", perturbations, key="map_perturbations", placeholder=f"All {len(perturbations)}")
         shown &= control | labels[keys.PERTURBATION].isin(wanted or perturbations).to_numpy()
     return shown
+
+
+def outlined(result: Result, projection: Projection, view: View, polygon: NDArray[np.float32] | None, dark: bool) -> go.Figure:
+    """Return the figure of a view as it is shown, with the outline of the selection where there is one."""
+    chosen = None if polygon is None else umapchart.inside(view.xy, polygon)
+    figure = draw(result, projection, view, chosen, dark)
+    if polygon is not None:
+        umapchart.add_outline(figure, polygon, umapchart.look(1, dark).ink)
+    return sized(figure, "map", HEIGHT)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _drawn(
+    run: str, written: tuple[int, int], facts: tuple[object, ...], polygon: NDArray[np.float32] | None, dark: bool,
+    _result: Result, _projection: Projection, _view: View,
+) -> go.Figure:  # fmt: skip
+    """Return `outlined`, which nobody changes: once for all sessions that look at the same."""
+    return outlined(_result, _projection, _view, polygon, dark)
 
 
 def draw(result: Result, projection: Projection, view: View, chosen: NDArray[np.bool_] | None, dark: bool) -> go.Figure:

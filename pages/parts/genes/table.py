@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
+from plotly.graph_objects import Figure
 
 from pages.parts import session
 from pages.parts.exposure import WORDS
-from pages.parts.figures import show_figure
+from pages.parts.figures import show_figure, sized
 from pages.parts.format import md, plural, sentences
 from pages.parts.genes import charts as genechart
-from pages.parts.genes.charts import CellGroup
+from pages.parts.genes.charts import CellGroup, Volcano
 from pages.parts.genes.sets import FDR, find_genes
 from pages.parts.jobs import derived_run, job_of, job_panel
 from pages.parts.palette import KIND
@@ -290,9 +291,24 @@ def choose_gene(result: Result, table: pd.DataFrame) -> str:
     return gene
 
 
-def show_volcano(question: Question, table: pd.DataFrame, gene: str, fold: float, marked: Sequence[str]) -> None:
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _volcano(path: str, written: int, fold: float, marked: tuple[str, ...], gene: str, _table: pd.DataFrame) -> Volcano:
+    """Return the volcano, which nobody changes: once for all sessions that look at the same."""
+    found = genechart.volcano(_table, fdr=FDR, fold=fold, marked=marked, chosen=gene)
+    sized(found.figure, "volcano")
+    return found
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _violins(path: str, written: int, question: Question, gene: str, _groups: Sequence[CellGroup]) -> Figure:
+    """Return the figure of a gene, which nobody changes: once for all sessions that look at the same."""
+    return sized(genechart.violins(gene, _groups), "gene_cells")
+
+
+def show_volcano(run: RunFolder, question: Question, table: pd.DataFrame, gene: str, fold: float, marked: Sequence[str]) -> None:
     """The volcano; a click chooses a gene."""
-    drawn = genechart.volcano(table, fdr=FDR, fold=fold, marked=marked, chosen=gene)
+    path = de.table_path(run.path, **asdict(question))
+    drawn = _volcano(str(path), stamp(path), fold, tuple(marked), gene, table)
     capped = f" {plural(drawn.n_capped, 'gene')} with p below 1e-308 at the upper edge." if drawn.n_capped else ""
     show_figure(
         drawn.figure,
@@ -313,7 +329,7 @@ def show_gene(run: RunFolder, result: Result, question: Question, gene: str) -> 
     groups = cell_groups(run, result, question, gene)
     raw = {"raw": " Raw model output.", "calibrated": " Calibrated prediction."}.get(layer, "")
     show_figure(
-        genechart.violins(gene, groups),
+        _violins(str(run.result), stamp(run.result), question, gene, groups),
         key="gene_cells",
         title=f"{gene} in {question.context}",
         caption=f"Expression (log1p) of single cells; the line is the mean. At most 400 cells of a group are drawn as points.{raw}",

@@ -90,6 +90,10 @@ class Split:
 
         Sorted by data set as in the plan, context, control first, perturbation. Cells that lack a label are not counted.
         """
+        return self._table.copy()
+
+    @cached_property
+    def _table(self) -> pd.DataFrame:
         keys = ["dataset", "context", "perturbation"]
         found = pd.concat([_counts(source) for source in self.sources], ignore_index=True)
         found = found.groupby(keys, as_index=False, sort=False)[list(COLUMNS)].sum()
@@ -100,6 +104,10 @@ class Split:
 
     def cells(self) -> dict[Part, int]:
         """Cells of each part, controls included."""
+        return dict(self._cells)
+
+    @cached_property
+    def _cells(self) -> dict[Part, int]:
         return {part: int(sum((s.parts == code).sum() for s in self.sources)) for part, code in CODES.items()}
 
 
