@@ -24,7 +24,7 @@ setup(
     packages=[*find_packages(include=["state_engine", "state_engine.*"]), APP, *(f"{APP}.{name}" for name in PAGES)],
     package_dir={APP: "."},
     package_data={
-        "state_engine": ["__init__.pyi", "py.typed", "challenge/presets/*.toml", "data/*.tsv.gz"],
+        "state_engine": ["__init__.pyi", "py.typed", "challenge/presets/*.toml", "data/*.tsv.gz", "gene_sets/*.gmt"],
         APP: ["assets/**/*", ".streamlit/config.toml"],
     },
     cmdclass={"build_py": WithoutThisFile},

@@ -1,6 +1,7 @@
 """The public names, each with the module that has it: what editors and type checkers read, and what `__init__.py` resolves."""
 
 from .analysis.differential import differential as differential
+from .analysis.enrichment import EnrichRequest as EnrichRequest
 from .attention.cell_set import AttentionRequest as AttentionRequest
 from .attention.cell_set import attention_of_set as attention_of_set
 from .attention.maps import load_maps as load_maps

@@ -24,7 +24,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -226,6 +226,23 @@ def directions(table: pd.DataFrame, fold: float = FOLD, fdr: float = SIGNIFICANT
     else:
         there = detected(table["fraction_perturbed"].to_numpy(float), table["fraction_reference"].to_numpy(float))
     return changed(change, there, fold)
+
+
+def conditions_among(
+    there: Sequence[tuple[str, str]], perturbations: Sequence[str], contexts: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Return the conditions that have one of the perturbations and one of the contexts; without any, all.
+
+    Raises:
+        RequestError: a name that no condition has, or no condition of these names.
+    """
+    for names, known in ((perturbations, {p for p, _ in there}), (contexts, {c for _, c in there})):
+        if unknown := [name for name in names if name not in known]:
+            raise RequestError(f"The result has no {listed(unknown)}.", f"It has: {listed(sorted(known), 12)}.")
+    wanted = [(p, c) for p, c in there if p in (perturbations or (p,)) and c in (contexts or (c,))]
+    if not wanted:
+        raise RequestError("There is no such condition.", f"The result has: {listed([f'{p} in {c}' for p, c in there], 8)}.")
+    return wanted
 
 
 def count_changes(table: pd.DataFrame, fold: float = FOLD) -> tuple[int, int]:

@@ -35,6 +35,7 @@ COMMANDS = {
     "predict": ("predict", "predict perturbed cells"),
     "screen": ("screen", "rank every perturbation of a model by what it does to the cells"),
     "de": ("results", "test which genes a prediction changes"),
+    "enrich": ("genes", "which gene sets a prediction changes, or how high they stand in each group of cells"),
     "attention": ("results", "which cells of a set a model looks at"),
     "tables": ("results", "write all tables of a run as CSV in one zip"),
     "report": ("results", "write the report of a run as one HTML file that opens offline"),

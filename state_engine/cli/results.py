@@ -52,18 +52,13 @@ def run_de(options: argparse.Namespace, write: Write, on_progress: OnProgress) -
     """Test all genes of each condition of a prediction."""
     import pandas as pd
 
-    from state_engine.analysis.differential import differential
+    from state_engine.analysis.differential import conditions_among, differential
     from state_engine.prediction.result import open_result
 
     free_output(options.output, options.data)
     result = open_result(Path(data_set(options.data)))
     there = result.conditions("observed" if options.expression == "observed" else "predicted")
-    for names, known in ((options.perturbation, {p for p, _ in there}), (options.context, {c for _, c in there})):
-        if unknown := [name for name in names if name not in known]:
-            raise RequestError(f"The result has no {listed(unknown)}.", f"It has: {listed(sorted(known), 12)}.")
-    wanted = [(p, c) for p, c in there if p in (options.perturbation or (p,)) and c in (options.context or (c,))]
-    if not wanted:
-        raise RequestError("There is no such condition.", f"The result has: {listed([f'{p} in {c}' for p, c in there], 8)}.")
+    wanted = conditions_among(there, options.perturbation, options.context)
     tables = []
     for done, (perturbation, context) in enumerate(wanted):
         on_progress(Progress("Comparing genes", done, len(wanted)))

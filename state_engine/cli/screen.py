@@ -32,7 +32,8 @@ SHOWN = 10  # rows of the ranking
 def run_screen(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
     """Screen, and show the best of the ranking."""
     from state_engine.checkpoints.load import card_of
-    from state_engine.screening.genes_text import read_changes, read_genes
+    from state_engine.gene_sets.text import read_genes
+    from state_engine.screening.genes_text import read_changes
     from state_engine.screening.report import RANKING, read_ranking
     from state_engine.screening.run import screen
     from state_engine.shards.run import in_run

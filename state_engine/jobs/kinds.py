@@ -94,6 +94,7 @@ _ENTRIES = (
         "differential", f"{_REQUESTS}:DifferentialRequest", f"{_TASKS}.results:differential", listed=False, lane="short",
         resumes=True,
     ),
+    Kind("gene_sets", f"{_REQUESTS}:GeneSetsRequest", f"{_TASKS}.results:gene_sets", listed=False, lane="short", resumes=True),
     Kind("tables", f"{_REQUESTS}:TablesRequest", f"{_TASKS}.results:tables", listed=False, resumes=True),
     Kind("report", f"{_REQUESTS}:ReportRequest", f"{_TASKS}.results:report", listed=False, lane="short", words="report"),
     Kind("matrix", f"{_REQUESTS}:MatrixRequest", f"{_TASKS}.results:matrix", listed=False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from state_engine.analysis.enrichment import SetQuestion
 from state_engine.attention.modes import ModeScore
 from state_engine.prediction.request import PredictionRequest
 
@@ -36,6 +37,19 @@ class DifferentialRequest:
     context: str
     reference: str
     expression: str
+
+
+@dataclass(frozen=True)
+class GeneSetsRequest:
+    """An answer about gene sets of a prediction.
+
+    Args:
+        run: id of the prediction.
+        question: what is asked.
+    """
+
+    run: str
+    question: SetQuestion
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pytest
 
 import state_engine
 from state_engine import options
+from state_engine.analysis.enrichment import EnrichRequest
 from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.score_request import ScoreRequest
 from state_engine.challenge.submit import SubmissionRequest
@@ -79,6 +80,7 @@ FULL: list[Any] = [
         "d 1", "m", ("NK", "B cell"), ("TNF", "-x"), ("G1", "-G2"), ("G3",), opposite=True, combinations=5, cells=9, sample=4, splits=200,
         seed=8, choices=CHOICES, method="paired", set_size=9, allow_other_embedding=True, earlier="s 1", device="cpu", precision="bf16",
     ),
+    EnrichRequest("d 1", "gsea", "s 1.gmt", ("TNF", "-x"), ("NK", "B cell"), "observed control", "raw", 7, 0.5, 77, 8),
 ]  # fmt: skip
 LEAST: list[Any] = [
     PredictionRequest("d", "m", ()),
@@ -90,6 +92,7 @@ LEAST: list[Any] = [
     replace(FULL[5], model="", embedding_key="X_k", features="auto", tune="head"),
     FinetuneRequest("d", ("c",), genes_of="st"),
     AnnotateRequest("h", "d"),
+    EnrichRequest("d"),
     AnnotateRequest("h", result="run"),
     ScreenRequest("d", "m"),
     ScreenRequest("d", "m", changes=(GeneChange("G1", 1.5), GeneChange("-G2", -2e-5))),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from state_engine.analysis.enrichment import SetQuestion
 from state_engine.challenge.score_request import RehearsalRequest, ScoreRequest
 from state_engine.challenge.submit import SubmissionRequest
 from state_engine.config import Settings
@@ -27,6 +28,7 @@ from state_engine.jobs.requests import (
     DifferentialRequest,
     FetchRequest,
     GeneCacheRequest,
+    GeneSetsRequest,
     LabelRequest,
     LookRequest,
     MatrixRequest,
@@ -90,6 +92,7 @@ BY_ID: tuple[object, ...] = (
     ReportRequest("../../elsewhere"),
     StoreRequest("../../elsewhere"),
     DifferentialRequest("../../elsewhere", "p", "c", "predicted control", "corrected"),
+    GeneSetsRequest("../../elsewhere", SetQuestion("gsea", "p", "c")),
     AttentionMapsRequest("../../elsewhere", "p", "c", 0),
     PrepareRequest("../../elsewhere", 10),
     GeneCacheRequest("../../elsewhere"),

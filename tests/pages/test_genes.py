@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from pages.parts.genes import charts as genechart
 from pages.parts.genes.compare import missing_scores, score_table, verdict
-from pages.parts.genes.sets import find_genes, match_names, split_names
+from pages.parts.genes.sets import find_genes, split_names
 from pages.parts.genes.table import Question, summary
 from state_engine.analysis import stored
 from state_engine.analysis.effects import (
@@ -23,6 +23,7 @@ from state_engine.analysis.effects import (
     EffectComparison,
     Score,
 )
+from state_engine.gene_sets.sets import match_names
 from state_engine.jobs.run_folder import RunFolder
 from tests.pages.finished_run import finished_run
 from tests.pages.opened import opened, page_at, text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import pandas as pd
 import streamlit as st
@@ -11,6 +10,7 @@ import streamlit as st
 from pages.parts.format import sentences
 from pages.parts.genes import charts as genechart
 from state_engine.errors import listed, may_be, near_each
+from state_engine.gene_sets.sets import match_names
 from state_engine.metrics.rules import SIGNIFICANT
 from state_engine.prediction.result import Result
 
@@ -32,17 +32,6 @@ def find_genes(table: pd.DataFrame, search: str) -> pd.DataFrame:
 def split_names(text: str) -> list[str]:
     """Names in a pasted text, separated by commas, semicolons, tabs, spaces or lines; quotes are dropped, repeats too."""
     return list(dict.fromkeys(name for name in (part.strip("\"'") for part in re.split(r"[\s,;]+", text)) if name))
-
-
-def match_names(names: Sequence[str], genes: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(found as the result writes them, not found). Upper and lower case are the same where that is unambiguous."""
-    by_upper: dict[str, str] = {}
-    for gene in genes:
-        by_upper.setdefault(gene.upper(), gene)
-    known = set(genes)
-    found = [name if name in known else by_upper.get(name.upper(), "") for name in names]
-    missing = [name for name, gene in zip(names, found, strict=True) if not gene]
-    return tuple(dict.fromkeys(filter(None, found))), tuple(missing)
 
 
 def gene_set(result: Result) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from pages.parts.widgets import finding, go, show_error
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
 from state_engine.errors import StateError, listed
+from state_engine.gene_sets.text import genes_of
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
@@ -25,7 +26,7 @@ from state_engine.options import option_of
 from state_engine.prediction.compatibility import check_compatibility
 from state_engine.prediction.request import PredictionRequest, estimate
 from state_engine.screening.cost import disk_bytes, perturbations_of
-from state_engine.screening.genes_text import changes_of, genes_of
+from state_engine.screening.genes_text import changes_of
 from state_engine.screening.request import Goal, ScreenRequest
 
 CHOICE = "screening"

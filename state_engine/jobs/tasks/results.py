@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from state_engine.analysis import differential as de
-from state_engine.analysis import export, projection, stored
+from state_engine.analysis import enrichment, export, projection, stored
 from state_engine.analysis.resemblance import RESEMBLANCE, resemblance
 from state_engine.attention.cell_set import AttentionRequest, attention_of_set
 from state_engine.attention.compare_modes import check_attention
@@ -22,6 +22,7 @@ from state_engine.jobs.reporting import REPORT, report_of_run
 from state_engine.jobs.requests import (
     AttentionMapsRequest,
     DifferentialRequest,
+    GeneSetsRequest,
     LookRequest,
     MatrixRequest,
     ModesCompared,
@@ -125,6 +126,12 @@ def differential(request: DifferentialRequest, run: RunFolder, on_progress: OnPr
     reference, expression = cast(de.Reference, request.reference), cast(de.Expression, request.expression)
     condition = request.perturbation, request.context
     return FileWritten(stored.answer(parent.path, *condition, reference, expression, on_progress).name)
+
+
+def gene_sets(request: GeneSetsRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> FileWritten:
+    """Make an answer about gene sets of a prediction."""
+    parent = RunFolder.open(load_settings(), request.run)
+    return FileWritten(enrichment.answer_for(parent.path, request.question, on_progress).name)
 
 
 def tables(request: TablesRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> FileWritten:

@@ -1,0 +1,36 @@
+"""The command `enrich`: gene sets tested in the conditions of a prediction, or scored in its groups of cells."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from state_engine.analysis.enrichment import SCORES, EnrichRequest, answer, questions, words
+from state_engine.cli.options import Write, path, request, takes
+from state_engine.files import free_output, replacing
+from state_engine.gene_sets.collection import built_in
+from state_engine.gene_sets.text import read_sets
+from state_engine.plain import csv_for_people
+from state_engine.prediction.result import open_result
+from state_engine.progress import OnProgress, Progress
+
+
+@takes(EnrichRequest, {"--output": path("S.csv", "the table; one for all conditions", required=True)})
+def run_enrich(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
+    """Test gene sets in each condition, or score them."""
+    import pandas as pd
+
+    asked = request(EnrichRequest, options)
+    free_output(options.output, asked.data, asked.gene_sets)
+    sets = read_sets(Path(asked.gene_sets)) if asked.gene_sets else built_in()
+    result = open_result(Path(asked.data))
+    wanted, tables = questions(asked, result), []
+    for done, question in enumerate(wanted):
+        on_progress(Progress("Testing gene sets", done, len(wanted)))
+        table = answer(result, question, sets)
+        if question.method not in SCORES:
+            table = table.assign(perturbation=question.perturbation, context=question.context)
+        tables.append(table)
+    with replacing(options.output) as beside:
+        beside.write_text(csv_for_people(pd.concat(tables, ignore_index=True)), encoding="utf-8")
+    write(f"{options.output}: {len(sets):,} gene sets; {words(wanted[0])}")

@@ -1,0 +1,92 @@
+"""A gene set, and which of its genes a data set has.
+
+Boundary: names. What is done with a set is for `gene_sets.enrich` and `gene_sets.score`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from state_engine.errors import GeneError, RequestError, listed
+
+MOST_SETS: Final = 50_000
+MOST_MEMBERS: Final = 2_000_000  # genes of all sets together; all of MSigDB has about that many
+MOST_NAME: Final = 300  # characters of a name
+
+
+@dataclass(frozen=True)
+class GeneSet:
+    """Genes with a name.
+
+    Args:
+        name: of the set.
+        genes: each once, as they were given.
+        source: where the set is from: a citation, an address, or "".
+    """
+
+    name: str
+    genes: tuple[str, ...]
+    source: str = ""
+
+
+def check_sets(sets: Sequence[GeneSet], file: str) -> tuple[GeneSet, ...]:
+    """Return sets that may be worked with.
+
+    Raises:
+        RequestError: none, too many, or two of one name.
+    """
+    if not sets:
+        raise RequestError(f"{file} has no gene sets.", "No line has a name and a gene.", "Give a GMT, a CSV or a list of genes.")
+    members = sum(len(one.genes) for one in sets)
+    if len(sets) > MOST_SETS or members > MOST_MEMBERS:
+        raise RequestError(
+            f"{file} has too many gene sets.",
+            f"{len(sets):,} sets with {members:,} genes; up to {MOST_SETS:,} with {MOST_MEMBERS:,} are read.",
+            "Give a part of it.",
+        )
+    seen: set[str] = set()
+    for one in sets:
+        if one.name in seen:
+            raise RequestError(f"{file} has two gene sets called '{one.name}'.", "", "Give each a name of its own.")
+        seen.add(one.name)
+    return tuple(sets)
+
+
+def match_names(names: Iterable[str], genes: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return (names as the genes are written, names that are not there). Upper and lower case are the same where the exact name is not there."""
+    by_upper: dict[str, str] = {}
+    for gene in genes:
+        by_upper.setdefault(gene.upper(), gene)
+    known, found, missing = set(genes), list[str](), list[str]()
+    for name in names:
+        gene = name if name in known else by_upper.get(name.upper(), "")
+        (found if gene else missing).append(gene or name)
+    return tuple(dict.fromkeys(found)), tuple(missing)
+
+
+def among(sets: Sequence[GeneSet], genes: Sequence[str], least: int) -> tuple[GeneSet, ...]:
+    """Return the sets with the genes that a data set has, as it writes them; those with fewer than `least` are left out.
+
+    Raises:
+        GeneError: no set is left.
+    """
+    by_upper: dict[str, str] = {}
+    for gene in genes:
+        by_upper.setdefault(gene.upper(), gene)
+    known, kept = set(genes), []
+    for one in sets:
+        found = dict.fromkeys(g if g in known else by_upper.get(g.upper(), "") for g in one.genes)
+        found.pop("", None)
+        if len(found) >= least:
+            kept.append(GeneSet(one.name, tuple(found), one.source))
+    if not kept:
+        most = max(sets, key=lambda one: len(match_names(one.genes, genes)[0]))
+        there = len(match_names(most.genes, genes)[0])
+        raise GeneError(
+            f"No gene set has {least:,} or more genes here.",
+            f"The largest, '{most.name}', has {there:,} of its {len(most.genes):,} genes among {len(genes):,}, such as {listed(list(genes[:3]))}.",
+            "Give sets with the same kind of names, or ask for fewer genes of a set.",
+        )
+    return tuple(kept)
