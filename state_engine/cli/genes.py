@@ -1,16 +1,17 @@
-"""The command `enrich`: gene sets tested in the conditions of a prediction, or scored in its groups of cells."""
+"""The commands `enrich` (gene sets of a prediction) and `targets` (do perturbations move the gene they name?)."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from state_engine.analysis import on_target
 from state_engine.analysis.enrichment import SCORES, EnrichRequest, answer, questions, words
 from state_engine.cli.options import Write, path, request, takes
 from state_engine.files import free_output, replacing
 from state_engine.gene_sets.collection import built_in
 from state_engine.gene_sets.text import read_sets
-from state_engine.plain import csv_for_people
+from state_engine.plain import csv_for_people, visible
 from state_engine.prediction.result import open_result
 from state_engine.progress import OnProgress, Progress
 
@@ -34,3 +35,16 @@ def run_enrich(options: argparse.Namespace, write: Write, on_progress: OnProgres
     with replacing(options.output) as beside:
         beside.write_text(csv_for_people(pd.concat(tables, ignore_index=True)), encoding="utf-8")
     write(f"{options.output}: {len(sets):,} gene sets; {words(wanted[0])}")
+
+
+@takes(on_target.TargetsRequest, {"--output": path("T.csv", "a row for each perturbation, context and gene", required=True)})
+def run_targets(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
+    """Check perturbations against the genes they name, and name those that do nothing."""
+    asked = request(on_target.TargetsRequest, options)
+    free_output(options.output, asked.data)
+    table = on_target.check_targets(asked, on_progress)
+    with replacing(options.output) as beside:
+        beside.write_text(csv_for_people(table), encoding="utf-8")
+    write(f"{options.output}: {on_target.words(table)}")
+    for name in on_target.dead(table):
+        write(f"  {visible(name)} does not move its gene")

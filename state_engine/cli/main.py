@@ -36,6 +36,7 @@ COMMANDS = {
     "screen": ("screen", "rank every perturbation of a model by what it does to the cells"),
     "de": ("results", "test which genes a prediction changes"),
     "enrich": ("genes", "which gene sets a prediction changes, or how high they stand in each group of cells"),
+    "targets": ("genes", "whether perturbations that name a gene move it, measured or predicted"),
     "attention": ("results", "which cells of a set a model looks at"),
     "tables": ("results", "write all tables of a run as CSV in one zip"),
     "report": ("results", "write the report of a run as one HTML file that opens offline"),

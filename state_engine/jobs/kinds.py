@@ -95,6 +95,7 @@ _ENTRIES = (
         resumes=True,
     ),
     Kind("gene_sets", f"{_REQUESTS}:GeneSetsRequest", f"{_TASKS}.results:gene_sets", listed=False, lane="short", resumes=True),
+    Kind("targets", "state_engine.analysis.on_target:TargetsRequest", f"{_TASKS}.results:targets", listed=False, lane="short", resumes=True),
     Kind("tables", f"{_REQUESTS}:TablesRequest", f"{_TASKS}.results:tables", listed=False, resumes=True),
     Kind("report", f"{_REQUESTS}:ReportRequest", f"{_TASKS}.results:report", listed=False, lane="short", words="report"),
     Kind("matrix", f"{_REQUESTS}:MatrixRequest", f"{_TASKS}.results:matrix", listed=False),

@@ -15,6 +15,7 @@ import pytest
 import state_engine
 from state_engine import options
 from state_engine.analysis.enrichment import EnrichRequest
+from state_engine.analysis.on_target import TargetsRequest
 from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.score_request import ScoreRequest
 from state_engine.challenge.submit import SubmissionRequest
@@ -81,6 +82,7 @@ FULL: list[Any] = [
         seed=8, choices=CHOICES, method="paired", set_size=9, allow_other_embedding=True, earlier="s 1", device="cpu", precision="bf16",
     ),
     EnrichRequest("d 1", "gsea", "s 1.gmt", ("TNF", "-x"), ("NK", "B cell"), "observed control", "raw", 7, 0.5, 77, 8),
+    TargetsRequest("d 1", "up", "how", "raw", CHOICES),
 ]  # fmt: skip
 LEAST: list[Any] = [
     PredictionRequest("d", "m", ()),
@@ -93,6 +95,7 @@ LEAST: list[Any] = [
     FinetuneRequest("d", ("c",), genes_of="st"),
     AnnotateRequest("h", "d"),
     EnrichRequest("d"),
+    TargetsRequest("d"),
     AnnotateRequest("h", result="run"),
     ScreenRequest("d", "m"),
     ScreenRequest("d", "m", changes=(GeneChange("G1", 1.5), GeneChange("-G2", -2e-5))),

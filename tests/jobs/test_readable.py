@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from state_engine.analysis.enrichment import SetQuestion
+from state_engine.analysis.on_target import TargetsRequest
 from state_engine.challenge.score_request import RehearsalRequest, ScoreRequest
 from state_engine.challenge.submit import SubmissionRequest
 from state_engine.config import Settings
@@ -65,6 +66,7 @@ WITH_PATHS: tuple[object, ...] = (
     FinetuneRequest(INSIDE, ("perturbation",), genes_of=INSIDE),
     AnnotateRequest(INSIDE, INSIDE, backbone=INSIDE),
     AnnotateRequest(INSIDE, result=INSIDE),
+    TargetsRequest(INSIDE),
     SUBMISSION,
     ScoreRequest(SUBMISSION, INSIDE, training=INSIDE),
     RehearsalRequest(INSIDE, PREDICTION),

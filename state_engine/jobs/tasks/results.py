@@ -8,6 +8,7 @@ from typing import cast
 
 from state_engine.analysis import differential as de
 from state_engine.analysis import enrichment, export, projection, stored
+from state_engine.analysis.on_target import TARGETS, TargetsRequest, check_targets, dead, words
 from state_engine.analysis.resemblance import RESEMBLANCE, resemblance
 from state_engine.attention.cell_set import AttentionRequest, attention_of_set
 from state_engine.attention.compare_modes import check_attention
@@ -15,7 +16,7 @@ from state_engine.attention.maps import maps_name
 from state_engine.checkpoints.load import card_of
 from state_engine.config import load_settings
 from state_engine.data.files.zarr_copy import STORE, write_zip
-from state_engine.files import write_json
+from state_engine.files import replacing, write_json
 from state_engine.jobs import local
 from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.reporting import REPORT, report_of_run
@@ -70,6 +71,15 @@ class FileWritten:
     """Name of the file in the folder of the run that the job belongs to."""
 
     file: str
+
+
+@dataclass(frozen=True)
+class TargetsChecked:
+    """How many rows the table of targets has, what it says in a sentence, and the perturbations that do nothing."""
+
+    rows: int
+    words: str
+    dead: tuple[str, ...]
 
 
 def predict(request: PredictionRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Predicted:
@@ -132,6 +142,15 @@ def gene_sets(request: GeneSetsRequest, run: RunFolder, on_progress: OnProgress,
     """Make an answer about gene sets of a prediction."""
     parent = RunFolder.open(load_settings(), request.run)
     return FileWritten(enrichment.answer_for(parent.path, request.question, on_progress).name)
+
+
+def targets(request: TargetsRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> TargetsChecked:
+    """Check perturbations against the genes they name; the table is in the job's own folder."""
+    check_data(load_settings(), request.data)
+    table = check_targets(request, on_progress)
+    with replacing(run.file(TARGETS)) as beside:
+        table.to_parquet(beside, engine="pyarrow")
+    return TargetsChecked(len(table), words(table), dead(table))
 
 
 def tables(request: TablesRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> FileWritten:
