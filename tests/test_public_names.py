@@ -13,7 +13,7 @@ import state_engine
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = [
     "AnnotateRequest", "FinetuneRequest", "annotate", "finetune", "load_head",
-    "AttentionRequest", "Choices", "Dataset", "DecodeRequest", "EmbedRequest", "EvaluationRequest",
+    "AttentionRequest", "Choices", "Dataset", "DecodeRequest", "EmbedRequest", "EnrichRequest", "EvaluationRequest",
     "HeldOutRequest", "ModelCard", "PredictedFile", "PredictionRequest", "Progress", "ReplayRequest",
     "ScreenRequest", "Settings", "StateError", "TemplateRequest", "TrainRequest", "__version__", "as_h5ad", "attention_of_set", "card_of",
     "check_compatibility", "cls_attention", "convert", "convert_embedding", "decode", "differential", "embed",

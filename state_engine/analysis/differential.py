@@ -34,6 +34,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from state_engine import keys
+from state_engine.effects.bands import band_of_condition, bands_of, words
 from state_engine.errors import RequestError, RunError, listed
 from state_engine.files import replacing
 from state_engine.metrics.rank_tests import ENGINE, FLOOR, PSEUDOCOUNT, against_reference
@@ -50,7 +51,9 @@ COLUMNS: Final = (
     "gene", "log2_fold_change", "mean_perturbed", "mean_reference", "fraction_perturbed", "fraction_reference",
     "p_value", "fdr", "statistic",
 )  # fmt: skip
-_VERSION: Final = 2  # of the numbers: change it, and stored tables are made again
+OF_PREDICTIONS: Final = ("effect", "band")
+"""Columns of tables of predicted cells behind `COLUMNS`."""
+_VERSION: Final = 3  # of the numbers: change it, and stored tables are made again
 
 
 def differential(
@@ -67,9 +70,11 @@ def differential(
     Columns: gene; log2_fold_change; mean_perturbed and mean_reference (natural, see the module); fraction_perturbed and
     fraction_reference (share of cells not under `floor`, 0 to 1); p_value (two-sided Mann-Whitney U, tie-, continuity-corrected);
     fdr (Benjamini-Hochberg over all genes); statistic (U of the perturbed cells, 0 to n_perturbed x n_reference). A gene that is
-    the same in all cells has p 1 and fold change 0.
+    the same in all cells has p 1 and fold change 0. Of predicted cells also: effect (difference of the mean log1p expression); band (whether its
+    direction would hold in a replicate, see `effects.bands`: "not calibrated" but for the default output of a calibrated model).
 
-    `attrs` of the table (JSON values): perturbation, context, reference, expression, n_perturbed, n_reference, method, scale.
+    `attrs` of the table (JSON values): perturbation, context, reference, expression, n_perturbed, n_reference, method, scale; of predicted cells
+    band and band_share of the condition, and bands: where they come from, a sentence.
 
     Raises:
         RequestError: the result has no genes, the two groups do not belong together, or one has fewer than 3 cells.
@@ -77,7 +82,21 @@ def differential(
     perturbed, control = groups(result, perturbation, context, reference, expression)
     table = compare_groups(result, perturbed, control, layer_of(expression), floor, on_progress)
     table.attrs |= {"perturbation": perturbation, "context": context, "reference": reference, "expression": expression}
-    return table
+    return table if expression == "observed" else _with_bands(table, result, perturbed, control, layer_of(expression))
+
+
+def _with_bands(
+    table: pd.DataFrame, result: Result, perturbed: NDArray[np.int64], control: NDArray[np.int64], layer: Layer
+) -> pd.DataFrame:
+    """Return the table of a prediction with each gene's effect and its band; attrs get those of the condition."""
+    effect = result.mean(perturbed, layer) - result.mean(control, layer)
+    bands = None
+    if layer == result.default_layer:  # of this one was asked how often its directions hold
+        bands = result.bands(table.attrs["perturbation"], table.attrs["context"])
+    band, share = band_of_condition(effect, bands)
+    made = table.assign(effect=effect, band=bands_of(effect, bands))
+    made.attrs = table.attrs | {"band": band, "band_share": share, "bands": words(bands)}
+    return made
 
 
 def layer_of(expression: Expression) -> Layer:

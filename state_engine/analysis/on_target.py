@@ -65,7 +65,9 @@ class TargetsRequest:
     )
     type_key: str = option("", "column of obs with how a cell was perturbed (CRISPRi, CRISPRa, KO, OE); default: perturbation_type",
                            metavar="COLUMN")  # fmt: skip
-    expression: de.Expression = option("corrected", "of a prediction: which cells are looked at, as of `de`")
+    cells: de.Expression = option(
+        "corrected", "of a prediction: which cells are looked at, as --expression of `de`", label="Cells"
+    )
     choices: Choices = part(Choices())
 
     def __post_init__(self) -> None:
@@ -125,7 +127,7 @@ def check_targets(request: TargetsRequest, on_progress: OnProgress = silent) -> 
     """
     dataset = open_dataset(Path(request.data), request.choices)
     if {keys.KIND, keys.BASAL_CELL} <= set(dataset.columns):
-        return on_target_of_result(open_result(Path(request.data)), request.expression, request.expected, on_progress)
+        return on_target_of_result(open_result(Path(request.data)), request.cells, request.expected, on_progress)
     return on_target_of_data(dataset, request.expected, request.type_key, on_progress)
 
 

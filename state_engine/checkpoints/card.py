@@ -85,6 +85,27 @@ class TrainingSummary:
 
 
 @dataclass(frozen=True)
+class Bands:
+    """How often the predicted direction of a gene held on conditions that were left out, by the size of the predicted effect.
+
+    Args:
+        edges: smallest absolute effect (log1p) of the first, second and third band; None where no effect is large enough for it.
+        shares: of the genes of each of the four bands that went the predicted way, the mean over conditions; None for a band without genes.
+        lowest: the same of the first band in the condition where it was lowest; None without genes.
+        conditions: that were left out.
+        genes: of each.
+        origin: what was left out.
+    """
+
+    edges: tuple[float | None, ...]
+    shares: tuple[float | None, ...]
+    lowest: float | None
+    conditions: int
+    genes: int
+    origin: str
+
+
+@dataclass(frozen=True)
 class OwnWeights:
     """Weights of one context, in place of those that all contexts share.
 
@@ -131,6 +152,7 @@ class Calibration:
         features: weight of the effect that a ridge regression on perturbation features tells.
         correction: 1 where the noise of the mean control cell is taken out of the prediction (`effects.transfer`), 0 where not.
         own: context -> weights of its own, for contexts whose left-out conditions they fit better.
+        bands: how often the direction of what is used held on what was left out; None where nothing was, or on cards of before.
     """
 
     paired: float
@@ -159,6 +181,7 @@ class Calibration:
     correction: float = 0.0
     features: float = 0.0
     own: dict[str, OwnWeights] = field(default_factory=dict)
+    bands: Bands | None = None
 
     def of_context(self, context: str) -> Calibration:
         """Return the calibration of conditions of a context: with its own weights, where it has any."""
@@ -232,6 +255,7 @@ class ModelCard:
         attention_origin: where the attention mode comes from; "" when not recorded.
         log_base: of the logarithm of log1p values, e for the natural one; None when not recorded, and for counts and embeddings.
         depth: what a cell's counts summed to before the log1p; None when not known.
+        bands: how often the direction of the corrected prediction held on tested conditions; of models without a calibration.
     """
 
     format: int
@@ -267,6 +291,7 @@ class ModelCard:
     new_calibration: Calibration | None = None
     log_base: float | None = None
     depth: float | None = None
+    bands: Bands | None = None
 
     @property
     def set_size(self) -> int:

@@ -191,7 +191,7 @@ def check_features(card: ModelCard, features: Tensor | None) -> None:
 
 def _card_text(card: ModelCard) -> str:
     """Return the text of a card; fields that came later are left out where they say nothing, so that earlier versions read it."""
-    later = ("calibration", "unseen", "attention_origin", "block_calibration", "new_calibration")
+    later = ("calibration", "unseen", "attention_origin", "block_calibration", "new_calibration", "bands")
     plain = {name: value for name, value in to_plain(card).items() if value or name not in later}
     return json.dumps(plain, indent=1, ensure_ascii=False)
 

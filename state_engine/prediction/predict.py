@@ -226,6 +226,20 @@ def _measured(cells: MeasuredCells, rows: ResultRows, has_embedding: bool, on_pr
         yield PredictedBlock(start + first, (expression, expression) if expression is not None else None, embedding)
 
 
+def _bands(
+    request: PredictionRequest, card: ModelCard, calibrated: Calibrated | None, conditions: tuple[tuple[str, str], ...]
+) -> dict[str, object] | None:
+    """Return what is known of how often predicted directions hold: of the calibrated prediction, or of the corrected one where that is X."""
+    if not request.by_network:
+        return None
+    if calibrated is not None and calibrated.calibration.chosen:
+        of = calibrated.bands
+    else:
+        of = {(p, c): card.bands for p, c in conditions if card.bands is not None and p in card.perturbations}
+    kinds = list(dict.fromkeys(of.values()))
+    return {"kinds": [to_plain(one) for one in kinds], "of": [[p, c, kinds.index(one)] for (p, c), one in of.items()]}
+
+
 def _manifest(
     request: PredictionRequest,
     dataset: Dataset,
@@ -270,6 +284,8 @@ def _manifest(
         "exposure": [[p, c, exposure] for (p, c), exposure in known.items()],
         # what of it was trained on: context, perturbation, both together
         "trained_on": [[p, c, one.context, one.perturbation, one.pair] for (p, c), one in parts.items()],
+        # how often the direction of predicted genes held where the model saw nothing: each kind once, and which condition has which
+        "bands": _bands(request, card, calibrated, conditions),
         "method": request.method,
         keys.X_KIND: kind,
         "attention": request.attention or card.attention,

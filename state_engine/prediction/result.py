@@ -22,11 +22,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from state_engine import keys
+from state_engine.checkpoints.card import Bands
 from state_engine.data.files.frames import read_frame, read_names
 from state_engine.effects.exposure import Exposure, TrainedOn
-from state_engine.errors import GeneError, RequestError, RunError, listed, may_be, near_each
+from state_engine.errors import GeneError, RequestError, RunError, StateError, listed, may_be, near_each
 from state_engine.files import parse_json
-from state_engine.plain import distinct
+from state_engine.plain import distinct, from_plain
 
 Layer = Literal["corrected", "raw", "calibrated"]
 LAYERS: Final = ("corrected", "raw", "calibrated")
@@ -89,6 +90,19 @@ class Result:
                 return "test" if row[2] == "test" else "in training"
         return "not known"
 
+    def bands(self, perturbation: str, context: str) -> Bands | None:
+        """Return how often the direction of genes of the default output holds, as left-out conditions said; results of before do not say."""
+        facts = self.manifest.get("bands")
+        if not isinstance(facts, dict):
+            return None
+        for row in facts.get("of", []):
+            if row[:2] == [perturbation, context]:
+                try:
+                    return from_plain(Bands, facts["kinds"][row[2]])
+                except (StateError, LookupError, TypeError):  # a manifest that somebody wrote
+                    return None
+        return None
+
     def trained_on(self) -> dict[tuple[str, str], TrainedOn]:
         """Return what of each condition the model was trained on, where that is known; results of before do not say."""
         rows = self.manifest.get("trained_on")
@@ -122,6 +136,11 @@ class Result:
             # what is recommended comes first
             found.insert(0 if self.recommends_calibrated else len(found), "calibrated")
         return tuple(found)
+
+    @property
+    def default_layer(self) -> Layer:
+        """The kind of predicted expression that is the default output."""
+        return "calibrated" if self.recommends_calibrated else "corrected"
 
     @property
     def recommends_calibrated(self) -> bool:

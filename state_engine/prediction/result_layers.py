@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 
 from state_engine import keys
-from state_engine.checkpoints.card import Calibration, ModelCard
+from state_engine.checkpoints.card import Bands, Calibration, ModelCard
 from state_engine.data.files.frames import read_frame
 from state_engine.effects.apply import ADDED, Moving, apply_effect, below_total, within_total
 from state_engine.effects.from_features import FromFeatures
@@ -61,6 +61,7 @@ class Calibrated:
         missing: conditions that have none.
         corrections: context -> (g,) what takes the noise of its mean control cell out.
         own: (context, kind of condition) -> calibration with the context's own weights, where some were used.
+        bands: condition -> how often the direction of genes held on what the calibration left out, where that is known.
     """
 
     card: ModelCard
@@ -69,6 +70,7 @@ class Calibrated:
     missing: tuple[Condition, ...]
     corrections: dict[str, np.ndarray] = field(default_factory=dict)
     own: dict[tuple[str, str], Calibration] = field(default_factory=dict)
+    bands: dict[Condition, Bands] = field(default_factory=dict)
 
     @property
     def calibration(self) -> Calibration:
@@ -161,6 +163,7 @@ def calibrated_of(
     paired: dict[Condition, float] = {}
     shared: dict[Condition, np.ndarray] = {}
     own: dict[tuple[str, str], Calibration] = {}
+    bands: dict[Condition, Bands] = {}
     corrections = _corrections(card, likeness, dict.fromkeys(context for _, context in conditions))
     for label, context in conditions:
         if label in replaced:
@@ -171,13 +174,15 @@ def calibrated_of(
             continue
         fitted = card.calibration_for(block=found.common is not None, new=found.new) or card.calibration
         of_context = fitted.of_context(context)
+        if fitted.bands is not None and fitted.chosen:
+            bands[label, context] = fitted.bands
         if context in fitted.own:
             own[context, fitted.kind] = of_context
         # a label that the model does not know has no effect of its own, unless there is nothing else
         known = label in card.perturbations or not found.parts()
         paired[label, context], shared[label, context] = _weighted(of_context, known, found, width)
     missing = tuple(pair for pair in conditions if pair not in paired)
-    return Calibrated(card, paired, shared, missing, corrections, own) if paired else None
+    return Calibrated(card, paired, shared, missing, corrections, own, bands) if paired else None
 
 
 def _corrections(card: ModelCard, likeness: Likeness, contexts: Iterable[str]) -> dict[str, np.ndarray]:

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from state_engine.checkpoints.card import Calibration, ModelCard
+from state_engine.checkpoints.card import Bands, Calibration, ModelCard
 from state_engine.checkpoints.load import LoadedModel, load_model
 from state_engine.checkpoints.store import set_calibration
 from state_engine.effects.apply import applied_mean
+from state_engine.effects.bands import fit_bands
 from state_engine.effects.means import effect_table
 from state_engine.effects.mixture import ALONE, BOUNDS, PARTS, Condition, Mixture, even_prior, fit_mixture, mixed_mean
 from state_engine.effects.scores import scores
@@ -168,10 +169,32 @@ def fit_calibration(
         correction=used.correction,
         features=used.features,
     )
+    fitted = replace(fitted, bands=_bands(conditions, fits, used if chosen != "mixture" else None, expression, origin))
     # a context that is left out whole has no conditions of its own to fit on
     return fitted if fitted.kind == "contexts" else replace(fitted, own=own_weights(conditions, fitted, parts, expression))
 
 
+def _bands(
+    conditions: Sequence[Condition],
+    fits: list[tuple[Mixture, list[Condition]]],
+    alone: Mixture | None,
+    expression: bool,
+    origin: Origin,
+) -> Bands | None:
+    """Return how often the direction of a gene holds, each condition predicted by weights that were fitted without it."""
+    told = [(fit if alone is None else alone, c) for fit, fold in fits for c in fold]
+    if not told or not expression:
+        return None
+    predicted = [mixed_mean(c, mixture, nonnegative=expression) - c.control for mixture, c in told]
+    return fit_bands(predicted, [c.observed for _, c in told], _ORIGINS[origin])
+
+
+_ORIGINS: dict[Origin, str] = {
+    "validation cells": "validation conditions",
+    "left-out contexts": "conditions of left-out contexts",
+    "left-out blocks": "left-out conditions",
+    "left-out perturbations": "conditions of left-out perturbations",
+}
 _Crossed = tuple[Literal["contexts", "perturbations", ""], list[tuple[Mixture, list[Condition]]]]
 
 

@@ -54,7 +54,7 @@ def test_p_values_and_fdr_equal_scipy(result: Result, reference: de.Reference, e
 
 def test_the_perturbed_genes_are_found_and_the_numbers_described(result: Result) -> None:
     table = de.differential(result, "drugB", "T")
-    assert tuple(table.columns) == de.COLUMNS and tuple(table["gene"]) == result.genes
+    assert tuple(table.columns) == (*de.COLUMNS, *de.OF_PREDICTIONS) and tuple(table["gene"]) == result.genes
     up = table[(table["fdr"] < 0.05) & (table["log2_fold_change"] > 0)]
     down = table[(table["fdr"] < 0.05) & (table["log2_fold_change"] < 0)]
     assert list(up["gene"]) == ["G2", "G3"] and list(down["gene"]) == ["G10"]

@@ -66,7 +66,7 @@ WITH_PATHS: tuple[object, ...] = (
     FinetuneRequest(INSIDE, ("perturbation",), genes_of=INSIDE),
     AnnotateRequest(INSIDE, INSIDE, backbone=INSIDE),
     AnnotateRequest(INSIDE, result=INSIDE),
-    TargetsRequest(INSIDE),
+
     SUBMISSION,
     ScoreRequest(SUBMISSION, INSIDE, training=INSIDE),
     RehearsalRequest(INSIDE, PREDICTION),
@@ -85,6 +85,7 @@ WITH_PATHS: tuple[object, ...] = (
     PretrainRequest((INSIDE,), init_from=INSIDE),
     ScreenRequest(INSIDE, INSIDE, head=INSIDE, backbone=INSIDE, earlier=INSIDE),
     SpeedJob(INSIDE),
+    TargetsRequest(INSIDE),
 )  # fmt: skip
 # kinds that name something by its id, asked with an id that leads elsewhere
 BY_ID: tuple[object, ...] = (
