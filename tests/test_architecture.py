@@ -53,7 +53,7 @@ ARROWS: dict[str, set[str]] = {
     "demo": {"pretrain", "train", "embedding", "checkpoints", "data", "models"},
 }
 TOP = {"jobs", "cli"}  # may import everything; commands may ask about jobs, and no job about a command
-HEAVY = {"decoupler", "lancedb", "torch", "umap", "scanpy", "illico", "pdex", "numba", "sklearn", "anndata"}
+HEAVY = {"gseapy", "lancedb", "torch", "umap", "scanpy", "illico", "pdex", "numba", "sklearn", "anndata"}
 
 
 def imports_of(path: Path, top_only: bool = False) -> set[str]:
@@ -181,7 +181,7 @@ def test_the_modules_that_pages_use_load_no_torch() -> None:
         }
     assert "state_engine.prediction.compatibility" in wanted  # the list is not empty by mistake
     loaded = loaded_after("\n".join(f"import {name}" for name in sorted(wanted)))
-    assert not loaded & {"decoupler", "lancedb", "torch", "umap", "scanpy", "illico", "pdex", "numba", "sklearn"}
+    assert not loaded & {"gseapy", "lancedb", "torch", "umap", "scanpy", "illico", "pdex", "numba", "sklearn"}
 
 
 def test_a_verb_is_a_verb_whatever_was_imported_before() -> None:
