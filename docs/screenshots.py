@@ -26,7 +26,7 @@ from tests.browser.app import Server, chromium, open_demo, pick, running_app, se
 IMAGES = ROOT / "docs" / "images"
 # picture -> page, colour scheme, and what has to be there before it is taken
 README = {
-    "explore": ("explore", "light", ".st-key-figure_map .js-plotly-plot"),
+    "explore": ("explore", "light", ".st-key-figure_map .cell-map[data-painted]"),
     "genes": ("genes", "light", ".st-key-figure_volcano .js-plotly-plot"),
 }
 PAGES = ("", "data", "models", "predict", "embed", "runs", "explore", "genes", "attention", "evaluate", "submit", "train")

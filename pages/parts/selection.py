@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 
+from pages.parts.cellmap import CellMap, Pick, inside
 from pages.parts.format import plural
 from state_engine import keys
 from state_engine.jobs.run_folder import RunFolder
@@ -41,27 +41,19 @@ def polygon_of(run: RunFolder) -> NDArray[np.float32] | None:
     return st.session_state.get(f"map_polygon_{run.id}")
 
 
-def remember(run: RunFolder, key: str) -> None:
-    """Keep the outline of a new lasso or box, and have the map drawn again.
-
-    The browser would send every selected point again with each later click; the outline is a few numbers, stays right when colours or
-    filters change, and a new key for the chart makes the browser forget its points.
-    """
-    found = outline(st.session_state.get(key))
-    if found is not None:
-        st.session_state[f"map_polygon_{run.id}"] = found
-        st.session_state[f"map_round_{run.id}"] = st.session_state.get(f"map_round_{run.id}", 0) + 1
+def chosen_of(run: RunFolder, xy: NDArray[np.floating]) -> NDArray[np.bool_] | None:
+    """Return (n,) True for the cells at `xy` in the run's selection; None without one."""
+    polygon = polygon_of(run)
+    if polygon is None:
+        return None
+    found, left_out = inside(xy, polygon), st.session_state.get(f"map_left_out_{run.id}")
+    return found if left_out is None or len(left_out) != len(found) else found & ~left_out
 
 
-def outline(event: Any) -> NDArray[np.float32] | None:
-    """Return the corners of the lasso or box in a chart's selection event, (k, 2) data units; None without one."""
-    selection = event["selection"] if event else {}
-    for shape in selection.get("lasso") or []:
-        return np.column_stack([shape["x"], shape["y"]]).astype(np.float32)
-    for shape in selection.get("box") or []:
-        (x0, x1), (y0, y1) = shape["x"], shape["y"]
-        return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float32)
-    return None
+def keep(run: RunFolder, pick: Pick, shown: CellMap) -> None:
+    """Keep a new selection: its outline, which stays right when colours or filters change, and the cells that the legend hid."""
+    st.session_state[f"map_polygon_{run.id}"] = pick.outline
+    st.session_state[f"map_left_out_{run.id}"] = pick.left_out(shown)
 
 
 def show(run: RunFolder, labels: pd.DataFrame, chosen: NDArray[np.bool_], cells: Callable[[], pd.DataFrame]) -> None:
@@ -118,3 +110,4 @@ def show(run: RunFolder, labels: pd.DataFrame, chosen: NDArray[np.bool_], cells:
 def forget(run: RunFolder) -> None:
     """Take the selection back."""
     st.session_state.pop(f"map_polygon_{run.id}", None)
+    st.session_state.pop(f"map_left_out_{run.id}", None)

@@ -1,13 +1,12 @@
-"""Draw the map of cells with plotly, from arrays: no Streamlit, no files.
+"""Draw cells with plotly, from arrays: no Streamlit, no files. Attention's map, and the parts of a map that is drawn as a picture; maps that one
+moves on are `pages.parts.cellmap`.
 
-Points are sent as float32 arrays without text. Categories are drawn in random order (in slices: each slice holds some of every
-category), expression with the highest values on top, so that neither the order of the file nor the size of a group decides what
-is seen. Notation: n points, in the order of the arrays that are given.
+Points are sent as float32 arrays without text, the highest values on top, so that the order of the file does not decide what is seen.
+Notation: n points, in the order of the arrays that are given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,7 +20,6 @@ from pages.parts.format import drawn
 
 SVG_POINTS: Final = 3000
 """Up to this many points are drawn as vector graphics, more by WebGL."""
-MOST_TRACES: Final = 48
 TOP_QUANTILE: Final = 0.995
 SHORT: Final = 0.12
 """Averaged arrows shorter than this share of the longest get no head: it would be larger than the arrow."""
@@ -47,55 +45,6 @@ def look(n: int, dark: bool) -> Look:
         opacity=float(np.clip(1.45 - 0.22 * np.log10(max(n, 10)), 0.45, 0.9)),
         ink="#e8eceb" if dark else "#1c2321",
     )
-
-
-def category_map(
-    xy: Points,
-    groups: Sequence[str],
-    codes: NDArray[np.integer],
-    detail: Sequence[str],
-    detail_codes: NDArray[np.integer],
-    colours: Mapping[str, str],
-    style: Look,
-    chosen: NDArray[np.bool_] | None = None,
-) -> go.Figure:
-    """Return the map with cells coloured by a category.
-
-    Args:
-        xy: (n, 2) UMAP units.
-        groups, codes: names of the categories and (n,) the category of each point.
-        detail, detail_codes: a second category, shown on hover.
-        colours: category -> colour.
-        style: size and opacity.
-        chosen: (n,) True for points in the selection; the others fade. None: no selection.
-    """
-    figure = go.Figure()
-    kind = _scatter(len(xy))
-    counts = np.bincount(codes, minlength=len(groups))
-    for i, name in enumerate(groups):  # the legend comes first, in the order of the names and with counts
-        if counts[i]:
-            figure.add_trace(
-                go.Scatter(
-                    x=[None], y=[None], mode="markers", name=f"{drawn(name)} ({counts[i]:,})", legendgroup=name, hoverinfo="skip",
-                    marker={"color": colours[name], "size": 9},
-                )
-            )  # fmt: skip
-    for piece in _slices(codes, detail_codes):
-        group, second = groups[codes[piece[0]]], detail[detail_codes[piece[0]]]
-        figure.add_trace(
-            kind(
-                x=xy[piece, 0],
-                y=xy[piece, 1],
-                mode="markers",
-                name=drawn(group),
-                legendgroup=group,
-                showlegend=False,
-                hovertemplate=f"<b>{drawn(group)}</b><br>{drawn(second)}<extra></extra>",
-                marker={"color": colours[group], "size": style.size, "opacity": style.opacity, "line": {"width": 0}},
-                **_selected(None if chosen is None else chosen[piece], style),
-            )
-        )
-    return _framed(figure)
 
 
 def value_map(
@@ -153,7 +102,7 @@ def value_map(
             **_selected(None if chosen is None else chosen[order], style),
         )
     )
-    return _framed(figure)
+    return framed(figure)
 
 
 def top_of(values: NDArray[np.float32]) -> float:
@@ -215,38 +164,6 @@ def add_outline(figure: go.Figure, polygon: Points, ink: str) -> None:
     figure.add_shape(type="path", path=path, line={"color": ink, "width": 1.2, "dash": "dot"}, fillcolor="rgba(0,0,0,0)")
 
 
-def inside(xy: Points, polygon: Points) -> NDArray[np.bool_]:
-    """Return (n,) True for points inside a closed polygon of (k, 2) corners; where the polygon crosses itself, loops are holes."""
-    found = np.zeros(len(xy), bool)
-    if len(polygon) < 3:
-        return found
-    x, y = xy[:, 0].astype(np.float64), xy[:, 1].astype(np.float64)
-    previous = polygon[-1].astype(np.float64)
-    # a point is inside when a ray to its left crosses an odd number of edges
-    for corner in polygon.astype(np.float64):
-        crosses = (corner[1] > y) != (previous[1] > y)
-        if crosses.any():
-            rise = previous[1] - corner[1]
-            where = corner[0] + (y[crosses] - corner[1]) * (previous[0] - corner[0]) / rise
-            found[crosses] ^= x[crosses] < where
-        previous = corner
-    return found
-
-
-def _slices(codes: NDArray[np.integer], second: NDArray[np.integer]) -> list[NDArray[np.int64]]:
-    """Return positions in random order, cut into slices, and each slice into pieces of one category and one second category."""
-    rng = np.random.default_rng(0)  # the same picture each time the page runs
-    both = codes.astype(np.int64) * (int(second.max(initial=0)) + 1) + second
-    n_pairs = max(1, len(np.unique(both)))
-    pieces = []
-    for part in np.array_split(rng.permutation(len(codes)), int(np.clip(MOST_TRACES // n_pairs, 1, 6))):
-        order = part[np.argsort(both[part], kind="stable")]
-        cuts = np.flatnonzero(np.diff(both[order])) + 1  # where the pair of categories changes
-        found = [piece for piece in np.split(order, cuts) if len(piece)]
-        pieces += [found[i] for i in rng.permutation(len(found))]
-    return pieces
-
-
 def _selected(chosen: NDArray[np.bool_] | None, style: Look) -> dict[str, Any]:
     if chosen is None:
         return {}
@@ -261,7 +178,8 @@ def _scatter(n: int) -> Any:
     return go.Scatter if n <= SVG_POINTS else go.Scattergl
 
 
-def _framed(figure: go.Figure) -> go.Figure:
+def framed(figure: go.Figure) -> go.Figure:
+    """Make a figure one of a map: square, its legend below, drawn around by dragging; return it."""
     figure.update_layout(dragmode="lasso", hovermode="closest", legend=_LEGEND)
     return square(figure)
 

@@ -128,6 +128,30 @@ def pick(page: Page, key_start: str, names: list[str]) -> None:
     settle(page)
 
 
+def map_drawn(page: Page, key: str, timeout: float = 300_000) -> None:
+    """Until the map of a Streamlit key has drawn its cells, as often as it was asked to."""
+    page.wait_for_selector(f".st-key-figure_{key} .cell-map[data-painted]", timeout=timeout)
+    settle(page)
+    one = page.locator(f".st-key-figure_{key} .cell-map").element_handle()
+    page.wait_for_function("(map) => !map.isConnected || map.dataset.painted === map.dataset.drawn", arg=one)
+
+
+def lasso(page: Page, key: str) -> None:
+    """Draw around all cells of the map of a Streamlit key; the page then has a button that clears the selection."""
+    page.locator(f".st-key-figure_{key} .cell-map .cells").scroll_into_view_if_needed()
+    box = page.locator(f".st-key-figure_{key} .cell-map .cells").bounding_box()
+    assert box is not None
+    corners = [(0.01, 0.01), (0.99, 0.01), (0.99, 0.99), (0.01, 0.99), (0.01, 0.02)]
+    at = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in corners]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    for point in at[1:]:
+        page.mouse.move(*point, steps=6)
+    page.mouse.up()
+    page.get_by_text("Clear selection").wait_for()
+    settle(page)
+
+
 def no_errors(page: Page) -> None:
     """No error box, no traceback, no page that is missing."""
     assert page.locator("[data-testid=stAlertContentError]").count() == 0, page.inner_text("body")[:3000]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page
 
-from tests.browser.app import Server, keep_picture, no_errors, press, settle, shows
+from tests.browser.app import Server, keep_picture, lasso, map_drawn, no_errors, press, settle, shows
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 def test_real_cells_are_embedded_and_compared(server: Server, page: Page, real_data: Path) -> None:
     for name, cells in (("pbmc3k", "2,700"), ("kang_ifnb", "1,975")):
         _embed(server, page, real_data / f"{name}.h5ad", cells)
-    _lasso(page)
+    lasso(page, "embedding")
+    page.get_by_text("1,975 cells of 1,975 shown").wait_for()
     _similar(page)
     _genes(page)
     _files(page)
@@ -37,27 +38,12 @@ def _embed(server: Server, page: Page, file: Path, cells: str) -> None:
     shows(page, f"Embed {cells} cells", "genes of the model are in the data set")
     page.click(".st-key-embed button")
     page.get_by_text(f"{file.name} with Demo SE").first.wait_for()
-    page.wait_for_selector(".st-key-figure_embedding .js-plotly-plot", timeout=300_000)
+    map_drawn(page, "embedding")
     settle(page)
     no_errors(page)
     shows(page, f"{cells} cells, coloured by cell_type")
     assert "embedding=" in page.url  # this address brings the result back
     keep_picture(page, f"embed-{file.stem}")
-
-
-def _lasso(page: Page) -> None:
-    page.wait_for_timeout(1000)
-    box = page.locator(".st-key-figure_embedding .nsewdrag").first.bounding_box()
-    assert box is not None
-    corners = [(0.05, 0.05), (0.95, 0.05), (0.95, 0.95), (0.05, 0.95), (0.05, 0.06)]
-    at = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in corners]
-    page.mouse.move(*at[0])
-    page.mouse.down()
-    for point in at[1:]:
-        page.mouse.move(*point, steps=6)
-    page.mouse.up()
-    page.get_by_text("of 1,975 shown").wait_for()
-    settle(page)
 
 
 def _similar(page: Page) -> None:

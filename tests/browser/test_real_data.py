@@ -17,7 +17,7 @@ from state_engine.data.splits.apply import apply_plan
 from state_engine.data.splits.plan import SplitPlan, ZeroShot
 from state_engine.train.fit import train_transition
 from state_engine.train.request import TrainRequest
-from tests.browser.app import Server, keep_picture, no_errors, pick, press, settle, shows
+from tests.browser.app import Server, keep_picture, lasso, map_drawn, no_errors, pick, press, settle, shows
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 HELD_OUT = "CD14+Mono"
@@ -65,11 +65,11 @@ def test_from_upload_to_export(server: Server, page: Page, model: str, real_data
     keep_picture(page, "real-predicted")
 
     press(page, "go_explore")
-    page.wait_for_selector(".st-key-figure_map .js-plotly-plot")
+    map_drawn(page, "map")
     page.wait_for_timeout(1500)
     no_errors(page)
     keep_picture(page, "real-explore")
-    _lasso(page)
+    lasso(page, "map")
     keep_picture(page, "real-explore-lasso")
 
     page.click(".st-key-menu a:has-text('Genes')")
@@ -92,21 +92,6 @@ def test_from_upload_to_export(server: Server, page: Page, model: str, real_data
     settle(page)
     _check_downloads(page)
     keep_picture(page, "real-submit")
-
-
-def _lasso(page: Page) -> None:
-    """Draws around everything: the selection then counts cells."""
-    page.locator(".st-key-figure_map [data-attr=dragmode][data-val=lasso]").click()
-    box = page.locator(".st-key-figure_map .nsewdrag").first.bounding_box()
-    assert box is not None
-    left, top, right, bottom = box["x"] + 8, box["y"] + 8, box["x"] + box["width"] - 8, box["y"] + box["height"] - 8
-    page.mouse.move(left, top)
-    page.mouse.down()
-    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top)):
-        page.mouse.move(x, y, steps=6)
-    page.mouse.up()
-    page.wait_for_selector(".st-key-clear_selection")
-    settle(page)
 
 
 def _check_downloads(page: Page) -> None:

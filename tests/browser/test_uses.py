@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from state_engine.library.datasets import DEMO_PATH
-from tests.browser.app import Server, keep_picture, no_errors, open_demo, press, settle, shows
+from tests.browser.app import Server, keep_picture, lasso, map_drawn, no_errors, open_demo, press, settle, shows
 
 pytestmark = [
     pytest.mark.browser,
@@ -100,14 +100,14 @@ def test_a_group_and_a_lasso_are_labelled_by_hand(server: Server, page: Page) ->
     page.wait_for_selector(".st-key-embed button")
     settle(page)
     page.click(".st-key-embed button")
-    page.wait_for_selector(".st-key-figure_embedding .js-plotly-plot", timeout=SLOW)
+    map_drawn(page, "embedding", SLOW)
     settle(page)
     choose(page, "label_group_embed_cell_type", "NK")
     choose(page, "label_term_embed", "NK cell")
     press(page, "label_give_embed")
     page.wait_for_selector("text=are labelled, in 1 round")
     shows(page, "natural killer cell")
-    _lasso(page)
+    lasso(page, "embedding")
     box = page.locator("[class*='st-key-label_term_embed'] input").first
     box.fill("my own cells")
     page.keyboard.press("Enter")
@@ -137,21 +137,6 @@ def test_a_group_and_a_lasso_are_labelled_by_hand(server: Server, page: Page) ->
     settle(page)
     shows(page, "1 label: natural killer cell")
     no_errors(page)
-
-
-def _lasso(page: Page) -> None:
-    page.wait_for_timeout(1000)
-    box = page.locator(".st-key-figure_embedding .nsewdrag").first.bounding_box()
-    assert box is not None
-    corners = [(0.05, 0.05), (0.95, 0.05), (0.95, 0.95), (0.05, 0.95), (0.05, 0.06)]
-    at = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in corners]
-    page.mouse.move(*at[0])
-    page.mouse.down()
-    for point in at[1:]:
-        page.mouse.move(*point, steps=6)
-    page.mouse.up()
-    page.get_by_text("Clear selection").wait_for()
-    settle(page)
 
 
 def test_a_model_is_pretrained_for_a_few_steps(server: Server, page: Page) -> None:

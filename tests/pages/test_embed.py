@@ -30,7 +30,8 @@ from state_engine.library.models import DEMO_EMBEDDING
 from state_engine.plain import from_plain
 from state_engine.progress import silent
 from state_engine.search.tables import unique_names
-from tests.pages.opened import figures, opened, text
+from tests.pages.maps import drawings, legend
+from tests.pages.opened import opened, text
 from tests.pages.queued import queued
 from tests.small import embedding_changes, write_model
 from tests.small_embedding import write_embedding_model
@@ -120,10 +121,10 @@ def test_the_map_shows_all_cells_and_says_how(monkeypatch: pytest.MonkeyPatch, r
     page = page_of(monkeypatch, run, module_home)
     assert "240 cells in 74 dimensions (64 describe the cell), from counts" in text(page)
     assert "not trained on real cells" in text(page) and "240 cells; seed 0" in text(page)
-    names = [t["name"] for t in figures(page)[0]["data"] if t.get("showlegend", True) and "name" in t]
-    assert "not labelled (1)" in names and any(n.startswith("B (") for n in names)
+    names = legend(drawings(page)[0])
+    assert names["not labelled"] == 1 and "B" in names and sum(names.values()) == 240
     page.pills(key=f"embed_colour_{run.id}").set_value("A gene").run()
-    assert not page.exception and "log1p" in json.dumps(figures(page)[0]["data"][-1])
+    assert not page.exception and drawings(page)[0].header["unit"] == "log1p"
 
 
 def test_similar_cells_are_asked_for_and_shown_with_their_support(

@@ -14,8 +14,9 @@ import pytest
 
 import pages.parts.result
 from pages.parts import umap as umapchart
+from pages.parts.cellmap.polygon import inside, outline
 from pages.parts.result import differences, open_run
-from pages.parts.selection import composition, outline
+from pages.parts.selection import composition
 from state_engine import keys
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices
@@ -26,7 +27,8 @@ from state_engine.prediction.result import open_result
 from state_engine.sandbox import Limits
 from tests.hostile import make_endless
 from tests.pages.make_run import make_run
-from tests.pages.opened import VIEWS, figures, opened, text
+from tests.pages.maps import drawings, legend
+from tests.pages.opened import VIEWS, opened, text
 
 LOOK = umapchart.Look(5, 0.8, "#000000")
 
@@ -81,8 +83,7 @@ def test_the_map_says_how_it_was_made_and_effects_are_ranked(
     table = page.dataframe[0].value
     assert len(table) == 4 and table["effect_size"].is_monotonic_decreasing
     assert (table["n_up"] == 2).all() and (table["n_down"] == 1).all()  # as the Genes page says of each
-    names = [t.get("name") for t in figures(page)[0]["data"] if t.get("showlegend", True)]
-    assert {"predicted (120)", "observed control (100)", "observed (120)"} <= set(names)
+    assert legend(drawings(page)[0]) == {"predicted": 120, "observed control": 100, "observed": 120}
 
 
 def test_a_gene_colours_the_map_raw_or_corrected(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
@@ -90,9 +91,9 @@ def test_a_gene_colours_the_map_raw_or_corrected(monkeypatch: pytest.MonkeyPatch
     page.pills(key="map_colour").set_value("Gene").run()
     first = page.selectbox(key=f"map_gene_{run.id}").value
     assert first in {"G0", "G1", "G2", "G3"} and f"coloured by {first}" in text(page)  # genes that a perturbation raises by 1.5
-    corrected = figures(page)[0]["data"][0]["marker"]["color"]
+    corrected = drawings(page)[0].arrays["codes"]
     page.segmented_control(key="map_layer").set_value("raw").run()
-    assert "Raw expression" in text(page) and figures(page)[0]["data"][0]["marker"]["color"] != corrected
+    assert "Raw expression" in text(page) and (drawings(page)[0].arrays["codes"] != corrected).any()
 
 
 def test_a_calibrated_prediction_is_offered_where_there_is_one(
@@ -106,7 +107,7 @@ def test_a_calibrated_prediction_is_offered_where_there_is_one(
     page.segmented_control(key="map_layer").set_value("calibrated").run()
     assert not page.exception and "Calibrated expression (log1p)" in text(page)
     assert "Without a calibrated prediction, so in grey: drugB in T" in text(page)
-    assert figures(page)[0]["data"][0]["name"] == "no value (30)"
+    assert drawings(page)[0].header["counts"] == [30], "cells without a value"
 
 
 def test_filters_leave_the_chosen_cells(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
@@ -124,7 +125,7 @@ def test_each_arrow_style_draws_what_it_says(monkeypatch: pytest.MonkeyPatch, ru
     lines = {}
     for style in ("None", "Averaged", "Each cell"):
         page.segmented_control(key="map_arrows").set_value(style).run()
-        lines[style] = [t for t in figures(page)[0]["data"] if t["mode"] == "lines"]
+        lines[style] = drawings(page)[0].header["arrows"]
     assert [len(lines[s]) for s in lines] == [0, 1, 1]
     assert "120 of 120 arrows" in text(page)
 
@@ -190,32 +191,6 @@ def test_what_differs_is_named() -> None:
 # ---- the map ----
 
 
-def points(figure: go.Figure) -> list[go.Scatter]:
-    return [t for t in figure.data if t.x is not None and t.x[0] is not None]
-
-
-def test_categories_are_mixed_and_complete() -> None:
-    rng = np.random.default_rng(0)
-    xy = rng.normal(size=(900, 2)).astype(np.float32)
-    codes = np.repeat([0, 1, 2], 300).astype(np.int16)
-    second = np.zeros(900, np.int16)
-    figure = umapchart.category_map(xy, ["a", "b", "c"], codes, ["x"], second, dict.fromkeys("abc", "#123456"), LOOK)
-    drawn = points(figure)
-    assert sum(len(t.x) for t in drawn) == 900 and all(t.x.dtype == np.float32 for t in drawn)
-    order = [t.name for t in drawn]
-    assert order.count("a") > 1, "a category that is drawn in one piece covers those before it"
-    assert [t.name for t in figure.data if t.showlegend is not False] == ["a (300)", "b (300)", "c (300)"]
-
-
-def test_no_text_is_sent_for_points() -> None:
-    n = 20_000
-    xy, codes = np.zeros((n, 2), np.float32), np.arange(n, dtype=np.int16) % 5
-    colours = dict.fromkeys("abcde", "#123456")
-    figure = umapchart.category_map(xy, list("abcde"), codes, ["x"], np.zeros(n, np.int16), colours, LOOK)
-    assert len(figure.to_json()) < 20 * n  # 2 float32 in base64 are 11 bytes a point
-    assert {t.type for t in points(figure)} == {"scattergl"} and len(figure.data) < 60
-
-
 def test_high_values_are_on_top_and_missing_ones_below() -> None:
     values = np.array([3, np.nan, 1, 2], np.float32)
     figure = umapchart.value_map(np.zeros((4, 2), np.float32), values, "G", "log1p", LOOK)
@@ -243,8 +218,8 @@ def test_arrow_heads_point_along_the_arrow() -> None:
 def test_inside_follows_the_polygon() -> None:
     corners = np.array([[0, 0], [4, 0], [4, 4], [2, 1], [0, 4]], np.float32)  # a notch from above
     xy = np.array([[1, 1], [2, 3], [2, 0.5], [3.7, 3], [5, 1], [-1, 1]], np.float32)
-    assert umapchart.inside(xy, corners).tolist() == [True, False, True, True, False, False]
-    assert not umapchart.inside(xy, corners[:2]).any()
+    assert inside(xy, corners).tolist() == [True, False, True, True, False, False]
+    assert not inside(xy, corners[:2]).any()
 
 
 def test_the_window_is_square_and_the_same_for_all_filters() -> None:
@@ -274,4 +249,4 @@ def test_lasso_and_box_become_corners() -> None:
     lasso = outline({"selection": {"lasso": [{"x": [0, 1, 1], "y": [0, 0, 1]}], "box": []}})
     assert lasso is not None and lasso.tolist() == [[0, 0], [1, 0], [1, 1]]
     box = outline({"selection": {"box": [{"x": [0, 2], "y": [3, 1]}]}})
-    assert box is not None and umapchart.inside(np.array([[1, 2]], np.float32), box).all()
+    assert box is not None and inside(np.array([[1, 2]], np.float32), box).all()

@@ -22,6 +22,8 @@ from streamlit.testing.v1.element_tree import Node
 
 from pages.parts import door, session, umap
 from pages.parts.attention import charts as attention
+from pages.parts.cellmap import Categories, CellMap, Values
+from pages.parts.cellmap.picture import picture_map
 from pages.parts.evaluate import charts as evaluate
 from pages.parts.format import code, drawn, md, minus, sentences
 from pages.parts.genes import charts as genes
@@ -32,6 +34,7 @@ from state_engine.config import Settings
 from state_engine.library.datasets import receive_upload
 from state_engine.models.transition import TransitionModel
 from tests.pages.make_run import make_maps, make_run
+from tests.pages.maps import drawings
 from tests.pages.opened import ROOT, VIEWS, app_on, figures, text
 from tests.small import BATCHES, GENES, PERTURBATIONS, card_of, config, write_cells, write_model
 
@@ -228,7 +231,7 @@ def test_no_page_obeys_a_name(home: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert any(md(HOSTILE[4]) in text for text in shown)  # the sidebar names the model
     assert not {text: names for text in shown if (names := obeyed(text))}
     assert not [word for figure in figures(app) for word in words_of(figure) if obeyed_by_plotly(word)]
-    assert bool(figures(app)) == (page in ("explore", "genes", "attention"))
+    assert bool(figures(app)) == (page in ("genes", "attention")) and bool(drawings(app)) == (page == "explore")
 
 
 # ---- every figure with names that Plotly would obey ----
@@ -280,7 +283,8 @@ def test_no_figure_obeys_a_name() -> None:
     look = umap.Look(5, 0.8, "#000000")
     wheel = dict.fromkeys(names, "#000000")
     drawings = [
-        umap.category_map(xy, names, codes, names, codes, wheel, look),
+        picture_map(CellMap(xy, Categories("Names", names, codes, wheel)), False),
+        picture_map(CellMap(xy, Values(names[0], "log1p", values)), False),
         umap.value_map(xy, values, names[0], "log1p", look),
         genes.volcano(table, marked=names, chosen=names[0]).figure,
         genes.violins(names[0], [genes.CellGroup(name, np.ones(5, np.float32), "#000000") for name in names]),
@@ -296,7 +300,7 @@ def test_no_figure_obeys_a_name() -> None:
         words = list(words_of(spec_of(figure)))
         assert not [word for word in words if obeyed_by_plotly(word)]
         assert any(drawn(name, None) in word for word in words for name in names), "the figure shows no name"
-    assert set(names) <= {word for trace in drawings[2].data if trace.customdata is not None for word in trace.customdata}
+    assert set(names) <= {word for trace in drawings[3].data if trace.customdata is not None for word in trace.customdata}
 
 
 def test_only_numbers_have_a_minus_sign() -> None:

@@ -11,9 +11,8 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from pages.parts import palette, selection, session
-from pages.parts import umap as umapchart
+from pages.parts.cellmap import Categories, CellMap, Values, inside, show_map
 from pages.parts.cells import cell_names, in_child
-from pages.parts.figures import show_figure
 from pages.parts.format import code, duration, md, plural, sentences, size
 from pages.parts.jobs import derived_run, job_panel
 from pages.parts.labelling import NOT_LABELLED, entry_of, labelling, with_labels
@@ -103,25 +102,19 @@ def cell_map(run: RunFolder, made: Embedding, data: Dataset) -> None:
         colour, gene = _colour(run, data)
         if gene:
             _by_gene(run, made, data)
-    polygon = selection.polygon_of(run)
-    chosen = None if polygon is None else umapchart.inside(projection.xy, polygon)
+    polygon, chosen = selection.polygon_of(run), selection.chosen_of(run, projection.xy)
     if chosen is not None and not chosen.any():
         polygon, chosen = None, None
-    dark = st.context.theme.type == "dark"
+    shown = the_map(data, projection, colour, gene, chosen, polygon)
     with left:
-        figure = draw(data, projection, colour, gene, chosen, dark)
-        if polygon is not None:
-            umapchart.add_outline(figure, polygon, umapchart.look(1, dark).ink)
-        chart = f"{run.id}_{st.session_state.get(f'map_round_{run.id}', 0)}"
-        show_figure(
-            figure,
-            key="embedding",
+        show_map(
+            "embedding",
+            shown,
             title=f"{plural(len(projection.rows), 'cell')}, coloured by {gene or colour}",
             caption=f"{projection.settings.note}. {made.model_name}. Distances on a UMAP are qualitative.",
             table=lambda: cell_table(data, projection, gene),
-            height=560,
-            chart=chart,
-            on_select=lambda: selection.remember(run, f"embedding_{chart}_plot"),
+            height=540,
+            on_pick=lambda pick: selection.keep(run, pick, shown),
         )
     with right:
         _selected(run, data, projection, colour, chosen, gene)
@@ -132,7 +125,7 @@ def cell_map(run: RunFolder, made: Embedding, data: Dataset) -> None:
 
 def _within(projection: Projection, chosen: NDArray[np.bool_], polygon: NDArray[np.float32]) -> NDArray[np.int32]:
     """Return the rows of the shown cells that are chosen, and of the others that lie in the same place."""
-    others = projection.placed_rows[umapchart.inside(projection.placed_xy, polygon)]
+    others = projection.placed_rows[inside(projection.placed_xy, polygon)]
     if len(others):
         st.caption(f"With {plural(len(others), 'other cell')} that the map does not show and that lie there.")
     return np.sort(np.concatenate([projection.rows[chosen], others]))
@@ -177,22 +170,22 @@ def place_of(data: Dataset, gene: str) -> int:
     return distinct(data.genes.names, "gene").index(gene)
 
 
-def draw(
-    data: Dataset, projection: Projection, colour: str, gene: str, chosen: NDArray[np.bool_] | None, dark: bool
-) -> umapchart.go.Figure:
-    """The map in one colouring; `chosen` (n,) are the cells within the selection."""
-    style = umapchart.look(len(projection.rows), dark)
+def the_map(
+    data: Dataset,
+    projection: Projection,
+    colour: str,
+    gene: str,
+    chosen: NDArray[np.bool_] | None = None,
+    outline: NDArray[np.float32] | None = None,
+) -> CellMap:
+    """Return the map in one colouring; `chosen` (n,) are the cells within the selection, whose corners are `outline`."""
     if gene:
-        values = values_of(data, gene, projection.rows)
-        figure = umapchart.value_map(projection.xy, values, gene, "log1p", style, chosen)
+        by: Categories | Values = Values(gene, "log1p", values_of(data, gene, projection.rows))
     else:
         names, codes = label_codes(data, colour, projection.rows)
-        none = np.zeros(len(codes), np.int16)
         colours = palette.categories([n for n in names if n]) | {NOT_LABELLED: palette.MISSING}
-        named = [n or NOT_LABELLED for n in names]
-        figure = umapchart.category_map(projection.xy, named, codes, [""], none, colours, style, chosen)
-    umapchart.fix_ranges(figure, projection.xy)
-    return figure
+        by = Categories(colour or "Cells", [n or NOT_LABELLED for n in names], codes, colours)
+    return CellMap(projection.xy, by, None, chosen, outline)
 
 
 def label_codes(data: Dataset, column: str, rows: NDArray[np.int32]) -> tuple[list[str], NDArray[np.int16]]:

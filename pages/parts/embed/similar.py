@@ -10,7 +10,6 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages.parts import selection, session
-from pages.parts import umap as umapchart
 from pages.parts.cells import cell_names
 from pages.parts.embed.map import colours_of, label_codes, over
 from pages.parts.figures import show_figure
@@ -126,7 +125,7 @@ def _by_lasso(run: RunFolder, polygon: np.ndarray | None) -> Pick | None:
     if polygon is None:
         return None
     projection = read_file(load, run.file("projection.npz"))
-    rows = projection.rows[umapchart.inside(projection.xy, polygon)]
+    rows = projection.rows[selection.chosen_of(run, projection.xy)]
     return Pick(rows=tuple(rows.tolist()), words=f"{plural(len(rows), 'cell')} selected on the map") if len(rows) else None
 
 

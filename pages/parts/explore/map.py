@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 from numpy.typing import NDArray
 
 from pages.parts import palette, selection, session
-from pages.parts import umap as umapchart
+from pages.parts.cellmap import Arrows, Categories, CellMap, Values, show_map
 from pages.parts.explore.effects import effects_of
-from pages.parts.figures import show_figure, sized
 from pages.parts.format import sentences
 from pages.parts.labelling import BY_HAND, NOT_LABELLED, entry_of, given, labelling
 from pages.parts.result import stamp
@@ -31,9 +29,10 @@ COLOURS = ("Kind", "Perturbation", "Context", "Batch", "By hand", "Gene")
 COLUMNS = {
     "Kind": keys.KIND, "Perturbation": keys.PERTURBATION, "Context": keys.CONTEXT, "Batch": keys.BATCH, "By hand": BY_HAND,
 }  # fmt: skip
+DETAILS = {"Kind": keys.KIND, "Perturbation": keys.PERTURBATION, "Context": keys.CONTEXT}
 ARROWS = ("None", "Averaged", "Each cell")
 MOST_ARROWS = 3000
-HEIGHT = 580  # of the map, in pixels
+HEIGHT = 560  # of the map, in pixels
 CORRECTED: Layer = "corrected"
 
 
@@ -74,28 +73,19 @@ def cell_map(run: RunFolder, result: Result, projection: Projection) -> None:
                 "The filters leave no cell. Choose at least one kind, context and perturbation.", icon=":material/filter_alt:"
             )
             return
-        polygon = selection.polygon_of(run)
-        chosen = None if polygon is None else umapchart.inside(view.xy, polygon)
+        everywhere = selection.chosen_of(run, projection.xy)
+        chosen = None if everywhere is None else everywhere[view.shown]
         if chosen is not None and not chosen.any():
-            polygon, chosen = None, None
-        dark = st.context.theme.type == "dark"
-        if view.colour == "By hand":  # labels that change while one looks
-            figure = outlined(result, projection, view, polygon, dark)
-        else:
-            files = stamp(run.result), stamp(run.file("projection.npz"))
-            facts = view.colour, view.gene, view.layer, view.arrows, view.shown.tobytes()
-            figure = _drawn(str(run.path), files, facts, polygon, dark, result, projection, view)
-        round_ = st.session_state.get(f"map_round_{run.id}", 0)
-        chart = f"{run.id}_{round_}"
-        show_figure(
-            figure,
-            key="map",
+            everywhere = chosen = None
+        shown = the_map(result, projection, view, everywhere, selection.polygon_of(run))
+        show_map(
+            "map",
+            shown,
             title=map_title(result, view),
             caption=_caption(result, projection, view),
             table=lambda: cell_table(result, projection, view),
             height=HEIGHT,
-            chart=chart,
-            on_select=lambda: selection.remember(run, f"map_{chart}_plot"),
+            on_pick=lambda pick: selection.keep(run, pick, shown),
         )
     with right:
         st.markdown("**Selection**")
@@ -228,53 +218,49 @@ def _filters(labels: pd.DataFrame, result: Result) -> NDArray[np.bool_]:
     return shown
 
 
-def outlined(result: Result, projection: Projection, view: View, polygon: NDArray[np.float32] | None, dark: bool) -> go.Figure:
-    """Return the figure of a view as it is shown, with the outline of the selection where there is one."""
-    chosen = None if polygon is None else umapchart.inside(view.xy, polygon)
-    figure = draw(result, projection, view, chosen, dark)
-    if polygon is not None:
-        umapchart.add_outline(figure, polygon, umapchart.look(1, dark).ink)
-    return sized(figure, "map", HEIGHT)
+def the_map(
+    result: Result,
+    projection: Projection,
+    view: View,
+    chosen: NDArray[np.bool_] | None = None,
+    outline: NDArray[np.float32] | None = None,
+) -> CellMap:
+    """Return what is drawn of a view; `chosen` (n,) are the points within the selection, whose corners are `outline`."""
+    labels = result.obs.iloc[projection.rows]
+    return CellMap(
+        projection.xy,
+        _colour_of(result, projection.rows, view),
+        None if view.shown.all() else view.shown,
+        chosen,
+        outline if chosen is not None else None,
+        _arrows_of(result, projection, view),
+        {name: labels[column].astype("category").array for name, column in DETAILS.items() if column in labels},
+        link="run",
+    )
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
-def _drawn(
-    run: str, written: tuple[int, int], facts: tuple[object, ...], polygon: NDArray[np.float32] | None, dark: bool,
-    _result: Result, _projection: Projection, _view: View,
-) -> go.Figure:  # fmt: skip
-    """Return `outlined`, which nobody changes: once for all sessions that look at the same."""
-    return outlined(_result, _projection, _view, polygon, dark)
-
-
-def draw(result: Result, projection: Projection, view: View, chosen: NDArray[np.bool_] | None, dark: bool) -> go.Figure:
-    """The figure of a view; `chosen` (m,) are the points within the selection."""
-    style = umapchart.look(len(view.rows), dark)
+def _colour_of(result: Result, rows: NDArray[np.int32], view: View) -> Categories | Values:
     if view.colour == "Gene":
-        values = result.gene(view.gene, view.layer)[view.rows]
-        figure = umapchart.value_map(view.xy, values, view.gene, "log1p", style, chosen)
-    else:
-        names, codes = _codes(result, COLUMNS[view.colour], view.rows)
-        colours = palette.KIND if view.colour == "Kind" else palette.categories(_all_names(result, COLUMNS[view.colour]))
-        if view.colour == "By hand":
-            colours = colours | {NOT_LABELLED: palette.MISSING}
-        if view.colour == "Perturbation":
-            colours = colours | dict.fromkeys(control_labels(result), palette.GREY)
-        second, second_codes = _codes(result, keys.CONTEXT if view.colour == "Kind" else keys.KIND, view.rows)
-        figure = umapchart.category_map(view.xy, names, codes, second, second_codes, colours, style, chosen)
-    if view.arrows != "None":
-        _draw_arrows(figure, result, projection, view, style.ink)
-    umapchart.fix_ranges(figure, projection.xy)
-    return figure
+        return Values(view.gene, "log1p", result.gene(view.gene, view.layer)[rows])
+    column = COLUMNS[view.colour]
+    names, codes = _codes(result, column, rows)
+    colours = palette.KIND if view.colour == "Kind" else palette.categories(_all_names(result, column))
+    if view.colour == "By hand":
+        colours = colours | {NOT_LABELLED: palette.MISSING}
+    if view.colour == "Perturbation":
+        colours = colours | dict.fromkeys(control_labels(result), palette.GREY)
+    return Categories(view.colour, names, codes, colours)
 
 
-def _draw_arrows(figure: go.Figure, result: Result, projection: Projection, view: View, ink: str) -> None:
+def _arrows_of(result: Result, projection: Projection, view: View) -> tuple[Arrows, ...]:
+    if view.arrows == "None":
+        return ()
     table = shown_arrows(result, projection, view)
     if view.arrows == "Averaged":
         grid = grid_arrows(table, projection)
-        umapchart.add_arrows(figure, _ends(grid, 0), _ends(grid, 1), ink, grid["n"].to_numpy())
-    else:
-        some = table.sample(min(MOST_ARROWS, len(table)), random_state=0)
-        umapchart.add_arrows(figure, _ends(some, 0), _ends(some, 1), ink)
+        return (Arrows(_ends(grid, 0), _ends(grid, 1), [f"mean of {n:,} cells" for n in grid["n"]]),)
+    some = table.sample(min(MOST_ARROWS, len(table)), random_state=0)
+    return (Arrows(_ends(some, 0), _ends(some, 1), width=0.5, opacity=0.16, heads=False),)
 
 
 def shown_arrows(result: Result, projection: Projection, view: View) -> pd.DataFrame:
