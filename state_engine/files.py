@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -161,6 +162,35 @@ def output_folder(folder: Path) -> Iterator[None]:
             with suppress(OSError):  # not empty: what was completed stays
                 folder.rmdir()
         raise
+
+
+@contextmanager
+def alone_in(folder: Path, name: str, what: str) -> Iterator[None]:
+    """Let one process at a time work in a folder; the lock is free again when the process ends, whatever death it dies.
+
+    Args:
+        folder: it is there.
+        name: of the lock's file, which is there as long as the lock.
+        what: the process does there, in the error: "computes the shards in".
+
+    Raises:
+        RequestError: another process works there.
+    """
+    handle = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = os.fstat(handle).st_nlink == 0  # another had it and took its file away in between
+        except BlockingIOError:
+            taken = True
+        if taken:
+            raise RequestError(f"Another process {what} {folder}.", "Two would do the same work.", "Wait for it, or end it.")
+        try:
+            yield
+        finally:
+            (folder / name).unlink(missing_ok=True)
+    finally:
+        os.close(handle)
 
 
 def _make_folder(folder: Path) -> None:

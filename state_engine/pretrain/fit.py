@@ -7,6 +7,7 @@ Source of the objective: bioRxiv 2025.06.26.661135.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,10 +26,10 @@ from state_engine.checkpoints.gene_vectors import read_gene_vectors
 from state_engine.data.ahead import Ahead
 from state_engine.device import Device, choose_device
 from state_engine.errors import CheckpointError, JobCancelled, RunError
-from state_engine.files import output_folder, replacing, write_json
+from state_engine.files import alone_in, apart_from, output_folder, replacing, write_json
 from state_engine.models.embedding import EmbeddingModel
 from state_engine.models.embedding_config import EmbeddingConfig
-from state_engine.plain import to_plain
+from state_engine.plain import plural, to_plain
 from state_engine.pretrain.assess import Tester
 from state_engine.pretrain.co_expression import gene_vectors
 from state_engine.pretrain.mini_batches import CellReader, CellStream, validation_cells
@@ -37,14 +38,15 @@ from state_engine.pretrain.request import PretrainRequest
 from state_engine.pretrain.run_folder import (
     ARC,
     GENES,
+    LOCK,
     MODEL,
     REPORT,
     PretrainRecord,
     PretrainReport,
     Tested,
-    begun_only,
     check_same,
     is_finished,
+    is_free,
     is_pretraining,
     more_steps,
     read_pretraining,
@@ -52,7 +54,7 @@ from state_engine.pretrain.run_folder import (
     write_pretraining,
 )
 from state_engine.pretrain.run_folder import FORMAT as RECORD_FORMAT
-from state_engine.pretrain.sources import Source, held_back, open_all, survey, union_of_genes, without_rare
+from state_engine.pretrain.sources import Source, held_back, open_all, require_genes, survey, union_of_genes, without_rare
 from state_engine.pretrain.variable import most_variable
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.curves import VALIDATION, read_curve
@@ -108,23 +110,31 @@ def pretrain_embedding(
         resume: go on from the last checkpoint of `output` instead of starting again; of a finished one return what came out.
 
     Raises:
-        CheckpointError: the folder is there already (without `resume`), or has no checkpoint to go on from.
+        CheckpointError: there is something in the folder (without `resume`), or it has no checkpoint to go on from.
+        RequestError: the folder is an input or lies in one, cannot be written, or another process pretrains in it.
         ConfigError: the pretraining of the folder was begun with other settings or cells.
         EmptyDataError, GeneError, ScaleError, RepresentationError: the data cannot be pretrained on; the file is named.
         UnreadableFileError, UnsafePickleError: the gene vectors cannot be read.
         DeviceError: no such device or precision.
     """
     device = choose_device(request.running.device)
-    if not resume and output.exists() and is_first() and not begun_only(output):
+    apart_from(output, *request.data, *filter(None, (request.genes, request.init_from)))
+    if not resume and output.exists() and is_first() and not is_free(output):
         fix = "Go on with it (resume), choose another folder, or remove it." if is_pretraining(output) else ""
         raise CheckpointError(f"{output} is there already.", "", fix or "Choose another folder, or remove it first.")
     if resume:
         old = _resumable(request, output)
         if is_finished(output, old):
             return Pretrained(read_embedding_card(output / MODEL), read_report(output), computed=False)
-        return _followed(request, output, on_progress, device, old)
-    with output_folder(output):
+        with _alone(output):
+            return _followed(request, output, on_progress, device, old)
+    with output_folder(output), _alone(output):
         return _followed(request, output, on_progress, device, None)
+
+
+def _alone(output: Path) -> AbstractContextManager[None]:
+    """Let one pretraining at a time write into a folder; further processes of the same one belong to the first."""
+    return alone_in(output, LOCK, "pretrains in") if is_first() else nullcontext()
 
 
 def _followed(
@@ -226,6 +236,7 @@ def _started(request: PretrainRequest, output: Path, on_progress: OnProgress, ol
         notes.append(words)
     elif learnt:
         vocabulary, sources = without_rare(sources, vocabulary)
+    require_genes(vocabulary)
     train, validation = held_back(sources, request.running.validation, seed)
     if learnt:
         vectors = torch.from_numpy(gene_vectors(sources, train, sizes.gene_width, seed, on_progress))
@@ -246,9 +257,9 @@ def _notes(sources: tuple[Source, ...], vectors: str) -> Iterator[str]:
             yield source.genes.warning
         empty = source.dataset.n_cells - len(source.rows)
         if empty:
-            yield f"{source.name}: {empty:,} cells express no gene that is known and are left out."
+            yield f"{source.name}: {plural(empty, 'cell')} without any gene that is known left out."
         if source.negative:
-            yield f"{source.name}: {source.negative:,} values below 0 are taken as 0."
+            yield f"{source.name}: {plural(source.negative, 'value')} below 0 taken as 0."
     if len(sources) == 1:
         yield "There is one data set: no data set is learnt, and the loss has no part for it."
 

@@ -24,6 +24,7 @@ from state_engine.pretrain.order import Position
 from state_engine.pretrain.request import PretrainRequest
 from state_engine.train.run_folder import State
 
+LOCK = "pretraining.lock"  # while it runs
 RECORD, REPORT, GENES, MODEL, ARC = "pretraining.json", "report.json", "genes.safetensors", "model", "arc"
 FORMAT = 1
 # settings that may change when a pretraining goes on; those of WHERE also when it is finished, where they change nothing
@@ -145,9 +146,10 @@ def write_pretraining(folder: Path, record: PretrainRecord) -> None:
     write_json(folder / RECORD, to_plain(record))
 
 
-def begun_only(folder: Path) -> bool:
-    """Return whether a pretraining ended there before its first step: nothing is lost when it begins again."""
-    return is_pretraining(folder) and not ({p.name for p in folder.iterdir()} - {RECORD, GENES})
+def is_free(folder: Path) -> bool:
+    """Return whether nothing is lost when a pretraining begins there: the folder is empty, or one ended in it before its first step."""
+    there = {p.name for p in folder.iterdir()} if folder.is_dir() else {""}
+    return not there or (RECORD in there and not there - {RECORD, GENES})
 
 
 def is_finished(folder: Path, record: PretrainRecord) -> bool:

@@ -17,9 +17,11 @@ import scipy.sparse as sp
 
 from state_engine.data.dataset import Choices, Dataset, open_dataset
 from state_engine.data.gene_vocabulary import GeneMap, map_genes
-from state_engine.errors import EmptyDataError, GeneError, RepresentationError, ScaleError
+from state_engine.errors import DataError, EmptyDataError, GeneError, RepresentationError, ScaleError
+from state_engine.plain import plural
 from state_engine.progress import OnProgress, Progress
 
+LEAST_GENES = 2
 LEAST_CELLS = 5  # that express a gene, for it to be in a vocabulary learnt from the data
 MOST_VALIDATED = 512
 BLOCK = 1024
@@ -74,7 +76,7 @@ def open_all(paths: Sequence[str], choices: Choices) -> tuple[Dataset, ...]:
     """
     if not paths:
         raise EmptyDataError("There is no data set.", "A model is pretrained on cells.", "Name one or more (--data X.h5ad).")
-    datasets = tuple(open_dataset(Path(path), choices) for path in paths)
+    datasets = tuple(_opened(Path(path), choices) for path in paths)
     for dataset in datasets:
         if dataset.expression is None:
             raise RepresentationError(f"{dataset.path.name} has no expression.", "It has no X and no layers.", "Leave it out.")
@@ -83,6 +85,30 @@ def open_all(paths: Sequence[str], choices: Choices) -> tuple[Dataset, ...]:
         except ScaleError as error:
             raise ScaleError(f"{dataset.path.name}: {error.what}", error.why, error.fix) from error
     return datasets
+
+
+def _opened(path: Path, choices: Choices) -> Dataset:
+    """Open a data set; an error of one among several names it."""
+    try:
+        return open_dataset(path, choices)
+    except DataError as error:
+        if path.name in error.what:
+            raise
+        raise type(error)(f"{path.name}: {error.what}", error.why, error.fix) from error
+
+
+def require_genes(vocabulary: Sequence[str]) -> None:
+    """Make sure that there are genes which can go together.
+
+    Raises:
+        GeneError: there is one alone.
+    """
+    if len(vocabulary) < LEAST_GENES:
+        raise GeneError(
+            f"There is {plural(len(vocabulary), 'gene')} to learn from.",
+            "A model learns which genes go together, so it takes several.",
+            "Give data sets, or vectors, with more genes.",
+        )
 
 
 def union_of_genes(datasets: Sequence[Dataset]) -> tuple[str, ...]:

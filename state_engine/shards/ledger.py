@@ -11,7 +11,6 @@ name is computed again.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from state_engine.errors import RequestError
-from state_engine.files import full_disk_told, read_json, remove_parts, replacing, room_for, sha256_of, write_json
+from state_engine.files import alone_in, full_disk_told, read_json, remove_parts, replacing, room_for, sha256_of, write_json
 from state_engine.shards.plan import Plan, Shard, Write
 
 PLAN, LOG, LOCK = "plan.json", "log.jsonl", "lock"
@@ -110,7 +109,7 @@ def held(folder: Path, plan: Plan, *, temporary: bool = False) -> Iterator[Ledge
         RequestError: another process works there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder):
+    with alone_in(folder, LOCK, "computes the shards in"):
         remove_parts(folder)
         ledger = Ledger(folder, plan, _threads_of(folder, plan))
         ledger.remove_others()
@@ -207,18 +206,3 @@ def _link(file: Path, target: Path) -> None:
     except OSError:  # another disk, or one without links
         with replacing(target) as beside:
             shutil.copyfile(file, beside)
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RequestError(
-                f"Another process computes the shards in {folder}.", "Two would do the same work.", "Wait for it, or end it."
-            ) from None
-        yield
-    finally:
-        os.close(handle)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -138,7 +140,17 @@ def bad_file(folder: Path, kind: str) -> tuple[Path, ...]:
         values[:] = 0
     elif kind == "empty":
         values = values[:0]
-    return good, write(folder / "bad.h5ad", values, names)
+    elif kind == "one gene":
+        return (write(folder / "bad.h5ad", values[:, :1], names[:1]),)
+    bad = write(folder / "bad.h5ad", values, names)
+    if kind == "text numbers":
+        with h5py.File(bad, "r+") as file:
+            attributes = dict(file["X"].attrs)
+            del file["X"]
+            file.create_dataset("X", data=values.astype("S4")).attrs.update(attributes)
+    elif kind in ("no bytes", "cut"):
+        bad.write_bytes(bad.read_bytes()[: 0 if kind == "no bytes" else bad.stat().st_size // 2])
+    return good, bad
 
 
 BAD: dict[str, tuple[type[StateError], str]] = {
@@ -146,7 +158,11 @@ BAD: dict[str, tuple[type[StateError], str]] = {
     "fractions": (ScaleError, "bad.h5ad"),
     "other genes": (GeneError, "bad.h5ad: 0 of 20 genes"),
     "nothing expressed": (DataError, ""),
-    "empty": (EmptyDataError, "no cells"),
+    "empty": (EmptyDataError, "bad.h5ad has no cells"),
+    "one gene": (GeneError, "There is 1 gene to learn from"),
+    "text numbers": (DataError, "bad.h5ad: X holds no numbers"),
+    "no bytes": (DataError, "bad.h5ad is empty"),
+    "cut": (DataError, "bad.h5ad is cut off"),
 }
 
 
@@ -156,6 +172,16 @@ def test_what_cannot_be_pretrained_on_is_a_sentence(kind: str, tmp_path: Path) -
     with pytest.raises(error) as caught:
         pretrain_embedding(small_request(*bad_file(tmp_path, kind)), tmp_path / "run")
     assert words in f"{caught.value.what} {caught.value.why}" and caught.value.fix
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_data_sets_without_a_common_gene_are_a_sentence(tmp_path: Path) -> None:
+    """Each shares genes with the vectors, and none with the other."""
+    write_vectors(tmp_path / "v.csv", np.eye(20, dtype=np.float32))
+    halves = [write(tmp_path / f"{i}.h5ad", counts()[:, :10], SYMBOLS[10 * i : 10 * i + 10]) for i in (0, 1)]
+    request = replace(small_request(*halves, steps=1), genes=str(tmp_path / "v.csv"))
+    with pytest.raises(GeneError, match="No gene is in all of the data sets"):
+        pretrain_embedding(request, tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()
 
 
