@@ -15,7 +15,7 @@ from state_engine.config import LOCAL, Settings
 from state_engine.jobs.kinds import KINDS
 from state_engine.jobs.processes import is_alive
 from state_engine.jobs.run_folder import list_runs
-from state_engine.jobs.seats import holders
+from state_engine.jobs.seats import holders, lanes
 from state_engine.jobs.store import Job, JobStore
 from state_engine.library.datasets import DEMO_ID, list_datasets
 from state_engine.library.people import homes, is_admin, people, used_bytes
@@ -68,7 +68,7 @@ def queue_table(settings: Settings) -> None:
     rows = []
     for job in sorted(active, key=lambda job: (job.position, job.created)):
         kind = KINDS.get(job.kind)
-        seconds = store.seconds_until(job) if job.state == "queued" else None
+        seconds = store.seconds_until(job, lanes=lanes()) if job.state == "queued" else None
         rows.append(
             {
                 "Place": job.position or "runs",

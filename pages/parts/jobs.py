@@ -17,6 +17,7 @@ from state_engine.jobs import local
 from state_engine.jobs.kinds import kind_of
 from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.run_folder import RunFolder, derived_runs
+from state_engine.jobs.seats import lanes
 from state_engine.jobs.store import LOST, Job, JobFailure
 from state_engine.plain import to_plain
 
@@ -144,7 +145,7 @@ def state_text(job: Job) -> str:
 
 def start_text(job: Job) -> str:
     """Say when a job that waits is expected to start, behind other words; nothing where that cannot be known."""
-    seconds = asked_of_store(session.settings(), lambda store: store.seconds_until(job))
+    seconds = asked_of_store(session.settings(), lambda store: store.seconds_until(job, lanes=lanes()))
     return f", starts in about {duration(seconds)}" if seconds is not None and seconds >= 1 else ""
 
 

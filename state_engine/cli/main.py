@@ -27,6 +27,7 @@ COMMANDS = {
     "app": ("serve", "start the pages in the browser, with the demo"),
     "worker": ("serve", "do the jobs of the pages, in a process of its own"),
     "runs": ("runs", "list runs; export, import and ask for several at once"),
+    "people": ("people", "list who logged in; give a person what was there before"),
     "inspect": ("data", "describe a data set, and whether a model fits it"),
     "fetch": ("data", "download a public data set"),
     "prepare": ("results", "choose the most variable genes of a data set"),

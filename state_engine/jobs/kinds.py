@@ -136,11 +136,11 @@ _ENTRIES = (
     ),
     Kind(
         "train", "state_engine.jobs.train_job:TrainJob", f"{_TASKS}.train:train", "train", choice="training",
-        words="training",
+        words="training", resumes=True,
     ),
     Kind(
         "pretrain", "state_engine.pretrain.request:PretrainRequest", f"{_TASKS}.pretrain:pretrain", "pretrain", choice="pretraining",
-        words="pretraining",
+        words="pretraining", resumes=True,
     ),
     Kind(
         "evaluate", "state_engine.evaluation.request:EvaluationRequest", f"{_TASKS}.evaluation:evaluate", "evaluate",

@@ -292,5 +292,6 @@ def _environment(settings: Settings) -> dict[str, str]:
         "STATE_EXPLORER_EXECUTOR": settings.executor,
         "STATE_EXPLORER_SHARD_MB": repr(settings.shard_bytes / 1024**2),
         "HF_ENDPOINT": settings.hub_endpoint,
+        "STATE_EXPLORER_QUOTA_GB": "" if settings.quota_bytes is None else repr(settings.quota_bytes / GB),
         "STATE_EXPLORER_MAX_RUNNING": str(settings.most_running or ""),
     }

@@ -46,6 +46,11 @@ def seats() -> tuple[Seat, ...]:
     return Seat(gpu=found[0]), *more, SHORT
 
 
+def lanes() -> tuple[Lane | None, ...]:
+    """Return the lane of each worker that this machine can have."""
+    return tuple(seat.lane for seat in seats())
+
+
 def holders(home: Path) -> tuple[str, ...]:
     """Return the identity of the worker that has each seat of a home, or had it last; seats that nobody ever had are left out."""
     return tuple(filter(None, (holder(home, seat.lock) for seat in seats())))

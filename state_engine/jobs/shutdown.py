@@ -1,7 +1,7 @@
 """A worker that is asked to end (SIGTERM) leaves no orphan: its job ends if it is about to, else it goes back to the queue.
 
 The job is stopped at its next report of progress. One that does not report within GRACE_SECONDS (a long call into C) is put back by the
-heartbeat, and the process ends. A training is cancelled instead, at its last checkpoint, from which its page goes on with it.
+heartbeat, and the process ends. A training goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Final
 from state_engine.errors import JobCancelled
 
 GRACE_SECONDS: Final = 20.0
-GO_ON: Final = ("train", "pretrain")  # kinds whose folder cannot be begun a second time
 
 
 class WorkerStops(JobCancelled):

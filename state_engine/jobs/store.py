@@ -12,10 +12,11 @@ turn it is, that of the owner who was served longest ago, then the older one.
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -261,6 +262,14 @@ class JobStore:
             ).fetchall()
         return tuple(_job(row) for row in rows)
 
+    def give(self, before: str, owner: str, runs: Sequence[str]) -> None:
+        """Let jobs of some runs, which are over, belong to another owner."""
+        with self._connection() as db:
+            db.executemany(
+                "UPDATE jobs SET owner = ? WHERE owner = ? AND run_id = ? AND state NOT IN ('queued', 'running')",
+                [(owner, before, run) for run in runs],
+            )
+
     def check(self) -> None:
         """Read the whole database.
 
@@ -300,10 +309,15 @@ class JobStore:
             found = db.execute("SELECT count(*) FROM jobs WHERE state = 'queued' AND owner = ?", (owner,)).fetchone()
         return int(found[0])
 
-    def seconds_until(self, job: Job, now: float | None = None) -> float | None:
+    def seconds_until(self, job: Job, now: float | None = None, lanes: Sequence[Lane | None] = (None, "short")) -> float | None:
         """Return in how many seconds a job that waits is expected to start; None when nothing is known of a kind before it.
 
         Each run takes as long as the middle one of the last runs of its kind, whoever asked for them.
+
+        Args:
+            job: that waits.
+            now: seconds since 1970.
+            lanes: of each worker that there can be, None for one that does any job.
         """
         now = time.time() if now is None else now
         with self._connection() as db:
@@ -311,13 +325,16 @@ class JobStore:
                 f"{_SELECT} WHERE state = 'running' OR (state = 'queued' AND position < ?)", (job.position,)
             ).fetchall()
             usual = {kind: _usual_seconds(db, kind) for kind in {row["kind"] for row in before}}
-        total = 0.0
-        for row in before:
+            (lane,) = db.execute("SELECT lane FROM jobs WHERE id = ?", (job.id,)).fetchone() or ("long",)
+        free = [0.0] * len(lanes)  # seconds until each worker is free; endless where nobody knows
+        # those that run sit where they found a seat; those that wait take, in turn, the first that is free
+        for row in sorted(before, key=lambda row: (row["state"] != "running", row["started"] or 0.0, row["position"])):
+            seat = _first_free(free, lanes, row["lane"])
             seconds = usual[row["kind"]]
-            if seconds is None:
-                return None
-            total += max(seconds - (now - row["started"]), 0.0) if row["state"] == "running" else seconds
-        return total
+            spent = now - row["started"] if row["state"] == "running" else 0.0
+            free[seat] += math.inf if seconds is None else max(seconds - spent, 0.0)
+        start = free[_first_free(free, lanes, lane)]
+        return start if math.isfinite(start) else None
 
     def has_queued(self, lane: Lane | None = None) -> bool:
         """Return whether any job waits (in a lane)."""
@@ -562,6 +579,11 @@ def _queued_again(db: sqlite3.Connection, row: sqlite3.Row) -> bool:
         (returns, place, row["id"], row["worker"]),
     )
     return changed.rowcount == 1
+
+
+def _first_free(free: Sequence[float], lanes: Sequence[Lane | None], lane: str) -> int:
+    """Return the worker that does a job of a lane first: of those that are free at the same time, the first."""
+    return min((n for n, does in enumerate(lanes) if does in (None, lane)), key=lambda n: free[n])
 
 
 def _usual_seconds(db: sqlite3.Connection, kind: str) -> float | None:

@@ -26,7 +26,7 @@ from typing import Literal, get_args
 import psutil
 
 from state_engine.config import LOCAL, Settings, load_settings
-from state_engine.errors import JobCancelled, JobError, StateError, without_folders
+from state_engine.errors import JobCancelled, JobError, QuotaError, StateError, without_folders
 from state_engine.files import disk_full, write_json
 from state_engine.jobs.before import request_before
 from state_engine.jobs.kinds import (
@@ -46,8 +46,9 @@ from state_engine.jobs.logs import start_log
 from state_engine.jobs.processes import identity_of
 from state_engine.jobs.run_folder import SUMMARY, RunFolder
 from state_engine.jobs.seats import FIRST, SHORT_IDLE_SECONDS, Seat
-from state_engine.jobs.shutdown import GO_ON, Stopping
+from state_engine.jobs.shutdown import Stopping
 from state_engine.jobs.store import Job, JobFailure, JobStore
+from state_engine.library.people import QuotaWatch
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import Progress
 
@@ -109,6 +110,7 @@ class Reporter:
         self._written, self._waiting = 0.0, False
         self._last, self._remark = Progress(""), ""
         self.stop = threading.Event()  # also set by the heartbeat
+        self.refusal: QuotaError | None = None  # set by the heartbeat: the owner's limits end the job
 
     def __call__(self, progress: Progress) -> None:
         if progress.message:
@@ -119,6 +121,8 @@ class Reporter:
             self.flush()
         if self.stop.is_set():
             raise JobCancelled("The job was cancelled.")
+        if self.refusal is not None:
+            raise self.refusal
         self._stopping.check()
 
     def flush(self) -> None:
@@ -234,7 +238,7 @@ class Worker:
             return _Outcome("done", summary)
         except BaseException as error:  # a verb's code may raise anything, and the page must be told of all of it
             outcome = _outcome_of(error, run, self.settings.of(job.owner))
-            if self.stopping and outcome.state == "cancelled" and job.kind not in GO_ON and not self.store.get(job.id).cancelling:
+            if self.stopping and outcome.state == "cancelled" and not self.store.get(job.id).cancelling:
                 outcome = _Outcome("queued")
             if run is not None:
                 _close(run, outcome)
@@ -271,14 +275,16 @@ class Worker:
 
     @contextmanager
     def _heart(self, job: Job, report: Reporter) -> Iterator[None]:
-        """A thread that says that the job lives and hears when it is to stop."""
+        """A thread that says that the job lives, hears when it is to stop, and looks whether its owner's disk is used up."""
         ended = threading.Event()
+        watch = QuotaWatch(self.settings.of(job.owner))
 
         def beat() -> None:
             while not ended.wait(self.options.heartbeat_seconds):
                 try:
                     if self.store.heartbeat(job.id, self.identity):
                         report.stop.set()
+                    report.refusal = report.refusal or watch.look()
                     if self.stopping.patience_is_over:
                         self._leave(job)
                 except JobError as error:

@@ -9,6 +9,7 @@ where nobody logs in. Whose something is follows from the home it lies in (`Sett
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -112,6 +113,34 @@ def check_quota(settings: Settings, more: int = 0) -> None:
             f"You use {used / 1e9:.1f} GB of {settings.quota_bytes / 1e9:.1f} GB"
             + (f", and this needs {more / 1e9:.1f} GB." if more else "."),
             "Delete runs, models or data sets that you no longer need.",
+        )
+
+
+class QuotaWatch:
+    """Looks now and then, while a job writes, whether its owner uses more disk than allowed.
+
+    Args:
+        settings: of the owner.
+        seconds: between two looks, at least; walking through a large home takes time, of which it may take a hundredth.
+    """
+
+    def __init__(self, settings: Settings, seconds: float = 2.0) -> None:
+        self._settings, self._seconds, self._next = settings, seconds, 0.0
+
+    def look(self) -> QuotaError | None:
+        """Return why the owner may write no more; None where nothing speaks against it, or it is too early to look again."""
+        started = time.monotonic()
+        if self._settings.quota_bytes is None or started < self._next:
+            return None
+        used = used_bytes(self._settings)
+        now = time.monotonic()
+        self._next = now + max(self._seconds, 100 * (now - started))
+        if used <= self._settings.quota_bytes:
+            return None
+        return QuotaError(
+            "The job was stopped: there is no room left for you.",
+            f"You use {used / 1e9:.1f} GB of {self._settings.quota_bytes / 1e9:.1f} GB.",
+            "Delete runs, models or data sets that you no longer need, then go on with it.",
         )
 
 

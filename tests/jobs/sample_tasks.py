@@ -46,6 +46,13 @@ class Fill:
 
 
 @dataclass(frozen=True)
+class Grow:
+    pieces: int
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Cached:
     name: str
 
@@ -67,7 +74,7 @@ class Loaded:
 
 REQUESTS = {
     "steps": Steps, "no_label": NoLabel, "crash": Crash, "unserialisable": Unserialisable, "stuck": Stuck, "cached": Cached,
-    "fill": Fill,
+    "fill": Fill, "grow": Grow,
 }  # fmt: skip
 KINDS = tuple(Kind(name, f"{__name__}:{cls.__name__}", f"{__name__}:{name}") for name, cls in REQUESTS.items())
 
@@ -124,3 +131,12 @@ def cached(request: Cached, run: RunFolder, on_progress: OnProgress, warm: WarmC
     loads: list[int] = []
     warm.get_or_load(("model", request.name), lambda: loads.append(1))
     return Loaded(len(loads))
+
+
+def grow(request: Grow, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Total:
+    """Write so many files of a size, with a pause after each."""
+    for done in range(request.pieces):
+        on_progress(Progress("Writing", done, request.pieces))
+        (run.path / f"piece-{done}").write_bytes(bytes(request.size))
+        time.sleep(request.seconds)
+    return Total(request.pieces)

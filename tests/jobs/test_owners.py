@@ -10,12 +10,13 @@ import pytest
 from state_engine.config import PEOPLE, Settings, folder_of, load_settings
 from state_engine.errors import JobError, QuotaError, RunError
 from state_engine.jobs import local
+from state_engine.jobs.kinds import USUAL, Manner
 from state_engine.jobs.processes import identity_of
 from state_engine.jobs.rebuild import rebuild
 from state_engine.jobs.requests import LookRequest
 from state_engine.jobs.run_folder import RunFolder, list_runs
 from state_engine.jobs.store import JobStore
-from tests.jobs.sample_tasks import Steps
+from tests.jobs.sample_tasks import Grow, Steps
 from tests.jobs.test_local_jobs import OPTIONS
 from tests.jobs.workers import stopped
 
@@ -88,6 +89,55 @@ def test_the_start_is_expected_from_the_last_runs(store: JobStore, monkeypatch: 
     store.submit("never", {}, "r4", owner="c")  # its turn is before the third of a, and nobody knows how long it takes
     r3 = next(job for job in store.list(states=("queued",)) if job.run_id == "r3")
     assert store.seconds_until(r3) is None
+
+
+def test_the_start_is_expected_by_lane(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("state_engine.jobs.store.time.time", lambda: now[0])
+    for kind, seconds in (("slow", 900), ("quick", 20)):
+        job = store.submit(kind, {}, "r", owner="b")
+        store.claim(ME)
+        now[0] += seconds
+        store.finish(job, ME, "done")
+    short = Manner("short")
+    store.submit("slow", {}, "running", owner="a")
+    store.claim(ME)
+    now[0] += 50
+    asked = (("slow", "long 1", USUAL), ("quick", "short 1", short), ("quick", "short 2", short), ("slow", "long 2", USUAL))
+    for kind, run, manner in asked:
+        store.submit(kind, {}, run, owner="a", manner=manner)
+
+    def expected(*lanes: str | None) -> dict[str, float | None]:
+        return {job.run_id: store.seconds_until(job, lanes=lanes) for job in store.list(states=("queued",))}  # type: ignore[arg-type]
+
+    # the worker of short jobs takes them one after the other, whatever long ones wait before them
+    assert expected(None, "short") == {"short 1": 0, "short 2": 20, "long 1": 850, "long 2": 1750}
+    assert expected(None, None, "short") == {"long 1": 0, "short 1": 0, "short 2": 20, "long 2": 850}
+    store.submit("never", {}, "unknown", owner="c", manner=short)
+    store.claim(ME, lane="short")
+    known = expected(None, "short")
+    assert known["long 1"] == 850  # of which nothing that nobody knows is in the way
+    store.submit("never", {}, "long unknown", owner="d")
+    assert expected(None, "short")["long 2"] is None
+
+
+def test_a_job_that_fills_its_owners_disk_is_stopped_and_keeps_what_it_had(tmp_path: Path) -> None:
+    settings = replace(Settings(tmp_path / "home"), quota_bytes=2_000_000)
+    anna, bert = settings.of("anna"), settings.of("bert")
+    try:
+        job, run = local.submit(anna, Grow(40, 1_000_000, 0.2), options=OPTIONS)
+        ended = local.wait(anna, job, 120, options=OPTIONS)
+        assert ended.state == "failed" and ended.error is not None and "no room left for you" in ended.error.what
+        folder = RunFolder.open(anna, run)
+        assert "no room left for you" in folder.manifest.error
+        there = len(list(folder.path.glob("piece-*")))
+        assert 2 <= there < 40
+        with pytest.raises(QuotaError):
+            local.submit(anna, Grow(1, 10, 0.0), options=OPTIONS)
+        job, _ = local.submit(bert, Grow(1, 10, 0.0), options=OPTIONS)
+        assert local.wait(bert, job, 60, options=OPTIONS).state == "done"
+    finally:
+        stopped(settings)
 
 
 def test_another_owners_jobs_are_not_there(store: JobStore) -> None:
