@@ -202,8 +202,12 @@ def predict_cells(bench: Bench) -> None:
         bench.row(f"predict, {precision}: matrix units", bench.share(operations * cells / seconds, precision))
         words = "{:.1f} % copying, {:.1f} % writing, {:.1f} % waiting for it to be written"
         bench.row(f"predict, {precision}: shares", words.format(*shares))
-        alone = passes_alone(bench, SetRunner(loaded.module, loaded.perturbation_features, "full"))
-        bench.row(f"passes alone, {precision}", f"{alone:,.0f} cells per second, {bench.share(operations * alone, precision)}")
+        for words, compile in (("", False), (", compiled", True)) if bench.kind == "cuda" else (("", False),):
+            remarks: list[str] = []
+            runner = SetRunner(loaded.module, loaded.perturbation_features, "full", None, remarks.append, compile)
+            alone = passes_alone(bench, runner)
+            value = f"{alone:,.0f} cells per second, {bench.share(operations * alone, precision)}"
+            bench.row(f"passes alone, {precision}{words}", " ".join([value, *remarks]))
 
 
 def _gigabytes(bench: Bench) -> float:

@@ -90,7 +90,7 @@ def embed(
         done.remarks.append(text)
         on_progress(Progress("Embedding cells", message=text))
 
-    runner = EmbeddingRunner(loaded.module, request.batch_size, note)
+    runner = EmbeddingRunner(loaded.module, request.batch_size, note, request.compile)
     timing, start = Timing(), time.perf_counter()
     on_progress(Progress("Reading the data set"))
     record = _record(request, dataset, card, genes, device_name)

@@ -16,6 +16,7 @@ import torch
 from state_engine.data.ahead import Ahead
 from state_engine.data.cell_sentences import SentenceMaker, Sentences
 from state_engine.data.dataset import Dataset
+from state_engine.models.compiled import Compiled
 from state_engine.models.embedding import EmbeddingModel
 from state_engine.models.passes import Passes, require_finite
 from state_engine.models.transfer import transfer_of
@@ -48,16 +49,22 @@ class EmbeddingRunner:
     Args:
         model: prepared, in eval mode, on its device, in its precision.
         batch_size: cells a forward pass; None for the device's usual number.
-        on_remark: told when a pass had to be made smaller.
+        on_remark: told when a pass had to be made smaller, and when the network is not compiled.
+        compile: have torch compile the network, on a device apart.
     """
 
     def __init__(
-        self, model: EmbeddingModel, batch_size: int | None = None, on_remark: Callable[[str], None] = lambda text: None
+        self,
+        model: EmbeddingModel,
+        batch_size: int | None = None,
+        on_remark: Callable[[str], None] = lambda text: None,
+        compile: bool = False,
     ) -> None:
         self.model = model.eval()
         self.device = model.cls_token.device
         usual = TOKENS_A_PASS.get(self.device.type, 4096) // model.config.tokens
         self.transfer = transfer_of(self.device)
+        self._network = Compiled(model.__call__, on_remark) if compile and self.transfer.apart else model
         self.passes: Passes[Sentences] = Passes(batch_size or usual, self.device, on_remark, apart=self.transfer.apart)
 
     @property
@@ -78,7 +85,7 @@ class EmbeddingRunner:
     def _forward(self, part: Sentences, attention: bool) -> Callable[[], Embedded]:
         """Begin a pass; what is returned waits for its result."""
         rows, counts = (self.transfer.put(torch.from_numpy(values)) for values in (part.rows, part.counts))
-        output = self.model(rows, counts, attention=attention)
+        output = self._network(rows, counts, attention=attention)
         embedding = self.transfer.fetch(output.embedding)
         seen = [self.transfer.fetch(layer) for layer in output.cls_attention or ()]
 

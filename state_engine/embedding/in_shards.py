@@ -32,7 +32,7 @@ class EmbedBench:
     def __init__(self, request: EmbedRequest, dataset: Dataset, loaded: LoadedEmbedding) -> None:
         self.dataset, self.timing, self.remarks = dataset, Timing(), list[str]()
         self.maker = sentence_maker(dataset, loaded.card, gene_map_of(dataset, loaded.card), request.seed)
-        self.runner = EmbeddingRunner(loaded.module, request.batch_size, self.remarks.append)
+        self.runner = EmbeddingRunner(loaded.module, request.batch_size, self.remarks.append, request.compile)
 
     def compute(self, shard: Shard, tick: Tick) -> Write:
         """See `Bench`. Cells without an embedding are NaN, and named in `empty`."""

@@ -41,6 +41,10 @@ class EmbedRequest:
         0, "of the unexpressed genes that fill the sentences of cells with few genes", metavar="S", least=0, offered=2**31 - 1
     )
     checkpoint: str | None = option(None, "which file, when the folder has several", metavar="FILE")
+    compile: bool = option(
+        False, "on a GPU, let torch compile the network first: a minute that pays where passes are many; the last bits may differ",
+        label="Compile the network for the GPU",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check(self, RequestError)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from state_engine.models.compiled import Compiled
 from state_engine.models.config import AttentionMode
 from state_engine.models.passes import Passes, require_finite
 from state_engine.models.transfer import Landing, transfer_of
@@ -68,7 +69,8 @@ class SetRunner:
         perturbations: (labels, p) feature rows.
         attention: which cells of a set see which.
         cells_a_pass: cells in one forward pass; None for the device's usual number, or fewer when their results are wide.
-        on_remark: called when passes become smaller for lack of memory.
+        on_remark: called when passes become smaller for lack of memory, and when the network is not compiled.
+        compile: have torch compile the network, on a device apart.
     """
 
     def __init__(
@@ -78,12 +80,14 @@ class SetRunner:
         attention: AttentionMode,
         cells_a_pass: int | None = None,
         on_remark: Callable[[str], None] = lambda text: None,
+        compile: bool = False,
     ) -> None:
         parameter = next(model.parameters())
         self.model, self.attention = model.eval(), attention
         self.device, self.dtype = parameter.device, parameter.dtype
         self.transfer = transfer_of(self.device)
         apart = self.transfer.apart
+        self._network = Compiled(model.transform, on_remark) if compile and apart else model.transform
         cells = cells_a_pass or self._usual_cells()
         self.encoding: Passes[Tensor] = Passes(cells, self.device, on_remark, apart=apart)
         self.passes: Passes[list[SetTask]] = Passes(
@@ -199,7 +203,7 @@ class SetRunner:
         if len(set(sizes)) > 1:
             return self.model.transform_packed(encoded, labels, sizes, basal, batches, attention=self.attention)
         shape = (len(batch), sizes[0])
-        return self.model.transform(
+        return self._network(
             encoded.view(*shape, -1),
             labels,
             basal.view(*shape, -1) if basal is not None else None,

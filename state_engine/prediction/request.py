@@ -176,6 +176,10 @@ class PredictionRequest:
         "perturbation and context and its control label where they are not found, and expression, gene column, scale and depth",
         data=True,
     )  # fmt: skip
+    compile: bool = option(
+        False, "on a GPU, let torch compile the network first: a minute that pays where passes are many; the last bits may differ",
+        label="Compile the network for the GPU",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check(self)

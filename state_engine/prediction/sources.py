@@ -181,6 +181,19 @@ class _Sets:
     expression: np.ndarray | None
 
 
+@dataclass(frozen=True)
+class Computing:
+    """How sets go through a network.
+
+    Args:
+        attention: which cells of a set see which.
+        compile: have torch compile it, on a GPU.
+    """
+
+    attention: AttentionMode
+    compile: bool = False
+
+
 class ModelSource:
     """A model: each basal cell plus its own effect, predicted under the perturbation minus under the control label.
 
@@ -190,7 +203,7 @@ class ModelSource:
         drawn: which they are.
         rows: where predictions go.
         batches: the model's batch index of each cell of the data set, (n,); None when it reads none.
-        attention: which cells of a set see which.
+        computing: how sets go through it.
         remarks: gets a sentence when something was done differently on the way.
         on_progress: called for each set; may raise `JobCancelled`.
     """
@@ -202,7 +215,7 @@ class ModelSource:
         drawn: DrawnCells,
         rows: ResultRows,
         batches: np.ndarray | None,
-        attention: AttentionMode,
+        computing: Computing,
         remarks: list[str],
         on_progress: OnProgress,
     ) -> None:
@@ -212,7 +225,9 @@ class ModelSource:
         self.sets = 0
         self._begun: tuple[Part, _Sets, dict[int, SetResult]] | None = None
         self._row_of = {label: i for i, label in enumerate(self.card.perturbations)}
-        self._runner = SetRunner(loaded.module, loaded.perturbation_features, attention, on_remark=self._remark)
+        self._runner = SetRunner(
+            loaded.module, loaded.perturbation_features, computing.attention, None, self._remark, computing.compile
+        )
 
     def predict(self, part: Part, labels: Sequence[str], control: bool = True) -> Iterator[PredictedBlock]:
         """See `Source`."""

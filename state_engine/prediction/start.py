@@ -24,7 +24,7 @@ from state_engine.prediction.measured_cells import MeasuredCells, measured_cells
 from state_engine.prediction.outputs import batch_indices
 from state_engine.prediction.request import PredictionRequest, check_perturbations, contexts_of
 from state_engine.prediction.rows import ResultRows, result_rows
-from state_engine.prediction.sources import BaselineSource, ModelSource, Source
+from state_engine.prediction.sources import BaselineSource, Computing, ModelSource, Source
 from state_engine.progress import OnProgress, Progress, silent
 
 LOOKED_AT = 256  # control cells that show what a molecule is
@@ -109,7 +109,8 @@ def source_of(begun: Start, loaded: LoadedModel | None, remarks: list[str], on_p
     if loaded is None:
         return BaselineSource(cells, drawn, rows, _baseline(begun), card.control, begun.moving, on_progress)
     batches = batch_indices(begun.dataset, card, request.allow_unknown)
-    return ModelSource(loaded, cells, drawn, rows, batches, request.attention or card.attention, remarks, on_progress)
+    computing = Computing(request.attention or card.attention, request.compile)
+    return ModelSource(loaded, cells, drawn, rows, batches, computing, remarks, on_progress)
 
 
 def control_means(cells: MeasuredCells, contexts: Iterable[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:

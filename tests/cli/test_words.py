@@ -49,10 +49,10 @@ FULL: list[Any] = [
     PredictionRequest(
         "d 1.h5ad", "m'", ("TNF", "-x", "JUN,FOS", ""), ("NK", "B cell"), 7, 8, CHOICES, 9, "cpu", "bf16", "causal", True, "transfer", False,
         0, True, "mean of other contexts", (CellCount("TNF", 3), CellCount("JUN,FOS", 9)), 3, 9,
-        (MeasuredScreen("s 1.h5ad"), MeasuredScreen("s2", "gene", "", "NT,ctrl", "layers/counts", scale="counts", depth=1e5, name="Mine")),
+        (MeasuredScreen("s 1.h5ad"), MeasuredScreen("s2", "gene", "", "NT,ctrl", "layers/counts", scale="counts", depth=1e5, name="Mine")), True,
     ),
     ReplayRequest("d", "m", CHOICES, 8, 9, "cpu", "bf16", "full", "X_pca", True),
-    EmbedRequest("d", "m", CHOICES, "X_k", "cpu", "bf16", 3, 9, "a.ckpt"),
+    EmbedRequest("d", "m", CHOICES, "X_k", "cpu", "bf16", 3, 9, "a.ckpt", True),
     DecodeRequest("d", "m", ("G1", "-G2"), CHOICES, "X_k", 0.1 + 0.2, "cpu", "bf16", True, "a.ckpt"),
     QueryRequest("db", "d", "X_k", 9, True, CHOICES),
     FinetuneRequest(

@@ -177,6 +177,7 @@ def _settings(entry: DataEntry, model: EmbeddingEntry, key: str, card: Embedding
         device = fields.choice(middle, EmbedRequest, "device", "se_device")
         precision = fields.choice(right, EmbedRequest, "precision", "se_precision")
         seed = fields.number(left, EmbedRequest, "seed", "se_seed")
+        compiled = fields.yes(right, EmbedRequest, "compile", "se_compile")
         reference = middle.checkbox(
             "Keep as reference cells",
             True,
@@ -185,7 +186,7 @@ def _settings(entry: DataEntry, model: EmbeddingEntry, key: str, card: Embedding
         )
     try:
         request = EmbedRequest(
-            entry.path, str(model.path), entry.choices, key.strip(), device, precision, None, int(seed)
+            entry.path, str(model.path), entry.choices, key.strip(), device, precision, None, int(seed), compile=compiled
         )  # fmt: skip
     except StateError as error:
         st.error(sentences(str(error)), icon=":material/error:")

@@ -20,7 +20,7 @@ from state_engine.library.datasets import DataEntry
 from state_engine.library.models import list_models
 from state_engine.prediction.request import PredictionRequest
 
-PLAIN = ("cells", "seed", "device", "precision", "allow_unknown", "observed", "keep_raw", "least_cells", "most_cells")
+PLAIN = ("cells", "seed", "device", "precision", "allow_unknown", "observed", "keep_raw", "least_cells", "most_cells", "compile")
 
 
 def take_up() -> None:

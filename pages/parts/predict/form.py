@@ -171,6 +171,7 @@ def request_form(
         set_size = fields.number(st, PredictionRequest, "set_size", f"set_size_{card.id}", value=card.set_size)
         device = fields.choice(st, PredictionRequest, "device", "device")
         precision = fields.choice(st, PredictionRequest, "precision", "precision")
+        compiled = fields.yes(st, PredictionRequest, "compile", "compile")
         method = fields.choice(
             st, PredictionRequest, "method", f"method_{card.id}", methods(model), format_func=METHOD_WORDS.__getitem__
         )
@@ -203,6 +204,7 @@ def request_form(
         observed=int(observed),
         keep_raw=raw,
         method=method,
+        compile=compiled,
     )
 
 
