@@ -1,4 +1,4 @@
-"""Two-dimensional maps (PCA, then UMAP): of the cells of a result, with arrows from basal to predicted cells, and of an embedding.
+"""Two-dimensional maps (PCA, then UMAP): of the cells of a result, and of an embedding. `analysis.arrows` says where cells go on them.
 
 Which cells: predicted (corrected expression, or the predicted embedding), observed control and observed. Predicted control cells
 are left out: corrected, they are their basal cells again. Distances on a UMAP are qualitative: arrows show where, not how much.
@@ -157,7 +157,7 @@ def fit(result_path: Path, out: Path, seed: int = 0, on_progress: OnProgress = s
     features = result.features(rows)
     on_progress(Progress("Fitting the UMAP", 1, 3))
     # the observed cell that each cell comes from: itself where it is observed, or where its basal cell is not known
-    basal = _basal_rows(result)
+    basal = basal_rows(result)
     origins = np.where(basal >= 0, basal, np.arange(result.n_cells))
     fitted = place(features, seed, origins[rows])
     others = np.setdiff1d(available, rows)
@@ -303,7 +303,7 @@ def choose_cells(result: Result, rows: NDArray[np.int64], most: int, rng: np.ran
     for key, positions in labels.groupby(list(labels)).indices.items():
         strata[cast(tuple[str, ...], key)] = rows[positions]
     share = most / len(rows)
-    wanted = _basal_rows(result)
+    wanted = basal_rows(result)
     chosen: list[NDArray[np.int64]] = []
     preferred: set[int] = set()
     # predicted strata first (False sorts before True): they decide which basal cells are preferred
@@ -318,53 +318,7 @@ def choose_cells(result: Result, rows: NDArray[np.int64], most: int, rng: np.ran
     return np.sort(np.concatenate(chosen))
 
 
-def arrows(result: Result, projection: Projection, perturbation: str | None = None, context: str | None = None) -> pd.DataFrame:
-    """Return a row for each predicted cell that is shown together with its basal cell (UMAP units).
-
-    Columns: row, basal_row (of the result), perturbation, context, x0, y0 (basal cell), x1, y1 (prediction). The basal cell is
-    the observed control of the same row of the data set; in results without that column, the one of the same context whose name
-    (or whose own basal_cell, where filled) is the prediction's basal_cell.
-    """
-    place = np.full(result.n_cells, -1)
-    place[projection.rows] = np.arange(len(projection.rows))
-    rows = result.rows(keys.PREDICTED, context, perturbation)
-    basal = _basal_rows(result)[rows]
-    shown = (basal >= 0) & (place[rows] >= 0)
-    # -1 would index the last cell; those rows are out already, so 0 stands in
-    shown &= place[np.where(basal >= 0, basal, 0)] >= 0
-    rows, basal = rows[shown], basal[shown]
-    start, end = projection.xy[place[basal]], projection.xy[place[rows]]
-    labels = result.obs.iloc[rows]
-    return pd.DataFrame(
-        {
-            "row": rows,
-            "basal_row": basal,
-            "perturbation": labels[keys.PERTURBATION].astype(str).to_numpy(),
-            "context": labels[keys.CONTEXT].astype(str).to_numpy(),
-            "x0": start[:, 0],
-            "y0": start[:, 1],
-            "x1": end[:, 0],
-            "y1": end[:, 1],
-        }
-    )
-
-
-def grid_arrows(table: pd.DataFrame, projection: Projection, n: int = 20, min_cells: int = 3) -> pd.DataFrame:
-    """Return the arrows averaged on an n x n grid over the whole projection, by the place of the basal cell.
-
-    Columns: x0, y0 (mean place of the bin's basal cells), x1, y1 (mean place of their predictions), n (arrows). Bins with fewer
-    than `min_cells` arrows are left out.
-    """
-    low, high = projection.xy.min(axis=0), projection.xy.max(axis=0)
-    # points on the upper edge would fall into bin n: they go into the last one
-    step = np.maximum(high - low, 1e-9) / n
-    bins = np.clip(((table[["x0", "y0"]].to_numpy() - low) / step).astype(int), 0, n - 1)
-    grouped = table[["x0", "y0", "x1", "y1"]].groupby(bins[:, 0] * n + bins[:, 1])
-    means = grouped.mean().assign(n=grouped.size())
-    return means[means["n"] >= min_cells].reset_index(drop=True)
-
-
-def _basal_rows(result: Result) -> NDArray[np.int64]:
+def basal_rows(result: Result) -> NDArray[np.int64]:
     """Return (n,) the row of the observed control cell that each predicted cell started from, -1 where there is none."""
     basal = np.full(result.n_cells, -1, np.int64)
     if keys.BASAL_CELL not in result.obs:

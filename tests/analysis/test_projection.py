@@ -1,4 +1,4 @@
-"""The projection: the same again, the right cells, arrows that join the right ones."""
+"""The projection: the same again, and the right cells."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 
 from state_engine import keys
 from state_engine.analysis import projection as pr
+from state_engine.analysis.arrows import arrows
 from state_engine.data.dataset import open_dataset
 from state_engine.errors import RequestError, RunError
-from state_engine.prediction.result import Result, open_result
+from state_engine.prediction.result import open_result
 from state_engine.progress import Progress
 from tests.prediction.make_result import make_result, write_result
 
@@ -59,7 +60,7 @@ def test_a_large_result_is_sampled_in_every_stratum_and_says_so(path: Path) -> N
     labels = [keys.KIND, keys.CONTEXT, keys.PERTURBATION]
     shown = result.obs[result.obs["kind"].isin(pr.KINDS)]
     assert len(result.obs.iloc[small.rows][labels].drop_duplicates()) == len(shown[labels].drop_duplicates())
-    assert len(pr.arrows(result, small)) >= 0.5 * (result.obs["kind"].iloc[small.rows] == keys.PREDICTED).sum()
+    assert len(arrows(result, small)) >= 0.5 * (result.obs["kind"].iloc[small.rows] == keys.PREDICTED).sum()
 
 
 def test_cells_of_one_origin_are_neighbours_only_when_there_are_no_others() -> None:
@@ -87,39 +88,6 @@ def test_predictions_without_effect_lie_among_the_control_cells(tmp_path: Path) 
     np.fill_diagonal(apart, np.inf)
     nearest = np.argsort(apart, axis=1)[:, :30]
     assert (origin[nearest] == origin[:, None]).mean() < 0.5  # 0.67 = each origin an island of its own
-
-
-def hand_made(tmp_path: Path, own: str = "") -> tuple[Result, pr.Projection]:
-    rows = [
-        ("p1", "drug", "T", keys.PREDICTED, "a"),
-        ("p2", "drug", "T", keys.PREDICTED, "b"),
-        ("p3", "drug", "B", keys.PREDICTED, "a"),
-        ("a", "control", "T", keys.OBSERVED_CONTROL, own),
-        ("b", "control", "T", keys.OBSERVED_CONTROL, "b" if own else ""),
-        ("x", "control", "B", keys.OBSERVED_CONTROL, "a"),
-    ]
-    obs = pd.DataFrame(rows, columns=["name", "perturbation", "context", "kind", "basal_cell"]).set_index("name")
-    result = open_result(write_result(tmp_path / "r.h5ad", np.zeros((6, 2)), np.zeros((6, 2)), obs))
-    xy = np.array([[1, 1], [2, 2], [3, 3], [0, 0], [0.1, 0], [9, 9]], np.float32)
-    settings = pr.Settings(0, "expression", 6, 6, False, 2, 2)
-    return result, pr.Projection(xy, np.arange(6, dtype=np.int32), np.empty(0, np.float32), settings)
-
-
-@pytest.mark.parametrize("own", ["", "a"])
-def test_arrows_start_at_the_basal_cell_of_the_same_context(tmp_path: Path, own: str) -> None:
-    result, projection = hand_made(tmp_path, own)
-    table = pr.arrows(result, projection)
-    assert list(table["row"]) == [0, 1, 2] and list(table["basal_row"]) == [3, 4, 5]
-    np.testing.assert_allclose(table[["x0", "y0", "x1", "y1"]], [[0, 0, 1, 1], [0.1, 0, 2, 2], [9, 9, 3, 3]], rtol=1e-6)
-    assert list(pr.arrows(result, projection, context="B")["row"]) == [2]
-    assert pr.arrows(result, projection, perturbation="none").empty
-
-
-def test_grid_arrows_are_means_with_counts(tmp_path: Path) -> None:
-    result, projection = hand_made(tmp_path)
-    grid = pr.grid_arrows(pr.arrows(result, projection), projection, n=3, min_cells=2)
-    np.testing.assert_allclose(grid.to_numpy(), [[0.05, 0, 1.5, 1.5, 2]], rtol=1e-6)
-    assert len(pr.grid_arrows(pr.arrows(result, projection), projection, n=3, min_cells=1)) == 2
 
 
 def test_an_embedding_is_projected_where_there_are_no_genes(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -126,7 +127,12 @@ def test_each_arrow_style_draws_what_it_says(monkeypatch: pytest.MonkeyPatch, ru
     for style in ("None", "Averaged", "Each cell"):
         page.segmented_control(key="map_arrows").set_value(style).run()
         lines[style] = drawings(page)[0].header["arrows"]
-    assert [len(lines[s]) for s in lines] == [0, 1, 1]
+    assert [len(lines[s]) for s in lines] == [0, 2, 1]
+    predicted, measured = lines["Averaged"]
+    assert measured["dashed"] and measured["words"] == [
+        f"{p} in {c}: measured, 30 cells" for p in ("drugA", "drugB") for c in "BT"
+    ]
+    assert all(re.fullmatch(r"drug[AB] in [BT]: \d+ of 30 predicted cells", words) for words in predicted["words"])
     assert "120 of 120 arrows" in text(page)
 
 

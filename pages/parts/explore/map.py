@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 from pages.parts import palette, selection, session
 from pages.parts.cellmap import Arrows, Categories, CellMap, Values, show_map
 from pages.parts.explore.effects import effects_of
-from pages.parts.format import sentences
+from pages.parts.format import plural, sentences
 from pages.parts.labelling import BY_HAND, NOT_LABELLED, entry_of, given, labelling
 from pages.parts.result import stamp
 from state_engine import keys
-from state_engine.analysis.projection import Projection, arrows, grid_arrows
+from state_engine.analysis.arrows import LEAST_CELLS, LEAST_SHARE, arrows, condition_arrows, measured_shifts
+from state_engine.analysis.projection import Projection
 from state_engine.data.dataset import Dataset
 from state_engine.errors import RequestError, StateError, listed
 from state_engine.jobs.run_folder import RunFolder
@@ -77,12 +79,13 @@ def cell_map(run: RunFolder, result: Result, projection: Projection) -> None:
         chosen = None if everywhere is None else everywhere[view.shown]
         if chosen is not None and not chosen.any():
             everywhere = chosen = None
-        shown = the_map(result, projection, view, everywhere, selection.polygon_of(run))
+        drawn, said = _arrows_of(result, projection, view)
+        shown = the_map(result, projection, view, drawn, everywhere, selection.polygon_of(run))
         show_map(
             "map",
             shown,
             title=map_title(result, view),
-            caption=_caption(result, projection, view),
+            caption=_caption(projection, view, said),
             table=lambda: cell_table(result, projection, view),
             height=HEIGHT,
             on_pick=lambda pick: selection.keep(run, pick, shown),
@@ -150,7 +153,7 @@ def _controls(run: RunFolder, result: Result, projection: Projection) -> View:
             default="Averaged",
             key="map_arrows",
             required=True,
-            help="Averaged: one arrow for each place on the map with at least 3 of the cells shown. "
+            help="Averaged: within a perturbation and context, one arrow for each place on the map that holds 5 % of its cells. "
             "Distances on a UMAP are qualitative: arrows show where cells go, not how far.",
         )
         or "None"
@@ -222,6 +225,7 @@ def the_map(
     result: Result,
     projection: Projection,
     view: View,
+    drawn: Sequence[Arrows] = (),
     chosen: NDArray[np.bool_] | None = None,
     outline: NDArray[np.float32] | None = None,
 ) -> CellMap:
@@ -233,7 +237,7 @@ def the_map(
         None if view.shown.all() else view.shown,
         chosen,
         outline if chosen is not None else None,
-        _arrows_of(result, projection, view),
+        drawn,
         {name: labels[column].astype("category").array for name, column in DETAILS.items() if column in labels},
         link="run",
     )
@@ -252,15 +256,46 @@ def _colour_of(result: Result, rows: NDArray[np.int32], view: View) -> Categorie
     return Categories(view.colour, names, codes, colours)
 
 
-def _arrows_of(result: Result, projection: Projection, view: View) -> tuple[Arrows, ...]:
+def _arrows_of(result: Result, projection: Projection, view: View) -> tuple[tuple[Arrows, ...], str]:
+    """Return the arrows of a view, and what is said of them below the map."""
     if view.arrows == "None":
-        return ()
+        return (), ""
     table = shown_arrows(result, projection, view)
-    if view.arrows == "Averaged":
-        grid = grid_arrows(table, projection)
-        return (Arrows(_ends(grid, 0), _ends(grid, 1), [f"mean of {n:,} cells" for n in grid["n"]]),)
-    some = table.sample(min(MOST_ARROWS, len(table)), random_state=0)
-    return (Arrows(_ends(some, 0), _ends(some, 1), width=0.5, opacity=0.16, heads=False),)
+    if view.arrows == "Each cell":
+        some = table.sample(min(MOST_ARROWS, len(table)), random_state=0)
+        words = f"{len(some):,} of {len(table):,} arrows, from basal cell to prediction."
+        return (Arrows(_ends(some, 0), _ends(some, 1), width=0.5, opacity=0.16, heads=False),), words
+    found = condition_arrows(table, projection)
+    predicted = Arrows(_ends(found.table, 0), _ends(found.table, 1), _words(found.table, "{n:,} of {of:,} predicted cells"))
+    words = (
+        f"An arrow stands for at least {LEAST_CELLS} cells and {LEAST_SHARE:.0%} of the cells of one perturbation in one context, "
+        "from the middle of its basal cells to the middle of their predictions."
+    )
+    if found.few:
+        words += f" {plural(found.few, 'arrow')} of fewer are left out, {plural(found.few_cells, 'cell')} in all."
+    shifts = _shown_shifts(result, projection, view)
+    if shifts.empty:
+        return (predicted,), words
+    measured = Arrows(
+        _ends(shifts, 0), _ends(shifts, 1), _words(shifts, "measured, {n:,} cells"), palette.BLUE, width=1.6, dashed=True
+    )
+    return (
+        predicted,
+        measured,
+    ), f"{words} Dashed blue: the measured shift of a condition, from its controls to its measured cells."
+
+
+def _words(table: pd.DataFrame, form: str) -> list[str]:
+    return [f"{row['perturbation']} in {row['context']}: {form.format(**row)}" for row in table.to_dict("records")]
+
+
+def _shown_shifts(result: Result, projection: Projection, view: View) -> pd.DataFrame:
+    """Return the measured shifts of the conditions whose measured cells are shown."""
+    labels = result.obs.iloc[view.rows]
+    labels = labels[labels[keys.KIND] == keys.OBSERVED]
+    shown = set(zip(labels[keys.PERTURBATION].astype(str), labels[keys.CONTEXT].astype(str), strict=True))
+    table = measured_shifts(result, projection)
+    return table[[pair in shown for pair in zip(table["perturbation"], table["context"], strict=True)]]
 
 
 def shown_arrows(result: Result, projection: Projection, view: View) -> pd.DataFrame:
@@ -299,7 +334,7 @@ def map_title(result: Result, view: View) -> str:
     return f"{cells}, coloured by {view.gene if view.colour == 'Gene' else view.colour.lower()}"
 
 
-def _caption(result: Result, projection: Projection, view: View) -> str:
+def _caption(projection: Projection, view: View, arrows: str) -> str:
     parts = [f"{projection.settings.note}."]
     if projection.settings.subsampled:
         parts.append("Subsampled: the same share of every kind, context and perturbation.")
@@ -309,12 +344,7 @@ def _caption(result: Result, projection: Projection, view: View) -> str:
         parts.append(
             f"{view.layer.capitalize()} expression (log1p); colours end at the 99.5th percentile, highest values on top."
         )
-    if view.arrows == "Averaged":
-        parts.append("An arrow is the mean of at least 3 cells, from basal cell to prediction.")
-    elif view.arrows == "Each cell":
-        n = len(shown_arrows(result, projection, view))
-        parts.append(f"{min(n, MOST_ARROWS):,} of {n:,} arrows, from basal cell to prediction.")
-    return " ".join([*parts, "Distances on a UMAP are qualitative."])
+    return " ".join(part for part in [*parts, arrows, "Distances on a UMAP are qualitative."] if part)
 
 
 def cell_table(result: Result, projection: Projection, view: View, chosen: NDArray[np.bool_] | None = None) -> pd.DataFrame:

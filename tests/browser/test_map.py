@@ -1,0 +1,129 @@
+"""The map of cells in Chromium: it draws, new colours send colours only, the legend hides, and a lasso is counted by the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from xml.etree import ElementTree
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from state_engine.config import Settings
+from tests.browser.app import Server, keep_picture, lasso, map_drawn, no_errors, settle
+from tests.pages.make_run import make_run
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def address(server: Server) -> str:
+    return f"{server.address}/explore?run={make_run(Settings(server.settings.home)).id}"
+
+
+@pytest.fixture
+def frames(page: Page) -> Iterator[list[tuple[str, int]]]:
+    """The messages between browser and server, as they come: direction and bytes."""
+    found: list[tuple[str, int]] = []
+    page.on(
+        "websocket",
+        lambda socket: (
+            socket.on("framereceived", lambda data: found.append(("down", len(data)))),
+            socket.on("framesent", lambda data: found.append(("up", len(data)))),
+        ),
+    )
+    yield found
+
+
+def colour_by(page: Page, name: str) -> None:
+    map_ = page.locator(".cell-map")
+    before = map_.get_attribute("data-drawn")
+    page.locator(".st-key-map_colour button", has_text=name).click()
+    page.wait_for_function("([map, before]) => map.dataset.painted !== before", arg=[map_.element_handle(), before])
+    settle(page)
+
+
+def test_it_draws_recolours_filters_and_counts(page: Page, address: str, frames: list[tuple[str, int]]) -> None:
+    page.goto(address)
+    map_drawn(page, "map")
+    no_errors(page)
+    assert page.get_attribute(".cell-map", "data-cells") == "340"
+    seen = "(canvas) => { const gl = canvas.getContext('webgl'), data = new Uint8Array(4 * canvas.width * canvas.height);"
+    seen += (
+        "gl.readPixels(0, 0, canvas.width, canvas.height, gl.RGBA, gl.UNSIGNED_BYTE, data); return data.filter(Boolean).length; }"
+    )
+    assert page.locator(".cell-map .cells").evaluate(seen) > 2000, "the cells are on the screen"
+    assert max(n for _, n in frames) < 10_000_000
+
+    frames.clear()
+    colour_by(page, "Context")
+    down = sum(n for way, n in frames if way == "down")
+    # 340 cells and the script of the places would be 140 kB; the component of the drawing is 6 kB
+    assert down < 40_000 and sum(n for way, n in frames if way == "up") < 5_000
+    assert page.locator(".cell-map .entry").all_inner_texts() == ["B (170)", "T (170)"]
+
+    page.locator(".cell-map .entry", has_text="T (170)").click()
+    assert page.get_attribute(".cell-map .entry:nth-child(2)", "aria-pressed") == "false"
+    frames.clear()
+    lasso(page, "map")
+    page.get_by_text("170 cells of 340 shown").wait_for()
+    assert sum(n for way, n in frames if way == "up") < 5_000
+    colour_by(page, "Gene")
+    page.get_by_text("170 cells of 340 shown").wait_for()
+    assert page.locator(".cell-map .scale input").count() == 2
+    keep_picture(page, "map-gene-selected")
+
+
+def test_the_pointer_names_a_cell_and_figures_are_saved(page: Page, address: str) -> None:
+    page.goto(address)
+    map_drawn(page, "map")
+    canvas, tip = page.locator(".cell-map .cells"), page.locator(".cell-map .tip")
+    box = canvas.bounding_box()
+    assert box is not None
+    page.locator(".st-key-map_arrows button", has_text="None").click()
+    settle(page)
+    for step in range(60):  # along a line through the middle there is a cell
+        page.mouse.move(box["x"] + box["width"] * (0.2 + 0.01 * step), box["y"] + box["height"] / 2)
+        page.wait_for_timeout(30)
+        if tip.is_visible():
+            break
+    words = tip.inner_text().split("\n")
+    assert words[0] in ("predicted", "observed", "observed control") and words[-1] in ("B", "T") and len(words) == 4
+    with page.expect_download() as download:
+        page.click(".cell-map .tools .svg")
+    drawn = ElementTree.parse(download.value.path())
+    circles = drawn.findall(".//{http://www.w3.org/2000/svg}circle")
+    assert download.value.suggested_filename == "map.svg" and len(circles) == 340 + 3, (
+        "each cell, and three entries of the legend"
+    )
+    with page.expect_download() as download:
+        page.click(".cell-map .tools .png")
+    with open(download.value.path(), "rb") as file:  # noqa: PTH123
+        assert file.read(8) == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("width", [1440, 420])
+def test_without_webgl_there_is_a_picture_that_can_be_drawn_around(browser: Browser, address: str, width: int) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 1000}, color_scheme="dark")
+    context.set_default_timeout(120_000)
+    page = context.new_page()
+    page.add_init_script(
+        "const real = HTMLCanvasElement.prototype.getContext; HTMLCanvasElement.prototype.getContext = function (kind, ...more)"
+        " { return kind.startsWith('webgl') ? null : real.call(this, kind, ...more); }"
+    )
+    page.goto(address)
+    page.wait_for_selector(".st-key-figure_map .js-plotly-plot image")
+    page.get_by_text("cannot draw with WebGL").wait_for()
+    settle(page)
+    no_errors(page)
+    keep_picture(page, f"map-picture-{width}")
+    if width == 1440:
+        box = page.locator(".st-key-figure_map .nsewdrag").first.bounding_box()
+        assert box is not None
+        left, top, right, bottom = box["x"] + 4, box["y"] + 4, box["x"] + box["width"] - 4, box["y"] + box["height"] - 4
+        page.mouse.move(left, top)
+        page.mouse.down()
+        for x, y in ((right, top), (right, bottom), (left, bottom), (left, top)):
+            page.mouse.move(x, y, steps=5)
+        page.mouse.up()
+        page.get_by_text("340 cells of 340 shown").wait_for()
+    context.close()
