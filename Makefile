@@ -6,14 +6,14 @@ MARKERS ?= not slow and not parity and not browser and not gpu
 WORKERS ?= 2
 PORT ?= 8501
 
-.PHONY: run test check peers demo gpu
+.PHONY: run test check peers demo gpu docs
 
 $(VENV)/.runtime: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/.development: requirements.txt requirements-dev.txt
+$(VENV)/.development: requirements.txt requirements-dev.txt requirements-docs.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
 	touch $(VENV)/.runtime $@
@@ -53,3 +53,7 @@ peers: .peers/arc-state/.done .peers/vcc/.done .peers/scperteval/.done
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m state_engine demo --rebuild
+
+# the site made of docs/, in site/: open site/index.html
+docs: $(VENV)/.development
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
