@@ -13,6 +13,7 @@ from pages.parts.navigation import menu, pages
 from pages.parts.server import MIDDLEWARE, ROUTES
 from pages.parts.session import by_link, keep_thread, start_worker, thread_params
 from pages.parts.sidebar import show_shared, show_thread
+from pages.parts.views import save_view
 from state_engine.config import APP
 
 if get_script_run_ctx(suppress_warning=True) is None:
@@ -30,6 +31,7 @@ else:
         show_shared()
     else:
         show_thread()
+        save_view(page.url_path or "home")
     account()
     try:
         with opened():

@@ -7,6 +7,7 @@ from pages.parts.format import age, md, state_words
 from pages.parts.login import owner_sentence
 from pages.parts.picker import runs_for
 from pages.parts.runs.list import open_button
+from pages.parts.views import saved_views
 from pages.parts.widgets import go, page_head, start_demo
 
 through_app()
@@ -59,6 +60,7 @@ with left:
         "- Attention shows which cells of a set the model used. It is not a mechanism."
     )
 with right:
+    saved_views()
     st.markdown("#### Latest runs")
     recent = list(runs_for("run").values())[:5]
     if not recent:

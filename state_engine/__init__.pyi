@@ -31,6 +31,9 @@ from .checkpoints.head_store import load_head as load_head
 from .checkpoints.load import card_of as card_of
 from .checkpoints.load import load_model as load_model
 from .checkpoints.store import save_model as save_model
+from .comparison.compare import compare as compare
+from .comparison.request import ComparedSide as ComparedSide
+from .comparison.request import CompareRequest as CompareRequest
 from .config import Settings as Settings
 from .config import load_settings as load_settings
 from .data.choices import Choices as Choices

@@ -47,8 +47,20 @@ ARROWS: dict[str, set[str]] = {
         "checkpoints",
         "data",
         "models",
-    },
-    "reports": {"screening", "evaluation", "train", "analysis", "prediction", "effects", "metrics", "checkpoints", "data"},
+    },  # fmt: skip
+    "comparison": {"screening", "evaluation", "challenge", "analysis", "prediction", "effects", "metrics", "data"},
+    "reports": {
+        "comparison",
+        "screening",
+        "evaluation",
+        "train",
+        "analysis",
+        "prediction",
+        "effects",
+        "metrics",
+        "checkpoints",
+        "data",
+    },  # fmt: skip
     "pretrain": {"train", "embedding", "checkpoints", "data", "models"},
     "demo": {"pretrain", "train", "embedding", "checkpoints", "data", "models"},
 }

@@ -20,7 +20,7 @@ NAMES = [
     "embedding_card_of", "estimate", "evaluate", "evaluate_held_out", "fetch", "load_challenge",
     "load_cls_attention", "load_embedding", "load_maps", "load_model", "load_settings", "open_dataset",
     "open_result", "open_split", "plan_from_template", "predict", "read_plan", "replay", "save_model",
-    "screen", "submit", "train_transition", "write_targets",
+    "ComparedSide", "CompareRequest", "compare", "screen", "submit", "train_transition", "write_targets",
 ]  # fmt: skip
 RIGHT = """
 from pathlib import Path

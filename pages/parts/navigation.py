@@ -27,6 +27,7 @@ _MENU: Mapping[str, Sequence[tuple[str, str, str]]] = {
         ("genes", "Genes", ":material/genetics:"),
         ("attention", "Attention", ":material/grid_on:"),
         ("evaluate", "Evaluate", ":material/fact_check:"),
+        ("compare", "Compare", ":material/compare_arrows:"),
     ),
     "Challenge": (("submit", "Submit", ":material/package_2:"),),
     "Train": (

@@ -5,7 +5,7 @@ Pages hold ids, never matrices; what is opened from an id is cached for the whol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -26,13 +26,22 @@ from state_engine.library.models import Entry, find, list_models
 from state_engine.library.people import greet
 from state_engine.library.shares import opened_by
 from state_engine.library.trash import item_of
+from state_engine.options import join_commas, split_commas
 
 # "share": token of a link to a run of somebody else's. "gone": what was deleted last, or what the address named in vain
 THREAD = (
     "data", "model", "run", "embedding", "training", "finetuning", "annotation", "pretraining", "evaluation", "submission", "scoring",
-    "screening", "gone", "share",
+    "screening", "comparison", "gone", "share",
 )  # fmt: skip
-SHOWN: Mapping[str, tuple[str, ...]] = {"genes": ("perturbation", "context", "gene")}  # what the address of a page holds besides
+# what the address of a page holds besides: name there -> key in the session ("{run}": the id of the run)
+SHOWN: Mapping[str, Mapping[str, str]] = {
+    "genes": {"perturbation": "perturbation", "context": "context", "gene": "gene"},
+    "explore": {
+        "colour": "map_colour", "kinds": "map_kinds", "contexts": "map_contexts", "perturbations": "map_perturbations",
+        "gene": "map_gene_{run}", "layer": "map_layer", "arrows": "map_arrows",
+    },
+    "compare": {"pair": "pair"},
+}  # fmt: skip
 
 
 @st.cache_resource
@@ -91,6 +100,55 @@ def keep_thread() -> None:
         if given or went_back():
             st.session_state[f"thread_{name}"] = given
     write_address(thread_params())
+
+
+def recall(key: str, options: Sequence[str], default: str, name: str = "") -> None:
+    """Before a widget: what the address says when it opens, then the user's choice, and the default when neither fits.
+
+    Done by hand, since a widget bound to the address reads and writes the labels of its options, not the options.
+
+    Args:
+        key: of the widget. name: in the address; default: the key.
+    """
+    given = st.query_params.get(name or key)
+    if went_back() or (key not in st.session_state and given in options):
+        st.session_state[key] = given  # on the way back what is not in the address is as usual
+    if st.session_state.get(key) not in options:
+        st.session_state[key] = default
+
+
+def recall_several(key: str, options: Sequence[str], default: Sequence[str], name: str) -> None:
+    """The same for a widget with several of the options; those that are not among them are left out."""
+    if key in st.session_state and not went_back():
+        return
+    given = split_commas(st.query_params[name]) if name in st.query_params else default
+    st.session_state[key] = [item for item in given if item in options]
+
+
+def show_in_address(page: str, usual: Mapping[str, object]) -> None:
+    """Have the address hold what a page shows: one entry of the browser's history, and nothing for what is as usual.
+
+    Args:
+        page: one of `SHOWN`.
+        usual: name in the address -> the value that is not written down.
+    """
+    values = {name: st.session_state.get(key.format(run=chosen("run"))) for name, key in SHOWN[page].items()}
+    write_address({name: "" if value == usual.get(name) else _in_address(value) for name, value in values.items()})
+
+
+def forget_shown(page: str, address: Mapping[str, str]) -> None:
+    """Choose the thread of an address, and let go of what this session shows on its page, so that the page opens as the address says."""
+    for name in THREAD:
+        st.session_state[f"thread_{name}"] = address.get(name, "")
+    for key in SHOWN.get(page, {}).values():
+        st.session_state.pop(key.format(run=address.get("run", "")), None)
+
+
+def _in_address(value: object) -> str:
+    """Return a value as the address has it: items of a list with commas between; "" for none."""
+    if isinstance(value, list | tuple):
+        return join_commas(value) if value else ""
+    return str(value or "")
 
 
 def went_back() -> bool:
@@ -225,7 +283,7 @@ def demo_model_id() -> str:
 
 def thread_params(page: str = "") -> dict[str, str]:
     """Return the thread as address parameters, for links to other pages, with what one of them shows besides."""
-    shown = {name: str(st.session_state.get(name) or "") for name in SHOWN.get(page, ())}
+    shown = {name: _in_address(st.session_state.get(key.format(run=chosen("run")))) for name, key in SHOWN.get(page, {}).items()}
     return {name: value for name, value in {**{each: chosen(each) for each in THREAD}, **shown}.items() if value}
 
 

@@ -1,4 +1,4 @@
-"""The commands `evaluate` (predicted against measured cells) and `test` (a trained model on its held-out cells)."""
+"""The commands `evaluate` (predicted against measured cells), `test` (a trained model on its held-out cells) and `compare` (any two answers)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from state_engine.cli.options import JSON, Write, path, request, takes, word
+from state_engine.comparison.request import CompareRequest
 from state_engine.data.files.text import read_text_file
 from state_engine.errors import SplitError
 from state_engine.evaluation.request import FOLDER, PREDICTION, EvaluationRequest, HeldOutRequest
@@ -46,3 +47,15 @@ def run_test(options: argparse.Namespace, write: Write, on_progress: OnProgress)
     output = options.output or Path(asked.run or ".") / FOLDER
     result = evaluate_held_out(asked, output, on_progress)
     write(json.dumps(to_plain(result), indent=2) if options.json else "\n".join([f"{output}:", *evaluation_lines(result)]))
+
+
+@takes(CompareRequest, JSON, {"--output": path("DIR", "folder for the comparison", required=True)})
+def run_compare(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
+    """Compare two sides condition by condition."""
+    from state_engine.comparison.compare import compare
+    from state_engine.comparison.report import comparison_lines
+
+    result = compare(request(CompareRequest, options), options.output, on_progress)
+    write(
+        json.dumps(to_plain(result), indent=2) if options.json else "\n".join([f"{options.output}:", *comparison_lines(result)])
+    )

@@ -48,6 +48,7 @@ COMMANDS = {
     "finetune": ("heads", "fit a head that calls labels or numbers of cells from their vectors"),
     "annotate": ("heads", "apply a head to cells, or to predicted cells beside measured ones"),
     "evaluate": ("evaluate", "compare predicted with measured cells, beside baselines"),
+    "compare": ("evaluate", "compare two runs, models, perturbations, contexts, seeds, or a prediction and a measurement"),
     "embed": ("embed", "embed cells with a State Embedding model"),
     "decode": ("embed", "decode log expression of chosen genes from embeddings"),
     "query": ("embed", "find the most similar stored cells of each cell"),

@@ -110,7 +110,7 @@ def run_tables(options: argparse.Namespace, write: Write, on_progress: OnProgres
 @takes(
     {
         "--run": word(
-            "ID|DIR", "a run of the app by its id, or what predict, evaluate, test, train or screen wrote", required=True
+            "ID|DIR", "a run of the app by its id, or what predict, evaluate, test, train, screen or compare wrote", required=True
         ),
         "--output": path("FILE.html", "the report, one file that opens offline", required=True),
     }

@@ -357,7 +357,7 @@ def _with_control(side: Side, control: str) -> set[Condition]:
     Raises:
         LabelError: no cell is a control.
     """
-    found = _there(side)
+    found = conditions_of(side)
     with_control = {c for p, c in found if p == control}
     if not with_control:
         raise LabelError(
@@ -368,7 +368,7 @@ def _with_control(side: Side, control: str) -> set[Condition]:
 
 def _predicted(side: Side, control: str) -> set[Condition]:
     """Predicted conditions; those that a layer leaves empty (NaN) are not predicted by it."""
-    found = sorted((p, c) for p, c in _there(side) if p != control)
+    found = sorted((p, c) for p, c in conditions_of(side) if p != control)
     if not side.signed or not found:
         return set(found)
     values = side.dataset.read(side.source.representation, np.array([side.rows(p, c)[0] for p, c in found]))
@@ -395,7 +395,7 @@ def _conditions(measured: set[Condition], predicted: dict[str, list[set[Conditio
     return tuple(sorted(both, key=lambda pair: (pair[1], pair[0]))), remarks
 
 
-def _there(side: Side) -> set[Condition]:
+def conditions_of(side: Side) -> set[Condition]:
     """(perturbation, context) that have cells, the control's too."""
     dataset = side.dataset
     names_p, p = dataset.coded(dataset.labels.perturbation_key)

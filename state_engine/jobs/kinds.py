@@ -148,6 +148,14 @@ _ENTRIES = (
         words="evaluation",
     ),
     Kind(
+        "compare", "state_engine.comparison.request:CompareRequest", f"{_TASKS}.evaluation:compare", "compare", choice="comparison",
+        words="comparison",
+    ),
+    Kind(
+        "selection", "state_engine.comparison.request:SelectionRequest", f"{_TASKS}.evaluation:selection", listed=False, lane="short",
+        words="genes of a selection",
+    ),
+    Kind(
         "test", "state_engine.evaluation.request:HeldOutRequest", f"{_TASKS}.evaluation:test", "evaluate",
         choice="evaluation",
         words="test on held-out cells",

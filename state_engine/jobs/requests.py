@@ -68,7 +68,7 @@ class ReportRequest:
     """The report of a run, one HTML file that opens offline.
 
     Args:
-        run: id of a prediction, evaluation, test, training or screen.
+        run: id of a prediction, evaluation, test, training, screen or comparison.
     """
 
     run: str

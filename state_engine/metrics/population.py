@@ -73,6 +73,29 @@ def energy_distance(one: Cloud, other: Cloud) -> float:
     return float(2 * cdist(one.points, other.points).mean() - one.within - other.within)
 
 
+def energy_draws(one: Cloud, other: Cloud, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Return energy distances, (draws,), of clouds whose cells are drawn again with replacement; a bootstrap of cells.
+
+    The mean within a cloud is over pairs of different cells as in `energy_distance`: a cell that is drawn twice is no pair with itself.
+    """
+    from scipy.spatial.distance import cdist
+
+    (a, wa), (b, wb) = ((cloud.points, _weights(len(cloud.points), draws, rng)) for cloud in (one, other))
+    # counts (draws, n) x distances (n, m) x counts (draws, m), a sum for each draw
+    across = ((wa @ cdist(a, b)) * wb).sum(axis=1) / (len(a) * len(b))
+    within = []
+    for points, weights in ((a, wa), (b, wb)):
+        pairs = len(points) ** 2 - (weights**2).sum(axis=1)  # of different cells, both orders
+        sums = ((weights @ cdist(points, points)) * weights).sum(axis=1)
+        within.append(np.divide(sums, pairs, out=np.zeros(draws), where=pairs > 0))
+    return np.asarray(2 * across - within[0] - within[1])
+
+
+def _weights(n: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Return how often each of n cells is drawn, (draws, n)."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
+
+
 @dataclass(frozen=True, eq=False)
 class Marginals:
     """Single genes of some cells, each by itself, k genes.

@@ -9,6 +9,7 @@ from typing import Final
 from state_engine.errors import RequestError, listed
 from state_engine.files import replacing
 from state_engine.progress import OnProgress, Progress, silent
+from state_engine.reports.comparison import found_in_comparison
 from state_engine.reports.document import Report, render
 from state_engine.reports.evaluation import found_in_evaluation
 from state_engine.reports.prediction import found_in_file, found_in_prediction
@@ -20,10 +21,16 @@ Finder = Callable[[Path, OnProgress], Found]
 # kind of run -> what its folder tells
 FINDERS: Final[Mapping[str, Finder]] = {
     "predict": found_in_prediction, "evaluate": found_in_evaluation, "test": found_in_evaluation, "train": found_in_training,
-    "screen": found_in_screen,
+    "screen": found_in_screen, "compare": found_in_comparison,
 }  # fmt: skip
 # a file that only such a folder has -> kind, for folders that the command line made
-SIGNS: Final = {"result.h5ad": "predict", "evaluation.json": "evaluate", "training.json": "train", "screen.json": "screen"}
+SIGNS: Final = {
+    "result.h5ad": "predict",
+    "evaluation.json": "evaluate",
+    "training.json": "train",
+    "screen.json": "screen",
+    "comparison.json": "compare",
+}
 
 
 def kind_in(folder: Path) -> str:
@@ -39,7 +46,7 @@ def kind_in(folder: Path) -> str:
         raise RequestError(
             f"{folder.name} has nothing to report.",
             f"It holds none of {listed(list(SIGNS), 9)}.",
-            "Give a run, or what predict, evaluate, train or screen wrote.",
+            "Give a run, or what predict, evaluate, train, screen or compare wrote.",
         )
     return found
 

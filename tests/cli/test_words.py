@@ -24,6 +24,7 @@ from state_engine.cli.evaluate import run_evaluate
 from state_engine.cli.main import COMMANDS, build_parser, main
 from state_engine.cli.options import request as from_words
 from state_engine.cli.train import wanted
+from state_engine.comparison.request import ComparedSide, CompareRequest
 from state_engine.data.dataset import Choices
 from state_engine.embedding.request import DecodeRequest, EmbedRequest
 from state_engine.errors import ConfigError
@@ -77,6 +78,10 @@ FULL: list[Any] = [
         running=Running("my SE", "MIT", True, 9, 0.2, 3, 4, False, "cpu", "bf16", 2, 3), variable_genes=70,
     ),
     ScoreRequest(replace(SUBMISSION, write=False), "t", CHOICES, "d", OTHERS, "pooled", "/usr/bin/python"),
+    CompareRequest(
+        ComparedSide(("p 1", "p2"), "raw", "TNF", "B cell", "mine", CHOICES), ComparedSide(("-x",), "observed", "-y", "c", "n", OTHERS), 7, 99, 30,
+        5, False,
+    ),
     ScreenRequest(
         "d 1", "m", ("NK", "B cell"), ("TNF", "-x"), ("G1", "-G2"), ("G3",), opposite=True, combinations=5, cells=9, sample=4, splits=200,
         seed=8, choices=CHOICES, method="paired", set_size=9, allow_other_embedding=True, earlier="s 1", device="cpu", precision="bf16",
@@ -97,6 +102,7 @@ LEAST: list[Any] = [
     EnrichRequest("d"),
     TargetsRequest("d"),
     AnnotateRequest("h", result="run"),
+    CompareRequest(ComparedSide(("a",)), ComparedSide(("b",))),
     ScreenRequest("d", "m"),
     ScreenRequest("d", "m", changes=(GeneChange("G1", 1.5), GeneChange("-G2", -2e-5))),
     ScreenRequest("d", "m", target_cells="cell type=a=b"),

@@ -13,6 +13,7 @@ from state_engine.analysis.enrichment import SetQuestion
 from state_engine.analysis.on_target import TargetsRequest
 from state_engine.challenge.score_request import RehearsalRequest, ScoreRequest
 from state_engine.challenge.submit import SubmissionRequest
+from state_engine.comparison.request import ComparedSide, CompareRequest, SelectionRequest
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices
 from state_engine.data.splits.plan import SplitPlan, plan_text
@@ -83,6 +84,7 @@ WITH_PATHS: tuple[object, ...] = (
     ),
     PretrainRequest((INSIDE,), genes=INSIDE),
     PretrainRequest((INSIDE,), init_from=INSIDE),
+    CompareRequest(ComparedSide((INSIDE,)), ComparedSide((INSIDE,))),
     ScreenRequest(INSIDE, INSIDE, head=INSIDE, backbone=INSIDE, earlier=INSIDE),
     SpeedJob(INSIDE),
     TargetsRequest(INSIDE),
@@ -93,6 +95,7 @@ BY_ID: tuple[object, ...] = (
     TablesRequest("../../elsewhere"),
     MatrixRequest("../../elsewhere"),
     ReportRequest("../../elsewhere"),
+    SelectionRequest("../../elsewhere", (0, 1, 2), (3, 4, 5)),
     StoreRequest("../../elsewhere"),
     DifferentialRequest("../../elsewhere", "p", "c", "predicted control", "corrected"),
     GeneSetsRequest("../../elsewhere", SetQuestion("gsea", "p", "c")),

@@ -96,6 +96,7 @@ COMMAND_OF = {
     "differential": "de",
     "tables": "tables",
     "report": "report",
+    "selection": "none: Python, comparison.selection",
     "matrix": "predict",
     "store": "predict",
     "attention": "attention",

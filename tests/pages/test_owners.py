@@ -32,10 +32,12 @@ SECRET = "secret-of-anna.h5ad"
 # what a route tells somebody else: "nothing" of anybody, or it asks whose it is (tests/pages/test_upload_route.py)
 ROUTE_CHECKS = {"/healthz": "nothing", "/metrics": "token", "/api/upload/{identity}": "token and owner"}
 # names in the address that are no ids of records: labels and genes within the run that another name chooses, and a token that is its own right
-NO_RECORDS = {"perturbation", "context", "gene", "share", "gone"}
+NO_RECORDS = {
+    "perturbation", "context", "gene", "share", "gone", "colour", "kinds", "contexts", "perturbations", "layer", "arrows", "pair",
+}  # fmt: skip
 RECORDS = {
     "data", "model", "run", "embedding", "training", "finetuning", "annotation", "pretraining", "evaluation", "submission", "scoring",
-    "screening",
+    "screening", "comparison",
 }  # fmt: skip
 
 

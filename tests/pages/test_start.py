@@ -22,10 +22,12 @@ from state_engine.jobs.run_folder import RunFolder
 from state_engine.library import arriving
 from state_engine.library.datasets import DEMO_ID, DEMO_PATH, get_dataset, list_datasets, receive_upload
 from state_engine.library.trash import forget_dataset
+from state_engine.library.views import views_of
 from state_engine.plain import to_plain
 from state_engine.prediction.request import PredictionRequest
 from tests.data.bad_files import EMPTY, UNREADABLE, UNSAFE
-from tests.pages.opened import app_on, text
+from tests.pages.finished_run import finished_run
+from tests.pages.opened import ROOT, app_on, text
 from tests.pages.queued import queued
 from tests.small import write_cells, write_model
 
@@ -320,3 +322,19 @@ def test_words() -> None:
     assert p_value(1.23e-5) == "1.2e-05" and p_value(0.0314) == "0.031" and p_value(float("nan")) == "n/a"
     assert plural(1, "cell") == "1 cell" and plural(1204, "cell") == "1,204 cells"
     assert age("2020-01-01T00:00:00+00:00") == "2020-01-01"
+
+
+def test_a_view_is_saved_and_opened_again(home: Path) -> None:
+    run = finished_run(home)
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    for name, value in {"run": run.id, "perturbation": "drugB", "context": "T", "gene": "G3"}.items():
+        app.query_params[name] = value
+    app.run().switch_page("pages/genes.py").run()
+    app.text_input(key="view_name").set_value("G3 in T").run()
+    app.button(key="view_save").click().run()
+    (view,) = views_of(Settings(home))
+    assert view.page == "genes" and view.address["gene"] == "G3" and view.address["context"] == "T"
+    app.selectbox(key="gene").set_value("G5").run()
+    app.switch_page("pages/home.py").run()
+    app.button(key=f"view_{view.id}").click().run()
+    assert not app.exception and app.session_state["gene"] == "G3" and app.session_state["perturbation"] == "drugB"

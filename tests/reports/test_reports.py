@@ -10,6 +10,8 @@ import pytest
 
 from state_engine.analysis.effects import effect_sizes
 from state_engine.cli.main import main
+from state_engine.comparison.compare import compare
+from state_engine.comparison.request import ComparedSide, CompareRequest
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices
 from state_engine.errors import RequestError, RunError
@@ -101,6 +103,15 @@ def test_a_training_and_a_screen(home: Path, tmp_path: Path, thread: dict[str, s
     for row in read_ranking(screen.file("ranking.csv")).itertuples():
         assert number(row.score) in text and number(row.q) in text
     assert "cells.h5ad" in text and str(home.parent) not in text
+
+
+def test_a_comparison(home: Path, tmp_path: Path) -> None:
+    run = make_run(Settings(home))
+    side = ComparedSide((str(run.result),))
+    found = compare(CompareRequest(side, ComparedSide((str(run.result),), "observed"), draws=20, map=False), tmp_path / "c")
+    assert main(["report", "--run", str(tmp_path / "c"), "--output", str(tmp_path / "r.html")]) == 0
+    text = Tags((tmp_path / "r.html").read_text()).text
+    assert found.words()[0] in text and all(p.pearson.words in text for p in found.pairs) and "(20 draws)" in text
 
 
 def test_what_has_no_report_is_told(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,18 +139,18 @@ def _controls(run: RunFolder, result: Result, projection: Projection) -> View:
     wanted = st.session_state.pop("explore_gene", "")  # the page Genes asks for a gene
     if wanted in result.genes:
         st.session_state["map_colour"], st.session_state[f"map_gene_{run.id}"] = "Gene", wanted
-    st.session_state.setdefault("map_colour", "Kind")
+    session.recall("map_colour", choices, "Kind", "colour")
     colour = st.pills("Colour by", choices, key="map_colour", required=True) or "Kind"
     gene, layer = "", CORRECTED
     if colour == "Gene":
         gene, layer = _pick_gene(run, result)
     elif not result.has_expression:
         st.caption("The model predicts an embedding and has no gene decoder, so cells cannot be coloured by a gene.")
+    session.recall("map_arrows", ARROWS, "Averaged", "arrows")
     arrow = (
         st.segmented_control(
             "Arrows from basal cell to prediction",
             ARROWS,
-            default="Averaged",
             key="map_arrows",
             required=True,
             help="Averaged: within a perturbation and context, one arrow for each place on the map that holds 5 % of its cells. "
@@ -159,6 +159,12 @@ def _controls(run: RunFolder, result: Result, projection: Projection) -> View:
         or "None"
     )
     shown = _filters(labels, result)
+    usual: dict[str, object] = {"colour": "Kind", "arrows": "Averaged", "kinds": _present(labels)}
+    if colour == "Gene":
+        usual["layer"] = result.layers()[0]
+    else:  # what was chosen for a gene is not shown
+        usual |= {"gene": st.session_state.get(f"map_gene_{run.id}"), "layer": st.session_state.get("map_layer")}
+    session.show_in_address("explore", usual)
     return View(colour, gene, layer, arrow, shown, projection.rows[shown], projection.xy[shown])
 
 
@@ -174,19 +180,18 @@ _LAYER_HELP = (
 
 
 def _pick_gene(run: RunFolder, result: Result) -> tuple[str, Layer]:
-    if st.session_state.get(f"map_gene_{run.id}") not in result.genes:
-        st.session_state[f"map_gene_{run.id}"] = _top_gene(run, result)
+    key = f"map_gene_{run.id}"
+    session.recall(key, result.genes, _top_gene(run, result), "gene")
     gene = st.selectbox(
         "Gene",
         result.genes,
-        key=f"map_gene_{run.id}",
+        key=key,
         help="Type to search. First shown is the gene with the largest predicted effect.",
     )
     layer: Layer = "corrected"
     if keys.PREDICTED in result.obs[keys.KIND].cat.categories:
         layers = [layer for layer in LAYERS if layer in result.layers()]
-        if st.session_state.get("map_layer") not in layers:
-            st.session_state["map_layer"] = result.layers()[0]  # what the model's card recommends
+        session.recall("map_layer", layers, result.layers()[0], "layer")  # what the model's card recommends
         layer = st.segmented_control("Prediction", layers, key="map_layer", required=True, help=_LAYER_HELP) or CORRECTED
         if layer == "calibrated" and (missing := (result.manifest.get("calibration") or {}).get("without")):
             names = listed([" in ".join(pair) for pair in missing], 4)
@@ -204,18 +209,25 @@ def _top_gene(run: RunFolder, result: Result) -> str:
     return name if name in result.genes else result.genes[0]
 
 
+def _present(labels: pd.DataFrame) -> list[str]:
+    return [k for k in keys.KINDS if (labels[keys.KIND] == k).any()]
+
+
 def _filters(labels: pd.DataFrame, result: Result) -> NDArray[np.bool_]:
     """(n,) points that pass; controls pass any choice of perturbations, as they are what perturbed cells are compared with."""
-    present = [k for k in keys.KINDS if (labels[keys.KIND] == k).any()]
-    kinds = st.pills("Show", present, selection_mode="multi", default=present, key="map_kinds")
+    present = _present(labels)
+    session.recall_several("map_kinds", present, present, "kinds")
+    kinds = st.pills("Show", present, selection_mode="multi", key="map_kinds")
     shown = labels[keys.KIND].isin(kinds).to_numpy()
     contexts = sorted(labels[keys.CONTEXT].astype(str).unique())
     control = labels[keys.KIND].isin([keys.OBSERVED_CONTROL, keys.PREDICTED_CONTROL]).to_numpy()
     perturbations = sorted(labels.loc[~control, keys.PERTURBATION].astype(str).unique())
     if len(contexts) > 1:
+        session.recall_several("map_contexts", contexts, (), "contexts")
         wanted = st.multiselect("Contexts", contexts, key="map_contexts", placeholder=f"All {len(contexts)}")
         shown &= labels[keys.CONTEXT].isin(wanted or contexts).to_numpy()
     if len(perturbations) > 1:
+        session.recall_several("map_perturbations", perturbations, (), "perturbations")
         wanted = st.multiselect("Perturbations", perturbations, key="map_perturbations", placeholder=f"All {len(perturbations)}")
         shown &= control | labels[keys.PERTURBATION].isin(wanted or perturbations).to_numpy()
     return shown

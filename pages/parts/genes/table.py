@@ -122,19 +122,8 @@ _REFERENCE_HELP = (
 
 
 def _choose(label: str, options: Sequence[str], key: str, words: Callable[[str], str] = str, *, default: str) -> str:
-    remember(key, options, default)
+    session.recall(key, options, default)
     return str(st.selectbox(label, options, key=key, format_func=words, persist_state="session"))
-
-
-def remember(key: str, options: Sequence[str], default: str) -> None:
-    """Before a widget: what the address says when it opens, then the user's choice, and the default when neither fits.
-
-    Done by hand, since a widget bound to the address reads and writes the labels of its options, not the options.
-    """
-    if (key not in st.session_state or session.went_back()) and st.query_params.get(key) in options:
-        st.session_state[key] = st.query_params[key]
-    if st.session_state.get(key) not in options:
-        st.session_state[key] = default
 
 
 def _choose_one(label: str, options: Sequence[str], key: str, words: Callable[[str], str], note: str) -> str:
@@ -272,7 +261,7 @@ def _picked_row(event_key: str, genes: Sequence[str]) -> None:
 
 def choose_gene(result: Result, table: pd.DataFrame) -> str:
     """The gene that is looked at: the user's choice, at first the top one."""
-    remember("gene", result.genes, genechart.leading_gene(table))
+    session.recall("gene", result.genes, genechart.leading_gene(table))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         gene = str(
             st.selectbox(

@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.parts import session
+from pages.parts.compare.form import ask_for
 from pages.parts.figures import show_figure
 from pages.parts.format import md, plural, sentences
 from pages.parts.jobs import job_of, live_panel
@@ -237,6 +238,16 @@ def _ways_on(run: RunFolder, table: pd.DataFrame, chosen: pd.DataFrame) -> None:
         label = f"Predict {plural(len(names), 'perturbation')} in full" if names else "Predict the ticked rows in full"
         if st.button(label, key="screen_predict", icon=":material/play_circle:", disabled=not names):
             _to_predict(request, names, list(dict.fromkeys(chosen["context"])))
+        pairs = [
+            (str(p), str(c))
+            for p, c in chosen.loc[chosen["made"] == "predicted", ["perturbation", "context"]].itertuples(index=False)
+        ]
+        help_ = "The mean effects of two ticked rows, gene by gene." if len(pairs) == 2 else "Tick two predicted rows."
+        if st.button(
+            "Compare the two", key="screen_compare", icon=":material/compare_arrows:", disabled=len(pairs) != 2, help=help_
+        ):
+            ask_for(pairs, "screening", run.id)
+            go("compare")
 
 
 def _to_predict(request: ScreenRequest, names: list[str], contexts: list[str]) -> None:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from state_engine.checkpoints.load import load_model
+from state_engine.comparison.compare import compare as compare_sides
+from state_engine.comparison.request import CompareRequest, SelectionRequest
+from state_engine.comparison.selection import selection_table
 from state_engine.config import load_settings
 from state_engine.data.splits.plan import parse_plan, plan_files, read_plan
 from state_engine.device import choose_device, dtype_of
@@ -62,6 +65,38 @@ def test(request: HeldOutRequest, run: RunFolder, on_progress: OnProgress, warm:
         command=command(request, output="test"),
     )
     return _evaluated(held_out.evaluate_held_out(request, run.path, on_progress, loaded), run)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How many pairs of conditions and genes were compared."""
+
+    pairs: int
+    genes: int
+
+
+def compare(request: CompareRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Compared:
+    """Compare two sides; what was found is in the run folder."""
+    check_data(load_settings(), *request.first.files, *request.second.files)
+    run.record(seed=request.seed, command=command(request, output="comparison"))
+    found = compare_sides(request, run.path, on_progress)
+    for remark in (*found.words(), *found.remarks):
+        run.log(remark)
+    run.record(settings={"first": found.first.name, "second": found.second.name, "interval": found.interval})
+    return Compared(len(found.pairs), found.genes)
+
+
+@dataclass(frozen=True)
+class Selected:
+    """Name of the table in the folder of the comparison."""
+
+    file: str
+
+
+def selection(request: SelectionRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Selected:
+    """Test which genes differ between selected cells of the two sides of a comparison."""
+    parent = RunFolder.open(load_settings(), request.run)
+    return Selected(selection_table(parent.path, request.first, request.second, on_progress).name)
 
 
 def _evaluated(found: Evaluation, run: RunFolder) -> Evaluated:

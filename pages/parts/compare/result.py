@@ -1,0 +1,278 @@
+"""A comparison: live while it runs, then its answer, each pair of conditions, effects gene by gene, and both maps with the genes of a selection."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from numpy.typing import NDArray
+
+from pages.parts import session
+from pages.parts.compare.charts import effect_scatter, effect_table, side_map
+from pages.parts.exposure import exposure_badge
+from pages.parts.figures import show_figure
+from pages.parts.format import md, plural, sentences
+from pages.parts.jobs import derived_run, job_panel
+from pages.parts.palette import BLUE, VERMILION
+from pages.parts.result import stamp
+from pages.parts.runs.report import report_button
+from pages.parts.selection import outline
+from pages.parts.umap import inside
+from state_engine.analysis.differential import read_table
+from state_engine.comparison.report import (
+    COMPARISON,
+    EFFECTS,
+    INTERVALS,
+    MAP,
+    PAIRS,
+    CellsMap,
+    Comparison,
+    FoundPair,
+    PairEffects,
+    pairs_table,
+    read_comparison,
+    read_map,
+    read_pair,
+)
+from state_engine.comparison.request import SelectionRequest
+from state_engine.comparison.selection import LEAST, selection_path
+from state_engine.jobs import local
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.foreign import read_file
+from state_engine.plain import csv_file_for_people, csv_for_people
+
+_COLOURS = {"predicted": VERMILION, "measured": BLUE, "effects": VERMILION}
+
+
+def show_comparison(run: RunFolder) -> None:
+    """Draw it."""
+    if not job_panel(run.id, title=run.manifest.title or "Comparison", key="compare_job"):
+        return
+    found = _comparison(str(run.path), stamp(run.file(COMPARISON)))
+    if found is None:
+        st.info("This comparison left no report. Compare again.", icon=":material/info:")
+        return
+    report_button(run)
+    for number, sentence in enumerate(found.words()):
+        st.markdown(f"**{sentences(sentence)}**" if not number else sentences(sentence))
+    place = _pairs(run, found)
+    pair = found.pairs[place]
+    if pair.exposure != "not known":
+        exposure_badge(pair.exposure)
+    left, right = st.columns([1, 1], gap="large")
+    with left:
+        _scatter(run, found, place)
+    with right:
+        _numbers(found, pair)
+    if run.file(MAP).exists():
+        _maps(run, found, place)
+    with st.expander("How to repeat this, and what to know"):
+        st.caption(f"Intervals: {INTERVALS[found.interval]}.")
+        for remark in found.remarks:
+            st.markdown(f"- {sentences(remark)}")
+        st.code(run.manifest.command or "", language="bash", wrap_lines=True)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _comparison(folder: str, written: int) -> Comparison | None:
+    return read_file(read_comparison, Path(folder))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _pair(path: str, written: int, place: int) -> PairEffects:
+    return read_file(read_pair, Path(path), place)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _map(path: str, written: int) -> CellsMap:
+    return read_file(read_map, Path(path))
+
+
+def _pairs(run: RunFolder, found: Comparison) -> int:
+    """Draw the pairs as a table and return the place of the one that is looked at."""
+    options = list(range(len(found.pairs)))
+    names = [p.name for p in found.pairs]
+    session.recall("pair", [str(i) for i in options], "0")
+    if len(options) > 1:
+        table = pairs_table(found)
+        table.insert(0, "pair", names)
+        shown = [
+            "pair",
+            "exposure",
+            "pearson",
+            "pearson_low",
+            "pearson_high",
+            "slope",
+            "overlap",
+            "energy",
+            "energy_control",
+            "de_overlap",
+        ]
+        st.dataframe(
+            table[shown], hide_index=True, key="compare_pairs", height=min(38 + 35 * len(table), 320), placeholder="–",
+            column_config={
+                "pair": st.column_config.TextColumn("Conditions", pinned=True),
+                "exposure": st.column_config.TextColumn("Trained on", help="Where one side predicts and the other is measured."),
+                "pearson": st.column_config.NumberColumn("r of effects", format="%.2f"),
+                "pearson_low": st.column_config.NumberColumn("r, low", format="%.2f", help=INTERVALS[found.interval]),
+                "pearson_high": st.column_config.NumberColumn("r, high", format="%.2f"),
+                "slope": st.column_config.NumberColumn("Slope", format="%.2f", help="Of the second side's effect on the first's."),
+                "overlap": st.column_config.NumberColumn(f"Top {found.top} shared", format="percent"),
+                "energy": st.column_config.NumberColumn("Energy distance", format="%.2f"),
+                "energy_control": st.column_config.NumberColumn("of controls", format="%.2f", help="The same between their control cells."),
+                "de_overlap": st.column_config.NumberColumn("DE shared", format="percent"),
+            },
+        )  # fmt: skip
+        st.selectbox(
+            "Look at", [str(i) for i in options], key="pair", format_func=lambda i: names[int(i)], persist_state="session"
+        )
+    place = int(st.session_state.get("pair", "0"))
+    session.show_in_address("compare", {"pair": "0"})
+    st.download_button(
+        "All pairs (CSV)", data=lambda: csv_file_for_people(run.file(PAIRS)), file_name="pairs.csv", mime="text/csv", key="compare_pairs_csv",
+        icon=":material/download:", on_click="ignore",
+    )  # fmt: skip
+    return place
+
+
+def _scatter(run: RunFolder, found: Comparison, place: int) -> None:
+    pair = found.pairs[place]
+    table = effect_table(_pair(str(run.file(EFFECTS)), stamp(run.file(EFFECTS)), place), found.top)
+    names = found.first.name, found.second.name
+    show_figure(
+        effect_scatter(table, names, pair.slope),
+        key="compare_effects",
+        title=f"Effects gene by gene: {pair.name}",
+        caption=f"{found.genes:,} genes; differences of mean log1p expression to the control of each side. r {pair.pearson.words}"
+        f"{f', slope {pair.slope:.2f} (line)' if pair.slope is not None else ''}; dotted: equal. Coloured: the {found.top} largest of each side.",
+        table=lambda: table,
+        height=520,
+    )
+
+
+def _numbers(found: Comparison, pair: FoundPair) -> None:
+    """Draw the numbers of a pair, each with what it is compared with."""
+    called = [f"{n:,}" if n is not None else "–" for n in (pair.called_first, pair.called_second)]
+    shared = f"{pair.de_overlap:.0%}" if pair.de_overlap is not None else "–"
+    direction = f", {pair.same_direction:.0%} of them in the same direction" if pair.same_direction is not None else ""
+    controls = f" (between their controls {pair.energy_control:.2f})" if pair.energy_control is not None else ""
+    rows = [
+        ("Correlation of effects", pair.pearson.words),
+        (f"Of the {found.top} largest effects", f"{pair.overlap:.0%} are shared"),
+        ("Genes called, first and second", " and ".join(called)),
+        ("Of the genes called on the second side", f"{shared} lead on the first{direction}"),
+        ("Energy distance of the cells", f"{pair.energy.words}{controls}"),
+        ("Cells, first and second", f"{pair.n_first:,} and {pair.n_second:,}"),
+    ]
+    st.markdown("\n".join(["| | |", "|:--|:--|", *(f"| {name} | {words} |" for name, words in rows)]).replace("-0", "−0"))
+    components = (
+        f" Energy distance in up to {found.components} principal components of the cells of both." if found.components else ""
+    )
+    st.caption(
+        sentences(
+            f"{found.test + '.' if found.test else 'No cells were tested.'}{components} Intervals: {INTERVALS[found.interval]}."
+        )
+    )
+
+
+@st.fragment
+def _maps(run: RunFolder, found: Comparison, place: int) -> None:
+    """Draw both sides on one map, side by side; what is drawn around on one is selected on both, and tested."""
+    st.markdown("#### The same map, side by side")
+    cells = _map(str(run.file(MAP)), stamp(run.file(MAP)))
+    chosen = (cells.pair == place).astype(bool)
+    key = f"compare_polygon_{run.id}"
+    polygon = st.session_state.get(key)
+    selected = None if polygon is None else np.asarray(inside(cells.xy, polygon), bool) & chosen
+    dark = st.context.theme.type == "dark"
+    for side, (column, about) in enumerate(zip(st.columns(2, gap="medium"), (found.first, found.second), strict=True)):
+        with column:
+            n, event = int(((cells.side == side) & chosen).sum()), f"{run.id}_{st.session_state.get(f'{key}_round', 0)}"
+            show_figure(
+                side_map(
+                    cells,
+                    side,
+                    chosen,
+                    selected,
+                    _COLOURS[about.kind] if side == 0 or about.kind != found.first.kind else "#009E73",
+                    dark,
+                ),
+                key=f"compare_map_{side}",
+                title=about.name,
+                caption=f"{plural(n, 'cell')}, control cells among them; one UMAP of both sides. Draw around cells to select them on both.",
+                table=lambda: _cell_table(cells, found),
+                height=440,
+                chart=event,
+                on_select=partial(_remember, key, f"compare_map_{side}_{event}_plot"),
+            )
+    if selected is None:
+        st.caption(
+            "Draw around cells with the lasso on either map: the genes that differ between the two sides there are tested."
+        )
+        return
+    _selection(run, found, cells, selected, key)
+
+
+def _remember(key: str, event: str) -> None:
+    corners = outline(st.session_state.get(event))
+    if corners is not None:
+        st.session_state[key] = corners
+        st.session_state[f"{key}_round"] = st.session_state.get(f"{key}_round", 0) + 1
+
+
+def _selection(run: RunFolder, found: Comparison, cells: CellsMap, selected: NDArray[np.bool_], key: str) -> None:
+    rows = [np.flatnonzero(selected & (cells.side == side) & ~cells.control).tolist() for side in (0, 1)]
+    controls = int((selected & cells.control).sum())
+    with st.container(horizontal=True, vertical_alignment="center"):
+        words = f"{md(found.first.name)}: {len(rows[0]):,}, {md(found.second.name)}: {len(rows[1]):,} perturbed cells"
+        st.markdown(f"**Selected** {words}, and {plural(controls, 'control cell')}")
+        if st.button("Clear selection", key="compare_clear", icon=":material/close:"):
+            del st.session_state[key]
+            st.rerun()
+    if min(map(len, rows)) < LEAST:
+        st.caption(f"A test needs {LEAST} perturbed cells of each side in the selection.")
+        return
+    path = selection_path(run.path, *rows)
+    if not path.exists():
+        request = SelectionRequest(run.id, tuple(rows[0]), tuple(rows[1]))
+        asked = derived_run(run, request)
+        if asked is None:
+            if not st.button("Which genes differ here?", key="compare_test", type="primary"):
+                return
+            _, identity = local.submit(session.settings(), request, "Genes of a selection", parent=run.id)
+        else:
+            identity = asked.id
+        if not job_panel(identity, title="Comparing genes", key="compare_test_job") or not path.exists():
+            return
+    table = read_file(read_table, path).sort_values("log2_fold_change", key=np.abs, ascending=False)
+    st.dataframe(_with_names(table), hide_index=True, key="compare_selection", height=320)
+    st.caption(
+        f"Second side against first, two-sided Mann-Whitney U test, FDR by Benjamini-Hochberg; log2 fold change above 0: higher in "
+        f"{md(found.second.name)}."
+    )
+    st.download_button(
+        "Genes (CSV)", data=lambda: csv_for_people(table).encode(), file_name="selection.csv", mime="text/csv", key="compare_selection_csv",
+        icon=":material/download:", on_click="ignore",
+    )  # fmt: skip
+
+
+def _with_names(table: pd.DataFrame) -> pd.DataFrame:
+    heads = {
+        "gene": "Gene", "log2_fold_change": "log2 fold change", "mean_second": "Mean, second", "mean_first": "Mean, first",
+        "fraction_second": "Expressing, second", "fraction_first": "Expressing, first", "p_value": "p", "fdr": "FDR",
+    }  # fmt: skip
+    return table.rename(columns=heads)
+
+
+def _cell_table(cells: CellsMap, found: Comparison) -> pd.DataFrame:
+    names = np.array([p.name for p in found.pairs])
+    sides = np.array([found.first.name, found.second.name])
+    return pd.DataFrame(
+        {
+            "umap_1": cells.xy[:, 0], "umap_2": cells.xy[:, 1], "side": sides[cells.side], "pair": names[cells.pair],
+            "control": cells.control,
+        }
+    )  # fmt: skip

@@ -1,0 +1,124 @@
+"""The Compare page without a browser: what it asks for, and what it shows of a comparison."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pages.parts.compare.charts import effect_scatter, effect_table, side_map
+from state_engine.comparison.compare import compare
+from state_engine.comparison.report import CellsMap, PairEffects, read_comparison, read_map
+from state_engine.comparison.request import ComparedSide, CompareRequest, SelectionRequest
+from state_engine.config import Settings
+from state_engine.jobs.kinds import WarmCache
+from state_engine.jobs.run_folder import RunFolder, derived_runs, list_runs
+from state_engine.jobs.tasks import evaluation
+from state_engine.plain import to_plain
+from state_engine.progress import silent
+from tests.pages.make_run import make_run
+from tests.pages.opened import figures, opened, page_at, text
+
+
+def made(home: Path, map: bool = False) -> RunFolder:
+    """A finished comparison of a prediction with its measurement."""
+    result = str(make_run(Settings(home)).result)
+    request = CompareRequest(ComparedSide((result,)), ComparedSide((result,), "observed"), draws=20, map=map)
+    run = RunFolder.create(Settings(home), "compare", to_plain(request), "Predicted and measured")
+    run.start()
+    compare(request, run.path)
+    run.record(command="python -m state_engine compare")
+    run.finish("done")
+    return run
+
+
+def test_the_form_asks_for_what_is_chosen(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    run = make_run(Settings(home))
+    page = opened(monkeypatch, "compare", run, home)
+    assert not page.exception and not page.error
+    # the run that is looked at, and its measurement, are offered first
+    source = f"run:{run.id}"
+    assert [page.selectbox(key=f"compare_{side}_source").value for side in ("first", "second")] == [source] * 2
+    assert page.selectbox(key=f"compare_second_cells_{source}").value == "observed"
+    page.selectbox(key=f"compare_first_context_{source}").set_value("B").run()
+    page.selectbox(key=f"compare_second_context_{source}").set_value("T").run()
+    page.button(key="compare").click().run()
+    assert not page.exception and not page.error
+    (info,) = [i for i in list_runs(Settings(home)) if i.manifest is not None and i.manifest.kind == "compare"]
+    asked = RunFolder(info.path).request_as(CompareRequest)
+    assert asked.first == ComparedSide((str(run.result),), "corrected", "", "B")
+    assert asked.second == ComparedSide((str(run.result),), "observed", "", "T") and asked.map
+
+
+def test_a_comparison_is_shown_with_its_numbers(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    run = made(home)
+    found = read_comparison(run.path)
+    assert found is not None
+    page = opened(monkeypatch, "compare", None, home, comparison=run.id)
+    assert not page.exception and not page.error
+    words = text(page)
+    assert found.words()[0].split(":")[0].replace("-", "") in words.replace("\\", "").replace("-", "")
+    assert found.pairs[0].pearson.words in words and "bootstrap draws of cells" in words
+    assert len(page.dataframe[0].value) == len(found.pairs) == 4
+    page.selectbox(key="pair").set_value("2").run()
+    assert not page.exception and found.pairs[2].pearson.words in text(page) and page.query_params["pair"] in ("2", ["2"])
+    assert figures(page)
+
+
+def test_a_selection_on_the_map_is_tested_on_both_sides(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    run = made(home, map=True)
+    cells = read_map(run.file("map.npz"))
+    low, high = cells.xy.min(axis=0) - 1, cells.xy.max(axis=0) + 1
+    page = opened(monkeypatch, "compare", None, home, comparison=run.id)
+    assert not page.exception and len(figures(page)) == 3
+    box = np.array([[low[0], low[1]], [high[0], low[1]], [high[0], high[1]], [low[0], high[1]]], np.float32)
+    page.session_state[f"compare_polygon_{run.id}"] = box
+    page.run()
+    page.button(key="compare_test").click().run()
+    assert not page.exception and not page.error
+    (info,) = derived_runs(Settings(home), run.id, "selection")
+    asked = RunFolder(info.path).request_as(SelectionRequest)
+    of = [np.flatnonzero((cells.pair == 0) & (cells.side == side) & ~cells.control).tolist() for side in (0, 1)]
+    assert [list(asked.first), list(asked.second)] == of
+    evaluation.selection(asked, RunFolder(info.path), silent, WarmCache())
+    RunFolder(info.path).finish("done")
+    assert (run.path / evaluation.selection(asked, RunFolder(info.path), silent, WarmCache()).file).exists()
+
+
+def test_genes_are_coloured_by_who_leads() -> None:
+    effects = PairEffects(("A", "B", "C", "D"), np.array([3, -2, 0.1, 0], np.float32), np.array([2.5, 0, -2, 0.1], np.float32))
+    table = effect_table(effects, 2)
+    assert dict(zip(table["gene"], table["leads_in"], strict=True)) == {
+        "A": "both", "B": "first alone", "C": "second alone", "D": "neither",
+    }  # fmt: skip
+    assert list(table["gene"]) == ["A", "C", "B", "D"]
+    figure = effect_scatter(table, ("one", "<b>"), 0.5)
+    assert [trace.name for trace in figure.data] == ["neither (1)", "second alone (1)", "first alone (1)", "both (1)"]
+    assert "<b>" not in str(figure.layout.yaxis.title.text) and figure.layout.shapes[1].y1 == pytest.approx(0.5 * 3)
+
+
+def test_both_maps_show_the_same_section() -> None:
+    rng = np.random.default_rng(0)
+    place = CellsMap(
+        rng.normal(size=(40, 2)).astype(np.float32), np.repeat([0, 1], 20).astype(np.int8), np.zeros(40, np.int32), np.tile([True, False], 20)
+    )  # fmt: skip
+    every = np.ones(40, bool)
+    maps = [side_map(place, side, every, None, "#000", False) for side in (0, 1)]
+    assert maps[0].layout.xaxis.range == maps[1].layout.xaxis.range and maps[0].layout.yaxis.range == maps[1].layout.yaxis.range
+    assert [trace.name for trace in maps[0].data] == ["other side (20)", "control (10)", "perturbed (10)"]
+    selected = np.arange(40) < 5
+    opacity = side_map(place, 0, every, selected, "#000", False).data[1].marker.opacity
+    assert sorted(set(np.asarray(opacity).tolist())) == [0.12, 0.95]
+
+
+def test_a_shortlist_fills_both_sides(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    run = make_run(Settings(home))
+    page = page_at(monkeypatch, "compare", None, home)
+    source = f"run:{run.id}"
+    page.session_state["compare_wanted"] = [(source, ("drugB", "T")), (source, ("drugA", "B"))]
+    page.run()
+    assert not page.exception
+    for side, (perturbation, context) in (("first", ("drugB", "T")), ("second", ("drugA", "B"))):
+        assert page.selectbox(key=f"compare_{side}_perturbation_{source}").value == perturbation
+        assert page.selectbox(key=f"compare_{side}_context_{source}").value == context
