@@ -47,7 +47,7 @@ ARROWS: dict[str, set[str]] = {
         "checkpoints",
         "data",
         "models",
-    },  # fmt: skip
+    },
     "comparison": {"screening", "evaluation", "challenge", "analysis", "prediction", "effects", "metrics", "data"},
     "reports": {
         "comparison",
@@ -60,7 +60,7 @@ ARROWS: dict[str, set[str]] = {
         "metrics",
         "checkpoints",
         "data",
-    },  # fmt: skip
+    },
     "pretrain": {"train", "embedding", "checkpoints", "data", "models"},
     "demo": {"pretrain", "train", "embedding", "checkpoints", "data", "models"},
 }

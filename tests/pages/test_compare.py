@@ -18,6 +18,7 @@ from state_engine.jobs.tasks import evaluation
 from state_engine.plain import to_plain
 from state_engine.progress import silent
 from tests.pages.make_run import make_run
+from tests.pages.maps import drawings
 from tests.pages.opened import figures, opened, page_at, text
 
 
@@ -71,7 +72,7 @@ def test_a_selection_on_the_map_is_tested_on_both_sides(monkeypatch: pytest.Monk
     cells = read_map(run.file("map.npz"))
     low, high = cells.xy.min(axis=0) - 1, cells.xy.max(axis=0) + 1
     page = opened(monkeypatch, "compare", None, home, comparison=run.id)
-    assert not page.exception and len(figures(page)) == 3
+    assert not page.exception and len(figures(page)) == 1 and len(drawings(page)) == 2
     box = np.array([[low[0], low[1]], [high[0], low[1]], [high[0], high[1]], [low[0], high[1]]], np.float32)
     page.session_state[f"compare_polygon_{run.id}"] = box
     page.run()
@@ -98,18 +99,19 @@ def test_genes_are_coloured_by_who_leads() -> None:
     assert "<b>" not in str(figure.layout.yaxis.title.text) and figure.layout.shapes[1].y1 == pytest.approx(0.5 * 3)
 
 
-def test_both_maps_show_the_same_section() -> None:
+def test_both_sides_lie_on_one_linked_map() -> None:
     rng = np.random.default_rng(0)
     place = CellsMap(
         rng.normal(size=(40, 2)).astype(np.float32), np.repeat([0, 1], 20).astype(np.int8), np.zeros(40, np.int32), np.tile([True, False], 20)
     )  # fmt: skip
-    every = np.ones(40, bool)
-    maps = [side_map(place, side, every, None, "#000", False) for side in (0, 1)]
-    assert maps[0].layout.xaxis.range == maps[1].layout.xaxis.range and maps[0].layout.yaxis.range == maps[1].layout.yaxis.range
-    assert [trace.name for trace in maps[0].data] == ["other side (20)", "control (10)", "perturbed (10)"]
-    selected = np.arange(40) < 5
-    opacity = side_map(place, 0, every, selected, "#000", False).data[1].marker.opacity
-    assert sorted(set(np.asarray(opacity).tolist())) == [0.12, 0.95]
+    shown, corners = np.arange(40) % 4 > 0, np.array([[0, 0], [1, 0], [1, 1]], np.float32)
+    maps = [side_map(place, side, shown, np.arange(40) < 5, corners, "#123456") for side in (0, 1)]
+    assert maps[0].link == maps[1].link and maps[0].xy is maps[1].xy is place.xy
+    for side, one in enumerate(maps):
+        codes = one.colour.packed(one.shown)
+        wanted = np.where(~shown, 0, np.where(place.side != side, 1, np.where(place.control, 2, 3)))
+        assert (codes == wanted).all() and one.outline is corners and one.chosen is not None and one.chosen.sum() == 5
+    assert side_map(place, 0, shown, None, corners, "#123456").outline is None
 
 
 def test_a_shortlist_fills_both_sides(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from pages.parts.figures import square
+from pages.parts.cellmap import Categories, CellMap
 from pages.parts.format import drawn
 from pages.parts.palette import BLUE, GREY, NOT_SIGNIFICANT, VERMILION
 from state_engine.comparison.report import CellsMap, PairEffects
@@ -15,7 +15,8 @@ from state_engine.effects.scores import largest
 
 SVG_POINTS = 3000
 NAMED = 10
-_GREEN = "#009E73"
+GREEN = "#009E73"
+OTHER, PALE_GROUND = "the other side", "#b9c0c4"
 
 
 def effect_table(found: PairEffects, top: int) -> pd.DataFrame:
@@ -36,7 +37,7 @@ def effect_scatter(table: pd.DataFrame, names: tuple[str, str], slope: float | N
         "neither": (NOT_SIGNIFICANT, 0.45),
         "second alone": (BLUE, 0.8),
         "first alone": (VERMILION, 0.8),
-        "both": (_GREEN, 0.9),
+        "both": (GREEN, 0.9),
     }
     for word, (colour, opacity) in looks.items():
         part = table[table["leads_in"] == word]
@@ -73,33 +74,21 @@ def _guides(figure: go.Figure, table: pd.DataFrame, slope: float | None) -> None
 
 
 def side_map(
-    place: CellsMap, side: int, chosen: NDArray[np.bool_], selected: NDArray[np.bool_] | None, colour: str, dark: bool
-) -> go.Figure:
+    place: CellsMap,
+    side: int,
+    shown: NDArray[np.bool_],
+    selected: NDArray[np.bool_] | None,
+    outline: NDArray[np.float32] | None,
+    colour: str,
+) -> CellMap:
     """Return one side's cells on the common map: control grey, its own coloured, the other side's as a pale ground.
 
     Args:
-        chosen: (n,) cells of the pairs that are shown. selected: (n,) what is drawn around; None for nothing.
+        shown: (n,) cells of the pair that is looked at.
+        selected: (n,) what is drawn around, whose corners are `outline`; None for nothing.
+        colour: of the side's perturbed cells.
     """
-    figure = go.Figure()
-    own = (place.side == side) & chosen
-    layers = [
-        ("other side", chosen & (place.side != side), "#3a4245" if dark else "#e6e8e9", 4, 0.6),
-        ("control", own & place.control, GREY, 5, 0.6), ("perturbed", own & ~place.control, colour, 5, 0.75),
-    ]  # fmt: skip
-    for name, part, ink, size, opacity in layers:
-        faint = opacity if selected is None else np.where(selected[part], 0.95, 0.12)
-        figure.add_trace(
-            go.Scattergl(
-                x=place.xy[part, 0], y=place.xy[part, 1], mode="markers", name=f"{name} ({int(part.sum()):,})", hoverinfo="skip",
-                marker={"color": ink, "size": size, "opacity": faint},
-            )
-        )  # fmt: skip
-    square(figure)
-    every = place.xy[chosen]
-    if len(every):  # the same section on both maps
-        (x0, y0), (x1, y1) = every.min(axis=0), every.max(axis=0)
-        margin = 0.05 * max(x1 - x0, y1 - y0, 1e-3)
-        figure.update_xaxes(range=[x0 - margin, x1 + margin])
-        figure.update_yaxes(range=[y0 - margin, y1 + margin])
-    figure.update_layout(legend={"orientation": "h", "y": -0.08})
-    return figure
+    names = (OTHER, "control", "perturbed")
+    codes = np.where(place.side != side, 0, np.where(place.control, 1, 2))
+    look = Categories("Cells", names, codes, dict(zip(names, (PALE_GROUND, GREY, colour), strict=True)))
+    return CellMap(place.xy, look, shown, selected, outline if selected is not None else None, link="compare")

@@ -11,7 +11,8 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from pages.parts import session
-from pages.parts.compare.charts import effect_scatter, effect_table, side_map
+from pages.parts.cellmap import Pick, inside, show_map
+from pages.parts.compare.charts import GREEN, effect_scatter, effect_table, side_map
 from pages.parts.exposure import exposure_badge
 from pages.parts.figures import show_figure
 from pages.parts.format import md, plural, sentences
@@ -19,8 +20,6 @@ from pages.parts.jobs import derived_run, job_panel
 from pages.parts.palette import BLUE, VERMILION
 from pages.parts.result import stamp
 from pages.parts.runs.report import report_button
-from pages.parts.selection import outline
-from pages.parts.umap import inside
 from state_engine.analysis.differential import read_table
 from state_engine.comparison.report import (
     COMPARISON,
@@ -187,26 +186,21 @@ def _maps(run: RunFolder, found: Comparison, place: int) -> None:
     key = f"compare_polygon_{run.id}"
     polygon = st.session_state.get(key)
     selected = None if polygon is None else np.asarray(inside(cells.xy, polygon), bool) & chosen
-    dark = st.context.theme.type == "dark"
+    inks = [_COLOURS[found.first.kind], _COLOURS[found.second.kind]]
+    if inks[0] == inks[1]:
+        inks[1] = GREEN
     for side, (column, about) in enumerate(zip(st.columns(2, gap="medium"), (found.first, found.second), strict=True)):
         with column:
-            n, event = int(((cells.side == side) & chosen).sum()), f"{run.id}_{st.session_state.get(f'{key}_round', 0)}"
-            show_figure(
-                side_map(
-                    cells,
-                    side,
-                    chosen,
-                    selected,
-                    _COLOURS[about.kind] if side == 0 or about.kind != found.first.kind else "#009E73",
-                    dark,
-                ),
-                key=f"compare_map_{side}",
+            shown = side_map(cells, side, chosen, selected, polygon, inks[side])
+            show_map(
+                f"compare_map_{side}",
+                shown,
                 title=about.name,
-                caption=f"{plural(n, 'cell')}, control cells among them; one UMAP of both sides. Draw around cells to select them on both.",
+                caption=f"{plural(int(((cells.side == side) & chosen).sum()), 'cell')}, control cells among them; one UMAP of both sides. What is "
+                "drawn around here is selected on both.",
                 table=lambda: _cell_table(cells, found),
-                height=440,
-                chart=event,
-                on_select=partial(_remember, key, f"compare_map_{side}_{event}_plot"),
+                height=420,
+                on_pick=partial(_remember, key),
             )
     if selected is None:
         st.caption(
@@ -216,11 +210,8 @@ def _maps(run: RunFolder, found: Comparison, place: int) -> None:
     _selection(run, found, cells, selected, key)
 
 
-def _remember(key: str, event: str) -> None:
-    corners = outline(st.session_state.get(event))
-    if corners is not None:
-        st.session_state[key] = corners
-        st.session_state[f"{key}_round"] = st.session_state.get(f"{key}_round", 0) + 1
+def _remember(key: str, pick: Pick) -> None:
+    st.session_state[key] = pick.outline
 
 
 def _selection(run: RunFolder, found: Comparison, cells: CellsMap, selected: NDArray[np.bool_], key: str) -> None:
