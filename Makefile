@@ -34,7 +34,7 @@ gpu: $(if $(GPU_PYTHON),,$(VENV)/.development)
 	$(or $(GPU_PYTHON),$(BIN)/python) -m benchmarks.gpu --tests $(GPU)
 
 # the reference programs in environments of their own, for the parity tests and the benchmarks
-peers: .peers/arc-state/.done .peers/vcc/.done .peers/scperteval/.done
+peers: .peers/arc-state/.done .peers/vcc/.done .peers/scperteval/.done .peers/scib/.done
 
 .peers/arc-state/.done:
 	$(PYTHON) -m venv .peers/arc-state
@@ -49,6 +49,11 @@ peers: .peers/arc-state/.done .peers/vcc/.done .peers/scperteval/.done
 .peers/scperteval/.done:
 	$(PYTHON) -m venv .peers/scperteval
 	.peers/scperteval/bin/python -m pip install -q --disable-pip-version-check scperteval==0.2.0
+	touch $@
+
+.peers/scib/.done:
+	$(PYTHON) -m venv .peers/scib
+	.peers/scib/bin/python -m pip install -q --disable-pip-version-check scib-metrics==0.5.10
 	touch $@
 
 demo: $(VENV)/.runtime
