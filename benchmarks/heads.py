@@ -2,11 +2,13 @@
 
     python -m benchmarks.heads                          all three, seeds 0 1 2
     python -m benchmarks.heads kang                     stimulated against control: fitted on six cell types, tested on the seventh
-    python -m benchmarks.heads predicted --context NK   what a head calls predicted cells of a type that neither it nor the model ever saw
+    python -m benchmarks.heads predicted                what a head calls predicted cells of a type that neither it nor the model ever saw:
+                                                        each type of kang in turn, or those of --context
     python -m benchmarks.heads pbmc --model SE          cell types of pbmc3k from the embedding of a State Embedding model, five folds
 
 Data: ../shared/data (or --data). `predicted` trains a State Transition model without one cell type for each seed. `pbmc` reads the SE of --model;
-without one it pretrains one on pbmc3k and kang_ifnb first. Tables are printed as Markdown.
+without one it pretrains one for each seed on pbmc3k and kang_ifnb first, with the sizes and settings of `benchmarks.pretrain`. Tables are printed
+as Markdown, with the processor seconds that each part took.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 
+from benchmarks import pretrain
 from state_engine.data.dataset import Choices, open_dataset
 from state_engine.data.splits.apply import apply_plan
 from state_engine.data.splits.plan import SplitPlan, ZeroShot
@@ -30,6 +33,7 @@ from state_engine.heads.request import AnnotateRequest, FinetuneRequest
 from state_engine.options import settings
 from state_engine.prediction.predict import predict
 from state_engine.prediction.request import PredictionRequest
+from state_engine.pretrain.fit import pretrain_embedding
 from state_engine.train.once import train_once
 from state_engine.train.request import TrainRequest, resolve
 
@@ -43,14 +47,16 @@ def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory() as scratch:
         for part in options.part or PARTS:
+            start = time.process_time()
             PARTS[part](options, Path(scratch))
+            print(f"\n{part}: {time.process_time() - start:,.0f} processor seconds", flush=True)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="*", default=[], help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--context", nargs="+", default=[], help="cell types left out; default: kang all, predicted CD14+Mono")
+    parser.add_argument("--context", nargs="+", default=[], help="cell types left out; default: all")
     parser.add_argument("--model", type=Path, help="State Embedding model of pbmc; default: one that is pretrained first")
     parser.add_argument("--steps", type=int, help="of that pretraining, or of the State Transition model of predicted")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
@@ -102,7 +108,7 @@ def predicted(options: argparse.Namespace, scratch: Path) -> None:
         flush=True,
     )
     print("|---|--:|---|--:|--:|--:|--:|", flush=True)
-    for context in options.context or ["CD14+Mono"]:
+    for context in options.context or open_dataset(path, CHOICES).contexts:
         for seed in options.seed:
             st, run = scratch / f"st-{context}-{seed}", scratch / f"run-{context}-{seed}"
             dataset = open_dataset(path, CHOICES)
@@ -133,17 +139,7 @@ def predicted(options: argparse.Namespace, scratch: Path) -> None:
 
 def pbmc(options: argparse.Namespace, scratch: Path) -> None:
     """Cell types from SE embeddings, five folds, beside logistic regression on 50 PCs."""
-    path, model = options.data / "pbmc3k.h5ad", options.model
-    if model is None:
-        from state_engine.pretrain.fit import pretrain_embedding
-        from state_engine.pretrain.request import PretrainRequest, Running, Schedule
-
-        start, model = time.perf_counter(), scratch / "se"
-        schedule = Schedule(steps=options.steps) if options.steps else Schedule()
-        both = (str(path), str(options.data / "kang_ifnb.h5ad"))
-        pretrain_embedding(PretrainRequest(both, schedule=schedule, running=Running(name="pbmc3k and kang_ifnb")), model)
-        print(f"\nPretrained for {schedule.steps:,} steps in {time.perf_counter() - start:,.0f} s.", flush=True)
-        model = model / "model" if (model / "model").is_dir() else model
+    path = options.data / "pbmc3k.h5ad"
     print(
         "\nMeans over five folds: head on the embedding, logistic regression on 50 PCs, vote of 15 neighbours in the embedding\n",
         flush=True,
@@ -151,6 +147,7 @@ def pbmc(options: argparse.Namespace, scratch: Path) -> None:
     print("| seed | metric | linear head | mlp head | logistic regression | neighbours | linear minus logistic |", flush=True)
     print("|--:|---|--:|--:|--:|--:|--:|", flush=True)
     for seed in options.seed:
+        model = options.model or _pretrained(options, scratch / f"se-{seed}", seed)
         folded = _with_folds(path, scratch / f"folds-{seed}.h5ad", seed)
         found: dict[tuple[str, str], list[float]] = defaultdict(list)
         for fold in range(FOLDS):
@@ -174,6 +171,12 @@ def pbmc(options: argparse.Namespace, scratch: Path) -> None:
             means = [float(np.mean(found[name, metric])) for name in ("linear", "mlp", "logistic", "neighbours")]
             numbers = " | ".join(f"{mean:.3f}" for mean in means)
             print(f"| {seed} | {metric} | {numbers} | {means[0] - means[2]:+.3f} |", flush=True)
+
+
+def _pretrained(options: argparse.Namespace, run: Path, seed: int) -> Path:
+    """Pretrain an SE with a seed as `benchmarks.pretrain` does, and return its folder."""
+    pretrain_embedding(pretrain.request_of(options.data, seed, options.steps or pretrain.SCHEDULE.steps), run)
+    return run / "model"
 
 
 def _with_folds(path: Path, output: Path, seed: int) -> Path:

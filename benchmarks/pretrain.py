@@ -68,11 +68,7 @@ def _options() -> argparse.Namespace:
 
 def measure(data: Path, seed: int, steps: int) -> dict[str, object]:
     """Pretrain with a seed and test the embedding."""
-    request = PretrainRequest(
-        tuple(str(data / name) for name in FILES), sizes=SIZES, task=TASK, schedule=replace(SCHEDULE, steps=steps),
-        running=Running(seed=seed, device="cpu", validate_every=300, checkpoint_every=0, test=False),
-        variable_genes=VARIABLE_GENES,
-    )  # fmt: skip
+    request = request_of(data, seed, steps)
     with tempfile.TemporaryDirectory() as folder:
         run, used = Path(folder) / "run", time.process_time()
         pretrain_embedding(request, run)
@@ -90,6 +86,15 @@ def measure(data: Path, seed: int, steps: int) -> dict[str, object]:
         found[f"{name}_accuracy"], found[f"{name}_balanced"] = regression(x, labels, seed)
     found["se_neighbours"] = round(float(np.mean(neighbour_labels(embedded, labels, seed) == labels)), 4)
     return found
+
+
+def request_of(data: Path, seed: int, steps: int) -> PretrainRequest:
+    """The pretraining with a seed."""
+    return PretrainRequest(
+        tuple(str(data / name) for name in FILES), sizes=SIZES, task=TASK, schedule=replace(SCHEDULE, steps=steps),
+        running=Running(seed=seed, device="cpu", validate_every=300, checkpoint_every=0, test=False),
+        variable_genes=VARIABLE_GENES,
+    )  # fmt: skip
 
 
 def labelled(source: Source) -> tuple[np.ndarray, np.ndarray]:
