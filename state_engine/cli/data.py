@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from state_engine.cli.options import CHECKPOINT, JSON, Write, data_set, named_checkpoint, path, request, takes, word, yes
+from state_engine.cli.options import CHECKPOINT, JSON, Write, data_set, h5ad_of, named_checkpoint, path, request, takes, word, yes
 from state_engine.data.dataset import Choices, open_dataset
 from state_engine.errors import RequestError
 from state_engine.files import free_output
@@ -71,7 +71,7 @@ def run_fetch(options: argparse.Namespace, write: Write, on_progress: OnProgress
         "--data": path("X.h5ad", "data set", required=True),
         "--labels": path("L.csv", "table of labels: columns cell or row, label, and perhaps term", required=True),
         "--column": word("NAME", "name of the new column of obs (default cell_label)", default="cell_label"),
-        "--output": path("Y.h5ad", "a copy of the data set with the labels", required=True),
+        "--output": path("Y", "a copy of the data set with the labels (.h5ad or .zarr)", required=True),
     },
     Choices,
 )
@@ -79,10 +79,11 @@ def run_label(options: argparse.Namespace, write: Write, on_progress: OnProgress
     """Write labels given by hand into a copy of a data set, as the Explore and Embed pages do."""
     from state_engine.library.hand_labels import labelled_copy, labels_of_table
 
-    free_output(options.output, options.data, options.labels)
-    dataset = open_dataset(data_set(options.data), request(Choices, options))
-    labels = labels_of_table(options.labels, dataset)
-    labelled_copy(options.data.name, dataset, labels, options.output, options.column, on_progress)
+    with h5ad_of(options.output, on_progress) as place:
+        free_output(place, options.data, options.labels)
+        dataset = open_dataset(data_set(options.data), request(Choices, options))
+        labels = labels_of_table(options.labels, dataset)
+        labelled_copy(options.data.name, dataset, labels, place, options.column, on_progress)
     write(f"{options.output}: {options.column} of {int(labels.counts()['cells'].sum()):,} of {dataset.n_cells:,} cells")
 
 

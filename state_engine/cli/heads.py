@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
-from state_engine.cli.options import JSON, Write, path, request, takes
+from state_engine.cli.options import JSON, Write, h5ad_of, path, request, takes
 from state_engine.errors import RequestError
 from state_engine.heads.lines import annotation_lines, report_lines
 from state_engine.heads.request import AnnotateRequest, FinetuneRequest
@@ -27,7 +28,9 @@ def run_finetune(options: argparse.Namespace, write: Write, on_progress: OnProgr
     AnnotateRequest,
     JSON,
     {
-        "--output": path("Z.h5ad", "a copy of the cells with what they are called in obs; with --result it may be left out"),
+        "--output": path(
+            "Z", "a copy of the cells with what they are called in obs (.h5ad or .zarr); with --result it may be left out"
+        ),
         "--labels": path("L.csv", "also a table of what each cell is called"),
     },
 )
@@ -40,9 +43,10 @@ def run_annotate(options: argparse.Namespace, write: Write, on_progress: OnProgr
 
     asked = request(AnnotateRequest, options)
     if options.output is None and not asked.result:
-        raise RequestError("There is no place for the annotated cells.", "", "Give --output Z.h5ad.")
+        raise RequestError("There is no place for the annotated cells.", "", "Give --output Z.h5ad, or Z.zarr.")
     card = read_head_card(Path(asked.model))
     hinted = [Path(card.place)] if card.place else []
     places = [*hinted, *places_of(load_settings(), card.source.model)]
-    found = annotate(asked, options.output, on_progress, labels=options.labels, places=places)
+    with nullcontext() if options.output is None else h5ad_of(options.output, on_progress) as place:
+        found = annotate(asked, place, on_progress, labels=options.labels, places=places)
     write(json.dumps(to_plain(found), indent=2) if options.json else "\n".join(annotation_lines(found, options.output)))

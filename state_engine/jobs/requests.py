@@ -87,10 +87,10 @@ class MatrixRequest:
 
 @dataclass(frozen=True)
 class StoreRequest:
-    """A prediction as a zipped zarr store.
+    """A prediction, or cells that a head called, as a zipped zarr store.
 
     Args:
-        run: id of the prediction.
+        run: id of the prediction, or of the annotation.
     """
 
     run: str

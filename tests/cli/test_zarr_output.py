@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from state_engine.cli.main import main
+from state_engine.heads.finetune import finetune
+from tests.heads.cells import asked
 from tests.small import write_cells, write_model
 from tests.small_embedding import write_embedding_model
 
@@ -30,11 +32,16 @@ COMMANDS = {
     "replay": ["predict", "--replay", "--model", "{}/model", "--embedding-key", "X", "--device", "cpu"],
     "embed": ["embed", "--model", "{}/se", "--device", "cpu"],
     "prepare": ["prepare", "--genes", "5"],
+    "annotate": ["annotate", "--model", "{}/head", "--device", "cpu"],
+    "label": ["label", "--labels", "{}/l.csv"],
 }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_store_is_what_the_file_is(places: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if command == "annotate":
+        finetune(asked(places / "cells.h5ad", "cell_type", max_epochs=1), places / "head")
+    (places / "l.csv").write_text("row,label\n0,B cell\n2,NK cell\n")
     words = [word.format(places) for word in COMMANDS[command]] + ["--data", str(places / "cells.h5ad")]
     for output in ("r.h5ad", "r.zarr"):
         assert main([*words, "--output", str(places / output)]) == 0, capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -227,6 +228,13 @@ def test_what_was_called_is_shown_with_its_files(
     assert page.dataframe[0].value["cells"].sum() == CELLS
     labels = [b.proto.label for b in page.get("download_button")]
     assert "Labels (CSV)" in labels and any("Cells with labels (.h5ad" in one for one in labels)
+    page.button(key="make_zarr_store").click().run()
+    (job,) = work_off(settings)
+    assert job.state == "done", job.error
+    page.run()
+    assert any(b.proto.label.startswith("Zarr (") for b in page.get("download_button")) and not page.exception
+    with zipfile.ZipFile(run.file("result.zarr.zip")) as store:
+        assert "obs/predicted_label/codes/.zarray" in store.namelist()
 
 
 def test_the_models_page_lists_it_and_leads_to_applying(

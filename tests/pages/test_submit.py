@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from pages.parts import take_home
 from pages.parts.submit import check as submitpage
 from pages.parts.submit import export as exportpage
 from pages.parts.submit import form as submitform
@@ -174,7 +175,7 @@ def test_the_rules_are_sentences_with_their_numbers() -> None:
 
 
 def test_a_large_file_is_not_sent_through_the_browser(monkeypatch: pytest.MonkeyPatch, page: AppTest, run: RunFolder) -> None:
-    monkeypatch.setattr(exportpage, "MOST_BYTES", 10)
+    monkeypatch.setattr(take_home, "MOST_BYTES", 10)
     page.run()
     assert "too large to send through the browser" in text(page)
     assert str(run.result) in [code.value for code in page.code]

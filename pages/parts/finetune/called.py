@@ -15,8 +15,11 @@ from pages.parts.figures import show_figure
 from pages.parts.format import drawn, duration, md, plural, sentences, size
 from pages.parts.jobs import job_panel
 from pages.parts.result import stamp
+from pages.parts.take_home import file_button, made_by_a_job
+from state_engine.data.files.zarr_copy import STORE
 from state_engine.errors import StateError
 from state_engine.heads.report import ANNOTATED, ANNOTATION, LABELS, Annotation, CalledGroup, read_annotation
+from state_engine.jobs.requests import StoreRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import get_dataset
 from state_engine.library.foreign import read_file
@@ -242,6 +245,11 @@ def _files(run: RunFolder, found: Annotation) -> None:
                 icon=":material/download:",
                 on_click="ignore",
             )
+        store = run.file(STORE)
+        if path.exists() and made_by_a_job(
+            run, StoreRequest(run.id), store, "the zarr store", "The same as a zipped zarr store (version 2)"
+        ):
+            file_button(store, "Zarr", "annotated.zarr.zip", "called_zarr", "application/zip")
         if _kept(found) is not None and st.button("Use it as the data set", key="called_use", icon=":material/table:"):
             session.choose("data", found.dataset)
             st.rerun()

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
-
 import streamlit as st
 
-from pages.parts import session
-from pages.parts.format import code, duration, md, plural, size
-from pages.parts.jobs import derived_run, job_panel
+from pages.parts.format import code, duration, md, plural
 from pages.parts.result import open_run
+from pages.parts.take_home import file_button, made_by_a_job
 from state_engine import keys
 from state_engine.analysis import export
 from state_engine.data.files.zarr_copy import STORE
-from state_engine.jobs import local
 from state_engine.jobs.requests import MatrixRequest, StoreRequest, TablesRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.prediction.matrix import FILE_NAME as MATRIX
 from state_engine.prediction.matrix import labels_beside
 from state_engine.prediction.result import Result
 
-MOST_BYTES = 500_000_000
-"""Larger files are not sent through the browser: Streamlit would hold them in memory."""
 _TABLES = (
     "All genes of every condition, agreement with the measurement beside simple baselines, effect sizes, pseudobulks, and every cell with "
     "its place on the map. CSV, with a README."
@@ -45,25 +38,6 @@ def results(run: RunFolder) -> None:
     with st.expander("Where it lies on the server", icon=":material/folder:"):
         st.code(str(run.path), language=None, wrap_lines=True)
         st.caption("The folder stands alone: copy it, and nothing is missing.")
-
-
-def file_button(path: Path, label: str, name: str, key: str, mime: str, primary: bool = False) -> None:
-    """A download that is read from disk when it is asked for; of a file too large for the browser, its path."""
-    n_bytes = path.stat().st_size
-    if n_bytes > MOST_BYTES:
-        st.caption(f"{size(n_bytes)} is too large to send through the browser. Copy it from the server:")
-        st.code(str(path), language=None, wrap_lines=True)
-        return
-    st.download_button(
-        f"{label} ({size(n_bytes)})",
-        data=partial(path.open, "rb"),
-        file_name=name,
-        mime=mime,
-        key=key,
-        icon=":material/download:",
-        on_click="ignore",
-        type="primary" if primary else "secondary",
-    )
 
 
 def _cells(run: RunFolder, result: Result) -> None:
@@ -97,25 +71,6 @@ def _tables(run: RunFolder) -> None:
     path = run.file(export.FILE_NAME)
     if made_by_a_job(run, TablesRequest(run.id), path, "the tables"):
         file_button(path, "Tables", f"{run.id}-tables.zip", "tables_zip", "application/zip")
-
-
-def made_by_a_job(run: RunFolder, request: object, path: Path, words: str, help: str | None = None) -> bool:
-    """Return whether a file of a run is there; show the button that makes it, and the job, where it is not yet."""
-    if path.exists():
-        return True
-    key = words.removeprefix("the ").replace(" ", "_")
-    asked = derived_run(run, request)
-    if asked is not None:
-        if not job_panel(asked.id, title=f"Making {words}", key=f"{key}_job") and asked.active:
-            return False
-        if path.exists():
-            st.rerun()
-    if st.button(f"Make {words}", key=f"make_{key}", icon=":material/table_view:", help=help):
-        local.submit(
-            session.settings(), request, f"{words.removeprefix('the ').capitalize()} of {run.manifest.title}", parent=run.id
-        )
-        st.rerun()
-    return False
 
 
 def _record(run: RunFolder) -> None:

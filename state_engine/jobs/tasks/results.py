@@ -17,6 +17,7 @@ from state_engine.checkpoints.load import card_of
 from state_engine.config import load_settings
 from state_engine.data.files.zarr_copy import STORE, write_zip
 from state_engine.files import replacing, write_json
+from state_engine.heads.report import ANNOTATION, read_annotation
 from state_engine.jobs import local
 from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.reporting import REPORT, report_of_run
@@ -34,7 +35,8 @@ from state_engine.jobs.requests import (
 )
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.tasks.warm_models import transition_model
-from state_engine.library.allowed import check_data, check_readable
+from state_engine.library.allowed import check_data, check_readable, readable
+from state_engine.library.datasets import get_dataset
 from state_engine.options import command
 from state_engine.plain import to_plain
 from state_engine.prediction.matrix import FILE_NAME as MATRIX
@@ -176,10 +178,13 @@ def matrix(request: MatrixRequest, run: RunFolder, on_progress: OnProgress, warm
 
 
 def store(request: StoreRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> FileWritten:
-    """Write a prediction as a zipped zarr store."""
-    parent = RunFolder.open(load_settings(), request.run)
-    output = parent.file(STORE)
-    write_zip(parent.result, output, on_progress)
+    """Write a prediction, or cells that a head called, as a zipped zarr store."""
+    settings = load_settings()
+    parent = RunFolder.open(settings, request.run)
+    output, cells = parent.file(STORE), parent.result
+    if parent.file(ANNOTATION).exists():
+        cells = Path(readable(get_dataset(settings, read_annotation(parent.path).dataset).path, settings))
+    write_zip(cells, output, on_progress)
     return FileWritten(output.name)
 
 
