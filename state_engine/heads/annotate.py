@@ -164,7 +164,11 @@ def annotate(
     start = time.perf_counter()
     folder, path = Path(request.model), cells_of(request)
     if output is not None and output.suffix != ".h5ad":
-        raise RequestError(f"{output.name} is no name for annotated cells.", "It must end in .h5ad.", "Give another name.")
+        raise RequestError(
+            f"{output.name} is no name for annotated cells.",
+            "It must end in .h5ad (on the command line .zarr too).",
+            "Give another name.",
+        )
     for file in filter(None, (output, labels)):
         free_output(file, path, folder, *filter(None, [request.backbone]))
     if output is not None and labels is not None and labels.resolve() == output.resolve():
@@ -188,7 +192,9 @@ def annotate(
     annotation = replace(_annotation(request, head.card, dataset, called, (*remarks, *said), device.name), fitted_on=seen)
     if output is not None:
         with replacing(output) as beside:
-            again = write_annotated(dataset, beside, called.columns(), head.card, (request.threshold, called.unknown))
+            again = write_annotated(
+                dataset, beside, called.columns(), head.card, (request.threshold, called.unknown), on_progress
+            )
         annotation = replace(annotation, remarks=(*annotation.remarks, *again))
     if labels is not None:
         table = pd.DataFrame({CELL: dataset.obs_names, **called.columns()})

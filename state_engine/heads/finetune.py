@@ -25,7 +25,7 @@ from state_engine.checkpoints.store import save_model
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.device import Device, choose_device
 from state_engine.errors import CheckpointError, SplitError
-from state_engine.files import apart_from, write_bytes, write_json
+from state_engine.files import apart_from, output_folder, write_bytes, write_json
 from state_engine.heads import beside
 from state_engine.heads.backbones import InputReader, Loaded, backbone_of, load_backbone
 from state_engine.heads.cost import cost
@@ -82,26 +82,46 @@ def finetune(
         loaded: the model of the request when it is in memory already; not used where it is tuned.
 
     Raises:
-        LabelError, SplitError, DataError, ModelError, RequestError, DeviceError: what each says.
+        LabelError, SplitError, DataError, ModelError, RequestError, DeviceError: what each says. A head that is complete when another took
+            its folder meanwhile stays beside it, and the error says where.
     """
     start = time.perf_counter()
     if output.exists():
         raise CheckpointError(f"{output} is there already.", fix="Choose another folder, or remove it first.")
     apart_from(output, request.data, *filter(None, [request.model]))
-    on_progress(Progress("Reading labels"))
-    dataset = open_dataset(Path(request.data), request.choices)
-    targets = read_targets(dataset, request)
-    parts = divide(dataset, request, targets)
-    device = choose_device(request.device)
-    case = _Case(request, dataset, targets, parts, device, on_progress)
-    beside_it = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        report = _fitted(case, beside_it, loaded, start)
-        beside_it.rename(output)
-    finally:
-        for left in (beside_it, _model_beside(beside_it)):
-            shutil.rmtree(left, ignore_errors=True)
+    with output_folder(output.parent):
+        on_progress(Progress("Reading labels"))
+        dataset = open_dataset(Path(request.data), request.choices)
+        targets = read_targets(dataset, request)
+        parts = divide(dataset, request, targets)
+        device = choose_device(request.device)
+        case = _Case(request, dataset, targets, parts, device, on_progress)
+        beside_it = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
+        try:
+            report = _fitted(case, beside_it, loaded, start)
+            _take_place(beside_it, output, report.id)
+        finally:
+            for left in (beside_it, _model_beside(beside_it)):
+                shutil.rmtree(left, ignore_errors=True)
     return report
+
+
+def _take_place(folder: Path, output: Path, identity: str) -> None:
+    """Give a complete head its name.
+
+    Raises:
+        CheckpointError: another head took it meanwhile; this one lies beside it.
+    """
+    try:
+        folder.rename(output)
+    except OSError as error:
+        if not output.exists():
+            raise
+        other = output.with_name(f"{output.name}-{identity}")
+        folder.rename(other)
+        raise CheckpointError(
+            f"{output} was made by another fitting meanwhile.", f"This head is complete and lies in {other}.", "Use that folder."
+        ) from error
 
 
 def _model_beside(folder: Path) -> Path:
@@ -120,7 +140,6 @@ def _fitted(case: _Case, folder: Path, loaded: Loaded | None, start: float) -> H
     remarks = [*case.targets.remarks, *case.parts.remarks, *remarks]
     for remark in remarks:
         case.on_progress(Progress("Reading labels", message=remark))
-    folder.parent.mkdir(parents=True, exist_ok=True)
     if tunes:
         assert loaded is not None
         case, vectors, fitted, source = _tuned(case, source, loaded, _model_beside(folder), remarks)

@@ -18,6 +18,7 @@ from state_engine.data.files.frames import write_text
 from state_engine.data.files.hdf5 import index_column, open_h5
 from state_engine.errors import RequestError
 from state_engine.files import room_for
+from state_engine.progress import OnProgress, silent
 from state_engine.versions import package_versions
 
 HEADS: Final = "state_explorer_heads"  # of uns: a JSON object in a string
@@ -39,7 +40,12 @@ def check_columns(dataset: Dataset, columns: Iterable[str]) -> None:
 
 
 def write_annotated(
-    dataset: Dataset, path: Path, columns: Mapping[str, pd.Categorical | np.ndarray], card: HeadCard, unsure: tuple[float, str]
+    dataset: Dataset,
+    path: Path,
+    columns: Mapping[str, pd.Categorical | np.ndarray],
+    card: HeadCard,
+    unsure: tuple[float, str],
+    on_progress: OnProgress = silent,
 ) -> tuple[str, ...]:
     """Write a copy of a data set with columns of obs.
 
@@ -49,12 +55,13 @@ def write_annotated(
         columns: name -> categorical or numbers, a value for each cell.
         card: of what called them.
         unsure: the probability below which a cell is called a word, and that word.
+        on_progress: told how much was copied; may raise `JobCancelled`.
 
     Returns:
         Sentences about columns that were replaced.
     """
     room_for(path.parent, dataset.file.nbytes)
-    copy_file(dataset.path, path)
+    copy_file(dataset.path, path, on_progress)
     with h5py.File(path, "r+") as file:
         replaced = add_columns(file, columns)
         uns = file.require_group("uns")

@@ -26,6 +26,7 @@ from state_engine.plain import agreed, plural, visible
 INFINITE = frozenset(sign + word for sign in ("", "+", "-") for word in ("inf", "infinity"))  # as numbers and words are read
 LEAST = 3  # cells of a label: one to train on, one to validate on, one to test on
 LEAST_CELLS = 10
+LARGEST = 1e18  # of a number that is learnt: weights and losses are float32, and squares of these still are
 Truth = NDArray[np.int64] | NDArray[np.float64]
 YES = frozenset({"true", "yes", "y", "t", "1", "1.0"})
 NO = frozenset({"false", "no", "n", "f", "0", "0.0"})
@@ -214,6 +215,12 @@ def _numbers(series: pd.Series, column: str) -> Targets:
             f"At least {LEAST_CELLS} are needed.",
             "Label more.",
         )
+    largest = float(np.abs(numbers[rows]).max())
+    if largest > LARGEST:
+        raise LabelError(
+            f"'{column}' has numbers as large as {largest:.0e}.", f"Those above {LARGEST:.0e} cannot be learnt: their squares have no number.",
+            "Give them in another unit, or their logarithms.",
+        )  # fmt: skip
     if np.ptp(numbers[rows]) == 0:
         raise LabelError(
             f"'{column}' has one number only, {numbers[rows[0]]:g}.", "There is nothing to learn.", "Choose another column."

@@ -3,6 +3,7 @@
 RUN/training.json    `TrainingRecord`
 RUN/split.toml       the split; places of files are absolute
 RUN/split.csv        cells of each data set x context x perturbation x part
+RUN/lock             empty; held by the process that trains here
 RUN/log.csv, validation.csv, checkpoints/, model/, and the files that arc-state reads
 """
 
@@ -23,7 +24,7 @@ from state_engine.files import read_json, write_bytes, write_json
 from state_engine.plain import from_plain, to_plain
 from state_engine.train.request import TrainRequest
 
-RECORD, SPLIT, TABLE, MODEL, CACHE = "training.json", "split.toml", "split.csv", "model", "cache"
+RECORD, SPLIT, TABLE, MODEL, CACHE, LOCK = "training.json", "split.toml", "split.csv", "model", "cache", "lock"
 RECORD_FORMAT = 1
 State = Literal["running", "cancelled", "failed", "done"]
 FIXED_OF_RUN = (
@@ -81,10 +82,13 @@ def is_training(folder: Path) -> bool:
 
 
 def only_begun(folder: Path) -> bool:
-    """Return whether a training ended there before its first step, for a wrong file or setting: nothing is lost when it begins again."""
-    if not is_training(folder) or {p.name for p in folder.iterdir()} - {RECORD, SPLIT, TABLE}:
+    """Return whether a training ended, or was killed, there before its first step: nothing is lost when it begins again.
+
+    One that still runs holds the folder (`LOCK`).
+    """
+    if not is_training(folder) or {p.name for p in folder.iterdir()} - {RECORD, SPLIT, TABLE, LOCK}:
         return False
-    return read_record(folder).state in ("failed", "cancelled")
+    return read_record(folder).state in ("failed", "cancelled", "running")
 
 
 def read_record(folder: Path) -> TrainingRecord:

@@ -18,7 +18,7 @@ from state_engine.checkpoints.head_store import load_head
 from state_engine.config import load_settings
 from state_engine.data.dataset import open_dataset
 from state_engine.device import choose_device
-from state_engine.errors import CheckpointError, IncompatibleError, JobCancelled, RequestError, SplitError
+from state_engine.errors import CheckpointError, DataError, IncompatibleError, JobCancelled, RequestError, SplitError
 from state_engine.heads import finetune as module
 from state_engine.heads.finetune import finetune
 from state_engine.heads.fitting import fit_temperature, label_weights
@@ -223,6 +223,34 @@ def test_nothing_is_written_over(tmp_path: Path, cells: Path) -> None:
     (tmp_path / "head").mkdir()
     with pytest.raises(CheckpointError, match="is there already"):
         finetune(asked(cells), tmp_path / "head")
+
+
+def test_of_two_that_take_one_folder_neither_is_lost(tmp_path: Path, cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def meanwhile(case: Any, folder: Path, *more: Any) -> HeadReport:
+        if not (tmp_path / "head").exists():
+            monkeypatch.setattr(module, "_fitted", real)
+            finetune(asked(cells, max_epochs=1), tmp_path / "head")
+        return real(case, folder, *more)
+
+    real = module._fitted
+    monkeypatch.setattr(module, "_fitted", meanwhile)
+    with pytest.raises(
+        CheckpointError, match=r"was made by another fitting meanwhile. This head is complete and lies in "
+    ) as caught:
+        finetune(asked(cells, max_epochs=2), tmp_path / "head")
+    (other,) = tmp_path.glob("head-*")
+    assert str(other) in str(caught.value) and read_head_card(other).id != read_head_card(tmp_path / "head").id
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("place", ["file/head", "file/more/head"])
+def test_a_folder_that_cannot_be_made_is_told_before_any_work(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(RequestError, match=r"cannot be|is a file"):
+        finetune(asked(tmp_path / "missing.h5ad"), tmp_path / place)  # the data are not looked at
+    with pytest.raises(DataError):
+        finetune(asked(tmp_path / "missing.h5ad"), tmp_path / "new" / "head")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "text"
 
 
 def test_cells_without_a_vector_are_left_out(tmp_path: Path, cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,8 @@ WRONG: list[tuple[str, tuple[str, ...], dict[str, object], dict[str, Any], type[
     ("50 labels for 60 cells.* numbers, which a regression learns", ("x",), {"x": np.r_[np.arange(50.0), np.arange(10.0)]}, {}, LabelError),
     ("'type' is text, not numbers. 60 cells have words such as A, B, C", ("type",), {}, {"task": "regression"}, LabelError),
     ("one number only, 2", ("x",), {"x": np.full(60, 2.0)}, {"task": "regression"}, LabelError),
+    ("numbers as large as 1e[+]300.*Those above 1e[+]18 cannot be learnt", ("x",), {"x": np.linspace(-1e300, 1e300, 60)},
+     {"task": "regression"}, LabelError),
     ("Only 4 cells have a number", ("x",), {"x": np.r_[np.full(56, np.nan), np.arange(4.0)]}, {"task": "regression"}, LabelError),
     ("The column 'x' is empty", ("x",), {"x": np.full(60, np.nan)}, {"task": "regression"}, LabelError),
     ("'type' is not one of yes and no", ("is_a", "type"), {}, {"task": "multi-label"}, LabelError),

@@ -18,12 +18,14 @@ from state_engine.data.splits.apply import Split, apply_plan
 from state_engine.data.splits.plan import FewShot, SplitPlan, ZeroShot
 from state_engine.effects.store import load_effects
 from state_engine.effects.table import EffectTable
-from state_engine.errors import CheckpointError, ConfigError, GeneError, JobCancelled, RepresentationError
+from state_engine.errors import CheckpointError, ConfigError, GeneError, JobCancelled, RepresentationError, RequestError
+from state_engine.files import alone_in
 from state_engine.models.transition import TransitionModel
+from state_engine.progress import Progress
 from state_engine.train.adapt import adapting, fit_of, from_scratch, genes_there, with_effects
 from state_engine.train.fit import train_transition
 from state_engine.train.request import Optimiser, TrainRequest
-from state_engine.train.run_folder import read_record
+from state_engine.train.run_folder import LOCK, RECORD, read_record, write_record
 from state_engine.train.start_weights import FIRST_LINEAR
 from state_engine.train.tune import NewRows, new_rows, tune
 from tests.small import card_of, config, write_cells, write_model
@@ -162,6 +164,30 @@ def test_an_interrupted_adaptation_goes_on_to_the_same_model(start: Path, data: 
         train_transition(split_of_screen(data), small(start), tmp_path / "run", stop, init_from=start)
     card = train_transition(split_of_screen(data), small(start), tmp_path / "run", resume=True, init_from=start)
     assert card.weights_hash == read_card(adapted / "model").weights_hash
+
+
+def test_of_two_at_once_in_a_folder_the_second_is_refused(start: Path, data: Path, adapted: Path, tmp_path: Path) -> None:
+    before = (adapted / RECORD).read_bytes()
+    with (
+        alone_in(adapted, LOCK, "trains in"),
+        pytest.raises(RequestError, match=r"Another process trains in .*run. Two would do"),
+    ):
+        train_transition(split_of_screen(data), small(start), adapted, resume=True, init_from=start)
+    assert (adapted / RECORD).read_bytes() == before
+
+    def stop(progress: Progress) -> None:
+        if progress.stage == "Choosing features":
+            raise JobCancelled("stopped")
+
+    folder = tmp_path / "run"
+    with pytest.raises(JobCancelled):
+        train_transition(split_of_screen(data), small(start), folder, stop, init_from=start)
+    write_record(folder, replace(read_record(folder), state="running"))  # as after kill -9 before the first step
+    with alone_in(folder, LOCK, "trains in"), pytest.raises(RequestError, match="Another process trains"):
+        train_transition(split_of_screen(data), small(start), folder, init_from=start)
+    with pytest.raises(JobCancelled):  # once the other is dead it begins again
+        train_transition(split_of_screen(data), small(start), folder, stop, init_from=start)
+    assert read_record(folder).state == "cancelled"
 
 
 def test_what_does_not_fit_is_refused_in_a_sentence(start: Path, data: Path, tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def new_store(folder: Path) -> Iterator[Path]:
     remove_parts(folder.parent, folder.name)
     with part_beside(folder) as beside:
         yield beside
+        free_store(folder)  # another may have taken the name meanwhile
         beside.rename(folder)
 
 
