@@ -26,7 +26,7 @@ from state_engine.checkpoints.recognise import embedding_kind
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.device import Device, choose_device
 from state_engine.errors import RequestError, RunError, StateError
-from state_engine.files import free_output, replacing, write_bytes
+from state_engine.files import free_output, remove_parts, replacing, write_bytes
 from state_engine.heads.backbones import Loaded, load_backbone
 from state_engine.heads.output import check_columns, write_annotated
 from state_engine.heads.report import BACKBONE, FORMAT, UNKNOWN, Annotation, CalledGroup, Share, unknown_word
@@ -171,6 +171,7 @@ def annotate(
         )
     for file in filter(None, (output, labels)):
         free_output(file, path, folder, *filter(None, [request.backbone]))
+        remove_parts(file.parent, file.name)
     if output is not None and labels is not None and labels.resolve() == output.resolve():
         raise RequestError(f"{labels.name} is named for cells and for their table.", "Each is a file.", "Give two names.")
     on_progress(Progress("Reading the data set"))

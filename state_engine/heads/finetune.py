@@ -7,9 +7,7 @@ cells, and scored on the test cells. Notation: m labelled cells, w features, k l
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
-import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from state_engine.checkpoints.store import save_model
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.device import Device, choose_device
 from state_engine.errors import CheckpointError, SplitError
-from state_engine.files import apart_from, output_folder, write_bytes, write_json
+from state_engine.files import apart_from, output_folder, part_beside, remove_parts, write_bytes, write_json
 from state_engine.heads import beside
 from state_engine.heads.backbones import InputReader, Loaded, backbone_of, load_backbone
 from state_engine.heads.cost import cost
@@ -60,7 +58,7 @@ MOST_BINS_OF_NUMBERS = 10
 
 @dataclass(frozen=True, eq=False)
 class _Case:
-    """One fine-tuning on its way: what was asked, the cells, and how they are divided."""
+    """One fine-tuning on its way: what was asked, the cells, how they are divided, and where a tuned model waits for the folder of its head."""
 
     request: FinetuneRequest
     dataset: Dataset
@@ -68,6 +66,7 @@ class _Case:
     parts: Division
     device: Device
     on_progress: OnProgress
+    waiting: Path
 
 
 def finetune(
@@ -89,20 +88,17 @@ def finetune(
     if output.exists():
         raise CheckpointError(f"{output} is there already.", fix="Choose another folder, or remove it first.")
     apart_from(output, request.data, *filter(None, [request.model]))
-    with output_folder(output.parent):
+    waiting = output.with_name(f"{output.name}-model")
+    with output_folder(output.parent), part_beside(output) as folder, part_beside(waiting) as model:
+        for killed in (output, waiting):
+            remove_parts(output.parent, killed.name)
         on_progress(Progress("Reading labels"))
         dataset = open_dataset(Path(request.data), request.choices)
         targets = read_targets(dataset, request)
         parts = divide(dataset, request, targets)
-        device = choose_device(request.device)
-        case = _Case(request, dataset, targets, parts, device, on_progress)
-        beside_it = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
-        try:
-            report = _fitted(case, beside_it, loaded, start)
-            _take_place(beside_it, output, report.id)
-        finally:
-            for left in (beside_it, _model_beside(beside_it)):
-                shutil.rmtree(left, ignore_errors=True)
+        case = _Case(request, dataset, targets, parts, choose_device(request.device), on_progress, model)
+        report = _fitted(case, folder, loaded, start)
+        _take_place(folder, output, report.id)
     return report
 
 
@@ -124,11 +120,6 @@ def _take_place(folder: Path, output: Path, identity: str) -> None:
         ) from error
 
 
-def _model_beside(folder: Path) -> Path:
-    """Where a tuned model waits until the folder of its head is there."""
-    return folder.with_name(f"{folder.name}-model")
-
-
 def _fitted(case: _Case, folder: Path, loaded: Loaded | None, start: float) -> HeadReport:
     """Fit, test and write everything into a folder."""
     request, device = case.request, case.device
@@ -142,7 +133,7 @@ def _fitted(case: _Case, folder: Path, loaded: Loaded | None, start: float) -> H
         case.on_progress(Progress("Reading labels", message=remark))
     if tunes:
         assert loaded is not None
-        case, vectors, fitted, source = _tuned(case, source, loaded, _model_beside(folder), remarks)
+        case, vectors, fitted, source = _tuned(case, source, loaded, case.waiting, remarks)
     else:
         vectors = read_vectors(case.dataset, source, case.targets.rows, loaded, device, case.on_progress)
         case, vectors = _with_vectors(case, vectors)
@@ -154,7 +145,7 @@ def _fitted(case: _Case, folder: Path, loaded: Loaded | None, start: float) -> H
     remarks += vectors.remarks
     saved = _saved(case, fitted, source, vectors, folder)
     if tunes:
-        _model_beside(folder).rename(folder / BACKBONE)
+        case.waiting.rename(folder / BACKBONE)
     report = _tested(case, saved, fitted, vectors, tuple(dict.fromkeys(remarks)), folder)
     report = replace(report, seconds=time.perf_counter() - start)
     write_json(folder / REPORT, to_plain(report))

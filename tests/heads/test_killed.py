@@ -64,6 +64,7 @@ def test_after_kill_9_the_same_head_is_fitted(stage: str, tmp_path: Path, monkey
     killed(SCRIPT, cells, folder, stage)
     assert not folder.exists() and cells.read_bytes() == before
     finetune(asked(cells), folder)
+    assert not list(tmp_path.glob(".*"))  # what the killed one left is gone
     finetune(asked(cells), tmp_path / "other")
     assert read_head_card(folder).weights_hash == read_head_card(tmp_path / "other").weights_hash
 
@@ -81,4 +82,4 @@ def test_after_kill_9_the_cells_and_an_annotation_of_before_are_whole(
     killed(ANNOTATE, cells, tmp_path / "head", stage)
     assert [path.read_bytes() for path in (cells, output, tmp_path / "l.csv")] == before
     annotate(request, output, labels=tmp_path / "l.csv")
-    assert (tmp_path / "l.csv").read_bytes() == before[2]
+    assert (tmp_path / "l.csv").read_bytes() == before[2] and not list(tmp_path.glob(".*"))
