@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
-from state_engine.cli.options import Write, number, path, request, takes, yes
+from state_engine.cli.options import EXECUTOR, Write, number, path, request, takes, yes
+from state_engine.config import load_settings
 from state_engine.data.dataset import Choices
 from state_engine.errors import RequestError
 from state_engine.progress import OnProgress
@@ -28,11 +30,18 @@ DEFAULT = "default"
         ),
         "--resume": yes("go on from the last checkpoint of RUN, with its split and settings"),
     },
+    EXECUTOR,
     TrainRequest,
     Choices,
 )
 def run_train(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
     """Train a model, or go on with a training."""
+    from state_engine.shards.run import LOCAL
+
+    executor = options.executor or load_settings().executor
+    if executor != LOCAL:
+        _on_cluster(executor, options, write)
+        return
     from state_engine.checkpoints.load import card_of
     from state_engine.data.splits.apply import open_split
     from state_engine.evaluation.adapt import adapt
@@ -59,6 +68,17 @@ def run_train(options: argparse.Namespace, write: Write, on_progress: OnProgress
         card = train_transition(split, asked, options.output, on_progress, options.resume, start)
     for line in (*card_lines(card, options.output), *adaptation_lines(options.output)):
         write(line)
+
+
+def _on_cluster(executor: str, options: argparse.Namespace, write: Write) -> None:
+    """Train on nodes of a Ray cluster: the same command on each of them, which share the mini-batches as several devices do (DDP)."""
+    from state_engine.shards.run import LOCAL, check_executor
+    from state_engine.shards.together import Together, run_together
+
+    check_executor(executor)
+    run = wanted(options)[0].run
+    words = (*shlex.split(options.line), "--executor", LOCAL)  # the last word counts
+    run_together(Together(executor, words, run.nodes, run.devices, run.device), write)
 
 
 def wanted(options: argparse.Namespace) -> tuple[TrainRequest, Choices]:

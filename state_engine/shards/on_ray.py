@@ -55,15 +55,15 @@ class OnRay:
         """Return the name of the device that actors compute on."""
         import ray
 
-        _connect(self.address)
-        options = {"num_gpus": 1} if _takes_gpu(wanted) else {"num_cpus": 1}
+        connect(self.address)
+        options = {"num_gpus": 1} if takes_gpu(wanted) else {"num_cpus": 1}
         return str(ray.get(ray.remote(_device_name).options(**options).remote(wanted)))
 
     def run(
         self, work: Work, shards: Sequence[Shard], tick: Tick, bench: Bench | None = None
     ) -> Generator[ShardFile, None, None]:
         """See `Executor`. A bench of this process is of no use here."""
-        _connect(self.address)
+        connect(self.address)
         crew = _Crew(work, deque(shards))
         try:
             yield from crew.work_off(tick)
@@ -118,7 +118,7 @@ class _Crew:
     def _hire(self) -> None:
         import ray
 
-        options = {"num_gpus": 1} if _takes_gpu(self.work.device) else {"num_cpus": _cpus(self.work)}
+        options = {"num_gpus": 1} if takes_gpu(self.work.device) else {"num_cpus": _cpus(self.work)}
         # two calls at a time: one computes, the other writes
         actor = ray.remote(_Hand).options(**options, max_concurrency=IN_FLIGHT, max_restarts=0).remote(self.work)
         self.starting[actor.versions.remote()] = actor
@@ -145,7 +145,7 @@ class _Crew:
             return None
         if shard is not None:
             return ShardFile(found.number, found.path, found.size)
-        _check_versions(found)
+        check_versions(found)
         self.ready.append(actor)
         return None
 
@@ -200,7 +200,7 @@ class _Hand:
         return save_and_log(work.folder, shard, write, began)
 
 
-def _connect(address: str) -> None:
+def connect(address: str) -> None:
     """Connect this process to the cluster, or start one on this machine's loopback where there is none."""
     import ray
 
@@ -225,7 +225,8 @@ def _settings() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("STATE_EXPLORER_")}
 
 
-def _takes_gpu(wanted: str) -> bool:
+def takes_gpu(wanted: str) -> bool:
+    """Return whether a device that was asked for is a GPU of the cluster."""
     import ray
 
     return wanted == "cuda" or (wanted == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
@@ -235,7 +236,8 @@ def _device_name(wanted: str) -> str:
     return choose_device(wanted).name
 
 
-def _node_resources() -> list[dict[str, float]]:
+def node_resources() -> list[dict[str, float]]:
+    """Return what each node that lives has."""
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -243,20 +245,20 @@ def _node_resources() -> list[dict[str, float]]:
 
 def _cpus(work: Work) -> int:
     """Return the CPUs of an actor: as many as a shard has threads, where there is such a node."""
-    most = max((int(node.get("CPU", 0)) for node in _node_resources()), default=1)
+    most = max((int(node.get("CPU", 0)) for node in node_resources()), default=1)
     return max(1, min(work.threads or 1, most))
 
 
 def _places(work: Work) -> int:
     """Return how many actors the cluster has room for."""
-    nodes = _node_resources()
-    if _takes_gpu(work.device):
+    nodes = node_resources()
+    if takes_gpu(work.device):
         return max(1, sum(int(node.get("GPU", 0)) for node in nodes))
     cpus = _cpus(work)
     return max(1, sum(int(node.get("CPU", 0)) // cpus for node in nodes))
 
 
-def _check_versions(found: dict[str, str]) -> None:
+def check_versions(found: dict[str, str]) -> None:
     """Raise a `DeviceError` where a node has other packages: its numbers could differ."""
     here = dict(package_versions())
     other = [f"{name} {found.get(name)} instead of {here[name]}" for name in here if found.get(name) != here[name]]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from state_engine.errors import JobCancelled, LabelError
+from state_engine.checkpoints.store import read_card
+from state_engine.cli.main import main
+from state_engine.data.splits.plan import plan_text
+from state_engine.errors import JobCancelled, JobError, LabelError
 from state_engine.prediction.predict import predict
 from state_engine.progress import Progress
 from state_engine.screening import cost
@@ -21,10 +26,15 @@ from state_engine.screening.request import ScreenRequest
 from state_engine.screening.run import screen
 from state_engine.shards.ledger import held, log_lines
 from state_engine.shards.run import InShards, complete, executor_of
+from state_engine.shards.together import Together, run_together
+from state_engine.train.run_folder import MODEL, read_record
+from tests.cli.test_train import words as asked_training
 from tests.prediction.test_in_shards import asked, same
 from tests.shards.squares import Squares, plan_of
 from tests.shards.test_shards import all_of, done, values
 from tests.small import GENES, write_cells, write_model
+from tests.train.small import make_data
+from tests.train.small import plan_of as split_of
 
 ray = pytest.importorskip("ray", reason="Ray is optional (pip install -r requirements-ray.txt)")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")]
@@ -108,6 +118,29 @@ def test_a_screen_has_the_same_ranking(cluster: Any, tmp_path: Path, monkeypatch
     lines = log_lines(tmp_path / "there" / "shards")
     assert report.blocks == 6 and done(tmp_path / "there" / "shards") == Counter(range(8))
     assert os.getpid() not in {line["process"] for line in lines}
+
+
+def test_a_training_on_two_nodes_has_the_weights_of_two_processes_here(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    make_data(tmp_path)
+    (tmp_path / "split.toml").write_text(plan_text(split_of("pbmc.h5ad")))
+    words = asked_training(tmp_path / "split.toml", tmp_path / "here", "--max-steps", "4", "--set", "sets_a_step=4")
+    local = [sys.executable, "-m", "state_engine", *words, "--set", "devices=2"]
+    assert subprocess.run(local, check=False, cwd=Path(__file__).parents[2]).returncode == 0
+    words[words.index("--output") + 1] = str(tmp_path / "there")
+    assert main([*words, "--set", "nodes=2", "--executor", "ray"]) == 0
+    assert "mean, testing" in capsys.readouterr().out
+    assert read_record(tmp_path / "there").state == "done"
+    here, there = (read_card(tmp_path / name / MODEL).weights_hash for name in ("here", "there"))
+    assert here == there
+
+
+def test_a_command_that_fails_on_a_node_says_why(cluster: Any) -> None:
+    with pytest.raises(JobError, match="node 1 of 1") as told:
+        run_together(Together("ray", ("no-such-command",), 1, 1, "cpu"), lambda line: None)
+    assert "no-such-command" in told.value.why
 
 
 def test_a_node_that_dies_costs_its_running_shards(cluster: Any, tmp_path: Path) -> None:
