@@ -32,9 +32,9 @@ ARROWS: dict[str, set[str]] = {
     "prediction": {"shards", "effects", "checkpoints", "data", "models"},
     "train": {"prediction", "effects", "checkpoints", "data", "models"},
     "challenge": {"metrics", "prediction", "effects", "checkpoints", "data"},
-    "analysis": {"gene_sets", "metrics", "prediction", "effects", "data"},
+    "analysis": {"gene_sets", "shards", "metrics", "prediction", "effects", "data"},
     "attention": {"prediction", "effects", "checkpoints", "data", "models"},
-    "evaluation": {"train", "challenge", "analysis", "prediction", "effects", "metrics", "checkpoints", "data"},
+    "evaluation": {"shards", "train", "challenge", "analysis", "prediction", "effects", "metrics", "checkpoints", "data"},
     "heads": {"train", "prediction", "embedding", "effects", "checkpoints", "data", "models"},
     "screening": {
         "gene_sets",

@@ -23,12 +23,13 @@ import pandas as pd
 from state_engine import keys
 from state_engine.analysis import differential as de
 from state_engine.analysis import projection, stored
-from state_engine.analysis.effects import effect_sizes
+from state_engine.analysis.in_shards import make_tables
 from state_engine.errors import RequestError
 from state_engine.files import replacing
 from state_engine.plain import csv_for_people
 from state_engine.prediction.result import Result, open_result
 from state_engine.progress import OnProgress, Progress, silent
+from state_engine.shards.executors import Executor
 
 FILE_NAME: Final = "tables.zip"
 
@@ -50,8 +51,8 @@ Method of the tables in genes/: {method}
 """
 
 
-def write_tables(run_dir: Path, on_progress: OnProgress = silent) -> Path:
-    """Writes run_dir/tables.zip; tables of genes that are missing are made first.
+def write_tables(run_dir: Path, on_progress: OnProgress = silent, executor: Executor | None = None) -> Path:
+    """Writes run_dir/tables.zip; tables of genes that are missing are made first, by an executor (None: this process).
 
     Returns:
         Its path; the file appears only when complete.
@@ -69,8 +70,9 @@ def write_tables(run_dir: Path, on_progress: OnProgress = silent) -> Path:
         if result.has_expression:
             on_progress(Progress("Averaging cells"))
             _put(archive, "pseudobulk.csv", pseudobulk(result), index_label="gene")
+            make_tables(run_dir, on_progress, executor)
             method, left_out = _genes(archive, run_dir, result, on_progress)
-            left_out += _effect_sizes(archive, result, on_progress)
+            left_out += _effect_sizes(archive, run_dir, on_progress)
         else:
             left_out.append("Tables of genes: the model predicts an embedding and has no gene decoder.")
         note = "\nLeft out:\n" + "\n".join(left_out) + "\n" if left_out else ""
@@ -99,7 +101,7 @@ def _genes(archive: zipfile.ZipFile, run_dir: Path, result: Result, on_progress:
     """Writes a table and, where it was measured, a comparison of each condition. Returns the method, and what was left out."""
     conditions, scores, left_out, method = result.conditions(), [], [], "none was made."
     for number, ((perturbation, context), name) in enumerate(zip(conditions, _file_names(conditions), strict=True)):
-        on_progress(Progress("Comparing genes", number, len(conditions)))
+        on_progress(Progress("Packing tables", number, len(conditions)))
         try:
             table = de.read_table(stored.answer(run_dir, perturbation, context))
         except RequestError as error:
@@ -117,9 +119,9 @@ def _genes(archive: zipfile.ZipFile, run_dir: Path, result: Result, on_progress:
     return method, left_out
 
 
-def _effect_sizes(archive: zipfile.ZipFile, result: Result, on_progress: OnProgress) -> list[str]:
+def _effect_sizes(archive: zipfile.ZipFile, run_dir: Path, on_progress: OnProgress) -> list[str]:
     try:
-        _put(archive, "effect_sizes.csv", effect_sizes(result, on_progress=on_progress))
+        _put(archive, "effect_sizes.csv", de.read_table(stored.effects_for(run_dir, on_progress)))
     except RequestError as error:
         return [f"effect_sizes.csv: {error}"]
     return []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from state_engine.cli.options import JSON, Write, path, request, takes, word
+from state_engine.cli.options import EXECUTOR, JSON, Write, path, request, takes, word
 from state_engine.comparison.request import CompareRequest
 from state_engine.data.files.text import read_text_file
 from state_engine.errors import SplitError
@@ -35,17 +36,19 @@ def run_evaluate(options: argparse.Namespace, write: Write, on_progress: OnProgr
     write(json.dumps(to_plain(result), indent=2) if options.json else "\n".join(evaluation_lines(result)))
 
 
-@takes(HeldOutRequest, JSON, {"--output": path("DIR", f"default: RUN/{FOLDER}")})
+@takes(HeldOutRequest, JSON, EXECUTOR, {"--output": path("DIR", f"default: RUN/{FOLDER}")})
 def run_test(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
     """Predict the held-out cells of a training and evaluate them."""
     from state_engine.evaluation.held_out import evaluate_held_out
     from state_engine.evaluation.report import evaluation_lines
+    from state_engine.shards.run import in_run
 
     if getattr(options, "split", "").startswith("@"):
         options.split = read_text_file(Path(options.split[1:]), SplitError)
     asked = request(HeldOutRequest, options)
     output = options.output or Path(asked.run or ".") / FOLDER
-    result = evaluate_held_out(asked, output, on_progress)
+    shards = replace(in_run(output, options.executor), temporary=True)
+    result = evaluate_held_out(asked, output, on_progress, shards=shards)
     write(json.dumps(to_plain(result), indent=2) if options.json else "\n".join([f"{output}:", *evaluation_lines(result)]))
 
 

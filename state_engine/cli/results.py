@@ -5,7 +5,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from state_engine.cli.options import CHECKPOINT, Write, data_set, h5ad_of, named_checkpoint, number, path, request, takes, word
+from state_engine.cli.options import (
+    CHECKPOINT,
+    EXECUTOR,
+    Write,
+    data_set,
+    h5ad_of,
+    named_checkpoint,
+    number,
+    path,
+    request,
+    takes,
+    word,
+)
 from state_engine.data.dataset import Choices, open_dataset
 from state_engine.errors import RequestError, listed
 from state_engine.files import free_output, replacing
@@ -94,17 +106,19 @@ def run_attention(options: argparse.Namespace, write: Write, on_progress: OnProg
     write(f"{options.output}: set {options.set} of {asked.perturbations[0]} in {asked.contexts[0]}")
 
 
-@takes({"--run": path("RUN", "folder of a prediction of the app, with result.h5ad and manifest.json", required=True)})
+@takes({"--run": path("RUN", "folder of a prediction of the app, with result.h5ad and manifest.json", required=True)}, EXECUTOR)
 def run_tables(options: argparse.Namespace, write: Write, on_progress: OnProgress) -> None:
     """Write all tables of a run as one zip into its folder."""
     from state_engine.analysis.export import write_tables
+    from state_engine.shards.run import in_run
 
     missing = [name for name in ("result.h5ad", "manifest.json") if not (options.run / name).is_file()]
     if missing:
         raise RequestError(
             f"{options.run} is no finished prediction.", f"It has no {listed(missing)}.", "Give the folder of a run."
         )
-    write(f"{write_tables(options.run, on_progress)}")
+    executor = in_run(options.run, options.executor).executor
+    write(f"{write_tables(options.run, on_progress, executor)}")
 
 
 @takes(

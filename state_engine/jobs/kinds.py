@@ -158,7 +158,7 @@ _ENTRIES = (
     Kind(
         "test", "state_engine.evaluation.request:HeldOutRequest", f"{_TASKS}.evaluation:test", "evaluate",
         choice="evaluation",
-        words="test on held-out cells",
+        words="test on held-out cells", resumes=True,
     ),
 )  # fmt: skip
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ENTRIES}

@@ -75,6 +75,12 @@ class Ledger:
         """Return the file of a shard that is done."""
         return self.done[shard.number].path
 
+    def forget(self, shard: Shard) -> None:
+        """Have a shard computed again."""
+        file = self.done.pop(shard.number, None)
+        if file is not None:
+            file.path.unlink(missing_ok=True)
+
     def remove_others(self) -> None:
         """Remove what is named like a shard and is none of those that are done: its bytes have changed."""
         whole = {file.path for file in self.done.values()}

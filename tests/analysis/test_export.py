@@ -10,8 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from state_engine.analysis.export import _file_names, pseudobulk, write_tables
+from state_engine.analysis import stored
+from state_engine.analysis.export import FILE_NAME, _file_names, pseudobulk, write_tables
+from state_engine.analysis.in_shards import STAGE, make_tables
+from state_engine.errors import JobCancelled
 from state_engine.prediction.result import open_result
+from state_engine.progress import Progress, silent
 from tests.prediction.make_result import make_result
 
 
@@ -38,6 +42,37 @@ def test_it_has_a_table_of_every_condition(archive: zipfile.ZipFile) -> None:
     table = read(archive, "genes/drugA in B.csv").set_index("gene")
     assert len(table) == 40
     assert table["log2_fold_change"].nlargest(2).index.isin(["G0", "G1"]).all()
+
+
+def test_a_table_that_is_done_is_not_made_again_after_an_interruption(
+    archive: zipfile.ZipFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_result(tmp_path / "result.h5ad")
+    (tmp_path / "manifest.json").write_text("{}")
+    made, answer = list[tuple[str, str]](), stored.answer
+
+    def counted(run: Path, perturbation: str, context: str, **more: object) -> Path:
+        made.append((perturbation, context))
+        return answer(run, perturbation, context, **more)  # type: ignore[arg-type]
+
+    def stop(progress: Progress) -> None:
+        if progress.stage == STAGE and progress.done == 2:
+            raise JobCancelled("Stopped by the test.")
+
+    monkeypatch.setattr(stored, "answer", counted)
+    with pytest.raises(JobCancelled):
+        make_tables(tmp_path, stop)
+    first = len(made)
+    assert first in (2, 3) and not (tmp_path / FILE_NAME).exists()
+    # a table that was taken away is made again, though its shard is done
+    taken = next(p for p in (tmp_path / "differential").glob("*.parquet") if not p.name.startswith(("comparison", "effects")))
+    taken.unlink()
+    make_tables(tmp_path, silent)
+    assert len(made) - first <= 4 - 2 + 1 and set(made) == {(p, c) for p in ("drugA", "drugB") for c in ("B", "T")}
+    assert not (tmp_path / "differential" / "shards").exists()
+    again = zipfile.ZipFile(write_tables(tmp_path))
+    assert again.namelist() == archive.namelist()
+    assert all(again.read(name) == archive.read(name) for name in archive.namelist())
 
 
 def test_scores_name_their_condition(archive: zipfile.ZipFile) -> None:

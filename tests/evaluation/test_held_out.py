@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,8 +31,10 @@ from state_engine.evaluation.request import HeldOutRequest, split_of_card
 from state_engine.jobs.kinds import KINDS, load_target
 from state_engine.library.datasets import DEMO_PATH
 from state_engine.plain import from_plain, to_plain
+from state_engine.shards.run import InShards
 from state_engine.train.calibration import add_baselines
 from state_engine.train.run_folder import TrainingRecord, write_record, write_split
+from tests.shards.test_shards import done as shards_done
 from tests.small import GENES, write_cells, write_model
 from tests.train.small import SMALL
 
@@ -76,6 +81,40 @@ def test_what_is_scored(run: Path, tested: tuple[Path, Evaluation]) -> None:
     rows = {(r.method, r.metric): r for r in made.summary if r.context == ""}
     # every control cell is a basal cell once, so the draw changes the sets and nothing else
     assert rows["corrected", "expr_mae"].spread is not None and rows["no change", "expr_mae"].spread is None
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from state_engine.evaluation.held_out import evaluate_held_out
+from state_engine.evaluation.request import HeldOutRequest
+from state_engine.shards.run import InShards
+
+def die(progress):
+    if progress.stage == "Predicting held-out cells" and progress.done >= 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+evaluate_held_out(
+    HeldOutRequest(sys.argv[1], seeds=(1, 2), device="cpu"), Path(sys.argv[2]), die, shards=InShards(Path(sys.argv[2]) / "shards", size=1)
+)
+"""
+
+
+def test_a_test_that_is_killed_goes_on_with_the_same_numbers(run: Path, tested: tuple[Path, Evaluation], tmp_path: Path) -> None:
+    """The whole one had a shard for each draw, this one has a shard for each perturbation of each."""
+    folder, made = tested
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(run), str(tmp_path)], check=False, cwd=Path(__file__).parents[2])
+    assert killed.returncode == -signal.SIGKILL and not (tmp_path / "predicted.h5ad").exists()
+    before = set(shards_done(tmp_path / "shards"))
+    assert 1 <= len(before) < 4
+    shards = InShards(tmp_path / "shards", size=1)
+    again = evaluate_held_out(HeldOutRequest(str(run), seeds=(1, 2), device="cpu"), tmp_path, shards=shards)
+    counted = shards_done(tmp_path / "shards")
+    assert set(counted) == {*range(4)} and all(counted[number] == 1 for number in before)
+    for name in ("predicted.h5ad", "predicted-2.h5ad", "real.h5ad", "metrics.csv"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
+    assert again.summary == made.summary
+    assert not list(tmp_path.rglob("*.shard")) and not (folder / "shards").exists()
 
 
 def test_predicted_and_measured_cells_have_the_same_genes_and_labels(run: Path, tested: tuple[Path, Evaluation]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from state_engine.checkpoints.load import load_model
+from state_engine.checkpoints.load import card_of, load_model
 from state_engine.comparison.compare import compare as compare_sides
 from state_engine.comparison.request import CompareRequest, SelectionRequest
 from state_engine.comparison.selection import selection_table
@@ -22,6 +22,7 @@ from state_engine.jobs.train_job import check_places
 from state_engine.library.allowed import check_data, check_no_program, check_readable
 from state_engine.options import command
 from state_engine.progress import OnProgress, Progress
+from state_engine.shards.run import LOCAL, in_run
 from state_engine.train.run_folder import SPLIT
 
 
@@ -55,16 +56,18 @@ def test(request: HeldOutRequest, run: RunFolder, on_progress: OnProgress, warm:
     files = (file for _, file in plan_files(plan, settings.home if request.split else Path(request.run)))
     check_data(settings, request.measured_elsewhere, *files)
     on_progress(Progress("Loading the model"))
-    device = choose_device(request.device)
-    loaded = load_model(request.folder, device.kind, dtype_of(request.precision))
+    shards, loaded = in_run(run.path), None
+    if settings.executor == LOCAL:  # other machines load their own
+        loaded = load_model(request.folder, choose_device(request.device).kind, dtype_of(request.precision))
+    card = loaded.card if loaded is not None else card_of(request.folder)
     run.record(
         seed=request.seeds[0],
-        model_hash=loaded.card.weights_hash,
-        device=device.name,
+        model_hash=card.weights_hash,
+        device=shards.executor.device_name(request.device),
         precision=request.precision,
         command=command(request, output="test"),
     )
-    return _evaluated(held_out.evaluate_held_out(request, run.path, on_progress, loaded), run)
+    return _evaluated(held_out.evaluate_held_out(request, run.path, on_progress, loaded, shards), run)
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def targets(request: TargetsRequest, run: RunFolder, on_progress: OnProgress, wa
 def tables(request: TablesRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> FileWritten:
     """Write all tables of a prediction as one zip."""
     parent = RunFolder.open(load_settings(), request.run)
-    return FileWritten(export.write_tables(parent.path, on_progress).name)
+    return FileWritten(export.write_tables(parent.path, on_progress, in_run(parent.path).executor).name)
 
 
 def report(request: ReportRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> FileWritten:
