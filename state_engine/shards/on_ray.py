@@ -201,7 +201,10 @@ class _Hand:
 
 
 def connect(address: str) -> None:
-    """Connect this process to the cluster, or start one on this machine's loopback where there is none."""
+    """Connect this process to the cluster, or start one on this machine where there is none.
+
+    Ray lets such a cluster listen to the network, not to the loopback alone; what keeps others out is its token.
+    """
     import ray
 
     if ray.is_initialized():
