@@ -4,12 +4,13 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.door import through_app
-from pages.parts.genes.compare import against_measured, which_perturbation
-from pages.parts.genes.sets import gene_lists, gene_set
+from pages.parts.genes.answer import show_answer
+from pages.parts.genes.compare import comparison_of
+from pages.parts.genes.gene_list import gene_table, with_measured
+from pages.parts.genes.sets import gene_lists, gene_set, smallest_fold
 from pages.parts.genes.table import (
     ask,
     choose_gene,
-    gene_table,
     meaning_of_p,
     show_gene,
     show_volcano,
@@ -17,16 +18,16 @@ from pages.parts.genes.table import (
     table_of,
     warn_of_raw,
 )
+from pages.parts.genes.tabs import TABS, View
 from pages.parts.result import finished_run, open_run, result_area
 from pages.parts.runs.report import report_button
 from pages.parts.widgets import errors_shown, go, page_head
-from state_engine.metrics.rules import FOLD
 
 through_app()
 
 page_head(
     "Which genes?",
-    "Every gene of predicted cells, tested against the same cells predicted under the control, and against the measurement where there is one.",
+    "Every gene of predicted cells, beside the measurement where there is one, and how sure its direction is.",
 )
 
 run = finished_run("the genes that change")
@@ -50,28 +51,27 @@ with errors_shown(), result_area(run):
     table = table_of(run, question)
     if table is None:
         st.stop()
+    found = comparison_of(run, result, question)
+    show_answer(question, table, found, result.exposure(question.perturbation, question.context))
+    table = with_measured(table, found.genes if found is not None else None)
     answer = st.container()
-    left, right = st.columns(2, gap="large")
-    with left, st.container(horizontal=True, vertical_alignment="bottom"):
-        fold = float(st.number_input("Smallest |log2 fold change|", 0.0, 10.0, FOLD, 0.05, key="fold", width=170))
-        marked = gene_set(result)
-        gene_lists(table, fold)
-    with answer:
-        st.markdown(summary(question, table, fold))
-        meaning_of_p(table)
-    with right:
+    left, right = st.columns([6, 5], gap="large")
+    with left:
         gene = choose_gene(result, table)
         session.write_address({"perturbation": question.perturbation, "context": question.context, "gene": gene})
-        show_gene(run, result, question, gene)
-    with left:
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            marked = gene_set(result)
+            fold = smallest_fold()
+            gene_lists(table, fold)
+        gene_table(table, marked)
+        meaning_of_p(table)
+    with answer:
+        st.markdown(summary(question, table, fold))
+    with right:
         show_volcano(run, question, table, gene, fold, marked)
-    tabs = st.tabs(["All genes", "Against the measurement", "All perturbations"], key="gene_tabs", on_change="rerun")
-    if tabs[0].open:
-        with tabs[0]:
-            gene_table(table, marked)
-    if tabs[1].open:
-        with tabs[1]:
-            against_measured(run, result, question, gene)
-    if tabs[2].open:
-        with tabs[2]:
-            which_perturbation(run, question, gene)
+        show_gene(run, result, question, gene)
+    tabs = st.tabs(list(TABS), key="gene_tabs", on_change="rerun")
+    for tab, show in zip(tabs, TABS.values(), strict=True):
+        if tab.open:
+            with tab, errors_shown():
+                show(View(run, result, question, table, gene, fold, tuple(marked)))

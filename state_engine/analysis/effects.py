@@ -36,6 +36,7 @@ from state_engine.effects.transfer import Likeness
 from state_engine.errors import RequestError
 from state_engine.metrics.rank_tests import FLOOR, fold_change
 from state_engine.metrics.rules import changed, detected, significant
+from state_engine.plain import distinct
 from state_engine.prediction.result import BLOCK, Layer, Result
 from state_engine.progress import OnProgress, Progress, silent
 
@@ -174,15 +175,32 @@ def effect_sizes(result: Result, layer: Layer = "corrected", on_progress: OnProg
     Raises:
         RequestError: the result has no genes or no paired control.
     """
+    return effect_tables(result, layer, on_progress)[0]
+
+
+def effect_tables(
+    result: Result, layer: Layer = "corrected", on_progress: OnProgress = silent
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the sizes of all effects, see `effect_sizes`, and the log2 fold change of each gene (a column) in each condition (a row).
+
+    The rows of the second are in file order, its first columns perturbation and context. Cells are read once for both.
+
+    Raises:
+        RequestError: as `effect_sizes`.
+    """
     if not result.has_expression:
         raise RequestError("There are no genes to rank.", "The model predicts an embedding and has no gene decoder.")
-    rows = []
+    rows, folds = [], []
     for one in condition_effects(result, layer, on_progress):
         size = float(np.linalg.norm(one.effect))
         rows.append((one.perturbation, one.context, one.cells, size, one.up, one.down, _top_genes(result, one.effect)))
+        folds.append(one.fold.astype(np.float32))
     names = ["perturbation", "context", "n_cells", "effect_size", "n_up", "n_down", "top_genes"]
     table = pd.DataFrame(rows, columns=names).astype({"n_up": "Int64", "n_down": "Int64"})
-    return table.sort_values("effect_size", ascending=False, kind="stable", ignore_index=True)
+    changes = pd.concat(
+        [table[["perturbation", "context"]], pd.DataFrame(np.array(folds).reshape(len(rows), result.n_genes))], axis=1
+    ).set_axis(distinct(["perturbation", "context", *result.genes], "gene"), axis=1)
+    return table.sort_values("effect_size", ascending=False, kind="stable", ignore_index=True), changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,7 +268,7 @@ def _cells(result: Result, rows: NDArray[np.int64], layer: Layer) -> _Cells:
 
 
 def gene_ranking(result: Result, gene: str, layer: Layer = "corrected") -> pd.DataFrame:
-    """Which perturbation moves this gene: every predicted condition, the largest absolute effect first.
+    """Which perturbation moves this gene: every predicted condition, the largest absolute log2 fold change first.
 
     Columns: perturbation; context; n_cells; mean_perturbed, mean_reference (mean log1p of predicted cells and of their paired predicted
     control); effect (their difference); log2_fold_change (of natural means, see `differential`).
@@ -267,7 +285,9 @@ def gene_ranking(result: Result, gene: str, layer: Layer = "corrected") -> pd.Da
         fold = float(fold_change(np.expm1(x).mean(), np.expm1(y).mean()))
         rows.append((perturbation, context, len(x), x.mean(), y.mean(), x.mean() - y.mean(), fold))
     names = ["perturbation", "context", "n_cells", "mean_perturbed", "mean_reference", "effect", "log2_fold_change"]
-    return pd.DataFrame(rows, columns=names).sort_values("effect", key=np.abs, ascending=False, kind="stable", ignore_index=True)
+    return pd.DataFrame(rows, columns=names).sort_values(
+        "log2_fold_change", key=np.abs, ascending=False, kind="stable", ignore_index=True
+    )
 
 
 def _pairs(result: Result, layer: Layer) -> Iterator[tuple[str, str, NDArray[np.int64], NDArray[np.int64]]]:

@@ -4,6 +4,7 @@
     RUN/differential/comparison-NAME-DIGEST.json      an `EffectComparison` without its genes, and
     RUN/differential/comparison-NAME-DIGEST.parquet   its genes
     RUN/differential/effects-DIGEST.parquet           how large the effect of each condition is (see `effects.effect_sizes`)
+    RUN/differential/changes-effects-DIGEST.parquet   log2 fold change of each gene in each condition (see `effects.effect_tables`)
 
 The digest changes with the question and with the result, so an answer is never of another result.
 """
@@ -17,7 +18,7 @@ import pandas as pd
 
 from state_engine import keys
 from state_engine.analysis import differential as de
-from state_engine.analysis.effects import EffectComparison, Score, compare, effect_sizes
+from state_engine.analysis.effects import EffectComparison, Score, compare, effect_tables
 from state_engine.effects.means import FILE_NAME, load_means
 from state_engine.errors import RunError
 from state_engine.files import read_json, replacing, write_json
@@ -115,13 +116,24 @@ def effects_for(run_dir: Path, on_progress: OnProgress = silent) -> Path:
         RequestError: as `effects.effect_sizes`.
         RunError: the run has no readable result.
     """
-    path = effects_path(run_dir)
-    if not path.exists():
-        table = effect_sizes(open_result(Path(run_dir) / "result.h5ad"), on_progress=on_progress)
+    path, changes = effects_path(run_dir), changes_path(run_dir)
+    if not path.exists() or not changes.exists():
+        sizes, folds = effect_tables(open_result(Path(run_dir) / "result.h5ad"), on_progress=on_progress)
         path.parent.mkdir(exist_ok=True)
-        with replacing(path) as beside:
-            table.to_parquet(beside, engine="pyarrow")
+        for place, table in ((changes, folds), (path, sizes)):
+            with replacing(place) as beside:
+                table.to_parquet(beside, engine="pyarrow")
     return path
+
+
+def changes_path(run_dir: Path) -> Path:
+    """Return where `effects_for` keeps the log2 fold change of each gene in each condition; it may not be there yet.
+
+    Raises:
+        RunError: the run has no result.
+    """
+    path = effects_path(run_dir)
+    return path.with_name(f"changes-{path.name}")
 
 
 def answer(

@@ -26,6 +26,7 @@ from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.fit import train_transition
 from state_engine.train.request import Network, Optimiser, Run, Sets, TrainRequest
 from state_engine.train.run_folder import MODEL as TRAINED
+from state_engine.train.tested_bands import add_tested_bands
 
 DATA = "demo.h5ad"
 MODEL = "model"
@@ -76,6 +77,7 @@ def rebuild(
         dataset = open_dataset(write_simulated(beside / DATA, design))
         card = train_transition(demo_split(dataset), training, beside / RUN, on_progress)
         (beside / RUN / TRAINED).replace(beside / MODEL)
+        card = add_tested_bands(beside / MODEL, demo_split(dataset), training.run.seed)
         make_demo_embedding(beside / DATA, beside / EMBEDDING_RUN, beside / EMBEDDING, on_progress, pretraining)
         write_bytes(beside / README, readme(dataset.n_cells, dataset.n_genes, card).encode())
         for name in (MODEL, EMBEDDING):

@@ -40,6 +40,17 @@ class DifferentialRequest:
 
 
 @dataclass(frozen=True)
+class EffectsRequest:
+    """Sizes of all effects of a prediction, and the change of each gene in each condition.
+
+    Args:
+        run: id of the prediction.
+    """
+
+    run: str
+
+
+@dataclass(frozen=True)
 class GeneSetsRequest:
     """An answer about gene sets of a prediction.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from pages.parts.genes import charts as genechart
+from pages.parts.genes import maps
 from pages.parts.genes.compare import missing_scores, score_table, verdict
 from pages.parts.genes.sets import find_genes, split_names
 from pages.parts.genes.table import Question, summary
-from state_engine.analysis import stored
+from state_engine.analysis import enrichment, stored
 from state_engine.analysis.effects import (
     CORRECTED,
     NO_CHANGE,
@@ -23,8 +25,11 @@ from state_engine.analysis.effects import (
     EffectComparison,
     Score,
 )
-from state_engine.gene_sets.sets import match_names
+from state_engine.analysis.on_target import TARGETS, TargetsRequest, check_targets
+from state_engine.config import Settings
+from state_engine.gene_sets.sets import GeneSet, match_names
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.plain import to_plain
 from tests.pages.finished_run import finished_run
 from tests.pages.opened import opened, page_at, text
 
@@ -133,6 +138,48 @@ def test_the_measurement_is_compared_in_its_tab(monkeypatch: pytest.MonkeyPatch,
     assert "the run has no means of the measured cells" in text(page).lower()
 
 
+def test_one_sentence_says_test_recall_or_nobody(monkeypatch: pytest.MonkeyPatch, run: RunFolder, tmp_path: Path) -> None:
+    page = linked(monkeypatch, run, run.path.parents[1])
+    # three genes are moved in the made-up cells, and their noise moves no other one
+    assert "nothing says whether the model was trained on it. Of the 40 genes predicted to move most, **3 did**" in text(page)
+    alone = finished_run(tmp_path, observed=False)
+    page = linked(monkeypatch, alone, tmp_path)
+    assert "nobody measured this. No left-out condition says how often such a prediction holds" in text(page)
+
+
+def test_the_table_has_the_measured_change_and_the_band(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
+    page = linked(monkeypatch, run, run.path.parents[1])
+    shown = page.dataframe[0].value
+    assert {"log2_fold_change", "measured", "band"} <= set(shown.columns) and set(shown["band"]) == {"not calibrated"}
+    assert shown.set_index("gene").loc["G0", "measured"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("tab", "words"),
+    [
+        ("All perturbations", "Which conditions are alike?"),
+        ("Groups of cells", "share of cells that detect the gene"),
+        ("Gene sets", "hypergeometric test"),
+        ("On target", "No perturbation names a gene of the data"),
+    ],
+)
+def test_each_tab_shows_its_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tab: str, words: str) -> None:
+    made = finished_run(tmp_path)
+    stored.effects_for(made.path)
+    name = enrichment.keep_sets(made.path, (GeneSet("FIRST", ("G0", "G1", "G2", "G3", "G4")),))
+    question = enrichment.SetQuestion("over-representation", "drugA", "B", name)
+    # what the worker would have made, for the sets that the page offers without any handed in
+    at = enrichment.answer_path(made.path, replace(question, sets=""))
+    enrichment.answer_for(made.path, question).replace(at)
+    request = TargetsRequest(str(made.result))
+    done = RunFolder.create(Settings(home=tmp_path), "targets", to_plain(request), parent=made.id)
+    check_targets(request).to_parquet(done.file(TARGETS))
+    page = page_at(monkeypatch, "genes", made, tmp_path)
+    page.session_state["gene_tabs"] = tab
+    page.run()
+    assert not page.exception and words in text(page)
+
+
 # ---- names and sets ----
 
 
@@ -218,6 +265,34 @@ def test_up_is_vermilion_and_down_is_blue() -> None:
     traces = genechart.volcano(changes([1e-9, 1e-9, 0.9], [1.0, -1.0, 0.0])).figure.data
     colours = {trace.customdata[0]: trace.marker.color for trace in traces if trace.customdata is not None}
     assert (colours["G0"], colours["G1"]) == ("#D55E00", "#0072B2")
+
+
+def test_where_bands_are_known_they_colour_the_volcano() -> None:
+    table = changes([1e-9, 1e-9, 0.9], [1.0, -1.0, 0.0]).assign(band=["very likely", "by chance", "by chance"])
+    traces = {t.name: t for t in genechart.volcano(table).figure.data if t.customdata is not None}
+    assert (
+        list(traces["very likely to hold (1)"].customdata) == ["G0"]
+        and traces["very likely to hold (1)"].marker.color == "#D55E00"
+    )
+    assert list(traces["by chance (1)"].customdata) == ["G1"] and list(traces["no change (1)"].customdata) == ["G2"]
+
+
+def test_a_heat_map_puts_alike_conditions_together() -> None:
+    index = pd.MultiIndex.from_tuples([("a", "T"), ("b", "T"), ("c", "T"), ("d", "T")], names=["perturbation", "context"])
+    values = pd.DataFrame([[2, 0, 1, 0], [0, 2, 0, 0], [2, 0, 0.9, 0], [0, 1.9, 0, 0]], index, list("WXYZ"), dtype=np.float32)
+    part = maps.chosen_changes(values, (), columns=3)
+    order = [p for p, _ in part.index]
+    assert abs(order.index("a") - order.index("c")) == 1 and abs(order.index("b") - order.index("d")) == 1
+    assert set(part.columns) == {"W", "X", "Y"}
+    assert list(maps.chosen_changes(values, ("Z", "NO")).columns) == ["Z"]
+    figure = maps.heat_map(part, ("b", "T"))
+    assert "<b>b · T</b>" in figure.data[0].y and figure.data[0].zmax == -figure.data[0].zmin == 2
+
+
+def test_dots_are_as_large_as_the_share_of_cells() -> None:
+    means = pd.DataFrame([[1.0, 0.0]], ["T · control"], ["A", "B"])
+    figure = maps.dot_plot(means, pd.DataFrame([[1.0, 0.25]], means.index, means.columns))
+    assert figure.data[0].marker.size.tolist() == [20.0, 12.0] and figure.data[0].marker.color.tolist() == [1.0, 0.0]
 
 
 def test_a_gene_that_is_the_same_in_all_cells_has_no_violin_but_its_cells() -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pages.parts.format import drawn
 from pages.parts.palette import DOWN, NOT_SIGNIFICANT, UP
 from state_engine.analysis import differential as de
+from state_engine.effects.bands import BANDS, NOT_CALIBRATED
 from state_engine.metrics.rules import detected
 from state_engine.plain import first_places
 
@@ -28,6 +29,7 @@ FAINT: Final = "rgba(128,128,128,0.35)"
 SMALLEST_P: Final = 308.0
 """-log10 of the smallest p-value that a float can hold."""
 _PLOT = (470, 370)  # width and height in pixels that labels are laid out for
+BAND_COLOURS: Final = {"very likely": "#D55E00", "likely": "#E69F00", "uncertain": "#56B4E9", "by chance": "#9aa0a3"}
 _WORDS = {"up": "up", "down": "down", "same": "no change"}
 
 
@@ -123,10 +125,9 @@ def volcano(
     calls = directions(table, fdr, fold)
     genes = table["gene"].to_numpy(str)
     figure = go.Figure()
-    for call, colour in (("same", NOT_SIGNIFICANT), ("down", DOWN), ("up", UP)):
-        part = calls == call
-        label = f"{_WORDS[call]} ({int(part.sum()):,})"
-        figure.add_trace(_points(x[part], y[part].astype(np.float32), genes[part], label, colour, call == "same"))
+    for part, label, colour, behind in _groups(table, calls):
+        label = f"{label} ({int(part.sum()):,})"
+        figure.add_trace(_points(x[part], y[part].astype(np.float32), genes[part], label, colour, behind))
     _guides(figure, table, fdr, fold)
     shown = tuple(marked) or (*top_genes(table, calls, "up", names), *top_genes(table, calls, "down", names))
     named = tuple(dict.fromkeys([*([chosen] if chosen else []), *shown[:40]]))
@@ -142,6 +143,25 @@ def volcano(
     labels = placed_labels(x[rows], y[rows], genes[rows], chosen, (high - low, top))
     figure.update_layout(annotations=labels, legend=LEGEND, dragmode="zoom")
     return Volcano(figure, int((calls == "up").sum()), int((calls == "down").sum()), int(capped.sum()), named)
+
+
+def _groups(table: pd.DataFrame, calls: NDArray[np.str_]) -> list[tuple[NDArray[np.bool_], str, str, bool]]:
+    """Return the genes of each colour, its name, the colour, and whether they lie behind: by band where there are any, else by direction."""
+    same = calls == "same"
+    if not has_bands(table):
+        others = ((calls == call, _WORDS[call], colour, False) for call, colour in (("down", DOWN), ("up", UP)))
+        return [(same, _WORDS["same"], NOT_SIGNIFICANT, True), *others]
+    bands = table["band"].to_numpy(str)
+    each = [
+        (~same & (bands == band), f"{band} to hold" if "likely" in band else band, BAND_COLOURS[band], False)
+        for band in reversed(BANDS)
+    ]
+    return [(same, _WORDS["same"], NOT_SIGNIFICANT, True), *each]
+
+
+def has_bands(table: pd.DataFrame) -> bool:
+    """Return whether a table says of each gene how sure its direction is."""
+    return "band" in table and bool((table["band"] != NOT_CALIBRATED).any())
 
 
 def _sides(x: NDArray[np.float32]) -> tuple[float, float]:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from pages.parts.exposure import exposure_badge
 from pages.parts.figures import show_figure
 from pages.parts.format import md, plural
 from pages.parts.genes import charts as genechart
@@ -53,8 +52,17 @@ _BASELINES = {
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _comparison(path: str, written: int) -> EffectComparison:
+def comparison_at(path: str, written: int) -> EffectComparison:
     return read_file(stored.read_comparison, Path(path), within=Path(path).parent)
+
+
+def comparison_of(run: RunFolder, result: Result, question: Question) -> EffectComparison | None:
+    """Return the comparison of a condition with its measured cells; None where it was not measured."""
+    condition = question.perturbation, question.context
+    path = stored.comparison_path(run.path, *condition)
+    if not stored.is_measured(result, *condition) or not path.exists():
+        return None
+    return comparison_at(str(path), stamp(path))
 
 
 def against_measured(run: RunFolder, result: Result, question: Question, gene: str) -> None:
@@ -68,9 +76,8 @@ def against_measured(run: RunFolder, result: Result, question: Question, gene: s
         )
         return
     path = stored.comparison_path(run.path, *condition)
-    found = _comparison(str(path), stamp(path))
+    found = comparison_at(str(path), stamp(path))
     exposure = result.exposure(*condition)
-    exposure_badge(exposure)
     lines = verdict(found.scores, result.layers(*condition)[0])
     if lines:
         st.warning("  \n".join(lines), icon=":material/balance:")  # our words and numbers only, no name of a file
@@ -205,7 +212,7 @@ def which_perturbation(run: RunFolder, question: Question, gene: str) -> None:
         )
     with right:
         st.dataframe(
-            ranking,
+            ranking[["perturbation", "context", "log2_fold_change", "effect", "n_cells"]],
             hide_index=True,
             key="ranking_table",
             height=min(38 + 35 * len(ranking), 480),
@@ -214,11 +221,9 @@ def which_perturbation(run: RunFolder, question: Question, gene: str) -> None:
             column_config={
                 "perturbation": st.column_config.TextColumn("Perturbation", pinned=True),
                 "context": st.column_config.TextColumn("Context"),
-                "n_cells": st.column_config.NumberColumn("Cells", format="%d"),
-                "mean_perturbed": st.column_config.NumberColumn("Mean, perturbed", format="%.2f", help="log1p"),
-                "mean_reference": st.column_config.NumberColumn("Mean, control", format="%.2f", help="log1p"),
-                "effect": st.column_config.NumberColumn("Effect", format="%+.3f", help="Difference of the means, log1p."),
                 "log2_fold_change": st.column_config.NumberColumn("log2 fold change", format="%+.2f", help="Of natural means."),
+                "effect": st.column_config.NumberColumn("Effect", format="%+.3f", help="Difference of the means, log1p."),
+                "n_cells": st.column_config.NumberColumn("Cells", format="%d"),
             },
         )
         st.caption("Choose a row to open that condition.")

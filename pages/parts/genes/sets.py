@@ -11,7 +11,7 @@ from pages.parts.format import sentences
 from pages.parts.genes import charts as genechart
 from state_engine.errors import listed, may_be, near_each
 from state_engine.gene_sets.sets import match_names
-from state_engine.metrics.rules import SIGNIFICANT
+from state_engine.metrics.rules import FOLD, SIGNIFICANT
 from state_engine.prediction.result import Result
 
 FDR = SIGNIFICANT
@@ -52,6 +52,11 @@ def gene_set(result: Result) -> tuple[str, ...]:
 @st.cache_data(max_entries=8, show_spinner=False)
 def _near(missing: tuple[str, ...], genes: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return near_each(missing, genes)
+
+
+def smallest_fold() -> float:
+    """Ask for the fold change from which a gene counts as changed."""
+    return float(st.number_input("Smallest |log2 fold change|", 0.0, 10.0, FOLD, 0.05, key="fold", width=170))
 
 
 def gene_lists(table: pd.DataFrame, fold: float) -> None:

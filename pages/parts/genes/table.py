@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,10 +17,10 @@ from plotly.graph_objects import Figure
 from pages.parts import session
 from pages.parts.exposure import WORDS
 from pages.parts.figures import show_figure, sized
-from pages.parts.format import md, plural, sentences
+from pages.parts.format import md, plural
 from pages.parts.genes import charts as genechart
 from pages.parts.genes.charts import CellGroup, Volcano
-from pages.parts.genes.sets import FDR, find_genes
+from pages.parts.genes.sets import FDR
 from pages.parts.jobs import derived_run, job_of, job_panel
 from pages.parts.palette import KIND
 from pages.parts.result import open_run, stamp
@@ -34,8 +33,7 @@ from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.requests import DifferentialRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
-from state_engine.metrics.rules import BY_FDR, FOLD, change_words
-from state_engine.plain import csv_for_people
+from state_engine.metrics.rules import BY_FDR, change_words
 from state_engine.prediction.result import Layer, Result
 
 CELLS = {
@@ -46,20 +44,6 @@ CELLS = {
 }
 PATIENCE = 3.0
 """Seconds that a page waits for a table before it shows the job instead."""
-_COLUMNS = {
-    "gene": st.column_config.TextColumn("Gene", pinned=True),
-    "log2_fold_change": st.column_config.NumberColumn("log2 fold change", format="%.2f", help="Perturbed over reference."),
-    "p_value": st.column_config.NumberColumn("p"),  # `gene_table` says how many cells are behind it
-    "fdr": st.column_config.NumberColumn("FDR", format="%.1e", help="Benjamini-Hochberg over all genes of the table."),
-    "mean_perturbed": st.column_config.NumberColumn("Mean, perturbed", format="%.2f", help="Natural scale: counts per 10,000."),
-    "mean_reference": st.column_config.NumberColumn("Mean, reference", format="%.2f", help="Natural scale: counts per 10,000."),
-    "fraction_perturbed": st.column_config.NumberColumn(
-        "Detected, perturbed", format="%.0f %%", help="Share of the cells that express the gene."
-    ),
-    "fraction_reference": st.column_config.NumberColumn(
-        "Detected, reference", format="%.0f %%", help="Share of the cells that express the gene."
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -83,7 +67,7 @@ def ask(result: Result) -> Question:
     # a condition that the model has not seen and that was measured shows first: there the comparison is a test
     there = stored.measured_conditions(result)
     tests = [pair for pair in conditions if pair in there and result.exposure(*pair) == "test"]
-    first, second = st.columns(2)
+    first, second, third = st.columns([4, 4, 2], vertical_alignment="bottom")
     with first:
         perturbation = _choose("Perturbation", perturbations, "perturbation", default=tests[0][0] if tests else perturbations[0])
     contexts = [c for p, c in conditions if p == perturbation]
@@ -101,7 +85,9 @@ def ask(result: Result) -> Question:
     # first what the model's card recommends
     recommended = result.layers(perturbation, context)[0]
     kinds = sorted((kind for kind in CELLS if kind in layers), key=lambda kind: kind != recommended)
-    with st.container(horizontal=True, gap="medium"):
+    chosen = st.session_state.get("de_cells")
+    shown = CELLS[chosen if chosen in kinds else kinds[0]]
+    with third.popover(shown, icon=":material/tune:", width="stretch", help="Which cells, and what they are compared with."):
         expression = _choose_one("Cells", kinds, "de_cells", CELLS.__getitem__, _CELLS_HELP)
         references: list[str] = [keys.PREDICTED_CONTROL, keys.OBSERVED_CONTROL]
         if expression == "observed":
@@ -139,7 +125,7 @@ def table_of(run: RunFolder, question: Question) -> pd.DataFrame | None:
     path = de.table_path(run.path, **asdict(question))
     if not path.exists() or not _compared(run, question):
         request = DifferentialRequest(run.id, **asdict(question))
-        if not _made(run, request, f"Comparing genes: {question.perturbation} in {question.context}") or not path.exists():
+        if not made(run, request, f"Comparing genes: {question.perturbation} in {question.context}") or not path.exists():
             return None
     return read_table(str(path), stamp(path))
 
@@ -149,17 +135,17 @@ def _compared(run: RunFolder, question: Question) -> bool:
     return not stored.is_measured(open_run(run), *condition) or stored.comparison_path(run.path, *condition).exists()
 
 
-def _made(run: RunFolder, request: DifferentialRequest, title: str) -> bool:
-    """Starts the job for a question once, shows it, and says whether it ended well."""
-    started = st.session_state.setdefault("de_jobs", {})
+def made(run: RunFolder, request: Hashable, title: str, key: str = "de") -> bool:
+    """Start the job of a request once, show it, and return whether it ended well."""
+    started = st.session_state.setdefault(f"{key}_jobs", {})
     if request not in started:
         waiting = derived_run(run, request, active=True)
         started[request] = waiting.id if waiting else local.submit(session.settings(), request, title, parent=run.id)[1]
         _wait_a_little(started[request])
-    if job_panel(started[request], title=title, key="de_job"):
+    if job_panel(started[request], title=title, key=f"{key}_job"):
         return True
     job = job_of(started[request])
-    if job is not None and not job.active and st.button("Try again", key="de_again"):
+    if job is not None and not job.active and st.button("Try again", key=f"{key}_again"):
         del started[request]
         st.rerun()
     return False
@@ -168,7 +154,7 @@ def _made(run: RunFolder, request: DifferentialRequest, title: str) -> bool:
 def _wait_a_little(run_id: str) -> None:
     """Most tables take a second or two: meanwhile the old page stays, greyed, instead of giving way to a panel and coming back."""
     end = time.monotonic() + PATIENCE
-    with st.spinner("Comparing genes"):
+    with st.spinner("Computing"):
         while time.monotonic() < end:
             job = asked_of_store(session.settings(), lambda store: store.for_run(run_id))
             if job is None or not job.active:
@@ -253,12 +239,6 @@ def picked_point(event_key: str) -> None:
         pick(str(data if isinstance(data, str) else data[0]))
 
 
-def _picked_row(event_key: str, genes: Sequence[str]) -> None:
-    cells = st.session_state[event_key]["selection"]["cells"]
-    if cells:
-        pick(genes[cells[0][0]])
-
-
 def choose_gene(result: Result, table: pd.DataFrame) -> str:
     """The gene that is looked at: the user's choice, at first the top one."""
     session.recall("gene", result.genes, genechart.leading_gene(table))
@@ -338,56 +318,3 @@ def cell_groups(run: RunFolder, result: Result, question: Question, gene: str) -
     )
     found = [(name, kind, result.rows(kind, question.context, label)) for name, kind, label in wanted]
     return [CellGroup(name, values[rows], KIND[kind]) for name, kind, rows in found if len(rows)]
-
-
-def gene_table(table: pd.DataFrame, marked: Sequence[str]) -> None:
-    """All genes, searchable and sortable; a click on a row chooses the gene."""
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    search = left.text_input("Find genes", key="gene_search", placeholder="IFI6, or several separated by commas")
-    show = right.segmented_control(
-        "Show", ["All", "Up", "Down"] + (["Gene set"] if marked else []), default="All", key="gene_show", required=True
-    )
-    shown = find_genes(table, search)
-    if show in ("Up", "Down"):
-        calls = genechart.directions(shown, FDR, st.session_state.get("fold", FOLD))
-        shown = shown[calls == show.lower()]
-    elif show == "Gene set":
-        shown = shown[shown["gene"].isin(marked)]
-    if genechart.is_predicted(table):
-        shown = shown.iloc[np.argsort(-genechart.prominence(shown), kind="stable")]
-    else:
-        shown = shown.sort_values(["p_value", "log2_fold_change"], key=_by_size, kind="stable")
-    genes = shown["gene"].tolist()
-    n, m = table.attrs["n_perturbed"], table.attrs["n_reference"]
-    test = "Two-sided Mann-Whitney U test; p falls with the number of cells."
-    tested = st.column_config.NumberColumn(f"p ({n:,} against {m:,} cells)", format="%.1e", help=test)
-    st.dataframe(
-        shown[list(_COLUMNS)].assign(**{name: 100 * shown[name] for name in ("fraction_perturbed", "fraction_reference")}),
-        hide_index=True,
-        key="gene_table",
-        height=420,
-        column_config={**_COLUMNS, "p_value": tested},
-        on_select=partial(_picked_row, "gene_table", genes),
-        selection_mode="single-cell",
-        placeholder="n/a",
-    )
-    st.caption(f"{len(shown):,} of {len(table):,} genes. {sentences(table.attrs['method'])}; {sentences(table.attrs['scale'])}.")
-    st.download_button(
-        "All genes (CSV)",
-        data=lambda: csv_for_people(table).encode(),
-        file_name=f"{file_name(table)}.csv",
-        mime="text/csv",
-        key="genes_csv",
-        icon=":material/download:",
-        on_click="ignore",
-    )
-
-
-def _by_size(column: pd.Series) -> pd.Series:
-    return -column.abs() if column.name == "log2_fold_change" else column
-
-
-def file_name(table: pd.DataFrame) -> str:
-    """A name for the file of a table."""
-    words = [str(table.attrs.get(name, "")) for name in ("perturbation", "context", "expression")]
-    return re.sub(r"[^A-Za-z0-9]+", "_", "_".join(["genes", *words])).strip("_")

@@ -24,6 +24,7 @@ from state_engine.jobs.reporting import REPORT, report_of_run
 from state_engine.jobs.requests import (
     AttentionMapsRequest,
     DifferentialRequest,
+    EffectsRequest,
     GeneSetsRequest,
     LookRequest,
     MatrixRequest,
@@ -138,6 +139,12 @@ def differential(request: DifferentialRequest, run: RunFolder, on_progress: OnPr
     reference, expression = cast(de.Reference, request.reference), cast(de.Expression, request.expression)
     condition = request.perturbation, request.context
     return FileWritten(stored.answer(parent.path, *condition, reference, expression, on_progress).name)
+
+
+def effects(request: EffectsRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> FileWritten:
+    """Measure all effects of a prediction."""
+    parent = RunFolder.open(load_settings(), request.run)
+    return FileWritten(stored.effects_for(parent.path, on_progress).name)
 
 
 def gene_sets(request: GeneSetsRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> FileWritten:

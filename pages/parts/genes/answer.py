@@ -1,0 +1,60 @@
+"""The answer of the Genes page in one sentence: a test, recall, or nobody measured it, with the numbers that decide."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from pages.parts.exposure import exposure_badge
+from pages.parts.format import md, plural
+from pages.parts.genes import charts as genechart
+from pages.parts.genes.compare import NAMES
+from pages.parts.genes.table import Question
+from state_engine.analysis.effects import OTHER_CONTEXTS, EffectComparison
+from state_engine.analysis.recall import found_genes
+from state_engine.effects.bands import NOT_CALIBRATED, SENTENCES, TOP
+from state_engine.effects.exposure import Exposure
+
+_STANDS: dict[Exposure, str] = {
+    "test": "held out",
+    "in training": "in training, so this is recall",
+    "not known": "measured, but nothing says whether the model was trained on it",
+}
+
+
+def answer_words(question: Question, table: pd.DataFrame, found: EffectComparison | None, exposure: Exposure) -> str:
+    """Return the sentence. Names of labels are escaped for Markdown."""
+    where = f"**{md(question.perturbation)} in {md(question.context)}:**"
+    if not genechart.is_predicted(table):
+        return f"{where} measured cells, as they are in your data set."
+    if found is None:
+        return f"{where} nobody measured this. {_expected(table)}"
+    counted = found_genes(found, question.layer)
+    text = f"{where} {_STANDS[exposure]}. Of the {plural(counted.top, 'gene')} predicted to move most, **{counted.moved:,} did**."
+    if counted.baseline:
+        name = "mean of the other contexts" if counted.baseline == OTHER_CONTEXTS else NAMES[counted.baseline].lower()
+        text += f" A {name} finds {counted.baseline_moved:,}."
+    return text
+
+
+def _expected(table: pd.DataFrame) -> str:
+    """What left-out conditions let one expect of a condition."""
+    share, band = table.attrs.get("band_share"), table.attrs.get("band", NOT_CALIBRATED)
+    if share is None:
+        return f"{SENTENCES[NOT_CALIBRATED]}"
+    largest = plural(min(TOP, len(table)), "largest effect")
+    kept = share * min(TOP, len(table))
+    return f"Of its {largest} about {kept:.0f} should keep their direction in a replicate ({band}). {table.attrs['bands']}"
+
+
+def show_answer(question: Question, table: pd.DataFrame, found: EffectComparison | None, exposure: Exposure) -> None:
+    """Show the sentence, and the badge of the condition where it was measured."""
+    st.markdown(answer_words(question, table, found, exposure))
+    if found is None:
+        return
+    exposure_badge(exposure)
+    share = table.attrs.get("band_share")
+    if genechart.is_predicted(table) and share is not None:
+        st.caption(
+            f"Left-out conditions let one expect {share:.0%} of its largest effects to keep their direction: {table.attrs['band']}."
+        )

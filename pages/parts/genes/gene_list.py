@@ -1,0 +1,117 @@
+"""The one table of the Genes page: every gene with its predicted and measured change and its band, searchable and sortable."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from pages.parts.format import sentences
+from pages.parts.genes import charts as genechart
+from pages.parts.genes.sets import FDR, find_genes
+from pages.parts.genes.table import pick
+from state_engine.effects.bands import NOT_CALIBRATED, SENTENCES
+from state_engine.metrics.rules import FOLD
+from state_engine.plain import csv_for_people
+
+_BAND_HELP = " ".join(f"{name}: {text}" for name, text in SENTENCES.items())
+_COLUMNS = {
+    "gene": st.column_config.TextColumn("Gene", pinned=True),
+    "log2_fold_change": st.column_config.NumberColumn("log2 fold change", format="%.2f", help="Perturbed over reference."),
+    "measured": st.column_config.NumberColumn("Measured log2FC", format="%.2f", help="Of measured cells, where there are any."),
+    "band": st.column_config.TextColumn("Would hold?", help=f"Whether the direction would hold in a replicate. {_BAND_HELP}"),
+    "p_value": st.column_config.NumberColumn("p"),  # `gene_table` says how many cells are behind it
+    "fdr": st.column_config.NumberColumn("FDR", format="%.1e", help="Benjamini-Hochberg over all genes of the table."),
+    "mean_perturbed": st.column_config.NumberColumn("Mean, perturbed", format="%.2f", help="Natural scale: counts per 10,000."),
+    "mean_reference": st.column_config.NumberColumn("Mean, reference", format="%.2f", help="Natural scale: counts per 10,000."),
+    "fraction_perturbed": st.column_config.NumberColumn(
+        "Detected, perturbed", format="%.0f %%", help="Share of the cells that express the gene."
+    ),
+    "fraction_reference": st.column_config.NumberColumn(
+        "Detected, reference", format="%.0f %%", help="Share of the cells that express the gene."
+    ),
+}
+
+
+def with_measured(table: pd.DataFrame, genes: pd.DataFrame | None) -> pd.DataFrame:
+    """Return a table of predicted genes with the measured log2 fold change beside, where a comparison has it.
+
+    Args:
+        table: of predicted cells, or of measured ones, which stays as it is.
+        genes: of an `EffectComparison`; None without measured cells.
+    """
+    if genes is None or not genechart.is_predicted(table):
+        return table
+    measured = genes.set_index("gene")["observed_log2_fold_change"]
+    made = table.assign(measured=measured.reindex(table["gene"]).to_numpy(float))
+    made.attrs = table.attrs
+    return made
+
+
+def gene_table(table: pd.DataFrame, marked: Sequence[str]) -> None:
+    """All genes; a click on a row chooses the gene."""
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    search = left.text_input("Find genes", key="gene_search", placeholder="IFI6, or several separated by commas")
+    show = right.segmented_control(
+        "Show", ["All", "Up", "Down"] + (["Gene set"] if marked else []), default="All", key="gene_show", required=True
+    )
+    shown = find_genes(table, search)
+    if show in ("Up", "Down"):
+        calls = genechart.directions(shown, FDR, st.session_state.get("fold", FOLD))
+        shown = shown[calls == show.lower()]
+    elif show == "Gene set":
+        shown = shown[shown["gene"].isin(marked)]
+    if genechart.is_predicted(table):
+        shown = shown.iloc[np.argsort(-genechart.prominence(shown), kind="stable")]
+    else:
+        shown = shown.sort_values(["p_value", "log2_fold_change"], key=_by_size, kind="stable")
+    genes = shown["gene"].tolist()
+    n, m = table.attrs["n_perturbed"], table.attrs["n_reference"]
+    test = "Two-sided Mann-Whitney U test; p falls with the number of cells."
+    tested = st.column_config.NumberColumn(f"p ({n:,} against {m:,} cells)", format="%.1e", help=test)
+    change = "Predicted log2FC" if genechart.is_predicted(table) else "log2 fold change"
+    first = st.column_config.NumberColumn(change, format="%.2f", help="Perturbed over reference.")
+    columns = [name for name in _COLUMNS if name in shown]
+    st.dataframe(
+        shown[columns].assign(**{name: 100 * shown[name] for name in ("fraction_perturbed", "fraction_reference")}),
+        hide_index=True,
+        key="gene_table",
+        height=440,
+        column_config={**_COLUMNS, "p_value": tested, "log2_fold_change": first},
+        on_select=partial(_picked_row, "gene_table", genes),
+        selection_mode="single-cell",
+        placeholder="n/a",
+    )
+    calibrated = "" if table.attrs.get("band", NOT_CALIBRATED) == NOT_CALIBRATED else f" {table.attrs['bands']}"
+    st.caption(
+        f"{len(shown):,} of {len(table):,} genes.{calibrated} {sentences(table.attrs['method'])}; {sentences(table.attrs['scale'])}."
+    )
+    st.download_button(
+        "All genes (CSV)",
+        data=lambda: csv_for_people(table).encode(),
+        file_name=f"{file_name(table)}.csv",
+        mime="text/csv",
+        key="genes_csv",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+
+
+def _picked_row(event_key: str, genes: Sequence[str]) -> None:
+    cells = st.session_state[event_key]["selection"]["cells"]
+    if cells:
+        pick(genes[cells[0][0]])
+
+
+def _by_size(column: pd.Series) -> pd.Series:
+    return -column.abs() if column.name == "log2_fold_change" else column
+
+
+def file_name(table: pd.DataFrame) -> str:
+    """A name for the file of a table."""
+    words = [str(table.attrs.get(name, "")) for name in ("perturbation", "context", "expression")]
+    return re.sub(r"[^A-Za-z0-9]+", "_", "_".join(["genes", *words])).strip("_")

@@ -1,0 +1,69 @@
+"""The tabs below the answer of the Genes page, by their name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from pages.parts.genes.compare import against_measured, which_perturbation
+from pages.parts.genes.many import all_conditions, groups_by_genes, set_tests
+from pages.parts.genes.table import Question, made, read_table
+from pages.parts.jobs import derived_run
+from pages.parts.result import stamp
+from pages.parts.targets import show_targets
+from state_engine.analysis.on_target import TARGETS, TargetsRequest
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.prediction.result import Result
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What the page shows above the tabs."""
+
+    run: RunFolder
+    result: Result
+    question: Question
+    table: pd.DataFrame
+    gene: str
+    fold: float
+    marked: tuple[str, ...]
+
+
+def _measurement(view: View) -> None:
+    against_measured(view.run, view.result, view.question, view.gene)
+
+
+def _conditions(view: View) -> None:
+    which_perturbation(view.run, view.question, view.gene)
+    all_conditions(view.run, view.question, view.marked)
+
+
+def _groups(view: View) -> None:
+    groups_by_genes(view.run, view.question, view.table, view.gene, view.marked)
+
+
+def _sets(view: View) -> None:
+    set_tests(view.run, view.question, view.fold)
+
+
+def _targets(view: View) -> None:
+    """Check all conditions of the run, predicted or measured as the page is."""
+    request = TargetsRequest(str(view.run.result), cells=view.question.expression)
+    done = derived_run(view.run, request)
+    if done is None or not done.file(TARGETS).exists():
+        if not made(view.run, request, "Checking targets", key="targets"):
+            return
+        done = derived_run(view.run, request)
+    if done is not None and done.file(TARGETS).exists():
+        show_targets(read_table(str(done.file(TARGETS)), stamp(done.file(TARGETS))), "targets")
+
+
+TABS: Mapping[str, Callable[[View], None]] = {
+    "Against the measurement": _measurement,
+    "All perturbations": _conditions,
+    "Groups of cells": _groups,
+    "Gene sets": _sets,
+    "On target": _targets,
+}

@@ -1,0 +1,58 @@
+"""Of the genes predicted to move most, how many did? One sentence about a prediction, from its comparison with measured cells.
+
+A gene did when it is significant in the measurement (`metrics.rules.significant`) and went the predicted way. Baselines are counted alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from state_engine.analysis.effects import LIKENESS, OTHER_CONTEXTS, OTHER_PERTURBATIONS, EffectComparison
+from state_engine.effects.scores import TOP, largest
+from state_engine.metrics.rules import significant
+
+BASELINES: Final = (OTHER_CONTEXTS, LIKENESS, OTHER_PERTURBATIONS)
+"""In this order the first that exists is told beside the prediction."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Genes of a prediction that moved.
+
+    Args:
+        top: genes looked at, those with the largest predicted effect.
+        moved: of them, those that moved the predicted way in the measurement.
+        baseline: the simple prediction beside; "" without any.
+        baseline_moved: of its own `top` genes.
+    """
+
+    top: int
+    moved: int
+    baseline: str = ""
+    baseline_moved: int = 0
+
+
+def found_genes(comparison: EffectComparison, method: str = "corrected", top: int = TOP) -> Found:
+    """Return how many of the genes predicted to move most did, for a method and the first baseline that there is."""
+    top = min(top, len(comparison.genes))
+    baseline = next((name for name in BASELINES if _has(comparison, name)), "")
+    return Found(top, _moved(comparison, method, top), baseline, _moved(comparison, baseline, top) if baseline else 0)
+
+
+def _column(method: str) -> str:
+    return method.replace(" ", "_")
+
+
+def _has(comparison: EffectComparison, method: str) -> bool:
+    column = _column(method)
+    return column in comparison.genes and bool(np.isfinite(comparison.genes[column].to_numpy(float)).all())
+
+
+def _moved(comparison: EffectComparison, method: str, top: int) -> int:
+    genes = comparison.genes
+    effect, measured = genes[_column(method)].to_numpy(float), genes["observed"].to_numpy(float)
+    did = significant(genes["observed_fdr"].to_numpy(float)) & (np.sign(effect) == np.sign(measured)) & (effect != 0)
+    return int(did[largest(effect, top)].sum())
