@@ -21,8 +21,6 @@ from pages.parts.format import drawn
 SVG_POINTS: Final = 3000
 """Up to this many points are drawn as vector graphics, more by WebGL."""
 TOP_QUANTILE: Final = 0.995
-SHORT: Final = 0.12
-"""Averaged arrows shorter than this share of the longest get no head: it would be larger than the arrow."""
 # below the plot: beside it they would take a third of a narrow screen
 _BAR: Final = {"orientation": "h", "thickness": 10, "len": 0.6, "x": 0, "xanchor": "left", "y": -0.085, "yanchor": "top"}
 _LEGEND: Final = {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.085, "yanchor": "top", "bgcolor": "rgba(0,0,0,0)"}
@@ -112,50 +110,6 @@ def top_of(values: NDArray[np.float32]) -> float:
         return 1.0
     top = float(np.quantile(known, TOP_QUANTILE))
     return top if top > 0 else float(known.max())
-
-
-def add_arrows(figure: go.Figure, start: Points, end: Points, ink: str, weight: NDArray[np.integer] | None = None) -> None:
-    """Add a line from each row of `start` to that of `end`, both (m, 2) in UMAP units.
-
-    With `weight`, the number of cells that each arrow averages, the lines get heads and show it on hover.
-    """
-    if not len(start):
-        return
-    # one trace for all lines: a NaN after each pair of points lifts the pen
-    gap = np.full(len(start), np.nan, np.float32)
-    x = np.column_stack([start[:, 0], end[:, 0], gap]).ravel().astype(np.float32)
-    y = np.column_stack([start[:, 1], end[:, 1], gap]).ravel().astype(np.float32)
-    averaged = weight is not None
-    line: dict[str, Any] = {"color": ink, "width": 1.2 if averaged else 0.5}
-    figure.add_trace(
-        _scatter(len(start))(
-            x=x, y=y, mode="lines", line=line, opacity=0.95 if averaged else 0.16, hoverinfo="skip", showlegend=False
-        )
-    )
-    if weight is None:
-        return
-    delta = end - start
-    reach = float(np.hypot(*delta.T).max())
-    heads = np.hypot(*delta.T) > SHORT * max(reach, 1e-9)
-    end, delta, weight = end[heads], delta[heads], weight[heads]
-    figure.add_trace(
-        go.Scatter(
-            x=end[:, 0],
-            y=end[:, 1],
-            mode="markers",
-            customdata=weight.astype(np.int16),
-            hovertemplate="mean of %{customdata:,} cells<extra></extra>",
-            showlegend=False,
-            # degrees clockwise from up; the axes have one scale, so the angle on screen is the angle in the data
-            marker={
-                "symbol": "arrow",
-                "size": 7,
-                "angle": np.degrees(np.arctan2(delta[:, 0], delta[:, 1])),
-                "color": ink,
-                "line": {"width": 0},
-            },
-        )
-    )
 
 
 def add_outline(figure: go.Figure, polygon: Points, ink: str) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from playwright.sync_api import Browser, Page
 
 from state_engine.config import Settings
-from tests.browser.app import Server, keep_picture, lasso, map_drawn, no_errors, settle
+from tests.browser.app import ROOT, Server, keep_picture, lasso, map_drawn, no_errors, running_app, settle
 from tests.pages.make_run import make_run
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
+MAPS = "[...document.querySelectorAll('*')].map((e) => e.shadowRoot?.querySelector('.cell-map')).filter(Boolean)"
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +103,8 @@ def test_the_pointer_names_a_cell_and_figures_are_saved(page: Page, address: str
         assert file.read(8) == b"\x89PNG\r\n\x1a\n"
 
 
-@pytest.mark.parametrize("width", [1440, 420])
-def test_without_webgl_there_is_a_picture_that_can_be_drawn_around(browser: Browser, address: str, width: int) -> None:
-    context = browser.new_context(viewport={"width": width, "height": 1000}, color_scheme="dark")
+def test_without_webgl_there_is_a_picture_that_can_be_drawn_around(browser: Browser, address: str) -> None:
+    context = browser.new_context(viewport={"width": 1440, "height": 1000}, color_scheme="dark")
     context.set_default_timeout(120_000)
     page = context.new_page()
     page.add_init_script(
@@ -115,15 +116,55 @@ def test_without_webgl_there_is_a_picture_that_can_be_drawn_around(browser: Brow
     page.get_by_text("cannot draw with WebGL").wait_for()
     settle(page)
     no_errors(page)
-    keep_picture(page, f"map-picture-{width}")
-    if width == 1440:
-        box = page.locator(".st-key-figure_map .nsewdrag").first.bounding_box()
-        assert box is not None
-        left, top, right, bottom = box["x"] + 4, box["y"] + 4, box["x"] + box["width"] - 4, box["y"] + box["height"] - 4
-        page.mouse.move(left, top)
-        page.mouse.down()
-        for x, y in ((right, top), (right, bottom), (left, bottom), (left, top)):
-            page.mouse.move(x, y, steps=5)
-        page.mouse.up()
-        page.get_by_text("340 cells of 340 shown").wait_for()
+    keep_picture(page, "map-picture")
+    box = page.locator(".st-key-figure_map .nsewdrag").first.bounding_box()
+    assert box is not None
+    left, top, right, bottom = box["x"] + 4, box["y"] + 4, box["x"] + box["width"] - 4, box["y"] + box["height"] - 4
+    page.mouse.move(left, top)
+    page.mouse.down()
+    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top)):
+        page.mouse.move(x, y, steps=5)
+    page.mouse.up()
+    page.get_by_text("340 cells of 340 shown").wait_for()
     context.close()
+
+
+TWO_MAPS = """
+import numpy as np, streamlit as st
+from pages.parts.cellmap import Categories, CellMap, Values, draw_map
+xy = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
+hostile = "<img src=x onerror='document.title=1'>"
+groups = Categories("Group", [hostile, "b"], np.arange(500) % 2, {hostile: "#D55E00", "b": "#0072B2"})
+outline = st.session_state.get("outline")
+pick = lambda found: st.session_state.__setitem__("outline", found.outline)
+for key, colour, place in (("one", groups, xy), ("two", Values("G", "log1p", xy[:, 0] + 3), xy)):
+    shown = CellMap(place, colour, outline=outline, link="pair")
+    draw_map(key, shown if outline is None else CellMap(place, colour, None, place[:, 0] > 0, outline, link="pair"), on_pick=pick, height=300)
+"""
+
+
+def test_linked_maps_move_and_are_selected_together_and_names_are_text(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{TWO_MAPS}")
+    with running_app(tmp_path, tmp_path) as server:
+        page = browser.new_page(viewport={"width": 1000, "height": 900})
+        page.set_default_timeout(120_000)
+        page.goto(server.address)
+        page.wait_for_function(f"{MAPS}.length === 2 && {MAPS}.every((map) => map.dataset.painted)")
+        first = page.get_attribute(".cell-map >> nth=0", "data-view")
+        assert first == page.get_attribute(".cell-map >> nth=1", "data-view")
+        page.locator(".cell-map").first.locator(".closer").click()
+        page.wait_for_function(f"(before) => {MAPS}.every((map) => map.dataset.view !== before)", arg=first)
+        views = [page.get_attribute(f".cell-map >> nth={i}", "data-view") for i in (0, 1)]
+        assert views[0] == views[1], "zooming into one shows the same part of the other"
+        page.locator(".cell-map").last.locator(".home").click()
+        page.wait_for_function(f"(before) => {MAPS}.every((map) => map.dataset.view === before)", arg=first)
+        box = page.locator(".cell-map .cells").first.bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + 20, box["y"] + 20)
+        page.mouse.down()
+        for x, y in ((300, 20), (300, 250), (20, 250)):
+            page.mouse.move(box["x"] + x, box["y"] + y, steps=4)
+        page.mouse.up()
+        page.wait_for_function(f"{MAPS}.every((map) => map.dataset.painted > 1)")
+        assert "<img" in page.locator(".cell-map .entry").first.inner_text() and page.locator(".cell-map img").count() == 0
+        page.close()

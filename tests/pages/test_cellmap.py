@@ -186,7 +186,9 @@ def test_the_picture_has_legend_arrows_and_outline() -> None:
     figure = picture_map(shown, dark=True)
     names = [trace.name for trace in figure.data if trace.name]
     assert names == ["a (334)", "b (333)", "c (333)"] and len(figure.layout.shapes) == 1 and len(figure.layout.images) == 1
-    assert [trace for trace in figure.data if trace.mode == "lines"]
+    (arrows,) = [trace for trace in figure.data if trace.mode == "lines+markers"]
+    assert arrows.x[:2].tolist() == [0, 1] and np.isnan(arrows.x[2]) and arrows.marker.size.tolist() == [0, 8, 0]
+    assert arrows.marker.angleref == "previous", "a head points along its arrow"
     assert figure.layout.dragmode == "lasso"
 
 

@@ -211,16 +211,6 @@ def test_colours_end_at_the_percentile_unless_nearly_all_is_zero() -> None:
     assert umapchart.top_of(np.full(3, np.nan, np.float32)) == 1
 
 
-def test_arrow_heads_point_along_the_arrow() -> None:
-    start = np.zeros((4, 2), np.float32)
-    end = np.array([[0, 1], [1, 0], [0, -1], [0.01, 0]], np.float32)
-    figure = go.Figure()
-    umapchart.add_arrows(figure, start, end, "#000", np.array([3, 4, 5, 6]))
-    lines, heads = figure.data
-    assert (heads.marker.angle % 360).tolist() == [0, 90, 180], "clockwise from up; the short one has no head"
-    assert np.isnan(lines.x[2]) and len(lines.x) == 12
-
-
 def test_inside_follows_the_polygon() -> None:
     corners = np.array([[0, 0], [4, 0], [4, 4], [2, 1], [0, 4]], np.float32)  # a notch from above
     xy = np.array([[1, 1], [2, 3], [2, 0.5], [3.7, 3], [5, 1], [-1, 1]], np.float32)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pages.parts import umap as umapchart
 from pages.parts.cellmap.colours import Categories
-from pages.parts.cellmap.packet import FADE, CellMap, Frame, drawing_order
+from pages.parts.cellmap.packet import FADE, Arrows, CellMap, Frame, drawing_order
 from pages.parts.format import drawn
 
 SIDE: Final = 1000
@@ -63,14 +63,24 @@ def picture_map(shown: CellMap, dark: bool) -> go.Figure:
     corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * frame.side + [frame.x, frame.y]
     figure.add_scatter(x=corners[:, 0], y=corners[:, 1], mode="markers", opacity=0, showlegend=False, hoverinfo="skip")
     for group in shown.arrows:
-        umapchart.add_arrows(
-            figure, np.asarray(group.start, np.float32), np.asarray(group.end, np.float32), group.colour or style.ink
-        )
+        _add_arrows(figure, group, style.ink)
     if shown.outline is not None:
         umapchart.add_outline(figure, np.asarray(shown.outline, np.float32), style.ink)
     umapchart.framed(figure)
     umapchart.fix_ranges(figure, np.asarray(shown.xy, np.float32))
     return figure
+
+
+def _add_arrows(figure: go.Figure, group: Arrows, ink: str) -> None:
+    # one trace for all: a NaN after each pair of points lifts the pen, and only ends have a head, turned along the line
+    gap = np.full((len(group.start), 1), np.nan)
+    x, y = (np.hstack([group.start[:, [i]], group.end[:, [i]], gap]).ravel() for i in (0, 1))
+    heads = np.tile([0, 8 if group.heads else 0, 0], len(group.start))
+    line = {"color": group.colour or ink, "width": group.width, "dash": "dash" if group.dashed else "solid"}
+    marker = {"symbol": "arrow", "angleref": "previous", "size": heads, "color": group.colour or ink, "opacity": 1}
+    figure.add_scatter(
+        x=x, y=y, mode="lines+markers", line=line, marker=marker, opacity=group.opacity, hoverinfo="skip", showlegend=False
+    )
 
 
 def _add_legend(figure: go.Figure, shown: CellMap) -> None:

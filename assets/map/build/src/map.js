@@ -148,6 +148,7 @@ export class CellMap {
     this.painter.draw([fx, fy, -view.x * fx, -view.y * fy], this.dot() * ratio, header.fade);
     overlay(this);
     this.parts.root.dataset.painted = this.drawn;
+    this.parts.root.dataset.view = [view.x, view.y, view.zoom].map((v) => v.toFixed(4)).join(" ");
   }
 
   // the size of a cell: larger where one looks closer
