@@ -121,7 +121,7 @@ def _screened(path: Path) -> ForeignEffects:
 def is_result(dataset: Dataset) -> bool:
     """Return whether a file is a result of a prediction of ours: its cells say which kind they are."""
     column = dataset.columns.get(keys.KIND)
-    return column is not None and keys.BASAL_CELL in dataset.columns and set(column.categories.astype(str)) <= set(keys.KINDS)
+    return column is not None and set(column.categories.astype(str)) <= set(keys.KINDS)
 
 
 class ResultFile:

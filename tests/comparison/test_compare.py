@@ -25,8 +25,11 @@ from state_engine.data.dataset import Choices
 from state_engine.errors import GeneError, RequestError
 from state_engine.metrics.population import Cloud, Components, energy_distance, energy_draws
 from state_engine.metrics.rank_tests import FLOOR, PSEUDOCOUNT
+from state_engine.prediction.predict import predict
+from state_engine.prediction.request import PredictionRequest
 from state_engine.prediction.result import open_result
 from tests.prediction.make_result import make_result
+from tests.small import write_cells, write_model
 
 COLUMNS = Choices(perturbation_key="target_gene", control="non-targeting", context_key="context")
 
@@ -212,6 +215,19 @@ def test_the_map_and_the_genes_of_a_selection(files: dict[str, str], tmp_path: P
     for wrong in (([0, 1], [40, 41, 42]), ([0, 1, 2], [10**6, 1, 2]), ([], [1, 2, 3])):
         with pytest.raises(RequestError):
             selection_table(tmp_path, *wrong)
+
+
+def test_what_predict_writes_is_a_result(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    data = write_cells(tmp_path / "cells.h5ad", 200)
+    for seed in (1, 2):
+        request = PredictionRequest(str(data), str(tmp_path / "model"), ("TNF",), ("B",), cells=40, seed=seed, device="cpu")
+        predict(request, tmp_path / f"p{seed}.h5ad")
+    found = ran(tmp_path / "c", side(str(tmp_path / "p1.h5ad")), side(str(tmp_path / "p2.h5ad")))
+    assert (
+        found.first.cells == "corrected" and found.second.kind == "predicted" and [p.first for p in found.pairs] == [("TNF", "B")]
+    )
+    assert found.first.name != found.second.name
 
 
 def test_what_cannot_be_compared(files: dict[str, str], tmp_path: Path) -> None:

@@ -324,7 +324,8 @@ def test_words() -> None:
     assert age("2020-01-01T00:00:00+00:00") == "2020-01-01"
 
 
-def test_a_view_is_saved_and_opened_again(home: Path) -> None:
+def test_a_view_is_saved_and_opened_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "is_open", IS_OPEN)  # the page within the app, with its sidebar
     run = finished_run(home)
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
     for name, value in {"run": run.id, "perturbation": "drugB", "context": "T", "gene": "G3"}.items():
