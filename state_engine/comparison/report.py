@@ -158,19 +158,19 @@ class Comparison:
         """Return what was found, in sentences with numbers."""
         r = [p.pearson.value for p in self.pairs if p.pearson.value is not None]
         n = len(self.pairs)
-        many = n != 1
+        many, one = n != 1, f"{self.first.name[:1].upper()}{self.first.name[1:]}"
         lines = []
         if r:
             middle = "median r " if many else "r "
             spread = f", {min(r):.2f} to {max(r):.2f}" if many else ""
             shared = float(np.median([p.overlap for p in self.pairs]))
             lines.append(
-                f"{self.first.name} and {self.second.name}, {n:,} pair{'s' * many} of conditions: effects correlate with {middle}"
+                f"{one} and {self.second.name}, {n:,} pair{'s' * many} of conditions: effects correlate with {middle}"
                 f"{float(np.median(r)):.2f}{spread}, and share {shared:.0%} of the {self.top} largest.".replace("-", "−")
             )
         else:
             lines.append(
-                f"{self.first.name} and {self.second.name}: no correlation of effects exists, since one of them is the same everywhere."
+                f"{one} and {self.second.name}: no correlation of effects exists, since one of them is the same everywhere."
             )
         energy = [p.energy.value for p in self.pairs if p.energy.value is not None]
         if energy:

@@ -16,7 +16,6 @@ from state_engine.effects.scores import largest
 SVG_POINTS = 3000
 NAMED = 10
 GREEN = "#009E73"
-OTHER, PALE_GROUND = "the other side", "#b9c0c4"
 
 
 def effect_table(found: PairEffects, top: int) -> pd.DataFrame:
@@ -76,19 +75,19 @@ def _guides(figure: go.Figure, table: pd.DataFrame, slope: float | None) -> None
 def side_map(
     place: CellsMap,
     side: int,
-    shown: NDArray[np.bool_],
+    pair: NDArray[np.bool_],
     selected: NDArray[np.bool_] | None,
     outline: NDArray[np.float32] | None,
     colour: str,
 ) -> CellMap:
-    """Return one side's cells on the common map: control grey, its own coloured, the other side's as a pale ground.
+    """Return one side's cells of a pair on the common map, control grey and its own coloured; both sides have the same section.
 
     Args:
-        shown: (n,) cells of the pair that is looked at.
+        pair: (n,) cells of the pair that is looked at, of both sides.
         selected: (n,) what is drawn around, whose corners are `outline`; None for nothing.
         colour: of the side's perturbed cells.
     """
-    names = (OTHER, "control", "perturbed")
-    codes = np.where(place.side != side, 0, np.where(place.control, 1, 2))
-    look = Categories("Cells", names, codes, dict(zip(names, (PALE_GROUND, GREY, colour), strict=True)))
-    return CellMap(place.xy, look, shown, selected, outline if selected is not None else None, link="compare")
+    names = ("control", "perturbed")
+    look = Categories("Cells", names, np.where(place.control[pair], 0, 1), dict(zip(names, (GREY, colour), strict=True)))
+    chosen, corners = (None, None) if selected is None else (selected[pair], outline)
+    return CellMap(place.xy[pair], look, place.side[pair] == side, chosen, corners, link="compare")
