@@ -16,10 +16,13 @@ import numpy as np
 import psutil
 import pytest
 
+from state_engine.analysis.in_shards import make_tables
 from state_engine.checkpoints.store import read_card
 from state_engine.cli.main import main
 from state_engine.data.splits.plan import plan_text
 from state_engine.errors import JobCancelled, JobError, LabelError
+from state_engine.evaluation.held_out import evaluate_held_out
+from state_engine.evaluation.request import HeldOutRequest
 from state_engine.library.datasets import DEMO_PATH
 from state_engine.prediction.predict import predict
 from state_engine.prediction.request import PredictionRequest
@@ -32,8 +35,11 @@ from state_engine.shards.ledger import held, log_lines
 from state_engine.shards.on_ray import IN_FLIGHT
 from state_engine.shards.run import InShards, complete, executor_of
 from state_engine.shards.together import Together, run_together
+from state_engine.train.calibration import add_baselines
 from state_engine.train.run_folder import MODEL, read_record
 from tests.cli.test_train import words as asked_training
+from tests.evaluation.test_held_out import begin as begin_training
+from tests.prediction.make_result import make_result
 from tests.prediction.test_in_shards import asked, same
 from tests.shards.squares import Squares, plan_of
 from tests.shards.test_shards import all_of, done, values
@@ -123,6 +129,33 @@ def test_a_screen_has_the_same_ranking(cluster: Any, tmp_path: Path, monkeypatch
     lines = log_lines(tmp_path / "there" / "shards")
     assert report.blocks == 6 and done(tmp_path / "there" / "shards") == Counter(range(8))
     assert os.getpid() not in {line["process"] for line in lines}
+
+
+def test_held_out_cells_have_the_same_bytes(cluster: Any, tmp_path: Path) -> None:
+    write_cells(tmp_path / "cells.h5ad", 240)
+    split = begin_training(tmp_path)
+    write_model(tmp_path / "model")
+    add_baselines(tmp_path / "model", split)
+    request = HeldOutRequest(str(tmp_path), device="cpu")
+    evaluate_held_out(request, tmp_path / "here")
+    on_ray = InShards(tmp_path / "there" / "shards", executor_of("ray"), size=1)
+    evaluate_held_out(request, tmp_path / "there", shards=on_ray)
+    for name in ("predicted.h5ad", "metrics.csv"):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+    assert done(on_ray.folder) == Counter(range(2))
+
+
+def test_tables_have_the_same_bytes(cluster: Any, tmp_path: Path) -> None:
+    for name, executor in (("a", "local"), ("b", "ray")):
+        (tmp_path / name).mkdir()
+        make_result(tmp_path / name / "result.h5ad")
+        make_tables(tmp_path / name, lambda progress: None, executor_of(executor))
+    # names end with a digest of the result, which here are two files
+    tables = [
+        {(p.name.rpartition("-")[0], p.suffix): p.read_bytes() for p in (tmp_path / name / "differential").iterdir()}
+        for name in ("a", "b")
+    ]
+    assert len(tables[0]) == 4 * 3 and tables[0] == tables[1]
 
 
 def test_a_training_on_two_nodes_has_the_weights_of_two_processes_here(
