@@ -198,8 +198,8 @@ def main() -> None:
                 page.set_default_timeout(options.patience * 1000)
                 page.goto(f"{server.address}/_stcore/health")  # the browser has started
                 found[name] = measured(server.address, page, state, stage)
+                print(name, json.dumps(found[name]), flush=True)
                 browser.close()
-        print(name, json.dumps(found[name]))
     print(f"load {os.getloadavg()[0]:.1f}")
     print("\n| | " + " | ".join(f"{name}: s | up | down | largest" for name in found) + " |")
     print("|---" * (1 + 4 * len(found)) + "|")

@@ -127,6 +127,15 @@ def test_selection_arrows_and_outline_are_sent_in_the_same_square() -> None:
     assert packet.header["arrows"][0]["words"][2] == "<b>\\u202ethree", "letters that turn the text around are written out"
 
 
+def test_places_that_are_kept_are_those_of_the_array_and_its_details() -> None:
+    first, other = cells(), cells()
+    other = CellMap(other.xy + 1, other.colour, details={"Half": pd.Categorical(["x"] * 1000)})
+    ids = [points_packet(one)[0] for one in (first, other, first, other)]
+    assert ids[:2] == ids[2:] and points_packet(first) == points_packet(CellMap(first.xy.copy(), first.colour))
+    changed = CellMap(first.xy, first.colour, details={"Half": pd.Categorical(["x"] * 999 + ["y"])})
+    assert points_packet(changed)[0] != ids[0] and points_packet(first)[0] == ids[0]
+
+
 # What comes back
 
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from threading import Lock
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +29,10 @@ MOST_DETAIL_BYTES: Final = 8_000_000
 """Of what is sent once; details that would exceed it are left out, so that no message has more than 10 MB."""
 FADE: Final = 0.1
 """Opacity of cells that are not selected, relative to those that are."""
+MOST_KEPT: Final = 4
+"""Maps whose places are kept as bytes."""
+_KEPT: dict[tuple[int, str], tuple[Any, ...]] = {}
+_LOCK: Final = Lock()
 _KINDS: Final = {"uint8": "u1", "uint16": "u2", "int32": "i4"}
 
 
@@ -80,7 +87,7 @@ class CellMap:
     """What a map shows.
 
     Args:
-        xy: (n, 2) where the cells lie. Of one array the places are sent once; filters belong into `shown`.
+        xy: (n, 2) where the cells lie, an array that nobody changes. Its places are sent once; filters belong into `shown`.
         colour: what colours them.
         shown: (n,) False for cells that a filter takes away; None: all are shown.
         chosen: (n,) True for selected cells, the others fade; None: no selection.
@@ -105,9 +112,12 @@ class CellMap:
         return len(self.xy) if self.shown is None else int(self.shown.sum())
 
 
-def drawing_order(n: int) -> NDArray[np.int64]:
+@lru_cache(maxsize=8)
+def drawing_order(n: int) -> NDArray[np.int32]:
     """Return the order in which n cells are sent and drawn."""
-    return np.random.default_rng(0).permutation(n)
+    order = np.random.default_rng(0).permutation(n).astype(np.int32)
+    order.flags.writeable = False  # all callers have the same one
+    return order
 
 
 def packed(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
@@ -121,7 +131,25 @@ def packed(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> byt
 
 
 def points_packet(shown: CellMap) -> tuple[str, bytes]:
-    """Return the places of cells and their details as bytes, and their id."""
+    """Return the places of cells and their details as bytes, and their id; those of the last few maps are kept, by the array of places."""
+    about = hashlib.sha256()
+    for title, column in shown.details.items():
+        about.update(repr((title, list(column.categories))).encode())
+        about.update(np.ascontiguousarray(column.codes).tobytes())
+    key = (id(shown.xy), about.hexdigest())
+    with _LOCK:
+        array, *found = _KEPT.get(key, (None,))
+        if array is not None and array() is shown.xy:
+            return found[0], found[1]
+    id_, data = _points_packet(shown)
+    with _LOCK:
+        _KEPT[key] = (weakref.ref(shown.xy), id_, data)
+        while len(_KEPT) > MOST_KEPT:
+            del _KEPT[next(iter(_KEPT))]
+    return id_, data
+
+
+def _points_packet(shown: CellMap) -> tuple[str, bytes]:
     frame, order = Frame.around(shown.xy), drawing_order(len(shown.xy))
     steps = frame.steps(shown.xy)
     arrays: dict[str, NDArray[Any]] = {"places": steps[order].astype(np.uint16)}
@@ -139,8 +167,11 @@ def points_packet(shown: CellMap) -> tuple[str, bytes]:
     # the part of the square that holds cells, 0 to 1
     extent = (steps.max(axis=0) / FULL).tolist() if len(steps) else [1.0, 1.0]
     header = {"details": details, "extent": extent}
-    id = hashlib.sha256(packed(header, arrays)).hexdigest()[:24]
-    return id, packed({"id": id, **header}, arrays)
+    digest = hashlib.sha256(json.dumps(header).encode())
+    for part in arrays.values():
+        digest.update(part.tobytes())
+    id_ = digest.hexdigest()[:24]
+    return id_, packed({"id": id_, **header}, arrays)
 
 
 def drawing_packet(shown: CellMap, points: str, look_: Mapping[str, Any]) -> bytes:
