@@ -95,6 +95,8 @@ COMMAND_OF = {
     "label": "label",
     "differential": "de",
     "tables": "tables",
+    "effects": "tables",
+    "gene_sets": "enrich",
     "report": "report",
     "selection": "none: Python, comparison.selection",
     "matrix": "predict",
