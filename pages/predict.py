@@ -8,7 +8,15 @@ from pages.parts import session
 from pages.parts.door import through_app
 from pages.parts.format import plural
 from pages.parts.predict import draft
-from pages.parts.predict.form import allow_other_embedding, cost, pick_perturbations, request_form, show_run, submit
+from pages.parts.predict.form import (
+    allow_other_embedding,
+    cost,
+    is_answered,
+    pick_perturbations,
+    request_form,
+    show_run,
+    submit,
+)
 from pages.parts.widgets import empty_state, errors_shown, finding, go, page_head
 from state_engine.prediction.compatibility import check_compatibility
 from state_engine.prediction.inputs import MAKER, TO_BE_MADE
@@ -64,13 +72,15 @@ with errors_shown():
         conditions = len(request.perturbations) * len(request.contexts)
         if st.button(
             f"Predict {conditions:,} condition{'' if conditions == 1 else 's'}",
-            type="primary",
+            type="secondary" if is_answered(run, request) else "primary",
             key="predict",
             icon=":material/play_circle:",
         ):
             submit(request, entry, model, seconds)
     else:
-        st.button("Predict", key="predict_disabled", disabled=True, help="Choose at least one perturbation and one context.")
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.button("Predict", key="predict_disabled", disabled=True)
+            st.caption("Choose at least one perturbation and one context.")
     warnings = [f for f in report.findings if f.severity == "warning"]
     if warnings:
         with st.expander(f"{plural(len(warnings), 'thing')} to keep in mind"):

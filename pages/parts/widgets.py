@@ -19,6 +19,7 @@ from state_engine.library.datasets import DEMO_ID
 from state_engine.library.shown import for_people
 
 log = logging.getLogger("state_explorer")
+DEMO_WANTED = "demo_wanted"  # whether the demo was begun and Predict is to show something to predict
 STYLE = Path(__file__).resolve().parents[2] / "assets" / "style" / "explorer.css"
 
 
@@ -79,10 +80,11 @@ def empty_state(title: str, why: str, page: str, button: str, demo_page: str = "
 
 
 def start_demo(page: str = "predict") -> None:
-    """Chooses the simulated data set and its model, and leads to Predict or another page."""
+    """Chooses the simulated data set and its model, and leads to Predict, whose form is filled then, or another page."""
     session.choose("data", DEMO_ID)
     session.choose("model", session.demo_model_id())
     session.choose("run", "")
+    st.session_state[DEMO_WANTED] = page == "predict"
     st.switch_page(script(page), query_params=session.thread_params(page))
 
 

@@ -116,9 +116,10 @@ def open_demo(server: Server, page: Page) -> None:
 
 
 def pick(page: Page, key_start: str, names: list[str]) -> None:
-    """Choose options of a multiselect by typing."""
+    """Choose options of a multiselect by typing; those that are chosen already stay so."""
     box = page.locator(f"[class*='st-key-{key_start}'] input").first
-    for name in names:
+    there = page.locator(f"[class*='st-key-{key_start}'] [data-testid=stMultiSelect]").first.inner_text()
+    for name in (name for name in names if name not in there):
         box.fill(name)
         page.locator("[data-testid=stSelectboxVirtualDropdown] li, [role=option]").first.wait_for()
         page.keyboard.press("Enter")

@@ -21,6 +21,7 @@ from state_engine.jobs.requests import ConvertRequest, PrepareRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library import arriving
 from state_engine.library.datasets import DEMO_ID, DEMO_PATH, get_dataset, list_datasets, receive_upload
+from state_engine.library.models import list_models
 from state_engine.library.trash import forget_dataset
 from state_engine.library.views import views_of
 from state_engine.plain import to_plain
@@ -57,6 +58,22 @@ def test_the_demo_is_one_click_from_a_prediction(home: Path) -> None:
     app.switch_page("pages/predict.py").run()
     picker = next(m for m in app.multiselect if "known to this model" in m.label)
     assert len(picker.options) >= 12 and any("IFN-beta" in o for o in picker.options)
+    contexts = app.multiselect(key=f"contexts_{DEMO_ID}").value
+    assert len(picker.value) == 2 and "IFN-beta" in picker.value and "NK" in contexts
+    card = next(e.card for e in list_models(Settings(home)) if e.demo and e.card)
+    held = {(one.context, one.perturbation) for one in card.training.held_out}
+    assert held & {(c, p) for c in contexts for p in picker.value} >= {("NK", "IFN-beta")}
+    assert app.button(key="predict").label == "Predict 4 conditions"
+
+
+@pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
+def test_the_demo_keeps_what_was_chosen_in_it(home: Path) -> None:
+    model = next(e.card.id for e in list_models(Settings(home)) if e.demo and e.card)
+    app_on("predict", data=DEMO_ID, model=model).multiselect(key=f"perturbations_{model}").set_value(["LPS"]).run()
+    app = app_on("home")
+    app.button(key="start_demo").click().run()
+    app.switch_page("pages/predict.py").run()
+    assert app.multiselect(key=f"perturbations_{model}").value == ["LPS"]
 
 
 def test_data_page_says_what_was_understood(home: Path, tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ from pages.parts import session
 from pages.parts.format import md
 from pages.parts.labelling import entry_of
 from pages.parts.runs.take_in import asked_in_file
-from pages.parts.widgets import errors_shown
+from pages.parts.widgets import DEMO_WANTED, errors_shown
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
 from state_engine.errors import listed
 from state_engine.jobs.drafts import draft_of, keep_draft
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.library.datasets import DataEntry
+from state_engine.library.datasets import DEMO_ID, DataEntry
 from state_engine.library.models import list_models
 from state_engine.prediction.request import PredictionRequest
 
@@ -47,14 +47,26 @@ def take_up() -> None:
 
 
 def begin(entry: DataEntry, data: Dataset, card: ModelCard) -> None:
-    """Fill the form: with a run that is asked again, else, the first time in a session, with the draft."""
+    """Fill the form: with a run that is asked again, else, the first time in a session, with the draft; a demo just begun never stays empty."""
     request = st.session_state.pop("predict_fill", None)
-    mark = f"draft_{entry.id}_{card.id}"
-    if request is None and mark not in st.session_state and f"perturbations_{card.id}" not in st.session_state:
+    demo = st.session_state.pop(DEMO_WANTED, False) and entry.id == DEMO_ID
+    mark, key = f"draft_{entry.id}_{card.id}", f"perturbations_{card.id}"
+    if request is None and mark not in st.session_state and key not in st.session_state:
         request = draft_of(session.settings(), entry.id, card.id)
+    if request is None and demo and not st.session_state.get(key):
+        request = held_out_request(entry, card)
     st.session_state[mark] = st.session_state.get(mark)
     if request is not None:
         _fill(request, entry, data, card)
+
+
+def held_out_request(entry: DataEntry, card: ModelCard) -> PredictionRequest | None:
+    """Return a request for the first two conditions that the training of a model left out, so that there is something to test; None without any."""
+    held = [one for one in card.training.held_out if one.context and one.perturbation][:2]
+    if not held:
+        return None
+    perturbations, contexts = (tuple(dict.fromkeys(getattr(one, name) for one in held)) for name in ("perturbation", "context"))
+    return PredictionRequest(entry.path, "", perturbations, contexts)
 
 
 def keep(request: PredictionRequest, entry: DataEntry, card: ModelCard) -> None:

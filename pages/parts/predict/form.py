@@ -251,6 +251,13 @@ def submit(request: PredictionRequest, entry: DataEntry, model: Entry, seconds: 
     st.rerun()
 
 
+def is_answered(run: RunFolder | None, request: PredictionRequest) -> bool:
+    """Return whether the run that the page shows is done and was asked the same: then its result is the next step, not another prediction."""
+    if run is None or run.manifest.kind != "predict" or run.state != "done":
+        return False
+    return run.request_as(PredictionRequest) == request
+
+
 def _cells_words(request: PredictionRequest) -> str:
     counts = sorted({request.count(p) for p in request.perturbations})
     return f"{counts[0]:,} cells each" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} cells each"
