@@ -9,10 +9,11 @@ from pages.parts.data.form import choices_form, understood, variable_genes
 from pages.parts.data.public import public_data
 from pages.parts.door import through_app
 from pages.parts.format import md, size
+from pages.parts.models.ask import next_step
 from pages.parts.runs.list import dependents
 from pages.parts.undo import DeletedRows, remember
 from pages.parts.upload_box import received
-from pages.parts.widgets import errors_shown, go, page_head, show_error, start_demo
+from pages.parts.widgets import errors_shown, page_head, show_error, start_demo
 from state_engine.errors import StateError
 from state_engine.jobs import trash
 from state_engine.library.datasets import list_datasets, register_file, server_files
@@ -112,5 +113,4 @@ with errors_shown():
         st.stop()
     if data.scale.scale is not None:
         variable_genes(entry, data)
-    if st.button("Choose a model", type="primary", key="to_models", icon=":material/arrow_forward:"):
-        go("models")
+    next_step(data, settings)

@@ -44,7 +44,7 @@ for column, (title, text, page) in zip(st.columns(4), steps, strict=True):
 
 left, right = st.columns([3, 2], gap="large")
 with left:
-    st.markdown("#### What the models are")
+    st.markdown("## What the models are")
     st.markdown(
         "**State Transition (ST)** reads a set of control cells and a perturbation and predicts the same cells perturbed. "
         "It looks at the cells of a set together, so cell-to-cell differences are kept. "
@@ -52,7 +52,7 @@ with left:
         "Every prediction is made **paired**: the same cells are also predicted under the control label, and the difference is "
         "added to each measured cell. That removes the model's own errors of reconstruction."
     )
-    st.markdown("#### What to keep in mind")
+    st.markdown("## What to keep in mind")
     st.markdown(
         "- A prediction is a hypothesis. Published comparisons find simple averages as good or better on several tasks, "
         "so they are shown beside the model wherever something was measured.\n"
@@ -61,7 +61,7 @@ with left:
     )
 with right:
     saved_views()
-    st.markdown("#### Latest runs")
+    st.markdown("## Latest runs")
     recent = list(runs_for("run").values())[:5]
     if not recent:
         st.caption("None yet. Runs stay here until you delete them, and each has an address of its own.")

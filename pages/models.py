@@ -5,6 +5,7 @@ import streamlit as st
 from pages.parts import session
 from pages.parts.door import through_app
 from pages.parts.format import md, plural, sentences
+from pages.parts.models.ask import WANTED, what_to_ask
 from pages.parts.models.card import add_models, attention_question, card_view, fit_report
 from pages.parts.models.embedding import embedding_card, embedding_models
 from pages.parts.models.heads import head_models
@@ -23,9 +24,17 @@ settings = session.settings()
 entries = list_models(settings)
 cards = {entry.card.id: entry for entry in entries if entry.card is not None}
 
+opened = session.data_entry()
+with errors_shown():
+    if opened is not None:
+        what_to_ask(opened, session.understand(opened), settings)
+wanted = st.session_state.get(WANTED, "")
+if wanted:
+    add_models(settings, wanted)
+
 left, right = st.columns([2, 3], gap="large")
 with left:
-    st.markdown("#### Your models")
+    st.markdown("## Your models")
     if not cards:
         st.info("No model yet. Import or download one below.", icon=":material/deployed_code:")
     for identity, entry in cards.items():
@@ -48,7 +57,8 @@ with left:
             st.markdown(f"**{md(entry.path.name)}**  \n:red[{sentences(without_places(entry.error, settings))}]")
     embedding_models(settings)
     head_models(settings)
-    add_models(settings)
+    if not wanted:
+        add_models(settings)
 
 with right:
     if embedding_card(settings):
@@ -65,9 +75,8 @@ with right:
                 go("data")
         else:
             fits = fit_report(data, chosen_entry.card)
-            if st.button("Predict with it", type="primary", key="to_predict", disabled=not fits, icon=":material/play_circle:"):
+            if st.button("Predict with it", key="to_predict", disabled=not fits, icon=":material/play_circle:"):
                 go("predict")
-            opened = session.data_entry()
             if fits and opened is not None:
                 attention_question(data, opened, chosen_entry)
     card_view(chosen_entry, settings)

@@ -50,7 +50,7 @@ with errors_shown():
     other = allow_other_embedding(model.card, data)
     report = check_compatibility(data, model.card, allow_other_embedding=other)
     if report.blocking:
-        st.markdown("#### This model cannot read this data set")
+        st.markdown("## This model cannot read this data set")
         for item in report.blocking:
             finding(item.severity, item.title, item.detail, item.fix)
         with st.container(horizontal=True):

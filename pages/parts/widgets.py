@@ -70,7 +70,7 @@ def logged(error: Exception) -> str:
 def empty_state(title: str, why: str, page: str, button: str, demo_page: str = "predict") -> None:
     """Teaches what belongs here, why it is empty, and has the one button that fills it; the demo is one click away."""
     with st.container(border=True, key="empty_state"):
-        st.markdown(f"#### {title}")
+        st.markdown(f"## {title}")
         st.markdown(why)
         with st.container(horizontal=True):
             if st.button(button, type="primary", key="empty_go"):

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from state_engine.data.splits.apply import Split
 from state_engine.models.config import BackboneConfig, TransitionConfig
-from state_engine.train.folds import fold_steps
+from state_engine.train.folds import calibrating_blocks, calibrating_perturbations, calibrating_places, fold_steps
+from state_engine.train.network import network_config
 from state_engine.train.request import TrainRequest
 
 # multiplications and additions a second, of a step's mixture of small and large products; the CPU's are for one core
@@ -31,6 +33,26 @@ class TrainEstimate:
     seconds: float
     memory_bytes: int
     device: str
+
+
+def estimate_for(request: TrainRequest, split: Split, width: int, n_genes: int) -> tuple[TrainEstimate, int]:
+    """Estimate a training on a split, on the CPU; also return how many trainings of a calibration are counted in.
+
+    Args:
+        request: what is trained.
+        split: on what.
+        width: how many features the network reads.
+        n_genes: genes of the data set.
+    """
+    labels = {p for source in split.sources for p in source.dataset.perturbations}
+    batches = {b for source in split.sources for b in source.dataset.batches}
+    decoded = n_genes if request.network.gene_decoder else 0
+    config = network_config(request, width, len(labels), max(1, len(batches)), decoded)
+    folds = 0
+    if request.run.calibrate and request.run.cross_fit and not (split.table()["val"] > 0).any():
+        folds = len(calibrating_places(split)) + bool(calibrating_blocks(split))
+        folds += bool(request.network.features and calibrating_perturbations(split))
+    return estimate_training(request, config, split.cells()["train"], folds=folds), folds
 
 
 def count_parameters(config: TransitionConfig) -> int:

@@ -61,3 +61,12 @@ def test_each_fold_says_what_its_training_left_out() -> None:
     full = by_repo("arcinstitute/st-x-replogle-full")
     # a share of counts, which reads like a share of cells held out
     assert full is not None and full.unseen("jurkat_0.99").startswith("Not known. 0.99 is the share of counts")
+
+
+def test_contexts_are_compared_spelling_aside_and_unknown_where_they_are_not_listed() -> None:
+    replogle, tahoe = by_repo("arcinstitute/ST-HVG-Replogle"), by_repo("arcinstitute/ST-HVG-Tahoe")
+    assert replogle is not None and tahoe is not None
+    assert replogle.seen(["hepg2", "K-562", "A549"]) == ("hepg2", "K-562") and replogle.seen(["NK"]) == ()
+    assert tahoe.seen(["A549"]) is None
+    assert (replogle.genes, replogle.gene_names, replogle.perturbations) == (2000, False, 2023)
+    assert {fold.left_out for fold in replogle.folds} == {"context", "perturbations"}

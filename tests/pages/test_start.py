@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import anndata
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -166,13 +167,43 @@ def test_models_page_reports_the_fit(home: Path, tmp_path: Path) -> None:
 
 def test_models_page_stops_what_cannot_work(home: Path, tmp_path: Path) -> None:
     card = write_model(home / "models" / "wide", input_dim=24, output_dim=24)
-    import anndata
-
     cells = anndata.read_h5ad(write_cells(tmp_path / "cells.h5ad"))
     cells.var_names = [f"OTHER{i}" for i in range(cells.n_vars)]
     cells.write_h5ad(tmp_path / "other.h5ad")
     app = app_on("models", data=upload(home, tmp_path / "other.h5ad"), model=card.id)
     assert "stop a prediction" in text(app) and app.button(key="to_predict").disabled
+
+
+def test_models_page_says_what_can_be_asked(home: Path, tmp_path: Path) -> None:
+    card = write_model(home / "models" / "tiny")
+    app = app_on("models", data=upload(home, write_cells(tmp_path / "cells.h5ad")))
+    assert "are known to a model here" in text(app) and "24 of its 24 genes are in your data" in text(app)
+    table = next(d.value for d in app.dataframe if "Of your perturbations" in d.value.columns)
+    assert len(table) == 8 and set(table["Your contexts seen"]) == {"not known", "no"}
+    assert "about" in text(app) and "on this machine's CPU" in text(app)
+    app.selectbox(key="ask_repo").set_value("arcinstitute/ST-HVG-Replogle").run()
+    app.button(key="ask_get").click().run()
+    assert app.selectbox(key="hub_repo").value == "arcinstitute/ST-HVG-Replogle" and not app.exception
+    app.button(key=f"ask_{card.id}_go").click().run()
+    assert app.session_state["thread_model"] == card.id and not app.exception
+
+
+def test_where_no_model_knows_what_was_done_training_is_the_way_on(home: Path, tmp_path: Path) -> None:
+    write_model(home / "models" / "tiny")
+    cells = anndata.read_h5ad(write_cells(tmp_path / "cells.h5ad"))
+    cells.obs["perturbation"] = (
+        cells.obs["perturbation"].astype(str).replace({"TNF": "drug 1", "IFNB1": "drug 2", "JUN,FOS": "drug 3"})
+    )
+    cells.write_h5ad(tmp_path / "other.h5ad")
+    identity = upload(home, tmp_path / "other.h5ad")
+    app = app_on("data", data=identity)
+    assert "0 of your 3 perturbations are known to a model here" in text(app)
+    kinds = {key: app.button(key=key).proto.type for key in ("to_train", "to_models")}
+    assert kinds == {"to_train": "primary", "to_models": "secondary"}
+    app = app_on("models", data=identity)
+    assert app.button(key="ask_train_go").proto.type == "primary"
+    table = next(d.value for d in app.dataframe if "Of your perturbations" in d.value.columns)
+    assert "0 of 3: none names a gene" in set(table["Of your perturbations"])
 
 
 def test_folders_outside_are_not_imported(home: Path, tmp_path: Path) -> None:

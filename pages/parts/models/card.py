@@ -46,7 +46,7 @@ def fit_report(data: Dataset, card: ModelCard) -> bool:
     """Shows all findings on data set and model; True when nothing stops a prediction."""
     report = check_compatibility(data, card)
     counts = {s: sum(f.severity == s for f in report.findings) for s in ("blocking", "warning", "ok")}
-    st.markdown("#### Does it fit your data?")
+    st.markdown("## Does it fit your data?")
     if counts["blocking"]:
         st.markdown(f":red[**No: {counts['blocking']} of {len(report.findings)} checks stop a prediction.**]")
     elif counts["warning"]:
@@ -66,7 +66,7 @@ def card_view(entry: Entry, settings: Settings) -> None:
     card = entry.card
     if card is None:
         return
-    st.markdown(f"#### {md(card.name)}")
+    st.markdown(f"## {md(card.name)}")
     backbone = card.config.backbone
     reads = f"{card.input_key}, {card.config.input_dim:,} features" + (", named" if card.input_genes else ", names not recorded")
     facts = {
@@ -126,10 +126,10 @@ def _zipped(settings: Settings, entry: Entry) -> bytes:
         return export_zip(entry, folder / "model.zip").read_bytes()
 
 
-def add_models(settings: Settings) -> None:
-    """The ways to add a model: a folder on the server, a zip of our format, or the hub."""
-    st.markdown("#### Add a model")
-    tabs = st.tabs(["Folder", "Zip", "Hugging Face"])
+def add_models(settings: Settings, repo: str = "") -> None:
+    """The ways to add a model: a folder on the server, a zip of our format, or the hub, which is shown first for a repository."""
+    st.markdown("## Add a model")
+    tabs = st.tabs(["Folder", "Zip", "Hugging Face"], default="Hugging Face" if repo else None)
     with tabs[0], errors_shown():
         _from_folder(settings)
     with tabs[1], errors_shown():

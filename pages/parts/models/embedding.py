@@ -23,7 +23,7 @@ SHOWN = "se_shown"
 def embedding_models(settings: Settings) -> None:
     """The State Embedding models, each with a way to its card."""
     entries = EMBEDDINGS.entries(settings)
-    st.markdown("#### State Embedding models")
+    st.markdown("## State Embedding models")
     st.caption("They give every cell a place; some State Transition models read that instead of genes.")
     if not entries:
         st.caption("None yet.")
@@ -51,7 +51,7 @@ def embedding_card(settings: Settings) -> bool:
 
 
 def _card(entry: EmbeddingEntry, card: EmbeddingCard, settings: Settings) -> None:
-    st.markdown(f"#### {md(card.name)}")
+    st.markdown(f"## {md(card.name)}")
     with st.container(horizontal=True):
         if st.button("Embed cells with it", key="se_use", type="primary", icon=":material/hub:"):
             go("embed")

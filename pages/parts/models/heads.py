@@ -21,7 +21,7 @@ def head_models(settings: Settings) -> None:
     entries = HEADS.entries(settings)
     if not entries:
         return
-    st.markdown("#### Heads")
+    st.markdown("## Heads")
     st.caption("They call labels or numbers of cells from the vectors that another model gives.")
     for entry in entries:
         with st.container(border=True, key=f"head_{entry.path.name}"):

@@ -25,9 +25,7 @@ from state_engine.library.datasets import DataEntry
 from state_engine.library.foreign import call, limits_for
 from state_engine.options import option_of, options_of, settings
 from state_engine.train.adapt import Fit
-from state_engine.train.cost import estimate_training
-from state_engine.train.folds import calibrating_blocks, calibrating_perturbations, calibrating_places
-from state_engine.train.network import network_config
+from state_engine.train.cost import estimate_for
 from state_engine.train.presets import PRESETS
 from state_engine.train.request import TrainRequest, resolve, with_steps
 
@@ -215,18 +213,7 @@ def _estimate(request: TrainRequest, split: Split, data: Dataset, fit: Fit | Non
     asked, run = request.network, request.run
     read = len(fit.genes) if fit is not None and fit.genes else asked.hvgs or data.n_genes
     width = data.representation(f"obsm/{asked.embedding}").width if asked.embedding else read
-    labels = {p for source in split.sources for p in source.dataset.perturbations}
-    batches = {b for source in split.sources for b in source.dataset.batches}
-    config = network_config(request, width, len(labels), max(1, len(batches)), data.n_genes if asked.gene_decoder else 0)
-    validated = (split.table()["val"] > 0).any()
-    folds = (
-        0
-        if validated or not (run.calibrate and run.cross_fit)
-        else len(calibrating_places(split))
-        + bool(calibrating_blocks(split))
-        + bool(asked.features and calibrating_perturbations(split))
-    )
-    guess = estimate_training(request, config, split.cells()["train"], folds=folds)
+    guess, folds = estimate_for(request, split, width, data.n_genes)
     note = " With perturbation features the network is a little wider." if asked.features else ""
     sets = f"{request.sets.sets_per_step} x {request.sets.set_size}"
     st.caption(
