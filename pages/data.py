@@ -7,6 +7,7 @@ import streamlit as st
 from pages.parts import session
 from pages.parts.data.form import choices_form, understood, variable_genes
 from pages.parts.data.public import public_data
+from pages.parts.data.targets import on_target
 from pages.parts.door import through_app
 from pages.parts.format import md, size
 from pages.parts.models.ask import next_step
@@ -113,4 +114,5 @@ with errors_shown():
         st.stop()
     if data.scale.scale is not None:
         variable_genes(entry, data)
+        on_target(entry, data)
     next_step(data, settings)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from pages.parts.cellmap import CellMap, Pick, inside
 from pages.parts.format import plural
+from pages.parts.result import open_projection
+from pages.parts.widgets import go
 from state_engine import keys
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.plain import csv_for_people
@@ -48,6 +50,15 @@ def chosen_of(run: RunFolder, xy: NDArray[np.floating]) -> NDArray[np.bool_] | N
         return None
     found, left_out = inside(xy, polygon), st.session_state.get(f"map_left_out_{run.id}")
     return found if left_out is None or len(left_out) != len(found) else found & ~left_out
+
+
+def selected_rows(run: RunFolder) -> NDArray[np.int64] | None:
+    """Return the rows of the result in the run's selection; None without one."""
+    if polygon_of(run) is None or not run.file("projection.npz").exists():
+        return None
+    projection = open_projection(run)
+    chosen = chosen_of(run, projection.xy)
+    return None if chosen is None or not chosen.any() else np.asarray(projection.rows[chosen], np.int64)
 
 
 def keep(run: RunFolder, pick: Pick, shown: CellMap) -> None:
@@ -104,6 +115,11 @@ def show(run: RunFolder, labels: pd.DataFrame, chosen: NDArray[np.bool_], cells:
             icon=":material/download:",
             on_click="ignore",
         )
+        if st.button(
+            "Genes of these cells", key="selection_genes", icon=":material/genetics:", help="Against all other cells of the run."
+        ):
+            st.session_state["gene_tabs"] = "Selected cells"
+            go("genes")
         st.button("Clear selection", key="clear_selection", icon=":material/close:", on_click=forget, args=(run,))
 
 

@@ -6,8 +6,11 @@ import pandas as pd
 import streamlit as st
 
 from pages.parts.format import sentences
+from state_engine.analysis import differential as de
 from state_engine.analysis import on_target
 from state_engine.errors import listed
+from state_engine.jobs.run_folder import RunFolder
+from state_engine.library.foreign import read_file
 from state_engine.plain import csv_for_people
 
 _COLUMNS = {
@@ -23,6 +26,12 @@ _COLUMNS = {
     "fraction_perturbed": st.column_config.NumberColumn("Detected", format="percent"),
     "fraction_reference": st.column_config.NumberColumn("Detected, control", format="percent"),
 }
+
+
+def read_targets(run: RunFolder) -> pd.DataFrame | None:
+    """Return the table of a job that checked targets; None where it is not there."""
+    path = run.file(on_target.TARGETS)
+    return read_file(de.read_table, path) if path.exists() else None
 
 
 def show_targets(table: pd.DataFrame, key: str) -> None:

@@ -64,7 +64,7 @@ class TargetsRequest:
         label="Expected change",
     )
     type_key: str = option("", "column of obs with how a cell was perturbed (CRISPRi, CRISPRa, KO, OE); default: perturbation_type",
-                           metavar="COLUMN")  # fmt: skip
+                           metavar="COLUMN", label="Column of types")  # fmt: skip
     cells: de.Expression = option(
         "corrected", "of a prediction: which cells are looked at, as --expression of `de`", label="Cells"
     )

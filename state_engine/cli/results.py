@@ -54,6 +54,7 @@ def run_prepare(options: argparse.Namespace, write: Write, on_progress: OnProgre
         "--output": path("G.csv", "the table; one for all conditions", required=True),
         "--perturbation": word("NAME", "default: all that were predicted; repeatable", action="append", default=[]),
         "--context": word("NAME", "default: all; repeatable", action="append", default=[]),
+        "--cells": path("C.csv", "names of cells, one a line, which are compared with all others; no condition then"),
         "--reference": word(None, "cells to compare with (default: the same cells under the control)", choices=REFERENCES,
                             default=REFERENCES[0]),
         "--expression": word(None, "which cells are compared with them (default corrected)", choices=EXPRESSIONS,
@@ -64,11 +65,19 @@ def run_de(options: argparse.Namespace, write: Write, on_progress: OnProgress) -
     """Test all genes of each condition of a prediction."""
     import pandas as pd
 
-    from state_engine.analysis.differential import conditions_among, differential
+    from state_engine.analysis.differential import conditions_among, differential, layer_of
+    from state_engine.analysis.selected import cells_of, compare_selected, rows_named
     from state_engine.prediction.result import open_result
 
-    free_output(options.output, options.data)
+    free_output(options.output, options.data, *filter(None, [options.cells]))
     result = open_result(Path(data_set(options.data)))
+    if options.cells:
+        rows = rows_named(result, cells_of(options.cells))
+        table = compare_selected(result, rows, layer_of(options.expression), on_progress)
+        with replacing(options.output) as beside:
+            beside.write_text(csv_for_people(table), encoding="utf-8")
+        write(f"{options.output}: {len(rows):,} cells against all others; {table.attrs['method']}")
+        return
     there = result.conditions("observed" if options.expression == "observed" else "predicted")
     wanted = conditions_among(there, options.perturbation, options.context)
     tables = []

@@ -94,6 +94,7 @@ _ENTRIES = (
         "differential", f"{_REQUESTS}:DifferentialRequest", f"{_TASKS}.results:differential", listed=False, lane="short",
         resumes=True,
     ),
+    Kind("selected_cells", f"{_REQUESTS}:SelectedCellsRequest", f"{_TASKS}.results:selected_cells", listed=False, lane="short", resumes=True),
     Kind("effects", f"{_REQUESTS}:EffectsRequest", f"{_TASKS}.results:effects", listed=False, lane="short", resumes=True),
     Kind("gene_sets", f"{_REQUESTS}:GeneSetsRequest", f"{_TASKS}.results:gene_sets", listed=False, lane="short", resumes=True),
     Kind("targets", "state_engine.analysis.on_target:TargetsRequest", f"{_TASKS}.results:targets", listed=False, lane="short", resumes=True),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from state_engine.analysis.enrichment import SetQuestion
 from state_engine.attention.modes import ModeScore
 from state_engine.prediction.request import PredictionRequest
+from state_engine.prediction.result import Layer
 
 # ---- derived from a finished prediction: their files lie in its folder ----
 
@@ -37,6 +38,21 @@ class DifferentialRequest:
     context: str
     reference: str
     expression: str
+
+
+@dataclass(frozen=True)
+class SelectedCellsRequest:
+    """The genes that tell a selection of cells of a prediction from all others.
+
+    Args:
+        run: id of the prediction.
+        cells: name of the selection, see `analysis.selected.keep_cells`.
+        layer: of the predicted cells.
+    """
+
+    run: str
+    cells: str
+    layer: Layer = "corrected"
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from state_engine.jobs.requests import (
     ModesRequest,
     PrepareRequest,
     ReportRequest,
+    SelectedCellsRequest,
     StoreRequest,
     TablesRequest,
 )
@@ -100,6 +101,7 @@ BY_ID: tuple[object, ...] = (
     StoreRequest("../../elsewhere"),
     DifferentialRequest("../../elsewhere", "p", "c", "predicted control", "corrected"),
     EffectsRequest("../../elsewhere"),
+    SelectedCellsRequest("../../elsewhere", "cells-0"),
     GeneSetsRequest("../../elsewhere", SetQuestion("gsea", "p", "c")),
     AttentionMapsRequest("../../elsewhere", "p", "c", 0),
     PrepareRequest("../../elsewhere", 10),

@@ -161,6 +161,7 @@ def test_the_table_has_the_measured_change_and_the_band(monkeypatch: pytest.Monk
         ("Groups of cells", "share of cells that detect the gene"),
         ("Gene sets", "hypergeometric test"),
         ("On target", "No perturbation names a gene of the data"),
+        ("Selected cells", "No cells are selected"),
     ],
 )
 def test_each_tab_shows_its_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tab: str, words: str) -> None:

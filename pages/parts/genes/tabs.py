@@ -6,15 +6,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
+import streamlit as st
 
+from pages.parts.format import sentences
 from pages.parts.genes.compare import against_measured, which_perturbation
 from pages.parts.genes.many import all_conditions, groups_by_genes, set_tests
 from pages.parts.genes.table import Question, made, read_table
 from pages.parts.jobs import derived_run
 from pages.parts.result import stamp
+from pages.parts.selection import selected_rows
 from pages.parts.targets import show_targets
+from pages.parts.widgets import go
+from state_engine.analysis import selected
 from state_engine.analysis.on_target import TARGETS, TargetsRequest
+from state_engine.jobs.requests import SelectedCellsRequest
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.plain import csv_for_people
 from state_engine.prediction.result import Result
 
 
@@ -48,6 +55,31 @@ def _sets(view: View) -> None:
     set_tests(view.run, view.question, view.fold)
 
 
+def _selection(view: View) -> None:
+    """Compare the cells selected on Explore's map with all others of the run."""
+    rows = selected_rows(view.run)
+    if rows is None:
+        st.info("No cells are selected. Draw a lasso on Explore's map, and come back.", icon=":material/lasso_select:")
+        if st.button("To the map", key="selection_to_explore"):
+            go("explore")
+        return
+    name = selected.keep_cells(view.run.path, rows)
+    layer = view.question.layer
+    path = selected.selected_path(view.run.path, name, layer)
+    if not path.exists() and not made(
+        view.run, SelectedCellsRequest(view.run.id, name, layer), "Comparing cells", key="selection"
+    ):
+        return
+    table = read_table(str(path), stamp(path)).sort_values("p_value", kind="stable")
+    st.markdown(f"**{len(rows):,} selected cells** against the other {table.attrs['n_reference']:,} of this run.")
+    st.dataframe(table, hide_index=True, key="selection_table", height=420)
+    st.caption(f"{sentences(table.attrs['method'])}; {sentences(table.attrs['scale'])}.")
+    st.download_button(
+        "Genes (CSV)", data=lambda: csv_for_people(table).encode(), file_name="genes_of_selection.csv", mime="text/csv", key="selection_genes_csv",
+        icon=":material/download:", on_click="ignore",
+    )  # fmt: skip
+
+
 def _targets(view: View) -> None:
     """Check all conditions of the run, predicted or measured as the page is."""
     request = TargetsRequest(str(view.run.result), cells=view.question.expression)
@@ -66,4 +98,5 @@ TABS: Mapping[str, Callable[[View], None]] = {
     "Groups of cells": _groups,
     "Gene sets": _sets,
     "On target": _targets,
+    "Selected cells": _selection,
 }

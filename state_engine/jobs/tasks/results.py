@@ -10,6 +10,7 @@ from state_engine.analysis import differential as de
 from state_engine.analysis import enrichment, export, projection, stored
 from state_engine.analysis.on_target import TARGETS, TargetsRequest, check_targets, dead, words
 from state_engine.analysis.resemblance import RESEMBLANCE, resemblance
+from state_engine.analysis.selected import selected_for
 from state_engine.attention.cell_set import AttentionRequest, attention_of_set
 from state_engine.attention.compare_modes import check_attention
 from state_engine.attention.maps import maps_name
@@ -31,6 +32,7 @@ from state_engine.jobs.requests import (
     ModesCompared,
     ModesRequest,
     ReportRequest,
+    SelectedCellsRequest,
     StoreRequest,
     TablesRequest,
 )
@@ -139,6 +141,12 @@ def differential(request: DifferentialRequest, run: RunFolder, on_progress: OnPr
     reference, expression = cast(de.Reference, request.reference), cast(de.Expression, request.expression)
     condition = request.perturbation, request.context
     return FileWritten(stored.answer(parent.path, *condition, reference, expression, on_progress).name)
+
+
+def selected_cells(request: SelectedCellsRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> FileWritten:
+    """Compare selected cells of a prediction with all others."""
+    parent = RunFolder.open(load_settings(), request.run)
+    return FileWritten(selected_for(parent.path, request.cells, request.layer, on_progress).name)
 
 
 def effects(request: EffectsRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> FileWritten:
