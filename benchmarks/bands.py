@@ -82,7 +82,7 @@ def trained(dataset: Dataset, name: str, seed: int, steps: int) -> tuple[np.ndar
     split = apply_plan(plan, [(NAME, dataset)])
     more = {"optimiser.steps": steps} if steps else {}
     with tempfile.TemporaryDirectory() as scratch:
-        train_transition(split, resolve("default", {"run.seed": seed, **more}), Path(scratch) / "run")
+        train_transition(split, resolve("default", {"run.seed": seed, "network.hvgs": 0, **more}), Path(scratch) / "run")
         loaded = load_model(Path(scratch) / "run" / "model")
         effects = load_effects(Path(scratch) / "run" / "model")
         sources = tuple(replace(at, parts=np.where(at.parts == TEST, VAL, at.parts).astype(np.uint8)) for at in split.sources)

@@ -28,7 +28,7 @@ _COLUMNS = {
 }
 
 
-def read_targets(run: RunFolder) -> pd.DataFrame | None:
+def stored_check(run: RunFolder) -> pd.DataFrame | None:
     """Return the table of a job that checked targets; None where it is not there."""
     path = run.file(on_target.TARGETS)
     return read_file(de.read_table, path) if path.exists() else None

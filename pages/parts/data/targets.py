@@ -6,7 +6,7 @@ import streamlit as st
 
 from pages.parts import fields, session
 from pages.parts.jobs import job_panel
-from pages.parts.targets import read_targets, show_targets
+from pages.parts.targets import show_targets, stored_check
 from state_engine.analysis.on_target import TargetsRequest, targets_of
 from state_engine.data.dataset import Dataset
 from state_engine.jobs import local
@@ -34,6 +34,6 @@ def on_target(entry: DataEntry, data: Dataset) -> None:
             st.rerun()
         of, run_id = st.session_state.get("targets_run", ("", ""))
         if of == entry.id and job_panel(run_id, title="Checking targets", key="targets_job"):
-            table = read_targets(RunFolder.open(session.settings(), run_id))
+            table = stored_check(RunFolder.open(session.settings(), run_id))
             if table is not None:
                 show_targets(table, "data_targets")
