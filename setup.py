@@ -27,5 +27,6 @@ setup(
         "state_engine": ["__init__.pyi", "py.typed", "challenge/presets/*.toml", "data/*.tsv.gz", "gene_sets/*.gmt"],
         APP: ["assets/**/*", ".streamlit/config.toml"],
     },
+    exclude_package_data={APP: ["assets/*/build/*"]},  # from which a component of the browser is bundled
     cmdclass={"build_py": WithoutThisFile},
 )

@@ -84,7 +84,7 @@ def upload(browser: Browser, tree: Path, page_name: str, box: str, file: Path, d
     found = {}
     with tempfile.TemporaryDirectory() as home, running_app(Path(home), tree) as server:
         page = browser.new_context().new_page()
-        page.set_default_timeout(900_000)
+        page.set_default_timeout(3_600_000)
         page.goto(f"{server.address}/{page_name}")
         settle(page)
         if page_name == "models":

@@ -42,7 +42,7 @@ with errors_shown(), result_area(run):
             "Choose a model that predicts genes or has a decoder.",
             icon=":material/info:",
         )
-        if st.button("Choose a model", key="to_models", type="primary"):
+        if not session.by_link() and st.button("Choose a model", key="to_models", type="primary"):
             go("models")
         st.stop()
     question = ask(result)

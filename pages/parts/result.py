@@ -66,9 +66,19 @@ def map_ready(run: RunFolder) -> bool:
     asked = derived_run(run, request)
     if asked is not None and not job_panel(asked.id, title="Making the map", key="look_map") and asked.active:
         return False
-    if st.button("Make the map", key="make_map", type="primary", icon=":material/scatter_plot:"):
+    if can_compute("The map is") and st.button("Make the map", key="make_map", type="primary", icon=":material/scatter_plot:"):
         local.submit(session.settings(), request, f"Map and tables of {run.manifest.title}", parent=run.id)
         st.rerun()
+    return False
+
+
+def can_compute(what: str) -> bool:
+    """Return whether this session may compute something of a run; where the run was shared for looking, say that it is missing."""
+    if not session.by_link():
+        return True
+    st.info(
+        f"**{what} not computed.** Whoever shared this run can have it done by opening this page.", icon=":material/visibility:"
+    )
     return False
 
 
@@ -147,6 +157,8 @@ def _banner(run: RunFolder, found: tuple[str, ...]) -> None:
         st.warning(
             f"**Out of date: recalculate.** This is an older run: {sentences('; '.join(found))}.", icon=":material/update:"
         )
+        if session.by_link():
+            return
         with st.container(horizontal=True):
             if st.button("Recalculate", type="primary", key="recalculate", icon=":material/refresh:"):
                 _recalculate(run)

@@ -18,7 +18,6 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from pages.parts import session
-from pages.parts.format import md
 from pages.parts.widgets import show_error
 from state_engine.errors import DataError, StateError
 from state_engine.files import full_disk_told, scratch_folder
@@ -64,43 +63,6 @@ def handed_over(upload: UploadedFile | None, name: str, take: Callable[[Path, st
             return take(copy, Path(up.name).name)
 
     return _taken(upload, name, copied)
-
-
-def one_file(
-    key: str,
-    label: str,
-    types: tuple[str, ...],
-    most_mb: int,
-    keep: Callable[[Path, str], tuple[Path, str]],
-    drop: str,
-    caption: str = "",
-) -> Path | None:
-    """Ask for a file, or show the one that was uploaded with a button to let it go; return where it lies, None without one.
-
-    Args:
-        key: of the uploader.
-        label, types, most_mb: of the uploader; endings without a dot.
-        keep: gets a copy on disk and the user's name of it; returns where it is kept, and words for it.
-        drop: words of the button.
-        caption: above the uploader.
-    """
-    taken = f"{key}_taken"
-    if taken in st.session_state:
-        path, words = st.session_state[taken]
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f":green[:material/check_circle:] {md(words, 200)}")
-            if st.button(drop, key=f"{key}_drop", type="tertiary"):
-                del st.session_state[taken]
-                st.rerun()
-        return Path(path)
-    if caption:
-        st.caption(caption)
-    file = st.file_uploader(label, type=list(types), key=upload_key(key), max_upload_size=most_mb)
-    found = handed_over(file, key, keep)
-    if found is not None:
-        st.session_state[taken] = found
-        st.rerun()
-    return None
 
 
 def keep_by_content(path: Path, folder: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from state_engine.config import Settings
 from state_engine.jobs.run_folder import RunFolder
+from state_engine.library import arriving
 
 ROOT = Path(__file__).resolve().parents[2]
 VIEWS = ROOT / "pages"
@@ -52,3 +55,12 @@ def text(page: AppTest) -> str:
 def figures(page: AppTest) -> list[dict]:
     """Return the plotly figures of a page, as JSON values."""
     return [json.loads(chart.proto.spec) for chart in page.get("plotly_chart")]
+
+
+def came(home: Path, name: str, content: bytes, box: str = "upload") -> None:
+    """Let an upload have come through a box; that of the Data page where none is named."""
+    settings, identity = Settings(home), hashlib.md5(f"{box} {name}".encode()).hexdigest()
+    arriving.begin(settings, arriving.Arriving(identity, name, len(content), box, "test session id"))
+    with arriving.Piece(settings, identity, 0) as piece:
+        piece.write(content)
+        piece.keep()

@@ -150,6 +150,50 @@ def test_a_link_opens_one_run_for_looking(anna: Settings, tmp_path: Path, monkey
     assert "This link leads nowhere" in seen("home", share=token)
 
 
+def test_a_shared_run_offers_nothing_to_change_or_compute(
+    anna: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, run = stored(anna, tmp_path)
+    run.file("projection.npz").unlink(missing_ok=True)
+    run.record(settings={"set_size": 16})
+    token = share_run(anna, run.id)
+
+    def keys_and_words(view: str, **address: str) -> tuple[set[str], str]:
+        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+        app.query_params.update(address)
+        app.run()
+        app.switch_page(f"pages/{view}.py").run()
+        assert not app.exception and not app.error, (view, app.exception, app.error)
+        return {str(b.key) for b in app.button}, text(app)
+
+    changing = (
+        "make_map",
+        "recalculate",
+        "other_settings",
+        "compute_",
+        "label_",
+        "to_models",
+        "make_link",
+        "revoke",
+        "de_again",
+        "delete",
+    )
+    found = {}
+    for view in SHARED:
+        as_owner(monkeypatch, "bert")
+        shared, words = keys_and_words(view, share=token)
+        assert not [key for key in shared if key.startswith(changing)], (view, shared)
+        as_owner(monkeypatch, anna.owner)
+        own, _ = keys_and_words(view, run=run.id)
+        found[view] = bool([key for key in own if key.startswith(changing)]), "not computed" in words
+    # the same pages have them for the owner
+    assert found["explore"] == found["attention"] == (True, True), found
+    revoke(anna, shares_of(anna, run.id)[0].id)  # while somebody looks at it
+    as_owner(monkeypatch, "bert")
+    words = [seen(view, share=token) for view in SHARED]
+    assert not any(name in each for each in words for name in (run.manifest.title, "drugA", "not computed")), words
+
+
 def test_the_admin_page_shows_numbers_and_no_contents(anna: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from state_engine.library.people import greet
 

@@ -24,7 +24,7 @@ from state_engine.plain import to_plain
 from state_engine.prediction.request import PredictionRequest
 from state_engine.progress import silent
 from tests.pages.make_run import make_run
-from tests.pages.opened import app_on, opened, text
+from tests.pages.opened import app_on, came, opened, text
 
 DEMO = pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
 
@@ -100,9 +100,8 @@ def test_a_draft_survives_a_new_session(home: Path) -> None:
 def test_a_run_comes_in_as_a_zip_and_opens_in_explore(home: Path, tmp_path: Path) -> None:
     run = make_run(Settings(tmp_path / "elsewhere"))
     packed = export_run(Settings(tmp_path / "elsewhere"), run.id, tmp_path / "run.zip")
+    came(home, "run.zip", packed.read_bytes(), "run_zip")
     app = app_on("runs")
-    app.file_uploader(key="run_zip").upload("run.zip", packed.read_bytes(), "application/zip").run()
-    app.button(key="run_import").click().run()
     assert rows(app) == [run.id] and app.session_state["thread_run"] == run.id and not app.error
     look = app_on("explore", run=run.id)
     assert "cells shown" in text(look) or not look.error
@@ -110,9 +109,8 @@ def test_a_run_comes_in_as_a_zip_and_opens_in_explore(home: Path, tmp_path: Path
 
 
 def test_a_damaged_zip_is_refused_in_a_sentence(home: Path) -> None:
+    came(home, "run.zip", b"no zip", "run_zip")
     app = app_on("runs")
-    app.file_uploader(key="run_zip").upload("run.zip", b"no zip", "application/zip").run()
-    app.button(key="run_import").click().run()
     assert "run.zip is not a readable zip file" in text(app) and not list_runs(Settings(home))
 
 

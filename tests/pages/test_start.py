@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +19,6 @@ from state_engine.errors import DataError
 from state_engine.jobs import local
 from state_engine.jobs.requests import ConvertRequest, PrepareRequest
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.library import arriving
 from state_engine.library.datasets import DEMO_ID, DEMO_PATH, get_dataset, list_datasets, receive_upload
 from state_engine.library.models import list_models
 from state_engine.library.trash import forget_dataset
@@ -29,7 +27,7 @@ from state_engine.plain import to_plain
 from state_engine.prediction.request import PredictionRequest
 from tests.data.bad_files import EMPTY, UNREADABLE, UNSAFE
 from tests.pages.finished_run import finished_run
-from tests.pages.opened import ROOT, app_on, text
+from tests.pages.opened import ROOT, app_on, came, text
 from tests.pages.queued import queued
 from tests.small import write_cells, write_model
 
@@ -114,17 +112,6 @@ def test_bad_files_get_a_plain_message(home: Path, tmp_path: Path, maker: Any) -
     assert app.error and "Traceback" not in text(app)
     words = {**UNREADABLE, **EMPTY, **UNSAFE}
     assert words[maker].lower() in app.error[0].value.lower()
-
-
-def came(home: Path, name: str, content: bytes) -> None:
-    """Let an upload have come through the box of the Data page."""
-    settings = Settings(home)
-    arriving.begin(
-        settings, arriving.Arriving(hashlib.md5(name.encode()).hexdigest(), name, len(content), "upload", "test session id")
-    )
-    with arriving.Piece(settings, hashlib.md5(name.encode()).hexdigest(), 0) as piece:
-        piece.write(content)
-        piece.keep()
 
 
 @pytest.mark.parametrize("maker", [next(iter(UNREADABLE)), next(iter(EMPTY)), *list(UNSAFE)[-2:]], ids=lambda m: m.__name__)

@@ -29,7 +29,7 @@ from state_engine.library.models import list_models
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import Progress
 from state_engine.train.request import TrainRequest
-from tests.pages.opened import figures, opened, text
+from tests.pages.opened import came, figures, opened, text
 from tests.pages.queued import queued
 from tests.small import write_model
 
@@ -196,7 +196,8 @@ def test_features_and_weights_to_start_from_are_passed_on(
 ) -> None:
     card = write_model(home / "models" / "tiny")
     page = page_of(monkeypatch, home, data="demo")
-    page.file_uploader(key="train_features_demo_0").upload("esm.csv", b"control,0,0\nTNF,1,2\n", "text/csv").run()
+    came(home, "esm.csv", b"control,0,0\nTNF,1,2\n", "train_features_demo")
+    page.run()
     page.selectbox(key="train_from").set_value(card.id).run()
     page.segmented_control(key="train_tune").set_value("Start only").run()
     page.button(key="train").click().run()
@@ -212,11 +213,17 @@ def test_vectors_that_cannot_be_read_are_refused_at_once(
     monkeypatch: pytest.MonkeyPatch, home: Path, asked: list[TrainJob]
 ) -> None:
     page = page_of(monkeypatch, home, data="demo")
-    page.file_uploader(key="train_features_demo_0").upload("esm.csv", b"TNF,1,2\nIFNB1,3\n", "text/csv").run()
+    came(home, "esm.csv", b"TNF,1,2\nIFNB1,3\n", "train_features_demo")
+    page.run()
     assert "several widths" in text(page) and "esm.csv" in text(page)
-    page.file_uploader(key="train_features_demo_1").upload("esm.pt", b"\x80\x02cos\nsystem\n.", "application/x-pt").run()
+    came(home, "esm.pt", b"\x80\x02cos\nsystem\n.", "train_features_demo")
+    page.run()
     assert "esm.pt was not read: it asks for os.system" in text(page) and not page.exception
-    assert not (home / "features").exists() and not list((home / "scratch").iterdir())
+    monkeypatch.setattr("pages.parts.train.form.MOST_FEATURES_MB", 0.00001)  # of programs that do not ask the box
+    came(home, "esm.csv", b"control,0,0\nTNF,1,2\n", "train_features_demo")
+    page.run()
+    assert "esm.csv is too large" in text(page)
+    assert not (home / "features").exists() and not list((home / "scratch").iterdir()) and not list((home / "incoming").iterdir())
 
 
 def test_embeddings_can_be_read(monkeypatch: pytest.MonkeyPatch, home: Path, asked: list[TrainJob], tmp_path: Path) -> None:

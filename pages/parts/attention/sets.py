@@ -9,7 +9,7 @@ from pages.parts.attention import order as attentionorder
 from pages.parts.attention import views
 from pages.parts.format import md, plural
 from pages.parts.jobs import derived_run, job_panel
-from pages.parts.result import stamp
+from pages.parts.result import can_compute, stamp
 from state_engine.attention.maps import AttentionMaps
 from state_engine.jobs import local
 from state_engine.jobs.requests import AttentionMapsRequest
@@ -57,7 +57,9 @@ def maps_of(run: RunFolder, chosen: views.CellSet) -> AttentionMaps | None:
             "Attention maps are large, so they are made for one set at a time: the set is predicted once more, under the perturbation "
             "and under the control, and the weights of all heads are kept with the run."
         )
-        if st.button("Compute attention of this set", type="primary", key="compute_attention", icon=":material/grid_on:"):
+        if can_compute("Attention of this set is") and st.button(
+            "Compute attention of this set", type="primary", key="compute_attention", icon=":material/grid_on:"
+        ):
             local.submit(session.settings(), request, f"Attention of {_words(chosen)}", parent=run.id)
             st.rerun()
     return None

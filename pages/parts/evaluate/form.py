@@ -12,8 +12,8 @@ from pages.parts import fields, session
 from pages.parts.format import plural
 from pages.parts.picker import pick_run, run_words, runs_for
 from pages.parts.result import open_run
-from pages.parts.upload_box import received
-from pages.parts.uploads import keep_by_content, one_file
+from pages.parts.upload_box import one_file, received
+from pages.parts.uploads import keep_by_content
 from state_engine import keys
 from state_engine.analysis import stored
 from state_engine.challenge.counts import Rounding

@@ -96,7 +96,7 @@ def cell_map(run: RunFolder, result: Result, projection: Projection) -> None:
             st.caption("Draw around cells with the lasso on the map to see what they are.")
         else:
             selection.show(run, result.obs.iloc[view.rows], chosen, lambda: cell_table(result, projection, view, chosen))
-        if cells is not None and keys.BASAL_ROW in result.obs:
+        if cells is not None and keys.BASAL_ROW in result.obs and not session.by_link():
             rows = None if chosen is None else measured_rows(result, view.rows[chosen])
             labelling(*cells, rows, f"lasso on the map of {run.manifest.title}", "explore")
 

@@ -23,7 +23,7 @@ from pages.parts.genes.charts import CellGroup, Volcano
 from pages.parts.genes.sets import FDR
 from pages.parts.jobs import derived_run, job_of, job_panel
 from pages.parts.palette import KIND
-from pages.parts.result import open_run, stamp
+from pages.parts.result import can_compute, open_run, stamp
 from pages.parts.widgets import go
 from state_engine import keys
 from state_engine.analysis import differential as de
@@ -140,6 +140,8 @@ def made(run: RunFolder, request: Hashable, title: str, key: str = "de") -> bool
     started = st.session_state.setdefault(f"{key}_jobs", {})
     if request not in started:
         waiting = derived_run(run, request, active=True)
+        if waiting is None and not can_compute("This table is"):
+            return False
         started[request] = waiting.id if waiting else local.submit(session.settings(), request, title, parent=run.id)[1]
         _wait_a_little(started[request])
     if job_panel(started[request], title=title, key=f"{key}_job"):

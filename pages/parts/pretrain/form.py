@@ -14,7 +14,8 @@ from pages.parts import fields, session
 from pages.parts.format import duration, md, plural, sentences
 from pages.parts.picker import distinct, runs_for
 from pages.parts.result import stamp
-from pages.parts.uploads import keep_by_content, one_file
+from pages.parts.upload_box import one_file
+from pages.parts.uploads import keep_by_content
 from pages.parts.widgets import errors_shown, show_error
 from state_engine.checkpoints.arc.perturbation_vectors import width_of_features_file
 from state_engine.data.dataset import Choices

@@ -10,8 +10,8 @@ import streamlit as st
 from pages.parts import session
 from pages.parts.format import md, plural, sentences
 from pages.parts.runs.list import kind_words
+from pages.parts.upload_box import handed_over
 from pages.parts.widgets import errors_shown
-from state_engine.files import scratch_folder
 from state_engine.jobs import local
 from state_engine.jobs.checks import check
 from state_engine.jobs.kinds import KINDS
@@ -31,13 +31,12 @@ def take_in() -> None:
 
 
 def _bring_in() -> None:
-    file = st.file_uploader("Zip of a run of another installation", type=["zip"], key="run_zip")
-    if file is not None and st.button("Bring it in", key="run_import", type="primary"):
-        with scratch_folder(session.settings()) as scratch, st.spinner("Checking the run"):
-            path = scratch / "given.zip"
-            path.write_bytes(file.getbuffer())
-            run = import_run(session.settings(), path, file.name)
-        session.choose(KINDS[run.manifest.kind].choice, run.id)
+    settings = session.settings()
+    came = handed_over(
+        "Zip of a run of another installation", "run_zip", (".zip",), lambda path, name: import_run(settings, path, name)
+    )
+    if came:
+        session.choose(KINDS[came[-1].manifest.kind].choice, came[-1].id)
         st.rerun()
 
 

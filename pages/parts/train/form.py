@@ -13,7 +13,8 @@ from pages.parts.format import code, duration, md, plural, sentences, size
 from pages.parts.train.run import CHOICE
 from pages.parts.train.split import applied, pick_plan, show_split
 from pages.parts.train.start import Start, pick_start, show_fit
-from pages.parts.uploads import keep_by_content, one_file
+from pages.parts.upload_box import one_file
+from pages.parts.uploads import keep_by_content
 from pages.parts.widgets import errors_shown
 from state_engine.checkpoints.arc.perturbation_vectors import width_of_features_file
 from state_engine.data.dataset import Dataset
