@@ -12,7 +12,8 @@ import streamlit as st
 from pages.parts import fields, session
 from pages.parts.picker import run_words, runs_for
 from pages.parts.result import open_run, stamp
-from pages.parts.uploads import keep_by_content, one_file
+from pages.parts.upload_box import one_file
+from pages.parts.uploads import keep_by_content
 from pages.parts.widgets import errors_shown, start_demo
 from state_engine.analysis import stored
 from state_engine.comparison.request import ComparedSide, CompareRequest
