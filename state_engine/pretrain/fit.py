@@ -7,7 +7,6 @@ Source of the objective: bioRxiv 2025.06.26.661135.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +25,7 @@ from state_engine.checkpoints.gene_vectors import read_gene_vectors
 from state_engine.data.ahead import Ahead
 from state_engine.device import Device, choose_device
 from state_engine.errors import CheckpointError, JobCancelled, RunError
-from state_engine.files import alone_in, apart_from, output_folder, replacing, write_json
+from state_engine.files import replacing, write_json
 from state_engine.models.embedding import EmbeddingModel
 from state_engine.models.embedding_config import EmbeddingConfig
 from state_engine.plain import plural, to_plain
@@ -38,16 +37,14 @@ from state_engine.pretrain.request import PretrainRequest
 from state_engine.pretrain.run_folder import (
     ARC,
     GENES,
-    LOCK,
     MODEL,
+    PRETRAINING,
     REPORT,
     PretrainRecord,
     PretrainReport,
     Tested,
     check_same,
     is_finished,
-    is_free,
-    is_pretraining,
     more_steps,
     read_pretraining,
     read_report,
@@ -58,6 +55,7 @@ from state_engine.pretrain.sources import Source, held_back, open_all, require_g
 from state_engine.pretrain.variable import most_variable
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.curves import VALIDATION, read_curve
+from state_engine.train.place import alone, begun
 from state_engine.train.run_folder import check_checkpoint
 from state_engine.train.trainer import CHECKPOINTS, LAST, is_first, new_trainer, quiet
 from state_engine.versions import package_versions
@@ -118,23 +116,14 @@ def pretrain_embedding(
         DeviceError: no such device or precision.
     """
     device = choose_device(request.running.device)
-    apart_from(output, *request.data, *filter(None, (request.genes, request.init_from)))
-    if not resume and output.exists() and is_first() and not is_free(output):
-        fix = "Go on with it (resume), choose another folder, or remove it." if is_pretraining(output) else ""
-        raise CheckpointError(f"{output} is there already.", "", fix or "Choose another folder, or remove it first.")
     if resume:
         old = _resumable(request, output)
         if is_finished(output, old):
             return Pretrained(read_embedding_card(output / MODEL), read_report(output), computed=False)
-        with _alone(output):
+        with alone(PRETRAINING, output):
             return _followed(request, output, on_progress, device, old)
-    with output_folder(output), _alone(output):
+    with begun(PRETRAINING, output, (*request.data, *filter(None, (request.genes, request.init_from)))):
         return _followed(request, output, on_progress, device, None)
-
-
-def _alone(output: Path) -> AbstractContextManager[None]:
-    """Let one pretraining at a time write into a folder; further processes of the same one belong to the first."""
-    return alone_in(output, LOCK, "pretrains in") if is_first() else nullcontext()
 
 
 def _followed(

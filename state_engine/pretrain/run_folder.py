@@ -22,11 +22,12 @@ from state_engine.files import read_json, write_json
 from state_engine.plain import from_plain, to_plain
 from state_engine.pretrain.order import Position
 from state_engine.pretrain.request import PretrainRequest
+from state_engine.train.place import Work
 from state_engine.train.run_folder import State
 
-LOCK = "pretraining.lock"  # while it runs
 RECORD, REPORT, GENES, MODEL, ARC = "pretraining.json", "report.json", "genes.safetensors", "model", "arc"
 FORMAT = 1
+PRETRAINING = Work(RECORD, (GENES,), "pretraining.lock", "pretrains in")
 # settings that may change when a pretraining goes on; those of WHERE also when it is finished, where they change nothing
 WHERE = ("devices", "nodes", "device", "validate_every", "checkpoint_every")
 FREE = (*WHERE, "name", "licence", "evaluate")
@@ -144,12 +145,6 @@ def read_report(folder: Path) -> PretrainReport:
 def write_pretraining(folder: Path, record: PretrainRecord) -> None:
     """Write the record in place of the one before."""
     write_json(folder / RECORD, to_plain(record))
-
-
-def is_free(folder: Path) -> bool:
-    """Return whether nothing is lost when a pretraining begins there: the folder is empty, or one ended in it before its first step."""
-    there = {p.name for p in folder.iterdir()} if folder.is_dir() else {""}
-    return not there or (RECORD in there and not there - {RECORD, GENES})
 
 
 def is_finished(folder: Path, record: PretrainRecord) -> bool:

@@ -34,8 +34,9 @@ from state_engine.train.folds import (
     left_out_places,
 )
 from state_engine.train.once import train_once
+from state_engine.train.place import alone
 from state_engine.train.request import TrainRequest
-from state_engine.train.run_folder import MODEL, open_training_split, read_record
+from state_engine.train.run_folder import MODEL, TRAINING, open_training_split, read_record
 
 FOLD = ".fold"
 
@@ -57,7 +58,17 @@ def cross_fit(
 
     Raises:
         RunError: no training is there, it is not done, or it has fewer than two contexts that tell of one another.
+        RequestError: another process works in the folder.
     """
+    read_record(run)  # a folder without one is refused before anything is written into it
+    with alone(TRAINING, run):
+        return fit_left_out(run, steps, most, seed, on_progress)
+
+
+def fit_left_out(
+    run: Path, steps: int | None = None, most: int | None = None, seed: int = 42, on_progress: OnProgress = silent
+) -> ModelCard:
+    """Calibrate as `cross_fit` does, in a folder that the caller holds."""
     record = read_record(run)
     if record.state != "done":
         raise RunError(f"The training in {run} is not done.", f"It is {record.state}.", "Go on with it first: train --resume.")

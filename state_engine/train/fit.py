@@ -11,10 +11,12 @@ from state_engine.checkpoints.card import ModelCard
 from state_engine.data.splits.apply import Split
 from state_engine.errors import JobCancelled
 from state_engine.progress import OnProgress, silent
-from state_engine.train.cross_fit import cross_fit
+from state_engine.train.cross_fit import fit_left_out
 from state_engine.train.folds import calibrating_blocks, calibrating_perturbations, calibrating_places
 from state_engine.train.once import close, train_once
+from state_engine.train.place import alone, begun
 from state_engine.train.request import TrainRequest
+from state_engine.train.run_folder import TRAINING, read_record
 
 
 def train_transition(
@@ -39,12 +41,26 @@ def train_transition(
         The card, with scores on the held-out blocks beside two baselines (`summarise` says which).
 
     Raises:
-        CheckpointError: the folder is there already (without `resume`), or has no checkpoint to go on from.
+        CheckpointError: there is something in the folder (without `resume`), or it has no checkpoint to go on from.
+        RequestError: the folder is an input or lies in one, cannot be written, or another process trains in it.
         ConfigError: the training of the folder was begun with other settings, or parts of the request contradict the data.
         LabelError: no group of cells has controls to start from.
         GeneError, RepresentationError, ScaleError: the features cannot be made.
         DeviceError: no such device or precision.
     """
+    if resume:
+        read_record(output)  # a folder without one is refused before anything is written into it
+        place = alone(TRAINING, output)
+    else:
+        given = (init_from, request.network.features)
+        place = begun(TRAINING, output, (*(s.dataset.path for s in split.sources), *filter(None, given)))
+    with place:
+        return _trained(split, request, output, on_progress, resume, init_from)
+
+
+def _trained(
+    split: Split, request: TrainRequest, output: Path, on_progress: OnProgress, resume: bool, init_from: Path | None
+) -> ModelCard:
     card = train_once(split, request, output, on_progress, resume, init_from)
     wanted = request.run.calibrate and request.run.cross_fit and card.calibration is None
     seed = request.run.seed
@@ -52,7 +68,7 @@ def train_transition(
     if not wanted or not (calibrating_places(split) or calibrating_blocks(split, seed) or new):
         return card
     try:
-        return cross_fit(output, seed=seed, on_progress=on_progress)
+        return fit_left_out(output, seed=seed, on_progress=on_progress)
     except JobCancelled:
         close(output, "cancelled")
         raise

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -28,7 +27,6 @@ from state_engine.data.splits.equal_depth import choose_equal_depth, with_equal_
 from state_engine.device import Device, choose_device
 from state_engine.effects.store import load_effects
 from state_engine.errors import CheckpointError, ConfigError, JobCancelled, RunError
-from state_engine.files import alone_in
 from state_engine.models.lora import add_adapters, merged_state_dict
 from state_engine.models.losses import MiniBatch
 from state_engine.models.transition import TransitionModel
@@ -49,7 +47,6 @@ from state_engine.train.mini_batches import SetCells, SetSchedule, gather, valid
 from state_engine.train.request import TrainRequest, with_steps
 from state_engine.train.run_folder import (
     CACHE,
-    LOCK,
     MODEL,
     RECORD_FORMAT,
     TrainingRecord,
@@ -57,8 +54,6 @@ from state_engine.train.run_folder import (
     check_same,
     check_same_cells,
     choices_of,
-    is_training,
-    only_begun,
     read_record,
     write_record,
     write_split,
@@ -84,18 +79,17 @@ def train_once(
 ) -> ModelCard:
     """Train a model, score it on what was held out, and save it. Arguments, value and errors are those of `train_transition`."""
     device, request = choose_device(request.run.device), with_steps(request, split)
-    with ExitStack() as held:
-        record = _begin(split, request, output, resume, device, init_from, held)
-        try:
-            return _train(split, request, output, on_progress, record, resume, init_from, device)
-        except JobCancelled:
-            close(output, "cancelled")
-            raise
-        except BaseException:
-            close(output, "failed")
-            raise
-        finally:
-            shutil.rmtree(_cache(output), ignore_errors=True)
+    record = _begin(split, request, output, resume, device, init_from)
+    try:
+        return _train(split, request, output, on_progress, record, resume, init_from, device)
+    except JobCancelled:
+        close(output, "cancelled")
+        raise
+    except BaseException:
+        close(output, "failed")
+        raise
+    finally:
+        shutil.rmtree(_cache(output), ignore_errors=True)
 
 
 def _train(
@@ -190,18 +184,13 @@ def _depth_of_start(init_from: Path | None) -> float | None:
 
 
 def _begin(
-    split: Split, request: TrainRequest, output: Path, resume: bool, device: Device, init_from: Path | None, held: ExitStack
+    split: Split, request: TrainRequest, output: Path, resume: bool, device: Device, init_from: Path | None
 ) -> TrainingRecord:
-    """Write and return the record of a training that begins or goes on; `held` keeps the folder for this process."""
+    """Write and return the record of a training that begins or goes on, in a folder that the caller holds."""
     first = is_first()
     if resume:
-        if first and output.is_dir():
-            held.enter_context(alone_in(output, LOCK, "trains in"))
         record = replace(_resumable(split, request, output), request=request, state="running", device=device.name)
     else:
-        if output.exists() and first and not only_begun(output):
-            fix = "Go on with it (resume), choose another folder, or remove it." if is_training(output) else ""
-            raise CheckpointError(f"{output} is there already.", "", fix or "Choose another folder, or remove it first.")
         record = TrainingRecord(
             RECORD_FORMAT, request, choices_of(split), {str(s.dataset.path): s.dataset.hash() for s in split.sources},
             str(init_from or ""), device=device.name, versions=dict(package_versions()),
@@ -209,7 +198,6 @@ def _begin(
     if first:
         output.mkdir(parents=True, exist_ok=True)
         if not resume:
-            held.enter_context(alone_in(output, LOCK, "trains in"))
             write_split(output, split)
     _write(output, record)
     return record

@@ -22,10 +22,12 @@ from state_engine.data.splits.plan import plan_text
 from state_engine.errors import CheckpointError, ConfigError, RunError, listed
 from state_engine.files import read_json, write_bytes, write_json
 from state_engine.plain import from_plain, to_plain
+from state_engine.train.place import Work
 from state_engine.train.request import TrainRequest
 
 RECORD, SPLIT, TABLE, MODEL, CACHE, LOCK = "training.json", "split.toml", "split.csv", "model", "cache", "lock"
 RECORD_FORMAT = 1
+TRAINING = Work(RECORD, (SPLIT, TABLE, f"{CACHE}-0"), LOCK, "trains in")
 State = Literal["running", "cancelled", "failed", "done"]
 FIXED_OF_RUN = (
     "preset",
@@ -79,16 +81,6 @@ class TrainingRecord:
 def is_training(folder: Path) -> bool:
     """Return whether a training was begun there."""
     return (folder / RECORD).is_file()
-
-
-def only_begun(folder: Path) -> bool:
-    """Return whether a training ended, or was killed, there before its first step: nothing is lost when it begins again.
-
-    One that still runs holds the folder (`LOCK`).
-    """
-    if not is_training(folder) or {p.name for p in folder.iterdir()} - {RECORD, SPLIT, TABLE, LOCK}:
-        return False
-    return read_record(folder).state in ("failed", "cancelled", "running")
 
 
 def read_record(folder: Path) -> TrainingRecord:

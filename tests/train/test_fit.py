@@ -19,7 +19,9 @@ from state_engine.data.dataset import Choices
 from state_engine.data.splits.apply import Split
 from state_engine.data.splits.plan import FewShot, SplitPlan
 from state_engine.effects.store import load_effects
-from state_engine.errors import CheckpointError, ConfigError, GeneError, JobCancelled, RunError
+from state_engine.errors import CheckpointError, ConfigError, GeneError, JobCancelled, RequestError, RunError, StateError
+from state_engine.progress import Progress
+from state_engine.train.cross_fit import cross_fit
 from state_engine.train.curves import LOG, VALIDATION, read_curve
 from state_engine.train.fit import train_transition
 from state_engine.train.run_folder import open_training_split, read_record
@@ -160,7 +162,40 @@ def test_a_training_is_not_written_over(split, trained, tmp_path: Path):
     with pytest.raises(CheckpointError, match=r"is there already. Go on with it \(resume\)"):
         train_transition(split, SMALL, trained)
     with pytest.raises(CheckpointError, match=r"is there already\. Choose another"):
-        train_transition(split, SMALL, tmp_path)
+        train_transition(split, SMALL, trained.parent)
+
+
+def test_an_empty_folder_is_filled_and_one_training_at_a_time_works_in_it(split, tmp_path: Path):
+    """Neither a second one, one that would go on, nor a calibration; the lock of a process that died holds nobody up."""
+    folder, said = tmp_path / "run", list[str]()
+    folder.mkdir()
+    (folder / "lock").touch()
+
+    def meanwhile(progress: Progress) -> None:
+        if progress.stage != "Training" or progress.done != 2 or said:
+            return
+        for work in (
+            lambda: train_transition(split, SMALL, folder),
+            lambda: train_transition(split, SMALL, folder, resume=True),
+            lambda: cross_fit(folder),
+        ):
+            with pytest.raises(StateError) as caught:
+                work()
+            said.append(str(caught.value))
+
+    train_transition(split, SMALL.with_settings(steps=3), folder, meanwhile)
+    assert "is there already" in said[0] and all("Another process trains in" in words for words in said[1:])
+    assert len(said) == 3 and read_record(folder).state == "done" and not (folder / "lock").exists()
+
+
+def test_a_training_writes_into_nothing_that_it_reads(split, trained, tmp_path: Path):
+    before = sorted(trained.rglob("*"))
+    for inside in (trained / "more", trained / "model" / "more"):
+        with pytest.raises(RequestError, match="written over an input"):
+            train_transition(split, SMALL, inside, init_from=trained)
+    with pytest.raises(RequestError, match="written over an input"):
+        train_transition(split, SMALL, split.sources[0].dataset.path)
+    assert sorted(trained.rglob("*")) == before
 
 
 def test_genes_can_be_named_and_must_be_there(split, tmp_path: Path):
