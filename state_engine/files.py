@@ -84,7 +84,7 @@ def free_output(output: Path, *inputs: Path | str) -> None:
         raise RequestError(f"{output} is a folder.", "The result is one file.", "Give the file a name in that folder.")
     apart_from(output, *inputs)
     _make_folder(output.parent)
-    _try_to_write(output)
+    _try_to_write(output, output)
 
 
 def apart_from(output: Path, *inputs: Path | str) -> None:
@@ -120,13 +120,13 @@ def _is_or_lies_in(output: Path, given: Path) -> bool:
     return same or place == other or (given.is_dir() and place.is_relative_to(other))
 
 
-def _try_to_write(output: Path) -> None:
-    """Make a file beside the output, as `replacing` does, and take it away."""
+def _try_to_write(output: Path, asked: Path) -> None:
+    """Make a file beside the output, as `replacing` does, and take it away; an error names what was asked for."""
     try:
         with part_beside(output) as probe:
             probe.open("xb").close()
     except (OSError, ValueError) as error:
-        raise _unwritable(output, error) from error
+        raise _unwritable(asked, error) from error
 
 
 def _unwritable(output: Path, error: OSError | ValueError, what: str = "cannot be written") -> RequestError:
@@ -147,7 +147,12 @@ def free_folder(folder: Path) -> None:
     if is_file:
         raise RequestError(f"{folder} is a file.", "The results go into a folder.", "Give another name.")
     _make_folder(folder)
-    _try_to_write(folder / "results")
+    _try_to_write(folder / "results", folder)
+
+
+def is_empty(folder: Path) -> bool:
+    """Return whether there is nothing: no file of that name, and no folder with something in it."""
+    return not any(folder.iterdir()) if folder.is_dir() else not (folder.exists() or folder.is_symlink())
 
 
 @contextmanager

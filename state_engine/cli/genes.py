@@ -11,7 +11,7 @@ from state_engine.cli.options import Write, path, request, takes
 from state_engine.files import free_output, replacing
 from state_engine.gene_sets.collection import built_in
 from state_engine.gene_sets.text import read_sets
-from state_engine.plain import csv_for_people, visible
+from state_engine.plain import csv_for_people, part_of, visible
 from state_engine.prediction.result import open_result
 from state_engine.progress import OnProgress, Progress
 
@@ -32,9 +32,13 @@ def run_enrich(options: argparse.Namespace, write: Write, on_progress: OnProgres
         if question.method not in SCORES:
             table = table.assign(perturbation=question.perturbation, context=question.context)
         tables.append(table)
+    full = [table for table in tables if len(table)]
     with replacing(options.output) as beside:
-        beside.write_text(csv_for_people(pd.concat(tables, ignore_index=True)), encoding="utf-8")
+        beside.write_text(csv_for_people(pd.concat(full or tables[:1], ignore_index=True)), encoding="utf-8")
     write(f"{options.output}: {len(sets):,} gene sets; {words(wanted[0])}")
+    if len(full) < len(tables):
+        empty = part_of(len(tables) - len(full), len(tables), "condition")
+        write(f"  {empty} without a row: no gene of a set goes up or down there by {asked.fold:g} (--fold).")
 
 
 @takes(on_target.TargetsRequest, {"--output": path("T.csv", "a row for each perturbation, context and gene", required=True)})

@@ -85,7 +85,7 @@ def ranked(
     import gseapy
 
     row = _unique(genes, np.asarray(values, float)[:, None], ["value"])["value"]
-    kept = among(sets, list(row.index), least)
+    kept = _within(among(sets, list(row.index), least), len(row))
     with _quiet():
         done = gseapy.prerank(
             row,
@@ -126,12 +126,29 @@ def scores(profiles: pd.DataFrame, sets: Sequence[GeneSet], method: Scoring = "m
         return pd.DataFrame({one.name: table.loc[list(one.genes)].mean() for one in kept}).T
     import gseapy
 
+    kept = _within(kept, len(table))
     with _quiet():
         done = gseapy.ssgsea(
             table, _members(kept), outdir=None, no_plot=True, min_size=1, max_size=_NO_LIMIT, sample_norm_method="rank", threads=1
         )
     found = done.res2d.pivot(index="Term", columns="Name", values="NES").astype(float)
     return found.loc[[one.name for one in kept], list(table.columns)].rename_axis(index=None, columns=None)
+
+
+def _within(sets: Sequence[GeneSet], n_genes: int) -> tuple[GeneSet, ...]:
+    """Leave out sets that hold every gene: such a set stands at no end of them.
+
+    Raises:
+        GeneError: no set is left.
+    """
+    kept = tuple(one for one in sets if len(one.genes) < n_genes)
+    if not kept:
+        raise GeneError(
+            "No gene set can stand at one end of the genes.",
+            f"Each holds all {n_genes:,} genes that are here, '{sets[0].name}' for one.",
+            "Give sets of some of the genes, or ask for the mean.",
+        )
+    return kept
 
 
 def _enrich(called: list[str], members: dict[str, list[str]], universe: list[str]) -> pd.DataFrame:

@@ -75,15 +75,15 @@ def among(sets: Sequence[GeneSet], genes: Sequence[str], least: int) -> tuple[Ge
     by_upper: dict[str, str] = {}
     for gene in genes:
         by_upper.setdefault(gene.upper(), gene)
-    known, kept = set(genes), []
+    known, kept, most, there = set(genes), list[GeneSet](), sets[0], 0
     for one in sets:
         found = dict.fromkeys(g if g in known else by_upper.get(g.upper(), "") for g in one.genes)
         found.pop("", None)
+        if len(found) > there:
+            most, there = one, len(found)
         if len(found) >= least:
             kept.append(GeneSet(one.name, tuple(found), one.source))
     if not kept:
-        most = max(sets, key=lambda one: len(match_names(one.genes, genes)[0]))
-        there = len(match_names(most.genes, genes)[0])
         raise GeneError(
             f"No gene set has {least:,} or more genes here.",
             f"The largest, '{most.name}', has {there:,} of its {len(most.genes):,} genes among {len(genes):,}, such as {listed(list(genes[:3]))}.",

@@ -60,18 +60,20 @@ def cross_fit(
         RunError: no training is there, it is not done, or it has fewer than two contexts that tell of one another.
         RequestError: another process works in the folder.
     """
-    read_record(run)  # a folder without one is refused before anything is written into it
+    record = read_record(run)  # a folder without one is refused before anything is written into it
     with alone(TRAINING, run):
+        if record.state != "done":
+            raise RunError(
+                f"The training in {run} is not done.", f"It is {record.state}.", "Go on with it first: train --resume."
+            )
         return fit_left_out(run, steps, most, seed, on_progress)
 
 
 def fit_left_out(
     run: Path, steps: int | None = None, most: int | None = None, seed: int = 42, on_progress: OnProgress = silent
 ) -> ModelCard:
-    """Calibrate as `cross_fit` does, in a folder that the caller holds."""
+    """Calibrate as `cross_fit` does, in a folder that the caller holds, the steps of whose training are done."""
     record = read_record(run)
-    if record.state != "done":
-        raise RunError(f"The training in {run} is not done.", f"It is {record.state}.", "Go on with it first: train --resume.")
     split = open_training_split(run)
     places = left_out_places(split, most, seed) if most is not None else calibrating_places(split, seed=seed)
     further = {"blocks": calibrating_blocks(split, seed), "perturbations": calibrating_perturbations(split, seed)}

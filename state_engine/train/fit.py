@@ -5,6 +5,7 @@ The run's folder is described in `state_engine.train.run_folder`; the training i
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from state_engine.checkpoints.card import ModelCard
@@ -16,7 +17,7 @@ from state_engine.train.folds import calibrating_blocks, calibrating_perturbatio
 from state_engine.train.once import close, train_once
 from state_engine.train.place import alone, begun
 from state_engine.train.request import TrainRequest
-from state_engine.train.run_folder import TRAINING, read_record
+from state_engine.train.run_folder import TRAINING, read_record, write_record
 
 
 def train_transition(
@@ -67,11 +68,15 @@ def _trained(
     new = card.perturbation_encoding == "features" and calibrating_perturbations(split, seed)
     if not wanted or not (calibrating_places(split) or calibrating_blocks(split, seed) or new):
         return card
+    done = read_record(output)
+    write_record(output, replace(done, state="running"))  # a process that is killed now leaves that, so resuming calibrates
     try:
-        return fit_left_out(output, seed=seed, on_progress=on_progress)
+        card = fit_left_out(output, seed=seed, on_progress=on_progress)
     except JobCancelled:
         close(output, "cancelled")
         raise
     except BaseException:
         close(output, "failed")
         raise
+    write_record(output, done)
+    return card

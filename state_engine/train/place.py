@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from state_engine.errors import CheckpointError
-from state_engine.files import alone_in, apart_from, output_folder
+from state_engine.files import alone_in, apart_from, is_empty, output_folder
 from state_engine.train.trainer import is_first
 
 
@@ -31,7 +31,7 @@ class Work:
     def is_free(self, folder: Path) -> bool:
         """Return whether nothing is lost when work begins there: nothing is in it, or work ended in it before its first step."""
         if not folder.is_dir():
-            return not folder.exists()
+            return is_empty(folder)
         there = {path.name for path in folder.iterdir()} - {self.lock}
         return not there or (self.record in there and not there - {self.record, *self.before})
 

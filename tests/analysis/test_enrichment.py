@@ -80,6 +80,8 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main([*words, "--method", "mean"]) == 0
     assert "predicted | drugA | B" in pd.read_csv(output).columns
     capsys.readouterr()
+    assert main([*words, "--context", "B", "--fold", "99"]) == 0 and pd.read_csv(output).empty
+    assert "2 of 2 conditions without a row" in capsys.readouterr().out
     assert main([*words, "--perturbation", "moon"]) == 1
     assert "The result has no moon" in capsys.readouterr().err
 

@@ -76,6 +76,16 @@ def test_scores_of_groups_are_the_librarys(values: np.ndarray) -> None:
     assert single.loc["HIGH", "a"] > single.loc["HIGH", "b"] and single.loc["LOW", "a"] < single.loc["LOW", "b"]
 
 
+def test_a_set_of_all_genes_stands_at_no_end_of_them(values: np.ndarray) -> None:
+    whole = GeneSet("ALL", tuple(GENES))
+    profiles = pd.DataFrame({"a": values, "b": values[::-1]}, index=GENES)
+    assert set(ranked(GENES, values, (*SETS, whole), permutations=20)["gene_set"]) == set(MEMBERS)
+    assert set(scores(profiles, (*SETS, whole), "ssgsea").index) == set(MEMBERS)
+    for ask in (lambda: ranked(GENES, values, [whole]), lambda: scores(profiles, [whole], "ssgsea")):
+        with pytest.raises(GeneError, match="No gene set can stand at one end"):
+            ask()
+
+
 def test_what_cannot_be_ordered_is_refused(values: np.ndarray) -> None:
     with pytest.raises(GeneError, match="missing or infinite"):
         ranked(GENES, np.where(np.arange(200) == 3, np.nan, values), SETS)

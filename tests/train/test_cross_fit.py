@@ -15,7 +15,7 @@ from state_engine.data.splits.apply import TEST, TRAIN, UNUSED, VAL, Split, appl
 from state_engine.data.splits.plan import SplitPlan, ZeroShot
 from state_engine.effects.store import load_effects
 from state_engine.errors import JobCancelled, RunError
-from state_engine.train import conditions, cross_fit, folds
+from state_engine.train import conditions, cross_fit, fit, folds
 from state_engine.train.curves import read_curve
 from state_engine.train.fit import train_transition
 from state_engine.train.run_folder import TrainingRecord, open_training_split, read_record, write_record, write_split
@@ -97,6 +97,20 @@ def test_a_run_is_calibrated_by_leaving_contexts_out(split, tmp_path, capsys):
     with pytest.raises(JobCancelled):
         cross_fit.cross_fit(run, steps=2, most=2, seed=1, on_progress=cancel)
     assert read_card(run / "model") == card and not list(run.glob(".fold*"))
+
+
+def test_a_training_that_is_killed_while_it_calibrates_is_not_done(tmp_path, monkeypatch):
+    data = open_dataset(make_data(tmp_path))
+    whole = apply_plan(SplitPlan(((NAME, "x"),), (NAME,), (ZeroShot(NAME, "B", "test"),)), [(NAME, data)])
+    states = []
+
+    def calibrated(run, **_):
+        states.append(read_record(run).state)
+        return read_card(run / "model")
+
+    monkeypatch.setattr(fit, "fit_left_out", calibrated)
+    train_transition(whole, SMALL.with_settings(calibrate=True, cross_fit=True, steps=1), tmp_path / "run")
+    assert states == ["running"] and read_record(tmp_path / "run").state == "done"
 
 
 @pytest.mark.slow
