@@ -53,7 +53,7 @@ def train_transition(
         read_record(output)  # a folder without one is refused before anything is written into it
         place = alone(TRAINING, output)
     else:
-        given = (init_from, request.network.features)
+        given: tuple[Path | str | None, ...] = (init_from, request.network.features)
         place = begun(TRAINING, output, (*(s.dataset.path for s in split.sources), *filter(None, given)))
     with place:
         return _trained(split, request, output, on_progress, resume, init_from)
