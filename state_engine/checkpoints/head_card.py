@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +16,7 @@ from state_engine.checkpoints.folder import AGAIN, read_card_file
 from state_engine.checkpoints.folder import FORMAT as FORMAT
 from state_engine.errors import CheckpointError
 from state_engine.models.head_config import HeadConfig
-from state_engine.plain import writable
+from state_engine.plain import to_plain, writable
 
 CARD = "head.json"
 FITTED = "fitted.safetensors"  # codes of the names of the cells it was fitted on
@@ -72,7 +74,7 @@ class HeadCard:
 
     Args:
         format: version of the store's layout (`FORMAT`).
-        id: first 12 hex digits of `weights_hash`.
+        id: 12 hex digits that tell it from others, see `head_id`; of heads of before the first of `weights_hash`.
         name: for people.
         task: what it calls.
         columns: of obs that it learnt.
@@ -141,6 +143,16 @@ def read_head_card(folder: Path) -> HeadCard:
     card = read_card_file(path, HeadCard, "a card of a head")
     check_head_card(card)
     return card
+
+
+def head_id(card: HeadCard) -> str:
+    """Return the first 12 hex digits of a sha256 of weights and of what their outputs mean.
+
+    Weights alone tell too little: labels by other names, or a number in another unit, are learnt as the very same weights.
+    """
+    says = (card.task, card.columns, card.labels, card.source, card.temperature, card.centre, card.spread)
+    text = json.dumps(to_plain(says), sort_keys=True)
+    return hashlib.sha256(f"{card.weights_hash}\n{text}".encode()).hexdigest()[:12]
 
 
 def check_head_card(card: HeadCard) -> None:

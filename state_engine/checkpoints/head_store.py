@@ -22,7 +22,7 @@ from state_engine.checkpoints.folder import (
     weights_hash,
     write_folder,
 )
-from state_engine.checkpoints.head_card import CARD, FITTED, FORMAT, HeadCard, check_head_card, read_head_card
+from state_engine.checkpoints.head_card import CARD, FITTED, FORMAT, HeadCard, check_head_card, head_id, read_head_card
 from state_engine.errors import CheckpointError
 from state_engine.models.heads import Head
 from state_engine.plain import to_plain
@@ -59,7 +59,8 @@ def save_head(folder: Path, card: HeadCard, state_dict: dict[str, Tensor], fitte
     """
     _check_weights(card, state_dict)
     whole = weights_hash(state_dict)
-    card = dataclasses.replace(card, weights_hash=whole, id=whole[:12], format=FORMAT)
+    card = dataclasses.replace(card, weights_hash=whole, format=FORMAT)
+    card = dataclasses.replace(card, id=head_id(card))
     check_head_card(card)
     text = json.dumps(to_plain(card), indent=1, ensure_ascii=False)
     tensors = {WEIGHTS: state_dict, **({} if fitted is None else {FITTED: {"cells": fitted}})}

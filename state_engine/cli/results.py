@@ -145,9 +145,15 @@ def run_report(options: argparse.Namespace, write: Write, on_progress: OnProgres
     from state_engine.jobs.run_folder import RunFolder
 
     settings, folder = load_settings(), Path(options.run)
-    free_output(options.output, *([folder] if folder.is_file() else []))
-    if folder.exists():
+    run = None if folder.exists() else RunFolder.open(settings, options.run)
+    free_output(options.output, *_not_reports(folder if run is None else run.path))
+    if run is None:
         report_of_folder(settings, folder, options.output, on_progress)
     else:
-        report_of_run(settings, RunFolder.open(settings, options.run), options.output, on_progress)
+        report_of_run(settings, run, options.output, on_progress)
     write(f"{options.output}: {options.output.stat().st_size:,} bytes")
+
+
+def _not_reports(place: Path) -> list[Path]:
+    """Return what a run is made of, so that no report is written over it; another report may be."""
+    return [part for part in place.iterdir() if part.suffix != ".html"] if place.is_dir() else [place]

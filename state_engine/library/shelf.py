@@ -19,7 +19,7 @@ from typing import Final, Generic, TypeVar, cast
 
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.embedding_card import EmbeddingCard
-from state_engine.checkpoints.head_card import HeadCard
+from state_engine.checkpoints.head_card import HeadCard, head_id
 from state_engine.config import Settings
 from state_engine.errors import CheckpointError, RequestError, StateError, door, listed
 from state_engine.files import size_on_disk
@@ -214,7 +214,8 @@ class Shelf(Generic[C]):
             CheckpointError: no valid id, or a file is missing.
         """
         # the id becomes part of a folder's name: from a foreign card it could be anything
-        if not re.fullmatch(r"[0-9a-f]{64}", card.weights_hash) or card.id != card.weights_hash[:12]:
+        valid = {card.weights_hash[:12], *([head_id(card)] if isinstance(card, HeadCard) else [])}
+        if not re.fullmatch(r"[0-9a-f]{64}", card.weights_hash) or card.id not in valid:
             raise CheckpointError(f"The card of '{card.name}' has no valid id.", "It must be the start of its hash.", AGAIN)
         needed: tuple[str, ...] = self.needed(card)
         missing = [name for name in needed if not (folder / name).is_file()]

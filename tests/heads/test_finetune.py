@@ -27,6 +27,7 @@ from state_engine.heads.report import BACKBONE, CELLS, HeadReport, read_report, 
 from state_engine.heads.request import FinetuneRequest
 from state_engine.heads.targets import read_targets
 from state_engine.heads.vectors import CACHE, cached, read_vectors
+from state_engine.library.models import HEADS
 from state_engine.progress import Progress
 from tests.heads.cells import asked, write_labelled
 from tests.small import GENES, write_model
@@ -251,6 +252,22 @@ def test_a_folder_that_cannot_be_made_is_told_before_any_work(tmp_path: Path, pl
     with pytest.raises(DataError):
         finetune(asked(tmp_path / "missing.h5ad"), tmp_path / "new" / "head")
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "text"
+
+
+def test_labels_by_other_names_and_other_units_make_other_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their weights are the same, so these alone do not say which head it is; the library keeps both."""
+    renamed = {"A": "T cell", "B": "U cell", "C": "V cell"}
+    cells = write_labelled(tmp_path / "cells.h5ad")
+    data = pd.Series(np.array(["A", "B", "C"])[np.arange(160) % 3])
+    other = write_labelled(tmp_path / "other.h5ad", named=data.map(renamed).to_numpy())
+    one, two = (finetune(asked(path, label), tmp_path / label) for path, label in ((cells, "type"), (other, "named")))
+    hashes = {read_head_card(tmp_path / label).weights_hash for label in ("type", "named")}
+    assert len(hashes) == 1 and one.id != two.id
+    monkeypatch.setenv("STATE_EXPLORER_DATA", str(tmp_path))
+    settings = load_settings()
+    for label in ("type", "named"):
+        HEADS.import_directory(tmp_path / label, settings)
+    assert {e.card.labels for e in HEADS.entries(settings) if e.card} == {("A", "B", "C"), tuple(renamed.values())}
 
 
 def test_cells_without_a_vector_are_left_out(tmp_path: Path, cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:

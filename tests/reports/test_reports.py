@@ -85,6 +85,12 @@ def test_an_evaluation(tmp_path: Path) -> None:
     )  # fmt: skip
     found = evaluate(request, tmp_path / "ev")
     assert main(["report", "--run", str(tmp_path / "ev"), "--output", str(tmp_path / "r.html")]) == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "ev").iterdir() if p.is_file()}
+    for part in before:  # no report is written over what it reports on
+        assert main(["report", "--run", str(tmp_path / "ev"), "--output", str(part)]) == 1
+    assert before == {p: p.read_bytes() for p in before}
+    for _ in range(2):  # over another report it is
+        assert main(["report", "--run", str(tmp_path / "ev"), "--output", str(tmp_path / "ev" / "r.html")]) == 0
     text = Tags((tmp_path / "r.html").read_text()).text
     for row in found.summary:
         if row.context == "" and row.method == "prediction":
