@@ -53,8 +53,12 @@ def train_transition(
         read_record(output)  # a folder without one is refused before anything is written into it
         place = alone(TRAINING, output)
     else:
-        given: tuple[Path | str | None, ...] = (init_from, request.network.features)
-        place = begun(TRAINING, output, (*(s.dataset.path for s in split.sources), *filter(None, given)))
+        inputs: list[Path | str] = [source.dataset.path for source in split.sources]
+        if init_from is not None:
+            inputs.append(init_from)
+        if request.network.features:
+            inputs.append(request.network.features)
+        place = begun(TRAINING, output, tuple(inputs))
     with place:
         return _trained(split, request, output, on_progress, resume, init_from)
 
