@@ -40,10 +40,21 @@ def read_gene_vectors(path: Path) -> GeneVectors:
             width), with the names one per line in a .txt of the same name beside it.
 
     Raises:
-        UnreadableFileError: not there, of another kind, or not a table of vectors.
+        UnreadableFileError: not there, of another kind, not a table of vectors, or all of them 0.
         UnsafePickleError: the .pt file asks for more than numbers and containers.
         CheckpointError: the .pt file is truncated or damaged.
     """
+    found = _read(path)
+    if not found.values.any():
+        raise UnreadableFileError(
+            f"{path.name} has no vectors of genes: all of them are 0.",
+            "Vectors tell genes apart.",
+            "Check how the file was made.",
+        )
+    return found
+
+
+def _read(path: Path) -> GeneVectors:
     ending = path.suffix.lower()
     if ending in NUMPY and path.is_file():
         return _read_numpy(path)

@@ -22,8 +22,8 @@ from state_engine.checkpoints.head_store import LoadedHead, load_head, save_head
 from state_engine.checkpoints.store import save_model
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.device import Device, choose_device
-from state_engine.errors import CheckpointError, SplitError
-from state_engine.files import apart_from, output_folder, part_beside, remove_parts, write_bytes, write_json
+from state_engine.errors import CheckpointError, LabelError, SplitError, listed
+from state_engine.files import apart_from, is_empty, output_folder, part_beside, remove_parts, write_bytes, write_json
 from state_engine.heads import beside
 from state_engine.heads.backbones import InputReader, Loaded, backbone_of, load_backbone
 from state_engine.heads.cost import cost
@@ -48,7 +48,7 @@ from state_engine.heads.vectors import Vectors, decide_source, read_vectors
 from state_engine.models.head_config import HeadConfig
 from state_engine.models.heads import Head
 from state_engine.models.lora import merged_state_dict, train_only
-from state_engine.plain import agreed, csv_for_people, part_of, plural, to_plain
+from state_engine.plain import agreed, csv_for_people, part_of, plural, to_plain, visible
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.versions import package_versions
 
@@ -76,7 +76,7 @@ def finetune(
 
     Args:
         request: what to fit, on what.
-        output: folder of the head; it must not be there yet and appears only when complete.
+        output: folder of the head; it must not be there yet or be empty, and is filled only when complete.
         on_progress: told each pass; may raise `JobCancelled`.
         loaded: the model of the request when it is in memory already; not used where it is tuned.
 
@@ -85,7 +85,7 @@ def finetune(
             its folder meanwhile stays beside it, and the error says where.
     """
     start = time.perf_counter()
-    if output.exists():
+    if not is_empty(output):
         raise CheckpointError(f"{output} is there already.", fix="Choose another folder, or remove it first.")
     apart_from(output, request.data, *filter(None, [request.model]))
     waiting = output.with_name(f"{output.name}-model")
@@ -94,12 +94,24 @@ def finetune(
             remove_parts(output.parent, killed.name)
         on_progress(Progress("Reading labels"))
         dataset = open_dataset(Path(request.data), request.choices)
+        _require_named_control(dataset)
         targets = read_targets(dataset, request)
         parts = divide(dataset, request, targets)
         case = _Case(request, dataset, targets, parts, choose_device(request.device), on_progress, model)
         report = _fitted(case, folder, loaded, start)
         _take_place(folder, output, report.id)
     return report
+
+
+def _require_named_control(dataset: Dataset) -> None:
+    """Make sure that a control that was named is one: without a column of perturbations nothing would be read of it."""
+    named = dataset.choices.controls
+    if named and dataset.labels.perturbation_key is None:
+        raise LabelError(
+            f"There is no control label {listed([repr(visible(word)) for word in named])} in {dataset.path.name}.",
+            "No column says which cells are perturbed.",
+            "Name the column (--perturbation-key), or leave --control out.",
+        )
 
 
 def _take_place(folder: Path, output: Path, identity: str) -> None:

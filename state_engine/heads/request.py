@@ -15,6 +15,9 @@ Task = Literal["classification", "multi-label", "regression"]
 HeadKind = Literal["linear", "mlp"]
 Features = Literal["auto", "embedding", "hidden", "prediction", "expression"]
 TUNED: Final = "head, lora, last-N or full"
+LARGEST: Final = (
+    1e18  # of a number that is learnt, or learnt from: weights and losses are float32, and squares of these still are
+)
 _LAST = re.compile(r"last-([1-9][0-9]{0,2})")
 
 

@@ -20,13 +20,12 @@ from state_engine.data.files.hdf5 import column_names, open_h5
 from state_engine.data.labels import as_labels
 from state_engine.errors import LabelError, listed, may_be, near_each
 from state_engine.heads.report import UNKNOWN, unknown_word
-from state_engine.heads.request import FinetuneRequest, Task
+from state_engine.heads.request import LARGEST, FinetuneRequest, Task
 from state_engine.plain import agreed, plural, visible
 
 INFINITE = frozenset(sign + word for sign in ("", "+", "-") for word in ("inf", "infinity"))  # as numbers and words are read
 LEAST = 3  # cells of a label: one to train on, one to validate on, one to test on
 LEAST_CELLS = 10
-LARGEST = 1e18  # of a number that is learnt: weights and losses are float32, and squares of these still are
 Truth = NDArray[np.int64] | NDArray[np.float64]
 YES = frozenset({"true", "yes", "y", "t", "1", "1.0"})
 NO = frozenset({"false", "no", "n", "f", "0", "0.0"})

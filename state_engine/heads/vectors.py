@@ -27,7 +27,7 @@ from state_engine.device import Device
 from state_engine.errors import GeneError, IncompatibleError, RepresentationError, listed
 from state_engine.files import replacing
 from state_engine.heads.backbones import InputReader, Loaded, backbone_of, run, source_of
-from state_engine.heads.request import AnnotateRequest, FinetuneRequest
+from state_engine.heads.request import LARGEST, AnnotateRequest, FinetuneRequest
 from state_engine.plain import agreed, plural, to_plain
 from state_engine.progress import OnProgress, Progress
 
@@ -212,10 +212,27 @@ def read_vectors(
     if source.kind == "expression":
         values, remarks = _expression(dataset, source, rows)
     elif loaded is None or source.key:
-        values, remarks = dataset.read(f"obsm/{source.key}", rows)[:, : source.width], []
+        values, remarks = _read_stored(dataset, source, rows), []
     else:
         values, remarks = _made(dataset, source, rows, loaded, device, on_progress, batch_size)
     return Vectors(source, np.ascontiguousarray(values, np.float32), tuple(remarks), time.perf_counter() - start)
+
+
+def _read_stored(dataset: Dataset, source: VectorSource, rows: Rows) -> Matrix:
+    """(m, w) vectors of obsm.
+
+    Raises:
+        RepresentationError: numbers too large for products in float32.
+    """
+    values = dataset.read(f"obsm/{source.key}", rows)[:, : source.width]
+    largest = float(np.abs(values, where=np.isfinite(values), out=np.zeros(values.shape, values.dtype)).max(initial=0))
+    if largest > LARGEST:
+        raise RepresentationError(
+            f"obsm['{source.key}'] has numbers as large as {largest:.0e}.",
+            f"From those above {LARGEST:.0e} nothing can be computed: their squares have no number.",
+            "Divide them by their spread, or choose other vectors.",
+        )
+    return values
 
 
 def _expression(dataset: Dataset, source: VectorSource, rows: Rows) -> tuple[Matrix, list[str]]:

@@ -51,7 +51,16 @@ from state_engine.pretrain.run_folder import (
     write_pretraining,
 )
 from state_engine.pretrain.run_folder import FORMAT as RECORD_FORMAT
-from state_engine.pretrain.sources import Source, held_back, open_all, require_genes, survey, union_of_genes, without_rare
+from state_engine.pretrain.sources import (
+    Source,
+    held_back,
+    open_all,
+    require_columns,
+    require_genes,
+    survey,
+    union_of_genes,
+    without_rare,
+)
 from state_engine.pretrain.variable import most_variable
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.curves import VALIDATION, read_curve
@@ -111,6 +120,7 @@ def pretrain_embedding(
         CheckpointError: there is something in the folder (without `resume`), or it has no checkpoint to go on from.
         RequestError: the folder is an input or lies in one, cannot be written, or another process pretrains in it.
         ConfigError: the pretraining of the folder was begun with other settings or cells.
+        LabelError: no data set has a column to test on.
         EmptyDataError, GeneError, ScaleError, RepresentationError: the data cannot be pretrained on; the file is named.
         UnreadableFileError, UnsafePickleError: the gene vectors cannot be read.
         DeviceError: no such device or precision.
@@ -202,6 +212,8 @@ def _pretrain(
 def _started(request: PretrainRequest, output: Path, on_progress: OnProgress, old: PretrainRecord | None) -> _Start:
     """Open the data and decide genes, cells and sizes; of a pretraining that goes on, as it was begun."""
     datasets = open_all(request.data, request.choices)
+    if request.running.test and old is None:
+        require_columns(datasets, request.evaluate)
     seed, sizes = request.running.seed, request.sizes
     weights, config, notes = None, None, list[str]()
     if request.init_from:

@@ -17,8 +17,18 @@ import scipy.sparse as sp
 
 from state_engine.data.dataset import Choices, Dataset, open_dataset
 from state_engine.data.gene_vocabulary import GeneMap, map_genes
-from state_engine.errors import DataError, EmptyDataError, GeneError, RepresentationError, ScaleError
-from state_engine.plain import plural
+from state_engine.errors import (
+    DataError,
+    EmptyDataError,
+    GeneError,
+    LabelError,
+    RepresentationError,
+    ScaleError,
+    listed,
+    may_be,
+    near_each,
+)
+from state_engine.plain import plural, visible
 from state_engine.progress import OnProgress, Progress
 
 LEAST_GENES = 2
@@ -85,6 +95,22 @@ def open_all(paths: Sequence[str], choices: Choices) -> tuple[Dataset, ...]:
         except ScaleError as error:
             raise ScaleError(f"{dataset.path.name}: {error.what}", error.why, error.fix) from error
     return datasets
+
+
+def require_columns(datasets: Sequence[Dataset], wanted: Sequence[str]) -> None:
+    """Make sure that each column to test on is one of labels in a data set at least.
+
+    Raises:
+        LabelError: one is in none.
+    """
+    known = list(dict.fromkeys(name for dataset in datasets for name in dataset.columns))
+    lacking = [name for name in wanted if name not in known]
+    if lacking:
+        raise LabelError(
+            f"No data set has a column of labels {listed([repr(visible(name)) for name in lacking])}.",
+            f"There are: {listed(known, 12) or 'none'}.",
+            may_be(near_each(lacking, known)) or "Choose among these, or leave --evaluate out.",
+        )
 
 
 def _opened(path: Path, choices: Choices) -> Dataset:

@@ -16,9 +16,19 @@ from state_engine.checkpoints.folder import WEIGHTS
 from state_engine.checkpoints.head_card import CARD, FITTED, read_head_card
 from state_engine.checkpoints.head_store import load_head
 from state_engine.config import load_settings
+from state_engine.data.choices import Choices
 from state_engine.data.dataset import open_dataset
 from state_engine.device import choose_device
-from state_engine.errors import CheckpointError, DataError, IncompatibleError, JobCancelled, RequestError, SplitError
+from state_engine.errors import (
+    CheckpointError,
+    DataError,
+    IncompatibleError,
+    JobCancelled,
+    LabelError,
+    RepresentationError,
+    RequestError,
+    SplitError,
+)
 from state_engine.heads import finetune as module
 from state_engine.heads.finetune import finetune
 from state_engine.heads.fitting import fit_temperature, label_weights
@@ -242,6 +252,27 @@ def test_of_two_that_take_one_folder_neither_is_lost(tmp_path: Path, cells: Path
     (other,) = tmp_path.glob("head-*")
     assert str(other) in str(caught.value) and read_head_card(other).id != read_head_card(tmp_path / "head").id
     assert not list(tmp_path.glob(".*"))
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path, cells: Path) -> None:
+    (tmp_path / "head").mkdir()
+    made = finetune(asked(cells, max_epochs=1), tmp_path / "head")
+    assert read_head_card(tmp_path / "head").id == made.id and not list(tmp_path.glob(".*"))
+
+
+def test_a_control_that_no_column_has_is_told_before_any_work(tmp_path: Path, cells: Path) -> None:
+    with pytest.raises(LabelError, match=r"There is no control label 'NOSUCH' in cells\.h5ad\. No column says"):
+        finetune(asked(cells, choices=Choices(control="NOSUCH")), tmp_path / "head")
+
+
+def test_vectors_that_products_do_not_stand_are_refused(tmp_path: Path) -> None:
+    import anndata
+
+    data = anndata.read_h5ad(write_labelled(tmp_path / "cells.h5ad"))
+    data.obsm["X_pca"][3, 2] = 2e19
+    data.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(RepresentationError, match=r"obsm\['X_pca'\] has numbers as large as 2e\+19"):
+        finetune(asked(tmp_path / "cells.h5ad", embedding_key="X_pca"), tmp_path / "head")
 
 
 @pytest.mark.parametrize("place", ["file/head", "file/more/head"])

@@ -14,7 +14,7 @@ import torch
 from state_engine.checkpoints.embedding_store import load_embedding, read_embedding
 from state_engine.cli.main import main
 from state_engine.embedding.embed import EmbedRequest, embed
-from state_engine.errors import CheckpointError, ConfigError, JobCancelled
+from state_engine.errors import CheckpointError, ConfigError, JobCancelled, LabelError, UnreadableFileError
 from state_engine.pretrain.fit import Pretrained, pretrain_embedding, report_lines
 from state_engine.pretrain.order import Position
 from state_engine.pretrain.request import Schedule, learning_rate
@@ -98,6 +98,20 @@ def test_what_is_written(files, whole, tmp_path: Path) -> None:
     assert any("label transfer, cell_type of one.h5ad" in line for line in report_lines(folder, made))
     summary = embed(EmbedRequest(str(files[1]), str(folder / "model"), device="cpu"), tmp_path / "out.npy")
     assert summary.empty == 0 and np.isfinite(np.load(tmp_path / "out.npy")).all()
+
+
+def test_a_column_to_test_on_that_is_nowhere_is_told_before_the_work(files, tmp_path: Path) -> None:
+    request = replace(small_request(*files), evaluate=("cell_type", "cell_tipe"))
+    with pytest.raises(LabelError, match="No data set has a column of labels 'cell_tipe'") as told:
+        pretrain_embedding(request, tmp_path / "run")
+    assert "cell_type" in told.value.fix and not (tmp_path / "run").exists()
+
+
+def test_gene_vectors_that_are_all_zero_are_refused(files, tmp_path: Path) -> None:
+    np.save(tmp_path / "genes.npy", np.zeros((3, 4), np.float32))
+    (tmp_path / "genes.txt").write_text("A\nB\nC\n")
+    with pytest.raises(UnreadableFileError, match="all of them are 0"):
+        pretrain_embedding(replace(small_request(*files), genes=str(tmp_path / "genes.npy")), tmp_path / "run")
 
 
 def test_it_learns(files, tmp_path: Path) -> None:
