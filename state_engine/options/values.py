@@ -14,7 +14,7 @@ from dataclasses import MISSING, fields, replace
 from typing import Any, Final, TypeVar, get_origin, get_type_hints
 
 from state_engine.errors import ConfigError, StateError, near_each
-from state_engine.options.fields import About, Option, Part, is_part, options_of, without_none
+from state_engine.options.fields import SET, About, Option, Part, is_part, options_of, without_none
 
 MOST_COUNT: Final = 2**31 - 1  # of a whole number that names no bound of its own
 MOST_SEED: Final = 2**63 - 1
@@ -29,19 +29,24 @@ def items(value: object) -> tuple[object, ...]:
 
 
 def check(request: object, error: type[StateError] = ConfigError) -> None:
-    """Raise `error` where fields of a request lie outside their bounds or choices; for `__post_init__`. Parts check themselves."""
+    """Raise `error` where fields of a request lie outside their bounds or choices; for `__post_init__`. Parts check themselves.
+
+    A field is called as on the command line, where it has an option there.
+    """
+    verb = hasattr(request, "VERB")  # a part does not know by which options a verb names its fields
     wrong: dict[str, list[str]] = {}  # what the value must do -> the fields that do not
     values, known = [], []
     for one in options_of(type(request)):
         value = getattr(request, one.name) if "." not in one.path else None
+        said = one.flag if verb and one.flag not in (None, SET) else one.name
         for item in items(value) if one.many else (value,):
             if item is None or item in one.about.choices:
                 continue
             if one.about.choices:
-                known.append(f"{one.name} is {item!r}. Known: {', '.join(one.about.choices)}.")
+                known.append(f"{said} is {item!r}. Known: {', '.join(one.about.choices)}.")
             elif rule := _broken(one.about, item) or _broken(_usual_bound(one), item):
-                wrong.setdefault(rule, []).append(one.name)
-                values.append(f"{one.name} is {item!r}")
+                wrong.setdefault(rule, []).append(said)
+                values.append(f"{said} is {item!r}")
     if known or wrong:
         rules = [f"{', '.join(names)} must {rule}." for rule, names in wrong.items()]
         raise error(" ".join([*known, *rules]), f"{', '.join(values)}." if values else "")

@@ -31,7 +31,7 @@ from state_engine.plain import to_plain
         ({"tune": "last-0", "model": "m"}, "What is trained is 'last-0'"),
         ({"tune": "some", "model": "m"}, "Known: head, lora, last-N or full"),
         ({"tune": "lora"}, "could train"),
-        ({"test_share": 1.0}, "test_share must"),
+        ({"test_share": 1.0}, "--test-share must be more than 0 and less than 1. --test-share is 1.0"),
         ({"patience": 0}, "patience must"),
     ],
 )
