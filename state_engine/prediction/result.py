@@ -320,7 +320,9 @@ def open_result(path: Path) -> Result:
 def _opened(path: Path) -> h5py.File:
     if not path.exists():
         raise RunError(
-            "The result file is not there.", f"{path.name} is missing from the run folder.", "Run the prediction again."
+            f"There is no file {path}.",
+            "It should be the result of a prediction (result.h5ad of its run, or what predict --output wrote).",
+            "Check the path, or run the prediction again.",
         )
     try:
         return h5py.File(path, "r")
