@@ -27,7 +27,7 @@ from state_engine.errors import RequestError
 from state_engine.metrics.rank_tests import against_reference
 from state_engine.metrics.rules import FOLD, SIGNIFICANT, detected
 from state_engine.options import about, check, option, part
-from state_engine.plain import first_places
+from state_engine.plain import agreed, first_places, part_of, plural
 from state_engine.prediction.result import Result, open_result
 from state_engine.progress import OnProgress, Progress, silent
 
@@ -39,6 +39,7 @@ COLUMNS: Final = (
     "fraction_perturbed", "fraction_reference", "n_perturbed", "n_reference",
 )  # fmt: skip
 TARGETS: Final = "targets.parquet"
+NO_GENE: Final = "name_no_gene"  # attribute of the table: how many perturbations name no gene of the file
 FEWEST: Final = 20  # cells of either side: with fewer, half a knock-down is missed more often than found
 _TOLD: Final = ("on target", "wrong way", "no change")
 _UNCLEAR: Final = "the gene is hardly detected, the cells are too few, or the change is as large as chance makes it"
@@ -161,7 +162,7 @@ def on_target_of_data(
                 if len(mine):
                     yield _Side(label, context, read_features(dataset, source, mine), reference)
 
-    return _checked(wanted, genes, sides(), measured=True)
+    return _with_nameless(_checked(wanted, genes, sides(), measured=True), labels, wanted)
 
 
 def on_target_of_result(
@@ -176,7 +177,8 @@ def on_target_of_result(
         raise RequestError("There are no genes to look at.", "The model predicts an embedding and has no gene decoder.")
     observed = expression == "observed"
     there = result.conditions(keys.OBSERVED if observed else keys.PREDICTED)
-    wanted = targets_of(dict.fromkeys(p for p, _ in there), set(result.genes), None, expected)
+    labels = list(dict.fromkeys(p for p, _ in there))
+    wanted = targets_of(labels, set(result.genes), None, expected)
     genes = tuple(dict.fromkeys(t.gene for t in wanted))
     if not genes:
         return pd.DataFrame(columns=list(COLUMNS))
@@ -190,7 +192,12 @@ def on_target_of_result(
                 control = result.rows(keys.OBSERVED_CONTROL, c) if observed else result.paired_controls(rows)
                 yield _Side(p, c, result.read(rows, genes, layer), result.read(control, genes, layer))
 
-    return _checked(wanted, genes, sides(), measured=observed)
+    return _with_nameless(_checked(wanted, genes, sides(), measured=observed), labels, wanted)
+
+
+def _with_nameless(table: pd.DataFrame, labels: Collection[str], wanted: Sequence[Target]) -> pd.DataFrame:
+    table.attrs[NO_GENE] = len(labels) - len({target.perturbation for target in wanted})
+    return table
 
 
 def dead(table: pd.DataFrame) -> tuple[str, ...]:
@@ -201,16 +208,21 @@ def dead(table: pd.DataFrame) -> tuple[str, ...]:
 
 
 def words(table: pd.DataFrame) -> str:
-    """Return what a check found, in a sentence or two."""
+    """Return what a check found, in a few sentences; how many perturbations name no gene is in the table's attribute `NO_GENE`."""
     if table.empty:
         return "No perturbation names a gene of the data."
     told = table[table["verdict"].isin(_TOLD)]
     names, gone = told["perturbation"].nunique(), dead(table)
     unclear = table["perturbation"].nunique() - names
     more = f" Of {unclear:,} more it cannot be told: {_UNCLEAR}." if unclear else ""
+    nameless = int(table.attrs.get(NO_GENE, 0))
+    others = f" {plural(nameless, 'other names', 'others name')} no gene of this file." if nameless else ""
     if not names:
-        return f"Of none of the {unclear:,} perturbations that name a gene can it be told: {_UNCLEAR}."
-    return f"{names - len(gone):,} of {names:,} perturbations move the gene they name as expected." + more
+        return f"Of none of the {plural(unclear, 'perturbation that names', 'perturbations that name')} a gene can it be told: {_UNCLEAR}.{others}"
+    right = names - len(gone)
+    whole = part_of(right, names, "perturbation")
+    verb, their = agreed(right, "moves", "move"), agreed(right, "it names", "they name")
+    return f"{whole} {verb} the gene {their} as expected.{more}{others}"
 
 
 def _kinds(dataset: Dataset, labels: Sequence[str], type_key: str) -> dict[str, str]:

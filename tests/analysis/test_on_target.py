@@ -11,6 +11,7 @@ import pytest
 
 from state_engine.analysis.on_target import (
     COLUMNS,
+    NO_GENE,
     Target,
     dead,
     on_target_of_data,
@@ -83,7 +84,10 @@ def test_a_simulated_screen(screen: Path) -> None:
         "GENE4": "not detected",
     }
     assert dead(table) == ("GENE1_KO", "GENE2_KO")
-    assert words(table).startswith("1 of 3 perturbations move the gene they name as expected. Of 2 more it cannot be told")
+    assert words(table).startswith("1 of 3 perturbations moves the gene it names as expected. Of 2 more it cannot be told")
+    assert "name no gene" not in words(table)
+    table.attrs[NO_GENE] = 8
+    assert words(table).endswith(" 8 others name no gene of this file.")
     row = table.set_index("gene").loc["GENE0"]
     assert -2.3 < row["log2_fold_change"] < -1.7 and row["n_perturbed"] == row["n_reference"] == 400
     turned = on_target_of_data(open_dataset(screen), expected="up").set_index("gene")["verdict"]
