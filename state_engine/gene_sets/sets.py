@@ -31,6 +31,20 @@ class GeneSet:
     source: str = ""
 
 
+def check_number(sets: int, members: int, file: str) -> None:
+    """Make sure that there are no more sets, with no more genes in all, than may be read; readers ask after each set.
+
+    Raises:
+        RequestError: there are.
+    """
+    if sets > MOST_SETS or members > MOST_MEMBERS:
+        raise RequestError(
+            f"{file} has too many gene sets.",
+            f"Up to {MOST_SETS:,} sets with {MOST_MEMBERS:,} genes are read, and it has more.",
+            "Give a part of it.",
+        )
+
+
 def check_sets(sets: Sequence[GeneSet], file: str) -> tuple[GeneSet, ...]:
     """Return sets that may be worked with.
 
@@ -39,13 +53,7 @@ def check_sets(sets: Sequence[GeneSet], file: str) -> tuple[GeneSet, ...]:
     """
     if not sets:
         raise RequestError(f"{file} has no gene sets.", "No line has a name and a gene.", "Give a GMT, a CSV or a list of genes.")
-    members = sum(len(one.genes) for one in sets)
-    if len(sets) > MOST_SETS or members > MOST_MEMBERS:
-        raise RequestError(
-            f"{file} has too many gene sets.",
-            f"{len(sets):,} sets with {members:,} genes; up to {MOST_SETS:,} with {MOST_MEMBERS:,} are read.",
-            "Give a part of it.",
-        )
+    check_number(len(sets), sum(len(one.genes) for one in sets), file)
     seen: set[str] = set()
     for one in sets:
         if one.name in seen:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from state_engine.data.files.text import HEADINGS, decode_text, read_text_file, rows_of
 from state_engine.errors import RequestError, listed, may_be, near_each
-from state_engine.gene_sets.sets import MOST_NAME, GeneSet, check_sets
+from state_engine.gene_sets.sets import MOST_NAME, GeneSet, check_number, check_sets
 from state_engine.plain import csv_for_people, plural, visible
 
 GENE_COLUMNS: Final = ("gene", "gene_name", "gene_symbol", "symbol", "genes", "names", "name", "feature", "target", "")
@@ -46,7 +46,7 @@ def sets_of(raw: bytes | str, file: str = "The list") -> tuple[GeneSet, ...]:
     text = raw if isinstance(raw, str) else decode_text(raw, file, RequestError)
     lines = _lines(text)
     if _is_gmt(file, lines):
-        return check_sets(_gmt(lines), file)
+        return check_sets(_gmt(lines, file), file)
     table = _table_of_sets(text, file)
     if table is not None:
         return check_sets(table, file)
@@ -68,7 +68,7 @@ def genes_of(text: str, file: str = "The list", name: str = "") -> tuple[str, ..
         RequestError: several sets and none named, no such set, or no genes.
     """
     lines = _lines(text)
-    sets = {one.name: one.genes for one in _gmt(lines)} if _is_gmt(file, lines) else {}
+    sets = {one.name: one.genes for one in _gmt(lines, file)} if _is_gmt(file, lines) else {}
     if name and name not in sets:
         near = may_be(near_each([name], tuple(sets)))
         raise RequestError(f"{file} has no gene set '{name}'.", f"It has {listed(tuple(sets)) or 'none: it is no GMT'}.", near)
@@ -103,13 +103,15 @@ def csv_text(sets: Sequence[GeneSet]) -> str:
     return csv_for_people(pd.DataFrame(rows, columns=["gene_set", "gene", "source"]))
 
 
-def _gmt(lines: Sequence[str]) -> list[GeneSet]:
-    found = []
+def _gmt(lines: Sequence[str], file: str) -> list[GeneSet]:
+    found, members = list[GeneSet](), 0
     for line in lines:
         cells = line.split("\t")
         genes = _once(cells[2:])
         if cells[0].strip() and genes:
             found.append(GeneSet(_name(cells[0]), genes, visible(cells[1].strip(), most=MOST_NAME)))
+            members += len(genes)
+            check_number(len(found), members, file)  # at once: one of many millions would be read for minutes
     return found
 
 
@@ -131,6 +133,7 @@ def _table_of_sets(text: str, file: str) -> list[GeneSet] | None:
         if len(row) > max(at, gene) and row[at].strip():
             name = _name(row[at])
             sets.setdefault(name, []).append(row[gene])
+            check_number(len(sets), 0, file)
             if source is not None and len(row) > source:
                 sources.setdefault(name, visible(row[source].strip(), most=MOST_NAME))
     return [GeneSet(name, genes, sources.get(name, "")) for name, members in sets.items() if (genes := _once(members))]

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from state_engine.errors import GeneError, RequestError
+from state_engine.gene_sets import sets as sets_module
+from state_engine.gene_sets import text as text_module
 from state_engine.gene_sets.collection import built_in
 from state_engine.gene_sets.sets import MOST_SETS, GeneSet, among, match_names
 from state_engine.gene_sets.text import csv_text, genes_of, gmt_text, read_genes, read_sets, sets_of
@@ -44,6 +46,19 @@ def test_sets_of_each_kind_of_text() -> None:
     assert sets_of("A\nB", "mine.txt") == (GeneSet("mine", ("A", "B")),)
     assert sets_of("A, B") == (GeneSet("The list", ("A", "B")),)
     assert sets_of("gene,log2fc\nA,1\nB,2\n", "de.csv") == (GeneSet("de", ("A", "B")),)
+
+
+def test_a_collection_that_is_too_large_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of many millions of sets took two minutes before it was refused."""
+    seen = []
+    real = text_module._once
+    monkeypatch.setattr(text_module, "_once", lambda words: seen.append(1) or real(words))
+    with pytest.raises(RequestError, match=r"x\.gmt has too many gene sets\. Up to 50,000 sets"):
+        sets_of("S\tx\tA\n" * (2 * MOST_SETS), "x.gmt")
+    assert len(seen) == MOST_SETS + 1
+    monkeypatch.setattr(sets_module, "MOST_MEMBERS", 10)
+    with pytest.raises(RequestError, match="too many gene sets"):
+        sets_of("ONE\tx\t" + "\t".join(f"G{i}" for i in range(11)) + "\n", "x.gmt")
 
 
 @pytest.mark.parametrize(
