@@ -28,6 +28,7 @@ def check(settings: Settings, request: object) -> None:
 
 
 def _check_prediction(settings: Settings, request: PredictionRequest) -> None:
+    check_readable(settings, request.data, request.model)  # opened below, however they are written: a/../../b too
     for path, what in ((request.data, "data set"), (request.model, "model")):
         if not Path(path).exists():
             raise RequestError(f"The {what} {Path(path).name} is not there.", "", "Correct the path, or open it first.")

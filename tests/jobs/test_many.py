@@ -52,6 +52,22 @@ def test_each_entry_is_checked_by_itself(request_of_small: tuple[Settings, Predi
         assert words in asked.problem, (words, asked.problem)
 
 
+@pytest.mark.parametrize("way", ["mine/../other/cells.h5ad", "other/cells.h5ad", "a" * 5000, "cells\0.h5ad", "cells\ud800"])
+def test_a_way_from_where_the_server_stands_leads_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "other").mkdir()
+    write_cells(tmp_path / "other" / "cells.h5ad")
+    write_model(tmp_path / "mine" / "model")
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(tmp_path / "home", data_folders=(tmp_path / "mine",))
+    plain = to_plain(PredictionRequest(way, str(tmp_path / "mine" / "model"), ("TNF",), ("no such context",), cells=8))
+    asked = checked(requests_of(json.dumps({"kind": "predict", "request": plain}).encode())[0], partial(check, settings))
+    assert asked.request is None  # neither what the file holds nor that it is there is told
+    assert "outside what may be read" in asked.problem or "is no path" in asked.problem
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"kind": NaN}x'])
 def test_a_file_that_is_none_is_refused(content: bytes) -> None:
     with pytest.raises(RequestError):
