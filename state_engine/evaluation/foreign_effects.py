@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import io
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,11 +142,11 @@ def _read(path: Path) -> pd.DataFrame:
         head = text.splitlines()[0]
         separator = next((c for c in "\t;" if c in head), ",")
         names = next(csv.reader([head], delimiter=separator))
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, times in Counter(names).items() if times > 1)
         if twice:
             raise UnreadableFileError(f"{path.name} has columns twice.", f"{listed(twice)}.", "Leave one of each.")
         words = (*_LABELS, "gene")
-        return pd.read_csv(
+        frame = pd.read_csv(
             io.StringIO(text),
             sep=separator,
             dtype=dict.fromkeys(words, str),
@@ -153,6 +154,13 @@ def _read(path: Path) -> pd.DataFrame:
             keep_default_na=False,
             na_values={name: _MISSING for name in names if name not in words},
         )
+        if not isinstance(frame.index, pd.RangeIndex):  # pandas made names of rows of what is more than the headings, from the left
+            raise UnreadableFileError(
+                f"{path.name} has rows longer than its headings.",
+                f"It has {len(names):,} headings; the first row begins with {frame.index[0]}.",
+                "Give each column a heading; in R write.table with row.names = FALSE.",
+            )
+        return frame
 
 
 def _long(frame: pd.DataFrame, pairs: pd.MultiIndex, name: str) -> ForeignEffects:

@@ -100,6 +100,8 @@ def test_some_genes_some_conditions_and_gaps(tmp_path: Path) -> None:
         ("perturbation,G1\nx,NA\n", "no effects"),
         ("perturbation,G1\nx,1e30\n", "no log1p expression"),
         ("perturbation,G1\n", "no rows"),
+        ("perturbation,G1\nx,1,2\ny,1\n", "longer than its headings"),  # pandas alone would read a perturbation '1'
+        ("perturbation,G1\n1,x,1\n2,y,1\n", "longer than its headings"),
     ],
 )
 def test_tables_that_say_nothing_are_refused(tmp_path: Path, text: str, words: str) -> None:
