@@ -154,7 +154,9 @@ def _read(path: Path) -> pd.DataFrame:
             keep_default_na=False,
             na_values={name: _MISSING for name in names if name not in words},
         )
-        if not isinstance(frame.index, pd.RangeIndex):  # pandas made names of rows of what is more than the headings, from the left
+        if not isinstance(
+            frame.index, pd.RangeIndex
+        ):  # pandas made names of rows of what is more than the headings, from the left
             raise UnreadableFileError(
                 f"{path.name} has rows longer than its headings.",
                 f"It has {len(names):,} headings; the first row begins with {frame.index[0]}.",

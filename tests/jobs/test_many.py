@@ -53,9 +53,7 @@ def test_each_entry_is_checked_by_itself(request_of_small: tuple[Settings, Predi
 
 
 @pytest.mark.parametrize("way", ["mine/../other/cells.h5ad", "other/cells.h5ad", "a" * 5000, "cells\0.h5ad", "cells\ud800"])
-def test_a_way_from_where_the_server_stands_leads_nowhere_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
+def test_a_way_from_where_the_server_stands_leads_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "other").mkdir()
     write_cells(tmp_path / "other" / "cells.h5ad")
