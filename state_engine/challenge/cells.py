@@ -12,6 +12,7 @@ from state_engine.challenge import checks
 from state_engine.challenge.findings import Finding, found
 from state_engine.challenge.source import Labels, Opened, SubmissionSource
 from state_engine.challenge.spec import ChallengeSpec
+from state_engine.plain import agreed, plural
 
 
 @dataclass
@@ -97,12 +98,17 @@ def _controls(choice: CellChoice, spec: ChallengeSpec, allowed: set[str]) -> Non
         controls = np.isin(labels.codes, [labels.names.index(n) for n in names])
         if controls.any():
             number = int(controls.sum())
-            choice.note("control-present", f"{number:,} control cells were left out.", "drop-controls", count=number)
+            choice.note(
+                "control-present",
+                plural(number, "control cell was", "control cells were") + " left out.",
+                "drop-controls",
+                count=number,
+            )
             choice.narrow(~controls)
     if rules.controls == "required" and "rename-control" in allowed and not labels.where(rules.control).any():
         for other in checks.control_aliases(labels, rules.control)[:1]:
             number = int(labels.where(other).sum())
-            title = f"The label '{other}' of {number:,} control cells was changed to '{rules.control}'."
+            title = f"The label '{other}' of {plural(number, 'control cell')} was changed to '{rules.control}'."
             choice.note("control-renamed", title, "rename-control", count=number)
             choice.perturbations = Labels(labels.codes, tuple(rules.control if n == other else n for n in labels.names))
 
@@ -130,7 +136,9 @@ def _drop_extra(choice: CellChoice, spec: ChallengeSpec) -> None:
         gone |= dict.fromkeys(labels.names[i] for i in np.unique(labels.codes[out]))
         kept &= ~out
     if gone:
-        title = f"{np.count_nonzero(~kept):,} cells of {len(gone):,} perturbations that are not asked for were left out."
+        n = int(np.count_nonzero(~kept))
+        of = plural(len(gone), "perturbation that is", "perturbations that are")
+        title = f"{plural(n, 'cell')} of {of} not asked for {agreed(n, 'was', 'were')} left out."
         choice.note("perturbations-unknown", title, "drop-extra-perturbations", names=list(gone))
         choice.narrow(kept)
 
@@ -147,7 +155,8 @@ def _first_cells(choice: CellChoice, spec: ChallengeSpec) -> None:
                 kept[np.nonzero(where & labels.where(name))[0][number:]] = False
     surplus = int(np.count_nonzero(~kept))
     if surplus:
-        title = f"{surplus:,} cells beyond the number asked for were left out, the last of each perturbation."
+        title = plural(surplus, "cell beyond the number asked for was", "cells beyond the number asked for were")
+        title += " left out, the last of each perturbation."
         choice.note("cells-per-perturbation", title, "first-cells", count=surplus)
         choice.narrow(kept)
 
@@ -160,6 +169,8 @@ def _name_fallbacks(choice: CellChoice, fallback: NDArray[np.bool_]) -> None:
         return
     # -1 is a cell without a label
     names = [labels.names[i] for i in np.unique(labels.codes[cells]) if i >= 0]
-    title = f"{int(cells.sum()):,} cells of {len(names):,} perturbations do not come from what the model learned of them."
+    n = int(cells.sum())
+    start = f"{plural(n, 'cell')} of {plural(len(names), 'perturbation')}"
+    title = f"{start} {agreed(n, 'does', 'do')} not come from what the model learned of {agreed(n, 'it', 'them')}."
     detail = "The model does not know their label or batch; the run says what stands in for it."
     choice.findings.append(found("fallback", "warning", title, detail, names=names))

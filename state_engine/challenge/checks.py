@@ -17,6 +17,7 @@ from state_engine.challenge.source import Labels
 from state_engine.challenge.spec import ChallengeSpec, Rules
 from state_engine.data.embedding_record import UnknownLabels
 from state_engine.errors import listed
+from state_engine.plain import agreed, part_of, plural
 
 CONSTRUCT = re.compile(r"-\d+$")
 ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{11}")
@@ -61,7 +62,7 @@ def _genes_repeated(repeated: list[str]) -> list[Finding]:
 def _genes_missing(missing: list[str], extra: list[str], n_wanted: int, repairs: set[str]) -> list[Finding]:
     if not missing:
         return []
-    title = f"{len(missing):,} of {n_wanted:,} genes are missing from the file."
+    title = f"{part_of(len(missing), n_wanted, 'gene')} {agreed(len(missing), 'is', 'are')} missing from the file."
     way = next((name for name in ("zero-missing-genes", "fill-missing-genes") if name in repairs), "")
     if not way:
         fix = (
@@ -88,7 +89,7 @@ def _genes_missing(missing: list[str], extra: list[str], n_wanted: int, repairs:
 def _genes_extra(extra: list[str], solved: bool) -> list[Finding]:
     if not extra:
         return []
-    title = f"{len(extra):,} genes of the file are not in the gene list."
+    title = plural(len(extra), "gene of the file is", "genes of the file are") + " not in the gene list."
     fix = "They were left out." if solved else "Leave them out."
     return [_repairable("genes-extra", title, fix, extra, "drop-extra-genes", solved)]
 
@@ -101,7 +102,7 @@ def _genes_in_another_order(genes: tuple[str, ...], wanted: tuple[str, ...], col
     here = [wanted[i] for i in common]
     there = [wanted[i] for i in np.sort(common)]
     moved = [g for g, w in zip(here, there, strict=True) if g != w]
-    title = f"{len(moved):,} genes are in another order than in the gene list."
+    title = plural(len(moved), "gene is", "genes are") + " in another order than in the gene list."
     return [found("genes-order", "note", title, "They are put into order.", names=moved, repair="reorder-genes")]
 
 
@@ -146,7 +147,7 @@ def _controls_present(perturbations: Labels, control: str) -> list[Finding]:
     if not names:
         return []
     number = int(sum(perturbations.where(n).sum() for n in names))
-    title = f"{number:,} control cells are in the file, but must not be submitted."
+    title = plural(number, "control cell is", "control cells are") + " in the file, but must not be submitted."
     fix = "The scorer uses its own: leave them out."
     return [found("control-present", "error", title, fix, names=names, count=number, repair="drop-controls")]
 
@@ -290,7 +291,7 @@ def _perturbations_unknown(groups: list[_Group], aliases: list[str]) -> list[Fin
     fix = "Leave them out, or correct the labels."
     if any(CONSTRUCT.search(name) for name in unknown):
         fix += " Some look like constructs: the label is the gene, without the number behind it."
-    title = f"{len(unknown):,} perturbations of the file are not asked for."
+    title = plural(len(unknown), "perturbation of the file is", "perturbations of the file are") + " not asked for."
     # a control under another name has a finding and a repair of its own
     repair = None if set(unknown) <= set(aliases) else "drop-extra-perturbations"
     return [found("perturbations-unknown", "error", title, fix, names=unknown, repair=repair)]
@@ -303,7 +304,7 @@ def _perturbations_missing(groups: list[_Group]) -> list[Finding]:
             missing.append(f"all{group.where}: the list has no such context")
         else:
             missing += [f"{name}{group.where}" for name in group.asked if name not in group.cells]
-    title = f"{len(missing):,} perturbations that are asked for have no cells."
+    title = plural(len(missing), "perturbation that is asked for has", "perturbations that are asked for have") + " no cells."
     return [found("perturbations-missing", "error", title, "Predict them.", names=missing)] if missing else []
 
 
@@ -317,7 +318,7 @@ def _cells_miscounted(groups: list[_Group], rules: Rules) -> list[Finding]:
                 more = more or cells > number
     if not wrong:
         return []
-    title = f"{len(wrong):,} perturbations have another number of cells than asked for."
+    title = plural(len(wrong), "perturbation has", "perturbations have") + " another number of cells than asked for."
     severity: Severity = "error" if rules.cells_rule == "exact" else "warning"
     fix = "The number of cells changes how many genes count as significant."
     return [found("cells-per-perturbation", severity, title, fix, names=wrong, repair="first-cells" if more else None)]
@@ -359,7 +360,7 @@ def _missing_labels(code: str, labels: Labels, key: str) -> list[Finding]:
     if not rows.size:
         return []
     examples = [f"cell {row:,}" for row in rows[:5]]
-    title = f"{rows.size:,} cells have no label in {key}."
+    title = f"{plural(rows.size, 'cell has', 'cells have')} no label in {key}."
     return [found(code, "error", title, "Label them, or leave them out.", names=examples, count=int(rows.size))]
 
 

@@ -32,7 +32,7 @@ from state_engine.challenge.spec import ChallengeSpec
 from state_engine.data.embedding_record import ON_CONTROL_CELLS
 from state_engine.data.files.blocks import Matrix, map_columns, read_blocks
 from state_engine.errors import ChallengeError, DataError, EmptyDataError, StateError
-from state_engine.plain import to_plain
+from state_engine.plain import agreed, plural, to_plain
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,8 @@ def _find_donors(plan: Plan, opened: Opened, missing: NDArray[np.bool_]) -> Plan
         why = f"The control cells are log1p of {opened.depth_of_data:,.0f} per cell, the predictions of {opened.depth:,.0f}."
     elif donors is not None and (lost := missing & ~donors.has).any():
         names = [gene for gene, gone in zip(plan.spec.genes, lost, strict=True) if gone]
-        title = f"{len(names):,} of the missing genes are not in the control file either: they are zero in every cell."
+        verb, they = agreed(len(names), "is", "are"), agreed(len(names), "it is", "they are")
+        title = f"{len(names):,} of the missing genes {verb} not in the control file either: {they} zero in every cell."
         plan = replace(plan, findings=(*plan.findings, found("genes-nowhere", "warning", title, names=names)))
     if why:
         title = "The missing genes cannot be filled from control cells."
@@ -216,7 +217,13 @@ def _add_controls(plan: Plan, allowed: set[str]) -> Plan:
         return plan
     names = labels.names if rules.control in labels.names else (*labels.names, rules.control)
     more = np.full(number, names.index(rules.control), np.int32)
-    note = found("control-missing", "note", f"{number:,} control cells were added.", repair="add-controls", count=number)
+    note = found(
+        "control-missing",
+        "note",
+        plural(number, "control cell was", "control cells were") + " added.",
+        repair="add-controls",
+        count=number,
+    )
     merged = Labels(np.concatenate([labels.codes, more]), names)
     return replace(plan, perturbations=merged, findings=(*plan.findings, note), repairs=(*plan.repairs, "add-controls"))
 

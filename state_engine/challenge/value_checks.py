@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 
 from state_engine.challenge.findings import Finding, found
 from state_engine.challenge.spec import Rules
+from state_engine.plain import agreed, part_of, plural
 
 FRACTION_LOG1P = 1e-3
 FRACTION_COUNTS = 1e-6
@@ -133,24 +134,35 @@ class ValueChecks:
             out.append(found("too-many-entries", "error", title, fix, count=self.n_entries))
         out += self._groups()
         if self.untidy:
-            title = f"{self.untidy:,} stored values were zero, repeated or out of order."
+            title = plural(self.untidy, "stored value was", "stored values were") + " zero, repeated or out of order."
             out.append(found("not-sparse", "note", title, "They are put into order.", count=self.untidy, repair="sparsify"))
         return out
 
     def _bad_entries(self) -> list[Finding]:
         texts = {
-            "nan": ("values-nan", "are NaN", "Every score over those cells would be NaN."),
-            "inf": ("values-infinite", "are infinite", "Every score over those cells would be infinite."),
-            "negative": ("values-negative", "are negative", "Expression is never negative: clip at zero."),
+            "nan": ("values-nan", ("is NaN", "are NaN"), "Every score over those cells would be NaN."),
+            "inf": ("values-infinite", ("is infinite", "are infinite"), "Every score over those cells would be infinite."),
+            "negative": ("values-negative", ("is negative", "are negative"), "Expression is never negative: clip at zero."),
             "fractional": (
                 "values-fractional",
-                "are not whole numbers",
+                ("is no whole number", "are not whole numbers"),
                 "Counts are asked for: use the counts step (--to-counts).",
             ),
-            "inexact": ("values-inexact", "are above 16,777,216, which 32-bit numbers cannot count", "No cell has so many."),
+            "inexact": (
+                "values-inexact",
+                ("is above 16,777,216", "are above 16,777,216"),
+                "No cell has so many, and 32-bit numbers cannot count them.",
+            ),
         }
         return [
-            found(code, "error", f"{tally.count:,} values {what}.", fix, names=tally.examples, count=tally.count)
+            found(
+                code,
+                "error",
+                f"{plural(tally.count, 'value')} {agreed(tally.count, *what)}.",
+                fix,
+                names=tally.examples,
+                count=tally.count,
+            )
             for kind, (code, what, fix) in texts.items()
             if (tally := self.bad[kind]).count
         ]
@@ -184,7 +196,7 @@ class ValueChecks:
         if not over.size:
             return []
         examples = [f"cell {row:,} has {self.totals[row]:,.0f}" for row in over[:5]]
-        title = f"{over.size:,} cells have more than {cap:,} counts."
+        title = f"{plural(over.size, 'cell has', 'cells have')} more than {cap:,} counts."
         return [found("counts-per-cell", "error", title, "Use a smaller library size.", names=examples, count=int(over.size))]
 
     def _scales(self) -> list[Finding]:
@@ -200,12 +212,15 @@ class ValueChecks:
         # where every cell is so, it is one finding of the whole file
         if not there.any() or int(odd.sum()) == int(cells.sum()):
             return self._depths(cells, known) if logged else []
-        what, title = ("whole numbers alone", "hold counts among log1p values") if logged else ("fractions", "hold no counts")
-        names = [f"{self.names[i]} ({odd[i]:,} of {cells[i]:,} cells have {what})" for i in np.flatnonzero(there).tolist()]
+        what, title = ("whole numbers alone", "counts among log1p values") if logged else ("fractions", "no counts")
+        names = [
+            f"{self.names[i]} ({part_of(odd[i], cells[i], 'cell')} {agreed(odd[i], 'has', 'have')} {what})"
+            for i in np.flatnonzero(there).tolist()
+        ]
         found_here = found(
             "perturbation-scale",
             "error",
-            f"{len(names):,} perturbations {title}.",
+            f"{plural(len(names), 'perturbation holds', 'perturbations hold')} {title}.",
             "Bring all of them to one scale.",
             names=names,
         )
@@ -221,7 +236,7 @@ class ValueChecks:
             f"{name} (up to {self.largest_of[rows].max():,.4g})" for name, rows in groups if self.largest_of[rows].max() >= most
         ]
         if most and large and len(large) < len(groups):
-            title = f"{len(large):,} perturbations have values of {most:g} or more; log1p values are below."
+            title = f"{plural(len(large), 'perturbation has', 'perturbations have')} values of {most:g} or more; log1p values are below."
             out.append(found("perturbation-unlogged", "error", title, "Take the logarithm of theirs too.", names=large))
         depths = {
             name: float(np.median(self.totals[rows])) for name, rows in groups if self.largest_of[rows].max() < (most or np.inf)
@@ -229,9 +244,8 @@ class ValueChecks:
         usual = float(np.median(list(depths.values()))) if depths else 0.0
         apart = [f"{name} ({d:,.4g})" for name, d in depths.items() if not usual / DEPTH_RATIO <= d <= usual * DEPTH_RATIO]
         if apart:
-            title = (
-                f"{len(apart):,} perturbations have another depth than the rest (median {usual:,.4g} once the log1p is undone)."
-            )
+            title = plural(len(apart), "perturbation has", "perturbations have")
+            title += f" another depth than the rest (median {usual:,.4g} once the log1p is undone)."
             out.append(found("perturbation-depth", "warning", title, "Were all normalised to the same depth?", names=apart))
         return out
 
@@ -242,15 +256,15 @@ class ValueChecks:
         cells = np.bincount(self.codes[self.codes >= 0], minlength=len(self.names))
         dead = [n for n, k, alive in zip(self.names, cells, self.alive, strict=True) if k and not alive]
         if dead:
-            title = f"{len(dead):,} perturbations are zero in every gene and cell."
+            title = plural(len(dead), "perturbation is", "perturbations are") + " zero in every gene and cell."
             out.append(found("perturbation-all-zero", "error", title, "The model most likely did not run for them.", names=dead))
         empty = int(np.count_nonzero(self.totals == 0))
         if empty:
-            title = f"{empty:,} cells have no expression at all."
+            title = plural(empty, "cell has", "cells have") + " no expression at all."
             out.append(found("cells-empty", "warning", title, "Real cells have some.", count=empty))
         same = self._identical(cells)
         if same:
-            title = f"In {len(same):,} perturbations all cells are identical."
+            title = f"In {plural(len(same), 'perturbation')} all cells are identical."
             fix = "Tests for differential expression need variation between cells: do not submit a mean many times over."
             out.append(found("cells-identical", "warning", title, fix, names=same))
         return out

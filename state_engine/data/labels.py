@@ -16,6 +16,7 @@ import pandas as pd
 from state_engine import keys
 from state_engine.data.controls import Renaming, candidates, is_alias, parts_of
 from state_engine.errors import LabelError, listed, may_be, near_each
+from state_engine.plain import agreed, part_of, plural
 
 YES_OR_NO = 2  # so few labels may only say whether a cell is perturbed
 NONE = ""  # the user's word for "there is none"
@@ -115,7 +116,8 @@ class Labels:
         if self.n_unlabelled:
             unknown = self.control is None
             named = " If they are the controls, choose what is written there, such as None." if unknown else ""
-            notes.append(f"{self.n_unlabelled:,} cells have no perturbation label and are left out.{named}")
+            lost = plural(self.n_unlabelled, "cell has no perturbation label and is", "cells have no perturbation label and are")
+            notes.append(f"{lost} left out.{named}")
         return [*notes, *self._spelling_notes(), *self._context_notes(contexts)]
 
     def _control_notes(self, contexts: tuple[str, ...], without_control: tuple[str, ...], control_chosen: bool) -> list[str]:
@@ -132,7 +134,8 @@ class Labels:
         notes = []
         if without_control:
             few, all_of_them = len(without_control), len(contexts)
-            notes.append(f"{few:,} of {all_of_them:,} contexts have no control cells: {listed(without_control)}.")
+            has = agreed(few, "has", "have")
+            notes.append(f"{part_of(few, all_of_them, 'context')} {has} no control cells: {listed(without_control)}.")
         rivals = [label for label in self.control_suggestions if label != self.control][:3]
         if rivals and not control_chosen:
             notes.append(f"'{self.control}' is taken as the control; {listed(rivals)} could be one too.")
@@ -145,14 +148,19 @@ class Labels:
             notes.append(f"'{self.perturbation_key}' is taken for the perturbation: it tells more apart than '{self.coarser}'.")
         if self.spaced:
             each = listed([f"'{r.label}' ({r.cells:,} cells)" for r in self.spaced], 8)
-            offer = "were read without them" if self.stripped else "can be read without them on request (--strip-labels)"
-            notes.append(
-                f"{len(self.spaced):,} labels of '{self.perturbation_key}' begin or end with blanks and {offer}: {each}."
-            )
+            was = agreed(len(self.spaced), "was", "were")
+            offer = f"{was} read without them" if self.stripped else "can be read without them on request (--strip-labels)"
+            n = len(self.spaced)
+            ends = agreed(n, "begins or ends", "begin or end")
+            notes.append(f"{plural(n, 'label')} of '{self.perturbation_key}' {ends} with blanks and {offer}: {each}.")
         if self.renamings:
             each = listed([f"'{r.label}' ({r.cells:,} cells) is '{r.becomes}'" for r in self.renamings])
-            start = f"{len(self.renamings):,} labels of combinations"
-            offer = "were renamed" if self.renamed else "can be renamed on request (--rename-combinations)"
+            start = plural(len(self.renamings), "label of a combination", "labels of combinations")
+            offer = (
+                f"{agreed(len(self.renamings), 'was', 'were')} renamed"
+                if self.renamed
+                else "can be renamed on request (--rename-combinations)"
+            )
             notes.append(f"{start} {offer}: {each}.")
         return notes
 
@@ -163,7 +171,8 @@ class Labels:
         notes = []
         missing = next(c.n_missing for c in self.columns if c.name == self.context_key)
         if missing:
-            notes.append(f"{missing:,} cells have no label in '{self.context_key}' and are left out.")
+            lost = agreed(missing, "is", "are")
+            notes.append(f"{plural(missing, 'cell has', 'cells have')} no label in '{self.context_key}' and {lost} left out.")
         if len(contexts) == 1:
             notes.append(f"There is one context only ('{contexts[0]}'): nothing can be said about others.")
         return notes

@@ -30,7 +30,7 @@ from state_engine.effects.table import Baseline, Condition, EffectTable
 from state_engine.effects.transfer import Likeness
 from state_engine.errors import GeneError, StateError, listed
 from state_engine.evaluation.files import ComparedFiles
-from state_engine.plain import first_places
+from state_engine.plain import agreed, first_places, part_of
 
 ELSEWHERE: Final = "measured elsewhere"
 """The baseline of another screen (`evaluation.elsewhere`)."""
@@ -73,7 +73,7 @@ def on_genes(table: EffectTable, genes: tuple[str, ...], name: str) -> EffectTab
     if missing:
         raise GeneError(
             f"The effects of {name} do not have the compared genes.",
-            f"{len(missing):,} of {len(genes):,} are not among its {len(place):,} features: {listed(missing)}.",
+            f"{len(missing):,} of {len(genes):,} {agreed(len(missing), 'is', 'are')} not among its {len(place):,} features: {listed(missing)}.",
             "Leave out the run (--effects), or compare on its genes.",
         )
     # columns of the table in the order of the files, so that effects add to means gene by gene
@@ -133,7 +133,8 @@ def _baseline(files: ComparedFiles, name: Baseline, effects: Effects, lacking: s
         reason = f"No scored condition: each {lacking}."
     elif missing:
         shown = listed([" in ".join(pair) for pair in missing], 3)
-        reason = f"{len(missing):,} of {len(files.conditions):,} conditions have none: {shown} {lacking}."
+        has = agreed(len(missing), "has", "have")
+        reason = f"{part_of(len(missing), len(files.conditions), 'condition')} {has} none: {shown} {lacking}."
     return EvaluatedBaseline(name, {pair: e.effect.astype(np.float64) for pair, e in effects.items()}, reason, behind or None)
 
 

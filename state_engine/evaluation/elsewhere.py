@@ -21,6 +21,7 @@ from state_engine.evaluation.baselines import ELSEWHERE, EvaluatedBaseline
 from state_engine.evaluation.effect_source import FEWEST_CELLS
 from state_engine.evaluation.files import ComparedFiles, Side, side_of
 from state_engine.evaluation.request import EvaluationRequest
+from state_engine.plain import agreed, part_of
 from state_engine.progress import OnProgress, Progress, silent
 
 
@@ -72,7 +73,8 @@ def measured_elsewhere(request: EvaluationRequest, files: ComparedFiles, on_prog
     reason = f"{dataset.path.name} has not measured {listed(lacking)}." if lacking else ""
     remarks = [f"'{ELSEWHERE}' is {dataset.path.name}: mean effects over its {len(set(table.contexts)):,} contexts."]
     if missing:
-        remarks.append(f"{missing:,} of {len(files.genes):,} genes are not in {dataset.path.name}; there it predicts no change.")
+        lacking_genes = f"{part_of(missing, len(files.genes), 'gene')} {agreed(missing, 'is', 'are')} not in {dataset.path.name}"
+        remarks.append(f"{lacking_genes}; there it predicts no change.")
     return Elsewhere(EvaluatedBaseline(ELSEWHERE, effects, reason, behind), tuple(remarks))
 
 

@@ -60,7 +60,7 @@ from state_engine.evaluation.verdict import comparisons, furthest_behind, senten
 from state_engine.files import free_output, output_folder, replacing, write_json
 from state_engine.metrics.rank_tests import ENGINE, FLOOR
 from state_engine.metrics.replicate import Discrimination, Skill
-from state_engine.plain import to_plain
+from state_engine.plain import agreed, part_of, to_plain
 from state_engine.prediction.result import open_result
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.versions import SCORING, package_versions
@@ -334,7 +334,8 @@ def _methods(scored: Scored, has_measured: bool) -> tuple[EvaluatedMethod, ...]:
 
 def _prediction(scored: Scored, method: str, files: tuple[str, ...], n: int) -> EvaluatedMethod:
     said = len(scored.files.said[method])
-    reason = "" if said == n else f"{n - said:,} of {n:,} conditions are not predicted by it."
+    lost = f"{part_of(n - said, n, 'condition')} {agreed(n - said, 'is', 'are')} not predicted by it."
+    reason = "" if said == n else lost
     return EvaluatedMethod(method, "prediction", files, said, reason)
 
 

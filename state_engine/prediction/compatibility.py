@@ -15,6 +15,7 @@ from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
 from state_engine.data.expression import FeatureSource
 from state_engine.errors import IncompatibleError, LabelError, listed, may_be, near_each
+from state_engine.plain import agreed, part_of, plural
 from state_engine.prediction.inputs import Finding, Severity, find_input
 
 __all__ = ["Compatibility", "Finding", "Severity", "check_compatibility", "require_compatible"]
@@ -134,7 +135,7 @@ def _control(dataset: Dataset, card: ModelCard, n_control: int) -> list[Finding]
         return [*findings, Finding("control", "ok", title, f"Labelled '{ours}', as in the model.")]
     own = _cells_labelled(dataset, theirs)
     if own:
-        detail = f"'{ours}' is taken as the control, but {own:,} cells are labelled '{theirs}', which is the model's control."
+        detail = f"'{ours}' is taken as the control, but {plural(own, 'cell is', 'cells are')} labelled '{theirs}', which is the model's control."
         return [*findings, Finding("control", "warning", title, detail, f"Choose '{theirs}' on the Data page if that is meant.")]
     detail = f"Cells labelled '{ours}' are the start; the model's own label '{theirs}' is what effects are measured against."
     return [*findings, Finding("control", "ok", title, detail)]
@@ -157,12 +158,13 @@ def _data_perturbations(dataset: Dataset, card: ModelCard) -> Finding:
         return Finding("perturbations", "ok", title, "The data set has control cells only: nothing to compare predictions with.")
     model = set(card.perturbations)
     known, unknown = [p for p in there if p in model], [p for p in there if p not in model]
-    detail = f"{len(known):,} of the {len(there):,} in the data set are among them"
+    detail = f"{len(known):,} of the {len(there):,} in the data set {agreed(len(known), 'is', 'are')} among them"
     detail += ": predictions of these can be compared with measured cells." if known else ": nothing to compare predictions with."
     if unknown:
         detail += f" Not known: {listed(unknown)}."
     if card.unseen:
-        detail += f" {len(card.unseen):,} of the model's labels were never trained and have a feature vector only."
+        never = agreed(len(card.unseen), "was never trained and has", "were never trained and have")
+        detail += f" {len(card.unseen):,} of the model's labels {never} a feature vector only."
     fix = may_be(near_each(unknown, card.perturbations, cutoff=1))  # other genes that look alike are not meant
     return Finding("perturbations", "ok", title, detail, fix)
 
@@ -175,7 +177,7 @@ def _asked_perturbations(card: ModelCard, asked: tuple[str, ...] | None, allow_u
     if not unknown:
         title = f"All {len(asked):,} chosen perturbations are known"
         return [Finding("request", "ok", title, ""), *_unseen_perturbations(card, asked)]
-    title = f"{len(unknown):,} of {len(asked):,} chosen perturbations are not known"
+    title = f"{part_of(len(unknown), len(asked), 'chosen perturbation')} {agreed(len(unknown), 'is', 'are')} not known"
     names = f"The model was not trained on {listed(unknown)}."
     close = may_be(near_each(unknown, card.perturbations))
     if allow_unknown:
@@ -191,7 +193,7 @@ def _unseen_perturbations(card: ModelCard, asked: tuple[str, ...]) -> list[Findi
     unseen = [p for p in asked if p in never]
     if not unseen:
         return []
-    title = f"{len(unseen):,} of {len(asked):,} chosen perturbations were never trained"
+    title = f"{part_of(len(unseen), len(asked), 'chosen perturbation')} {agreed(len(unseen), 'was', 'were')} never trained"
     detail = f"Predicted from their feature vectors alone: {listed(unseen)}."
     return [
         Finding("unseen", "warning", title, detail, "Read them beside perturbations that were trained, and beside the baselines.")
@@ -212,7 +214,7 @@ def _batches(dataset: Dataset, card: ModelCard, allow_unknown: bool) -> list[Fin
         unknown = [b for b in names if b not in known]
         if not unknown:
             return [Finding("batches", "ok", f"All {len(names):,} batches are known", "")]
-        title = f"{len(unknown):,} of {len(names):,} batches are not known"
+        title = f"{part_of(len(unknown), len(names), 'batch', 'batches')} {agreed(len(unknown), 'is', 'are')} not known"
         detail = f"The model was not trained on {listed(unknown)}. It knows {len(card.batches):,}: {listed(card.batches)}."
     if allow_unknown:
         detail += f" Their cells are treated as batch '{card.batches[0]}' and marked."
@@ -224,7 +226,15 @@ def _contexts(dataset: Dataset, card: ModelCard, asked: tuple[str, ...], pools: 
     if absent:
         detail = f"Not in the data set: {listed(absent)}. It has {listed(list(pools), 12)}."
         fix = may_be(near_each(absent, pools)) or "Choose among these."
-        return [Finding("contexts", "blocking", f"{len(absent):,} chosen contexts are not there", detail, fix)]
+        return [
+            Finding(
+                "contexts",
+                "blocking",
+                plural(len(absent), "chosen context is not there", "chosen contexts are not there"),
+                detail,
+                fix,
+            )
+        ]
     if dataset.labels.context_key is None:
         detail = "All cells are taken as one context. A set that mixes cell types is predicted differently from sets of one type."
         findings = [
@@ -246,7 +256,7 @@ def _trained(card: ModelCard, asked: tuple[str, ...]) -> Finding:
     unseen = [c for c in asked if c not in seen]
     if not unseen:
         return Finding("contexts", "ok", f"All {len(asked):,} contexts were in training", "")
-    title = f"{len(unseen):,} of {len(asked):,} contexts were not in training"
+    title = f"{part_of(len(unseen), len(asked), 'context')} {agreed(len(unseen), 'was', 'were')} not in training"
     tested = {c.context for c in card.training.conditions}
     held = [c for c in unseen if c in tested]
     never = [c for c in unseen if c not in tested]
@@ -268,7 +278,7 @@ def _pools(card: ModelCard, asked: tuple[str, ...], pools: dict[str, int], chose
     if empty and len(empty) < len(pools):  # none at all is the finding "control"
         severity: Severity = "blocking" if chosen else "warning"
         detail = f"In {listed(empty)}. A prediction starts from control cells of the same context."
-        title = f"{len(empty):,} of {len(there):,} contexts have no control cells"
+        title = f"{part_of(len(empty), len(there), 'context')} {agreed(len(empty), 'has', 'have')} no control cells"
         findings.append(Finding("no-controls", severity, title, detail, "Leave these contexts out."))
     if small:
         shown = listed([f"{c} ({n:,})" for c, n in small.items()])

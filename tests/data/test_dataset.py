@@ -208,7 +208,7 @@ def test_one_context_and_contexts_without_controls_are_noted(tmp_path: Path) -> 
     made = cells()
     made.obs.loc[made.obs["cell_type"] == "NK", "gene"] = "TNF"
     data = open_dataset(write(made, tmp_path / "none.h5ad"))
-    assert any("1 of 2 contexts have no control cells: NK" in n for n in data.notes)
+    assert any("1 of 2 contexts has no control cells: NK" in n for n in data.notes)
     assert len(data.control_rows("NK")) == 0
     assert len(data.rows("TNF", "nowhere")) == 0
 

@@ -53,7 +53,7 @@ def test_by_hand(tmp_path: Path) -> None:
     method = next(m for m in made.methods if m.name == "measured elsewhere")
     assert method.kind == "baseline" and method.n_conditions == 2 and "has not measured y" in method.reason
     remarks = " ".join(made.remarks)
-    assert "1 of 4 genes are not in s.h5ad" in remarks and "mean effects over its 2 contexts" in remarks
+    assert "1 of 4 genes is not in s.h5ad" in remarks and "mean effects over its 2 contexts" in remarks
 
 
 def test_refusals(tmp_path: Path) -> None:

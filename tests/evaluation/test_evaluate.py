@@ -136,7 +136,7 @@ def test_the_summary_is_a_mean_of_conditions_and_says_n(tmp_path: Path) -> None:
     assert made.value("prediction", "expr_mae") == pytest.approx(np.mean(own))
     assert made.value("prediction", "expr_mae", "T") == pytest.approx(np.mean(own[:2]))
     other = next(m for m in made.methods if m.name == "mean of other contexts")
-    assert other.n_conditions == 2 and "1 of 3 conditions have none: y in T was not measured" in other.reason
+    assert other.n_conditions == 2 and "1 of 3 conditions has none: y in T was not measured" in other.reason
     against = next(c for c in made.comparisons if c.baseline == "mean of other contexts" and c.metric == "expr_mae")
     assert against.n == 2 and against.value == pytest.approx((own[0] + own[2]) / 2)  # the same two conditions on both sides
     assert any("Predicted but not measured with control cells, so not scored: B x y" in r for r in made.remarks)
@@ -361,7 +361,7 @@ def test_effects_of_a_run_make_the_baselines(tmp_path: Path) -> None:
     context = next(m for m in made.methods if m.name == "mean of the context")
     assert context.n_conditions == 0 and "in the training cells" in context.reason
     assert "2 conditions in the training cells; no cell scored here is among them" in made.effects_source
-    with pytest.raises(GeneError, match="1 of 4 are not among its 5 features: Q"):
+    with pytest.raises(GeneError, match="1 of 4 is not among its 5 features: Q"):
         renamed = ask(tmp_path, cells(PREDICTED, genes=("A", "B", "C", "Q")), cells(MEASURED, genes=("A", "B", "C", "Q")))
         evaluate(replace(renamed, effects=str(tmp_path / "run")), tmp_path / "out")
 

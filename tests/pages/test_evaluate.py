@@ -102,7 +102,7 @@ def test_a_prediction_is_compared_with_the_measured_cells_of_its_data_set(
     said = text(page)
     # the raw prediction is off by 0.2 in every gene, the corrected one finds the measured effect
     assert "Better than no change" in said and "4 conditions in 2 contexts" in said and "Metrics: cell-eval2" in said
-    assert "1 of 4 conditions are not predicted by it" in said
+    assert "1 of 4 conditions is not predicted by it" in said
     # the verdict is a sentence; its numbers are folded
     (verdict_words,) = [box.value for box in (*page.info, *page.success, *page.warning) if "**" in box.value]
     assert verdict_words.count(".") <= 2 and len(verdict_words) < 160, verdict_words

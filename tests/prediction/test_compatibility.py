@@ -282,18 +282,23 @@ def test_perturbations_asked_for(allow: bool, severity: str) -> None:
     assert "stat1, TP53" in finding.detail and finding.fix == "'stat1' may be 'STAT1'."
     assert ("effect is zero" in finding.detail) is allow
     assert not [f for f in check_compatibility(a_dataset(), a_card()).findings if f.code == "request"]
+    alone = the(check_compatibility(a_dataset(), a_card(), ("TP53",)), "request")
+    assert alone.title == "1 of 1 chosen perturbation is not known"
 
 
 def test_perturbations_never_trained_but_known_by_their_vectors() -> None:
     known = ("ctrl", "STAT1", "IFNB", "TNF")
     card = a_card(perturbations=known, perturbation_encoding="features", unseen=("TNF",))
     never = the(check_compatibility(a_dataset(), card, ("IFNB", "TNF")), "unseen")
-    assert (never.severity, never.title) == ("warning", "1 of 2 chosen perturbations were never trained")
+    assert (never.severity, never.title) == ("warning", "1 of 2 chosen perturbations was never trained")
     assert "feature vectors alone: TNF." in never.detail
     beside_unknown = check_compatibility(a_dataset(), card, ("TNF", "NOBODY"), allow_unknown=True)
     assert the(beside_unknown, "unseen").severity == the(beside_unknown, "request").severity == "warning"
     assert "unseen" not in [f.code for f in check_compatibility(a_dataset(), card, ("IFNB",)).findings]
-    assert "1 of the model's labels were never trained" in the(check_compatibility(a_dataset(), card), "perturbations").detail
+    assert (
+        "1 of the model's labels was never trained and has a"
+        in the(check_compatibility(a_dataset(), card), "perturbations").detail
+    )
 
 
 @pytest.mark.parametrize(("allow", "severity"), [(False, "blocking"), (True, "warning")])
@@ -312,7 +317,7 @@ def test_batches(allow: bool, severity: str) -> None:
 def test_contexts() -> None:
     data = a_dataset(cells(*USUAL, ("ctrl", "NK", "b1", 9)))
     finding = the(check_compatibility(data, a_card()), "contexts")
-    assert (finding.severity, finding.title) == ("warning", "1 of 3 contexts were not in training")
+    assert (finding.severity, finding.title) == ("warning", "1 of 3 contexts was not in training")
     assert "not tested for unseen cell types: NK" in finding.detail
     held = replace(a_card(), training=TrainingSummary(conditions=(ConditionScores("NK", "x", {"mae_corrected": 0.1}),)))
     detail = the(check_compatibility(data, held), "contexts").detail
@@ -344,7 +349,7 @@ def test_contexts_without_controls() -> None:
     data = a_dataset(cells(*USUAL, ("STAT1", "NK", "b1", 3)))
     assert the(check_compatibility(data, a_card()), "no-controls").severity == "warning"
     finding = the(check_compatibility(data, a_card(), None, ("B", "NK")), "no-controls")
-    assert (finding.severity, finding.title) == ("blocking", "1 of 2 contexts have no control cells")
+    assert (finding.severity, finding.title) == ("blocking", "1 of 2 contexts has no control cells")
     alone = the(check_compatibility(data, a_card(), None, ("NK",)), "no-controls")
     assert alone.severity == "blocking" and "In NK." in alone.detail
 
