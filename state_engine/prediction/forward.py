@@ -110,9 +110,12 @@ class SetRunner:
         return self.transfer.apart
 
     def _usual_cells(self) -> int:
-        cells, config = CELLS_A_PASS.get(self.device.type, 2048), self.model.config
+        cells = CELLS_A_PASS.get(self.device.type, 2048)
+        if not self.transfer.apart:
+            return cells
+        config = self.model.config
         width = config.output_dim + (config.decoder.genes if config.decoder is not None else 0)
-        return max(1, min(cells, MOST_BYTES // (4 * width))) if self.transfer.apart else cells
+        return max(1, min(cells, MOST_BYTES // (4 * width)))
 
     def load_cells(self, blocks: Iterable[np.ndarray]) -> None:
         """Encode blocks of basal cells (n, g); tasks point at them by position until the next call.

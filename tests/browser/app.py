@@ -86,7 +86,7 @@ def _wait_until_healthy(address: str, process: subprocess.Popen[bytes]) -> None:
 def settle(page: Page) -> None:
     """Until the script has run and nothing is a placeholder any more. On a busy machine a click may arrive later: wait for what it shows."""
     page.wait_for_timeout(250)
-    page.wait_for_selector(IDLE)
+    page.wait_for_selector(IDLE, timeout=120_000)
     page.wait_for_function("document.querySelectorAll('[data-testid=stSkeleton]').length === 0")
 
 

@@ -43,6 +43,6 @@ def test_what_is_wrong_is_a_sentence(words: list[str], tmp_path: Path, capsys: p
     assert main([*words, "--executor", "spark"]) == 1
     assert "no executor 'spark'" in capsys.readouterr().err
     assert main([*words, "--up-gene", "NOPE"]) == 1
-    assert "0 of the 1 genes" in capsys.readouterr().err
+    assert "0 of the 1 gene of the goal" in capsys.readouterr().err
     assert main([*words, "--up", f"{tmp_path}/cells.h5ad"]) == 1
     assert "not text" in capsys.readouterr().err

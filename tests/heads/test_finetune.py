@@ -232,8 +232,10 @@ def test_nothing_is_left_of_a_fitting_that_was_stopped_or_failed(tmp_path: Path,
 
 def test_nothing_is_written_over(tmp_path: Path, cells: Path) -> None:
     (tmp_path / "head").mkdir()
+    (tmp_path / "head" / "notes.txt").write_text("mine")
     with pytest.raises(CheckpointError, match="is there already"):
         finetune(asked(cells), tmp_path / "head")
+    assert [path.name for path in (tmp_path / "head").iterdir()] == ["notes.txt"]
 
 
 def test_of_two_that_take_one_folder_neither_is_lost(tmp_path: Path, cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:

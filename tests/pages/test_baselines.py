@@ -175,5 +175,5 @@ def test_a_baselines_result_says_so_and_has_no_attention(home: Path, monkeypatch
     write_json(run.path / "request.json", run.request | {"method": "mean of other contexts"})
     page = opened(monkeypatch, view, RunFolder(run.path), home)
     assert "Predicted by a baseline, not by the model:** basal cells plus the perturbation's mean effect" in text(page)
-    assert not page.exception and bool(page.get("plotly_chart")) == (view == "explore")
+    assert not page.exception and bool(page.get("bidi_component")) == (view == "explore")
     assert not [b for b in page.button if b.key == "compute_attention"]

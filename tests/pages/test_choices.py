@@ -97,6 +97,7 @@ COMMAND_OF = {
     "tables": "tables",
     "effects": "tables",
     "gene_sets": "enrich",
+    "selected_cells": "de",
     "report": "report",
     "selection": "none: Python, comparison.selection",
     "matrix": "predict",

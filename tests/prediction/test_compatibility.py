@@ -415,7 +415,9 @@ def test_fast_on_many_cells_and_genes() -> None:
     asked = tuple(f"p{i:04d}" for i in range(1_000))
     start = time.process_time()
     report = check_compatibility(data, card, asked)
-    assert time.process_time() - start < 5, "it looks at each label of each cell"  # 0.1 s; of the processor, as other programs may be busy
+    assert time.process_time() - start < 5, (
+        "it looks at each label of each cell"
+    )  # 0.1 s; of the processor, as other programs may be busy
     assert the(report, "genes").title == "2,000 of 2,000 genes matched"
 
 

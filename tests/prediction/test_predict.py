@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from state_engine import keys
-from state_engine.analysis.projection import _basal_rows
+from state_engine.analysis.projection import basal_rows
 from state_engine.checkpoints.load import load_model
 from state_engine.checkpoints.store import save_model
 from state_engine.data.dataset import Choices, open_dataset
@@ -357,7 +357,7 @@ def test_cells_are_found_by_their_row_where_names_repeat(request_: PredictionReq
     result = open_result(output)
     predicted = result.rows(keys.PREDICTED)
     # in corrected expression the predicted control is the basal cell
-    basal = _basal_rows(result)[predicted]
+    basal = basal_rows(result)[predicted]
     assert (basal >= 0).all()
     np.testing.assert_allclose(result.read(result.paired_controls(predicted)), result.read(basal), atol=1e-5)
 

@@ -150,7 +150,7 @@ def test_a_screen_of_an_earlier_version_is_taken_over(
     for output, asked_here in (("new", replace(request, earlier=str(tmp_path / "old"))), ("again", request)):
         assert screen(asked_here, tmp_path / output).done_before == 2
         assert (tmp_path / output / "ranking.csv").read_bytes() == (made / "screen" / "ranking.csv").read_bytes()
-        assert {p.suffix for p in (tmp_path / output / "shards").iterdir()} == {".shard", ".json", ""}
+        assert {p.suffix for p in (tmp_path / output / "shards").iterdir()} == {".shard", ".json"}
     assert (tmp_path / "old" / "shards" / "screen.json").exists() and not (tmp_path / "again" / "shards" / "screen.json").exists()
     with pytest.raises(RequestError, match="differs by seed"):
         screen(replace(request, earlier=str(tmp_path / "old"), seed=4), tmp_path / "third")

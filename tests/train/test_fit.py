@@ -325,7 +325,7 @@ def test_a_training_starts_from_another_model_and_says_what_was_matched(path, sp
     card = train_transition(other, frozen, tmp_path / "run", init_from=trained)
     before, after = load_model(trained), load_model(tmp_path / "run")
     assert card.input_genes == before.card.input_genes and "TNF" not in card.perturbations
-    assert {"Dropped perturbations, 1: TNF.", "14 of 14 perturbations are known to it."} <= set(card.notes)
+    assert {"Dropped perturbation, 1: TNF.", "14 of 14 perturbations are known to it."} <= set(card.notes)
     one, two = before.module.state_dict(), after.module.state_dict()
     kept = [before.card.perturbations.index(p) for p in card.perturbations]
     name = "perturbation_encoder.0.weight"

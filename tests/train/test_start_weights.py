@@ -51,7 +51,7 @@ def test_perturbations_are_matched_by_name():
         "The weights start from 'Tiny'.",
         "3 of 5 perturbations are known to it.",
         "New perturbations, 2: IL6, IL10.",
-        "Dropped perturbations, 1: JUN,FOS.",
+        "Dropped perturbation, 1: JUN,FOS.",
     )
 
 
@@ -88,7 +88,7 @@ def test_batches_are_matched_by_name():
     weights, report = initial_weights(fresh, new, start)
     assert torch.equal(weights[BATCH_ROWS][1], start.module.state_dict()[BATCH_ROWS][BATCHES.index("lane 2")])
     assert torch.equal(weights[BATCH_ROWS][[0, 2]], fresh[BATCH_ROWS][[0, 2]])
-    assert "Dropped batches, 1: lane 1." in report.sentences()
+    assert "Dropped batch, 1: lane 1." in report.sentences()
 
 
 def test_parts_that_only_one_of_them_has_are_said():
@@ -109,7 +109,7 @@ def test_features_keep_their_encoder_and_must_be_the_same():
     weights, report = initial_weights(fresh, labels(vectors=new), start)
     assert torch.equal(weights[FIRST_LINEAR], start.module.state_dict()[FIRST_LINEAR])
     assert report.perturbations.new == ("IL6", "IL10")
-    with pytest.raises(CheckpointError, match=r"vectors of 1 perturbations differ.*TNF"):
+    with pytest.raises(CheckpointError, match=r"vectors of 1 perturbation differ.*TNF"):
         initial_weights(fresh, labels(vectors=new.index_copy(0, torch.tensor([1]), torch.ones(1, 3))), start)
     with pytest.raises(CheckpointError, match="vectors of 3 numbers"):
         initial_weights(model(2, perturbation_dim=7).state_dict(), labels(vectors=torch.rand(5, 7)), start)
@@ -147,7 +147,7 @@ def test_another_network_is_refused(changes, words):
 
 def test_other_input_is_refused():
     fresh = model(2, perturbation_dim=5).state_dict()
-    with pytest.raises(CheckpointError, match="1 of 24 are not among its genes: OTHER"):
+    with pytest.raises(CheckpointError, match="1 of 24 is not among its genes: OTHER"):
         initial_weights(fresh, labels(genes=(*GENES[:-1], "OTHER")), started())
     with pytest.raises(CheckpointError, match="differ in order"):
         initial_weights(fresh, labels(genes=GENES[::-1]), started())
