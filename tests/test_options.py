@@ -125,13 +125,13 @@ def test_settings_by_path_by_name_and_by_an_old_name() -> None:
 
 def test_bounds_and_choices_are_checked_with_one_error() -> None:
     for make, match in (
-        (lambda: Asked("d", (), cells=0), r"cells must be at least 1\. cells is 0\."),
+        (lambda: Asked("d", (), cells=0), r"--cells must be at least 1\. --cells is 0\."),
         (
             lambda: Net(width=0, drop=1),
             r"width must be positive\. drop must be 0 or more and less than 1\. width is 0, drop is 1\.",
         ),
         (lambda: Net(drop=float("nan")), "drop must be finite"),
-        (lambda: Asked("d", (), fdr="some"), r"fdr is 'some'\. Known: each, pooled"),  # type: ignore[arg-type]
+        (lambda: Asked("d", (), fdr="some"), r"--fdr is 'some'\. Known: each, pooled"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ConfigError, match=match):
             make()

@@ -237,7 +237,7 @@ def test_an_error_while_reading_is_raised_here(cells: Path, model: Path, tmp_pat
         ("out.csv", {}, "must end in .h5ad or .npy"),
         ("model", {}, "must end in"),
         ("out.npy", {"key": "a/b"}, "no name of an embedding"),
-        ("out.npy", {"batch_size": 0}, "batch_size is 0"),
+        ("out.npy", {"batch_size": 0}, "--batch-size is 0"),
         ("out.npy", {"seed": -1}, "seed is -1"),
     ],
 )

@@ -107,7 +107,7 @@ def test_from_the_first_check_to_a_verified_file(page: AppTest, run: RunFolder, 
     page.button(key="check").click().run()
     assert not page.exception
     assert "#### 2 problems to solve" in text(page)
-    assert "1 of 41 genes are missing" in text(page)
+    assert "1 of 41 genes is missing" in text(page)
     assert not [b for b in page.button if b.key == "write"]
     page.button(key="repair_all").click().run()
     # the data set of this run is not there any more, so its control cells fill nothing; zeros are asked for by name
