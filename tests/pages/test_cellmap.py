@@ -213,10 +213,7 @@ def test_the_component_is_whole_and_its_lock_names_no_host() -> None:
     lock = json.loads((place / "build" / "package-lock.json").read_text())
     wanted = json.loads((place / "build" / "package.json").read_text())["dependencies"]
     assert lock["packages"]["node_modules/regl"]["version"] == wanted["regl"]
-    assert all(
-        "resolved" not in package or package["resolved"].startswith("https://registry.npmjs.org/")
-        for package in lock["packages"].values()
-    )
+    assert not any("resolved" in package for package in lock["packages"].values()), "the lock file names no place to load from"
 
 
 def test_the_built_script_is_that_of_its_sources() -> None:
