@@ -7,6 +7,7 @@ beside letters is shown, not obeyed by a terminal, a page that reads from right 
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 import unicodedata
@@ -126,6 +127,11 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(k): to_plain(v) for k, v in value.items()}
     return value
+
+
+def minus(text: str) -> str:
+    """Return text whose negative numbers have a minus sign; hyphens of names stay."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "−", text)
 
 
 def csv_file_for_people(path: Path) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
@@ -10,7 +11,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages.parts.format import md, sentences
-from state_engine.plain import csv_for_people
+from state_engine.plain import csv_file_for_people, csv_for_people
 
 PLAIN_AXES = {"showgrid": False, "zeroline": False, "showticklabels": False, "ticks": ""}
 
@@ -67,16 +68,26 @@ def show_figure(
                 help="What the camera button above the figure saves.",
             )
             if table is not None:
-                st.download_button(
-                    "Data (CSV)",
-                    data=lambda: csv_for_people(table()).encode(),
-                    file_name=f"{key}.csv",
-                    mime="text/csv",
-                    key=f"{key}_csv",
-                    icon=":material/download:",
-                    on_click="ignore",
-                )
+                csv_button("Data (CSV)", table, f"{key}.csv", f"{key}_csv")
     return event
+
+
+def csv_button(label: str, table: Callable[[], pd.DataFrame] | Path, name: str, key: str, disabled: bool = False) -> None:
+    """Offer a table as a CSV for people: `table` is called, or its file is read, when the reader asks for it."""
+
+    def content() -> bytes:
+        return csv_file_for_people(table) if isinstance(table, Path) else csv_for_people(table()).encode()
+
+    st.download_button(
+        label,
+        data=content,
+        file_name=name,
+        mime="text/csv",
+        key=key,
+        icon=":material/download:",
+        on_click="ignore",
+        disabled=disabled,
+    )
 
 
 def sized(figure: go.Figure, key: str, height: int = 460) -> go.Figure:

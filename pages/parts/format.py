@@ -7,6 +7,7 @@ import math
 import re
 from datetime import UTC, datetime
 
+from state_engine.plain import minus as minus
 from state_engine.plain import plural as plural
 from state_engine.plain import visible
 
@@ -58,11 +59,6 @@ def drawn(name: object, most: int | None = 80) -> str:
 def sentences(text: str, most: int = 2000) -> str:
     """Return a message with names in it, such as that of an error, for Streamlit's Markdown."""
     return md(" ".join(text.split()), most)
-
-
-def minus(text: str) -> str:
-    """Return text whose negative numbers have a minus sign; hyphens of names stay."""
-    return re.sub(r"(?<![\w-])-(?=\d)", "−", text)
 
 
 def _literal(found: re.Match[str]) -> str:

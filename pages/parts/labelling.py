@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pages.parts import session
 from pages.parts.cells import cell_names
+from pages.parts.figures import csv_button
 from pages.parts.format import age, code, md, plural, size
 from pages.parts.jobs import job_of, job_panel
 from pages.parts.navigation import names
@@ -26,7 +27,7 @@ from state_engine.jobs import local
 from state_engine.jobs.requests import Labelled, LabelRequest
 from state_engine.library import hand_labels as by_hand
 from state_engine.library.datasets import DataEntry, get_dataset, list_datasets
-from state_engine.plain import agreed, csv_for_people, part_of
+from state_engine.plain import agreed, part_of
 
 BY_HAND = "label by hand"
 NOT_LABELLED = "not labelled"
@@ -222,16 +223,11 @@ def _list(entry: DataEntry, data: Dataset, labels: by_hand.HandLabels, counts: p
         _step("Undo", ":material/undo:", by_hand.undo, entry, data, key, not labels.rounds)
         _step("Redo", ":material/redo:", by_hand.redo, entry, data, key, not labels.undone)
         if total:
-            st.download_button(
+            csv_button(
                 "Labels (CSV)",
-                data=lambda: csv_for_people(
-                    by_hand.table(cell_names(str(data.path), stamp(data.path), data.choices), labels)
-                ).encode(),
-                file_name="labels_by_hand.csv",
-                mime="text/csv",
-                key=f"label_csv_{key}",
-                icon=":material/download:",
-                on_click="ignore",
+                lambda: by_hand.table(cell_names(str(data.path), stamp(data.path), data.choices), labels),
+                "labels_by_hand.csv",
+                f"label_csv_{key}",
             )
             if "finetune" in names():
                 st.button(

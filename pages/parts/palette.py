@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from state_engine.reports.colours import BLUE as BLUE
 from state_engine.reports.colours import DOWN as DOWN
+from state_engine.reports.colours import GREEN as GREEN
 from state_engine.reports.colours import GREY as GREY
 from state_engine.reports.colours import KIND as KIND
 from state_engine.reports.colours import MISSING as MISSING

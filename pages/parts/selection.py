@@ -10,12 +10,12 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from pages.parts.cellmap import CellMap, Pick, inside
+from pages.parts.figures import csv_button
 from pages.parts.format import plural
 from pages.parts.result import open_projection
 from pages.parts.widgets import go
 from state_engine import keys
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.plain import csv_for_people
 
 
 def composition(labels: pd.DataFrame, chosen: NDArray[np.bool_]) -> pd.DataFrame:
@@ -97,24 +97,8 @@ def show(run: RunFolder, labels: pd.DataFrame, chosen: NDArray[np.bool_], cells:
         },
     )
     with st.container(horizontal=True):
-        st.download_button(
-            "Cells (CSV)",
-            data=lambda: csv_for_people(cells()).encode(),
-            file_name="selected_cells.csv",
-            mime="text/csv",
-            key="selection_csv",
-            icon=":material/download:",
-            on_click="ignore",
-        )
-        st.download_button(
-            "Composition (CSV)",
-            data=lambda: csv_for_people(table).encode(),
-            file_name="composition.csv",
-            mime="text/csv",
-            key="composition_csv",
-            icon=":material/download:",
-            on_click="ignore",
-        )
+        csv_button("Cells (CSV)", cells, "selected_cells.csv", "selection_csv")
+        csv_button("Composition (CSV)", lambda: table, "composition.csv", "composition_csv")
         if st.button(
             "Genes of these cells", key="selection_genes", icon=":material/genetics:", help="Against all other cells of the run."
         ):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from pages.parts.figures import csv_button
 from pages.parts.format import sentences
-from state_engine.analysis import differential as de
+from pages.parts.genes.table import read_table
+from pages.parts.result import stamp
 from state_engine.analysis import on_target
 from state_engine.errors import listed
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.library.foreign import read_file
-from state_engine.plain import csv_for_people
 
 _COLUMNS = {
     "perturbation": st.column_config.TextColumn("Perturbation", pinned=True),
@@ -31,7 +31,7 @@ _COLUMNS = {
 def stored_check(run: RunFolder) -> pd.DataFrame | None:
     """Return the table of a job that checked targets; None where it is not there."""
     path = run.file(on_target.TARGETS)
-    return read_file(de.read_table, path) if path.exists() else None
+    return read_table(str(path), stamp(path)) if path.exists() else None
 
 
 def show_targets(table: pd.DataFrame, key: str) -> None:
@@ -50,12 +50,4 @@ def show_targets(table: pd.DataFrame, key: str) -> None:
     st.dataframe(
         table[list(_COLUMNS)], hide_index=True, key=f"{key}_table", height=min(38 + 35 * len(table), 420), column_config=_COLUMNS
     )
-    st.download_button(
-        "Targets (CSV)",
-        data=lambda: csv_for_people(table).encode(),
-        file_name="targets.csv",
-        mime="text/csv",
-        key=f"{key}_csv",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    csv_button("Targets (CSV)", lambda: table, "targets.csv", f"{key}_csv")

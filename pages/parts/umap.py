@@ -51,7 +51,6 @@ def value_map(
     name: str,
     unit: str,
     style: Look,
-    chosen: NDArray[np.bool_] | None = None,
     low: float = 0.0,
 ) -> go.Figure:
     """Return the map with cells coloured by a number, the highest on top; cells without a value lie below in light grey.
@@ -61,7 +60,6 @@ def value_map(
         values: (n,), NaN where there is none.
         name, unit: of the number, for the colour bar.
         style: size and opacity.
-        chosen: (n,) True for points in the selection.
         low: where the colours start.
     """
     figure = go.Figure()
@@ -75,7 +73,6 @@ def value_map(
                 x=xy[missing, 0], y=xy[missing, 1], mode="markers", name=f"no value ({len(missing):,})",
                 hovertemplate="no value<extra></extra>",
                 marker={"color": palette.MISSING, "size": style.size, "opacity": style.opacity},
-                **_selected(None if chosen is None else chosen[missing], style),
             )
         )  # fmt: skip
     order = known[np.argsort(values[known], kind="stable")]  # plotly draws later points on top
@@ -97,7 +94,6 @@ def value_map(
                 "line": {"width": 0},
                 "colorbar": _BAR | {"title": {"text": f"{name}, {unit}", "side": "top", "font": {"size": 12}}},
             },
-            **_selected(None if chosen is None else chosen[order], style),
         )
     )
     return framed(figure)
@@ -116,16 +112,6 @@ def add_outline(figure: go.Figure, polygon: Points, ink: str) -> None:
     """Add the line around a selection, given by (k, 2) corners in UMAP units."""
     path = "M" + "L".join(f"{x:.4g},{y:.4g}" for x, y in polygon) + "Z"
     figure.add_shape(type="path", path=path, line={"color": ink, "width": 1.2, "dash": "dot"}, fillcolor="rgba(0,0,0,0)")
-
-
-def _selected(chosen: NDArray[np.bool_] | None, style: Look) -> dict[str, Any]:
-    if chosen is None:
-        return {}
-    return {
-        "selectedpoints": np.flatnonzero(chosen).astype(np.int32),
-        "selected": {"marker": {"opacity": max(style.opacity, 0.85)}},
-        "unselected": {"marker": {"opacity": 0.08}},
-    }
 
 
 def _scatter(n: int) -> Any:

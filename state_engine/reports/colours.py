@@ -1,6 +1,6 @@
 """The colours of figures, each with one meaning, for pages and reports. Safe for colour-blind readers.
 
-Vermilion: predicted, up. Blue: measured, down. Grey: control, not significant. MISSING is never a colour of zero.
+Vermilion: predicted, up. Blue: measured, down. Green: in both, or chosen. Grey: control, not significant. MISSING is never a colour of zero.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from state_engine import keys
 
 VERMILION: Final = "#D55E00"
 BLUE: Final = "#0072B2"
+GREEN: Final = "#009E73"
 GREY: Final = "#9aa0a3"
 PALE: Final = "#D9B59B"
 UP: Final = VERMILION

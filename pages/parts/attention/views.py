@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pages.parts.attention import charts as chart
 from pages.parts.attention import numbers
 from pages.parts.attention.order import Sorting
-from pages.parts.figures import show_figure
+from pages.parts.figures import csv_button, show_figure
 from pages.parts.format import md, plural
 from pages.parts.result import open_projection, stamp
 from state_engine import keys
@@ -23,7 +23,6 @@ from state_engine.attention.maps import AttentionMaps, load_maps, maps_name
 from state_engine.errors import RunError
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
-from state_engine.plain import csv_for_people
 from state_engine.prediction.result import Result
 
 Under = Literal["perturbed", "control", "difference"]
@@ -235,15 +234,7 @@ def most_attended(
             f"The most attended tenth ({n_top:,} of {plural(len(facts), 'cell')}) gets {share:.0%} of the attention; "
             f"equal shares would give {equal:.0%}."
         )
-        st.download_button(
-            "Cells (CSV)",
-            data=lambda: csv_for_people(facts).encode(),
-            file_name="attended_cells.csv",
-            mime="text/csv",
-            key="attended_csv",
-            icon=":material/download:",
-            on_click="ignore",
-        )
+        csv_button("Cells (CSV)", lambda: facts, "attended_cells.csv", "attended_csv")
 
 
 def places_of(result: Result, rows: NDArray[np.int32], context: str, cells: Sequence[str | int]) -> NDArray[np.int64]:

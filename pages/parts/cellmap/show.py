@@ -15,9 +15,9 @@ from pages.parts.cellmap.colours import STEPS, Values
 from pages.parts.cellmap.packet import CellMap, Frame, drawing_packet, points_packet
 from pages.parts.cellmap.picture import picture_map
 from pages.parts.cellmap.polygon import inside, outline
+from pages.parts.figures import csv_button
 from pages.parts.format import md, sentences
 from state_engine.config import APP
-from state_engine.plain import csv_for_people
 
 WITHOUT: Final = "map_without_webgl"
 """In the session: this browser cannot draw with WebGL, so that maps are pictures."""
@@ -118,15 +118,7 @@ def show_map(
         st.markdown(f"**{md(title, most=200)}**")
         pick = draw_map(key, shown, alt=f"{title}. {caption}", height=height, on_pick=on_pick)
         st.caption(sentences(caption))
-        st.download_button(
-            "Data (CSV)",
-            data=lambda: csv_for_people(table()).encode(),
-            file_name=f"{key}.csv",
-            mime="text/csv",
-            key=f"{key}_csv",
-            icon=":material/download:",
-            on_click="ignore",
-        )
+        csv_button("Data (CSV)", table, f"{key}.csv", f"{key}_csv")
     return pick
 
 

@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 
 from pages.parts.cellmap import Categories, CellMap
 from pages.parts.format import drawn
-from pages.parts.palette import BLUE, GREY, NOT_SIGNIFICANT, VERMILION
+from pages.parts.genes.charts import SVG_POINTS
+from pages.parts.palette import BLUE, GREEN, GREY, NOT_SIGNIFICANT, VERMILION
 from state_engine.comparison.report import CellsMap, PairEffects
 from state_engine.effects.scores import largest
 
-SVG_POINTS = 3000
 NAMED = 10
-GREEN = "#009E73"
 
 
 def effect_table(found: PairEffects, top: int) -> pd.DataFrame:

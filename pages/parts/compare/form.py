@@ -172,19 +172,20 @@ def _or_all(every: str, value: str) -> str:
 
 def _more_seeds(side: str, run: RunFolder) -> list[str]:
     """Return results of runs that asked the same with another seed, where they are chosen too."""
-    same = {name: value for name, value in run.request.items() if name != "seed"}
-    words, others = run_words(runs_for("run", ("done",))), []
-    for info in runs_for("run", ("done",)).values():
-        other = RunFolder(info.path)
-        if info.id != run.id and {name: value for name, value in other.request.items() if name != "seed"} == same:
-            others.append(info.id)
+    known, same = runs_for("run", ("done",)), _but_seed(run)
+    others = [i for i, info in known.items() if i != run.id and _but_seed(RunFolder(info.path)) == same]
     if not others:
         return []
+    words = run_words(known)
     picked = st.multiselect(
         "Further seeds of the same request", others, key=f"compare_{side}_seeds_{run.id}", format_func=lambda i: words[i],
         help="Intervals are then over the seeds, instead of over draws of cells.",
     )  # fmt: skip
     return [str(RunFolder.open(session.settings(), i).result) for i in picked]
+
+
+def _but_seed(run: RunFolder) -> dict[str, object]:
+    return {name: value for name, value in run.request.items() if name != "seed"}
 
 
 def _data(side: str, source: Source) -> ComparedSide | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,15 +13,15 @@ from numpy.typing import NDArray
 
 from pages.parts import session
 from pages.parts.cellmap import Pick, inside, show_map
-from pages.parts.compare.charts import GREEN, effect_scatter, effect_table, side_map
+from pages.parts.compare.charts import effect_scatter, effect_table, side_map
 from pages.parts.exposure import exposure_badge
-from pages.parts.figures import show_figure
+from pages.parts.figures import csv_button, show_figure
 from pages.parts.format import md, plural, sentences
+from pages.parts.genes.table import read_table
 from pages.parts.jobs import derived_run, job_panel
-from pages.parts.palette import BLUE, VERMILION
+from pages.parts.palette import BLUE, GREEN, VERMILION
 from pages.parts.result import stamp
 from pages.parts.runs.report import report_button
-from state_engine.analysis.differential import read_table
 from state_engine.comparison.report import (
     COMPARISON,
     EFFECTS,
@@ -41,7 +42,6 @@ from state_engine.comparison.selection import LEAST, selection_path
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
-from state_engine.plain import csv_file_for_people, csv_for_people
 
 _COLOURS = {"predicted": VERMILION, "measured": BLUE, "effects": VERMILION}
 
@@ -90,6 +90,13 @@ def _map(path: str, written: int) -> CellsMap:
     return read_file(read_map, Path(path))
 
 
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _places(path: str, written: int, place: int) -> NDArray[np.float32]:
+    """Return where the cells of a pair lie: one array for both sides and all sessions, whose places are packed once."""
+    cells = _map(path, written)
+    return cells.xy[cells.pair == place]
+
+
 def _pairs(run: RunFolder, found: Comparison) -> int:
     """Draw the pairs as a table and return the place of the one that is looked at."""
     options = list(range(len(found.pairs)))
@@ -130,10 +137,7 @@ def _pairs(run: RunFolder, found: Comparison) -> int:
         )
     place = int(st.session_state.get("pair", "0"))
     session.show_in_address("compare", {"pair": "0"})
-    st.download_button(
-        "All pairs (CSV)", data=lambda: csv_file_for_people(run.file(PAIRS)), file_name="pairs.csv", mime="text/csv", key="compare_pairs_csv",
-        icon=":material/download:", on_click="ignore",
-    )  # fmt: skip
+    csv_button("All pairs (CSV)", run.file(PAIRS), "pairs.csv", "compare_pairs_csv")
     return place
 
 
@@ -181,7 +185,9 @@ def _numbers(found: Comparison, pair: FoundPair) -> None:
 def _maps(run: RunFolder, found: Comparison, place: int) -> None:
     """Draw both sides on one map, side by side; what is drawn around on one is selected on both, and tested."""
     st.markdown("#### The same map, side by side")
-    cells = _map(str(run.file(MAP)), stamp(run.file(MAP)))
+    path = run.file(MAP)
+    cells = _map(str(path), stamp(path))
+    xy = _places(str(path), stamp(path), place)
     chosen = (cells.pair == place).astype(bool)
     key = f"compare_polygon_{run.id}"
     polygon = st.session_state.get(key)
@@ -191,7 +197,7 @@ def _maps(run: RunFolder, found: Comparison, place: int) -> None:
         inks[1] = GREEN
     for side, (column, about) in enumerate(zip(st.columns(2, gap="medium"), (found.first, found.second), strict=True)):
         with column:
-            shown = side_map(cells, side, chosen, selected, polygon, inks[side])
+            shown = replace(side_map(cells, side, chosen, selected, polygon, inks[side]), xy=xy)
             show_map(
                 f"compare_map_{side}",
                 shown,
@@ -238,16 +244,13 @@ def _selection(run: RunFolder, found: Comparison, cells: CellsMap, selected: NDA
             identity = asked.id
         if not job_panel(identity, title="Comparing genes", key="compare_test_job") or not path.exists():
             return
-    table = read_file(read_table, path).sort_values("log2_fold_change", key=np.abs, ascending=False)
+    table = read_table(str(path), stamp(path)).sort_values("log2_fold_change", key=np.abs, ascending=False)
     st.dataframe(_with_names(table), hide_index=True, key="compare_selection", height=320)
     st.caption(
         f"Second side against first, two-sided Mann-Whitney U test, FDR by Benjamini-Hochberg; log2 fold change above 0: higher in "
         f"{md(found.second.name)}."
     )
-    st.download_button(
-        "Genes (CSV)", data=lambda: csv_for_people(table).encode(), file_name="selection.csv", mime="text/csv", key="compare_selection_csv",
-        icon=":material/download:", on_click="ignore",
-    )  # fmt: skip
+    csv_button("Genes (CSV)", lambda: table, "selection.csv", "compare_selection_csv")
 
 
 def _with_names(table: pd.DataFrame) -> pd.DataFrame:

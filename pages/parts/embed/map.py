@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pages.parts import palette, selection, session
 from pages.parts.cellmap import Categories, CellMap, Values, inside, show_map
 from pages.parts.cells import cell_names, in_child
+from pages.parts.figures import csv_button
 from pages.parts.format import code, duration, md, plural, sentences, size
 from pages.parts.jobs import derived_run, job_panel
 from pages.parts.labelling import NOT_LABELLED, entry_of, labelling, with_labels
@@ -29,7 +30,7 @@ from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, list_datasets
 from state_engine.library.foreign import read_file
 from state_engine.library.gene_cache import find_columns, is_worth
-from state_engine.plain import csv_for_people, distinct, read_json_as
+from state_engine.plain import distinct, read_json_as
 
 CHOICE = "embedding"
 MOST_IN_BROWSER = 400_000_000  # bytes of a file that is handed over by the page; larger ones are copied from the server
@@ -261,15 +262,7 @@ def _selected(
             column_config={"share": st.column_config.NumberColumn("Share", format="%.1f%%", help="Of the selected cells.")},
         )
     with st.container(horizontal=True):
-        st.download_button(
-            "Cells (CSV)",
-            data=lambda: csv_for_people(cell_table(data, projection, gene)[chosen]).encode(),
-            file_name="selected_cells.csv",
-            mime="text/csv",
-            key="embed_selection_csv",
-            icon=":material/download:",
-            on_click="ignore",
-        )
+        csv_button("Cells (CSV)", lambda: cell_table(data, projection, gene)[chosen], "selected_cells.csv", "embed_selection_csv")
         st.button("Clear selection", key="embed_clear", icon=":material/close:", on_click=selection.forget, args=(run,))
 
 

@@ -12,7 +12,7 @@ import streamlit as st
 from pages.parts import selection, session
 from pages.parts.cells import cell_names
 from pages.parts.embed.map import colours_of, label_codes, over
-from pages.parts.figures import show_figure
+from pages.parts.figures import csv_button, show_figure
 from pages.parts.format import drawn, md, plural
 from pages.parts.jobs import derived_run
 from pages.parts.result import stamp
@@ -22,7 +22,7 @@ from state_engine.embedding.jobs import MOST_ASKED, Embedding, EmbedJob, Pick, S
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
-from state_engine.plain import csv_for_people, distinct
+from state_engine.plain import distinct
 from state_engine.search import query as search
 
 ALL, LABEL, LASSO = "All cells", "By label", "Selected on the map"
@@ -197,7 +197,7 @@ def _votes(votes: pd.DataFrame, label: str, data: Dataset, k: int) -> None:
                 "similarity": st.column_config.NumberColumn("Similarity", format="%.3f", help="Mean cosine of those that voted for it."),
             },
         )  # fmt: skip
-        _download("Labels (CSV)", votes, "labels.csv")
+        csv_button("Labels (CSV)", lambda: votes, "labels.csv", "download_labels.csv")
     st.caption(
         "A low support means that similar cells disagree, or lack the label: such a cell may be of a kind the reference does not have."
     )
@@ -239,16 +239,4 @@ def _pairs(found: search.Neighbours) -> None:
     st.caption(
         f"{len(often):,} different reference cells; the one named most often is similar to {int(often.max()):,} cells.{more}"
     )
-    _download("Similar cells (CSV)", found.table, "similar_cells.csv")
-
-
-def _download(label: str, table: pd.DataFrame, name: str) -> None:
-    st.download_button(
-        label,
-        data=lambda: csv_for_people(table).encode(),
-        file_name=name,
-        mime="text/csv",
-        key=f"download_{name}",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    csv_button("Similar cells (CSV)", lambda: found.table, "similar_cells.csv", "download_similar_cells.csv")

@@ -212,7 +212,7 @@ def request_of(run: RunFolder, profile: str = "minimal") -> EvaluationRequest:
     """The evaluation of a finished prediction against the measured cells that its result holds."""
     result, path = open_run(run), str(run.result)
     # X is what the model's card recommends; each other kind lies in a layer of its own
-    first = "calibrated" if result.recommends_calibrated else "corrected"
+    first = result.default_layer
     files = [PredictedFile(path, first if run.request_as(PredictionRequest).by_network else "prediction")]
     files += [PredictedFile(path, "raw", f"layers/{keys.RAW_LAYER}")] if result.has_raw else []
     if result.recommends_calibrated:

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages.parts import palette, session
-from pages.parts.figures import show_figure
+from pages.parts.figures import csv_button, show_figure
 from pages.parts.format import drawn, duration, md, plural, sentences, size
 from pages.parts.jobs import job_panel
 from pages.parts.result import stamp
@@ -23,7 +23,7 @@ from state_engine.jobs.requests import StoreRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import get_dataset
 from state_engine.library.foreign import read_file
-from state_engine.plain import agreed, csv_for_people, distinct, part_of
+from state_engine.plain import agreed, distinct, part_of
 
 MOST_IN_BROWSER = 400_000_000  # bytes of a file that is handed over by the page
 MOST_LABELS = 30  # that are drawn, most cells first; the others are drawn as one
@@ -226,15 +226,7 @@ def _files(run: RunFolder, found: Annotation) -> None:
                 on_click="ignore",
             )
         if found.groups:
-            st.download_button(
-                "Shares (CSV)",
-                data=lambda: csv_for_people(group_table(found)).encode(),
-                file_name="shares.csv",
-                mime="text/csv",
-                key="called_shares_csv",
-                icon=":material/download:",
-                on_click="ignore",
-            )
+            csv_button("Shares (CSV)", lambda: group_table(found), "shares.csv", "called_shares_csv")
         path = _kept(found) or cells
         if path.exists() and path.stat().st_size <= MOST_IN_BROWSER:
             st.download_button(

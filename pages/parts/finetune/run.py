@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import session
+from pages.parts.figures import csv_button
 from pages.parts.finetune.apply import WANTED
 from pages.parts.finetune.scores import show_report
 from pages.parts.finetune.wrong import show_wrong
@@ -16,7 +17,6 @@ from pages.parts.result import stamp
 from state_engine.heads.report import CELLS, HEAD, REPORT, HeadReport, read_report
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
-from state_engine.plain import csv_file_for_people
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
@@ -40,15 +40,7 @@ def show_finetuning(run: RunFolder) -> None:
             st.session_state["finetune_view_wanted"] = True
             st.rerun()
         if (folder / CELLS).exists():
-            st.download_button(
-                "Test cells (CSV)",
-                data=lambda: csv_file_for_people(folder / CELLS),
-                file_name="test_cells.csv",
-                mime="text/csv",
-                key="finetune_cells",
-                icon=":material/download:",
-                on_click="ignore",
-            )
+            csv_button("Test cells (CSV)", folder / CELLS, "test_cells.csv", "finetune_cells")
     show_report(report)
     show_wrong(report, folder)
     with st.expander("How to repeat this"):

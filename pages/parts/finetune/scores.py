@@ -10,11 +10,11 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages.parts import palette
-from pages.parts.figures import show_figure
+from pages.parts.figures import csv_button, show_figure
 from pages.parts.format import drawn, duration, md, plural, sentences
 from state_engine.errors import listed
 from state_engine.heads.report import HeadReport, Method, Score
-from state_engine.plain import csv_for_people, part_of
+from state_engine.plain import part_of
 
 NAMES = {
     "accuracy": ("Accuracy", "Part of the test cells that is called rightly."),
@@ -151,15 +151,7 @@ def _metrics(report: HeadReport) -> None:
     }
     st.markdown("#### Beside simple methods, on the same test cells")
     st.dataframe(table, hide_index=True, key="head_metrics", column_config=config)
-    st.download_button(
-        "Metrics (CSV)",
-        data=lambda: csv_for_people(score_rows(report)).encode(),
-        file_name="metrics.csv",
-        mime="text/csv",
-        key="head_metrics_csv",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    csv_button("Metrics (CSV)", lambda: score_rows(report), "metrics.csv", "head_metrics_csv")
 
 
 def confusion_figure(report: HeadReport) -> go.Figure:

@@ -9,12 +9,11 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages.parts import palette
-from pages.parts.figures import show_figure, square
+from pages.parts.figures import csv_button, show_figure, square
 from pages.parts.format import drawn, md, plural
 from pages.parts.result import stamp
 from state_engine.heads.report import CELLS, HeadReport, read_test_cells
 from state_engine.library.foreign import read_file
-from state_engine.plain import csv_for_people
 
 MOST_COLOURS = 20  # labels that have a colour each; of more, right cells are grey and wrong ones red
 MOST_POINTS = 20_000  # cells that are called rightly and drawn; those called wrongly are all drawn
@@ -143,12 +142,9 @@ def wrong_cells(report: HeadReport, cells: pd.DataFrame) -> None:
     more = "farthest off" if report.task == "regression" else "called wrongly with most confidence: some may be labelled wrongly"
     st.caption(f"{plural(len(table), 'test cell')}{of}, {more}.")
     if len(cells):
-        st.download_button(
+        csv_button(
             "Cells it gets wrong (CSV)" if report.task != "regression" else "Cells, the farthest off first (CSV)",
-            data=lambda: csv_for_people(all_wrong(report, cells)).encode(),
-            file_name="wrong_cells.csv",
-            mime="text/csv",
-            key="head_wrong_csv",
-            icon=":material/download:",
-            on_click="ignore",
+            lambda: all_wrong(report, cells),
+            "wrong_cells.csv",
+            "head_wrong_csv",
         )

@@ -12,8 +12,9 @@ from pages.parts.genes.compare import NAMES
 from pages.parts.genes.table import Question
 from state_engine.analysis.effects import OTHER_CONTEXTS, EffectComparison
 from state_engine.analysis.recall import found_genes
-from state_engine.effects.bands import NOT_CALIBRATED, SENTENCES, TOP
+from state_engine.effects.bands import NOT_CALIBRATED, SENTENCES
 from state_engine.effects.exposure import Exposure
+from state_engine.effects.scores import TOP
 
 _STANDS: dict[Exposure, str] = {
     "test": "held out",

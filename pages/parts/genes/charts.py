@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from pages.parts.format import drawn
-from pages.parts.palette import DOWN, NOT_SIGNIFICANT, UP
+from pages.parts.palette import DOWN, GREEN, GREY, NOT_SIGNIFICANT, UP, VERMILION
 from state_engine.analysis import differential as de
 from state_engine.effects.bands import BANDS, NOT_CALIBRATED
 from state_engine.metrics.rules import detected
@@ -29,7 +29,7 @@ FAINT: Final = "rgba(128,128,128,0.35)"
 SMALLEST_P: Final = 308.0
 """-log10 of the smallest p-value that a float can hold."""
 _PLOT = (470, 370)  # width and height in pixels that labels are laid out for
-BAND_COLOURS: Final = {"very likely": "#D55E00", "likely": "#E69F00", "uncertain": "#56B4E9", "by chance": "#9aa0a3"}
+BAND_COLOURS: Final = {"very likely": VERMILION, "likely": "#E69F00", "uncertain": "#56B4E9", "by chance": GREY}
 _WORDS = {"up": "up", "down": "down", "same": "no change"}
 
 
@@ -198,7 +198,7 @@ def _points(
 
 
 def _rings(x: NDArray[np.float32], y: NDArray[np.float32], name: str) -> go.Scatter:
-    marker = {"size": 11, "color": "rgba(0,0,0,0)", "line": {"width": 1.6, "color": "#009E73"}}
+    marker = {"size": 11, "color": "rgba(0,0,0,0)", "line": {"width": 1.6, "color": GREEN}}
     return go.Scatter(x=x, y=y, mode="markers", marker=marker, hoverinfo="skip", name=name, showlegend=bool(name))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from pages.parts.figures import show_figure
+from pages.parts.figures import csv_button, show_figure
 from pages.parts.format import md, plural
 from pages.parts.genes import charts as genechart
 from pages.parts.genes.table import Question, picked_point
@@ -31,7 +31,6 @@ from state_engine.effects.exposure import Exposure
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
 from state_engine.metrics.rules import BY_FDR
-from state_engine.plain import csv_for_people
 from state_engine.prediction.result import Layer, Result
 
 NAMES = {
@@ -116,15 +115,7 @@ def _scores(found: EffectComparison, exposure: Exposure) -> None:
         f"{found.top} largest predicted. "
         + ("Bold numbers lead their column." if exposure != "in training" else "Nothing is ranked here.")
     )
-    st.download_button(
-        "Scores (CSV)",
-        data=lambda: csv_for_people(found.table()).encode(),
-        file_name="scores.csv",
-        mime="text/csv",
-        key="scores_csv",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    csv_button("Scores (CSV)", lambda: found.table(), "scores.csv", "scores_csv")
 
 
 def score_table(found: EffectComparison, ranked: bool = True) -> str:

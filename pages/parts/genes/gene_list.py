@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from pages.parts.figures import csv_button
 from pages.parts.format import sentences
 from pages.parts.genes import charts as genechart
 from pages.parts.genes.sets import FDR, find_genes
 from pages.parts.genes.table import pick
 from state_engine.effects.bands import NOT_CALIBRATED, SENTENCES
 from state_engine.metrics.rules import FOLD
-from state_engine.plain import csv_for_people
 
 _BAND_HELP = " ".join(f"{name}: {text}" for name, text in SENTENCES.items())
 _COLUMNS = {
@@ -90,15 +90,7 @@ def gene_table(table: pd.DataFrame, marked: Sequence[str]) -> None:
     st.caption(
         f"{len(shown):,} of {len(table):,} genes.{calibrated} {sentences(table.attrs['method'])}; {sentences(table.attrs['scale'])}."
     )
-    st.download_button(
-        "All genes (CSV)",
-        data=lambda: csv_for_people(table).encode(),
-        file_name=f"{file_name(table)}.csv",
-        mime="text/csv",
-        key="genes_csv",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    csv_button("All genes (CSV)", lambda: table, f"{file_name(table)}.csv", "genes_csv")
 
 
 def _picked_row(event_key: str, genes: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
+from pages.parts.figures import csv_button
 from pages.parts.format import sentences
 from pages.parts.genes.compare import against_measured, which_perturbation
 from pages.parts.genes.many import all_conditions, groups_by_genes, set_tests
@@ -15,13 +16,12 @@ from pages.parts.genes.table import Question, made, read_table
 from pages.parts.jobs import derived_run
 from pages.parts.result import stamp
 from pages.parts.selection import selected_rows
-from pages.parts.targets import show_targets
+from pages.parts.targets import show_targets, stored_check
 from pages.parts.widgets import go
 from state_engine.analysis import selected
-from state_engine.analysis.on_target import TARGETS, TargetsRequest
+from state_engine.analysis.on_target import TargetsRequest
 from state_engine.jobs.requests import SelectedCellsRequest
 from state_engine.jobs.run_folder import RunFolder
-from state_engine.plain import csv_for_people
 from state_engine.prediction.result import Result
 
 
@@ -74,22 +74,19 @@ def _selection(view: View) -> None:
     st.markdown(f"**{len(rows):,} selected cells** against the other {table.attrs['n_reference']:,} of this run.")
     st.dataframe(table, hide_index=True, key="selection_table", height=420)
     st.caption(f"{sentences(table.attrs['method'])}; {sentences(table.attrs['scale'])}.")
-    st.download_button(
-        "Genes (CSV)", data=lambda: csv_for_people(table).encode(), file_name="genes_of_selection.csv", mime="text/csv", key="selection_genes_csv",
-        icon=":material/download:", on_click="ignore",
-    )  # fmt: skip
+    csv_button("Genes (CSV)", lambda: table, "genes_of_selection.csv", "selection_genes_csv")
 
 
 def _targets(view: View) -> None:
     """Check all conditions of the run, predicted or measured as the page is."""
     request = TargetsRequest(str(view.run.result), cells=view.question.expression)
     done = derived_run(view.run, request)
-    if done is None or not done.file(TARGETS).exists():
-        if not made(view.run, request, "Checking targets", key="targets"):
-            return
+    table = stored_check(done) if done is not None else None
+    if table is None and made(view.run, request, "Checking targets", key="targets"):
         done = derived_run(view.run, request)
-    if done is not None and done.file(TARGETS).exists():
-        show_targets(read_table(str(done.file(TARGETS)), stamp(done.file(TARGETS))), "targets")
+        table = stored_check(done) if done is not None else None
+    if table is not None:
+        show_targets(table, "targets")
 
 
 TABS: Mapping[str, Callable[[View], None]] = {

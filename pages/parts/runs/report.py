@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.submit.export import file_button, made_by_a_job
+from pages.parts.take_home import file_button, made_by_a_job
 from pages.parts.widgets import errors_shown
 from state_engine.jobs.reporting import REPORT, REPORTED
 from state_engine.jobs.requests import ReportRequest

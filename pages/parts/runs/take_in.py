@@ -66,7 +66,7 @@ def asked_in_file(key: str, kinds: tuple[str, ...] = ()) -> tuple[Asked, ...]:
         settings = session.settings()
         with st.spinner("Checking each request"):
             found: tuple[Asked, ...] = call(requests_of, file.getvalue(), name=file.name, limits=TEXT)
-            meant = (_of_kinds(placed(settings, asked), kinds) for asked in found)
+            meant = (_of_kinds(asked, kinds) for asked in placed(settings, found))
             known = file.file_id, tuple(checked(asked, partial(check, settings)) for asked in meant)
         st.session_state[f"{key}_read"] = known
     for number, asked in enumerate(known[1], 1):

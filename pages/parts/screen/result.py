@@ -10,7 +10,7 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.compare.form import ask_for
-from pages.parts.figures import show_figure
+from pages.parts.figures import csv_button, show_figure
 from pages.parts.format import md, plural, sentences
 from pages.parts.jobs import job_of, live_panel
 from pages.parts.model_scores import verdict_words
@@ -24,7 +24,6 @@ from state_engine.jobs.train_job import resume
 from state_engine.library.foreign import read_file
 from state_engine.library.models import find
 from state_engine.metrics.rules import BY_CHANGE, BY_FDR, change_words
-from state_engine.plain import csv_file_for_people, csv_for_people
 from state_engine.screening.report import (
     EFFECTS,
     RANKING,
@@ -226,14 +225,14 @@ def _ways_on(run: RunFolder, table: pd.DataFrame, chosen: pd.DataFrame) -> None:
     """Take the shortlist home, or into Predict."""
     request = run.request_as(ScreenRequest)
     with st.container(horizontal=True):
-        st.download_button(
-            f"Shortlist of {plural(len(chosen), 'row')} (CSV)", data=lambda: csv_for_people(chosen).encode(), file_name="shortlist.csv",
-            mime="text/csv", key="screen_shortlist", icon=":material/download:", on_click="ignore", disabled=not len(chosen),
-        )  # fmt: skip
-        st.download_button(
-            "Whole ranking (CSV)", data=lambda: csv_file_for_people(run.file(RANKING)), file_name="ranking.csv", mime="text/csv",
-            key="screen_whole", icon=":material/download:", on_click="ignore",
-        )  # fmt: skip
+        csv_button(
+            f"Shortlist of {plural(len(chosen), 'row')} (CSV)",
+            lambda: chosen,
+            "shortlist.csv",
+            "screen_shortlist",
+            disabled=not len(chosen),
+        )
+        csv_button("Whole ranking (CSV)", run.file(RANKING), "ranking.csv", "screen_whole")
         names = list(dict.fromkeys(chosen.loc[chosen["made"] == "predicted", "perturbation"]))
         label = f"Predict {plural(len(names), 'perturbation')} in full" if names else "Predict the ticked rows in full"
         if st.button(label, key="screen_predict", icon=":material/play_circle:", disabled=not names):

@@ -10,9 +10,9 @@ import streamlit as st
 from pages.parts import session
 from pages.parts.format import plural, size
 from pages.parts.jobs import job_panel
-from pages.parts.submit.export import file_button
 from pages.parts.submit.form import pick_challenge, rule_lines, submission_form
 from pages.parts.submit.template import template_section
+from pages.parts.take_home import file_button
 from pages.parts.widgets import finding
 from state_engine.challenge import submit as submission
 from state_engine.challenge.findings import REPAIRS, Finding, Report

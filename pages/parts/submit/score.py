@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
 from pages.parts import session
+from pages.parts.figures import csv_button
 from pages.parts.format import md, plural, sentences
 from pages.parts.jobs import job_panel
 from pages.parts.submit.form import Source, counts_step, pick_challenge, pick_columns, pick_contexts, sources
@@ -25,7 +25,6 @@ from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, list_datasets
 from state_engine.metrics.profile import Fdr
-from state_engine.plain import csv_file_for_people
 from state_engine.prediction.request import PredictionRequest
 
 _SCORE, _REHEARSE = "A submission", "A rehearsal"
@@ -196,15 +195,7 @@ def _shown(run: RunFolder) -> None:
     for remark in scores.remarks:
         st.caption(f"– {sentences(remark)}")
     st.caption(sentences(provenance(scores)))
-    st.download_button(
-        "By perturbation (CSV)",
-        data=partial(csv_file_for_people, run.file(TABLE)),
-        file_name=f"{scores.challenge}-scores.csv",
-        mime="text/csv",
-        key="scores_csv",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    csv_button("By perturbation (CSV)", run.file(TABLE), f"{scores.challenge}-scores.csv", "scores_csv")
 
 
 def _name_of_source(run: RunFolder) -> str:

@@ -8,13 +8,13 @@ import streamlit as st
 
 from pages.parts.evaluate.answer import metric_table
 from pages.parts.evaluate.skill import skills
+from pages.parts.figures import csv_button
 from pages.parts.format import sentences
 from pages.parts.result import stamp
 from state_engine.evaluation.adaptation import REPORT, Adaptation, read_adaptation
 from state_engine.evaluation.report import EVALUATION, METRICS, Evaluation, read_evaluation
 from state_engine.evaluation.request import FOLDER
 from state_engine.library.foreign import read_file
-from state_engine.plain import csv_file_for_people
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
@@ -41,15 +41,7 @@ def show_adaptation(folder: Path) -> None:
     skills(evaluation)
     if evaluation.held_out:
         st.caption(f":material/visibility_off: {sentences(evaluation.held_out)}")
-    st.download_button(
-        "All numbers (CSV)",
-        data=lambda: csv_file_for_people(folder / FOLDER / METRICS),
-        file_name="adaptation.csv",
-        mime="text/csv",
-        key="adaptation_csv",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    csv_button("All numbers (CSV)", folder / FOLDER / METRICS, "adaptation.csv", "adaptation_csv")
     with st.expander("What the model knew of these data"):
         for sentence in found.fit.sentences():
             st.markdown(sentences(sentence))

@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.parts import session
+from pages.parts.figures import csv_button
 from pages.parts.format import md, plural, sentences
 from pages.parts.result import stamp
 from state_engine.data.dataset import Choices, Dataset
@@ -18,7 +19,6 @@ from state_engine.errors import listed
 from state_engine.jobs.train_job import check_places, placed
 from state_engine.library.datasets import DataEntry
 from state_engine.library.foreign import TEXT, call
-from state_engine.plain import csv_for_people
 
 SUGGESTED, CONTEXTS, PERTURBATIONS, TOML = "Suggested", "Contexts", "Perturbations", "A TOML file"
 NAME = "data"
@@ -153,15 +153,7 @@ def show_split(split: Split) -> None:
     table = shown_table(split)
     with st.expander(f"Cells of each part, {plural(len(table), 'group')}", icon=":material/table:"):
         st.dataframe(table, hide_index=True, key="split_table", height=min(38 + 35 * len(table), 320))
-        st.download_button(
-            "Table (CSV)",
-            data=lambda: csv_for_people(split.table()).encode(),
-            file_name="split.csv",
-            mime="text/csv",
-            key="split_csv",
-            icon=":material/download:",
-            on_click="ignore",
-        )
+        csv_button("Table (CSV)", lambda: split.table(), "split.csv", "split_csv")
     with st.expander("The split as TOML", icon=":material/description:"):
         st.code(plan_text(split.plan), language="toml", wrap_lines=True)
         st.download_button(
