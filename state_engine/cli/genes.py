@@ -8,7 +8,7 @@ from pathlib import Path
 from state_engine.analysis import on_target
 from state_engine.analysis.enrichment import SCORES, EnrichRequest, answer, questions, words
 from state_engine.cli.options import Write, path, request, takes
-from state_engine.files import free_output, replacing
+from state_engine.files import free_output, write_bytes
 from state_engine.gene_sets.collection import built_in
 from state_engine.gene_sets.text import read_sets
 from state_engine.plain import csv_for_people, part_of, visible
@@ -33,8 +33,7 @@ def run_enrich(options: argparse.Namespace, write: Write, on_progress: OnProgres
             table = table.assign(perturbation=question.perturbation, context=question.context)
         tables.append(table)
     full = [table for table in tables if len(table)]
-    with replacing(options.output) as beside:
-        beside.write_text(csv_for_people(pd.concat(full or tables[:1], ignore_index=True)), encoding="utf-8")
+    write_bytes(options.output, csv_for_people(pd.concat(full or tables[:1], ignore_index=True)).encode())
     write(f"{options.output}: {len(sets):,} gene sets; {words(wanted[0])}")
     if len(full) < len(tables):
         empty = part_of(len(tables) - len(full), len(tables), "condition")
@@ -47,8 +46,7 @@ def run_targets(options: argparse.Namespace, write: Write, on_progress: OnProgre
     asked = request(on_target.TargetsRequest, options)
     free_output(options.output, asked.data)
     table = on_target.check_targets(asked, on_progress)
-    with replacing(options.output) as beside:
-        beside.write_text(csv_for_people(table), encoding="utf-8")
+    write_bytes(options.output, csv_for_people(table).encode())
     write(f"{options.output}: {on_target.words(table)}")
     for name in on_target.dead(table):
         write(f"  {visible(name)} does not move its gene")

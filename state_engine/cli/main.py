@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -68,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 an error that is reported, 2 options that are not understood."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     options = build_parser(words[:1]).parse_args(words)
-    options.line = shlex.join(words)
+    options.typed = tuple(words)
     try:
         keep_inputs(options)
         return int(options.run_command(options, say, _on_terminal()) or 0)

@@ -20,7 +20,7 @@ from state_engine.cli.options import (
 )
 from state_engine.data.dataset import Choices, open_dataset
 from state_engine.errors import RequestError, listed
-from state_engine.files import free_output, replacing
+from state_engine.files import free_output, write_bytes
 from state_engine.plain import csv_for_people
 from state_engine.prediction.request import PredictionRequest
 from state_engine.progress import OnProgress, Progress
@@ -74,8 +74,7 @@ def run_de(options: argparse.Namespace, write: Write, on_progress: OnProgress) -
     if options.cells:
         rows = rows_named(result, cells_of(options.cells))
         table = compare_selected(result, rows, layer_of(options.expression), on_progress)
-        with replacing(options.output) as beside:
-            beside.write_text(csv_for_people(table), encoding="utf-8")
+        write_bytes(options.output, csv_for_people(table).encode())
         write(f"{options.output}: {len(rows):,} cells against all others; {table.attrs['method']}")
         return
     there = result.conditions("observed" if options.expression == "observed" else "predicted")
@@ -85,8 +84,7 @@ def run_de(options: argparse.Namespace, write: Write, on_progress: OnProgress) -
         on_progress(Progress("Comparing genes", done, len(wanted)))
         table = differential(result, perturbation, context, options.reference, options.expression)
         tables.append(table.assign(perturbation=perturbation, context=context))
-    with replacing(options.output) as beside:
-        beside.write_text(csv_for_people(pd.concat(tables, ignore_index=True)), encoding="utf-8")
+    write_bytes(options.output, csv_for_people(pd.concat(tables, ignore_index=True)).encode())
     write(f"{options.output}: {result.n_genes:,} genes of {len(wanted):,} conditions; {tables[0].attrs['method']}")
     if options.expression != "observed":
         write("p of predicted cells falls with their number and says nothing about being right: order genes by log2_fold_change.")

@@ -90,7 +90,7 @@ def _submit(settings: Settings, options: argparse.Namespace, write: Write) -> in
     from state_engine.jobs.checks import check
     from state_engine.jobs.many import checked, placed, requests_of
 
-    entries = (placed(settings, asked) for asked in requests_of(options.submit.read_bytes()))
+    entries = placed(settings, requests_of(options.submit.read_bytes()))
     found = [checked(asked, partial(check, settings)) for asked in entries]
     for number, asked in enumerate(found, 1):
         if asked.request is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
 
 from state_engine.cli.options import EXECUTOR, Write, number, path, request, takes, yes
@@ -77,7 +76,7 @@ def _on_cluster(executor: str, options: argparse.Namespace, write: Write) -> Non
 
     check_executor(executor)
     run = wanted(options)[0].run
-    words = (*shlex.split(options.line), "--executor", LOCAL)  # the last word counts
+    words = (*options.typed, "--executor", LOCAL)  # the last word counts
     run_together(Together(executor, words, run.nodes, run.devices, run.device), write)
 
 

@@ -21,7 +21,7 @@ from state_engine.library.people import people
 
 # what belongs to somebody; the trash stays, and empties itself
 FOLDERS: Final = (
-    "datasets", "uploads", "models", "labels", "downloads", "public", "genes", "effects", "features", "challenge", "drafts", "runs",
+    "datasets", "uploads", "models", "labels", "downloads", "public", "genes", "effects", "features", "challenge", "drafts", "views", "runs",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ Each entry is checked by itself, and those that are well become jobs one by one;
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -71,8 +71,8 @@ def requests_of(content: bytes) -> tuple[Asked, ...]:
     return tuple(map(_asked, entries))
 
 
-def placed(settings: Settings, asked: Asked) -> Asked:
-    """Return an entry in which bare names of a data set and a model, as a report has them, are those of this installation.
+def placed(settings: Settings, entries: Iterable[Asked]) -> tuple[Asked, ...]:
+    """Return entries in which bare names of a data set and a model, as a report has them, are those of this installation.
 
     A name that several have means the latest; one that none has stays, and is refused where the request is checked.
     """
@@ -82,6 +82,10 @@ def placed(settings: Settings, asked: Asked) -> Asked:
     for model in list_models(settings):
         names["model"] |= {model.path.name: str(model.path)}
     names["real"] = names["data"]
+    return tuple(_placed(asked, names) for asked in entries)
+
+
+def _placed(asked: Asked, names: Mapping[str, Mapping[str, str]]) -> Asked:
     request = asked.request
     if not is_dataclass(request) or isinstance(request, type):
         return asked

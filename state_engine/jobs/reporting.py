@@ -51,7 +51,8 @@ def provenance_of(settings: Settings, run: RunFolder) -> Provenance:
     """Return how a run was made, with names in the place of paths."""
     manifest, request = run.manifest, run.request
     data, model = _first(request, _DATA), _first(request, _MODEL)
-    entry = {"kind": manifest.kind, "title": manifest.title, "request": shareable(settings, request)}
+    names = {entry.path: entry.name for entry in list_datasets(settings)}
+    asked = {"kind": manifest.kind, "title": manifest.title, "request": _shareable(settings, request, names)}
     kind = KINDS.get(manifest.kind)
     return Provenance(
         manifest.kind,
@@ -66,35 +67,30 @@ def provenance_of(settings: Settings, run: RunFolder) -> Provenance:
         manifest.seed,
         manifest.device,
         manifest.precision,
-        _named(settings, data),
+        names.get(data, name_of(data)),
         manifest.data_hash,
         _model_name(model),
         manifest.model_hash,
         without_places(manifest.command, settings),
-        {name: shareable(settings, value) for name, value in manifest.settings.items()},
-        json.dumps([entry], indent=1, ensure_ascii=False).encode(),
+        {name: _shareable(settings, value, names) for name, value in manifest.settings.items()},
+        json.dumps([asked], indent=1, ensure_ascii=False).encode(),
         _sources(data),
     )
 
 
-def shareable(settings: Settings, value: object) -> object:
+def _shareable(settings: Settings, value: object, names: Mapping[str, str]) -> object:
     """Return plain values in which paths are names: of data sets as their users call them, of other files their last part."""
     if isinstance(value, Mapping):
-        return {name: shareable(settings, inner) for name, inner in value.items()}
+        return {name: _shareable(settings, inner, names) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [shareable(settings, inner) for inner in value]
+        return [_shareable(settings, inner, names) for inner in value]
     if isinstance(value, str) and Path(value).is_absolute() and "\n" not in value:
-        return _named(settings, value)
+        return names.get(value, name_of(value))
     return without_places(value, settings) if isinstance(value, str) else value
 
 
 def _first(request: Mapping[str, object], names: tuple[str, ...]) -> str:
     return next((str(request[name]) for name in names if request.get(name)), "")
-
-
-def _named(settings: Settings, path: str) -> str:
-    names = {entry.path: entry.name for entry in list_datasets(settings)}
-    return names.get(path, name_of(path))
 
 
 def _model_name(path: str) -> str:

@@ -275,6 +275,13 @@ class Labelled:
 
 
 @dataclass(frozen=True)
+class FileWritten:
+    """Name of the file in the folder of the run that the job belongs to."""
+
+    file: str
+
+
+@dataclass(frozen=True)
 class ModesCompared:
     """Agreement of each attention mode, smallest error first."""
 

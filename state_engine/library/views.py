@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 from state_engine.config import Settings
@@ -15,7 +14,6 @@ from state_engine.errors import RequestError, StateError
 from state_engine.files import write_json
 from state_engine.plain import read_json_as, to_plain, visible
 
-FOLDER: Final = "views"
 MOST: Final = 500  # of an owner
 MOST_ADDRESS: Final = 8_000  # characters
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -54,7 +52,7 @@ def keep_view(settings: Settings, name: str, page: str, address: Mapping[str, st
     if len(views_of(settings)) >= MOST:
         raise RequestError(f"There are {MOST:,} views already.", fix="Forget some.")
     view = View(secrets.token_hex(6), words, page, dict(address), datetime.now(UTC).isoformat())
-    folder = settings.home / FOLDER
+    folder = settings.home / "views"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{view.id}.json", to_plain(view))
     return view
@@ -62,7 +60,7 @@ def keep_view(settings: Settings, name: str, page: str, address: Mapping[str, st
 
 def views_of(settings: Settings) -> tuple[View, ...]:
     """Return the owner's views, newest first; what cannot be read is left out."""
-    folder, found = settings.home / FOLDER, list[View]()
+    folder, found = settings.home / "views", list[View]()
     for path in folder.glob("*.json") if folder.is_dir() else ():
         try:
             view = read_json_as(View, path, "view", "Forget it.")
@@ -82,4 +80,4 @@ def forget_view(settings: Settings, identity: str) -> None:
     settings.check_changes()
     if not _ID.fullmatch(identity):
         raise RequestError("There is no such view.")
-    Path(settings.home / FOLDER / f"{identity}.json").unlink(missing_ok=True)
+    (settings.home / "views" / f"{identity}.json").unlink(missing_ok=True)

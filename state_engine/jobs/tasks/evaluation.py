@@ -17,6 +17,7 @@ from state_engine.evaluation import held_out
 from state_engine.evaluation.report import Evaluation
 from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest
 from state_engine.jobs.kinds import WarmCache
+from state_engine.jobs.requests import FileWritten
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.train_job import check_places
 from state_engine.library.allowed import check_data, check_no_program, check_readable
@@ -89,17 +90,10 @@ def compare(request: CompareRequest, run: RunFolder, on_progress: OnProgress, wa
     return Compared(len(found.pairs), found.genes)
 
 
-@dataclass(frozen=True)
-class Selected:
-    """Name of the table in the folder of the comparison."""
-
-    file: str
-
-
-def selection(request: SelectionRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Selected:
+def selection(request: SelectionRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> FileWritten:
     """Test which genes differ between selected cells of the two sides of a comparison."""
     parent = RunFolder.open(load_settings(), request.run)
-    return Selected(selection_table(parent.path, request.first, request.second, on_progress).name)
+    return FileWritten(selection_table(parent.path, request.first, request.second, on_progress).name)
 
 
 def _evaluated(found: Evaluation, run: RunFolder) -> Evaluated:

@@ -26,6 +26,7 @@ from state_engine.jobs.requests import (
     AttentionMapsRequest,
     DifferentialRequest,
     EffectsRequest,
+    FileWritten,
     GeneSetsRequest,
     LookRequest,
     MatrixRequest,
@@ -69,13 +70,6 @@ class Looked:
     """How many tables the run has now."""
 
     tables: int
-
-
-@dataclass(frozen=True)
-class FileWritten:
-    """Name of the file in the folder of the run that the job belongs to."""
-
-    file: str
 
 
 @dataclass(frozen=True)
@@ -178,9 +172,10 @@ def tables(request: TablesRequest, run: RunFolder, on_progress: OnProgress, warm
 
 def report(request: ReportRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> FileWritten:
     """Write the report of a run into its folder."""
-    parent = RunFolder.open(load_settings(), request.run)
+    settings = load_settings()
+    parent = RunFolder.open(settings, request.run)
     output = parent.file(REPORT)
-    report_of_run(load_settings(), parent, output, on_progress)
+    report_of_run(settings, parent, output, on_progress)
     return FileWritten(output.name)
 
 
