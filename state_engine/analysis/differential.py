@@ -207,16 +207,25 @@ def table_path(
     Raises:
         RunError: the run has no result.
     """
+    key = [_VERSION, perturbation, context, reference, expression, floor, PSEUDOCOUNT, *stamp_of_result(run_dir)]
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    name = re.sub(r"[^A-Za-z0-9]+", "-", f"{perturbation} {context} {expression}").strip("-")[:80]
+    return Path(run_dir) / FOLDER / f"{name}-{digest}.parquet"
+
+
+def stamp_of_result(run_dir: Path) -> tuple[int, int]:
+    """Return size and time of a run's result, with which the names of stored answers change.
+
+    Raises:
+        RunError: the run has no result.
+    """
     result = Path(run_dir) / "result.h5ad"
     if not result.exists():
         raise RunError(
             "The run has no result.", "result.h5ad is missing from its folder.", "Wait for the prediction, or run it again."
         )
     state = result.stat()
-    key = [_VERSION, perturbation, context, reference, expression, floor, PSEUDOCOUNT, state.st_size, state.st_mtime_ns]
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    name = re.sub(r"[^A-Za-z0-9]+", "-", f"{perturbation} {context} {expression}").strip("-")[:80]
-    return Path(run_dir) / FOLDER / f"{name}-{digest}.parquet"
+    return state.st_size, state.st_mtime_ns
 
 
 def read_table(path: Path) -> pd.DataFrame:

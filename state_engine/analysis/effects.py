@@ -154,12 +154,17 @@ def compare(
         corrected_log2_fold_change=_fold(result, predicted, paired, "corrected"),
         raw_log2_fold_change=_fold(result, predicted, control, "raw") if "raw" in kept else np.nan,
         observed=truth - base,
-        **{method.replace(" ", "_"): effects.get(method, np.full(result.n_genes, np.nan)) for method in methods},
+        **{effect_column(method): effects.get(method, np.full(result.n_genes, np.nan)) for method in methods},
     )
     if CALIBRATED in effects:
         genes.insert(4, "calibrated_log2_fold_change", _fold(result, predicted, paired, "calibrated"))
     counts = len(predicted), len(measured), len(control), int(called.sum())
     return EffectComparison(perturbation, context, *counts, top, tuple(found), genes)
+
+
+def effect_column(method: str) -> str:
+    """Return the column of an `EffectComparison`'s genes that has the effects of a method."""
+    return method.replace(" ", "_")
 
 
 def effect_sizes(result: Result, layer: Layer = "corrected", on_progress: OnProgress = silent) -> pd.DataFrame:

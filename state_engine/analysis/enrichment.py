@@ -21,7 +21,7 @@ import pandas as pd
 from state_engine.analysis import differential as de
 from state_engine.analysis.export import pseudobulk
 from state_engine.errors import RequestError, RunError, listed
-from state_engine.files import replacing
+from state_engine.files import replacing, write_bytes
 from state_engine.gene_sets.collection import built_in
 from state_engine.gene_sets.enrich import LEAST, LIBRARY, PERMUTATIONS, over_representation, ranked, scores
 from state_engine.gene_sets.sets import GeneSet
@@ -32,7 +32,6 @@ from state_engine.prediction.result import Result, open_result
 from state_engine.progress import OnProgress, Progress, silent
 
 Method = Literal["over-representation", "gsea", "mean", "ssgsea"]
-TESTS: Final = ("over-representation", "gsea")
 SCORES: Final = ("mean", "ssgsea")
 FOLDER: Final = "gene_sets"
 _VERSION: Final = 1  # of the numbers: change it, and stored answers are made again
@@ -173,8 +172,7 @@ def keep_sets(run_dir: Path, sets: Sequence[GeneSet]) -> str:
     path = Path(run_dir) / FOLDER / f"{name}.gmt"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
-        with replacing(path) as beside:
-            beside.write_text(text, encoding="utf-8")
+        write_bytes(path, text.encode())
     return name
 
 
@@ -195,9 +193,12 @@ def sets_of_run(run_dir: Path, name: str) -> tuple[GeneSet, ...]:
 
 
 def answer_path(run_dir: Path, question: SetQuestion) -> Path:
-    """Return where `answer_for` keeps an answer; it may not be there yet."""
-    state = (Path(run_dir) / "result.h5ad").stat()
-    key = [_VERSION, metadata.version(LIBRARY), *astuple(question), state.st_size, state.st_mtime_ns]
+    """Return where `answer_for` keeps an answer; it may not be there yet.
+
+    Raises:
+        RunError: the run has no result.
+    """
+    key = [_VERSION, metadata.version(LIBRARY), *astuple(question), *de.stamp_of_result(run_dir)]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     return Path(run_dir) / FOLDER / f"{question.method}-{digest}.parquet"
 
@@ -212,7 +213,7 @@ def answer_for(run_dir: Path, question: SetQuestion, on_progress: OnProgress = s
     if not path.exists():
         sets = sets_of_run(run_dir, question.sets)
         table = None
-        if question.method in TESTS:
+        if question.method not in SCORES:
             condition = question.perturbation, question.context
             table = de.read_table(
                 de.table_for(run_dir, *condition, question.reference, question.expression, on_progress=on_progress)

@@ -24,7 +24,7 @@ from state_engine.analysis import differential as de
 from state_engine.data.dataset import Choices, Dataset, open_dataset
 from state_engine.data.expression import FeatureSource, read_features
 from state_engine.errors import RequestError
-from state_engine.metrics.rank_tests import against_reference
+from state_engine.metrics.rank_tests import against_reference, q_values
 from state_engine.metrics.rules import FOLD, SIGNIFICANT, detected
 from state_engine.options import about, check, option, part
 from state_engine.plain import agreed, first_places, part_of, plural
@@ -184,12 +184,18 @@ def on_target_of_result(
         return pd.DataFrame(columns=list(COLUMNS))
     named, layer = {t.perturbation for t in wanted}, de.layer_of(expression)
 
+    # row of a prediction -> row of its control; all are matched at once, since matching goes through a table of the whole file
+    paired = np.full(result.n_cells, -1, np.int64)
+    if not observed:
+        of_named = np.flatnonzero(result.mask(keys.PREDICTED) & result.obs[keys.PERTURBATION].isin(named).to_numpy())
+        paired[of_named] = result.paired_controls(of_named)
+
     def sides() -> Iterator[_Side]:
         for done, (p, c) in enumerate(there):
             on_progress(Progress("Reading cells", done, len(there)))
             if p in named and (expression != "calibrated" or result.is_calibrated(p, c)):
                 rows = result.rows(keys.OBSERVED if observed else keys.PREDICTED, c, p)
-                control = result.rows(keys.OBSERVED_CONTROL, c) if observed else result.paired_controls(rows)
+                control = result.rows(keys.OBSERVED_CONTROL, c) if observed else paired[rows]
                 yield _Side(p, c, result.read(rows, genes, layer), result.read(control, genes, layer))
 
     return _with_nameless(_checked(wanted, genes, sides(), measured=observed), labels, wanted)
@@ -247,10 +253,10 @@ def _checked(wanted: Sequence[Target], genes: tuple[str, ...], sides: Iterable[_
     by_label: dict[str, list[Target]] = {}
     for target in wanted:
         by_label.setdefault(target.perturbation, []).append(target)
-    rows = []
+    rows, place = [], {gene: column for column, gene in enumerate(genes)}
     for side in sides:
         for target in by_label[side.perturbation]:
-            at = [genes.index(target.gene)]
+            at = [place[target.gene]]
             test = against_reference({"it": side.cells[:, at]}, side.control[:, at])
             numbers = (
                 test.log2_fold_change,
@@ -260,34 +266,14 @@ def _checked(wanted: Sequence[Target], genes: tuple[str, ...], sides: Iterable[_
                 test.fraction,
                 test.fraction_reference,
             )
-            fold, p, mean, base, share, other = (float(np.ravel(v)[0]) for v in numbers)
-            rows.append(
-                (
-                    side.perturbation,
-                    side.context,
-                    target.gene,
-                    target.expected,
-                    fold,
-                    p,
-                    mean,
-                    base,
-                    share,
-                    other,
-                    len(side.cells),
-                    len(side.control),
-                )
-            )
+            told = (float(np.ravel(v)[0]) for v in numbers)
+            asked = side.perturbation, side.context, target.gene, target.expected
+            rows.append((*asked, *told, len(side.cells), len(side.control)))
     names = [name for name in COLUMNS if name not in ("verdict", "fdr")]
     table = pd.DataFrame(rows, columns=names)
-    table["fdr"] = _adjusted(table["p_value"].to_numpy(float))
+    table["fdr"] = q_values(table["p_value"].to_numpy(float))
     table["verdict"] = _verdicts(table, measured)
     return table[list(COLUMNS)].sort_values(["perturbation", "context"], kind="stable", ignore_index=True)
-
-
-def _adjusted(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    from scipy.stats import false_discovery_control
-
-    return np.asarray(false_discovery_control(p)) if len(p) else p
 
 
 def _verdicts(table: pd.DataFrame, measured: bool) -> NDArray[np.str_]:

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from state_engine.analysis.effects import LIKENESS, OTHER_CONTEXTS, OTHER_PERTURBATIONS, EffectComparison
+from state_engine.analysis.effects import LIKENESS, OTHER_CONTEXTS, OTHER_PERTURBATIONS, EffectComparison, effect_column
 from state_engine.effects.scores import TOP, largest
 from state_engine.metrics.rules import significant
 
@@ -42,17 +42,13 @@ def found_genes(comparison: EffectComparison, method: str = "corrected", top: in
     return Found(top, _moved(comparison, method, top), baseline, _moved(comparison, baseline, top) if baseline else 0)
 
 
-def _column(method: str) -> str:
-    return method.replace(" ", "_")
-
-
 def _has(comparison: EffectComparison, method: str) -> bool:
-    column = _column(method)
+    column = effect_column(method)
     return column in comparison.genes and bool(np.isfinite(comparison.genes[column].to_numpy(float)).all())
 
 
 def _moved(comparison: EffectComparison, method: str, top: int) -> int:
     genes = comparison.genes
-    effect, measured = genes[_column(method)].to_numpy(float), genes["observed"].to_numpy(float)
+    effect, measured = genes[effect_column(method)].to_numpy(float), genes["observed"].to_numpy(float)
     did = significant(genes["observed_fdr"].to_numpy(float)) & (np.sign(effect) == np.sign(measured)) & (effect != 0)
     return int(did[largest(effect, top)].sum())

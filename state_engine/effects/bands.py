@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from state_engine.checkpoints.card import Bands
+from state_engine.effects.scores import TOP, largest
 
 Band = Literal["very likely", "likely", "uncertain", "by chance", "not calibrated"]
 
@@ -27,8 +28,6 @@ LEVELS: Final = (0.9, 0.75, 0.6)
 """Share of directions that hold, at least, at the edge of the first three bands."""
 BIN: Final = 25  # genes of a condition whose directions are counted together: fewer would be a matter of luck
 TENTH: Final = 0.1
-TOP: Final = 50
-"""Largest predicted effects by which a condition is judged."""
 SENTENCES: Final[dict[Band, str]] = {
     "very likely": "At least 9 in 10 genes with an effect of this size went the predicted way in conditions that were left out.",
     "likely": "Between 3 in 4 and 9 in 10 genes with an effect of this size went the predicted way in conditions that were left out.",
@@ -74,9 +73,8 @@ def band_of_condition(effect: NDArray[np.floating], bands: Bands | None, top: in
     """Return the band of a condition, and the share of its `top` largest predicted effects whose direction is expected to hold."""
     if bands is None:
         return NOT_CALIBRATED, None
-    largest = np.argsort(-np.abs(effect), kind="stable")[:top]
     known = [0.5 if share is None else share for share in bands.shares]
-    share = float(np.mean(np.array(known)[_places(np.abs(effect[largest]), bands)]))
+    share = float(np.mean(np.array(known)[_places(np.abs(effect[largest(effect, top)]), bands)]))
     return next((band for band, level in zip(BANDS, LEVELS, strict=False) if share >= level), BANDS[-1]), share
 
 

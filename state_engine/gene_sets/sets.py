@@ -1,11 +1,11 @@
 """A gene set, and which of its genes a data set has.
 
-Boundary: names. What is done with a set is for `gene_sets.enrich` and `gene_sets.score`.
+Boundary: names. What is done with a set is for `gene_sets.enrich`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,14 +64,19 @@ def check_sets(sets: Sequence[GeneSet], file: str) -> tuple[GeneSet, ...]:
 
 def match_names(names: Iterable[str], genes: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return (names as the genes are written, names that are not there). Upper and lower case are the same where the exact name is not there."""
-    by_upper: dict[str, str] = {}
-    for gene in genes:
-        by_upper.setdefault(gene.upper(), gene)
-    known, found, missing = set(genes), list[str](), list[str]()
+    as_written, found, missing = _speller(genes), list[str](), list[str]()
     for name in names:
-        gene = name if name in known else by_upper.get(name.upper(), "")
+        gene = as_written(name)
         (found if gene else missing).append(gene or name)
     return tuple(dict.fromkeys(found)), tuple(missing)
+
+
+def _speller(genes: Sequence[str]) -> Callable[[str], str]:
+    """Return what gives a name as the genes are written, "" where it is not there; case counts where the exact name is there."""
+    known, by_upper = set(genes), dict[str, str]()
+    for gene in genes:
+        by_upper.setdefault(gene.upper(), gene)
+    return lambda name: name if name in known else by_upper.get(name.upper(), "")
 
 
 def among(sets: Sequence[GeneSet], genes: Sequence[str], least: int) -> tuple[GeneSet, ...]:
@@ -80,12 +85,9 @@ def among(sets: Sequence[GeneSet], genes: Sequence[str], least: int) -> tuple[Ge
     Raises:
         GeneError: no set is left.
     """
-    by_upper: dict[str, str] = {}
-    for gene in genes:
-        by_upper.setdefault(gene.upper(), gene)
-    known, kept, most, there = set(genes), list[GeneSet](), sets[0], 0
+    as_written, kept, most, there = _speller(genes), list[GeneSet](), sets[0], 0
     for one in sets:
-        found = dict.fromkeys(g if g in known else by_upper.get(g.upper(), "") for g in one.genes)
+        found = dict.fromkeys(map(as_written, one.genes))
         found.pop("", None)
         if len(found) > there:
             most, there = one, len(found)

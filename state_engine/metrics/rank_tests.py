@@ -176,3 +176,13 @@ def _mann_whitney(
 def _threads() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def q_values(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return p adjusted by Benjamini and Hochberg over the known ones; NaN stays NaN."""
+    from scipy.stats import false_discovery_control
+
+    known, q = np.isfinite(p), np.full(len(p), np.nan)
+    if known.any():
+        q[known] = false_discovery_control(np.minimum(p[known], 1.0))
+    return q

@@ -86,13 +86,3 @@ def p_values(scores: Vector, null: Vector) -> Vector:
         if excess > 0:
             p = np.where(beyond, (tail + 1) / (b + 1) * np.exp(-(scores - edge) / excess), p)
     return np.where(np.isfinite(scores), p, np.nan)
-
-
-def q_values(p: Vector) -> Vector:
-    """Return p adjusted by Benjamini and Hochberg over the known ones; NaN stays NaN."""
-    from scipy.stats import false_discovery_control
-
-    known, q = np.isfinite(p), np.full(len(p), np.nan)
-    if known.any():
-        q[known] = false_discovery_control(np.minimum(p[known], 1.0))
-    return q

@@ -28,7 +28,7 @@ from state_engine.effects.store import effects_hash
 from state_engine.files import part_beside
 from state_engine.plain import to_plain
 from state_engine.prediction.predict import predict
-from state_engine.prediction.result import Layer, Result, open_result
+from state_engine.prediction.result import Result, open_result
 from state_engine.screening.cost import MOST_CONTROLS, block_size
 from state_engine.screening.request import ScreenRequest
 from state_engine.screening.shards import CONTROL, VERB, Block, ScreenKey, with_block
@@ -79,7 +79,7 @@ class ScreenBench:
             request.prediction(tuple(labels), context, request.cells), whole, lambda progress: tick(0), self.loaded, self.dataset
         )
         result = open_result(whole)
-        found = list(condition_effects(result, default_layer(result)))
+        found = list(condition_effects(result, result.default_layer))
         block = Block(
             tuple(one.perturbation for one in found),
             np.array([one.effect for one in found], np.float32), np.array([one.fold for one in found], np.float32),
@@ -144,14 +144,9 @@ def plan_of(request: ScreenRequest, card: ModelCard, key: ScreenKey, folder: Pat
     return Plan(VERB, STAGE, recipe, tuple(shards), to_plain(key), torch.get_num_threads(), merged, device)
 
 
-def default_layer(result: Result) -> Layer:
-    """Return the output of a result that its model's card recommends."""
-    return "calibrated" if result.recommends_calibrated else "corrected"
-
-
 def sample_of(result: Result, rows: NDArray[np.int64]) -> ad.AnnData:
     """Return some cells of a result: its default output, labels, embedding and manifest."""
-    layer = default_layer(result)
+    layer = result.default_layer
     obs = pd.DataFrame({n: result.obs[n].astype(str).to_numpy()[rows] for n in (keys.PERTURBATION, keys.CONTEXT, keys.KIND)})
     obs.index = pd.Index([f"cell {i}" for i in range(len(obs))], dtype=object)
     cells = ad.AnnData(result.read(rows, layer=layer), obs, pd.DataFrame(index=list(result.genes)))

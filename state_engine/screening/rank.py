@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from state_engine import keys
 from state_engine.effects.apply import applied_mean
+from state_engine.metrics.rank_tests import q_values
 from state_engine.prediction.draw import generator
 from state_engine.progress import OnProgress, Progress
 from state_engine.screening.goals import CellGoal, HeadGoal, Scored, TargetGoal
 from state_engine.screening.head_cells import HeadReader
-from state_engine.screening.null import control_groups, group_size, p_values, q_values
+from state_engine.screening.null import control_groups, group_size, p_values
 from state_engine.screening.report import COLUMNS, Made
 from state_engine.screening.request import ScreenRequest
 from state_engine.screening.shards import CONTROL, Block, ScreenShards

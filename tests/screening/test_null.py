@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from state_engine.metrics.rank_tests import q_values
 from state_engine.screening.goals import HeadGoal, TargetGoal
-from state_engine.screening.null import FDR, control_groups, group_size, p_values, q_values
+from state_engine.screening.null import FDR, control_groups, group_size, p_values
 from state_engine.screening.request import ScreenRequest
 from state_engine.screening.signature import Signature, signature_of
 
