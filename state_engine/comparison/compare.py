@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ from state_engine.comparison.sides import Cells, Opened, Pair, ResultFile, open_
 from state_engine.effects.exposure import Exposure
 from state_engine.effects.scores import overlap
 from state_engine.errors import GeneError, RequestError, StateError, listed
-from state_engine.files import free_output, replacing, scratch_folder, write_json
+from state_engine.files import free_output, replacing, scratch_folder, write_bytes, write_json
 from state_engine.metrics.called import condition_values
 from state_engine.metrics.own import Pair as EffectPair
 from state_engine.metrics.own import own_value
@@ -54,6 +54,8 @@ MOST_PAIRS: Final = 2000
 MAP_CELLS: Final = 2000  # of each side, controls among them
 MAP_BYTES: Final = 128 << 20  # of the expression that is kept for the map
 Array = NDArray[np.float64]
+SideOfPair: TypeAlias = "tuple[Array, Cells | None, NDArray[np.bool_] | None, Array]"
+"""Effect of a side, its cells, which genes are called, and the changes that order them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,15 +88,17 @@ def compare(request: CompareRequest, output: Path, on_progress: OnProgress = sil
         for number, pair in enumerate(pairs):
             on_progress(Progress("Comparing conditions", number, len(pairs)))
             try:
-                looks = [
-                    _look(request, (first[i], second[j]), pair, genes, number, len(combinations) == 1) for i, j in combinations
+                sides = [
+                    [_side(file, of, genes, request, number) for file in files]
+                    for files, of in zip((first, second), pair, strict=True)
                 ]
+                looks = [_look(request, (sides[0][i], sides[1][j]), len(combinations) == 1) for i, j in combinations]
             except StateError as error:
                 remarks.append(f"{' in '.join(pair[0])} and {' in '.join(pair[1])} left out: {error}")
                 continue
             found.append(_found(pair, looks, _exposure(first[0], second[0], pair)))
             effects.append(tuple(np.mean([look.effects[side] for look in looks], axis=0) for side in (0, 1)))
-            cells.append(looks[0].cells)
+            cells.append(looks[0].cells if request.map else None)  # they are large
         if not found:
             raise RequestError(
                 "No condition could be compared.", " ".join(remarks[:3]), "Choose conditions that both sides have."
@@ -103,8 +107,7 @@ def compare(request: CompareRequest, output: Path, on_progress: OnProgress = sil
         if request.map and all(one is not None for one in cells):
             _write_map(output, [one for one in cells if one is not None], request.seed, on_progress)
     report = _report(request, (first, second), found, len(genes), len(combinations), remarks, time.monotonic() - start)
-    with replacing(output / PAIRS) as beside:
-        beside.write_text(csv_for_people(pairs_table(report)), encoding="utf-8")
+    write_bytes(output / PAIRS, csv_for_people(pairs_table(report)).encode())
     write_json(output / COMPARISON, to_plain(report))
     return report
 
@@ -179,16 +182,8 @@ def _combinations(n: int, m: int) -> list[tuple[int, int]]:
     return [(i, i) for i in range(n)] if n == m else list(product(range(n), range(m)))
 
 
-def _look(
-    request: CompareRequest,
-    files: tuple[Opened, Opened],
-    pair: tuple[Pair, Pair],
-    genes: tuple[str, ...],
-    number: int,
-    alone: bool,
-) -> Look:
+def _look(request: CompareRequest, sides: tuple[SideOfPair, SideOfPair], alone: bool) -> Look:
     """Return the numbers of one pair; intervals over cells where there is one combination of files `alone`."""
-    sides = [_side(file, of, genes, request, number) for file, of in zip(files, pair, strict=True)]
     (a, cells_a, called_a, fold_a), (b, cells_b, called_b, fold_b) = sides
     values = effect_values(a, b, request.top)
     if called_a is not None and called_b is not None:
@@ -201,7 +196,7 @@ def _look(
     }
     if cells_a is None or cells_b is None:
         return Look((a, b), None, values, {})
-    more, interval = _cell_values(cells_a, cells_b, request, alone)
+    more, interval = _cell_values(cells_a, cells_b, values["pearson"], request, alone)
     return Look((a, b), (cells_a, cells_b), values | more, interval)
 
 
@@ -212,9 +207,7 @@ def effect_values(a: Array, b: Array, top: int) -> dict[str, float]:
     return values | {"overlap": overlap(a, b, min(top, len(a)))}
 
 
-def _side(
-    file: Opened, pair: Pair, genes: tuple[str, ...], request: CompareRequest, number: int
-) -> tuple[Array, Cells | None, NDArray[np.bool_] | None, Array]:
+def _side(file: Opened, pair: Pair, genes: tuple[str, ...], request: CompareRequest, number: int) -> SideOfPair:
     """Return the effect of a side's condition, its cells, which genes are called, and the changes that order them."""
     told = file.effect(pair, genes)
     if told is not None:
@@ -227,7 +220,7 @@ def _side(
 
 
 def _cell_values(
-    a: Cells, b: Cells, request: CompareRequest, alone: bool
+    a: Cells, b: Cells, r: float, request: CompareRequest, alone: bool
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Return the energy distances of cells and of controls, and with one combination of files the intervals over draws of cells."""
     fitted = Components.of(np.vstack([a.own, b.own, a.control, b.control]), request.seed)
@@ -243,7 +236,6 @@ def _cell_values(
     spread = float(np.std(energy_draws(clouds[0], clouds[1], request.draws, rng), ddof=1))
     effects = [_drawn_effects(cells, request.draws, rng) for cells in (a, b)]
     drawn = [own_value("delta_pearson", EffectPair(x, y, x, y)) for x, y in zip(*effects, strict=True)]
-    r = own_value("delta_pearson", EffectPair(a.effect, b.effect, a.effect, b.effect))
     return values, {"energy": (energy - 1.96 * spread, energy + 1.96 * spread), "pearson": fisher_interval(r, np.array(drawn))}
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from state_engine.effects.exposure import Exposure
 from state_engine.errors import RunError, door
 from state_engine.files import replacing
-from state_engine.plain import read_json_as
+from state_engine.plain import minus, plural, read_json_as
 
 COMPARISON: Final = "comparison.json"
 PAIRS: Final = "pairs.csv"
@@ -159,14 +159,15 @@ class Comparison:
         r = [p.pearson.value for p in self.pairs if p.pearson.value is not None]
         n = len(self.pairs)
         many, one = n != 1, f"{self.first.name[:1].upper()}{self.first.name[1:]}"
+        pairs = plural(n, "pair")
         lines = []
         if r:
             middle = "median r " if many else "r "
             spread = f", {min(r):.2f} to {max(r):.2f}" if many else ""
             shared = float(np.median([p.overlap for p in self.pairs]))
             lines.append(
-                f"{one} and {self.second.name}, {n:,} pair{'s' * many} of conditions: effects correlate with {middle}"
-                f"{float(np.median(r)):.2f}{spread}, and share {shared:.0%} of the {self.top} largest.".replace("-", "−")
+                f"{one} and {self.second.name}, {pairs} of conditions: effects correlate with "
+                f"{minus(f'{middle}{float(np.median(r)):.2f}{spread}')}, and share {shared:.0%} of the {self.top} largest."
             )
         else:
             lines.append(
@@ -175,9 +176,7 @@ class Comparison:
         energy = [p.energy.value for p in self.pairs if p.energy.value is not None]
         if energy:
             lines.append(
-                f"Energy distance between their cells: {'median ' if many else ''}{float(np.median(energy)):.2f}.".replace(
-                    "-", "−"
-                )
+                minus(f"Energy distance between their cells: {'median ' if many else ''}{float(np.median(energy)):.2f}.")
             )
         recall = sum(p.exposure == "in training" for p in self.pairs)
         tests = sum(p.exposure == "test" for p in self.pairs)
@@ -242,9 +241,10 @@ def read_pair(path: Path, place: int) -> PairEffects:
         RunError: the file is missing or damaged, or has no such pair.
     """
     with door(path.name, RunError, AGAIN), np.load(path, allow_pickle=False) as stored:
-        if not 0 <= place < len(stored["first"]):
+        first, second = stored["first"], stored["second"]  # each look into the file reads a whole array
+        if not 0 <= place < len(first):
             raise RunError(f"{path.name} has no pair {place + 1}.", "", AGAIN)
-        return PairEffects(tuple(stored["genes"].tolist()), stored["first"][place], stored["second"][place])
+        return PairEffects(tuple(stored["genes"].tolist()), first[place], second[place])
 
 
 def read_map(path: Path) -> CellsMap:

@@ -28,7 +28,7 @@ from state_engine.evaluation.request import FOLDER, HeldOutRequest, ModelBeside
 from state_engine.files import write_json
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress, silent
-from state_engine.train.adapt import fit_of, from_scratch, without_batches
+from state_engine.train.adapt import Fit, fit_of, from_scratch, without_batches
 from state_engine.train.fit import train_transition
 from state_engine.train.place import Work, alone
 from state_engine.train.request import TrainRequest
@@ -57,20 +57,20 @@ def adapt(
         GeneError, RepresentationError, CheckpointError: model and data do not fit together, each in a sentence.
         ConfigError, LabelError, ScaleError, DeviceError: see `train_transition`.
     """
-    fit_of(split, card_of(start))  # what does not fit is told before any work
+    fit = fit_of(split, card_of(start))  # what does not fit is told before any work
     request = without_batches(request, split)
     card = _trained(split, request, output, on_progress, start, resume)
     if not request.run.compare or not split.cells()["test"]:
         return card
     with alone(COMPARISON, output):
-        return _compared(split, request, output, start, card, on_progress)
+        return _compared(split, request, output, start, card, fit, on_progress)
 
 
 def _compared(
-    split: Split, request: TrainRequest, output: Path, start: Path, card: ModelCard, on_progress: OnProgress
+    split: Split, request: TrainRequest, output: Path, start: Path, card: ModelCard, fit: Fit, on_progress: OnProgress
 ) -> ModelCard:
     """Train one more from scratch, test both on the cells that neither saw, and write down what came of it."""
-    record, fit = read_record(output), fit_of(split, card_of(start))
+    record = read_record(output)
 
     def under_words(progress: Progress) -> None:
         on_progress(replace(progress, stage=f"From scratch, to compare: {progress.stage.lower()}", message=""))

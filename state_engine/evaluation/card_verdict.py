@@ -9,6 +9,7 @@ from state_engine.checkpoints.card import TrainingSummary
 from state_engine.errors import listed
 from state_engine.evaluation.judgement import FEWEST
 from state_engine.evaluation.verdict import TIE
+from state_engine.plain import plural
 
 BASELINES: Final = {"mean": "the mean effect of the other contexts", "none": "predicting no change"}
 CLOSER: Final = "A simple baseline is closer here; Predict offers each of them beside the model."
@@ -66,7 +67,7 @@ def _against(training: TrainingSummary, name: str, words: str) -> AgainstBaselin
 
 def _outcome(n: int, by_error: int, by_pattern: int, words: str) -> tuple[Outcome, str, str]:
     if n < FEWEST:
-        conditions = f"{n:,} condition{'s' * (n != 1)}" if n else "so few conditions"
+        conditions = plural(n, "condition") if n else "so few conditions"
         return "too few", f"Cannot be told from {words}", f" by {conditions}"
     if by_error == 0:
         return "no better", f"No better than {words}", ""

@@ -48,13 +48,14 @@ def overlap_of(dataset: Dataset, card: ModelCard) -> Overlap:
     report = check_compatibility(dataset, card)
     own = perturbations_of(dataset)
     columns = report.source.columns if report.source is not None else None
+    known, seen = set(card.perturbations), set(card.contexts)
     return Overlap(
-        known=tuple(p for p in own if p in set(card.perturbations)),
+        known=tuple(p for p in own if p in known),
         perturbations=len(own),
-        offered=len(card.perturbations) - (card.control in card.perturbations),
+        offered=len(card.perturbations) - (card.control in known),
         genes_found=None if columns is None else sum(c >= 0 for c in columns),
         genes=None if columns is None else len(columns),
-        seen=tuple(c for c in dataset.contexts if c in set(card.contexts)) if card.contexts else None,
+        seen=tuple(c for c in dataset.contexts if c in seen) if card.contexts else None,
         contexts=len(dataset.contexts),
         blocking=tuple(f.title for f in report.blocking),
     )

@@ -16,7 +16,7 @@ from state_engine.errors import JobCancelled
 from state_engine.pretrain.mini_batches import Cells
 from state_engine.pretrain.module import CellBatch, EmbeddingTraining, cell_batch
 from state_engine.progress import OnProgress, Progress
-from state_engine.train.curves import LOG, VALIDATION, Curve, read_curve
+from state_engine.train.curves import LOG, VALIDATION, Curve, seconds_so_far
 from state_engine.train.trainer import CHECKPOINTS, check_finite, due, save_checkpoint
 
 STAGE = "Pretraining"
@@ -38,7 +38,7 @@ class Watch(pl.Callback):
         self._log: Curve | None = None
         self._curve: Curve | None = None
         # of a pretraining that was stopped behind its last step none is done any more, and no clock starts
-        self.seconds_before = max(read_curve(folder / LOG).get("seconds", []), default=0.0)
+        self.seconds_before = seconds_so_far(folder)
         self._began: float | None = None
         self._ended: float | None = None
 

@@ -19,14 +19,13 @@ from state_engine.comparison.report import (
 from state_engine.effects.scores import largest
 from state_engine.errors import RunError
 from state_engine.progress import OnProgress
-from state_engine.reports.colours import BLUE, GREY, NOT_SIGNIFICANT, VERMILION
+from state_engine.reports.colours import BLUE, GREEN, GREY, NOT_SIGNIFICANT, VERMILION
 from state_engine.reports.document import Figure, Points, Section, Table
 from state_engine.reports.drawings import Axis, Series, points
 from state_engine.reports.provenance import Found
 
 MOST_FIGURES = 6
 NAMED = 10
-BOTH = "#009E73"
 
 
 def found_in_comparison(folder: Path, on_progress: OnProgress) -> Found:
@@ -55,7 +54,7 @@ def found_in_comparison(folder: Path, on_progress: OnProgress) -> Found:
     ]
     if found.remarks:
         sections.append(Section("What to know", (Points(found.remarks),)))
-    statistics = [name for name, there in (("mann-whitney", found.test), ("benjamini-hochberg", found.test)) if there]
+    statistics = ["mann-whitney", "benjamini-hochberg"] if found.test else []
     statistics += ["energy distance"] if found.components else []
     statistics += ["bootstrap"] if found.interval == "cells" else []
     state = "predicted" in (found.first.kind, found.second.kind)
@@ -73,7 +72,7 @@ def _effects(found: Comparison, folder: Path) -> list[Section]:
         named = set([i for i in order if leads[0][i] and leads[1][i]][:NAMED])
         groups = [
             ("neither", ~leads[0] & ~leads[1], NOT_SIGNIFICANT), ("second alone", leads[1] & ~leads[0], BLUE),
-            ("first alone", leads[0] & ~leads[1], VERMILION), ("both", leads[0] & leads[1], BOTH),
+            ("first alone", leads[0] & ~leads[1], VERMILION), ("both", leads[0] & leads[1], GREEN),
         ]  # fmt: skip
         series = []
         for word, part, colour in groups:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
+from state_engine.effects.exposure import Exposure
 from state_engine.errors import RunError
 from state_engine.evaluation.judgement import ABOVE_1, tally
 from state_engine.evaluation.report import (
@@ -26,7 +28,7 @@ from state_engine.reports.document import Block, Figure, Points, Section, Table,
 from state_engine.reports.drawings import bars
 from state_engine.reports.provenance import Found
 
-WORDS = {"test": "test: held out", "in training": "in training: recall", "not known": "not known"}
+WORDS: Final[dict[Exposure, str]] = {"test": "test: held out", "in training": "in training: recall", "not known": "not known"}
 
 
 def found_in_evaluation(folder: Path, on_progress: OnProgress) -> Found:
@@ -39,7 +41,7 @@ def found_in_evaluation(folder: Path, on_progress: OnProgress) -> Found:
     if found is None:
         raise RunError(f"{folder.name} holds no evaluation.", "It has no evaluation.json.", "Evaluate again.")
     verdict = [f"{j.method}: {j.short or j.text}" for j in found.judgements] or list(found.verdict[:4])
-    exposures = {e: found.exposed(e) for e in WORDS}  # type: ignore[arg-type]
+    exposures = {e: found.exposed(e) for e in WORDS}
     parts = ", ".join(f"{n:,} {WORDS[e]}" for e, n in exposures.items() if n)
     sections = [
         Section("How close is it?", (_means(found), *_beside(found))),
@@ -47,9 +49,7 @@ def found_in_evaluation(folder: Path, on_progress: OnProgress) -> Found:
         Section("What was compared", tuple(_compared(found, parts))),
         Section("Each condition", (_conditions(found, folder),)),
     ]
-    return Found(
-        tuple(verdict), tuple(sections), _methods(found, parts), _statistics(found), found.versions, state=_predicted_here(found)
-    )
+    return Found(tuple(verdict), tuple(sections), _methods(found, parts), _statistics(found), found.versions)
 
 
 def _means(found: Evaluation) -> Table:
@@ -145,8 +145,3 @@ def _statistics(found: Evaluation) -> tuple[str, ...]:
     used = ["mann-whitney", "benjamini-hochberg"] if found.de_engine else []
     used += ["energy distance"] if any("energy" in m.name for m in found.scored) else []
     return (*used, *(["bootstrap"] if found.skills else []))
-
-
-def _predicted_here(found: Evaluation) -> bool:
-    """Return whether the STATE paper belongs to it: files of others are compared as well."""
-    return any(m.kind == "prediction" for m in found.methods)

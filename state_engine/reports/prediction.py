@@ -14,6 +14,7 @@ from state_engine import keys
 from state_engine.analysis import differential as de
 from state_engine.analysis import projection, stored
 from state_engine.analysis.effects import CORRECTED, NO_CHANGE, EffectComparison, effect_sizes
+from state_engine.analysis.recall import BASELINES
 from state_engine.analysis.resemblance import resemblance
 from state_engine.effects.exposure import Exposure
 from state_engine.errors import RequestError
@@ -243,7 +244,7 @@ def _agreement(compared: Sequence[EffectComparison], result: Result) -> tuple[Bl
 
 def _best_baseline(one: EffectComparison) -> tuple[str, float] | None:
     """Return the simple baseline with the highest correlation, and that; None where no mean is known."""
-    found = [(s.method, s.pearson) for s in one.scores if " of other " in s.method or "weighted" in s.method]
+    found = [(s.method, s.pearson) for s in one.scores if s.method in BASELINES]
     known = [(method, r) for method, r in found if r is not None]
     return max(known, key=lambda pair: pair[1]) if known else None
 

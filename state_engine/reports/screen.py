@@ -38,40 +38,15 @@ def found_in_screen(folder: Path, on_progress: OnProgress) -> Found:
     caption = f"Ranked by {report.goal_words}. Coloured: q under 0.05, against control cells split at random; grey: no more than chance."
     alike = report.resemblance
     remarks = (*report.remarks, *([alike.words()] if alike is not None else []))
-    shown = table[
-        [
-            "rank",
-            "perturbation",
-            "context",
-            "score",
-            "p",
-            "q",
-            "seen",
-            "in_training",
-            "made",
-            "effect_size",
-            "genes_up",
-            "genes_down",
-        ]
-    ]
-    heads = [
-        "Rank",
-        "Perturbation",
-        "Context",
-        "Score",
-        "p",
-        "q",
-        "Seen in training",
-        "As a pair",
-        "Made by",
-        "Effect size",
-        "Up",
-        "Down",
-    ]
+    heads = {
+        "rank": "Rank", "perturbation": "Perturbation", "context": "Context", "score": "Score", "p": "p", "q": "q",
+        "seen": "Seen in training", "in_training": "As a pair", "made": "Made by", "effect_size": "Effect size", "genes_up": "Up",
+        "genes_down": "Down",
+    }  # fmt: skip
     note = f"q says that it is no noise; it does not say that the model is right. Up and down: {BY_CHANGE}."
-    blocks = (Figure("Best scores", svg, caption), Table("Ranking", shown.set_axis(heads, axis=1), note))
+    blocks = (Figure("Best scores", svg, caption), Table("Ranking", table[[*heads]].rename(columns=heads), note))
     return Found(
-        (report.words(), *(remark for remark in remarks[-1:] if alike is not None and alike.alike)),
+        (report.words(), *([alike.words()] if alike is not None and alike.alike else [])),
         (Section("Which perturbation does it?", blocks), Section("What to know", (Points(remarks),))),
         _methods(report), versions=report.versions,
     )  # fmt: skip

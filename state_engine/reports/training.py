@@ -13,7 +13,7 @@ from state_engine.errors import RunError
 from state_engine.evaluation.adaptation import adaptation_lines, read_adaptation
 from state_engine.evaluation.card_verdict import against_baselines
 from state_engine.progress import OnProgress
-from state_engine.reports.colours import BLUE, GREY
+from state_engine.reports.colours import BLUE, GREEN, GREY, VERMILION
 from state_engine.reports.document import Block, Figure, Lines, Points, Section, Table
 from state_engine.reports.drawings import Axis, Series, curves
 from state_engine.reports.provenance import Found
@@ -96,7 +96,7 @@ def _curves(folder: Path) -> list[Section]:
     if errors and validation.get("step"):
         at = np.array(validation["step"])
         lines = [
-            Series(name, (BLUE, GREY, "#D55E00", "#009E73")[i % 4], at, np.array(validation[name]), 2, 1)
+            Series(name, (BLUE, GREY, VERMILION, GREEN)[i % 4], at, np.array(validation[name]), 2, 1)
             for i, name in enumerate(errors)
         ]
         figures.append(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from state_engine.errors import RequestError, listed
-from state_engine.files import replacing
+from state_engine.files import write_bytes
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.reports.comparison import found_in_comparison
 from state_engine.reports.document import Report, render
@@ -68,6 +68,5 @@ def write_report(made: Provenance, folder: Path, output: Path, on_progress: OnPr
     found = find(folder, on_progress)
     on_progress(Progress("Writing the report"))
     text = render(Report(made.title or made.words, made.line, found.verdict, (*found.sections, *closing(made, found))))
-    with replacing(output) as beside:
-        beside.write_text(text, encoding="utf-8")
+    write_bytes(output, text.encode())
     return output

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from state_engine.errors import DeviceError, JobError
 from state_engine.shards.on_ray import PLACE_SECONDS, POLL_SECONDS, OnRay, check_versions, connect, node_resources, takes_gpu
@@ -25,6 +25,9 @@ from state_engine.versions import package_versions
 
 SHOWN: Final = 5  # last lines of a command that failed
 _DIES_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG
+
+Needs: TypeAlias = dict[str, float]
+"""Resources of one node, as Ray names them."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,16 @@ def run_together(asked: Together, on_line: Callable[[str], None]) -> None:
     import ray
 
     connect(OnRay(asked.address).address)
-    group = _places(asked)
+    needs = _needs(asked)
+    group = _places(asked, needs)
     hands: list[Any] = []
     try:
         for bundle in range(asked.nodes):
-            hands.append(_hired(group, bundle, asked))
+            hands.append(_hired(group, bundle, needs))
         for found in ray.get([hand.versions.remote() for hand in hands]):
             check_versions(found)
         host, port = ray.get(hands[0].meeting_place.remote())
-        meet = {"MASTER_ADDR": host, "MASTER_PORT": str(port), "OMP_NUM_THREADS": _threads(asked)}
+        meet = {"MASTER_ADDR": host, "MASTER_PORT": str(port), "OMP_NUM_THREADS": _threads(asked, needs)}
         running = [
             hand.run.remote(list(asked.arguments), meet | {"NODE_RANK": str(n)}, str(Path.cwd())) for n, hand in enumerate(hands)
         ]
@@ -82,13 +86,13 @@ def run_together(asked: Together, on_line: Callable[[str], None]) -> None:
             ray.util.remove_placement_group(group)
 
 
-def _places(asked: Together) -> Any:
+def _places(asked: Together, needs: Needs) -> Any:
     """Return a place on each of so many nodes."""
     import ray
     from ray.util.placement_group import placement_group
 
     # nodes of their own only where there are several
-    group = placement_group([_needs(asked)] * asked.nodes, strategy="STRICT_SPREAD" if asked.nodes > 1 else "PACK")
+    group = placement_group([needs] * asked.nodes, strategy="STRICT_SPREAD" if asked.nodes > 1 else "PACK")
     try:
         ray.get(group.ready(), timeout=PLACE_SECONDS)
     except ray.exceptions.GetTimeoutError:
@@ -102,7 +106,7 @@ def _places(asked: Together) -> Any:
     return group
 
 
-def _needs(asked: Together) -> dict[str, float]:
+def _needs(asked: Together) -> Needs:
     """Return the resources of one node: its GPUs, or as many CPUs as divide among the processes of the smallest node that is large enough."""
     if takes_gpu(asked.device):
         return {"GPU": asked.devices, "CPU": 1}
@@ -111,16 +115,15 @@ def _needs(asked: Together) -> dict[str, float]:
     return {"CPU": least // asked.devices * asked.devices}
 
 
-def _threads(asked: Together) -> str:
+def _threads(asked: Together, needs: Needs) -> str:
     """Return the threads of each process: those of this one where that is stated, else the CPUs of a node divided."""
-    return os.environ.get("OMP_NUM_THREADS") or str(max(1, int(_needs(asked)["CPU"]) // asked.devices))
+    return os.environ.get("OMP_NUM_THREADS") or str(max(1, int(needs["CPU"]) // asked.devices))
 
 
-def _hired(group: Any, bundle: int, asked: Together) -> Any:
+def _hired(group: Any, bundle: int, needs: Needs) -> Any:
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    needs = _needs(asked)
     place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
     options = {"num_cpus": needs["CPU"], "num_gpus": needs.get("GPU", 0), "scheduling_strategy": place}
     # calls at a time: one waits for the command, another reads what it printed, a third ends it

@@ -18,6 +18,11 @@ from state_engine.files import write_bytes
 LOG, VALIDATION = "log.csv", "validation.csv"
 
 
+def seconds_so_far(folder: Path) -> float:
+    """Return the computing time that the log of a training's folder has noted; 0 without one."""
+    return max(read_curve(folder / LOG).get("seconds", []), default=0.0)
+
+
 def read_curve(path: Path) -> dict[str, list[float]]:
     """Return the columns of a curve, by name; empty when the file is not there. An unfinished last line is left out.
 

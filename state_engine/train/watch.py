@@ -16,7 +16,7 @@ from state_engine.effects.apply import paired_cells
 from state_engine.errors import JobCancelled
 from state_engine.models.losses import MiniBatch, set_means
 from state_engine.progress import OnProgress, Progress
-from state_engine.train.curves import LOG, VALIDATION, Curve, read_curve
+from state_engine.train.curves import LOG, VALIDATION, Curve, seconds_so_far
 from state_engine.train.mini_batches import SetCells
 from state_engine.train.module import TransitionTraining, added_parts, learning_rate
 from state_engine.train.trainer import CHECKPOINTS, check_finite, due, save_checkpoint
@@ -48,7 +48,7 @@ class Watch(pl.Callback):
         self._began: float | None = None
         self._flushed = 0.0
         # of a training that was stopped behind its last step none is done any more, and no clock starts
-        self.seconds_before = max(read_curve(folder / LOG).get("seconds", []), default=0.0)
+        self.seconds_before = seconds_so_far(folder)
         self._ended: float | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
