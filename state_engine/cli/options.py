@@ -23,6 +23,7 @@ from state_engine.progress import OnProgress
 T = TypeVar("T")
 ZARR: Final = ".zarr"
 OUTPUTS: Final = ("output", "labels", "lancedb", "attention")  # where they are paths: --attention of `predict` is a word
+TYPED: Final = "typed"  # every word of the command line
 Arguments = dict[str, Any]  # of argparse's add_argument
 Write = Callable[[str], None]
 Run = Callable[[argparse.Namespace, Write, OnProgress], int | None]
@@ -312,6 +313,8 @@ def _data_sets(options: argparse.Namespace) -> Iterator[Path]:
 def _files(options: argparse.Namespace) -> Iterator[Path]:
     """Yield every other value of the options that names a file: lists, tables, checkpoints, a split as '@FILE'."""
     for field, value in vars(options).items():
+        if field == TYPED:  # outputs are among them
+            continue
         if field not in OUTPUTS or not isinstance(value, Path):
             yield from filter(_is_file, _paths(value))
 
