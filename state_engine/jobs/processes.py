@@ -65,6 +65,13 @@ def kill_tree(identity: str, wait_seconds: float = 1.0) -> bool:
     return not is_alive(identity)
 
 
+def end_children() -> None:
+    """Kill the children of this process, and theirs."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()
+
+
 def _find(identity: str) -> psutil.Process | None:
     _, _, rest = identity.partition("/")
     pid, _, started = rest.partition("/")

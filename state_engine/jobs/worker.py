@@ -23,8 +23,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-import psutil
-
 from state_engine.config import LOCAL, Settings, load_settings
 from state_engine.errors import JobCancelled, JobError, QuotaError, StateError, without_folders
 from state_engine.files import disk_full, write_json
@@ -43,7 +41,7 @@ from state_engine.jobs.kinds import (
 )
 from state_engine.jobs.lock import WorkerLock
 from state_engine.jobs.logs import start_log
-from state_engine.jobs.processes import identity_of
+from state_engine.jobs.processes import end_children, identity_of
 from state_engine.jobs.run_folder import SUMMARY, RunFolder
 from state_engine.jobs.seats import FIRST, SHORT_IDLE_SECONDS, Seat
 from state_engine.jobs.shutdown import Stopping
@@ -160,6 +158,7 @@ class Worker:
                     raise
             self.lock.close()
             if self.stopping:
+                end_children()  # a job that was stopped may have left one
                 return
             # a job that came between the last look and the lock's end found no reason to start another worker
             if not self.settings.database.exists() or not self.store.has_queued(self.options.lane):
@@ -268,9 +267,7 @@ class Worker:
             with suppress(StateError, OSError):
                 RunFolder.open(self.settings.of(job.owner), job.run_id).wait_again()
         log.info("job %s did not stop; it waits again", job.id, extra={"run": job.run_id, "job": job.id})
-        for child in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error):
-                child.kill()
+        end_children()
         os._exit(0)
 
     @contextmanager

@@ -41,6 +41,11 @@ class Stuck:
 
 
 @dataclass(frozen=True)
+class Parent:
+    pass
+
+
+@dataclass(frozen=True)
 class Fill:
     size: int
 
@@ -74,7 +79,7 @@ class Loaded:
 
 REQUESTS = {
     "steps": Steps, "no_label": NoLabel, "crash": Crash, "unserialisable": Unserialisable, "stuck": Stuck, "cached": Cached,
-    "fill": Fill, "grow": Grow,
+    "fill": Fill, "grow": Grow, "parent": Parent,
 }  # fmt: skip
 KINDS = tuple(Kind(name, f"{__name__}:{cls.__name__}", f"{__name__}:{name}") for name, cls in REQUESTS.items())
 
@@ -114,6 +119,15 @@ def stuck(request: Stuck, run: RunFolder, on_progress: OnProgress, warm: WarmCac
         path.write_text("half")
         on_progress(Progress("Stuck", 0, 0, f"child {child.pid}"))
         time.sleep(60)
+    return Total(0)
+
+
+def parent(request: Parent, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Total:
+    """Looks whether it is to stop, and forgets its child when it does."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+    for _ in range(3000):
+        on_progress(Progress("Parent", 0, 0, f"child {child.pid}"))
+        time.sleep(0.02)
     return Total(0)
 
 

@@ -59,10 +59,21 @@ def done(run: RunFolder) -> Counter[object]:
     return Counter(line["done"] for line in log_lines(run.path / "shards") if "done" in line)
 
 
-def done_once(run: RunFolder, shards: int) -> bool:
-    """Whether each shard was done once. A process that is killed behind the renaming of a file does not log it: it is not begun again."""
-    begun = Counter(line["begun"] for line in log_lines(run.path / "shards") if "begun" in line)
-    return all(done(run)[i] == 1 or (done(run)[i] == 0 and begun[i] == 1) for i in range(shards))
+def at_most_once(run: RunFolder) -> bool:
+    """Whether no shard was done twice. A process that is killed between the renaming of a file and the log leaves no line of it."""
+    return all(times == 1 for times in done(run).values())
+
+
+def begun_after(run: RunFolder, process: int) -> set[object]:
+    """The shards that other processes began after the last line of this one."""
+    lines = log_lines(run.path / "shards")
+    last = max(i for i, line in enumerate(lines) if line["process"] == process)
+    return {line["begun"] for line in lines[last + 1 :] if "begun" in line}
+
+
+def files_of(run: RunFolder) -> set[int]:
+    """The shards whose files are there."""
+    return {int(path.name.partition("-")[0]) for path in (run.path / "shards").glob("[0-9]*.shard")}
 
 
 def processes_of(settings: Settings) -> list[int]:
@@ -87,6 +98,7 @@ def expected(shards: int, values: int = 4) -> np.ndarray:
 def test_ten_kills_at_random_moments(settings: Settings) -> None:
     job, run = submit(settings, Squares(200, 0.02))
     moments, kills = random.Random(13), 0
+    left: dict[int, set[int]] = {}  # by the process that was killed: files that were there before it was
     while kills < 10:
         worker = JobStore(settings.database).get(job).worker
         if not worker:
@@ -98,13 +110,17 @@ def test_ten_kills_at_random_moments(settings: Settings) -> None:
         until(lambda already=already: sum(done(run).values()) > already)
         time.sleep(moments.uniform(0, 0.1))
         assert JobStore(settings.database).get(job).active, "too quick for ten kills"
-        os.kill(int(worker.split("/")[1]), signal.SIGKILL)
+        process = int(worker.split("/")[1])
+        left[process] = files_of(run)
+        os.kill(process, signal.SIGKILL)
         kills += 1
         until(lambda worker=worker: JobStore(settings.database).get(job).worker != worker)
     ended = wait(settings, job)
     assert ended.state == "done" and run.state == "done"
     assert np.array_equal(np.load(run.file("squares.npy")), expected(200))
-    assert done_once(run, 200)
+    assert at_most_once(run)
+    for process, files in left.items():
+        assert not files & begun_after(run, process), "a shard that was done is begun again"
     assert len({line["process"] for line in log_lines(run.path / "shards")}) == 11
     assert len(processes_of(settings)) == 1
 
@@ -146,7 +162,7 @@ def test_a_worker_that_dies_is_replaced_though_nobody_looks(settings: Settings) 
     until(lambda: sum(done(run).values()) > 2)
     os.kill(int(JobStore(settings.database).get(job).worker.split("/")[1]), signal.SIGKILL)
     until(run.file("squares.npy").exists)
-    assert done_once(run, 30)
+    assert at_most_once(run)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from state_engine.jobs.logs import JsonLines
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import JobStore
 from state_engine.jobs.worker import WorkerOptions
-from tests.jobs.sample_tasks import KINDS, Steps, Stuck
+from tests.jobs.sample_tasks import KINDS, Parent, Steps, Stuck
 from tests.jobs.workers import stopped, worker_lives
 
 OPTIONS = WorkerOptions(idle_seconds=30, heartbeat_seconds=0.1, poll_seconds=0.02, warm=False, kinds=KINDS)
@@ -83,11 +83,25 @@ def test_a_cancelled_job_stays_cancelled(settings: Settings) -> None:
 def test_a_job_that_does_not_report_is_put_back_when_patience_is_over(settings: Settings) -> None:
     store = JobStore(settings.database)
     job, run = local.submit(settings, Stuck(), options=OPTIONS)
-    until(lambda: store.get(job).state == "running")
+    until(lambda: store.get(job).stage == "Stuck")
     process = terminate(settings)
     family = [process, *process.children(recursive=True)]
     until(lambda: not worker_lives(settings), shutdown.GRACE_SECONDS + 20)
     assert store.get(job).state == "queued" and RunFolder.open(settings, run).manifest.state == "queued"
+    until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family))
+    store.request_cancel(job)
+
+
+@pytest.mark.slow
+def test_a_job_that_stops_by_itself_leaves_no_child(settings: Settings) -> None:
+    store = JobStore(settings.database)
+    job, _ = local.submit(settings, Parent(), options=OPTIONS)
+    until(lambda: store.get(job).stage == "Parent")
+    process = terminate(settings)
+    family = process.children(recursive=True)
+    assert family
+    until(lambda: not worker_lives(settings))
+    assert store.get(job).state == "queued"
     until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family))
     store.request_cancel(job)
 
