@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from state_engine.checkpoints.folder import FORMAT as FORMAT
+from state_engine.checkpoints.folder import id_with_names
 from state_engine.data.depth_record import EqualDepth
 from state_engine.data.splits.held import HeldOut, Leak, held_out_of_text
 from state_engine.models.config import AttentionMode, TransitionConfig
@@ -225,7 +226,7 @@ class ModelCard:
 
     Args:
         format: version of the store's layout (`FORMAT`).
-        id: first 12 hex digits of `weights_hash`.
+        id: first 12 hex digits of `weights_hash`; in a library that has these weights by other names, `model_id`.
         name: for people.
         config: the network.
         input_key: representation it reads: "X", "X_hvg" or another obsm key.
@@ -318,3 +319,11 @@ class ModelCard:
         if new and self.new_calibration is not None:
             return self.new_calibration
         return self.block_calibration if block and self.block_calibration is not None else self.calibration
+
+
+def model_id(card: ModelCard) -> str:
+    """Return an id of weights, of what inputs and outputs are called, and of which cells of a set see which."""
+    genes = (card.input_key, card.input_genes, card.output_genes)
+    return id_with_names(
+        card.weights_hash, (*genes, card.control, card.perturbations, card.batches, card.contexts, card.attention)
+    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from state_engine.checkpoints.card import TrainingSummary
-from state_engine.checkpoints.folder import AGAIN, read_card_file
+from state_engine.checkpoints.folder import AGAIN, id_with_names, read_card_file
 from state_engine.checkpoints.folder import FORMAT as FORMAT
 from state_engine.errors import CheckpointError
 from state_engine.models.embedding_config import EmbeddingConfig
@@ -25,7 +25,7 @@ class EmbeddingCard:
 
     Args:
         format: version of the store's layout (`FORMAT`).
-        id: first 12 hex digits of `weights_hash`.
+        id: first 12 hex digits of `weights_hash`; in a library that has these weights by other names, `embedding_id`.
         name: for people.
         config: the network.
         vocabulary: names of the genes it knows, in the order of its table.
@@ -68,6 +68,11 @@ class EmbeddingCard:
 def vocabulary_hash(names: Sequence[str]) -> str:
     """sha256 (hex) of gene names in their order."""
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def embedding_id(card: EmbeddingCard) -> str:
+    """Return an id of weights and of the names of the genes."""
+    return id_with_names(card.weights_hash, card.vocabulary)
 
 
 def is_embedding_store(folder: Path) -> bool:

@@ -6,6 +6,7 @@ Cards are read without torch. A folder is written beside its place and renamed, 
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from state_engine.errors import CheckpointError, ConfigError, listed
 from state_engine.files import read_json
-from state_engine.plain import from_plain
+from state_engine.plain import from_plain, to_plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,6 +131,15 @@ def weights_hash(state_dict: Mapping[str, Tensor], features: Tensor | None = Non
         digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
         digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def id_with_names(weights: str, names: object) -> str:
+    """Return the first 12 hex digits of a sha256 of a hash of weights and of what their inputs and outputs are called.
+
+    Weights alone tell too little: data whose labels have other names train the very same weights.
+    """
+    text = json.dumps(to_plain(names), sort_keys=True)
+    return hashlib.sha256(f"{weights}\n{text}".encode()).hexdigest()[:12]
 
 
 def check_tensors(

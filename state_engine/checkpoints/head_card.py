@@ -5,18 +5,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from state_engine.checkpoints.folder import AGAIN, read_card_file
+from state_engine.checkpoints.folder import AGAIN, id_with_names, read_card_file
 from state_engine.checkpoints.folder import FORMAT as FORMAT
 from state_engine.errors import CheckpointError
 from state_engine.models.head_config import HeadConfig
-from state_engine.plain import to_plain, writable
+from state_engine.plain import writable
 
 CARD = "head.json"
 FITTED = "fitted.safetensors"  # codes of the names of the cells it was fitted on
@@ -146,13 +144,9 @@ def read_head_card(folder: Path) -> HeadCard:
 
 
 def head_id(card: HeadCard) -> str:
-    """Return the first 12 hex digits of a sha256 of weights and of what their outputs mean.
-
-    Weights alone tell too little: labels by other names, or a number in another unit, are learnt as the very same weights.
-    """
+    """Return the id of a head: of its weights and of what their outputs mean, labels and unit included."""
     says = (card.task, card.columns, card.labels, card.source, card.temperature, card.centre, card.spread)
-    text = json.dumps(to_plain(says), sort_keys=True)
-    return hashlib.sha256(f"{card.weights_hash}\n{text}".encode()).hexdigest()[:12]
+    return id_with_names(card.weights_hash, says)
 
 
 def check_head_card(card: HeadCard) -> None:

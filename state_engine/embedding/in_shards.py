@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from state_engine.checkpoints.embedding_card import embedding_id
 from state_engine.checkpoints.embedding_store import LoadedEmbedding, load_embedding
 from state_engine.data.cell_sentences import Sentences
 from state_engine.data.dataset import Dataset, open_dataset
@@ -84,7 +85,7 @@ def plan_of(request: EmbedRequest, dataset: Dataset, loaded: LoadedEmbedding, de
         for number, (first, last) in enumerate(zip(starts, ends, strict=True))
     )
     facts = {
-        "request": to_plain(request), "data": dataset.hash(), "model": loaded.card.weights_hash, "device": device,
+        "request": to_plain(request), "data": dataset.hash(), "model": embedding_id(loaded.card), "device": device,
         "versions": package_versions(),
     }  # fmt: skip
     merged = dataset.n_cells * width

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from state_engine import keys
+from state_engine.checkpoints.card import model_id
 from state_engine.checkpoints.load import LoadedModel, load_model
 from state_engine.data.embedding_record import result_depth
 from state_engine.device import choose_device, dtype_of
@@ -127,7 +128,7 @@ def plan_of(request: HeldOutRequest, held: HeldOut, folder: Path, device: str, s
     models = [tested.request.folder for tested in held.tested]
     facts = {
         "request": to_plain(request), "data": [source.dataset.hash() for source in held.split.sources],
-        "models": [tested.card.weights_hash for tested in held.tested], "effects": [effects_hash(folder) for folder in models],
+        "models": [model_id(tested.card) for tested in held.tested], "effects": [effects_hash(folder) for folder in models],
         "device": device, "versions": package_versions(),
     }  # fmt: skip
     recipe = Recipe(open_bench, Asked(request, str(folder)))

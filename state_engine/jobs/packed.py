@@ -144,7 +144,9 @@ def _placed(settings: Settings, manifest: Manifest, request: Mapping[str, object
     folder = settings.runs / manifest.id
     data_name, model_name = _name_of(request["data"]), _name_of(request["model"])
     data = next((e.path for e in list_datasets(settings) if _is_same(Path(e.path), manifest.data_hash, data_name)), "")
-    model = next((str(place) for place in places_of(settings, manifest.model_hash)), "")
+    # several may have these weights, by other names: the one whose folder is called like that of the run is meant
+    places = sorted(places_of(settings, manifest.model_hash), key=lambda place: place.name != model_name)
+    model = str(places[0]) if places else ""
     placed = {**request, "data": data or str(folder / data_name), "model": model or str(folder / model_name)}
     screens = request.get("measured")
     if isinstance(screens, list):  # further screens are not known by a hash

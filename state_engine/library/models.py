@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from state_engine.checkpoints import embedding_card, head_card, store
-from state_engine.checkpoints.card import ModelCard
-from state_engine.checkpoints.embedding_card import EmbeddingCard, is_embedding_store
+from state_engine.checkpoints.card import ModelCard, model_id
+from state_engine.checkpoints.embedding_card import EmbeddingCard, embedding_id, is_embedding_store
 from state_engine.checkpoints.folder import WEIGHTS
-from state_engine.checkpoints.head_card import HeadCard, is_head_store, read_head_card
+from state_engine.checkpoints.head_card import HeadCard, head_id, is_head_store, read_head_card
 from state_engine.checkpoints.recognise import what_is
 from state_engine.config import DEMO, Settings
 from state_engine.effects.store import EFFECTS
@@ -69,6 +69,7 @@ TRANSITION: Shelf[ModelCard] = Shelf(
     holds=lambda folder: not is_embedding_store(folder) and not is_head_store(folder),
     needed=_weights_of,
     find_inside=_transition_inside,
+    id_with_names=model_id,
     optional=(EFFECTS,),
 )
 EMBEDDINGS: Shelf[EmbeddingCard] = Shelf(
@@ -80,6 +81,7 @@ EMBEDDINGS: Shelf[EmbeddingCard] = Shelf(
     holds=is_embedding_store,
     needed=lambda card: (WEIGHTS, GENES),
     find_inside=_embedding_inside,
+    id_with_names=embedding_id,
 )
 HEADS: Shelf[HeadCard] = Shelf(
     kind="head",
@@ -90,6 +92,7 @@ HEADS: Shelf[HeadCard] = Shelf(
     holds=is_head_store,
     needed=lambda card: (WEIGHTS,),
     find_inside=_head_inside,
+    id_with_names=head_id,
 )
 STORE_FILES = TRANSITION.files
 

@@ -19,10 +19,10 @@ from typing import Final, Generic, TypeVar, cast
 
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.embedding_card import EmbeddingCard
-from state_engine.checkpoints.head_card import HeadCard, head_id
+from state_engine.checkpoints.head_card import HeadCard
 from state_engine.config import Settings
 from state_engine.errors import CheckpointError, RequestError, StateError, door, listed
-from state_engine.files import size_on_disk
+from state_engine.files import read_json, size_on_disk, write_json
 from state_engine.library.allowed import readable
 from state_engine.library.foreign import call
 
@@ -59,6 +59,7 @@ class Shelf(Generic[C]):
         needed: the safetensors files that a card needs; those of `optional` are checked when they are there.
         optional: further safetensors files.
         find_inside: where in a folder that is imported the model lies.
+        id_with_names: the id of a card's weights and names, for weights that are there by other names.
 
     Raises:
         CheckpointError: by `find_inside`, when the folder holds no model of this kind in our format.
@@ -72,6 +73,7 @@ class Shelf(Generic[C]):
     holds: Callable[[Path], bool]
     needed: Callable[[C], tuple[str, ...]]
     find_inside: Callable[[Path], Path]
+    id_with_names: Callable[[C], str]
     optional: tuple[str, ...] = ()
 
     def entries(self, settings: Settings) -> tuple[Listed[C], ...]:
@@ -121,7 +123,7 @@ class Shelf(Generic[C]):
         shutil.rmtree(doomed)
 
     def import_directory(self, path: Path, settings: Settings) -> Listed[C]:
-        """Copy a folder in our format from where it may be read. The same weights twice give the entry that is there.
+        """Copy a folder in our format from where it may be read. The same model twice gives the entry that is there.
 
         Raises:
             RequestError: the path may not be read.
@@ -150,9 +152,14 @@ class Shelf(Generic[C]):
             for weights in sorted(folder.glob("*.safetensors")):
                 call(check_safetensors, weights, path=weights)
             card = self._checked_card(folder)
-        there = next((e for e in self.entries(settings) if e.card is not None and e.card.id == card.id), None)
+        known = [(entry, entry.card) for entry in self.entries(settings) if entry.card is not None]
+        whole = self.id_with_names(card)
+        there = next((entry for entry, other in known if self.id_with_names(other) == whole), None)
         if there is not None:
             return there
+        if any(other.id == card.id for _, other in known):  # the same weights by other names are another model
+            write_json(folder / self.card_file, read_json(folder / self.card_file) | {"id": whole})
+            card = self._checked_card(folder)
         settings.models.mkdir(parents=True, exist_ok=True)
         target = settings.models / folder_name(card)
         if target.exists():  # the same model, damaged: the new one takes its place
@@ -214,7 +221,7 @@ class Shelf(Generic[C]):
             CheckpointError: no valid id, or a file is missing.
         """
         # the id becomes part of a folder's name: from a foreign card it could be anything
-        valid = {card.weights_hash[:12], *([head_id(card)] if isinstance(card, HeadCard) else [])}
+        valid = (card.weights_hash[:12], self.id_with_names(card))
         if not re.fullmatch(r"[0-9a-f]{64}", card.weights_hash) or card.id not in valid:
             raise CheckpointError(f"The card of '{card.name}' has no valid id.", "It must be the start of its hash.", AGAIN)
         needed: tuple[str, ...] = self.needed(card)

@@ -74,7 +74,7 @@ MODEL = Contents(
 
 
 def import_zip(path: Path, settings: Settings, name: str = "") -> Entry:
-    """Unpack a zip of our own format into the library. The same weights twice give the entry that is there.
+    """Unpack a zip of our own format into the library. The same model twice gives the entry that is there.
 
     Args:
         name: how the user calls the file; default: the name of the path.

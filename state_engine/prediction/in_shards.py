@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from state_engine.checkpoints.card import model_id
 from state_engine.checkpoints.load import card_of, load_model
 from state_engine.data.dataset import open_dataset
 from state_engine.device import choose_device, dtype_of
@@ -109,7 +110,7 @@ def plan_of(begun: Start, device: str, size: int) -> Plan:
             shards += _shards_of(begun, part, size, len(shards))
     facts = {
         "format": FACTS, "request": to_plain(request), "data": begun.dataset.hash(), "model": begun.card.weights_hash,
-        "card": begun.card.id, "effects": "" if request.by_network else effects_hash(Path(request.model)), "device": device,
+        "card": model_id(begun.card), "effects": "" if request.by_network else effects_hash(Path(request.model)), "device": device,
         "versions": package_versions(),
     }  # fmt: skip
     width = begun.card.config.output_dim if begun.has_embedding else 0

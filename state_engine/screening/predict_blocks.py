@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from state_engine import keys
 from state_engine.analysis.effects import condition_effects
-from state_engine.checkpoints.card import ModelCard
+from state_engine.checkpoints.card import ModelCard, model_id
 from state_engine.checkpoints.load import LoadedModel, load_model
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.device import choose_device, dtype_of
@@ -114,7 +114,7 @@ def key_of(
     return ScreenKey(
         dataset.hash(), card.weights_hash, effects_hash(Path(request.model)), json.dumps(to_plain(request.choices)), perturbations, contexts,
         block_size(request, card), request.cells, request.sample, request.seed, request.set_size or card.set_size, request.method,
-        request.precision, request.allow_other_embedding,
+        request.precision, request.allow_other_embedding, model_id(card),
     )  # fmt: skip
 
 

@@ -99,7 +99,7 @@ def screen(
         stack.enter_context(output_folder(output))
         stack.enter_context(full_disk_told(output, RequestError))
         check_disk(request, card, len(perturbations), len(contexts), output)
-        key = key_of(request, dataset, card, perturbations, contexts)
+        key = _like_before(request, output, key_of(request, dataset, card, perturbations, contexts))
         before = _before(request, output, key)
         ledger = stack.enter_context(held(output / FOLDER, plan_of(request, card, key, output / FOLDER)))
         _take(ledger, key, output, before)
@@ -183,6 +183,13 @@ def _target(request: ScreenRequest, dataset: Dataset, card: ModelCard) -> NDArra
         )  # fmt: skip
     parts = [features if expression is None else expression for _, features, expression in cells.blocks(rows)]
     return np.concatenate(parts).astype(np.float32)
+
+
+def _like_before(request: ScreenRequest, output: Path, key: ScreenKey) -> ScreenKey:
+    """Return the key without the names of the model, where a screen that goes on, or is named, knows none."""
+    folders = [output, *([Path(request.earlier)] if request.earlier else [])]
+    there = [key_in(folder) or key_before(folder) for folder in folders]
+    return replace(key, names="") if any(one is not None and not one.names for one in there) else key
 
 
 def _before(request: ScreenRequest, output: Path, key: ScreenKey) -> tuple[Path, ...]:

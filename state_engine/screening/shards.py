@@ -43,6 +43,7 @@ class ScreenKey:
         blocks: perturbations of a block.
         cells, sample, seed, set_size, method, precision: of the request.
         allow_other_embedding: of the request.
+        names: the model's `model_id`, which tells labels of the same weights apart; "" in screens of before.
         format: of the files; 1 had files of their own, see `screening.before`.
     """
 
@@ -60,6 +61,7 @@ class ScreenKey:
     method: str
     precision: str
     allow_other_embedding: bool
+    names: str = ""
     format: int = 2
 
     @property

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from state_engine.checkpoints.embedding_card import read_embedding_card
+from state_engine.checkpoints.embedding_card import embedding_id, read_embedding_card, vocabulary_hash
+from state_engine.checkpoints.embedding_store import load_embedding
 from state_engine.checkpoints.recognise import embedding_kind
 from state_engine.config import Settings
 from state_engine.errors import CheckpointError, RequestError
+from state_engine.files import write_json
 from state_engine.library.allowed import readable
 from state_engine.library.models import DEMO_EMBEDDING, EMBEDDINGS, EmbeddingEntry, list_models
+from state_engine.plain import to_plain
 
 
 @pytest.fixture
@@ -98,3 +101,15 @@ def test_a_model_is_known_by_its_files(tmp_path: Path, names: tuple[str, ...], k
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert embedding_kind(tmp_path) == kind
+
+
+def test_the_same_weights_for_genes_by_other_names_are_another_model(settings: Settings, added: EmbeddingEntry) -> None:
+    """Vectors learnt from a data set know no names: two with the same counts give the same weights."""
+    assert added.card is not None
+    genes = tuple(reversed(added.card.vocabulary))
+    other = replace(added.card, vocabulary=genes, vocabulary_hash=vocabulary_hash(genes))
+    write_json(added.path / "embedding.json", to_plain(other))
+    entry = EMBEDDINGS.import_directory(added.path, settings)
+    assert entry.card == replace(other, id=embedding_id(other)) and not entry.demo
+    assert load_embedding(entry.path).card.vocabulary == genes
+    assert len(EMBEDDINGS.entries(settings)) == 2 == len({e.card.id for e in EMBEDDINGS.entries(settings) if e.card})

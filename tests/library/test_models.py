@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from state_engine.checkpoints.card import FORMAT, ModelCard
+from state_engine.checkpoints.card import FORMAT, ModelCard, model_id
 from state_engine.checkpoints.recognise import Found, what_is
 from state_engine.config import Settings
 from state_engine.effects.store import EFFECTS
@@ -414,3 +414,39 @@ def test_a_zip_of_zeros_is_refused_unwritten(settings: Settings, tmp_path: Path)
     with pytest.raises(CheckpointError, match=r"bomb\.zip is not unpacked.*times as large as the archive"):
         zips.import_zip(path, settings)
     assert not list(settings.models.iterdir())
+
+
+RENAMED = [
+    {"perturbations": ("ctrl", "other drug")},
+    {"perturbations": ("drug", "ctrl")},
+    {"contexts": ("B",)},
+    {"input_genes": ("A", "B", "D", "C")},
+    {"output_genes": ("A", "B", "C", "D")},
+    {"attention": "causal"},
+]
+
+
+@pytest.mark.parametrize("changes", RENAMED, ids=lambda changes: "-".join(changes))
+def test_the_same_weights_by_other_names_are_another_model(settings: Settings, tmp_path: Path, changes: dict[str, Any]) -> None:
+    first = library.import_directory(write_store(tmp_path / "data" / "one", a_card("One")), settings)
+    renamed = dataclasses.replace(a_card("One"), **changes)
+    second = library.import_directory(write_store(tmp_path / "data" / "two", renamed), settings)
+    assert first.card is not None and first.card.id == a_card("One").id, "what is there keeps its id"
+    assert second.card == dataclasses.replace(renamed, id=model_id(renamed)) and second.card.id != first.card.id
+    assert library.find(settings, second.card.id).path == second.path
+    assert library.find(settings, first.card.id).card == first.card
+    for folder, entry in (("one", first), ("two", second)):  # each is known again, by its own names
+        assert library.import_directory(tmp_path / "data" / folder, settings) == entry
+    assert len(library.list_models(settings)) == 2
+    zips.export_zip(second, tmp_path / "second.zip")
+    library.remove(second, settings)
+    assert zips.import_zip(tmp_path / "second.zip", settings).card == second.card
+
+
+def test_the_demos_weights_by_other_names_are_another_model(settings: Settings, tmp_path: Path) -> None:
+    write_store(tmp_path / "demo" / "model", a_card("One"))
+    settings = dataclasses.replace(settings, demo=tmp_path / "demo")
+    renamed = a_card("One", perturbations=("ctrl", "other drug"))
+    entry = library.import_directory(write_store(tmp_path / "data" / "two", renamed), settings)
+    assert entry.card is not None and entry.card.perturbations == ("ctrl", "other drug") and not entry.demo
+    assert [e.demo for e in library.list_models(settings)] == [True, False]

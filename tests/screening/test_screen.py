@@ -15,7 +15,7 @@ import pytest
 from state_engine import keys
 from state_engine.analysis.effects import effect_sizes
 from state_engine.errors import GeneError, JobCancelled, RequestError, StateError, UnknownLabelError
-from state_engine.files import sha256_of, write_json
+from state_engine.files import read_json, sha256_of, write_json
 from state_engine.heads.finetune import finetune
 from state_engine.heads.request import FinetuneRequest
 from state_engine.plain import to_plain
@@ -158,6 +158,22 @@ def test_a_screen_of_an_earlier_version_is_taken_over(
     damaged.write_bytes(damaged.read_bytes()[:-1])
     with pytest.raises(TypeError):  # that block is predicted, by what stands in for the verb here
         screen(replace(request, earlier=str(tmp_path / "old")), tmp_path / "fourth")
+
+
+def test_predictions_of_the_same_weights_by_other_names_are_not_taken_over(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "model", tmp_path / "model")
+    card = read_json(tmp_path / "model" / "model.json")
+    card["perturbations"][1:3] = card["perturbations"][2:0:-1]
+    write_json(tmp_path / "model" / "model.json", card)
+    request = asked(made, earlier=str(made / "screen"))
+    with pytest.raises(RequestError, match=r"differs by .*names"):
+        screen(replace(request, model=str(tmp_path / "model"), perturbations=PERTURBATIONS[1:]), tmp_path / "renamed")
+    shutil.copytree(made / "screen", tmp_path / "old")  # a screen of before such names were noted
+    plan = read_json(tmp_path / "old" / "shards" / "plan.json")
+    assert plan["plan"]["facts"].pop("names")
+    write_json(tmp_path / "old" / "shards" / "plan.json", plan)
+    again = screen(replace(request, earlier=str(tmp_path / "old")), tmp_path / "again")
+    assert again.done_before == again.blocks
 
 
 def test_another_goal_ranks_the_same_predictions(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def finetune(request: FinetuneRequest, run: RunFolder, on_progress: OnProgress, 
         command=command(request, output="head"), settings={"vectors": report.vectors, "tune": report.tune},
     )  # fmt: skip
     scores = {score.metric: score.value for score in report.own.scores if score.value is not None}
-    return HeadFitted(card.id, str(entry), report.name, scores)
+    return HeadFitted(read_head_card(entry).id, str(entry), report.name, scores)
 
 
 def annotate(request: AnnotateRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Annotated:

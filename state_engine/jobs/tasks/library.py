@@ -33,7 +33,7 @@ from state_engine.library.allowed import check_data, readable
 from state_engine.library.datasets import get_dataset, keep_made, register_made, register_public
 from state_engine.library.foreign import call, limits_for
 from state_engine.library.gene_cache import make_columns
-from state_engine.library.models import EMBEDDINGS, adopt, import_directory
+from state_engine.library.models import EMBEDDINGS, EmbeddingEntry, Entry, adopt, import_directory
 from state_engine.plain import to_plain
 from state_engine.progress import OnProgress, Progress
 from state_engine.public_data.catalogue import find
@@ -79,8 +79,7 @@ def download(request: DownloadRequest, run: RunFolder, on_progress: OnProgress, 
         request.repo, request.revision, settings, request.accept_licence, request.subfolder, on_progress, checkpoint
     )
     if what_is(folder).kind == "store":
-        entry = import_directory(folder, settings)
-        return ModelAdded(entry.card.id if entry.card else "")
+        return _added(import_directory(folder, settings))
     name = " ".join(filter(None, (request.repo.split("/")[-1], request.subfolder)))
     if is_embedding(folder):
         return _embedding_into_library(folder, name, run, on_progress, checkpoint)
@@ -96,7 +95,7 @@ def _into_library(
     for note in card.notes:
         run.log(note)
     hub.credit(target, folder)
-    return ModelAdded(card.id, str(adopt(target, load_settings()).path))
+    return _added(adopt(target, load_settings()))
 
 
 def convert_se(request: ConvertEmbeddingRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> ModelAdded:
@@ -113,7 +112,11 @@ def _embedding_into_library(
     for note in card.notes:
         run.log(note)
     hub.credit(target, path)
-    return ModelAdded(card.id, str(EMBEDDINGS.adopt(target, load_settings()).path))
+    return _added(EMBEDDINGS.adopt(target, load_settings()))
+
+
+def _added(entry: Entry | EmbeddingEntry) -> ModelAdded:
+    return ModelAdded(entry.card.id if entry.card else "", str(entry.path))
 
 
 def prepare(request: PrepareRequest, run: RunFolder, on_progress: OnProgress, warm: WarmCache) -> Prepared:
