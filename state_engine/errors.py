@@ -38,6 +38,7 @@ from contextlib import contextmanager
 # at least two names below the root; no part of an address, a relative path or a fraction
 _PATH = re.compile(r"(?<![\w.:/~])/(?:[^\s/'\"`,;()<>]+/)*(?P<folder>[^\s/'\"`,;()<>]+)/(?P<name>[^\s/'\"`,;()<>]*)")
 
+MOST_NAME = 200  # characters of a name in a message
 MOST_LOOKED = 5  # names that near ones are sought for
 
 
@@ -179,9 +180,14 @@ def without_folders(text: str) -> str:
     return _PATH.sub(lambda found: found["name"] or found["folder"], text)
 
 
+def cut(name: str) -> str:
+    """Return a name, or the beginning of one that would fill a page."""
+    return name if len(name) <= MOST_NAME else f"{name[:MOST_NAME]}…"
+
+
 def listed(names: list[str] | tuple[str, ...], most: int = 5) -> str:
-    """The first few names for a message: 'A, B, C and 12 more'."""
-    shown = ", ".join(names[:most])
+    """The first few names for a message: 'A, B, C and 12 more'; one that is longer than any name is cut."""
+    shown = ", ".join([cut(name) for name in names[:most]])
     rest = len(names) - most
     return f"{shown} and {rest:,} more" if rest > 0 else shown
 

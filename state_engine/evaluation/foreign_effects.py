@@ -32,6 +32,7 @@ from state_engine.data.dataset import Choices, Dataset
 from state_engine.data.expression import FeatureSource, iter_features, match_genes, read_features
 from state_engine.data.files.columns import Coded
 from state_engine.data.files.csr_writer import Spool, write_h5ad
+from state_engine.data.files.parquet import parquet_columns, read_parquet
 from state_engine.data.files.text import read_text_file
 from state_engine.effects.apply import Moving, apply_effect
 from state_engine.errors import EmptyDataError, GeneError, RequestError, UnreadableFileError, door, listed
@@ -44,6 +45,8 @@ MOST_VALUES: Final = 400e6  # of a table
 MOST_BYTES: Final = 2 << 30  # of a table that is text
 MOST_EFFECT: Final = 50.0  # a cell of e^50 counts there is not
 _LABELS: Final = ("perturbation", "context")
+_NEEDED: Final = ("gene", "effect")  # columns of the long form
+_LONG: Final = (*_LABELS, *_NEEDED, "p_de")
 _MISSING: Final = ["", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "None"]
 
 
@@ -91,23 +94,37 @@ def read_effects(path: Path) -> ForeignEffects:
         )
     if not len(frame):
         raise EmptyDataError(f"{path.name} has no rows.")
-    contexts = frame["context"] if "context" in frame.columns else pd.Series("", index=frame.index)
-    pairs = pd.MultiIndex.from_arrays([_labels(frame["perturbation"]), _labels(contexts)])
-    if {"gene", "effect"} <= set(frame.columns):
-        return _long(frame, pairs, path.name)
+    rows, conditions = _conditions_of(frame)
+    if set(_NEEDED) <= set(frame.columns):
+        return _long(frame, rows, conditions, path.name)
     genes = [column for column in frame.columns if column not in _LABELS]
-    if pairs.has_duplicates:
-        repeated = [" in ".join(filter(None, pair)) for pair in pairs[pairs.duplicated()].unique()]
+    if len(conditions) < len(rows):
+        times = np.bincount(rows)
+        repeated = [" in ".join(filter(None, conditions[at])) for at in np.flatnonzero(times > 1)]
         raise UnreadableFileError(f"{path.name} has conditions twice.", f"{listed(repeated)}.", "Leave one row for each.")
     values = _numbers(frame[genes], path.name)
-    return _checked(ForeignEffects(tuple(pairs), tuple(map(str, genes)), values), path.name)
+    return _checked(ForeignEffects(conditions, tuple(map(str, genes)), values), path.name)
 
 
-def _labels(column: pd.Series) -> pd.Series:
-    """Return labels as text; a missing one is "", and whole numbers stay whole where a missing one made them decimal."""
+def _conditions_of(frame: pd.DataFrame) -> tuple[np.ndarray, tuple[tuple[str, str], ...]]:
+    """Return the condition of each row as its number, (n,), and the conditions by first appearance."""
+    p, perturbations = _labels(frame["perturbation"])
+    c, contexts = _labels(frame["context"]) if "context" in frame.columns else (np.zeros(len(p), np.int64), [""])
+    rows, pairs = pd.factorize(p * len(contexts) + c)
+    return rows, tuple((perturbations[at // len(contexts)], contexts[at % len(contexts)]) for at in pairs.tolist())
+
+
+def _labels(column: pd.Series) -> tuple[np.ndarray, list[str]]:
+    """Return the label of each row as its number, (n,) int64, and the labels, each once: a row may share a text that is very long.
+
+    A missing one is "", and whole numbers stay whole where a missing one made them decimal.
+    """
     if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
         column = column.astype("Int64")
-    return column.astype(object).where(column.notna(), "").astype(str)
+    codes, values = pd.factorize(column)  # -1: missing
+    missing = [""] if (codes < 0).any() else []
+    again, labels = pd.factorize(np.array([*map(str, values.astype(object)), *missing], dtype=object))
+    return again[codes], labels.tolist()
 
 
 def size_of_effects_file(path: Path) -> tuple[int, int]:
@@ -126,14 +143,9 @@ def _read(path: Path) -> pd.DataFrame:
         raise UnreadableFileError(f"{path.name} cannot be read.", "There is no such file.", "Check the path.")
     with door(path.name, UnreadableFileError, "Write the table again, as .csv, .tsv or .parquet."):
         if path.suffix.lower() == ".parquet":
-            import pyarrow.parquet as parquet
-
-            shape = parquet.ParquetFile(path).metadata
-            if shape.num_rows * shape.num_columns > MOST_VALUES:
-                raise UnreadableFileError(
-                    f"{path.name} is too large.", f"{shape.num_rows:,} rows, {shape.num_columns:,} columns."
-                )
-            frame = pd.read_parquet(path)
+            names = parquet_columns(path, MOST_VALUES)
+            is_long = set(_NEEDED) <= set(names)
+            frame = read_parquet(path, [name for name in names if name in _LONG] if is_long else None)
             named = [name for name in frame.index.names if name in _LABELS]
             return frame.reset_index(level=named) if named else frame
         text = read_text_file(path, UnreadableFileError, MOST_BYTES)
@@ -165,10 +177,16 @@ def _read(path: Path) -> pd.DataFrame:
         return frame
 
 
-def _long(frame: pd.DataFrame, pairs: pd.MultiIndex, name: str) -> ForeignEffects:
-    """A row for each gene of each condition."""
-    row, conditions = pairs.factorize()
-    column, genes = pd.factorize(_labels(frame["gene"]))
+def _long(frame: pd.DataFrame, row: np.ndarray, conditions: tuple[tuple[str, str], ...], name: str) -> ForeignEffects:
+    """Return the effects of a table with a row for each gene of each condition.
+
+    Args:
+        frame: the table.
+        row: (n,) the condition of each of its rows, a number.
+        conditions: all of them.
+        name: of the file.
+    """
+    column, genes = _labels(frame["gene"])
     if len(conditions) * len(genes) > MOST_VALUES:
         raise UnreadableFileError(f"{name} is too large.", f"{len(conditions):,} conditions x {len(genes):,} genes.")
     if pd.Series(row * len(genes) + column).duplicated().any():
@@ -179,7 +197,7 @@ def _long(frame: pd.DataFrame, pairs: pd.MultiIndex, name: str) -> ForeignEffect
             values = np.full((len(conditions), len(genes)), np.nan, np.float32)
             values[row, column] = _numbers(frame[[key]], name)[:, 0]
             found[key] = values
-    return _checked(ForeignEffects(tuple(conditions), tuple(genes.tolist()), found["effect"], found.get("p_de")), name)
+    return _checked(ForeignEffects(conditions, tuple(genes), found["effect"], found.get("p_de")), name)
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:

@@ -8,13 +8,17 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from state_engine.data.dataset import Choices
 from state_engine.errors import StateError, UnreadableFileError
 from state_engine.evaluation.evaluate import evaluate
-from state_engine.evaluation.foreign_effects import read_effects
+from state_engine.evaluation.foreign_effects import read_effects, size_of_effects_file
 from state_engine.evaluation.request import EvaluationRequest, PredictedFile
+from state_engine.library.foreign import call
+from state_engine.sandbox import Limits
 from tests.evaluation.screens import CONTROL, GENES, PERTURBATIONS, log1p, screen, write
 
 CHOICES = Choices(perturbation_key="target_gene", control=CONTROL, context_key="context")
@@ -174,3 +178,30 @@ def test_a_file_that_is_no_parquet_and_names_that_meet_nothing(tmp_path: Path) -
         (tmp_path / "e.csv").write_text(text)
         with pytest.raises(StateError, match=words):
             evaluate(EvaluationRequest((PredictedFile(str(tmp_path / "e.csv")),), measured, CHOICES), tmp_path / "out")
+
+
+def shared(text: str, rows: int) -> pa.DictionaryArray:
+    """A column in which each row has the same text, by a code."""
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([text]))
+
+
+@pytest.mark.parametrize("as_dictionary", [True, False], ids=["dictionary", "text"])
+@pytest.mark.parametrize("place", ["perturbation", "context", "comment"])
+def test_a_text_that_all_rows_share_is_kept_once(tmp_path: Path, place: str, as_dictionary: bool) -> None:
+    """30,000 rows of one text of 100,000 letters are a small file, and 3 GB where each row has its own."""
+    rows, path = 30_000, tmp_path / "shared.parquet"
+    columns = {
+        "perturbation": pa.array([f"P{i}" for i in range(rows)]), "context": pa.array([f"C{i}" for i in range(rows)]),
+        "gene": shared("G1", rows), "effect": pa.array(np.ones(rows)), "comment": shared("none", rows),
+    }  # fmt: skip
+    columns[place] = shared("L" * 100_000, rows)
+    pq.write_table(pa.table(columns), path, compression="zstd", store_schema=as_dictionary)
+    assert path.stat().st_size < 2_000_000
+    assert call(size_of_effects_file, path, path=path, limits=Limits(seconds=600, memory_mb=2048)) == (rows, 1)
+
+
+def test_a_long_name_is_cut_in_a_message(tmp_path: Path) -> None:
+    pd.DataFrame({"perturbation": ["L" * 100_000] * 2, "G1": [1.0, 1.0]}).to_csv(tmp_path / "twice.csv", index=False)
+    with pytest.raises(UnreadableFileError, match="has conditions twice") as raised:
+        read_effects(tmp_path / "twice.csv")
+    assert len(str(raised.value)) < 500
