@@ -22,7 +22,7 @@ from streamlit.web.server.starlette.starlette_app_utils import decode_signed_val
 from streamlit.web.server.starlette.starlette_server_config import USER_COOKIE_NAME
 
 from pages.parts.format import md
-from pages.parts.navigation import names
+from pages.parts.navigation import below_base, names
 from state_engine.config import LOCAL, Settings, load_settings
 from state_engine.errors import ConfigError, RequestError
 from state_engine.library.people import owner_of
@@ -132,6 +132,7 @@ class Gate:
 
 def _is_open(path: str) -> bool:
     """Return whether a path shows nothing of anybody: it is open, or a page's address, which the same program answers for each page."""
+    path = below_base(path)
     return path in OPEN or path.startswith(OPEN_FOLDERS) or path.strip("/") in names()
 
 

@@ -51,6 +51,18 @@ def script(name: str) -> str:
     return f"pages/{name}.py"
 
 
+def base() -> str:
+    """Return the folder of addresses that the whole app lies in (server.baseUrlPath), such as "/cells"; "" for none."""
+    path = str(st.get_option("server.baseUrlPath") or "").strip("/")
+    return f"/{path}" if path else ""
+
+
+def below_base(path: str) -> str:
+    """Return the path of an address without that folder."""
+    inside = base() and (path == base() or path.startswith(base() + "/"))
+    return path[len(base()) :] or "/" if inside else path
+
+
 def pages(by_link: bool = False) -> dict[str, list[Page]]:
     """What `st.navigation` takes: sections with their pages and the default one. Their icons are in the menu alone.
 

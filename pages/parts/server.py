@@ -21,6 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from pages.parts.deep_link import KeepsDeepLinks
 from pages.parts.login import Gate
 from pages.parts.metrics import metrics
 from pages.parts.upload_route import upload
@@ -138,4 +139,4 @@ ROUTES: Final = (
     Route("/metrics", metrics),
     Route("/api/upload/{identity}", upload, methods=["HEAD", "PUT", "DELETE"]),
 )
-MIDDLEWARE: Final = (Middleware(SafeHeaders), Middleware(KnownHosts), Middleware(Gate))
+MIDDLEWARE: Final = (Middleware(SafeHeaders), Middleware(KnownHosts), Middleware(Gate), Middleware(KeepsDeepLinks))

@@ -79,9 +79,11 @@ def test_nothing_is_shown_before_the_login_and_then_ones_own(
     page.get_by_role("button", name="Log out").click()
     page.locator(".st-key-login_default button").wait_for()
 
-    log_in(idp, server, page, "anna")
     page.goto(f"{server.address}/data?data={entry.id}")
+    page.locator(".st-key-login_default button").wait_for()
+    log_in(idp, server, page, "anna")  # the link that was opened before the login is what it leads to
     page.get_by_role("heading", name=SECRET).wait_for()
+    page.wait_for_url(f"**/data?*data={entry.id}*")
     settle(page)
     no_errors(page)
     keep_picture(page, "logged-in")

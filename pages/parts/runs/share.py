@@ -8,6 +8,7 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.format import age
+from pages.parts.navigation import base
 from pages.parts.widgets import errors_shown
 from state_engine.library.shares import revoke, share_run, shares_of
 
@@ -23,7 +24,7 @@ def share_button(run_id: str) -> None:
         if st.button("Make a link", key=f"make_link_{run_id}", type="primary"):
             address = urlsplit(st.context.url or "")
             token = share_run(settings, run_id)
-            st.session_state[fresh] = f"{address.scheme}://{address.netloc}{_base()}/?share={token}"
+            st.session_state[fresh] = f"{address.scheme}://{address.netloc}{base()}/?share={token}"
         if fresh in st.session_state:
             st.caption("The link is shown now and not again:")
             st.code(st.session_state[fresh], language=None, wrap_lines=True)
@@ -34,8 +35,3 @@ def share_button(run_id: str) -> None:
                     revoke(settings, share.id)
                     st.session_state.pop(fresh, None)
                     st.rerun()
-
-
-def _base() -> str:
-    path = str(st.get_option("server.baseUrlPath") or "").strip("/")
-    return f"/{path}" if path else ""
