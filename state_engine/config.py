@@ -76,6 +76,18 @@ class Settings:
         """Return the same installation as an owner has it."""
         return replace(self, owner=owner, home=self.root / PEOPLE / folder_of(owner) if owner else self.root)
 
+    def serves(self, place: Path) -> bool:
+        """Return whether a file, without links and "..", lies in a data folder that everybody may read.
+
+        What lies in the installation's own folder is somebody's, also where a data folder holds it (a home directory, say).
+        """
+        root = self.root.resolve()
+        if place.is_relative_to(root / PEOPLE):
+            return False
+        resolved = [folder.resolve() for folder in self.data_folders]
+        known = (folder for folder in resolved if not place.is_relative_to(root) or root in folder.parents)
+        return any(place.is_relative_to(folder) for folder in known)
+
     def check_changes(self) -> None:
         """Refuse to change anything through settings that are for looking only.
 

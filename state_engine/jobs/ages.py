@@ -62,6 +62,13 @@ def _needed(settings: Settings, run: str) -> bool:
     return any(i.manifest is None or i.manifest.parent != run for i in runs_that_need_run(settings, run))
 
 
+def hand_over(before: Settings, after: Settings, runs: Sequence[str]) -> None:
+    """Let what is noted of some runs go along with them to another owner."""
+    noted = {run: day for run, day in _noted(before).items() if run in set(runs)}
+    if noted:
+        write_json(after.home / "ages.json", {**noted, **_noted(after)})
+
+
 def keep(settings: Settings, run_id: str) -> None:
     """Have a run stay, however old it is."""
     write_json(settings.home / "ages.json", {**_noted(settings), run_id: STAYS})

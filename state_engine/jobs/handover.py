@@ -11,18 +11,23 @@ from pathlib import Path
 from typing import Final
 
 from state_engine.config import LOCAL, Settings
+from state_engine.embedding.jobs import REFERENCE
 from state_engine.errors import JobError, RequestError
 from state_engine.files import read_json, write_json
+from state_engine.jobs import ages
 from state_engine.jobs.processes import is_alive
 from state_engine.jobs.run_folder import list_runs
 from state_engine.jobs.seats import holders
 from state_engine.jobs.store import JobStore
+from state_engine.library import shares
 from state_engine.library.people import people
 
 # what belongs to somebody; the trash stays, and empties itself
 FOLDERS: Final = (
     "datasets", "uploads", "models", "labels", "downloads", "public", "genes", "effects", "features", "challenge", "drafts", "views", "runs",
 )  # fmt: skip
+
+WHOLE: Final = (REFERENCE,)  # folders that are one thing, whose files mean nothing without each other
 
 
 @dataclass(frozen=True)
@@ -41,18 +46,20 @@ def give(settings: Settings, owner: str) -> Handover:
     """
     _check(settings, owner)
     theirs, moved, stayed = settings.of(owner), dict[str, int](), list[str]()
-    for folder in FOLDERS:
-        (theirs.home / folder).mkdir(parents=True, exist_ok=True)
-        for thing in sorted((settings.home / folder).glob("[!.]*")):
-            target = theirs.home / folder / thing.name
-            if target.exists():
-                stayed.append(f"{folder}/{thing.name}")
-                continue
-            thing.rename(target)
-            moved[folder] = moved.get(folder, 0) + 1
+    for thing in _things(settings.home):
+        place = thing.relative_to(settings.home)
+        target = theirs.home / place
+        if target.exists():
+            stayed.append(str(place))
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        thing.rename(target)
+        moved[place.parts[0]] = moved.get(place.parts[0], 0) + 1
     for note in _notes(theirs.home):
         _rewrite(note, settings.home, theirs.home)
     runs = [info.id for info in list_runs(theirs) if info.manifest is not None]
+    ages.hand_over(settings, theirs, runs)
+    shares.hand_over(settings, theirs, runs)
     for run in runs:
         place = theirs.runs / run / "manifest.json"
         write_json(place, read_json(place) | {"owner": owner})
@@ -75,6 +82,13 @@ def _check(settings: Settings, owner: str) -> None:
         )
     if settings.database.exists() and JobStore(settings.database).list(owner=LOCAL, states=("queued", "running")):
         raise JobError("Jobs of the local owner wait or run.", "", "Let them end, or cancel them.")
+
+
+def _things(home: Path) -> Iterator[Path]:
+    """Yield what moves: what lies in the folders, and the folders that are one thing."""
+    for folder in FOLDERS:
+        yield from sorted((home / folder).glob("[!.]*"))
+    yield from (home / folder for folder in WHOLE if (home / folder).is_dir())
 
 
 def _notes(home: Path) -> Iterator[Path]:

@@ -155,7 +155,7 @@ _ENTRIES = (
     ),
     Kind(
         "selection", "state_engine.comparison.request:SelectionRequest", f"{_TASKS}.evaluation:selection", listed=False, lane="short",
-        words="genes of a selection",
+        words="genes of a selection", resumes=True,
     ),
     Kind(
         "test", "state_engine.evaluation.request:HeldOutRequest", f"{_TASKS}.evaluation:test", "evaluate",

@@ -22,8 +22,8 @@ def is_readable(path: str | Path, settings: Settings) -> bool:
     place = _place(path)
     if settings.shared:
         return any(place.is_relative_to(folder.resolve()) for folder in (settings.runs / settings.shared, DEMO_PATH.parent))
-    folders = [settings.home / name for name in _OWN] + [DEMO_PATH.parent, *settings.data_folders]
-    if any(place.is_relative_to(folder.resolve()) for folder in folders):
+    folders = [settings.home / name for name in _OWN] + [DEMO_PATH.parent]
+    if any(place.is_relative_to(folder.resolve()) for folder in folders) or settings.serves(place):
         return True
     # whoever runs the installation may have linked models from elsewhere into its folder
     models = [entry.resolve() for entry in settings.models.iterdir()] if settings.models.is_dir() else []

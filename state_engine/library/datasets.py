@@ -155,7 +155,7 @@ def register_file(settings: Settings, path: Path, opened: Callable[[Path, str], 
         DataError: it cannot be opened.
     """
     given = path.resolve()
-    if not any(given.is_relative_to(folder) for folder in settings.data_folders):
+    if not settings.serves(given):
         raise UnsafeFileError(f"{path.name} is outside the data folders.", "", "Add its folder to STATE_EXPLORER_DATA.")
     real = as_h5ad(given, settings)
     known = next((e for e in list_datasets(settings) if e.path == str(real)), None)
@@ -198,7 +198,7 @@ def keep_made(settings: Settings, path: Path, name: str, choices: Choices) -> Da
 def server_files(settings: Settings) -> tuple[Path, ...]:
     """The data sets below the allow-listed folders by their names, sorted: .h5ad, what is converted, and folders that hold one."""
     found = {p for folder in settings.data_folders if folder.is_dir() for p in _data_below(folder)}
-    return tuple(sorted(p for p in found if any(p.resolve().is_relative_to(f) for f in settings.data_folders)))
+    return tuple(sorted(p for p in found if settings.serves(p.resolve())))
 
 
 def _data_below(folder: Path) -> Iterator[Path]:

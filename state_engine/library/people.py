@@ -55,7 +55,7 @@ def owner_of(claims: Mapping[str, object], trust_email: bool = False) -> str:
     verified = claims.get("email_verified")
     if email and (verified is True or str(verified).lower() == "true" or trust_email):
         return email.lower()
-    if not subject:
+    if not subject or (not issuer and "@" in subject):  # one that looks like somebody's address, and nobody vouches for it
         raise ConfigError("The login does not say who you are.", "It gave neither a verified e-mail address nor a 'sub'.")
     return f"{subject}@{issuer}" if issuer else subject
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -70,6 +71,13 @@ def revoke(settings: Settings, identity: str) -> None:
     if share is None or share.owner != settings.owner:
         raise RequestError("There is no such link.", "It was revoked already.")
     (settings.root / "shares" / f"{identity}.json").unlink(missing_ok=True)
+
+
+def hand_over(before: Settings, after: Settings, runs: Sequence[str]) -> None:
+    """Let the links to some runs go along with them to another owner, so that they lead where they led."""
+    for run in runs:
+        for share in shares_of(before, run):
+            write_json(after.root / "shares" / f"{share.id}.json", to_plain(replace(share, owner=after.owner)))
 
 
 def opened_by(settings: Settings, token: str) -> Settings | None:

@@ -11,8 +11,9 @@ import pytest
 from state_engine.cli.main import main
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices
+from state_engine.embedding.jobs import REFERENCE, reference_folder
 from state_engine.errors import JobError, RequestError, RunError
-from state_engine.jobs import local
+from state_engine.jobs import ages, local
 from state_engine.jobs.handover import FOLDERS, give
 from state_engine.jobs.lock import WorkerLock
 from state_engine.jobs.processes import identity_of
@@ -21,6 +22,7 @@ from state_engine.jobs.run_folder import RunFolder, list_runs
 from state_engine.jobs.store import JobStore
 from state_engine.library.datasets import get_dataset, list_datasets, register_made
 from state_engine.library.people import greet
+from state_engine.library.shares import opened_by, share_run, shares_of
 from state_engine.prediction.request import PredictionRequest
 
 ANNA = "anna@lab.example"
@@ -120,3 +122,34 @@ def test_every_folder_of_an_owner_is_known(settings: Settings) -> None:
     }
     named |= {name for source in sources for name in re.findall(r"keep_by_content\(path, \"([a-z_-]+)\"", source.read_text())}
     assert {"datasets", "runs", "models", "effects"} <= named and named <= {*FOLDERS, *stays}, named - {*FOLDERS, *stays}
+
+
+def test_reference_cells_links_and_what_stays_for_good_go_along(settings: Settings) -> None:
+    run = RunFolder.create(settings, "embed", {}, "Embedding")
+    run.finish("done")
+    token = share_run(settings, run.id)
+    ages.keep(settings, run.id)
+    place = reference_folder(settings)
+    for name in ("tables.json", "cells_x.lance/data"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(name)
+    anna = settings.of(ANNA)
+    greet(anna)
+    assert give(settings, ANNA).moved[REFERENCE] == 1
+    theirs = reference_folder(anna)
+    assert not place.exists() and (theirs / "cells_x.lance" / "data").read_text() == "cells_x.lance/data"
+    found = opened_by(settings, token)
+    assert found is not None and found.owner == ANNA and RunFolder.open(found, run.id).manifest.title == "Embedding"
+    assert shares_of(settings, run.id) == () and len(shares_of(anna, run.id)) == 1
+    assert json.loads((anna.home / "ages.json").read_text()) == {run.id: ages.STAYS}
+
+
+def test_reference_cells_are_not_mixed_with_those_that_the_person_has(settings: Settings) -> None:
+    anna = settings.of(ANNA)
+    greet(anna)
+    for one, name in ((settings, "mine"), (anna, "hers")):
+        reference_folder(one).mkdir(parents=True)
+        (reference_folder(one) / name).touch()
+    assert give(settings, ANNA).stayed == (REFERENCE,)
+    assert [p.name for p in reference_folder(anna).iterdir()] == ["hers"]
+    assert [p.name for p in reference_folder(settings).iterdir()] == ["mine"]

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from state_engine.config import Settings
-from state_engine.errors import ConfigError, DataError, QuotaError
+from state_engine.data.dataset import Choices
+from state_engine.errors import ConfigError, DataError, QuotaError, UnsafeFileError
+from state_engine.library.allowed import is_readable
+from state_engine.library.datasets import register_file, register_made, server_files
 from state_engine.library.people import check_disk, check_quota, greet, homes, is_admin, owner_of, people, used_bytes
 
 
@@ -21,6 +24,34 @@ def test_a_verified_address_names_an_owner_and_any_other_does_not() -> None:
     assert owner_of({"sub": "42", "iss": "a"}) != owner_of({"sub": "42", "iss": "b"})
     with pytest.raises(ConfigError):
         owner_of({"email": "anna@lab.example"})
+
+
+def test_a_subject_without_an_issuer_cannot_be_an_address() -> None:
+    assert owner_of({"sub": "42"}) == "42"
+    with pytest.raises(ConfigError, match="does not say who you are"):
+        owner_of({"sub": "anna@lab.example"})
+
+
+def test_a_data_folder_that_holds_the_installation_opens_nobodys_home(tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "home", data_folders=(tmp_path, tmp_path / "home" / "data"))
+    anna, bert = settings.of("anna"), settings.of("bert")
+    place = register(anna, tmp_path)
+    others = [tmp_path / "lab.h5ad", settings.home / "data" / "more.h5ad"]
+    for path in (*others, settings.home / "uploads" / "local.h5ad"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    for one in (bert, settings, anna):
+        assert set(server_files(one)) == set(others)
+    assert is_readable(place, anna) and not is_readable(place, bert) and not is_readable(place, settings)
+    assert not is_readable(settings.home / "uploads" / "local.h5ad", bert)
+    with pytest.raises(UnsafeFileError, match="outside the data folders"):
+        register_file(bert, place)
+
+
+def register(settings: Settings, scratch: Path) -> Path:
+    """Give an owner a file; return its place."""
+    (scratch / "new").write_bytes(b"x")
+    return Path(register_made(settings, "cells", scratch / "new", Choices()).path)
 
 
 def test_who_was_here_is_known(tmp_path: Path) -> None:
