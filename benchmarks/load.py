@@ -52,8 +52,8 @@ from state_engine.prediction.request import PredictionRequest
 from tests.browser.app import ROOT, Server, running_app
 
 PAGES = ("predict", "explore", "genes", "attention", "runs", "evaluate", "data", "models", "submit", "train", "embed", "home")
-POLL_MOST = 200  # looks of one fragment, in case a page never stops
-PATIENCE = 60.0
+POLL_MOST = 2000  # looks of one fragment, in case a page never stops
+PATIENCE = 600.0
 Times = dict[str, list[float]]
 
 
@@ -68,6 +68,7 @@ class Client:
     widgets: dict[str, tuple[str, str]] = field(default_factory=dict)  # key of the widget -> (its id, its fragment)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+    values: dict[str, tuple[str, object]] = field(default_factory=dict)  # of the page's widgets that were changed: id -> kind and value
     polls: list[asyncio.Task[None]] = field(default_factory=list)
     error: str = ""
 
@@ -128,13 +129,21 @@ class Client:
         if not self.pages and page:
             state.page_name = page
         state.fragment_id, state.is_auto_rerun = fragment, automatic
+        if page:
+            self.values.clear()
         if widget:
-            shown = state.widget_states.widgets.add(id=str(widget.pop("id")))
+            identity = str(widget.pop("id"))
             ((name, value),) = widget.items()
+            self.values[identity] = name, value
+        drawn = {identity for identity, _ in self.widgets.values()}  # a browser forgets those that are not drawn any more
+        self.values = {identity: kept for identity, kept in self.values.items() if identity in drawn}
+        for identity, (name, value) in self.values.items():
+            shown = state.widget_states.widgets.add(id=identity)
             if name == "string_array_value":
-                shown.string_array_value.data.extend(value)  # type: ignore[arg-type]
+                shown.string_array_value.data.extend(value)  # type: ignore[attr-defined]
             else:
                 setattr(shown, name, value)
+        self.values = {identity: kept for identity, kept in self.values.items() if kept[0] != "trigger_value"}
         await self.socket.send(message.SerializeToString())
 
     async def timed(self, asked: Callable[[], object]) -> float:
