@@ -80,7 +80,9 @@ def test_a_login_that_failed_leads_to_the_first_page_and_keeps_the_link() -> Non
     assert not [name for name, _ in answered(refused, "/oauth2callback", noted(LINK)) if name == "set-cookie"]
 
 
-@pytest.mark.parametrize("address", ["/", "/static/js/x.js", "/healthz", "/media/x.h5ad", "/nopage?x=1", "/oauth2callback?code=x"])
+@pytest.mark.parametrize(
+    "address", ["/", "/static/js/x.js", "/healthz", "/media/x.h5ad", "/nopage?x=1", "/oauth2callback?code=x"]
+)
 def test_what_is_no_page_with_a_choice_is_not_noted(address: str) -> None:
     assert noted(address) == ""
 
