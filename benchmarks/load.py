@@ -68,7 +68,7 @@ class Client:
     widgets: dict[str, tuple[str, str]] = field(default_factory=dict)  # key of the widget -> (its id, its fragment)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
-    values: dict[str, tuple[str, object]] = field(default_factory=dict)  # of the page's widgets that were changed: id -> kind and value
+    values: dict[str, tuple[str, object]] = field(default_factory=dict)  # of widgets that were changed: id -> kind, value
     polls: list[asyncio.Task[None]] = field(default_factory=list)
     error: str = ""
 
