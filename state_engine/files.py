@@ -90,12 +90,16 @@ def free_output(output: Path, *inputs: Path | str) -> None:
 def apart_from(output: Path, *inputs: Path | str) -> None:
     """Make sure that a file or folder to write is no input, lies in none, and is no device, pipe or socket.
 
+    Args:
+        output: the file or folder.
+        inputs: files and folders; "" is one that was not given.
+
     Raises:
         RequestError: it is, and nothing may be written there.
     """
     try:
         special = output.exists() and not output.is_file() and not output.is_dir()
-        over = [given for given in map(Path, inputs) if _is_or_lies_in(output, given)]
+        over = [Path(given) for given in inputs if given and _is_or_lies_in(output, Path(given))]
     except OSError as error:
         raise _unwritable(output, error) from error
     if special:

@@ -40,6 +40,11 @@ def test_inputs_are_not_written_over_under_any_name(tmp_path: Path) -> None:
         free_output(data / "x" / "y.h5ad")
 
 
+def test_an_input_that_is_not_given_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    free_output(Path("sets.csv"), "")  # `enrich` without --gene-sets could write nothing into the folder one is in
+
+
 @pytest.mark.parametrize("more", [[], ["--replay"]], ids=["predict", "replay"])
 def test_commands_keep_their_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]) -> None:
     data, model = write_cells(tmp_path / "cells.h5ad"), tmp_path / "model"

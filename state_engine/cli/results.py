@@ -21,7 +21,7 @@ from state_engine.cli.options import (
 from state_engine.data.dataset import Choices, open_dataset
 from state_engine.errors import RequestError, listed
 from state_engine.files import free_output, write_bytes
-from state_engine.plain import csv_for_people
+from state_engine.plain import csv_for_people, plural
 from state_engine.prediction.request import PredictionRequest
 from state_engine.progress import OnProgress, Progress
 
@@ -85,7 +85,7 @@ def run_de(options: argparse.Namespace, write: Write, on_progress: OnProgress) -
         table = differential(result, perturbation, context, options.reference, options.expression)
         tables.append(table.assign(perturbation=perturbation, context=context))
     write_bytes(options.output, csv_for_people(pd.concat(tables, ignore_index=True)).encode())
-    write(f"{options.output}: {result.n_genes:,} genes of {len(wanted):,} conditions; {tables[0].attrs['method']}")
+    write(f"{options.output}: {result.n_genes:,} genes of {plural(len(wanted), 'condition')}; {tables[0].attrs['method']}")
     if options.expression != "observed":
         write("p of predicted cells falls with their number and says nothing about being right: order genes by log2_fold_change.")
 
