@@ -106,6 +106,7 @@ def test_a_prediction_is_compared_with_the_measured_cells_of_its_data_set(
     # the verdict is a sentence; its numbers are folded
     (verdict_words,) = [box.value for box in (*page.info, *page.success, *page.warning) if "**" in box.value]
     assert verdict_words.count(".") <= 2 and len(verdict_words) < 160, verdict_words
+    assert verdict_words.split("**")[2][:1] in ("", " "), "what follows the bold part stands apart, or the marks are shown"
     assert {"The numbers behind it", "What is missing, and why"} <= {e.label for e in page.expander}
     assert len(figures(page)) == 3  # skill, conditions, genes
     table = next(m.value for m in page.markdown if "MAE ↓" in m.value and "|:--|" in m.value)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pages.parts.cellmap import Categories, CellMap
 from pages.parts.format import drawn
-from pages.parts.genes.charts import SVG_POINTS
+from pages.parts.genes.charts import LEGEND, SVG_POINTS
 from pages.parts.palette import BLUE, GREEN, GREY, NOT_SIGNIFICANT, VERMILION
 from state_engine.comparison.report import CellsMap, PairEffects
 from state_engine.effects.scores import largest
@@ -54,7 +54,7 @@ def effect_scatter(table: pd.DataFrame, names: tuple[str, str], slope: float | N
         )
     figure.update_xaxes(title_text=f"effect, {drawn(names[0], 60)} (log1p)", zeroline=True, showgrid=False)
     figure.update_yaxes(title_text=f"effect, {drawn(names[1], 60)} (log1p)", zeroline=True, showgrid=False)
-    figure.update_layout(legend={"title": {"text": "among the leading genes of"}, "orientation": "h", "y": -0.2})
+    figure.update_layout(legend={**LEGEND, "title": {"text": "among the leading genes of"}})
     return figure
 
 

@@ -118,7 +118,8 @@ def _pairs(run: RunFolder, found: Comparison) -> int:
             "de_overlap",
         ]
         st.dataframe(
-            table[shown], hide_index=True, key="compare_pairs", height=min(38 + 35 * len(table), 320), placeholder="–",
+            table[shown].round({"overlap": 2, "de_overlap": 2}),
+            hide_index=True, key="compare_pairs", height=min(38 + 35 * len(table), 320), placeholder="–",
             column_config={
                 "pair": st.column_config.TextColumn("Conditions", pinned=True),
                 "exposure": st.column_config.TextColumn("Trained on", help="Where one side predicts and the other is measured."),

@@ -56,7 +56,9 @@ def _table(data: Dataset) -> None:
     frame = table.reset_index().rename(columns={table.index.name or "index": "Perturbation"})
     frame["All"] = table.sum(axis=1).to_numpy()
     st.markdown("**Cells per perturbation and context**")
-    st.dataframe(frame, hide_index=True, key="condition_table", height=min(38 + 35 * len(frame), 320))
+    counts = {name: st.column_config.NumberColumn(format="localized") for name in frame.columns[1:]}
+    height = min(38 + 35 * len(frame), 320)
+    st.dataframe(frame, hide_index=True, key="condition_table", height=height, column_config=counts)
 
 
 def choices_form(entry: DataEntry, data: Dataset, wrong: tuple[str, ...] = (), problem: StateError | None = None) -> None:

@@ -112,8 +112,8 @@ def _verdict(found: Evaluation) -> None:
         predictions = predictions[1:]
     else:
         show, icon = _SHOWN[first.outcome]
-        worst = f" Furthest behind in {listed(first.worst, 3)}." if first.worst else ""
-        show(minus(f"**{sentences(first.short or first.text)}**{sentences(worst)}"), icon=icon)
+        worst = f" Furthest behind in {sentences(listed(first.worst, 3))}." if first.worst else ""
+        show(minus(f"**{sentences(first.short or first.text)}**{worst}"), icon=icon)
     if predictions:
         heading = (
             "The numbers behind it" if first is not None else f"The same for {' and '.join(map(title, predictions)).lower()}"

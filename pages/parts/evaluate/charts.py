@@ -157,7 +157,7 @@ def skill_bars(table: pd.DataFrame) -> go.Figure:
         range=[len(metrics) - 0.4, -0.6], tickvals=list(places.values()), ticktext=metrics, showgrid=False, zeroline=False
     )
     # above the plot, where it covers no axis title on a narrow screen
-    return figure.update_layout(legend={**LEGEND, "y": 1.02, "yanchor": "bottom"}, barmode="overlay")
+    return figure.update_layout(legend=LEGEND, barmode="overlay")
 
 
 def agreement(measured: NDArray[np.float32], predicted: NDArray[np.float32]) -> float | None:

@@ -172,8 +172,9 @@ def _sides(x: NDArray[np.float32]) -> tuple[float, float]:
     return -max(left, right / 3, 0.5), max(right, left / 3, 0.5)
 
 
+# at the lower edge of the figure, which leaves room for it: a share of a plot that a narrow page makes low would lie on the axis title
 LEGEND: dict[str, Any] = {
-    "orientation": "h", "y": -0.16, "yanchor": "top", "x": 0, "itemsizing": "constant", "title": {"text": ""},
+    "orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "itemsizing": "constant", "title": {"text": ""},
 }  # fmt: skip
 
 

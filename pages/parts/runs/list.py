@@ -31,7 +31,7 @@ TABS = {"submission": "Challenge file", "scoring": "Score"}  # the tab of Submit
 APPLIED = {"finetuning": False, "annotation": True}  # whether Fine-tune shows a choice under "Apply a head"
 
 
-COLUMNS = (4, 2, 2, 1.2, 2.4)
+COLUMNS = (4, 2, 3, 2.6)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def active_jobs() -> tuple[Job, ...]:
 
 def _active_row(job: Job) -> None:
     with st.container(border=True, key=f"active_{job.id}"):
-        what, kind, state, _, buttons = st.columns(COLUMNS, vertical_alignment="center")
+        what, kind, state, buttons = st.columns(COLUMNS, vertical_alignment="center")
         what.markdown(f"**{md(job.title or job.kind)}**")
         kind.markdown(f":gray[{md(kind_words(job.kind))}]")
         waits = f"waiting, place {job.position}{start_text(job)}"
@@ -116,7 +116,7 @@ def run_row(info: RunInfo, goes: date | None = None) -> None:
         goes: the day on which it will be deleted for its age, or None.
     """
     with st.container(border=True, key=f"run_{info.id}"):
-        what, kind, state, bytes_, buttons = st.columns(COLUMNS, vertical_alignment="center")
+        what, kind, state, buttons = st.columns(COLUMNS, vertical_alignment="center")
         manifest = info.manifest
         if manifest is None:
             what.markdown(f"**{md(info.id)}**  \n:red[{sentences(without_places(info.problem, session.settings()))}]")
@@ -125,8 +125,8 @@ def run_row(info: RunInfo, goes: date | None = None) -> None:
             what.markdown(f"**{md(manifest.title or manifest.kind)}**{current}")
             kind.markdown(f":gray[{md(kind_words(manifest.kind))}]")
             took = f" in {duration(manifest.elapsed)}" if manifest.elapsed else ""
-            state.markdown(f":gray[{state_words(info.state)}{took}, {age(manifest.created)}]")
-            bytes_.markdown(f":gray[{size(_bytes(str(info.path), stamp(info.path / 'manifest.json')))}]")
+            kept = size(_bytes(str(info.path), stamp(info.path / "manifest.json")))
+            state.markdown(f":gray[{state_words(info.state)}{took}, {age(manifest.created)} · {kept}]")
         with buttons.container(horizontal=True, horizontal_alignment="right"):
             open_button(info, f"open_{info.id}", tertiary=True)
             open_details = st.session_state.get("run_details") == info.id

@@ -34,7 +34,6 @@ def alike_figure(similarity: Similarity, names: list[str]) -> tuple[go.Figure, p
     )  # fmt: skip
     _axes(figure, shown, shown)
     figure.update_xaxes(showticklabels=False)  # the same names as beside the rows, in the same order
-    figure.update_layout(plot_bgcolor=MISSING)
     return figure, pd.DataFrame(r, index=labels, columns=labels).rename_axis("perturbation").reset_index()
 
 
@@ -53,15 +52,17 @@ def size_figure(table: pd.DataFrame, names: list[str]) -> tuple[go.Figure, pd.Da
         )
     )  # fmt: skip
     _axes(figure, columns, rows)
-    figure.update_layout(plot_bgcolor=MISSING)
     return figure, sizes.reset_index()
 
 
 def _axes(figure: go.Figure, columns: list[str], rows: list[str]) -> None:
     # numbers with words as ticks: names that are drawn the same would share a row
     every = max(1, len(rows) // 60)
+    figure.update_layout(
+        plot_bgcolor=MISSING, margin_pad=0
+    )  # without room around it, which would be in the colour of what is missing
     figure.update_xaxes(
-        tickvals=list(range(len(columns)))[::every], ticktext=columns[::every], showgrid=False, automargin=True, tickangle=-45,
+        tickvals=list(range(len(columns)))[::every], ticktext=columns[::every], showgrid=False, automargin=True,
         range=[-0.5, len(columns) - 0.5],
     )  # fmt: skip
     figure.update_yaxes(
