@@ -1,10 +1,11 @@
-"""Make the pictures of the README: the demo, predicted and opened in Chromium.
+"""Make the pictures of the README and of docs/: the demo with a run of each kind, opened in Chromium.
 
-    python docs/screenshots.py                the two pictures in docs/images
-    python docs/screenshots.py --all FOLDER   every page, light and dark and on a narrow screen, to look at
+    python docs/screenshots.py                the pictures in docs/images
+    python docs/screenshots.py --all FOLDER   every page, light and dark, at three widths, to look at; fails where a page is wider than
+                                              its window, shows an error, or has no picture of its run
+    … --home HOME                             an installation that is kept: what an earlier call made in it is not made again
 
-Starts the app with a new home, predicts three perturbations of the demo, waits for the map and the tables, and takes pictures. Needs Chromium and
-the packages of requirements-dev.txt; run it in the root of the repository.
+Needs Chromium and the packages of requirements-dev.txt; run it in the root of the repository.
 """
 
 from __future__ import annotations
@@ -21,43 +22,46 @@ from playwright.sync_api import Browser, Page
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.browser.app import Server, chromium, open_demo, pick, running_app, settle  # noqa: E402
+from pages.parts.navigation import names  # noqa: E402
+from tests.browser.app import Server, chromium, running_app, settle  # noqa: E402
+from tests.browser.demo_runs import DemoRuns, ask_to_learn, ask_to_look  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
-# picture -> page, colour scheme, and what has to be there before it is taken
-README = {
-    "explore": ("explore", "light", ".st-key-figure_map .cell-map[data-painted]"),
-    "genes": ("genes", "light", ".st-key-figure_volcano .js-plotly-plot"),
+MAP, FIGURE = ".st-key-figure_{} .cell-map[data-painted]", ".st-key-figure_{} .js-plotly-plot"
+# page -> what has to be there before its picture is taken: the answer of the run that is open
+ANSWERS = {
+    "explore": MAP.format("map"),
+    "genes": FIGURE.format("volcano"),
+    "screen": FIGURE.format("screen_alike"),
+    "evaluate": FIGURE.format("evaluation_effects"),
+    "embed": MAP.format("embedding"),
+    "finetune": FIGURE.format("head_confusion"),
+    "pretrain": FIGURE.format("pretrain_loss"),
 }
-PAGES = ("", "data", "models", "predict", "embed", "runs", "explore", "genes", "attention", "evaluate", "submit", "train")
-VIEWS = ((1440, "light"), (1440, "dark"), (420, "light"))
+# pages whose picture is in the README or in a tutorial
+PICTURES = ("explore", "genes", "screen", "evaluate", "compare", "embed", "finetune", "train", "models", "submit")
+VIEWS = tuple((width, scheme) for width in (1440, 1024, 420) for scheme in ("light", "dark"))
+# error boxes and placeholders of Streamlit, and by how many pixels the page or its main part is wider than there is room for
+FAULTS = """() => {
+    const main = document.querySelector("[data-testid=stMain]");
+    const wide = Math.max(document.documentElement.scrollWidth - window.innerWidth, main.scrollWidth - main.clientWidth);
+    const errors = [...document.querySelectorAll("[data-testid=stAlertContentError], [data-testid=stException]")];
+    return [...(wide > 0 ? [`${wide} pixels wider than the window`] : []), ...errors.map(e => `shows: ${e.innerText.slice(0, 200)}`)];
+}"""
 
 
-def demo_prediction(server: Server, browser: Browser) -> str:
-    """Predict three perturbations of the demo as a user would, and return the address of the finished run."""
-    page = browser.new_page(viewport={"width": 1440, "height": 1000})
-    page.set_default_timeout(240_000)
-    open_demo(server, page)
-    pick(page, "perturbations_", ["IFN-beta", "TNF", "Dexamethasone"])
-    page.click(".st-key-predict button")
-    page.wait_for_selector(".st-key-go_explore")
-    settle(page)
-    for name, _, ready in README.values():  # the first visit starts the jobs that make map and tables
-        page.goto(page.url.replace("/predict", f"/{name}").replace("/explore", f"/{name}"))
-        page.wait_for_selector(ready)
-        settle(page)
-    address = page.url
-    page.close()
-    return address.split("?")[1]
-
-
-def opened(server: Server, browser: Browser, name: str, query: str, width: int, scheme: str) -> Page:
-    """Open a page on the run and wait until it stands still."""
+def opened(browser: Browser, address: str, name: str, width: int, scheme: str) -> Page:
+    """Open a page and wait until it stands still, with the answer of its run; a file without a name as it is."""
     page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=scheme)  # type: ignore[arg-type]
     page.set_default_timeout(240_000)
-    page.goto(f"{server.address}/{name}?{query}")
+    page.goto(address)
+    if not name:  # a file, no page of the app
+        return page
     settle(page)
-    page.wait_for_timeout(2500)
+    if name in ANSWERS:
+        page.wait_for_selector(ANSWERS[name])
+        settle(page)
+    page.wait_for_timeout(1500)  # figures move into their places
     settle(page)
     return page
 
@@ -65,45 +69,65 @@ def opened(server: Server, browser: Browser, name: str, query: str, width: int, 
 def save(page: Page, path: Path) -> None:
     """Save what is on the screen as WebP, small enough for a repository."""
     image = Image.open(io.BytesIO(page.screenshot()))
-    image.convert("RGB").save(path, "WEBP", quality=80, method=6)
+    image.convert("RGB").save(path, "WEBP", quality=72, method=6)
 
 
-def readme_pictures(server: Server, browser: Browser, query: str) -> None:
-    """Take the two pictures of the README."""
+def pictures_of_docs(server: Server, browser: Browser, demo: DemoRuns) -> None:
+    """Take the pictures of the README and of docs/: pages, and the report of the prediction as a file."""
     IMAGES.mkdir(exist_ok=True)
-    for name, (page_name, scheme, ready) in README.items():
-        page = opened(server, browser, page_name, query, 1440, scheme)
-        page.wait_for_selector(ready)
+    for name in PICTURES:
+        page = opened(browser, server.address + demo.address(name), name, 1440, "light")
         save(page, IMAGES / f"{name}.webp")
         page.close()
+    page = opened(browser, demo.runs["predict"].file("report.html").as_uri(), "", 1440, "light")
+    save(page, IMAGES / "report.webp")
+    page.close()
 
 
-def all_pictures(server: Server, browser: Browser, query: str, folder: Path) -> None:
-    """Take every page in every view, from its top to its end."""
+def all_pictures(server: Server, browser: Browser, demo: DemoRuns, folder: Path, pages: list[str]) -> list[str]:
+    """Take pages in every view, from their top to their end; return what is wrong with them."""
     folder.mkdir(parents=True, exist_ok=True)
-    for width, scheme in VIEWS:
-        for name in PAGES:
-            page = opened(server, browser, name, query, width, scheme)
+    found = []
+    for name in pages:
+        page = opened(browser, server.address + demo.address(name), name, *VIEWS[0])
+        for width, scheme in VIEWS:
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.set_viewport_size({"width": width, "height": 1000})
+            page.wait_for_timeout(1000)
+            settle(page)
             # the page scrolls inside its main part: a window as high as that part shows all of it
             height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
-            page.set_viewport_size({"width": width, "height": min(height + 20, 4000)})
-            page.wait_for_timeout(800)
-            page.screenshot(path=folder / f"{name or 'home'}-{scheme}-{width}.png")
-            page.close()
+            page.set_viewport_size({"width": width, "height": min(height + 20, 5000)})
+            page.wait_for_timeout(1000)
+            page.screenshot(path=folder / f"{name}-{scheme}-{width}.png")
+            found += [f"{name} {scheme} {width}: {fault}" for fault in page.evaluate(FAULTS)]
+        page.close()
+    return found
 
 
 def main() -> int:
     """Run the command of the module's docstring."""
-    parser = argparse.ArgumentParser(description="Make the pictures of the README.")
+    parser = argparse.ArgumentParser(description="Make the pictures of the README and of docs/.")
     parser.add_argument("--all", type=Path, metavar="FOLDER", help="every page in every view into this folder instead")
+    parser.add_argument(
+        "--pages", nargs="+", default=names(), choices=names(), metavar="NAME", help="with --all: these pages alone"
+    )
+    parser.add_argument("--home", type=Path, help="an installation that is kept; default: a new one that goes")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as home, running_app(Path(home)) as server, chromium() as browser:
-        query = demo_prediction(server, browser)
-        if chosen.all:
-            all_pictures(server, browser, query, chosen.all)
-        else:
-            readme_pictures(server, browser, query)
-    return 0
+    with tempfile.TemporaryDirectory() as passing:
+        home = chosen.home or Path(passing)
+        home.mkdir(parents=True, exist_ok=True)
+        with running_app(home) as server, chromium() as browser:
+            demo = DemoRuns(server.settings)
+            if not demo.runs:
+                ask_to_look(demo)
+                ask_to_learn(demo)
+            if not chosen.all:
+                pictures_of_docs(server, browser, demo)
+                return 0
+            found = all_pictures(server, browser, demo, chosen.all, chosen.pages)
+    sys.stdout.write("\n".join(found or ["No page is too wide or shows an error."]) + "\n")
+    return bool(found)
 
 
 if __name__ == "__main__":
