@@ -43,3 +43,17 @@ def test_every_document_is_in_the_menu() -> None:
     menu = (ROOT / "mkdocs.yml").read_text()
     for page in (ROOT / "docs").rglob("*.md"):
         assert f": {page.relative_to(ROOT / 'docs')}" in menu, page.name
+
+
+def test_a_tutorial_is_short_and_has_a_picture_and_the_same_on_the_command_line() -> None:
+    folder = ROOT / "docs" / "tutorials"
+    pages = [page for page in folder.glob("*.md") if page.name != "index.md"]
+    assert len(pages) >= 9
+    for page in pages:
+        text = page.read_text()
+        assert len(text.splitlines()) < 80 and "## On the command line" in text and "\npython -m state_engine " in text, page.name
+        pictures = re.findall(r"!\[[^\]]{20,}\]\(([^)]+)\)", text)
+        assert pictures and all((folder / picture).is_file() for picture in pictures), page.name
+        assert f"({page.name})" in (folder / "index.md").read_text()
+    images = [*(ROOT / "docs" / "images").iterdir()]
+    assert sum(image.stat().st_size for image in images) < 3_000_000
