@@ -30,7 +30,7 @@ def due(settings: Settings, infos: Sequence[RunInfo], now: datetime | None = Non
         infos: the runs that are shown; only they are warned of.
         now: default: now.
     """
-    if settings.run_days is None:
+    if settings.run_days is None or settings.shared:
         return {}
     today = now or datetime.now(UTC)
     noted = _noted(settings)
@@ -70,7 +70,12 @@ def hand_over(before: Settings, after: Settings, runs: Sequence[str]) -> None:
 
 
 def keep(settings: Settings, run_id: str) -> None:
-    """Have a run stay, however old it is."""
+    """Have a run stay, however old it is.
+
+    Raises:
+        RequestError: the settings are for looking only.
+    """
+    settings.check_changes()
     write_json(settings.home / "ages.json", {**_noted(settings), run_id: STAYS})
 
 

@@ -20,7 +20,12 @@ def draft_of(settings: Settings, data: str, model: str) -> PredictionRequest | N
 
 
 def keep_draft(settings: Settings, data: str, model: str, request: PredictionRequest) -> None:
-    """Write a draft down."""
+    """Write a draft down.
+
+    Raises:
+        RequestError: the settings are for looking only.
+    """
+    settings.check_changes()
     place = _place(settings, data, model)
     place.parent.mkdir(parents=True, exist_ok=True)
     write_json(place, to_plain(request))

@@ -78,8 +78,9 @@ def import_run(settings: Settings, path: Path, name: str = "") -> RunFolder:
         name: how the user calls it; default: its name.
 
     Raises:
-        RunError: it is no zip of a run, damaged, or holds what no run has.
+        RunError: it is no zip of a run, damaged, or holds what no run has. RequestError: the settings are for looking only.
     """
+    settings.check_changes()
     name = name or path.name
     settings.runs.mkdir(parents=True, exist_ok=True)
     with scratch_folder(settings) as scratch, door(name, RunError, AGAIN):

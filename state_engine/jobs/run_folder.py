@@ -127,8 +127,9 @@ class RunFolder:
         """A new folder with the request and a manifest in state "queued"; `run.id` is its name. `owner` None: that of the settings.
 
         Raises:
-            TypeError, ValueError: the request is not plain JSON.
+            TypeError, ValueError: the request is not plain JSON. RequestError: the settings are for looking only.
         """
+        settings.check_changes()
         owner = settings.owner if owner is None else owner
         settings.runs.mkdir(parents=True, exist_ok=True)
         now = datetime.now(UTC)

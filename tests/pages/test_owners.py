@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,15 +17,21 @@ from pages.parts.server import ROUTES
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices
 from state_engine.errors import RequestError, StateError
-from state_engine.jobs import local, trash
+from state_engine.jobs import ages, local, trash
+from state_engine.jobs.drafts import draft_of, keep_draft
+from state_engine.jobs.packed import export_run, import_run
+from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.requests import LookRequest
 from state_engine.jobs.run_folder import RunFolder, derived_runs, list_runs
+from state_engine.jobs.store import JobStore
 from state_engine.library import arriving, hand_labels
 from state_engine.library.allowed import is_readable
 from state_engine.library.datasets import adopt_upload, get_dataset, list_datasets, set_choices
 from state_engine.library.models import list_models
 from state_engine.library.shares import opened_by, revoke, share_run, shares_of
 from state_engine.library.trash import forget_dataset, item_of, items
+from state_engine.library.views import forget_view, keep_view, views_of
+from state_engine.prediction.request import PredictionRequest
 from tests.pages.finished_run import finished_run
 from tests.pages.opened import ROOT, text
 from tests.small import write_cells
@@ -121,7 +128,7 @@ def test_a_link_opens_one_run_for_looking(anna: Settings, tmp_path: Path, monkey
     data, run = stored(anna, tmp_path)
     other = RunFolder.create(anna, "predict", {}, "Another run")
     derived = RunFolder.create(anna, "look", {}, "Map", parent=run.id)
-    token = share_run(anna, run.id)
+    token, exported = share_run(anna, run.id), export_run(anna, run.id, tmp_path / "run.zip")
     found = opened_by(anna.of("bert"), token)
     assert found is not None and [i.id for i in list_runs(found)] == [derived.id, run.id], "newest first"
     assert [i.id for i in derived_runs(found, run.id)] == [derived.id] and derived_runs(found, other.id) == ()
@@ -131,23 +138,31 @@ def test_a_link_opens_one_run_for_looking(anna: Settings, tmp_path: Path, monkey
         lambda: RunFolder.open(found, other.id), lambda: get_dataset(found, data), lambda: local.queue(found, LookRequest(run.id)),
         lambda: local.cancel(found, "0" * 16), lambda: trash.delete_run(found, run.id), lambda: share_run(found, run.id),
         lambda: set_choices(found, "demo", Choices()), lambda: hand_labels.discard(found, list_datasets(found)[0]),
-        lambda: arriving.begin(found, arriving.Arriving("0" * 32, "x.h5ad", 1, "upload")),
+        lambda: arriving.begin(found, arriving.Arriving("0" * 32, "x.h5ad", 1, "upload")), lambda: ages.keep(found, run.id),
+        lambda: keep_draft(found, "demo", "m", PredictionRequest("x", "m", ("TNF",), ("NK",))), lambda: keep_view(found, "x", "home", {}),
+        lambda: import_run(found, exported), lambda: RunFolder.create(found, "look", {}),
     ):  # fmt: skip
         with pytest.raises(StateError):
             refused()
     assert run.path.exists() and shares_of(anna.of("bert"), run.id) == ()
+    assert len(list_runs(anna)) == 3 and not (anna.home / "drafts").exists() and not (anna.home / "ages.json").exists()
 
     as_owner(monkeypatch, "bert")
     words = seen("home", share=token)  # the page it opens on
     assert run.manifest.title in words and "for looking" in words and SECRET not in words and "Another run" not in words
     assert set(SHARED) < set(names())
+    aimed = {name: data if name == "data" else other.id for name in RECORDS}  # whatever else the address names
+    words = seen("home", share=token, **aimed)
+    assert run.manifest.title in words and SECRET not in words and "Another run" not in words
 
     (share,) = shares_of(anna, run.id)
     assert token not in (anna.root / "shares" / f"{share.id}.json").read_text()
     with pytest.raises(RequestError, match="no such link"):
         revoke(anna.of("bert"), share.id)
     revoke(anna, share.id)
-    assert opened_by(anna, token) is None and opened_by(anna, "x") is None and opened_by(anna, "../x") is None
+    # neither what is told of a link nor the ids of what it shows open it
+    for guess in (token, "x", "../x", "", share.id, run.id, token[:-1], token + "A", anna.home.name):
+        assert opened_by(anna, guess) is None, guess
     assert "This link leads nowhere" in seen("home", share=token)
 
 
@@ -196,6 +211,45 @@ def test_a_shared_run_offers_nothing_to_change_or_compute(
         words = seen(view, share=token)
         assert "This link leads nowhere" in words, view
         assert not any(name in words for name in (run.manifest.title, "drugA", "not computed")), words
+
+
+def test_a_run_with_the_id_of_anothers_shows_and_moves_nothing_of_theirs(anna: Settings, tmp_path: Path) -> None:
+    """A zip says itself which id its run has, so anybody can bring in one that is called as somebody else's."""
+    _, run = stored(anna, tmp_path)
+    bert = anna.of("bert")
+    assert import_run(bert, export_run(anna, run.id, tmp_path / "run.zip")).id == run.id
+    job, derived = local.queue(anna, LookRequest(run.id), "Job of Anna", parent=run.id)
+    queued = JobStore(anna.database).for_run(derived)
+    assert queued is not None and queued.id == job
+
+    def of_bert(ask: Callable[[JobStore], object]) -> object:
+        return asked_of_store(bert, ask)
+
+    assert of_bert(lambda store: store.for_run(run.id)) is of_bert(lambda store: store.for_run(derived)) is None
+    assert of_bert(lambda store: store.list(parent=run.id)) == () and derived_runs(bert, run.id) == ()
+    with pytest.raises(StateError):
+        local.cancel(bert, job)
+    trash.delete_run(bert, run.id)
+    assert list_runs(bert) == () and {i.id for i in list_runs(anna)} == {run.id, derived}
+    assert JobStore(anna.database).get(job).state == "queued"
+    token = share_run(anna, run.id)
+    assert shares_of(bert, run.id) == () and opened_by(bert, token) is not None
+
+
+def test_forms_views_and_uploads_on_their_way_are_ones_own(anna: Settings) -> None:
+    bert = anna.of("bert")
+    keep_draft(anna, "demo", "m", PredictionRequest("x", "m", ("TNF",), ("NK",)))
+    view = keep_view(anna, "View of Anna", "data", {"data": "demo"})
+    arriving.begin(anna, arriving.Arriving("0" * 32, SECRET, 5, "upload", "tab"))
+    with arriving.Piece(anna, "0" * 32, 0) as piece:
+        piece.write(b"abc")
+        piece.keep("")
+    assert draft_of(anna, "demo", "m") is not None and draft_of(bert, "demo", "m") is None
+    assert len(views_of(anna)) == 1 and views_of(bert) == ()
+    forget_view(bert, view.id)
+    assert arriving.offset(anna, "0" * 32, "tab") == 3 and arriving.offset(bert, "0" * 32, "tab") == 0
+    arriving.drop(bert, "0" * 32)
+    assert len(views_of(anna)) == 1 and arriving.offset(anna, "0" * 32, "tab") == 3
 
 
 def test_the_admin_page_shows_numbers_and_no_contents(anna: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
