@@ -91,16 +91,65 @@ def test_the_wheel_holds_package_and_app(installed: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_script_has_the_commands_of_the_package(installed: Path, tmp_path: Path) -> None:
+def test_the_script_has_the_commands_of_the_package(installed: Path) -> None:
     assert run(installed, "--version").stdout.strip() == __version__
     said = run(installed, "inspect", "--help").stdout
     assert said == run(installed, "-m", "state_engine", "inspect", "--help", script="python").stdout and "--model" in said
+    assert "usage: python -m state_engine worker" in run(installed, "worker", "--help").stdout
+
+
+USES = """
+import os, sys
+from pathlib import Path
+from state_engine.cli.main import COMMANDS, main
+from state_engine.config import DEMO
+
+def ends(words):
+    try:
+        return main(words)
+    except SystemExit as end:
+        return end.code
+
+def done(text):
+    words = text.replace("DATA", f"{DEMO}/demo.h5ad").replace("MODEL", f"{DEMO}/model").split("|")
+    assert ends(words) == 0, words
+
+# these two are programs of their own: `app` and `worker` take the place of this one
+helped = [name for name in COMMANDS if name not in ("app", "worker") and ends([name, "--help"]) == 0]
+os.chdir(sys.argv[1])
+Path("labels.csv").write_text("row,label\\n0,mine\\n")
+for text in (
+    "de|--data|p.h5ad|--output|genes.csv",
+    "enrich|--data|p.h5ad|--output|sets.csv",
+    "targets|--data|p.h5ad|--output|targets.csv",
+    "compare|--first|p.h5ad|--first-perturbation|TNF|--second|p.h5ad|--second-perturbation|CRISPRi STAT1|--no-map|--output|compared",
+    "report|--run|compared|--output|report.html",
+    "screen|--data|DATA|--model|MODEL|--context|NK|--up-gene|ISG15|--up-gene|IFIT3|--up-gene|IRF7|--perturbation|TNF"
+    "|--cells|8|--sample|8|--device|cpu|--output|screen",
+    "label|--data|DATA|--labels|labels.csv|--output|labelled.h5ad",
+    "people",
+):
+    done(text)
+print("helped:", *helped, sep="\\n")
+"""
+
+
+@pytest.mark.slow
+def test_each_command_helps_and_the_quick_ones_do_their_work(installed: Path, tmp_path: Path) -> None:
+    """In one process of the environment, since imports take longer than the work."""
+    from state_engine.cli.main import COMMANDS
+
     demo = run(installed, "-c", "from state_engine.config import DEMO; print(DEMO)", script="python").stdout.strip()
     predict = ("--model", f"{demo}/model", "--data", f"{demo}/demo.h5ad", "--output", str(tmp_path / "p.h5ad"), "--cells", "8")
-    done = run(installed, "predict", *predict, "--perturbation", "TNF", "--context", "NK", "--device", "cpu")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "p.h5ad").is_file()
-    assert "usage: python -m state_engine worker" in run(installed, "worker", "--help").stdout
+    asked = ("--perturbation", "TNF", "--perturbation", "CRISPRi STAT1", "--context", "NK", "--device", "cpu")
+    made = run(installed, "predict", *predict, *asked)
+    assert made.returncode == 0, made.stderr
+    done = run(installed, "-c", USES, str(tmp_path), script="python")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert set(done.stdout.rpartition("helped:")[2].split()) == set(COMMANDS) - {"app", "worker"}
+    for name in ("genes.csv", "sets.csv", "targets.csv", "report.html", "labelled.h5ad"):
+        assert (tmp_path / name).stat().st_size, name
+    assert "usage" in run(installed, "app", "--help").stdout
 
 
 @pytest.mark.slow

@@ -96,9 +96,10 @@ def signature_of(request: ScreenRequest, genes: tuple[str, ...]) -> Signature:
         else:
             found[at] = weight
     if len(found) < LEAST_GENES:
+        gone = f" Not among its {len(genes):,} genes: {listed(missing)}." if missing else ""
         raise GeneError(
             f"The model predicts {len(found):,} of the {plural(len(wanted), 'gene')} of the goal.",
-            f"At least {LEAST_GENES} are needed. Not among its {len(genes):,} genes: {listed(missing)}.",
+            f"At least {LEAST_GENES} are needed.{gone}",
             may_be(near_each(missing[:50], genes)) or f"It predicts genes such as {listed(genes[:3])}.",
         )
     only = request.goal == "explanation"
