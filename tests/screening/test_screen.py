@@ -239,7 +239,7 @@ def test_bad_input_is_a_sentence_before_any_prediction(made: Path, tmp_path: Pat
         ({"up_genes": (), "target_cells": "perturbation=IFNB"}, RequestError, "0 cells with perturbation = IFNB"),
         ({"up_genes": (), "target_cells": "donor=1"}, RequestError, "no column 'donor'"),
         ({"up_genes": GENES}, GeneError, "same weight"),
-        ({"up_genes": GENES[:1]}, GeneError, r"At least 3 are needed\.\nIt predicts"),
+        ({"up_genes": GENES[:1]}, GeneError, r"At least 3 are needed\. It predicts"),
     ):
         with pytest.raises(error, match=words):
             screen(asked(made, **changes), tmp_path / "out")
