@@ -5,7 +5,9 @@ The panel polls while the job runs and survives a reload, since the run is in th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from typing import Any
 
 import streamlit as st
 
@@ -14,13 +16,15 @@ from pages.parts.format import duration, md, sentences, size
 from pages.parts.widgets import errors_shown, show_error
 from state_engine.errors import JobError, StateError
 from state_engine.jobs import local
-from state_engine.jobs.kinds import kind_of
+from state_engine.jobs.kinds import Lane, kind_of
 from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.run_folder import RunFolder, derived_runs
 from state_engine.jobs.seats import lanes
 from state_engine.jobs.store import LOST, Job, JobFailure
 from state_engine.plain import to_plain
 
+ONE_WISH = 3.0
+"""Seconds within which the same request is the second click of a double click, also where its job was over meanwhile."""
 LEAVE = "You can leave this page: the job goes on, and this address brings you back."
 
 
@@ -28,6 +32,41 @@ def job_of(run_id: str) -> Job | None:
     """Return the newest job of a run, or None; whoever looks sees that jobs get done."""
     local.look_after(session.settings())
     return asked_of_store(session.settings(), lambda store: store.for_run(run_id))
+
+
+def start_job(request: object, title: str, *, parent: str = "", lane: Lane | None = None) -> str:
+    """Submit a job and return the id of its run: the way of every button that starts one.
+
+    Who clicks twice wishes once: where the same was asked for and is not over, or a moment ago, that run is returned.
+
+    Args:
+        request: a frozen dataclass; its class tells the kind of job.
+        title: for people.
+        parent: id of the run that the job is derived from; "" for none.
+        lane: None: that of its kind.
+
+    Raises:
+        StateError: as `local.submit`.
+    """
+    settings = session.settings()
+    there = _asked_already(kind_of(request).name, to_plain(request), parent)
+    if there is not None:
+        return there.run_id
+    more: dict[str, Any] = {"parent": parent} if parent else {}
+    if lane is not None:
+        more["lane"] = lane
+    return local.submit(settings, request, title, **more)[1]
+
+
+def _asked_already(kind: str, request: object, parent: str) -> Job | None:
+    settings = session.settings()
+    jobs = asked_of_store(settings, lambda store: store.list(owner=settings.owner, parent=parent))
+    for job in jobs:
+        if (job.kind, job.request) != (kind, request) or job.cancelling:
+            continue
+        if job.active or (job.state == "done" and time.time() - job.created < ONE_WISH):
+            return job
+    return None
 
 
 def derived_run(parent: RunFolder, request: object, *, active: bool = False) -> RunFolder | None:

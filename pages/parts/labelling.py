@@ -16,14 +16,13 @@ from pages.parts import session
 from pages.parts.cells import cell_names
 from pages.parts.figures import csv_button
 from pages.parts.format import age, code, md, plural, size
-from pages.parts.jobs import job_of, job_panel
+from pages.parts.jobs import job_of, job_panel, start_job
 from pages.parts.navigation import names
 from pages.parts.result import stamp
 from pages.parts.widgets import errors_shown, go, show_error
 from state_engine.data.cell_ontology import RELEASE, Term, find_terms, term_named, terms, wide_first
 from state_engine.data.dataset import Dataset
 from state_engine.errors import LabelError, RunError, StateError
-from state_engine.jobs import local
 from state_engine.jobs.requests import Labelled, LabelRequest
 from state_engine.library import hand_labels as by_hand
 from state_engine.library.datasets import DataEntry, get_dataset, list_datasets
@@ -283,7 +282,7 @@ def _copy_with(entry: DataEntry, column: str) -> str:
     wanted = (column, by_hand.version_of(settings, entry))
     run = str(st.session_state.get(f"label_run_{entry.id}", ""))
     if st.session_state.get(asked) != wanted or not _stands(run):
-        _, run = local.submit(settings, LabelRequest(entry.id, column), f"Labels by hand of {entry.name}")
+        run = start_job(LabelRequest(entry.id, column), f"Labels by hand of {entry.name}")
         st.session_state[f"label_run_{entry.id}"], st.session_state[asked] = run, wanted
     return run
 

@@ -12,11 +12,10 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.format import sentences
-from pages.parts.jobs import derived_run, job_panel
+from pages.parts.jobs import derived_run, job_panel, start_job
 from pages.parts.widgets import empty_state, go
 from state_engine.analysis import projection
 from state_engine.effects.baselines import WORDS
-from state_engine.jobs import local
 from state_engine.jobs.requests import LookRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
@@ -67,7 +66,7 @@ def map_ready(run: RunFolder) -> bool:
     if asked is not None and not job_panel(asked.id, title="Making the map", key="look_map") and asked.active:
         return False
     if can_compute("The map is") and st.button("Make the map", key="make_map", type="primary", icon=":material/scatter_plot:"):
-        local.submit(session.settings(), request, f"Map and tables of {run.manifest.title}", parent=run.id)
+        start_job(request, f"Map and tables of {run.manifest.title}", parent=run.id)
         st.rerun()
     return False
 
@@ -174,6 +173,6 @@ def _recalculate(run: RunFolder) -> None:
         request = replace(request, data=data.path, choices=data.choices)
     if model is not None:
         request = replace(request, model=str(model.path))
-    _, run_id = local.submit(session.settings(), request, run.manifest.title)
+    run_id = start_job(request, run.manifest.title)
     session.choose("run", run_id)
     st.rerun()

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import session
 from pages.parts.format import size
-from pages.parts.jobs import derived_run, job_panel
-from state_engine.jobs import local
+from pages.parts.jobs import derived_run, job_panel, start_job
 from state_engine.jobs.run_folder import RunFolder
 
 MOST_BYTES = 500_000_000
@@ -48,8 +46,6 @@ def made_by_a_job(run: RunFolder, request: object, path: Path, words: str, help:
         if path.exists():
             st.rerun()
     if st.button(f"Make {words}", key=f"make_{key}", icon=":material/table_view:", help=help):
-        local.submit(
-            session.settings(), request, f"{words.removeprefix('the ').capitalize()} of {run.manifest.title}", parent=run.id
-        )
+        start_job(request, f"{words.removeprefix('the ').capitalize()} of {run.manifest.title}", parent=run.id)
         st.rerun()
     return False

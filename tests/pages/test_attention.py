@@ -11,12 +11,12 @@ import pytest
 
 from pages.parts.attention import charts as chart
 from pages.parts.attention import numbers
-from pages.parts.attention import sets as attentionpage
 from pages.parts.attention.order import sort_cells
 from pages.parts.attention.views import cell_facts, head_of, places_of
 from state_engine import keys
 from state_engine.attention.maps import load_maps, maps_name
 from state_engine.config import Settings
+from state_engine.jobs import local
 from state_engine.jobs.requests import AttentionMapsRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.prediction.result import open_result
@@ -43,7 +43,7 @@ def test_a_set_that_was_not_looked_at_is_computed_by_a_job(
 
     page = opened(monkeypatch, "attention", run, module_home)
     assert "Set 1 of drugA in B was not looked at yet" in text(page) and not page.get("plotly_chart")
-    monkeypatch.setattr(attentionpage.local, "submit", submit)
+    monkeypatch.setattr(local, "submit", submit)
     page.number_input(key=f"att_set_{run.id}").set_value(2)
     page.selectbox(key=f"att_context_{run.id}").set_value("T").run()
     page.button(key="compute_attention").click().run()

@@ -9,8 +9,6 @@ import anndata
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.parts.submit import check as submitpage
-from pages.parts.submit import score as scorepage
 from pages.parts.submit import template as templatepage
 from state_engine import keys
 from state_engine.challenge import submit as submission
@@ -21,6 +19,7 @@ from state_engine.challenge.scores import SCORES, ContextScores, MetricScore, Sc
 from state_engine.challenge.submit import SubmissionRequest
 from state_engine.config import Settings
 from state_engine.files import write_json
+from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DEMO_PATH, receive_upload
 from state_engine.plain import from_plain, to_plain
@@ -60,8 +59,7 @@ def truth(run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> AppTest:
-    for module in (submitpage, scorepage, templatepage):
-        monkeypatch.setattr(module.local, "submit", done_at_once)
+    monkeypatch.setattr(local, "submit", done_at_once)
     return page_at(monkeypatch, "submit", run, run.path.parents[1])
 
 

@@ -11,7 +11,6 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from pages.parts import take_home
-from pages.parts.submit import check as submitpage
 from pages.parts.submit import export as exportpage
 from pages.parts.submit import form as submitform
 from pages.parts.submit.export import contents
@@ -20,6 +19,7 @@ from state_engine.challenge.spec import load_rules
 from state_engine.config import Settings
 from state_engine.data.dataset import open_dataset
 from state_engine.data.files.zarr_copy import STORE, write_zip
+from state_engine.jobs import local
 from state_engine.jobs.requests import MatrixRequest, StoreRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.other_formats import as_h5ad
@@ -49,7 +49,7 @@ def genes(tmp_path: Path) -> Path:
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> AppTest:
     """The page on a finished run, where jobs are done at once in this process."""
-    monkeypatch.setattr(submitpage.local, "submit", done_at_once)
+    monkeypatch.setattr(local, "submit", done_at_once)
     return page_at(monkeypatch, "submit", run, run.path.parents[1])
 
 

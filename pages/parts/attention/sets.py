@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import session
 from pages.parts.attention import order as attentionorder
 from pages.parts.attention import views
 from pages.parts.format import md, plural
-from pages.parts.jobs import derived_run, job_panel
+from pages.parts.jobs import derived_run, job_panel, start_job
 from pages.parts.result import can_compute, stamp
 from state_engine.attention.maps import AttentionMaps
-from state_engine.jobs import local
 from state_engine.jobs.requests import AttentionMapsRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.prediction.request import PredictionRequest
@@ -60,7 +58,7 @@ def maps_of(run: RunFolder, chosen: views.CellSet) -> AttentionMaps | None:
         if can_compute("Attention of this set is") and st.button(
             "Compute attention of this set", type="primary", key="compute_attention", icon=":material/grid_on:"
         ):
-            local.submit(session.settings(), request, f"Attention of {_words(chosen)}", parent=run.id)
+            start_job(request, f"Attention of {_words(chosen)}", parent=run.id)
             st.rerun()
     return None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import fields, session
+from pages.parts.jobs import start_job
 from pages.parts.picker import run_words, runs_for
 from pages.parts.result import open_run, stamp
 from pages.parts.upload_box import one_file
@@ -19,7 +20,6 @@ from state_engine.analysis import stored
 from state_engine.comparison.request import ComparedSide, CompareRequest
 from state_engine.data.dataset import Choices
 from state_engine.evaluation.foreign_effects import is_effects_file, size_of_effects_file
-from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import get_dataset, list_datasets
 from state_engine.library.foreign import call, limits_for, read_file
@@ -78,7 +78,7 @@ def compare_form() -> None:
         if st.button("Compare", key="compare", type="primary", icon=":material/compare_arrows:", disabled=one == other):
             with errors_shown():
                 request = CompareRequest(one, other, **numbers, map=drawn)
-                _, run_id = local.submit(session.settings(), request, f"{_title(one)} and {_title(other)}")
+                run_id = start_job(request, f"{_title(one)} and {_title(other)}")
                 session.choose(CHOICE, run_id)
                 st.rerun()
         if not runs_for("run", ("done",)) and st.button(

@@ -18,7 +18,7 @@ from pages.parts.exposure import exposure_badge
 from pages.parts.figures import csv_button, show_figure
 from pages.parts.format import md, plural, sentences
 from pages.parts.genes.table import read_table
-from pages.parts.jobs import derived_run, job_panel
+from pages.parts.jobs import derived_run, job_panel, start_job
 from pages.parts.palette import BLUE, GREEN, VERMILION
 from pages.parts.result import stamp
 from pages.parts.runs.report import report_button
@@ -39,7 +39,6 @@ from state_engine.comparison.report import (
 )
 from state_engine.comparison.request import SelectionRequest
 from state_engine.comparison.selection import LEAST, selection_path
-from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
 
@@ -240,7 +239,7 @@ def _selection(run: RunFolder, found: Comparison, cells: CellsMap, selected: NDA
         if asked is None:
             if not st.button("Which genes differ here?", key="compare_test", type="primary"):
                 return
-            _, identity = local.submit(session.settings(), request, "Genes of a selection", parent=run.id)
+            identity = start_job(request, "Genes of a selection", parent=run.id)
         else:
             identity = asked.id
         if not job_panel(identity, title="Comparing genes", key="compare_test_job") or not path.exists():

@@ -6,10 +6,9 @@ import streamlit as st
 
 from pages.parts import fields, session
 from pages.parts.format import code, md, plural, sentences, size
-from pages.parts.jobs import job_of, job_panel
+from pages.parts.jobs import job_of, job_panel, start_job
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.errors import StateError
-from state_engine.jobs import local
 from state_engine.jobs.requests import Prepared, PrepareRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, set_choices
@@ -173,7 +172,7 @@ def variable_genes(entry: DataEntry, data: Dataset) -> None:
             "Choose them", key="make_hvgs", help="scanpy, flavor seurat; counts are normalised to 10,000 and log1p first."
         ):
             request = PrepareRequest(entry.id, int(n))
-            st.session_state["hvg_run"] = local.submit(session.settings(), request, f"{n:,} variable genes of {entry.name}")[1]
+            st.session_state["hvg_run"] = start_job(request, f"{n:,} variable genes of {entry.name}")
             st.rerun()
         run_id = str(st.session_state.get("hvg_run", ""))
         if run_id and job_panel(run_id, title="Choosing variable genes", key="hvg_job"):

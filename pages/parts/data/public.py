@@ -9,10 +9,9 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.format import code, md, sentences, size
-from pages.parts.jobs import job_panel
+from pages.parts.jobs import job_panel, start_job
 from state_engine.config import Settings
 from state_engine.download import waiting
-from state_engine.jobs import local
 from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.requests import FetchRequest
 from state_engine.jobs.store import Job, JobStore
@@ -108,7 +107,7 @@ def _offer(data: PublicData, ended: Job | None, settings: Settings) -> None:
         st.caption(f"Unpacked it has {size(unpacked)}; the archive is removed then.")
     words = f"Download {size(data.size)}" if data.size is not None else "Download"
     if st.button("Continue" if kept else words, key="fetch", type="primary", icon=":material/download:"):
-        local.submit(settings, FetchRequest(data.name), f"Download {data.title}")
+        start_job(FetchRequest(data.name), f"Download {data.title}")
         st.rerun()
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.parts import fields, session
-from pages.parts.jobs import job_panel
+from pages.parts.jobs import job_panel, start_job
 from pages.parts.targets import show_targets, stored_check
 from state_engine.analysis.on_target import TargetsRequest, targets_of
 from state_engine.data.dataset import Dataset
-from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
 
@@ -30,7 +29,7 @@ def on_target(entry: DataEntry, data: Dataset) -> None:
         if start:
             request = TargetsRequest(entry.path, expected, type_key.strip(), choices=entry.choices)
             words = f"Targets of {entry.name}"
-            st.session_state["targets_run"] = entry.id, local.submit(session.settings(), request, words)[1]
+            st.session_state["targets_run"] = entry.id, start_job(request, words)
             st.rerun()
         of, run_id = st.session_state.get("targets_run", ("", ""))
         if of == entry.id and job_panel(run_id, title="Checking targets", key="targets_job"):

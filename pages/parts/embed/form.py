@@ -9,7 +9,7 @@ import streamlit as st
 from pages.parts import fields, session
 from pages.parts.embed.map import CHOICE, embedding_of
 from pages.parts.format import duration, md, plural, sentences
-from pages.parts.jobs import job_panel
+from pages.parts.jobs import job_panel, start_job
 from pages.parts.picker import runs_for
 from pages.parts.result import stamp
 from pages.parts.widgets import finding, go
@@ -21,7 +21,6 @@ from state_engine.embedding.cost import LONG, MUCH_SMALLER, embedding_cost, spee
 from state_engine.embedding.jobs import EmbedJob, SpeedJob
 from state_engine.embedding.request import EmbedRequest, gene_map_of
 from state_engine.errors import StateError
-from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
 from state_engine.library.models import EMBEDDINGS, EmbeddingEntry
@@ -63,7 +62,7 @@ def embed_form(entry: DataEntry, data: Dataset) -> None:
     if st.button(label, type="primary", key="embed", icon=":material/play_circle:", disabled=not fits or not request):
         if request is None:
             return
-        _, run_id = local.submit(session.settings(), EmbedJob(request, name, reference), f"{entry.name} with {card.name}")
+        run_id = start_job(EmbedJob(request, name, reference), f"{entry.name} with {card.name}")
         session.choose(CHOICE, run_id)
         st.rerun()
 
@@ -121,7 +120,7 @@ def _measure(model: EmbeddingEntry, card: EmbeddingCard) -> None:
     if st.button(
         "Measure it", key="se_speed", icon=":material/timer:", help="Some seconds; it is remembered for this model and machine."
     ):
-        _, st.session_state[key] = local.submit(session.settings(), SpeedJob(str(model.path)), f"Speed of {card.name}")
+        st.session_state[key] = start_job(SpeedJob(str(model.path)), f"Speed of {card.name}")
         st.rerun()
 
 

@@ -9,17 +9,15 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from pages.parts import session
 from pages.parts.embed.map import colours_of, over
 from pages.parts.embed.similar import INK
 from pages.parts.figures import show_figure
 from pages.parts.format import drawn, plural
-from pages.parts.jobs import derived_run
+from pages.parts.jobs import derived_run, start_job
 from pages.parts.result import stamp
 from state_engine.data.dataset import Dataset
 from state_engine.embedding.gene_attention_table import ClsAttention, load_cls_attention
 from state_engine.embedding.jobs import Embedding, EmbedJob, GenesReadJob
-from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
 
@@ -55,7 +53,7 @@ def _question(run: RunFolder, made: Embedding, data: Dataset) -> None:
             return
         # the copy has the same cells, and stays when the original is moved
         asked = GenesReadJob(replace(request, data=made.path), "" if column == TOGETHER else column, int(cells))
-        local.submit(session.settings(), asked, f"Genes read, by {column}", parent=run.id)
+        start_job(asked, f"Genes read, by {column}", parent=run.id)
         st.rerun()
 
 

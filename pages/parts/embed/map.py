@@ -15,7 +15,7 @@ from pages.parts.cellmap import Categories, CellMap, Values, inside, show_map
 from pages.parts.cells import cell_names, in_child
 from pages.parts.figures import csv_button
 from pages.parts.format import code, duration, md, plural, sentences, size
-from pages.parts.jobs import derived_run, job_panel
+from pages.parts.jobs import derived_run, job_panel, start_job
 from pages.parts.labelling import NOT_LABELLED, entry_of, labelling, with_labels
 from pages.parts.picker import runs_for
 from pages.parts.result import stamp
@@ -24,7 +24,6 @@ from state_engine.analysis.projection import Projection, load
 from state_engine.data import cell_values, gene_columns
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.embedding.jobs import Embedding, EmbedJob
-from state_engine.jobs import local
 from state_engine.jobs.requests import GeneCacheRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, list_datasets
@@ -217,7 +216,7 @@ def _by_gene(run: RunFolder, made: Embedding, data: Dataset) -> None:
         return
     help = "A gene of all cells is then read in less than a second. It takes about as much disk as the data set; it goes when that is deleted."
     if st.button("Keep the values by gene", key="by_gene", icon=":material/speed:", help=help):
-        local.submit(session.settings(), request, f"Values by gene of {run.manifest.title}", parent=run.id)
+        start_job(request, f"Values by gene of {run.manifest.title}", parent=run.id)
         st.rerun(scope="app")
 
 

@@ -14,12 +14,11 @@ from pages.parts.cells import cell_names
 from pages.parts.embed.map import colours_of, label_codes, over
 from pages.parts.figures import csv_button, show_figure
 from pages.parts.format import drawn, md, plural
-from pages.parts.jobs import derived_run
+from pages.parts.jobs import derived_run, start_job
 from pages.parts.result import stamp
 from state_engine.analysis.projection import load
 from state_engine.data.dataset import Dataset
 from state_engine.embedding.jobs import MOST_ASKED, Embedding, EmbedJob, Pick, SimilarJob, reference_folder
-from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
 from state_engine.plain import distinct
@@ -108,7 +107,7 @@ def _question(run: RunFolder, made: Embedding, data: Dataset, stored: search.Tab
     ):
         choices = run.request_as(EmbedJob).request.choices
         job = SimilarJob(made.path, made.key, pick or Pick(), int(k), bool(only and others), choices)
-        local.submit(session.settings(), job, f"Cells like {job.pick.words}", parent=run.id)
+        start_job(job, f"Cells like {job.pick.words}", parent=run.id)
         st.rerun()
     if n == MOST_ASKED:
         st.caption(f"Of more cells, a random sample of {MOST_ASKED:,} is asked about (seed 0).")

@@ -10,6 +10,7 @@ import streamlit as st
 
 from pages.parts import fields, session
 from pages.parts.format import plural
+from pages.parts.jobs import start_job
 from pages.parts.picker import pick_run, run_words, runs_for
 from pages.parts.result import open_run
 from pages.parts.upload_box import one_file, received
@@ -24,7 +25,6 @@ from state_engine.errors import StateError
 from state_engine.evaluation.foreign_effects import size_of_effects_file
 from state_engine.evaluation.profiles import find_profile, profiles
 from state_engine.evaluation.request import EvaluationRequest, HeldOutRequest, PredictedFile, split_of_card
-from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.train_job import training_folder
 from state_engine.library.datasets import DEMO_ID, DataEntry, get_dataset, list_datasets
@@ -71,7 +71,7 @@ def evaluate_demo(key: str = "evaluate_demo", primary: bool = False) -> None:
 
 
 def _start(request: EvaluationRequest | HeldOutRequest, title: str) -> None:
-    _, run_id = local.submit(session.settings(), request, title)
+    run_id = start_job(request, title)
     session.choose(CHOICE, run_id)
     st.rerun()
 

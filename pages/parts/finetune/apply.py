@@ -9,6 +9,7 @@ import streamlit as st
 from pages.parts import fields, session
 from pages.parts.finetune.called import show_annotation
 from pages.parts.format import md, plural, sentences
+from pages.parts.jobs import start_job
 from pages.parts.picker import another_run, pick_run, run_words, runs_for
 from pages.parts.upload_box import received
 from pages.parts.widgets import errors_shown, show_error
@@ -16,7 +17,6 @@ from state_engine.checkpoints.head_card import HeadCard
 from state_engine.data.dataset import Choices
 from state_engine.errors import StateError
 from state_engine.heads.request import AnnotateRequest
-from state_engine.jobs import local
 from state_engine.library.datasets import DataEntry, list_datasets
 from state_engine.library.models import EMBEDDINGS, HEADS, HeadEntry, list_models
 
@@ -130,7 +130,7 @@ def _start(entry: HeadEntry, card: HeadCard, data: str, result: str, name: str, 
     what = "the cells" if cells is not None else "the predicted cells"
     if right.button(f"Call {what} of {md(name, 60)}", type="primary", key="annotate", icon=":material/label:"):
         try:
-            _, run = local.submit(session.settings(), request, f"{card.name} on {name}")
+            run = start_job(request, f"{card.name} on {name}")
         except StateError as error:
             show_error(error)
             return

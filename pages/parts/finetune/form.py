@@ -11,6 +11,7 @@ import streamlit as st
 from pages.parts import fields, session
 from pages.parts.cells import in_child
 from pages.parts.format import md, plural, sentences
+from pages.parts.jobs import start_job
 from pages.parts.labelling import given, labelled_data, tune_on_labels
 from pages.parts.result import stamp
 from pages.parts.widgets import show_error
@@ -21,7 +22,6 @@ from state_engine.data.dataset import Choices, Dataset
 from state_engine.errors import StateError
 from state_engine.heads.cost import cost
 from state_engine.heads.request import Features, FinetuneRequest, Task
-from state_engine.jobs import local
 from state_engine.library.datasets import DataEntry
 from state_engine.library.models import EMBEDDINGS, list_models
 
@@ -104,7 +104,7 @@ def finetune_form(entry: DataEntry, data: Dataset) -> None:
         if request is None:
             return
         try:
-            _, run = local.submit(session.settings(), request, f"Head: {name or labels[0]}")
+            run = start_job(request, f"Head: {name or labels[0]}")
         except StateError as error:
             show_error(error)
             return

@@ -21,14 +21,13 @@ from pages.parts.format import md, plural
 from pages.parts.genes import charts as genechart
 from pages.parts.genes.charts import CellGroup, Volcano
 from pages.parts.genes.sets import FDR
-from pages.parts.jobs import derived_run, job_of, job_panel
+from pages.parts.jobs import derived_run, job_of, job_panel, start_job
 from pages.parts.palette import KIND
 from pages.parts.result import can_compute, open_run, stamp
 from pages.parts.widgets import go
 from state_engine import keys
 from state_engine.analysis import differential as de
 from state_engine.analysis import stored
-from state_engine.jobs import local
 from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.requests import DifferentialRequest
 from state_engine.jobs.run_folder import RunFolder
@@ -142,7 +141,7 @@ def made(run: RunFolder, request: Hashable, title: str, key: str = "de") -> bool
         waiting = derived_run(run, request, active=True)
         if waiting is None and not can_compute("This table is"):
             return False
-        started[request] = waiting.id if waiting else local.submit(session.settings(), request, title, parent=run.id)[1]
+        started[request] = waiting.id if waiting else start_job(request, title, parent=run.id)
         _wait_a_little(started[request])
     if job_panel(started[request], title=title, key=f"{key}_job"):
         return True

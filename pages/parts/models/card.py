@@ -10,7 +10,7 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.format import md, plural, sentences, size
-from pages.parts.jobs import job_of, job_panel
+from pages.parts.jobs import job_of, job_panel, start_job
 from pages.parts.model_scores import worth
 from pages.parts.models.embedding import import_embedding
 from pages.parts.models.heads import import_head
@@ -23,7 +23,6 @@ from state_engine.config import Settings
 from state_engine.data.dataset import Dataset
 from state_engine.errors import StateError, listed
 from state_engine.files import scratch_folder
-from state_engine.jobs import local
 from state_engine.jobs.requests import ConvertRequest, DownloadRequest, ModesCompared, ModesRequest
 from state_engine.library import hub
 from state_engine.library.allowed import readable
@@ -162,7 +161,7 @@ def _from_folder(settings: Settings) -> None:
     elif found.kind == "arc":
         chosen = path / checkpoint if checkpoint else path
         name = run_of(path)[0].name
-        _, run = local.submit(settings, ConvertRequest(str(chosen), name), f"Convert {name}")
+        run = start_job(ConvertRequest(str(chosen), name), f"Convert {name}")
         st.session_state["model_job"] = run
         st.rerun()
     else:
@@ -236,7 +235,7 @@ def _from_hub(settings: Settings) -> None:
     accepted = st.checkbox("I accept this licence. Arc Institute's weights may not be used commercially.", key="hub_accept")
     if st.button("Download", key="hub_download", type="primary", disabled=not accepted):
         request = DownloadRequest(repo, facts.commit, folder, accepted, checkpoint or "")
-        _, run = local.submit(settings, request, f"Download {repo}")
+        run = start_job(request, f"Download {repo}")
         st.session_state["model_job"] = run
         del st.session_state["hub_facts"]
         st.rerun()
@@ -258,7 +257,7 @@ def attention_question(data: Dataset, entry: DataEntry, model: Entry) -> None:
         key = f"modes_{card.id}_{entry.id}"
         if st.button("Measure it", key="measure_modes"):
             asked = ModesRequest(PredictionRequest(entry.path, str(model.path), perturbations, contexts, choices=entry.choices))
-            st.session_state[key] = local.submit(session.settings(), asked, f"Attention modes of {card.name}")[1]
+            st.session_state[key] = start_job(asked, f"Attention modes of {card.name}")
             st.rerun()
         run_id = str(st.session_state.get(key, ""))
         if run_id and job_panel(run_id, title="Comparing attention modes", key="modes_job"):

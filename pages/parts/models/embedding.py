@@ -8,11 +8,11 @@ import pandas as pd
 import streamlit as st
 
 from pages.parts.format import md, sentences, size
+from pages.parts.jobs import start_job
 from pages.parts.widgets import errors_shown, go
 from state_engine.checkpoints.embedding_card import EmbeddingCard
 from state_engine.checkpoints.recognise import embedding_kind
 from state_engine.config import Settings
-from state_engine.jobs import local
 from state_engine.jobs.requests import ConvertEmbeddingRequest
 from state_engine.library.models import EMBEDDINGS, EmbeddingEntry
 from state_engine.library.shown import without_places
@@ -103,6 +103,6 @@ def import_embedding(path: Path, settings: Settings) -> bool:
         entry = EMBEDDINGS.import_directory(path, settings)
         st.session_state[SHOWN] = entry.card.id if entry.card else ""
     elif kind == "arc":
-        _, run = local.submit(settings, ConvertEmbeddingRequest(str(path), path.stem), f"Convert {path.name}")
+        run = start_job(ConvertEmbeddingRequest(str(path), path.stem), f"Convert {path.name}")
         st.session_state["model_job"] = run
     return bool(kind)

@@ -8,14 +8,13 @@ import streamlit as st
 
 from pages.parts import fields, session
 from pages.parts.format import duration, md, plural, sentences, size
-from pages.parts.jobs import job_panel
+from pages.parts.jobs import job_panel, start_job
 from pages.parts.widgets import go
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
 from state_engine.data.files.text import NameList, names_among
 from state_engine.effects.store import has_effects
 from state_engine.errors import listed, may_be
-from state_engine.jobs import local
 from state_engine.jobs.kinds import Lane
 from state_engine.jobs.past import seconds_of_last
 from state_engine.jobs.run_folder import RunFolder
@@ -246,7 +245,7 @@ def submit(request: PredictionRequest, entry: DataEntry, model: Entry, seconds: 
     name = listed(list(request.perturbations), 2)
     title = f"{name} in {listed(list(request.contexts), 2)}" + (f" · {request.method}" if request.method != "model" else "")
     lane: Lane = "short" if seconds < SHORT_SECONDS else "long"
-    _, run_id = local.submit(session.settings(), request, title, lane=lane)
+    run_id = start_job(request, title, lane=lane)
     session.choose("run", run_id)
     st.rerun()
 

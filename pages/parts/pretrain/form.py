@@ -12,6 +12,7 @@ import streamlit as st
 
 from pages.parts import fields, session
 from pages.parts.format import duration, md, plural, sentences
+from pages.parts.jobs import start_job
 from pages.parts.picker import distinct, runs_for
 from pages.parts.result import stamp
 from pages.parts.upload_box import one_file
@@ -20,7 +21,6 @@ from pages.parts.widgets import errors_shown, show_error
 from state_engine.checkpoints.arc.perturbation_vectors import width_of_features_file
 from state_engine.data.dataset import Choices
 from state_engine.errors import StateError
-from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, list_datasets
 from state_engine.library.foreign import call, limits_for, read_file
@@ -92,7 +92,7 @@ def pretrain_form(entry: DataEntry | None) -> None:
         disabled=not entries,
     ):
         try:
-            _, run = local.submit(session.settings(), request, f"Pretrain {request.running.name}")
+            run = start_job(request, f"Pretrain {request.running.name}")
         except StateError as error:
             show_error(error)
             return

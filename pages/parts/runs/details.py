@@ -9,12 +9,12 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.format import md, sentences, size
+from pages.parts.jobs import start_job
 from pages.parts.runs.report import report_button
 from pages.parts.runs.share import share_button
 from pages.parts.widgets import errors_shown, go
 from state_engine.config import Settings
 from state_engine.files import scratch_folder
-from state_engine.jobs import local
 from state_engine.jobs.kinds import KINDS, find_kind, request_class
 from state_engine.jobs.many import entry_of
 from state_engine.jobs.packed import PACKED, export_run
@@ -71,7 +71,7 @@ def _again(run: RunFolder, manifest: Manifest) -> None:
     if st.button("Run again", key=f"again_{run.id}", icon=":material/refresh:", help=f"The same {md(kind.title)} once more."):
         with errors_shown():
             request = run.request_as(request_class(find_kind(kind.name)))
-            local.submit(session.settings(), request, manifest.title)
+            start_job(request, manifest.title)
             st.rerun()
 
 

@@ -9,10 +9,10 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.format import md, plural, sentences
+from pages.parts.jobs import start_job
 from pages.parts.runs.list import kind_words
 from pages.parts.upload_box import handed_over
 from pages.parts.widgets import errors_shown
-from state_engine.jobs import local
 from state_engine.jobs.checks import check
 from state_engine.jobs.kinds import KINDS
 from state_engine.jobs.many import Asked, checked, placed, requests_of
@@ -47,7 +47,7 @@ def _several() -> None:
     label = f"Ask for {plural(len(well), 'run')}" if well else "None can be asked for"
     if entries and st.button(label, key="requests_submit", type="primary", disabled=not well):
         for asked in well:
-            local.submit(session.settings(), asked.request, asked.title)
+            start_job(asked.request, asked.title)
         st.session_state["requests_read"] = ("", ())
         st.rerun()
 

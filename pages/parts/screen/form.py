@@ -11,13 +11,13 @@ import streamlit as st
 
 from pages.parts import fields, session
 from pages.parts.format import duration, md, plural, size
+from pages.parts.jobs import start_job
 from pages.parts.predict.form import METHOD_WORDS, allow_other_embedding, methods
 from pages.parts.widgets import finding, go, show_error
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
 from state_engine.errors import StateError, listed
 from state_engine.gene_sets.text import genes_of
-from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
 from state_engine.library.foreign import TEXT, call
@@ -103,7 +103,7 @@ def screen_form(entry: DataEntry, data: Dataset, model: Entry, run: RunFolder | 
         label, type="primary", key="screen", icon=":material/manage_search:", disabled=not ready, help=help_text or None
     ):
         words = {"target cells": request.target_cells, "head": Path(request.head).name}.get(request.goal, GOALS[request.goal])
-        _, identity = local.submit(session.settings(), request, f"{words} · {listed(list(request.contexts), 2)} · {card.name}")
+        identity = start_job(request, f"{words} · {listed(list(request.contexts), 2)} · {card.name}")
         session.choose(CHOICE, identity)
         st.rerun()
 

@@ -9,7 +9,7 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.format import plural, size
-from pages.parts.jobs import job_panel
+from pages.parts.jobs import job_panel, start_job
 from pages.parts.submit.form import pick_challenge, rule_lines, submission_form
 from pages.parts.submit.template import template_section
 from pages.parts.take_home import file_button
@@ -19,7 +19,6 @@ from state_engine.challenge.findings import REPAIRS, Finding, Report
 from state_engine.challenge.report import null_words
 from state_engine.challenge.spec import Rules, load_rules
 from state_engine.challenge.submit import SubmissionRequest
-from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 
 _SEVERITY = {"error": "blocking", "warning": "warning", "note": "ok"}
@@ -56,7 +55,7 @@ def challenge_file(run: RunFolder | None) -> None:
 
 def _start(request: SubmissionRequest) -> None:
     verb = "Challenge file" if request.write else "Check"
-    _, run_id = local.submit(session.settings(), request, f"{verb}: {load_rules(request.challenge).title}")
+    run_id = start_job(request, f"{verb}: {load_rules(request.challenge).title}")
     st.session_state["submit_repairs"] = request.repairs
     session.choose("submission", run_id)
     st.rerun()

@@ -10,7 +10,7 @@ import streamlit as st
 from pages.parts import session
 from pages.parts.figures import csv_button
 from pages.parts.format import md, plural, sentences
-from pages.parts.jobs import job_panel
+from pages.parts.jobs import job_panel, start_job
 from pages.parts.submit.form import Source, counts_step, pick_challenge, pick_columns, pick_contexts, sources
 from pages.parts.submit.receipts import receipts_section
 from pages.parts.upload_box import received
@@ -21,7 +21,6 @@ from state_engine.challenge.scores import SCORES, TABLE, ContextScores, Scores, 
 from state_engine.challenge.spec import Rules
 from state_engine.challenge.submit import SubmissionRequest
 from state_engine.data.dataset import Dataset
-from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry, list_datasets
 from state_engine.metrics.profile import Fdr
@@ -172,7 +171,7 @@ def _usual_cells(data: Dataset, contexts: list[str]) -> int:
 
 
 def _start(request: ScoreRequest | RehearsalRequest, title: str) -> None:
-    _, run_id = local.submit(session.settings(), request, title)
+    run_id = start_job(request, title)
     session.choose("scoring", run_id)
     st.rerun()
 

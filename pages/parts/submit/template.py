@@ -10,13 +10,13 @@ import streamlit as st
 
 from pages.parts import fields, session
 from pages.parts.format import md, plural
+from pages.parts.jobs import start_job
 from pages.parts.predict.form import cost
 from pages.parts.submit.form import keep_list
 from pages.parts.widgets import errors_shown, finding, go
 from state_engine.challenge.spec import ChallengeSpec, Rules, load_challenge
 from state_engine.challenge.template import TemplatePlan, TemplateRequest, Unknown, plan_from_template, targets_text
 from state_engine.data.dataset import Dataset
-from state_engine.jobs import local
 from state_engine.library.datasets import DataEntry, list_datasets
 from state_engine.library.foreign import TEXT, call
 from state_engine.library.models import Entry
@@ -109,7 +109,7 @@ def _challenge(name: str, counts: str) -> ChallengeSpec:
 def _predict(plan: TemplatePlan, spec: ChallengeSpec, dataset: Dataset, counts: str) -> None:
     assert plan.prediction is not None
     title = f"{spec.rules.title}: {plural(len(plan.perturbations), 'perturbation')}"
-    _, run_id = local.submit(session.settings(), plan.prediction, title)
+    run_id = start_job(plan.prediction, title)
     if not counts:
         text = targets_text(plan, spec)
         counts = str(keep_list(session.settings(), "pert_counts.csv", text.encode()))
