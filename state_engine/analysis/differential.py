@@ -37,7 +37,7 @@ from state_engine import keys
 from state_engine.effects.bands import band_of_condition, bands_of, words
 from state_engine.errors import RequestError, RunError, listed
 from state_engine.files import replacing
-from state_engine.metrics.rank_tests import ENGINE, FLOOR, PSEUDOCOUNT, against_reference
+from state_engine.metrics.rank_tests import ENGINE, FLOOR, PSEUDOCOUNT, RankTests, against_reference
 from state_engine.metrics.rules import FOLD, SIGNIFICANT, changed, detected, significant
 from state_engine.prediction.result import Layer, Result, open_result
 from state_engine.progress import OnProgress, silent
@@ -80,16 +80,14 @@ def differential(
         RequestError: the result has no genes, the two groups do not belong together, or one has fewer than 3 cells.
     """
     perturbed, control = groups(result, perturbation, context, reference, expression)
-    table = compare_groups(result, perturbed, control, layer_of(expression), floor, on_progress)
+    layer = layer_of(expression)
+    table, effect = _compared(result, perturbed, control, layer, floor, on_progress)
     table.attrs |= {"perturbation": perturbation, "context": context, "reference": reference, "expression": expression}
-    return table if expression == "observed" else _with_bands(table, result, perturbed, control, layer_of(expression))
+    return table if expression == "observed" else _with_bands(table, result, effect, layer)
 
 
-def _with_bands(
-    table: pd.DataFrame, result: Result, perturbed: NDArray[np.int64], control: NDArray[np.int64], layer: Layer
-) -> pd.DataFrame:
-    """Return the table of a prediction with each gene's effect and its band; attrs get those of the condition."""
-    effect = result.mean(perturbed, layer) - result.mean(control, layer)
+def _with_bands(table: pd.DataFrame, result: Result, effect: NDArray[np.float64], layer: Layer) -> pd.DataFrame:
+    """Return the table of a prediction with each gene's effect (g,) and its band; attrs get those of the condition."""
     bands = None
     if layer == result.default_layer:  # of this one was asked how often its directions hold
         bands = result.bands(table.attrs["perturbation"], table.attrs["context"])
@@ -145,6 +143,18 @@ def compare_groups(
     Raises:
         RequestError: the result has no genes, or a group has fewer than 3 cells.
     """
+    return _compared(result, perturbed, reference, layer, floor, on_progress)[0]
+
+
+def _compared(
+    result: Result,
+    perturbed: NDArray[np.int64],
+    reference: NDArray[np.int64],
+    layer: Layer,
+    floor: float,
+    on_progress: OnProgress,
+) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """Return the table of two groups, and (g,) the difference of their mean log1p expression; each cell is read once for both."""
     if not result.has_expression:
         raise RequestError("There are no genes to compare.", "The model predicts an embedding and has no gene decoder.")
     for rows, name in ((perturbed, "selected cells"), (reference, "reference cells")):
@@ -152,21 +162,32 @@ def compare_groups(
     x, y = _Cells(result, perturbed, layer), _Cells(result, reference, layer)
     tests = against_reference({"perturbed": x}, y, floor, on_progress)
     _finite(result, x, y)
-    table = pd.DataFrame(
+    table = gene_table(result.genes, tests)
+    table.attrs.update(_description(len(perturbed), len(reference), floor))
+    return table, x.means - y.means
+
+
+def gene_table(genes: Sequence[str], tests: RankTests, group: str = "perturbed", reference: str = "reference") -> pd.DataFrame:
+    """Return the table of a test of one group of cells against a reference, in the columns of `differential`.
+
+    Args:
+        genes: names, one for each column that was tested.
+        tests: of one group.
+        group, reference: what the columns of their means and fractions are called.
+    """
+    return pd.DataFrame(
         {
-            "gene": list(result.genes),
+            "gene": list(genes),
             "log2_fold_change": tests.log2_fold_change[0],
-            "mean_perturbed": tests.mean[0],
-            "mean_reference": tests.mean_reference,
-            "fraction_perturbed": tests.fraction[0],
-            "fraction_reference": tests.fraction_reference,
+            f"mean_{group}": tests.mean[0],
+            f"mean_{reference}": tests.mean_reference,
+            f"fraction_{group}": tests.fraction[0],
+            f"fraction_{reference}": tests.fraction_reference,
             "p_value": tests.p_value[0],
             "fdr": tests.fdr[0],
             "statistic": tests.statistic[0],
         }
-    )[list(COLUMNS)]
-    table.attrs.update(_description(len(perturbed), len(reference), floor))
-    return table
+    )
 
 
 def table_for(
@@ -177,8 +198,12 @@ def table_for(
     expression: Expression = "corrected",
     floor: float = FLOOR,
     on_progress: OnProgress = silent,
+    result: Result | None = None,
 ) -> Path:
     """Return the table as a file, run_dir/differential/….parquet; it is written when it is not there or the result has changed. See `read_table`.
+
+    Args:
+        result: the run's, where it is open already.
 
     Raises:
         RequestError: as `differential`.
@@ -186,7 +211,7 @@ def table_for(
     """
     path = table_path(run_dir, perturbation, context, reference, expression, floor)
     if not path.exists():
-        result = open_result(Path(run_dir) / "result.h5ad")
+        result = result or open_result(Path(run_dir) / "result.h5ad")
         table = differential(result, perturbation, context, reference, expression, floor, on_progress)
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as beside:
@@ -287,12 +312,16 @@ def _enough(rows: NDArray[np.int64], name: str) -> None:
 
 
 class _Cells:
-    """Cells of a result whose genes are read block by block, as `against_reference` takes them; notes what is not finite."""
+    """Cells of a result whose genes are read block by block, as `against_reference` takes them.
+
+    Notes what is not finite, and (g,) the mean log1p expression of the genes that were read of all cells.
+    """
 
     def __init__(self, result: Result, rows: NDArray[np.int64], layer: Layer) -> None:
         self.result, self.rows, self.layer = result, rows, layer
         self.shape = len(rows), result.n_genes
         self.wrong_cells, self.wrong_genes = np.zeros(len(rows), bool), np.zeros(result.n_genes, bool)
+        self.means = np.zeros(result.n_genes)
 
     def __getitem__(self, part: tuple[slice, slice]) -> NDArray[np.float32]:
         values = self.result.block(self.rows, part[1], self.layer)[part[0]]
@@ -301,6 +330,7 @@ class _Cells:
             self.wrong_cells |= wrong.any(axis=1)
             self.wrong_genes[part[1]] |= wrong.any(axis=0)
             values[wrong] = 0  # refused at the end, with the numbers of all genes
+        self.means[part[1]] = values.mean(axis=0, dtype=np.float64)
         return values
 
 

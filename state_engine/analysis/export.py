@@ -103,7 +103,7 @@ def _genes(archive: zipfile.ZipFile, run_dir: Path, result: Result, on_progress:
     for number, ((perturbation, context), name) in enumerate(zip(conditions, _file_names(conditions), strict=True)):
         on_progress(Progress("Packing tables", number, len(conditions)))
         try:
-            table = de.read_table(stored.answer(run_dir, perturbation, context))
+            table = de.read_table(stored.answer(run_dir, perturbation, context, result=result))
         except RequestError as error:
             left_out.append(f"{perturbation} in {context}: {error}")
             continue

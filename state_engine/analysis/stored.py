@@ -5,12 +5,14 @@
     RUN/differential/comparison-NAME-DIGEST.parquet   its genes
     RUN/differential/effects-DIGEST.parquet           how large the effect of each condition is (see `effects.effect_sizes`)
     RUN/differential/changes-effects-DIGEST.parquet   log2 fold change of each gene in each condition (see `effects.effect_tables`)
+    RUN/differential/standing-DIGEST.parquet          band of doubt of each condition, and whether it beats the mean (see `standing.standings`)
 
 The digest changes with the question and with the result, so an answer is never of another result.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +21,7 @@ import pandas as pd
 from state_engine import keys
 from state_engine.analysis import differential as de
 from state_engine.analysis.effects import EffectComparison, Score, compare, effect_tables
+from state_engine.analysis.standing import standings
 from state_engine.effects.means import FILE_NAME, load_means
 from state_engine.errors import RunError
 from state_engine.files import read_json, replacing, write_json
@@ -28,6 +31,7 @@ from state_engine.progress import OnProgress, silent
 
 _VERSION: Final = 4  # of the numbers: change it, and stored comparisons are made again
 _EFFECTS: Final = 1  # of the sizes of effects, the same
+_STANDING: Final = 1  # of what can be trusted, the same
 _FIELDS: Final = ("perturbation", "context", "n_predicted", "n_observed", "n_control", "n_significant", "top")
 
 
@@ -60,8 +64,11 @@ def comparison_path(run_dir: Path, perturbation: str, context: str) -> Path:
     return table.with_name(f"comparison-{_VERSION}-{table.stem}.json")
 
 
-def comparison_for(run_dir: Path, perturbation: str, context: str) -> Path:
+def comparison_for(run_dir: Path, perturbation: str, context: str, result: Result | None = None) -> Path:
     """Predicted against measured, as a file, made when it is not there. See `read_comparison`.
+
+    Args:
+        result: the run's, where it is open already.
 
     Raises:
         RequestError: the condition was not measured or not predicted.
@@ -71,9 +78,8 @@ def comparison_for(run_dir: Path, perturbation: str, context: str) -> Path:
     if path.exists():
         return path
     means = Path(run_dir) / FILE_NAME
-    found = compare(
-        open_result(Path(run_dir) / "result.h5ad"), perturbation, context, load_means(means) if means.exists() else None
-    )
+    result = result or open_result(Path(run_dir) / "result.h5ad")
+    found = compare(result, perturbation, context, load_means(means) if means.exists() else None)
     path.parent.mkdir(exist_ok=True)
     with replacing(path.with_suffix(".parquet")) as beside:
         found.genes.to_parquet(beside, engine="pyarrow")
@@ -110,20 +116,61 @@ def effects_path(run_dir: Path) -> Path:
 
 
 def effects_for(run_dir: Path, on_progress: OnProgress = silent) -> Path:
-    """Measure all effects of a run, where that was not done; return the file. See `effects.effect_sizes`.
+    """Measure all effects of a run and how far each can be trusted, where that was not done; return the file of `effects.effect_sizes`.
 
     Raises:
         RequestError: as `effects.effect_sizes`.
         RunError: the run has no readable result.
     """
-    path, changes = effects_path(run_dir), changes_path(run_dir)
+    path, changes, standing = effects_path(run_dir), changes_path(run_dir), standing_path(run_dir)
+    result = open_result(Path(run_dir) / "result.h5ad")
     if not path.exists() or not changes.exists():
-        sizes, folds = effect_tables(open_result(Path(run_dir) / "result.h5ad"), on_progress=on_progress)
-        path.parent.mkdir(exist_ok=True)
-        for place, table in ((changes, folds), (path, sizes)):
-            with replacing(place) as beside:
-                table.to_parquet(beside, engine="pyarrow")
+        sizes, folds = effect_tables(result, on_progress=on_progress)
+        _write({changes: folds, path: sizes})
+    if not standing.exists():
+        means = Path(run_dir) / FILE_NAME
+        known = load_means(means) if means.exists() else None
+        _write({standing: standings(result, measured_conditions(result), known, on_progress)})
     return path
+
+
+def _write(tables: Mapping[Path, pd.DataFrame]) -> None:
+    for path, table in tables.items():
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as beside:
+            table.to_parquet(beside, engine="pyarrow")
+
+
+def has_effects(run_dir: Path) -> bool:
+    """Return whether all that `effects_for` makes is there.
+
+    Raises:
+        RunError: the run has no result.
+    """
+    return all(path(run_dir).exists() for path in (effects_path, changes_path, standing_path))
+
+
+def standing_path(run_dir: Path) -> Path:
+    """Return where `effects_for` keeps the band and the standing of each condition; it may not be there yet.
+
+    Raises:
+        RunError: the run has no result.
+    """
+    table = de.table_path(run_dir, "", "")
+    return table.with_name(f"standing-{_STANDING}{table.stem}.parquet")
+
+
+def change_of_gene(path: Path, gene: str) -> pd.DataFrame:
+    """Return perturbation, context and log2_fold_change of one gene from the file of changes; no other gene is read.
+
+    Raises:
+        RunError: the file is missing or damaged, or does not have the gene.
+    """
+    try:
+        table = pd.read_parquet(path, engine="pyarrow", columns=["perturbation", "context", gene])
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"The changes of '{gene}' cannot be read.", f"{path.name} is damaged, or has no such gene.") from error
+    return table.set_axis(["perturbation", "context", "log2_fold_change"], axis=1)
 
 
 def changes_path(run_dir: Path) -> Path:
@@ -143,8 +190,12 @@ def answer(
     reference: de.Reference = "predicted control",
     expression: de.Expression = "corrected",
     on_progress: OnProgress = silent,
+    result: Result | None = None,
 ) -> Path:
     """Make all that the page Genes shows of one condition: its table, and the comparison where it was measured.
+
+    Args:
+        result: the run's, where it is open already.
 
     Returns:
         The table's path.
@@ -153,9 +204,9 @@ def answer(
         RequestError: as `differential.differential`.
         RunError: the run has no readable result.
     """
-    path = de.table_for(run_dir, perturbation, context, reference, expression, on_progress=on_progress)
+    path = de.table_for(run_dir, perturbation, context, reference, expression, on_progress=on_progress, result=result)
     if not comparison_path(run_dir, perturbation, context).exists():
-        result = open_result(Path(run_dir) / "result.h5ad")
+        result = result or open_result(Path(run_dir) / "result.h5ad")
         if (perturbation, context) in result.conditions() and is_measured(result, perturbation, context):
-            comparison_for(run_dir, perturbation, context)
+            comparison_for(run_dir, perturbation, context, result)
     return path

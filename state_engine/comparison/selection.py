@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pandas as pd
 
+from state_engine.analysis.differential import gene_table
 from state_engine.comparison.report import AGAIN, CELLS, EFFECTS
 from state_engine.errors import RequestError, RunError, door
 from state_engine.files import replacing
@@ -51,12 +51,7 @@ def selection_table(folder: Path, first: Sequence[int], second: Sequence[int], o
         if side[0] < 0 or side[-1] >= len(cells):
             raise RequestError("The selection has cells that the map does not have.", f"It has {len(cells):,}.", "Select again.")
     tests = against_reference({"second": np.asarray(cells[rows[1]])}, np.asarray(cells[rows[0]]), on_progress=on_progress)
-    table = pd.DataFrame(
-        {
-            "gene": genes, "log2_fold_change": tests.log2_fold_change[0], "mean_second": tests.mean[0], "mean_first": tests.mean_reference,
-            "fraction_second": tests.fraction[0], "fraction_first": tests.fraction_reference, "p_value": tests.p_value[0], "fdr": tests.fdr[0],
-        }
-    )  # fmt: skip
+    table = gene_table(genes, tests, "second", "first").drop(columns="statistic")
     with replacing(path) as beside:
         table.to_parquet(beside, engine="pyarrow")
     return path

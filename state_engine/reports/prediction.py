@@ -92,7 +92,7 @@ def _conditions(
     for number, (p, c) in enumerate(wanted):
         on_progress(Progress("Comparing genes", number, len(wanted)))
         try:
-            table = stored.answer(folder, p, c)
+            table = stored.answer(folder, p, c, result=result)
         except RequestError:  # too few cells to test: the table of effects has the condition
             continue
         found = stored.read_comparison(stored.comparison_path(folder, p, c)) if (p, c) in measured else None

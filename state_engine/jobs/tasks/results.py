@@ -120,7 +120,7 @@ def look(request: LookRequest, run: RunFolder, on_progress: OnProgress, warm: Wa
     conditions = result.conditions()[:TABLES_AT_ONCE] if result.has_expression else []
     for number, (perturbation, context) in enumerate(conditions):
         on_progress(Progress("Comparing genes", number, len(conditions)))
-        stored.answer(parent.path, perturbation, context)
+        stored.answer(parent.path, perturbation, context, result=result)
     if result.has_expression:
         stored.effects_for(parent.path, on_progress)
     on_progress(Progress("Computing the UMAP"))

@@ -1,0 +1,116 @@
+"""How far each condition of a result can be trusted: its band of doubt, and whether it beats the mean where it was measured.
+
+Mean cells only, so it takes as long as reading the cells. A prediction is of the default output of the condition's model (corrected or
+calibrated); the mean is that of the measured effects in the other contexts, else that of the other perturbations in this context, as the page
+Genes tells it. Both move the mean of the measured control cells, not below 0 (`effects.apply`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from state_engine import keys
+from state_engine.analysis import differential as de
+from state_engine.effects.apply import applied_mean
+from state_engine.effects.bands import band_of_condition
+from state_engine.effects.baselines import BaselineEffect, mean_of_other_contexts, mean_of_the_context
+from state_engine.effects.means import Means
+from state_engine.effects.scores import Scores, scores
+from state_engine.effects.table import Condition
+from state_engine.prediction.result import Layer, Result
+from state_engine.progress import OnProgress, Progress, silent
+
+Standing = Literal["better", "worse", "undecided", "no baseline", "not measured"]
+STANDINGS: Final[tuple[Standing, ...]] = get_args(Standing)
+MEANINGS: Final[Mapping[Standing, str]] = {
+    "better": "closer to the measurement than the mean, by correlation and by error",
+    "worse": "further from the measurement than the mean, by correlation and by error",
+    "undecided": "by one of correlation and error better than the mean, by the other not",
+    "no baseline": "measured, but nothing else was to take a mean of",
+    "not measured": "nobody measured it here",
+}
+Vector = NDArray[np.float64]
+
+
+def standings(
+    result: Result, measured: Collection[Condition], means: Means | None = None, on_progress: OnProgress = silent
+) -> pd.DataFrame:
+    """Return a row for each predicted condition, in file order.
+
+    Columns: perturbation; context; layer (the default output of the condition); band and band_share (`effects.bands.band_of_condition`); exposure
+    ("" where it was not measured); standing, one of `STANDINGS`; pearson and mae of the prediction, mean_pearson and mean_mae of the mean, NaN
+    where they do not exist.
+
+    Args:
+        measured: conditions to compare with (`stored.measured_conditions`).
+        means: the run's `observed_means.npz`; without it there is no mean to beat.
+        on_progress: called for each condition; may raise `JobCancelled`.
+    """
+    conditions = result.conditions()
+    guesses = _means([pair for pair in conditions if pair in measured], result, means)
+    cells = _MeanCells(result)
+    rows = []
+    for number, (perturbation, context) in enumerate(conditions):
+        on_progress(Progress("Weighing each condition", number, len(conditions)))
+        layer = result.layers(perturbation, context)[0]
+        predicted = result.rows(keys.PREDICTED, context, perturbation)
+        effect = cells.of(predicted, layer) - cells.of(result.paired_controls(predicted))
+        band, share = band_of_condition(effect, result.bands(perturbation, context) if layer == result.default_layer else None)
+        row = {"perturbation": perturbation, "context": context, "layer": layer, "band": band, "band_share": share}
+        if (perturbation, context) in measured:
+            base = cells.of(result.rows(keys.OBSERVED_CONTROL, context))
+            truth = cells.of(result.rows(keys.OBSERVED, context, perturbation))
+            guess = guesses.get((perturbation, context))
+            row |= {"exposure": result.exposure(perturbation, context)}
+            row |= _against_mean(effect, None if guess is None else guess.effect.astype(np.float64), base, truth)
+        else:
+            row |= {"exposure": "", "standing": "not measured"}
+        rows.append(row)
+    names = ["perturbation", "context", "layer", "band", "band_share", "exposure", "standing"]
+    table = pd.DataFrame(rows, columns=[*names, "pearson", "mae", "mean_pearson", "mean_mae"])
+    return table.astype(dict.fromkeys(("band_share", "pearson", "mae", "mean_pearson", "mean_mae"), float))
+
+
+class _MeanCells:
+    """Mean cells of a result (g,); those of the same rows, as of the controls of a context, are read once."""
+
+    def __init__(self, result: Result) -> None:
+        self.result = result
+        self._seen: dict[tuple[Layer, bytes], Vector] = {}
+
+    def of(self, rows: NDArray[np.int64], layer: Layer = "corrected") -> Vector:
+        key = layer, rows.tobytes()
+        if key not in self._seen:
+            self._seen[key] = self.result.mean(rows, layer)
+        return self._seen[key]
+
+
+def _means(conditions: list[Condition], result: Result, means: Means | None) -> dict[Condition, BaselineEffect]:
+    """Return the mean that each condition has to beat, where there is one."""
+    if means is None or not conditions:
+        return {}
+    table = means.on(result.genes).effects(de.MIN_CELLS)
+    return {**mean_of_the_context(table, conditions), **mean_of_other_contexts(table, conditions)}
+
+
+def _against_mean(effect: Vector, guess: Vector | None, base: Vector, truth: Vector) -> dict[str, object]:
+    """Return the numbers of a prediction and of the mean, and what they say together."""
+    own = _agreement(effect, base, truth)
+    found: dict[str, object] = {"standing": "no baseline", "pearson": own.pearson, "mae": own.mae}
+    if guess is None:
+        return found
+    other = _agreement(guess, base, truth)
+    # a correlation that does not exist, of effects that are the same for every gene, decides nothing
+    better, worse = (own.pearson > other.pearson, own.mae < other.mae), (own.pearson < other.pearson, own.mae > other.mae)
+    standing: Standing = "better" if all(better) else "worse" if all(worse) else "undecided"
+    return found | {"standing": standing, "mean_pearson": other.pearson, "mean_mae": other.mae}
+
+
+def _agreement(effect: Vector, base: Vector, truth: Vector) -> Scores:
+    predicted = applied_mean(base, effect)
+    return scores(predicted, truth, base, predicted - base)
