@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from state_engine import keys
 from state_engine.analysis import differential as de
 from state_engine.effects.apply import applied_mean
+from state_engine.effects.bands import bands_of
 from state_engine.effects.baselines import BaselineEffect, likeness_weighted_mean, mean_of_other_contexts, mean_of_the_context
 from state_engine.effects.means import Means
 from state_engine.effects.scores import TOP, largest, overlap, scores, spearman
@@ -276,7 +277,8 @@ def gene_ranking(result: Result, gene: str, layer: Layer = "corrected") -> pd.Da
     """Which perturbation moves this gene: every predicted condition, the largest absolute log2 fold change first.
 
     Columns: perturbation; context; n_cells; mean_perturbed, mean_reference (mean log1p of predicted cells and of their paired predicted
-    control); effect (their difference); log2_fold_change (of natural means, see `differential`).
+    control); effect (their difference); log2_fold_change (of natural means, see `differential`); band (whether the direction would hold in a
+    replicate, `effects.bands`: "not calibrated" but for the default output of a calibrated model).
 
     Raises:
         GeneError: the result does not have the gene.
@@ -288,8 +290,11 @@ def gene_ranking(result: Result, gene: str, layer: Layer = "corrected") -> pd.Da
         x, y = values[predicted], values[paired]
         # the mean of expm1, not expm1 of the mean: fold changes are ratios of arithmetic means of counts
         fold = float(fold_change(np.expm1(x).mean(), np.expm1(y).mean()))
-        rows.append((perturbation, context, len(x), x.mean(), y.mean(), x.mean() - y.mean(), fold))
-    names = ["perturbation", "context", "n_cells", "mean_perturbed", "mean_reference", "effect", "log2_fold_change"]
+        bands = result.bands(perturbation, context) if layer == result.default_layer else None
+        effect = x.mean() - y.mean()
+        band = str(bands_of(np.array([effect]), bands)[0])
+        rows.append((perturbation, context, len(x), x.mean(), y.mean(), effect, fold, band))
+    names = ["perturbation", "context", "n_cells", "mean_perturbed", "mean_reference", "effect", "log2_fold_change", "band"]
     return pd.DataFrame(rows, columns=names).sort_values(
         "log2_fold_change", key=np.abs, ascending=False, kind="stable", ignore_index=True
     )

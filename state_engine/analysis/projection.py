@@ -113,6 +113,14 @@ class Projection:
         xy[self.rows], xy[self.placed_rows] = self.xy, self.placed_xy
         return xy
 
+    def whole(self) -> Projection:
+        """Return all cells that have a place, fitted or placed, in the order of their rows."""
+        if not len(self.placed_rows):
+            return self
+        rows, xy = np.concatenate([self.rows, self.placed_rows]), np.concatenate([self.xy, self.placed_xy])
+        order = np.argsort(rows, kind="stable")
+        return Projection(xy[order], rows[order], self.variance, self.settings)
+
     def save(self, path: Path) -> None:
         """Write an .npz; it appears only when complete."""
         settings = json.dumps(asdict(self.settings))

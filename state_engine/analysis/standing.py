@@ -61,7 +61,8 @@ def standings(
         predicted = result.rows(keys.PREDICTED, context, perturbation)
         effect = cells.of(predicted, layer) - cells.of(result.paired_controls(predicted))
         band, share = band_of_condition(effect, result.bands(perturbation, context) if layer == result.default_layer else None)
-        row = {"perturbation": perturbation, "context": context, "layer": layer, "band": band, "band_share": share}
+        row: dict[str, object] = {"perturbation": perturbation, "context": context, "layer": layer}
+        row |= {"band": band, "band_share": share}
         if (perturbation, context) in measured:
             base = cells.of(result.rows(keys.OBSERVED_CONTROL, context))
             truth = cells.of(result.rows(keys.OBSERVED, context, perturbation))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
@@ -151,19 +151,18 @@ def _again(made: Provenance) -> tuple[Block, ...]:
     return tuple(blocks) or (Words("The command that made this is not recorded.", quiet=True),)
 
 
+# fields of `Provenance` in the table of the manifest, and what those are called that have another name there
+_IN_TABLE = (
+    "run", "created", "seconds", "python", "system", "device", "precision", "seed", "data", "data_hash", "model", "model_hash",
+)  # fmt: skip
+_NAMES = {"data_hash": "data, sha256", "model_hash": "model, sha256 of the weights"}
+
+
 def _manifest(made: Provenance, versions: Mapping[str, str]) -> tuple[Block, ...]:
-    facts: Sequence[tuple[str, object]] = (
-        ("run", made.run), ("created", made.created), ("seconds", made.seconds), ("python", made.python), ("system", made.system),
-        ("device", made.device), ("precision", made.precision), ("seed", made.seed), ("data", made.data), ("data, sha256", made.data_hash),
-        ("model", made.model), ("model, sha256 of the weights", made.model_hash),
-    )  # fmt: skip
+    plain = {f.name: getattr(made, f.name) for f in fields(made) if f.name not in ("words", "entry", "sources")}
+    plain |= {"settings": dict(made.settings), "versions": dict(versions)}
+    facts = [(_NAMES.get(name, name), plain[name]) for name in _IN_TABLE]
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
-    plain = {
-        "kind": made.kind, "run": made.run, "title": made.title, "created": made.created, "seconds": made.seconds, "python": made.python,
-        "system": made.system, "device": made.device, "precision": made.precision, "seed": made.seed, "data": made.data,
-        "data_hash": made.data_hash, "model": made.model, "model_hash": made.model_hash, "command": made.command,
-        "settings": dict(made.settings), "versions": dict(versions),
-    }  # fmt: skip
     table = Table("", named_rows([*facts, ("packages", packages), *made.settings.items()]))
     return table, Attachment("manifest.json", as_json(plain), "Save the manifest (JSON)")
 

@@ -178,6 +178,7 @@ def test_which_perturbation_moves_a_gene(tmp_path: Path) -> None:
     assert (row["mean_perturbed"], row["mean_reference"], row["effect"], row["n_cells"]) == (2, 1, 1, 6)
     assert row["log2_fold_change"] == pytest.approx(np.log2((np.expm1(2) + 0.1) / (np.expm1(1) + 0.1)))
     assert ef.gene_ranking(result, "G0", "raw")["effect"][0] == pytest.approx(1.5)
+    assert set(ef.gene_ranking(result, "G0")["band"]) == {"not calibrated"}  # nothing was left out to learn bands from
     many = ef.gene_ranking(open_result(make_result(tmp_path / "many.h5ad")), "G2")
     assert list(many["perturbation"]) == ["drugB", "drugB", "drugA", "drugA"]
     with pytest.raises(GeneError):

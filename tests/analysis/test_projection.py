@@ -145,4 +145,7 @@ def test_a_map_without_other_cells_is_stored_and_read_as_before(path: Path, fitt
 def test_cells_of_a_large_result_are_placed_too(path: Path) -> None:
     small = pr.fit(path, path.parent / "placed.npz", seed=0, max_cells=80)
     assert len(small.rows) + len(small.placed_rows) == 340 and np.isfinite(small.placed_xy).all()
+    whole = small.whole()
+    assert len(whole.rows) == 340 and (np.diff(whole.rows) > 0).all() and not len(whole.placed_rows) and whole.whole() is whole
+    np.testing.assert_array_equal(whole.xy, small.everywhere(int(whole.rows.max()) + 1)[whole.rows])
     assert set(open_result(path).obs["kind"].iloc[small.placed_rows]) <= set(pr.KINDS)
