@@ -8,6 +8,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.parts.admin import may_see
 from pages.parts.door import opened
+from pages.parts.glossary import glossary_button
 from pages.parts.login import account, ask_for_login, logged_in
 from pages.parts.navigation import menu, pages
 from pages.parts.server import MIDDLEWARE, ROUTES
@@ -25,13 +26,14 @@ else:
     if not logged_in():
         ask_for_login()
         st.stop()
-    keep_thread()
+    keep_thread(page.url_path)
     menu(thread_params, by_link(), may_see())
     if by_link():
         show_shared()
     else:
         show_thread()
         save_view(page.url_path or "home")
+    glossary_button()
     account()
     try:
         with opened():

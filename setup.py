@@ -25,7 +25,7 @@ setup(
     package_dir={APP: "."},
     package_data={
         "state_engine": ["__init__.pyi", "py.typed", "challenge/presets/*.toml", "data/*.tsv.gz", "gene_sets/*.gmt"],
-        APP: ["assets/**/*", ".streamlit/config.toml"],
+        APP: ["assets/**/*", ".streamlit/config.toml", "docs/glossary.md"],
     },
     exclude_package_data={APP: ["assets/*/build/*"]},  # from which a component of the browser is bundled
     cmdclass={"build_py": WithoutThisFile},

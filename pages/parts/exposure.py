@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from pages.parts.glossary import meaning
 from state_engine.effects.exposure import Exposure
 
 WORDS: dict[Exposure, str] = {"test": "test: held out", "in training": "in training", "not known": "not known whether trained on"}
@@ -12,6 +13,7 @@ _LONG: dict[Exposure, str] = {
     "in training": "The model was trained on measured cells of this condition: agreement with them is recall, not a test.",
     "not known": "Nothing says whether the model was trained on this condition. If it was, agreement with measured cells is recall, not a test.",
 }
+_IN_GLOSSARY: dict[Exposure, str] = {"test": "held out", "in training": "in training", "not known": "held out"}
 _LOOK: dict[Exposure, tuple[str, str]] = {
     "test": (":material/verified:", "green"),
     "in training": (":material/history:", "gray"),
@@ -23,5 +25,5 @@ def exposure_badge(exposure: Exposure) -> None:
     """Show the mark of a condition with a sentence."""
     icon, colour = _LOOK[exposure]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.badge(WORDS[exposure], icon=icon, color=colour)  # type: ignore[arg-type]
+        st.badge(WORDS[exposure], icon=icon, color=colour, help=meaning(_IN_GLOSSARY[exposure]))  # type: ignore[arg-type]
         st.caption(_LONG[exposure])

@@ -28,6 +28,7 @@ from state_engine.library.shares import opened_by
 from state_engine.library.trash import item_of
 from state_engine.options import join_commas, split_commas
 
+WATCHED = "watched_run"  # a short prediction that was asked for and is looked at since: its result opens by itself
 # "share": token of a link to a run of somebody else's. "gone": what was deleted last, or what the address named in vain
 THREAD = (
     "data", "model", "run", "embedding", "training", "finetuning", "annotation", "pretraining", "evaluation", "submission", "scoring",
@@ -35,12 +36,21 @@ THREAD = (
 )  # fmt: skip
 # what the address of a page holds besides: name there -> key in the session ("{run}": the id of the run)
 SHOWN: Mapping[str, Mapping[str, str]] = {
-    "genes": {"perturbation": "perturbation", "context": "context", "gene": "gene"},
+    "genes": {
+        "perturbation": "perturbation", "context": "context", "gene": "gene", "cells": "de_cells", "reference": "de_reference",
+        "tab": "gene_tabs",
+    },
     "explore": {
         "colour": "map_colour", "kinds": "map_kinds", "contexts": "map_contexts", "perturbations": "map_perturbations",
         "gene": "map_gene_{run}", "layer": "map_layer", "arrows": "map_arrows",
+        "by": "heat_by", "moved": "heat_gene_{run}", "perturbation": "perturbation", "context": "context",
     },
     "compare": {"pair": "pair"},
+    "embed": {"view": "embed_view", "colour": "embed_colour", "gene": "embed_gene"},
+    "evaluate": {
+        "over": "evaluation_context", "metrics": "evaluation_metrics", "metric": "evaluation_metric", "baseline": "evaluation_guess",
+        "condition": "evaluation_condition", "method": "evaluation_method",
+    },
 }  # fmt: skip
 
 
@@ -93,8 +103,14 @@ def start_worker() -> None:
         st.session_state["worker_started"] = True
 
 
-def keep_thread() -> None:
-    """Address -> session after a reload and on the way back, session -> address after a change of page."""
+def keep_thread(page: str = "") -> None:
+    """Address -> session after a reload and on the way back, session -> address after a change of page.
+
+    Args:
+        page: the address of the page that is drawn; another than Predict ends the watch on a short prediction.
+    """
+    if page != "predict":
+        st.session_state.pop(WATCHED, None)
     for name in THREAD:
         given = st.query_params.get(name, "")
         if given or went_back():
@@ -125,14 +141,16 @@ def recall_several(key: str, options: Sequence[str], default: Sequence[str], nam
     st.session_state[key] = [item for item in given if item in options]
 
 
-def show_in_address(page: str, usual: Mapping[str, object]) -> None:
+def show_in_address(page: str, usual: Mapping[str, object], names: Sequence[str] = ()) -> None:
     """Have the address hold what a page shows: one entry of the browser's history, and nothing for what is as usual.
 
     Args:
         page: one of `SHOWN`.
         usual: name in the address -> the value that is not written down.
+        names: of a part of the page that runs by itself; none: all of the page.
     """
-    values = {name: st.session_state.get(key.format(run=chosen("run"))) for name, key in SHOWN[page].items()}
+    keys = {name: SHOWN[page][name].format(run=chosen("run")) for name in names or SHOWN[page]}
+    values = {name: st.session_state.get(key) for name, key in keys.items()}
     write_address({name: "" if value == usual.get(name) else _in_address(value) for name, value in values.items()})
 
 

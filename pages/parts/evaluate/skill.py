@@ -9,6 +9,7 @@ from pages.parts.evaluate.charts import skill_bars
 from pages.parts.evaluate.conditions import title
 from pages.parts.figures import show_figure
 from pages.parts.format import md, minus, plural
+from pages.parts.glossary import meaning
 from state_engine.effects.exposure import TrainedOn
 from state_engine.evaluation.judgement import ABOVE_1, SeenCell, tally
 from state_engine.evaluation.report import Evaluation, skill_words
@@ -38,7 +39,10 @@ def skills(found: Evaluation) -> None:
     table = skill_table(found)
     if table.empty:
         return
-    st.markdown("#### How far does it get, from a baseline to a replicate?")
+    st.markdown(
+        "#### How far does it get, from a baseline to a replicate?",
+        help=f"Skill: {meaning('skill')} Replicate: {meaning('replicate')}",
+    )
     st.caption(tally(found.discriminations))
     show_figure(
         skill_bars(table),
