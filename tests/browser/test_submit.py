@@ -43,9 +43,9 @@ def test_from_a_run_to_a_score(server: Server, page: Page, tmp_path: Path) -> No
     open_demo(server, page)
     pick(page, "perturbations_", ["IFN-beta", "TNF", "Dexamethasone"])
     page.click(".st-key-predict button")
-    page.wait_for_selector(".st-key-go_explore", timeout=240_000)
+    page.wait_for_url("**/explore*run=*", timeout=240_000)  # a short prediction opens its result
     settle(page)
-    page.goto(page.url.replace("/predict", "/submit"))
+    page.goto(page.url.replace("/explore", "/submit"))
     settle(page)
 
     tab(page, "Challenge file")

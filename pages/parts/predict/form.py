@@ -247,6 +247,8 @@ def submit(request: PredictionRequest, entry: DataEntry, model: Entry, seconds: 
     lane: Lane = "short" if seconds < SHORT_SECONDS else "long"
     run_id = start_job(request, title, lane=lane)
     session.choose("run", run_id)
+    if lane == "short":
+        st.session_state[session.WATCHED] = run_id
     st.rerun()
 
 
@@ -268,6 +270,8 @@ def show_run(run: RunFolder) -> None:
         done = job_panel(run.id, title=run.manifest.title, key="predict_job")
         if not done or run.state != "done":
             return
+        if st.session_state.pop(session.WATCHED, "") == run.id:  # it ended while its page was open; Back leads to the form
+            go("explore")
         request = run.request_as(PredictionRequest)
         st.success(
             f"**{md(run.manifest.title)}** is done: {plural(len(request.perturbations) * len(request.contexts), 'condition')}, "
