@@ -16,6 +16,7 @@ from pages.parts.genes.table import (
     show_volcano,
     summary,
     table_of,
+    usual_reference,
     warn_of_raw,
 )
 from pages.parts.genes.tabs import TABS, View
@@ -58,7 +59,6 @@ with errors_shown(), result_area(run):
     left, right = st.columns([6, 5], gap="large")
     with left:
         gene = choose_gene(result, table)
-        session.write_address({"perturbation": question.perturbation, "context": question.context, "gene": gene})
         with st.container(horizontal=True, vertical_alignment="bottom"):
             marked = gene_set(result)
             fold = smallest_fold()
@@ -70,7 +70,11 @@ with errors_shown(), result_area(run):
     with right:
         show_volcano(run, question, table, gene, fold, marked)
         show_gene(run, result, question, gene)
+    session.recall("gene_tabs", list(TABS), next(iter(TABS)), "tab")
     tabs = st.tabs(list(TABS), key="gene_tabs", on_change="rerun")
+    # condition and gene always, for the defaults follow the run; the rest where it is not as usual
+    usual = {"cells": result.layers(question.perturbation, question.context)[0], "tab": next(iter(TABS))}
+    session.show_in_address("genes", usual | {"reference": usual_reference(question.expression)})
     for tab, show in zip(tabs, TABS.values(), strict=True):
         if tab.open:
             with tab, errors_shown():

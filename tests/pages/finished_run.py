@@ -23,5 +23,6 @@ def finished_run(home: Path, **result: Any) -> RunFolder:
     if not result.get("embedding") or result.get("decoder", True):
         for condition in (("drugA", "B"), ("drugA", "T"), ("drugB", "B"), ("drugB", "T")):
             stored.answer(run.path, *condition)
+        stored.effects_for(run.path)
     run.finish("done")
     return run

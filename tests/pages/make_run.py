@@ -10,6 +10,7 @@ import numpy as np
 
 from state_engine import keys
 from state_engine.analysis import projection as pr
+from state_engine.analysis import stored
 from state_engine.attention.maps import maps_name
 from state_engine.config import Settings
 from state_engine.jobs.run_folder import RunFolder
@@ -39,6 +40,10 @@ def make_run(
     xy = np.random.default_rng(0).normal(size=(len(rows), 2)).astype(np.float32)
     settings_of_map = pr.Settings(7, "corrected expression (log1p)", len(rows), len(rows), False, 50, 15)
     pr.Projection(xy, rows.astype(np.int32), np.ones(50, np.float32) / 50, settings_of_map).save(run.file("projection.npz"))
+    if result.has_expression:  # as the job that makes the map leaves them
+        for condition in result.conditions():
+            stored.answer(run.path, *condition, result=result)
+        stored.effects_for(run.path)
     run.finish("done")
     return run
 

@@ -16,11 +16,15 @@ import pytest
 import pages.parts.result
 from pages.parts import umap as umapchart
 from pages.parts.cellmap.polygon import inside, outline
+from pages.parts.explore.heat_chart import MOST_ROWS, condition_map, mark_of, sheet_of
+from pages.parts.genes import table as table_parts
 from pages.parts.result import differences, open_run
 from pages.parts.selection import composition
 from state_engine import keys
+from state_engine.analysis import stored
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices
+from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
 from state_engine.prediction.request import PredictionRequest
@@ -29,7 +33,8 @@ from state_engine.sandbox import Limits
 from tests.hostile import make_endless
 from tests.pages.make_run import make_run
 from tests.pages.maps import drawings, legend
-from tests.pages.opened import VIEWS, opened, text
+from tests.pages.opened import VIEWS, figures, opened, text
+from tests.pages.queued import work_off
 
 LOOK = umapchart.Look(5, 0.8, "#000000")
 
@@ -84,7 +89,77 @@ def test_the_map_says_how_it_was_made_and_effects_are_ranked(
     table = page.dataframe[0].value
     assert len(table) == 4 and table["effect_size"].is_monotonic_decreasing
     assert (table["n_up"] == 2).all() and (table["n_down"] == 1).all()  # as the Genes page says of each
-    assert legend(drawings(page)[0]) == {"predicted": 120, "observed control": 100, "observed": 120}
+    assert legend(drawings(page)[-1]) == {"predicted": 120, "observed control": 100, "observed": 120}
+
+
+def test_every_condition_is_one_cell_of_the_first_picture(
+    monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path
+) -> None:
+    page = opened(monkeypatch, "explore", run, module_home)
+    bars = [bar for bar in figures(page)[0]["data"] if bar["type"] == "bar" and "customdata" in bar]
+    cells = {tuple(pair): words for bar in bars for pair, words in zip(bar["customdata"], bar["text"], strict=True)}
+    assert set(cells) == {(p, c) for p in ("drugA", "drugB") for c in "BT"}
+    assert all("effect size" in words and "closer to" not in words for words in cells.values())  # nothing to take a mean of
+    assert "**drugA in B:**" in text(page) and "| G0 |" in text(page) and page.query_params == {}
+    page.session_state["perturbation"], page.session_state["context"] = "drugB", "T"  # as a click does
+    page.run()
+    assert "**drugB in T:**" in text(page) and "| G2 |" in text(page)
+    assert page.query_params == {"perturbation": "drugB", "context": "T"}
+    assert legend(drawings(page)[0]) == {"predicted": 30, "observed control": 50, "observed": 30}  # its cells alone
+    page.segmented_control(key="heat_by").set_value("gene").run()
+    page.selectbox(key=f"heat_gene_{run.id}").set_value("G2").run()
+    assert "Which perturbation moves G2, and where?" in text(page) and not page.exception
+    assert page.query_params["by"] == "gene" and page.query_params["moved"] == "G2"
+    page.segmented_control(key="heat_by").set_value("band").run()
+    assert not page.exception and "moved" not in page.query_params
+
+
+def test_marks_tell_a_test_that_was_passed_from_recall() -> None:
+    assert mark_of("test", "better") == "ring" and mark_of("test", "worse") == "hatch" and mark_of("test", "undecided") == ""
+    assert mark_of("in training", "better") == mark_of("in training", "worse") == "dot"
+    assert mark_of("not known", "better") == "" and mark_of("not known", "worse") == "hatch" and mark_of("", "not measured") == ""
+
+
+def test_the_picture_of_conditions_has_gaps_marks_means_and_the_largest_rows() -> None:
+    table = pd.DataFrame(
+        [("a", "B", 1.0, "ring"), ("a", "T", 3.0, ""), ("b", "B", 2.0, "hatch")],
+        columns=["perturbation", "context", "value", "mark"],
+    ).assign(band="likely", words="words")
+    sheet = sheet_of(table)
+    figure = condition_map(sheet, "size", "Effect size", ("b", "B"))
+    conditions = [
+        tuple(one) for trace in figure.data if trace.type == "bar" and trace.customdata is not None for one in trace.customdata
+    ]
+    assert sorted(conditions) == [("a", "B"), ("a", "T"), ("b", "B")]  # nothing stands where nothing was predicted
+    hatched = [shape for trace in figure.data if trace.type == "bar" for shape in trace.marker.pattern.shape or ()]
+    assert hatched.count("/") == 1 and len(figure.layout.shapes) == 2
+    rings = [trace for trace in figure.data if trace.type == "scatter" and trace.marker.symbol == "circle-open"]
+    assert [list(one) for one in rings[0].customdata] == [["a", "B"]]
+    means = [text for trace in figure.data if trace.type == "bar" and trace.customdata is None for text in trace.text]
+    assert means == ["<b>a</b><br>mean 2.00", "<b>b</b><br>mean 2.00", "<b>B</b><br>mean 1.50", "<b>T</b><br>mean 3.00"]
+    many = pd.DataFrame(
+        {
+            "perturbation": [f"p{i:03}" for i in range(200)],
+            "context": "B",
+            "value": range(200),
+            "band": "",
+            "mark": "",
+            "words": "",
+        }
+    )
+    assert len(sheet_of(many).values) == MOST_ROWS and "p199" in sheet_of(many).values.index
+
+
+def test_without_its_effects_a_run_gets_them_by_a_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run = make_run(Settings(tmp_path))
+    stored.standing_path(run.path).unlink()
+    monkeypatch.setattr(local, "ensure_worker", lambda *arguments: False)
+    monkeypatch.setattr(table_parts, "PATIENCE", 0.0)
+    page = opened(monkeypatch, "explore", run, tmp_path)
+    assert "**Measuring effects**" in text(page) and not figures(page) and len(drawings(page)) == 1
+    assert [job.kind for job in work_off(Settings(tmp_path))] == ["effects"]
+    page.run()
+    assert len(figures(page)) == 1 and len(drawings(page)) == 2 and not page.exception
 
 
 def test_a_gene_colours_the_map_raw_or_corrected(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
@@ -92,9 +167,9 @@ def test_a_gene_colours_the_map_raw_or_corrected(monkeypatch: pytest.MonkeyPatch
     page.pills(key="map_colour").set_value("Gene").run()
     first = page.selectbox(key=f"map_gene_{run.id}").value
     assert first in {"G0", "G1", "G2", "G3"} and f"coloured by {first}" in text(page)  # genes that a perturbation raises by 1.5
-    corrected = drawings(page)[0].arrays["codes"]
+    corrected = drawings(page)[-1].arrays["codes"]
     page.segmented_control(key="map_layer").set_value("raw").run()
-    assert "Raw expression" in text(page) and (drawings(page)[0].arrays["codes"] != corrected).any()
+    assert "Raw expression" in text(page) and (drawings(page)[-1].arrays["codes"] != corrected).any()
 
 
 def test_a_calibrated_prediction_is_offered_where_there_is_one(
@@ -108,7 +183,7 @@ def test_a_calibrated_prediction_is_offered_where_there_is_one(
     page.segmented_control(key="map_layer").set_value("calibrated").run()
     assert not page.exception and "Calibrated expression (log1p)" in text(page)
     assert "Without a calibrated prediction, so in grey: drugB in T" in text(page)
-    assert drawings(page)[0].header["counts"] == [30], "cells without a value"
+    assert drawings(page)[-1].header["counts"] == [30], "cells without a value"
 
 
 def test_filters_leave_the_chosen_cells(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
@@ -126,7 +201,7 @@ def test_each_arrow_style_draws_what_it_says(monkeypatch: pytest.MonkeyPatch, ru
     lines = {}
     for style in ("None", "Averaged", "Each cell"):
         page.segmented_control(key="map_arrows").set_value(style).run()
-        lines[style] = drawings(page)[0].header["arrows"]
+        lines[style] = drawings(page)[-1].header["arrows"]
     assert [len(lines[s]) for s in lines] == [0, 2, 1]
     predicted, measured = lines["Averaged"]
     assert measured["dashed"] and measured["words"] == [

@@ -288,6 +288,9 @@ def test_a_heat_map_puts_alike_conditions_together() -> None:
     assert list(maps.chosen_changes(values, ("Z", "NO")).columns) == ["Z"]
     figure = maps.heat_map(part, ("b", "T"))
     assert "<b>b · T</b>" in figure.data[0].y and figure.data[0].zmax == -figure.data[0].zmin == 2
+    assert len(figure.data) == 1
+    squares = maps.heat_map(part, ("b", "T"), {("b", "T"): "likely", ("a", "T"): "likely"}).data[1:]
+    assert [(one.name, sorted(one.y)) for one in squares] == [("likely", ["<b>b · T</b>", "a · T"])]
 
 
 def test_dots_are_as_large_as_the_share_of_cells() -> None:
@@ -325,6 +328,9 @@ def test_ranking_puts_the_largest_effect_on_top_and_marks_the_current_one() -> N
     figure = genechart.ranking_bars(ranking, ("b", "T"))
     assert figure.layout.yaxis.ticktext == ("<b>b · T</b>", "a · T")
     assert figure.data[0].marker.color == ("#D55E00", "#0072B2")
+    banded = genechart.ranking_bars(ranking.assign(band=["very likely", "by chance"]), ("b", "T"))
+    assert banded.data[0].marker.color == tuple(genechart.BAND_COLOURS[band] for band in ("by chance", "very likely"))
+    assert "very likely" in banded.data[0].customdata[1]
 
 
 # ---- words ----

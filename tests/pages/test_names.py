@@ -231,7 +231,7 @@ def test_no_page_obeys_a_name(home: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert any(md(HOSTILE[4]) in text for text in shown)  # the sidebar names the model
     assert not {text: names for text in shown if (names := obeyed(text))}
     assert not [word for figure in figures(app) for word in words_of(figure) if obeyed_by_plotly(word)]
-    assert bool(figures(app)) == (page in ("genes", "attention")) and bool(drawings(app)) == (page == "explore")
+    assert bool(figures(app)) == (page in ("explore", "genes", "attention")) and bool(drawings(app)) == (page == "explore")
 
 
 # ---- every figure with names that Plotly would obey ----

@@ -9,26 +9,48 @@ import streamlit as st
 
 from pages.parts.exposure import WORDS
 from pages.parts.format import sentences
-from pages.parts.result import open_run, stamp
+from pages.parts.genes.table import made
+from pages.parts.glossary import meaning
+from pages.parts.jobs import derived_run
+from pages.parts.result import stamp
 from pages.parts.widgets import go
 from state_engine.analysis import differential as de
 from state_engine.analysis import stored
-from state_engine.analysis.effects import effect_sizes
 from state_engine.analysis.resemblance import RESEMBLANCE, Resemblance, read_resemblance
+from state_engine.analysis.standing import MEANINGS
+from state_engine.effects.scores import TOP
+from state_engine.jobs.requests import EffectsRequest, LookRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
 from state_engine.metrics.rules import BY_CHANGE, BY_FDR, change_words
 from state_engine.prediction.result import Result
 
 _RULE = f"{change_words()}, as in predicted cells on the Genes page; Evaluate calls genes by {BY_FDR}."
+_STANDING = " ".join(f"{name.capitalize()}: {meaning}." for name, meaning in MEANINGS.items())
+_SHARE = f"Of its {TOP} largest effects, the share whose direction left-out conditions let one expect in a replicate."
 
 
-@st.cache_data(max_entries=32, show_spinner="Measuring effects")
+def effects_ready(run: RunFolder) -> bool:
+    """Return whether the effects of a run are measured; show the job that does it, unless the one that makes the map does."""
+    if stored.has_effects(run.path):
+        return True
+    if derived_run(run, LookRequest(run.id), active=True) is not None:
+        return False
+    return made(run, EffectsRequest(run.id), "Measuring effects", key="effects") and stored.has_effects(run.path)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
 def effects_of(run_path: str, written: int) -> pd.DataFrame:
-    """`effect_sizes` of a run: as the job stored them, else computed once for its result file."""
-    run = RunFolder(Path(run_path))
-    path = stored.effects_path(run.path)
-    return read_file(de.read_table, path) if path.exists() else effect_sizes(open_run(run))
+    """Return the stored `effect_sizes` of a run; labels are text."""
+    table: pd.DataFrame = read_file(de.read_table, stored.effects_path(Path(run_path)))
+    return table.astype({"perturbation": str, "context": str})
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def standing_of(run_path: str, written: int) -> pd.DataFrame:
+    """Return the stored `standings` of a run; labels are text."""
+    table: pd.DataFrame = read_file(de.read_table, stored.standing_path(Path(run_path)))
+    return table.astype({"perturbation": str, "context": str})
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
@@ -53,14 +75,26 @@ def effect_table(run: RunFolder, result: Result) -> None:
             icon=":material/info:",
         )
         return
-    table = effects_of(str(run.path), stamp(run.result)).copy()
-    measured = stored.measured_conditions(result)
-    pairs = zip(table["perturbation"].astype(str), table["context"].astype(str), strict=True)
-    marks = [WORDS[result.exposure(*pair)] if pair in measured else "not measured" for pair in pairs]
+    where = str(run.path), stamp(run.result)
+    table = effects_of(*where).merge(standing_of(*where), on=["perturbation", "context"])
     # beside the context, where it is seen without scrolling
-    table.insert(2, "measured", marks)
+    table.insert(2, "measured", [WORDS[one] if one else "not measured" for one in table["exposure"]])
+    shown = [
+        "perturbation",
+        "context",
+        "measured",
+        "standing",
+        "effect_size",
+        "band_share",
+        "n_up",
+        "n_down",
+        "top_genes",
+        "n_cells",
+    ]
+    if table["band_share"].isna().all():
+        shown.remove("band_share")
     st.dataframe(
-        table,
+        table[shown],
         hide_index=True,
         key="effect_table",
         placeholder="not tested yet",
@@ -74,9 +108,11 @@ def effect_table(run: RunFolder, result: Result) -> None:
                 format="%.2f",
                 min_value=0.0,
                 max_value=float(table["effect_size"].max()) or 1.0,
-                help="Euclidean length of the mean effect over all genes, in log1p units. It grows with the number of genes, "
+                help=f"Effect: {meaning('effect')} Here the Euclidean length of the mean effect over all genes. It grows with the number of genes, "
                 "so compare it within this run.",
             ),
+            "standing": st.column_config.TextColumn("Against the mean", help=_STANDING),
+            "band_share": st.column_config.NumberColumn("Should hold", format="percent", help=_SHARE),
             "n_up": st.column_config.NumberColumn(f"Genes up ({BY_CHANGE})", format="%d", help=_RULE),
             "n_down": st.column_config.NumberColumn(f"Genes down ({BY_CHANGE})", format="%d", help=_RULE),
             "measured": st.column_config.TextColumn(

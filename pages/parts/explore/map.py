@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 
 from pages.parts import palette, selection, session
 from pages.parts.cellmap import Arrows, Categories, CellMap, Values, show_map
-from pages.parts.explore.effects import effects_of
+from pages.parts.explore.conditions import OF_ADDRESS, leading_gene
 from pages.parts.format import plural, sentences
+from pages.parts.genes.table import gene_values
 from pages.parts.labelling import BY_HAND, NOT_LABELLED, entry_of, given, labelling
 from pages.parts.result import stamp
 from state_engine import keys
 from state_engine.analysis.arrows import LEAST_CELLS, LEAST_SHARE, arrows, condition_arrows, measured_shifts
 from state_engine.analysis.projection import Projection
 from state_engine.data.dataset import Dataset
-from state_engine.errors import RequestError, StateError, listed
+from state_engine.errors import StateError, listed
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
 from state_engine.prediction.request import PredictionRequest
@@ -66,7 +67,8 @@ def cell_map(run: RunFolder, result: Result, projection: Projection) -> None:
     """The map with its controls and what is selected on it. A fragment: a new colour does not run the page again."""
     cells = _cells_of(run)
     result = _labelled(result, cells)
-    left, right = st.columns([3, 2], gap="medium")
+    with st.container(key="map_halves"):
+        left, right = st.columns([3, 2], gap="medium")
     with right:
         view = _controls(run, result, projection)
     with left:
@@ -140,13 +142,13 @@ def _controls(run: RunFolder, result: Result, projection: Projection) -> View:
     if wanted in result.genes:
         st.session_state["map_colour"], st.session_state[f"map_gene_{run.id}"] = "Gene", wanted
     session.recall("map_colour", choices, "Kind", "colour")
-    colour = st.pills("Colour by", choices, key="map_colour", required=True) or "Kind"
+    colour = st.pills("Colour by", choices, key="map_colour", required=True, wrap=True) or "Kind"
     gene, layer = "", CORRECTED
     if colour == "Gene":
         gene, layer = _pick_gene(run, result)
     elif not result.has_expression:
         st.caption("The model predicts an embedding and has no gene decoder, so cells cannot be coloured by a gene.")
-    session.recall("map_arrows", ARROWS, "Averaged", "arrows")
+    session.recall("map_arrows", ARROWS, "None", "arrows")
     arrow = (
         st.segmented_control(
             "Arrows from basal cell to prediction",
@@ -155,16 +157,17 @@ def _controls(run: RunFolder, result: Result, projection: Projection) -> View:
             required=True,
             help="Averaged: within a perturbation and context, one arrow for each place on the map that holds 5 % of its cells. "
             "Distances on a UMAP are qualitative: arrows show where cells go, not how far.",
+            wrap=True,
         )
         or "None"
     )
     shown = _filters(labels, result)
-    usual: dict[str, object] = {"colour": "Kind", "arrows": "Averaged", "kinds": _present(labels)}
+    usual: dict[str, object] = {"colour": "Kind", "arrows": "None", "kinds": _present(labels)}
     if colour == "Gene":
         usual["layer"] = result.layers()[0]
     else:  # what was chosen for a gene is not shown
         usual |= {"gene": st.session_state.get(f"map_gene_{run.id}"), "layer": st.session_state.get("map_layer")}
-    session.show_in_address("explore", usual)
+    session.show_in_address("explore", usual, tuple(name for name in session.SHOWN["explore"] if name not in OF_ADDRESS))
     return View(colour, gene, layer, arrow, shown, projection.rows[shown], projection.xy[shown])
 
 
@@ -181,7 +184,7 @@ _LAYER_HELP = (
 
 def _pick_gene(run: RunFolder, result: Result) -> tuple[str, Layer]:
     key = f"map_gene_{run.id}"
-    session.recall(key, result.genes, _top_gene(run, result), "gene")
+    session.recall(key, result.genes, leading_gene(run, result), "gene")
     gene = st.selectbox(
         "Gene",
         result.genes,
@@ -192,21 +195,13 @@ def _pick_gene(run: RunFolder, result: Result) -> tuple[str, Layer]:
     if keys.PREDICTED in result.obs[keys.KIND].cat.categories:
         layers = [layer for layer in LAYERS if layer in result.layers()]
         session.recall("map_layer", layers, result.layers()[0], "layer")  # what the model's card recommends
-        layer = st.segmented_control("Prediction", layers, key="map_layer", required=True, help=_LAYER_HELP) or CORRECTED
+        layer = (
+            st.segmented_control("Prediction", layers, key="map_layer", required=True, help=_LAYER_HELP, wrap=True) or CORRECTED
+        )
         if layer == "calibrated" and (missing := (result.manifest.get("calibration") or {}).get("without")):
             names = listed([" in ".join(pair) for pair in missing], 4)
             st.caption(f"Without a calibrated prediction, so in grey: {sentences(names)}. No other context was trained on there.")
     return str(gene), layer
-
-
-def _top_gene(run: RunFolder, result: Result) -> str:
-    """The gene that the largest effect changes most; the first gene when there is no pairing."""
-    try:
-        top = str(effects_of(str(run.path), stamp(run.result))["top_genes"].iloc[0])
-    except (RequestError, IndexError):
-        return result.genes[0]
-    name = top.split(", ")[0].rpartition(" ")[0]
-    return name if name in result.genes else result.genes[0]
 
 
 def _present(labels: pd.DataFrame) -> list[str]:
@@ -217,7 +212,7 @@ def _filters(labels: pd.DataFrame, result: Result) -> NDArray[np.bool_]:
     """(n,) points that pass; controls pass any choice of perturbations, as they are what perturbed cells are compared with."""
     present = _present(labels)
     session.recall_several("map_kinds", present, present, "kinds")
-    kinds = st.pills("Show", present, selection_mode="multi", key="map_kinds")
+    kinds = st.pills("Show", present, selection_mode="multi", key="map_kinds", wrap=True)
     shown = labels[keys.KIND].isin(kinds).to_numpy()
     contexts = sorted(labels[keys.CONTEXT].astype(str).unique())
     control = labels[keys.KIND].isin([keys.OBSERVED_CONTROL, keys.PREDICTED_CONTROL]).to_numpy()
@@ -257,7 +252,7 @@ def the_map(
 
 def _colour_of(result: Result, rows: NDArray[np.int32], view: View) -> Categories | Values:
     if view.colour == "Gene":
-        return Values(view.gene, "log1p", result.gene(view.gene, view.layer)[rows])
+        return Values(view.gene, "log1p", gene_values(str(result.path), stamp(result.path), view.gene, view.layer)[rows])
     column = COLUMNS[view.colour]
     names, codes = _codes(result, column, rows)
     colours = palette.KIND if view.colour == "Kind" else palette.categories(_all_names(result, column))
@@ -366,5 +361,7 @@ def cell_table(result: Result, projection: Projection, view: View, chosen: NDArr
     columns = [c for c in (keys.KIND, keys.PERTURBATION, keys.CONTEXT, keys.BATCH, keys.BASAL_CELL) if c in result.obs]
     table = result.obs.iloc[rows][columns].astype(str).reset_index(names="cell").assign(umap_1=xy[:, 0], umap_2=xy[:, 1])
     if view.colour == "Gene":
-        table[f"{view.gene} ({view.layer}, log1p)"] = result.gene(view.gene, view.layer)[rows]
+        table[f"{view.gene} ({view.layer}, log1p)"] = gene_values(str(result.path), stamp(result.path), view.gene, view.layer)[
+            rows
+        ]
     return table

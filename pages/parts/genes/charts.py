@@ -331,26 +331,29 @@ def agreement(genes: pd.DataFrame, predicted: str, *, fdr: float = 0.05, chosen:
 
 
 def ranking_bars(ranking: pd.DataFrame, current: tuple[str, str], most: int = 20) -> go.Figure:
-    """log2 fold change of one gene in the conditions that move it most; the current one has an outline.
+    """log2 fold change of one gene in the conditions that move it most, coloured by its band where it has one; the current one in bold.
 
     Args:
-        ranking: perturbation, context, log2_fold_change, n_cells, the largest effect first.
+        ranking: perturbation, context, log2_fold_change, n_cells, band, the largest effect first.
     """
     shown = ranking.head(most).iloc[::-1]
     change = shown["log2_fold_change"].to_numpy(float)
+    bands = shown["band"].tolist() if has_bands(shown) else []
+    colours = [BAND_COLOURS.get(band, NOT_SIGNIFICANT) for band in bands] or [UP if value > 0 else DOWN for value in change]
     here = [(p, c) == current for p, c in zip(shown["perturbation"], shown["context"], strict=True)]
     names = [
         f"<b>{drawn(p)} · {drawn(c)}</b>" if now else f"{drawn(p)} · {drawn(c)}"
         for p, c, now in zip(shown["perturbation"], shown["context"], here, strict=True)
     ]
+    hovers = [f"{name}<br>{band}" for name, band in zip(names, bands, strict=True)] if bands else names
     figure = go.Figure(
         go.Bar(
             x=change,
             y=list(range(len(shown))),
             orientation="h",
-            customdata=names,
+            customdata=hovers,
             showlegend=False,
-            marker={"color": [UP if value > 0 else DOWN for value in change], "line": {"width": 0}},
+            marker={"color": colours, "line": {"width": 0}},
             text=[f"{value:+.2f}" for value in change],
             textposition="outside",
             cliponaxis=False,

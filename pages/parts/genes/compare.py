@@ -67,15 +67,14 @@ def comparison_of(run: RunFolder, result: Result, question: Question) -> EffectC
 def against_measured(run: RunFolder, result: Result, question: Question, gene: str) -> None:
     """Predicted against measured fold changes, the scores beside simple baselines, and what they say."""
     condition = question.perturbation, question.context
-    if not stored.is_measured(result, *condition):
+    found = comparison_of(run, result, question)
+    if found is None:
         st.info(
             f"Your data set has no measured cells of **{md(condition[0])}** in **{md(condition[1])}**, so this prediction cannot be checked "
             "here. Contexts where it was measured are marked in the list above.",
             icon=":material/info:",
         )
         return
-    path = stored.comparison_path(run.path, *condition)
-    found = comparison_at(str(path), stamp(path))
     exposure = result.exposure(*condition)
     lines = verdict(found.scores, result.layers(*condition)[0])
     if lines:
@@ -180,6 +179,9 @@ def _against(one: float, other: float) -> str:
     return f"{one:.{digits}f} against {other:.{digits}f}".replace("-", "−")
 
 
+BAND_WORDS = "Colours: how likely the direction holds in a replicate, as left-out conditions say of effects of this size."
+
+
 @st.cache_data(max_entries=64, show_spinner="Looking at every condition")
 def _ranking(path: str, written: int, gene: str, layer: Layer) -> pd.DataFrame:
     return gene_ranking(open_run(RunFolder(Path(path).parent)), gene, layer)
@@ -197,13 +199,13 @@ def which_perturbation(run: RunFolder, question: Question, gene: str) -> None:
             key="ranking",
             title=f"Which perturbation moves {gene}?",
             caption=f"Predicted ({question.layer}) against paired predicted control, {plural(drawn, 'condition')} of {len(ranking):,} "
-            "with the largest effect. In bold: the condition above.",
+            "with the largest effect. In bold: the condition above." + (" " + BAND_WORDS if genechart.has_bands(ranking) else ""),
             table=lambda: ranking,
             height=max(170, 60 + 26 * drawn),
         )
     with right:
         st.dataframe(
-            ranking[["perturbation", "context", "log2_fold_change", "effect", "n_cells"]],
+            ranking[["perturbation", "context", "log2_fold_change", "band", "effect", "n_cells"]],
             hide_index=True,
             key="ranking_table",
             height=min(38 + 35 * len(ranking), 480),
@@ -213,6 +215,9 @@ def which_perturbation(run: RunFolder, question: Question, gene: str) -> None:
                 "perturbation": st.column_config.TextColumn("Perturbation", pinned=True),
                 "context": st.column_config.TextColumn("Context"),
                 "log2_fold_change": st.column_config.NumberColumn("log2 fold change", format="%+.2f", help="Of natural means."),
+                "band": st.column_config.TextColumn(
+                    "Would hold?", help="Whether this gene's direction would hold in a replicate."
+                ),
                 "effect": st.column_config.NumberColumn("Effect", format="%+.3f", help="Difference of the means, log1p."),
                 "n_cells": st.column_config.NumberColumn("Cells", format="%d"),
             },

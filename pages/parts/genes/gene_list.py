@@ -57,7 +57,7 @@ def gene_table(table: pd.DataFrame, marked: Sequence[str]) -> None:
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     search = left.text_input("Find genes", key="gene_search", placeholder="IFI6, or several separated by commas")
     show = right.segmented_control(
-        "Show", ["All", "Up", "Down"] + (["Gene set"] if marked else []), default="All", key="gene_show", required=True
+        "Show", ["All", "Up", "Down"] + (["Gene set"] if marked else []), default="All", key="gene_show", required=True, wrap=True
     )
     shown = find_genes(table, search)
     if show in ("Up", "Down"):

@@ -20,6 +20,8 @@ from pages.parts.widgets import errors_shown
 from state_engine import keys
 from state_engine.analysis import differential as de
 from state_engine.analysis import enrichment, stored
+from state_engine.effects.bands import NOT_CALIBRATED
+from state_engine.gene_sets.collection import built_in
 from state_engine.gene_sets.sets import GeneSet
 from state_engine.gene_sets.text import csv_text, gmt_text, sets_of
 from state_engine.jobs.requests import EffectsRequest, GeneSetsRequest
@@ -54,20 +56,30 @@ _COLUMNS = {
 
 def all_conditions(run: RunFolder, question: Question, marked: Sequence[str]) -> None:
     """Draw every condition by the genes that change, clustered; nothing until a job has measured all effects."""
-    path = stored.changes_path(run.path)
-    if not path.exists() and not made(run, EffectsRequest(run.id), "Measuring effects", key="effects"):
+    path, standing = stored.changes_path(run.path), stored.standing_path(run.path)
+    if not stored.has_effects(run.path) and not made(run, EffectsRequest(run.id), "Measuring effects", key="effects"):
         return
     part = _changes(str(path), stamp(path), tuple(marked))
+    bands = _bands(str(standing), stamp(standing))
     what = "the gene set" if marked else f"the {len(part.columns):,} genes that change most"
     show_figure(
-        heat_map(part, (question.perturbation, question.context)),
+        heat_map(part, (question.perturbation, question.context), bands),
         key="effects_map",
         title="Which conditions are alike?",
         caption=f"log2 fold change of corrected predictions against their paired control, {plural(len(part), 'condition')} by {what}; rows and genes "
-        f"ordered by likeness (average linkage). At most {MOST_ROWS} conditions and {MOST_GENES} genes.",
+        f"ordered by likeness (average linkage). At most {MOST_ROWS} conditions and {MOST_GENES} genes."
+        + (" Squares: would the largest effects of the condition hold in a replicate?" if bands else ""),
         table=lambda: part.reset_index(),
         height=int(min(900, 160 + 18 * len(part))),
     )
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _bands(path: str, written: int) -> dict[tuple[str, str], str]:
+    """Return the band of doubt of each condition that has one."""
+    table = read_file(de.read_table, Path(path))
+    known = table[table["band"] != NOT_CALIBRATED]
+    return {(str(p), str(c)): str(band) for p, c, band in known[["perturbation", "context", "band"]].itertuples(index=False)}
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
@@ -118,7 +130,13 @@ def set_tests(run: RunFolder, question: Question, fold: float) -> None:
     """Ask which gene sets to test and how; show the table that a job makes."""
     left, right = st.columns([3, 2])
     method = left.segmented_control(
-        "Method", list(METHODS), key="set_method", format_func=METHODS.__getitem__, default="over-representation", required=True
+        "Method",
+        list(METHODS),
+        key="set_method",
+        format_func=METHODS.__getitem__,
+        default="over-representation",
+        required=True,
+        wrap=True,
     )
     least = int(right.number_input("Smallest set", 1, 500, 5, key="set_least", help="Genes of a set that the result must have."))
     with errors_shown():
@@ -141,10 +159,23 @@ def _sets(run: RunFolder) -> tuple[str, tuple[GeneSet, ...]]:
         file = st.file_uploader("A file", type=["gmt", "csv", "tsv", "txt"], key="set_file", max_upload_size=MOST_MB)
         text = st.text_area("Or paste them", key="set_text", height=110)
     if file is None and not text.strip():
-        return "", enrichment.sets_of_run(run.path, "")
+        return "", _usual_sets()
     raw, name = (file.getvalue(), file.name) if file is not None else (text, "Pasted set")
-    sets = call(sets_of, raw, name, name=name, limits=TEXT)
+    sets = _sets_in(raw, name)
     return enrichment.keep_sets(run.path, sets), sets
+
+
+@st.cache_resource(show_spinner=False)
+def _usual_sets() -> tuple[GeneSet, ...]:
+    """Return the sets of the program; the same in every run."""
+    return built_in()
+
+
+@st.cache_data(max_entries=8, show_spinner="Reading the sets")
+def _sets_in(raw: bytes | str, name: str) -> tuple[GeneSet, ...]:
+    """Return the sets of a file or a pasted text, which a child process reads."""
+    found: tuple[GeneSet, ...] = call(sets_of, raw, name, name=name, limits=TEXT)
+    return found
 
 
 def _show_sets(table: pd.DataFrame, method: str, sets: tuple[GeneSet, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -11,9 +11,12 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from pages.parts.format import drawn
+from pages.parts.genes.charts import BAND_COLOURS
 from pages.parts.palette import DIVERGING
+from state_engine.effects.bands import BANDS
 
 MOST_ROWS, MOST_GENES = 80, 60
+WOULD_HOLD: Final = "<b>would hold?</b>"
 LIMIT: Final = 3.0  # log2 fold change at which colours end, where some gene goes further
 
 
@@ -33,10 +36,10 @@ def chosen_changes(changes: pd.DataFrame, genes: Sequence[str], rows: int = MOST
     size = np.linalg.norm(np.nan_to_num(part.to_numpy(float)), axis=1)
     part = part.iloc[np.sort(np.argsort(-size, kind="stable")[:rows])]
     values = np.nan_to_num(part.to_numpy(float))
-    return part.iloc[_order(values), _order(values.T)]
+    return part.iloc[likeness_order(values), likeness_order(values.T)]
 
 
-def _order(values: NDArray[np.float64]) -> NDArray[np.int64]:
+def likeness_order(values: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return rows so that alike ones lie together (average linkage, Euclidean, leaves in the best order)."""
     if len(values) < 3:
         return np.arange(len(values))
@@ -45,8 +48,14 @@ def _order(values: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.asarray(leaves_list(linkage(values, "average", optimal_ordering=len(values) <= 300)), np.int64)
 
 
-def heat_map(part: pd.DataFrame, current: tuple[str, str]) -> go.Figure:
-    """Log2 fold changes of genes (across) in conditions (down); the current condition in bold. A click tells gene and condition."""
+def heat_map(part: pd.DataFrame, current: tuple[str, str], bands: Mapping[tuple[str, str], str] | None = None) -> go.Figure:
+    """Log2 fold changes of genes (across) in conditions (down); the current condition in bold.
+
+    Args:
+        part: of `chosen_changes`.
+        current: the condition that is looked at.
+        bands: of conditions, drawn as squares in a last column; none: not calibrated.
+    """
     values = part.to_numpy(float)
     reach = float(min(LIMIT, max(np.nanmax(np.abs(values), initial=0.0), 0.25)))
     names = [f"<b>{drawn(p)} · {drawn(c)}</b>" if (p, c) == current else f"{drawn(p)} · {drawn(c)}" for p, c in part.index]
@@ -57,6 +66,19 @@ def heat_map(part: pd.DataFrame, current: tuple[str, str]) -> go.Figure:
             hovertemplate="%{y}<br><b>%{x}</b><br>log2 fold change %{z:.2f}<extra></extra>",
         )
     )  # fmt: skip
+    known = [(name, bands.get(pair, "")) for name, pair in zip(names, part.index, strict=True)] if bands else []
+    for band in BANDS:
+        rows = [name for name, one in known if one == band]
+        if rows:
+            figure.add_trace(
+                go.Scatter(
+                    x=[WOULD_HOLD] * len(rows), y=rows, mode="markers", name=band, hovertemplate=f"%{{y}}<br>{band}<extra></extra>",
+                    marker={"symbol": "square", "size": 11, "color": BAND_COLOURS[band]},
+                )
+            )  # fmt: skip
+    figure.update_layout(
+        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "title": {"text": ""}}
+    )
     figure.update_xaxes(tickangle=-60, showgrid=False, automargin=True, type="category")
     figure.update_yaxes(showgrid=False, automargin=True, autorange="reversed", type="category")
     return figure

@@ -59,16 +59,22 @@ class Question:
         return de.layer_of(self.expression)
 
 
+def first_condition(result: Result) -> tuple[str, str]:
+    """Return the condition that shows first: one that was measured and that the model has not seen, for there the comparison is a test."""
+    there = stored.measured_conditions(result)
+    tests = (pair for pair in result.conditions() if pair in there and result.exposure(*pair) == "test")
+    return next(tests, result.conditions()[0])
+
+
 def ask(result: Result) -> Question:
     """Perturbation, context, cells and reference, as chosen by the user."""
     conditions = result.conditions()
     perturbations = list(dict.fromkeys(p for p, _ in conditions))
-    # a condition that the model has not seen and that was measured shows first: there the comparison is a test
     there = stored.measured_conditions(result)
     tests = [pair for pair in conditions if pair in there and result.exposure(*pair) == "test"]
     first, second, third = st.columns([4, 4, 2], vertical_alignment="bottom")
     with first:
-        perturbation = _choose("Perturbation", perturbations, "perturbation", default=tests[0][0] if tests else perturbations[0])
+        perturbation = _choose("Perturbation", perturbations, "perturbation", default=first_condition(result)[0])
     contexts = [c for p, c in conditions if p == perturbation]
     measured = [c for c in contexts if (perturbation, c) in there]
     with second:
@@ -84,14 +90,15 @@ def ask(result: Result) -> Question:
     # first what the model's card recommends
     recommended = result.layers(perturbation, context)[0]
     kinds = sorted((kind for kind in CELLS if kind in layers), key=lambda kind: kind != recommended)
-    chosen = st.session_state.get("de_cells")
+    session.recall("de_cells", kinds, kinds[0], "cells")
+    chosen = st.session_state["de_cells"]
     shown = CELLS[chosen if chosen in kinds else kinds[0]]
     with third.popover(shown, icon=":material/tune:", width="stretch", help="Which cells, and what they are compared with."):
-        expression = _choose_one("Cells", kinds, "de_cells", CELLS.__getitem__, _CELLS_HELP)
+        expression = _choose_one("Cells", kinds, "de_cells", "cells", CELLS.__getitem__, _CELLS_HELP)
         references: list[str] = [keys.PREDICTED_CONTROL, keys.OBSERVED_CONTROL]
         if expression == "observed":
             references = [keys.OBSERVED_CONTROL]
-        reference = _choose_one("Compared with", references, "de_reference", str.capitalize, _REFERENCE_HELP)
+        reference = _choose_one("Compared with", references, "de_reference", "reference", str.capitalize, _REFERENCE_HELP)
     return Question(perturbation, context, reference, expression)  # type: ignore[arg-type]
 
 
@@ -111,11 +118,17 @@ def _choose(label: str, options: Sequence[str], key: str, words: Callable[[str],
     return str(st.selectbox(label, options, key=key, format_func=words, persist_state="session"))
 
 
-def _choose_one(label: str, options: Sequence[str], key: str, words: Callable[[str], str], note: str) -> str:
-    if st.session_state.get(key) not in options:
-        st.session_state[key] = options[0]
+def usual_reference(expression: str) -> str:
+    """Return what cells are compared with unless another choice is made: measured ones with measured controls."""
+    return keys.OBSERVED_CONTROL if expression == "observed" else keys.PREDICTED_CONTROL
+
+
+def _choose_one(label: str, options: Sequence[str], key: str, name: str, words: Callable[[str], str], note: str) -> str:
+    session.recall(key, options, options[0], name)
     return str(
-        st.segmented_control(label, options, key=key, format_func=words, help=note, required=True, persist_state="session")
+        st.segmented_control(
+            label, options, key=key, format_func=words, help=note, required=True, persist_state="session", wrap=True
+        )
     )
 
 
