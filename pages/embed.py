@@ -42,5 +42,7 @@ with errors_shown():
         st.stop()
     summary(run, made)
     views = {"Map": cell_map, "Similar cells": similar_cells, "Genes it reads": genes_read, "Files": files}
-    view = st.segmented_control("View", list(views), default="Map", key="embed_view", required=True, label_visibility="collapsed")
+    session.recall("embed_view", list(views), "Map", "view")
+    view = st.segmented_control("View", list(views), key="embed_view", required=True, label_visibility="collapsed", wrap=True)
+    session.show_in_address("embed", {"view": "Map"}, ("view",))
     views[view or "Map"](run, made, data)

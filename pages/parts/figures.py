@@ -66,6 +66,7 @@ def show_figure(
                 key=f"{key}_format",
                 label_visibility="collapsed",
                 help="What the camera button above the figure saves.",
+                wrap=True,
             )
             if table is not None:
                 csv_button("Data (CSV)", table, f"{key}.csv", f"{key}_csv")

@@ -95,6 +95,7 @@ def _which(data: Dataset, selected: NDArray[np.integer] | None, where: str, key:
         key=f"label_way_{key}_{selected is None}",
         required=True,
         label_visibility="collapsed",
+        wrap=True,
     )
     if way != GROUP:
         if selected is None:

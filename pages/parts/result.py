@@ -91,6 +91,16 @@ def open_projection(run: RunFolder) -> projection.Projection:
     return _projected(str(path), stamp(path))
 
 
+def whole_projection(run: RunFolder) -> projection.Projection:
+    """Return the run's UMAP with the cells that were placed among the fitted ones.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    path = run.file("projection.npz")
+    return _whole(str(path), stamp(path))
+
+
 def stamp(path: Path) -> int:
     """Return when a file was last written, for the keys of caches; 0 when it is not there."""
     return path.stat().st_mtime_ns if path.exists() else 0
@@ -106,6 +116,11 @@ def _opened(path: str, written: int) -> Result:
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _projected(path: str, written: int) -> projection.Projection:
     return read_file(projection.load, Path(path))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _whole(path: str, written: int) -> projection.Projection:
+    return _projected(path, written).whole()
 
 
 def differences(request: PredictionRequest, data: DataEntry | None, model: Entry | None) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def show(run: RunFolder, labels: pd.DataFrame, chosen: NDArray[np.bool_], cells:
     table = composition(labels, chosen)
     st.markdown(f"{plural(int(chosen.sum()), 'cell')} of {len(labels):,} shown")
     kinds_of_label = ["kind", "perturbation", "context"]
-    by = st.segmented_control("Composition by", kinds_of_label, default="kind", key="map_by", required=True)
+    by = st.segmented_control("Composition by", kinds_of_label, default="kind", key="map_by", required=True, wrap=True)
     part = table[table["label"] == by].drop(columns="label").sort_values("selected", ascending=False)
     part[["share", "expected"]] *= 100
     st.dataframe(

@@ -30,7 +30,7 @@ from state_engine.metrics.profiles import HOUSE
 from state_engine.plain import from_plain, to_plain
 from tests.evaluation.test_evaluate import CONTROL, MEASURED, PREDICTED, cells
 from tests.pages.make_run import make_run
-from tests.pages.opened import figures, opened, text
+from tests.pages.opened import figures, opened, page_at, text
 from tests.pages.queued import queued
 
 
@@ -140,10 +140,18 @@ def test_two_files(monkeypatch: pytest.MonkeyPatch, home: Path, tmp_path: Path, 
     assert request.choices == Choices(perturbation_key="p", control=CONTROL, context_key="c") == request.predicted_choices
     assert Path(request.measured_elsewhere).read_bytes()[:4] == b"\x89HDF" and request.elsewhere_choices is not None
     assert "Worse than the mean of other contexts" in text(page) and "| Measured elsewhere |" in text(page)
-    page.selectbox(key="evaluation_metric").set_value(HOUSE["minimal"].metric("delta_pearson")).run()
+    page.selectbox(key="evaluation_metric").set_value("delta_pearson").run()
     assert not page.exception and "no change" not in page.selectbox(key="evaluation_guess").options
     page.selectbox(key="evaluation_method").set_value("mean of other contexts").run()
     assert "r = " in text(page)
+    chosen = {"metric": "delta_pearson", "method": "mean of other contexts"}
+    assert {name: page.query_params[name] for name in chosen} == chosen and "condition" not in page.query_params  # as usual
+    other = page_at(monkeypatch, "evaluate", None, home, evaluation=page.session_state["thread_evaluation"])
+    for name, value in chosen.items():
+        other.query_params[name] = value
+    other.run()
+    assert other.selectbox(key="evaluation_metric").value == "delta_pearson" and not other.exception
+    assert other.selectbox(key="evaluation_method").value == "mean of other contexts"
 
 
 def test_a_table_of_effects(

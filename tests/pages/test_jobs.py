@@ -49,7 +49,9 @@ def test_a_damaged_database_shows_nothing_red(home: Path) -> None:
 
 def test_every_button_starts_its_job_in_one_way() -> None:
     """Two clicks are one wish because all jobs of pages go through `start_job`; a page that submits by itself fails here."""
-    by_itself = [path for path in VIEWS.rglob("*.py") if "local.submit(" in path.read_text() or "local.queue(" in path.read_text()]
+    by_itself = [
+        path for path in VIEWS.rglob("*.py") if "local.submit(" in path.read_text() or "local.queue(" in path.read_text()
+    ]
     assert by_itself == [VIEWS / "parts" / "jobs.py"]
 
 

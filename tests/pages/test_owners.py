@@ -42,6 +42,7 @@ ROUTE_CHECKS = {"/healthz": "nothing", "/metrics": "token", "/api/upload/{identi
 # names in the address that are no ids of records: labels and genes within the run that another name chooses, and a token that is its own right
 NO_RECORDS = {
     "perturbation", "context", "gene", "share", "gone", "colour", "kinds", "contexts", "perturbations", "layer", "arrows", "pair",
+    "by", "moved", "cells", "reference", "tab", "view", "over", "metrics", "metric", "baseline", "condition", "method",
 }  # fmt: skip
 RECORDS = {
     "data", "model", "run", "embedding", "training", "finetuning", "annotation", "pretraining", "evaluation", "submission", "scoring",

@@ -148,7 +148,7 @@ def _pick_sorting(maps: AttentionMaps, layer: int | None, head: int | None) -> a
     options = [s for s in attentionorder.SORTS if s != "Batch" or len(batches) > 1]
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     start = "Distance to the set's mean" if maps.mode == "full" else attentionorder.SORTS[0]
-    by = left.pills("Sort cells by", options, default=start, key=f"att_sort_{maps.mode}", required=True)
+    by = left.pills("Sort cells by", options, default=start, key=f"att_sort_{maps.mode}", required=True, wrap=True)
     gene = ""
     if by == "A gene":
         gene = str(right.selectbox("Gene", maps.genes.tolist(), key="att_gene", help="Of the model's input. Type to search."))

@@ -1,6 +1,6 @@
-"""The map of cells, for any page: `draw_map` shows cells as points in WebGL, and gives back what was drawn around.
+"""The map of cells, for any page: `draw_map` shows cells as points in WebGL, and tells what was drawn around.
 
-    pick = draw_map("map", CellMap(xy, Categories("Context", names, codes, colours)))
+    draw_map("map", CellMap(xy, Categories("Context", names, codes, colours)), on_pick=keep)
 
 Places go to the browser once, new colours as a list of codes, and of a selection only its corners come back; which cells lie within is found
 here (`inside`). Maps with the same `link` move together. The component is in assets/map, which says how it is built.

@@ -66,8 +66,8 @@ def draw_map(
     height: int = 560,
     axes: str = "UMAP 1 and 2",
     on_pick: Callable[[Pick], None] | None = None,
-) -> Pick | None:
-    """Draw a map; return what was drawn around since the page ran last, None when nothing was.
+) -> None:
+    """Draw a map.
 
     Args:
         key: unique on the page; also the name of saved figures.
@@ -79,7 +79,8 @@ def draw_map(
     """
     frame = Frame.around(shown.xy)
     if st.session_state.get(WITHOUT):
-        return picture_pick(key, shown, height, on_pick)
+        picture_pick(key, shown, height, on_pick)
+        return
     points, places = points_packet(shown)
     # the places and the library that draws them: the same bytes as before are not sent again
     st.components.v2.component("map_points", js=(_PLACE / "map.js").read_text())(key=f"map_points_{key}", data=places)
@@ -97,10 +98,7 @@ def draw_map(
         if pick is not None and on_pick is not None:
             on_pick(pick)
 
-    came = view(
-        key=place, data=drawing_packet(shown, points, look), on_lasso_change=picked, on_without_change=_without_webgl(place)
-    )
-    return _pick(came.lasso, frame)
+    view(key=place, data=drawing_packet(shown, points, look), on_lasso_change=picked, on_without_change=_without_webgl(place))
 
 
 def show_map(
@@ -112,14 +110,13 @@ def show_map(
     table: Callable[[], pd.DataFrame],
     height: int = 560,
     on_pick: Callable[[Pick], None] | None = None,
-) -> Pick | None:
+) -> None:
     """Draw a map with its title above, caption (method and n) below, and its cells as CSV; the rest is as in `draw_map`."""
     with st.container(key=f"figure_{key}"):
         st.markdown(f"**{md(title, most=200)}**")
-        pick = draw_map(key, shown, alt=f"{title}. {caption}", height=height, on_pick=on_pick)
+        draw_map(key, shown, alt=f"{title}. {caption}", height=height, on_pick=on_pick)
         st.caption(sentences(caption))
         csv_button("Data (CSV)", table, f"{key}.csv", f"{key}_csv")
-    return pick
 
 
 def _without_webgl(place: str) -> Callable[[], None]:
@@ -142,7 +139,7 @@ def _pick(sent: Any, frame: Frame) -> Pick | None:
     return Pick(frame.units(corners), hidden, (low, high))
 
 
-def picture_pick(key: str, shown: CellMap, height: int, on_pick: Callable[[Pick], None] | None) -> Pick | None:
+def picture_pick(key: str, shown: CellMap, height: int, on_pick: Callable[[Pick], None] | None) -> None:
     """Draw a map as a picture, for browsers without WebGL."""
     st.caption("This browser cannot draw with WebGL, so the map is a picture: without zoom, pointer and filters in its legend.")
     turn = st.session_state.get(f"{key}_turn", 0)
@@ -162,5 +159,4 @@ def picture_pick(key: str, shown: CellMap, height: int, on_pick: Callable[[Pick]
 
     figure = picture_map(shown, st.context.theme.type == "dark")
     figure.update_layout(height=height, margin={"l": 8, "r": 8, "t": 34, "b": 8})
-    event: Any = st.plotly_chart(figure, key=place, on_select=picked, selection_mode=("lasso", "box"))
-    return pick_of(event)
+    st.plotly_chart(figure, key=place, on_select=picked, selection_mode=("lasso", "box"))

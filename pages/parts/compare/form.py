@@ -126,9 +126,8 @@ def _side(side: str, title: str, known: Mapping[str, Source], default: str) -> C
         return _data(side, source)
     run = RunFolder.open(session.settings(), source.id)
     if source.kind == "screening":
-        table = read_file(read_ranking, run.file(RANKING))
-        pairs = [(str(p), str(c)) for p, c in table[["perturbation", "context"]].itertuples(index=False)]
-        perturbation, context = _condition(side, source.key, pairs)
+        path = run.file(RANKING)
+        perturbation, context = _condition(side, source.key, _ranked(str(path), stamp(path)))
         return ComparedSide((str(run.path),), perturbation=perturbation, context=context)
     result = open_run(run)
     if not result.has_expression:
@@ -201,6 +200,13 @@ def _data(side: str, source: Source) -> ComparedSide | None:
     ]
     perturbation, context = _condition(side, source.key, pairs)
     return ComparedSide((entry.path,), "", perturbation, context, entry.name, entry.choices)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _ranked(path: str, written: int) -> list[Pair]:
+    """Return the conditions of a screen."""
+    table = read_file(read_ranking, Path(path))
+    return [(str(p), str(c)) for p, c in table[["perturbation", "context"]].itertuples(index=False)]
 
 
 @st.cache_data(max_entries=16, show_spinner=False)

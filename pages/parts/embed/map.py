@@ -11,16 +11,16 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from pages.parts import palette, selection, session
-from pages.parts.cellmap import Categories, CellMap, Values, inside, show_map
+from pages.parts.cellmap import Categories, CellMap, Values, show_map
 from pages.parts.cells import cell_names, in_child
 from pages.parts.figures import csv_button
 from pages.parts.format import code, duration, md, plural, sentences, size
 from pages.parts.jobs import derived_run, job_panel, start_job
 from pages.parts.labelling import NOT_LABELLED, entry_of, labelling, with_labels
 from pages.parts.picker import runs_for
-from pages.parts.result import stamp
+from pages.parts.result import stamp, whole_projection
 from pages.parts.widgets import go
-from state_engine.analysis.projection import Projection, load
+from state_engine.analysis.projection import Projection
 from state_engine.data import cell_values, gene_columns
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.embedding.jobs import Embedding, EmbedJob
@@ -96,7 +96,7 @@ def cell_map(run: RunFolder, made: Embedding, data: Dataset) -> None:
     """The map with its colours and what is selected on it. A fragment: a new colour does not run the page again."""
     entry = entry_of(made.path)
     data = with_labels(entry, data)
-    projection = _projected(str(run.file("projection.npz")))
+    projection = whole_projection(run)
     left, right = st.columns([3, 2], gap="medium")
     with right:
         colour, gene = _colour(run, data)
@@ -119,21 +119,8 @@ def cell_map(run: RunFolder, made: Embedding, data: Dataset) -> None:
     with right:
         _selected(run, data, projection, colour, chosen, gene)
         if entry is not None:
-            rows = None if polygon is None or chosen is None else _within(projection, chosen, polygon)
+            rows = None if chosen is None else projection.rows[chosen]
             labelling(entry, data, rows, f"lasso on the map of {run.manifest.title}", "embed")
-
-
-def _within(projection: Projection, chosen: NDArray[np.bool_], polygon: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Return the rows of the shown cells that are chosen, and of the others that lie in the same place."""
-    others = projection.placed_rows[inside(projection.placed_xy, polygon)]
-    if len(others):
-        st.caption(f"With {plural(len(others), 'other cell')} that the map does not show and that lie there.")
-    return np.sort(np.concatenate([projection.rows[chosen], others]))
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _projected(path: str) -> Projection:
-    return read_file(load, Path(path))
 
 
 def colours_of(data: Dataset) -> list[str]:
@@ -148,20 +135,19 @@ def _colour(run: RunFolder, data: Dataset) -> tuple[str, str]:
     if not options:
         st.caption("The data set has no labels and no expression to colour by.")
         return "", ""
-    colour = (
-        st.pills("Colour by", options, default=options[0], format_func=md, key=f"embed_colour_{run.id}", required=True)
-        or options[0]
-    )
+    session.recall("embed_colour", options, options[0], "colour")
+    colour = st.pills("Colour by", options, format_func=md, key="embed_colour", required=True, wrap=True) or options[0]
+    usual: dict[str, object] = {"colour": options[0], "gene": st.session_state.get("embed_gene")}
     if colour != GENE:
+        session.show_in_address("embed", usual, tuple(usual))
         return colour, ""
-    first = most_variable(str(data.path), stamp(data.path), data.choices)
+    genes = distinct(data.genes.names, "gene")
+    first = genes[most_variable(str(data.path), stamp(data.path), data.choices)]
+    session.recall("embed_gene", genes, first, "gene")
     gene = st.selectbox(
-        "Gene",
-        distinct(data.genes.names, "gene"),
-        index=first,
-        key=f"embed_gene_{run.id}",
-        help="Type to search. First shown is the gene that varies most between these cells.",
+        "Gene", genes, key="embed_gene", help="Type to search. First shown is the gene that varies most between these cells."
     )
+    session.show_in_address("embed", usual | {"gene": first}, tuple(usual))
     return colour, str(gene)
 
 
@@ -192,10 +178,13 @@ def label_codes(data: Dataset, column: str, rows: NDArray[np.int32]) -> tuple[li
     """Labels by name, "" (none) last, and the place of each row's label among them."""
     if column not in data.columns:
         return [""], np.zeros(len(rows), np.int16)
-    labels = pd.Series(data.columns[column]).iloc[rows].astype(object)
-    names = [*sorted(str(c) for c in data.columns[column].categories), ""]
-    found = pd.Categorical(labels.where(labels.notna(), "").astype(str), categories=names)
-    return names, found.codes.astype(np.int16)
+    values = data.columns[column]
+    own = [str(c) for c in values.categories]
+    names = [*sorted(own), ""]
+    place = {name: i for i, name in enumerate(names)}
+    # a missing label has the code -1, which takes the last place: that of none
+    places = np.array([*(place[name] for name in own), len(names) - 1], np.int16)
+    return names, places[np.asarray(values.codes)[rows]]
 
 
 def values_of(data: Dataset, gene: str, rows: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -203,7 +192,7 @@ def values_of(data: Dataset, gene: str, rows: NDArray[np.int32]) -> NDArray[np.f
     place, kept = place_of(data, gene), find_columns(session.settings(), data)
     if kept is not None:
         return column_of(str(kept), stamp(kept), place)[rows]
-    return gene_values(str(data.path), stamp(data.path), data.choices, place, tuple(rows.tolist()))
+    return gene_values(str(data.path), stamp(data.path), data.choices, place, rows)
 
 
 def _by_gene(run: RunFolder, made: Embedding, data: Dataset) -> None:
@@ -227,7 +216,7 @@ def column_of(path: str, written: int, gene: int) -> NDArray[np.float32]:
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading the gene")
-def gene_values(path: str, written: int, choices: Choices, gene: int, rows: tuple[int, ...]) -> NDArray[np.float32]:
+def gene_values(path: str, written: int, choices: Choices, gene: int, rows: NDArray[np.integer]) -> NDArray[np.float32]:
     """Return the log1p expression of a gene, by its place, in some cells, (n,)."""
     return in_child(cell_values.gene_values, Path(path), choices, gene, np.array(rows))
 

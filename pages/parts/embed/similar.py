@@ -15,8 +15,7 @@ from pages.parts.embed.map import colours_of, label_codes, over
 from pages.parts.figures import csv_button, show_figure
 from pages.parts.format import drawn, md, plural
 from pages.parts.jobs import derived_run, start_job
-from pages.parts.result import stamp
-from state_engine.analysis.projection import load
+from pages.parts.result import stamp, whole_projection
 from state_engine.data.dataset import Dataset
 from state_engine.embedding.jobs import MOST_ASKED, Embedding, EmbedJob, Pick, SimilarJob, reference_folder
 from state_engine.jobs.run_folder import RunFolder
@@ -78,7 +77,7 @@ def _question(run: RunFolder, made: Embedding, data: Dataset, stored: search.Tab
     columns = colours_of(data)
     ways = [*([LABEL] if columns else []), LASSO, ALL]
     way = st.segmented_control(
-        "Which cells?", ways, default=LASSO if polygon is not None else ways[0], key="pick_way", required=True
+        "Which cells?", ways, default=LASSO if polygon is not None else ways[0], key="pick_way", required=True, wrap=True
     )
     pick: Pick | None = Pick()
     if way == LABEL:
@@ -123,7 +122,7 @@ def _by_label(data: Dataset, columns: list[str]) -> Pick:
 def _by_lasso(run: RunFolder, polygon: np.ndarray | None) -> Pick | None:
     if polygon is None:
         return None
-    projection = read_file(load, run.file("projection.npz"))
+    projection = whole_projection(run)
     rows = projection.rows[selection.chosen_of(run, projection.xy)]
     return Pick(rows=tuple(rows.tolist()), words=f"{plural(len(rows), 'cell')} selected on the map") if len(rows) else None
 

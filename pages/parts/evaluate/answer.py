@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from pages.parts import session
 from pages.parts.evaluate.conditions import conditions, genes, title
 from pages.parts.evaluate.skill import skills
 from pages.parts.format import md, minus, plural, sentences
@@ -190,15 +191,26 @@ def _cell(row: SummaryRow, metric: Metric, best: float, n: int) -> str:
     return f"**{text}**" if row.value == best and n > 1 else text
 
 
+_METRICS = {"main": "Main metrics", "all": "All metrics"}
+
+
 def _metrics(found: Evaluation) -> None:
     st.markdown("#### How far off is it, beside simple baselines?")
     contexts = list(dict.fromkeys(c.context for c in found.conditions))
     context = ""
     if len(contexts) > 1:
+        session.recall("evaluation_context", ["", *contexts], "", "over")
         context = st.selectbox(
             "Mean over", ["", *contexts], format_func=lambda c: c or f"all {len(contexts):,} contexts", key="evaluation_context"
         )
-    detail = any(m.detail for m in found.scored) and st.toggle("All metrics", key="evaluation_all_metrics")
+    detail = False
+    if any(m.detail for m in found.scored):
+        session.recall("evaluation_metrics", list(_METRICS), "main", "metrics")
+        chosen = st.segmented_control(
+            "Metrics", list(_METRICS), key="evaluation_metrics", format_func=_METRICS.__getitem__, required=True, wrap=True
+        )
+        detail = chosen == "all"
+    session.show_in_address("evaluate", {"over": "", "metrics": "main"}, ("over", "metrics"))
     text, _ = metric_table(found, context or "", detail)
     with st.container(key="evaluation_table"):
         st.markdown(text)

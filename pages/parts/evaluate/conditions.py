@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from pages.parts import session
 from pages.parts.evaluate import charts as evaluatechart
 from pages.parts.figures import show_figure
 from pages.parts.format import plural
@@ -18,6 +19,7 @@ from state_engine.evaluation.report import EFFECTS, Evaluation, arrow
 from state_engine.evaluation.verdict import apart
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
+from state_engine.options import join_commas
 
 TITLES = {
     "corrected": "Prediction", "prediction": "Prediction", "raw": "Raw prediction", "calibrated": "Calibrated", "no change": "No change",
@@ -54,20 +56,22 @@ def conditions(found: Evaluation, table: pd.DataFrame) -> None:
         return
     st.markdown("#### Where is it better than a baseline?")
     first, second = st.columns(2)
-    metric = first.selectbox("Metric", metrics, format_func=lambda m: f"{m.title} {arrow(m)}", key="evaluation_metric")
+    by_name = {m.name: m for m in metrics}
+    session.recall("evaluation_metric", list(by_name), metrics[0].name, "metric")
+    metric = by_name[
+        first.selectbox(
+            "Metric", list(by_name), format_func=lambda m: f"{by_name[m].title} {arrow(by_name[m])}", key="evaluation_metric"
+        )
+    ]
     ours = predictions[0]
     with_numbers = [b for b in baselines if len(paired(table, metric.name, ours, b))]
     if not with_numbers:
         st.caption(f"No baseline has a {metric.title}.")
         return
-    usual = "mean of other contexts"
-    other = second.selectbox(
-        "Baseline",
-        with_numbers,
-        index=with_numbers.index(usual) if usual in with_numbers else 0,
-        format_func=title,
-        key="evaluation_guess",
-    )
+    usual = "mean of other contexts" if "mean of other contexts" in with_numbers else with_numbers[0]
+    session.recall("evaluation_guess", with_numbers, usual, "baseline")
+    other = second.selectbox("Baseline", with_numbers, format_func=title, key="evaluation_guess")
+    session.show_in_address("evaluate", {"metric": metrics[0].name, "baseline": usual}, ("metric", "baseline"))
     rows = paired(table, metric.name, ours, other)
     better = int(((rows["own"] > rows["other"]) if metric.more_is_better else (rows["own"] < rows["other"])).sum())
     show_figure(
@@ -88,13 +92,20 @@ def _picked(rows: pd.DataFrame) -> None:
     if points and points[0].get("customdata") is not None:
         data = points[0]["customdata"]
         row = rows.iloc[int(data[0] if isinstance(data, list | tuple) else data)]
-        st.session_state["evaluation_condition"] = (str(row["perturbation"]), str(row["context"]))
+        st.session_state["evaluation_condition"] = join_commas((str(row["perturbation"]), str(row["context"])))
 
 
 def _condition(found: Evaluation) -> tuple[str, str]:
-    known = [(c.perturbation, c.context) for c in found.conditions]
-    chosen = st.session_state.get("evaluation_condition")
-    return chosen if chosen in known else known[0]
+    """Return the condition that is looked at: the one that was chosen, else the first."""
+    known = _known(found)
+    session.recall("evaluation_condition", list(known), next(iter(known)), "condition")
+    return known[st.session_state["evaluation_condition"]]
+
+
+def _known(found: Evaluation) -> dict[str, tuple[str, str]]:
+    """Return each condition by its name in the address."""
+    pairs = [(c.perturbation, c.context) for c in found.conditions]
+    return {join_commas(pair): pair for pair in pairs}
 
 
 # ---- genes ----
@@ -108,30 +119,34 @@ def _effects(path: str, written: int, perturbation: str, context: str) -> Condit
 def genes(run: RunFolder, found: Evaluation) -> None:
     """Predicted against measured effects of one condition."""
     st.markdown("#### Does it find the genes?")
-    known = [(c.perturbation, c.context) for c in found.conditions]
-    st.session_state["evaluation_condition"] = _condition(found)
+    known = _known(found)
+    _condition(found)
     first, second = st.columns(2)
-    pair = first.selectbox(
-        "Condition", known, format_func=lambda c: c[0] if c[1] == keys.ALL else f"{c[0]} in {c[1]}", key="evaluation_condition"
-    )
+    pair = known[first.selectbox("Condition", list(known), format_func=lambda c: _in_words(known[c]), key="evaluation_condition")]
     path = run.file(EFFECTS)
     kept = _effects(str(path), stamp(path), *pair)
     if kept is None:
         st.caption("The effects were not kept: there were too many genes and conditions.")
         return
     methods = [name for name, values in kept.methods.items() if not pd.isna(values).any()]
+    session.recall("evaluation_method", methods, methods[0], "method")
     method = second.selectbox("By", methods, format_func=title, key="evaluation_method")
+    session.show_in_address("evaluate", {"condition": next(iter(known)), "method": methods[0]}, ("condition", "method"))
     predicted = kept.methods[method]
     cells = next(c for c in found.conditions if (c.perturbation, c.context) == pair)
     show_figure(
         evaluatechart.effects(kept.genes, kept.measured, predicted, title(method).lower()),
         key="evaluation_effects",
-        title=f"Predicted against measured effect of each gene: {pair[0]}" + ("" if pair[1] == keys.ALL else f" in {pair[1]}"),
+        title=f"Predicted against measured effect of each gene: {_in_words(pair)}",
         caption=f"{_agreement_words(kept, method)} Effect: mean expression minus the control's. {cells.n_measured:,} measured cells, "
         f"{plural(len(kept.genes), 'gene')}. Dashed: perfect agreement.",
         table=lambda: effects_table(kept),
         height=420,
     )
+
+
+def _in_words(pair: tuple[str, str]) -> str:
+    return pair[0] if pair[1] == keys.ALL else f"{pair[0]} in {pair[1]}"
 
 
 def _agreement_words(kept: ConditionEffects, method: str) -> str:

@@ -51,7 +51,7 @@ def evaluate_form() -> None:
     options = [_TRAINING, _PREDICTION, _FILES]
     start = _TRAINING if session.chosen("training") or _done_trainings() else _PREDICTION if session.chosen("run") else _TRAINING
     what = st.segmented_control(
-        "What to evaluate", options, default=start, key="evaluate_what", label_visibility="collapsed", required=True
+        "What to evaluate", options, default=start, key="evaluate_what", label_visibility="collapsed", required=True, wrap=True
     )
     {_TRAINING: _training, _PREDICTION: _prediction, _FILES: _files}[what or start]()
 
@@ -139,6 +139,7 @@ def _training() -> None:
         key="evaluate_part",
         required=True,
         format_func=lambda p: PARTS[p],
+        wrap=True,
     )
     with st.expander("More settings"):
         cells = fields.number(st, HeldOutRequest, "cells", "evaluate_cells", placeholder="as many as control cells")
@@ -262,6 +263,7 @@ def _files() -> None:
             required=True,
             key="evaluate_kind",
             format_func=lambda k: _KINDS[k],
+            wrap=True,
         )
         predicted = _file(entries, "Predicted cells", "predicted") if kind == "cells" else None
         table = _effects_table() if kind == "effects" else None

@@ -33,6 +33,11 @@ from state_engine.prediction.result import Result
 
 COLOURS = {"size": "Effect size", "gene": "One gene", "band": "Would it hold?"}
 OF_ADDRESS = ("by", "moved", "perturbation", "context")
+_TITLES = {
+    "size": "Which perturbation does most, and where?",
+    "gene": "Which perturbation moves {gene}, and where?",
+    "band": "Where would the largest effects hold in a replicate?",
+}
 GENES = 10  # of the chosen condition
 HEIGHT = 380  # of its map, in pixels
 _HELP = (
@@ -90,7 +95,7 @@ def _picture(run: RunFolder, result: Result, chosen: Condition) -> None:
     show_figure(
         condition_map(sheet, by, title, chosen),
         key="conditions",
-        title=f"Which perturbation moves {gene}, and where?" if gene else "Which perturbation does most, and where?",
+        title=_TITLES[by].format(gene=gene),
         caption=_caption(table, sheet, by),
         table=lambda: table.drop(columns=["words"]),
         height=int(min(900, 190 + 24 * (len(sheet.values) + 1))),

@@ -16,7 +16,7 @@ from pages.parts.format import drawn
 from pages.parts.genes.charts import BAND_COLOURS
 from pages.parts.genes.maps import LIMIT, likeness_order
 from pages.parts.palette import DIVERGING, MISSING, SEQUENTIAL
-from state_engine.effects.bands import BANDS
+from state_engine.effects.bands import BANDS, NOT_CALIBRATED
 
 MOST_ROWS, MOST_COLUMNS = 60, 40
 GAP: Final = 0.4  # between conditions and their means, in cells
@@ -80,7 +80,7 @@ def condition_map(sheet: Sheet, by: str, title: str, chosen: Condition) -> go.Fi
         _add_cells(figure, sheet, j, there, [colours[i][j] for i in there], [bool(light[i, j]) for i in there], rows, context)
     _add_marks(figure, sheet, light, rows, columns)
     if by == "band":
-        _add_bands(figure)
+        _add_bands(figure, sheet)
     else:
         _add_means(figure, values, _scale(by, values), rows, columns)
         _add_bar(figure, title, _scale(by, values))
@@ -198,8 +198,9 @@ def _add_bar(figure: go.Figure, title: str, scale: Mapping[str, Any]) -> None:
     figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", marker=marker, showlegend=False, hoverinfo="skip"))
 
 
-def _add_bands(figure: go.Figure) -> None:
-    for band, colour in [*((band, BAND_COLOURS[band]) for band in BANDS), ("not calibrated", MISSING)]:
+def _add_bands(figure: go.Figure, sheet: Sheet) -> None:
+    unknown = [(NOT_CALIBRATED, MISSING)] if (sheet.bands == NOT_CALIBRATED).any(axis=None) else []
+    for band, colour in [*((band, BAND_COLOURS[band]) for band in BANDS), *unknown]:
         marker = {"symbol": "square", "size": 11, "color": colour}
         figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", name=band, marker=marker))
     figure.update_layout(legend={"orientation": "h", "x": 0, "xanchor": "left", "y": -0.02, "yanchor": "top"})

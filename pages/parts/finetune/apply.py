@@ -35,7 +35,7 @@ def apply_head() -> None:
     if entry.card is None:
         return
     head_words(entry.card)
-    where = st.segmented_control("Cells", [DATA, PREDICTION], default=DATA, key="apply_where", required=True)
+    where = st.segmented_control("Cells", [DATA, PREDICTION], default=DATA, key="apply_where", required=True, wrap=True)
     with errors_shown():
         asked = _data() if where == DATA else _prediction()
         if asked is not None:

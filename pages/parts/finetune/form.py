@@ -247,7 +247,7 @@ def _split(data: Dataset, labels: tuple[str, ...]) -> tuple[str, tuple[str, ...]
     way = st.segmented_control(
         "Tested on", ways, default=ways[0], key="head_split", required=True, label_visibility="collapsed",
         help="Cells of one donor or batch resemble each other. Where the head is to call cells of new donors, test it on whole donors.",
-    )  # fmt: skip
+    wrap=True)  # fmt: skip
     if way == ways[0]:
         return "", ()
     left, right = st.columns(2)

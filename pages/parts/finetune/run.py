@@ -55,4 +55,8 @@ def fit_or_apply(fit: str, apply: str) -> str:
         st.session_state["finetune_view"] = apply if wanted else fit
     first = apply if session.chosen("annotation") and not session.chosen("finetuning") else fit
     st.session_state.setdefault("finetune_view", first)
-    return str(st.segmented_control("What to do", [fit, apply], key="finetune_view", required=True, label_visibility="collapsed"))
+    return str(
+        st.segmented_control(
+            "What to do", [fit, apply], key="finetune_view", required=True, label_visibility="collapsed", wrap=True
+        )
+    )

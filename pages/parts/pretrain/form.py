@@ -135,7 +135,7 @@ def _genes() -> tuple[str, str, int | None]:
     way = st.segmented_control(
         "Gene vectors", [LEARNT, OWN, *([MODEL] if models else [])], default=LEARNT, key="pretrain_genes", required=True,
         help="A vector tells the model what a gene is. Vectors of proteins (ESM2) let it read genes that it was not trained on.",
-    )  # fmt: skip
+    wrap=True)  # fmt: skip
     if way == OWN:
         found = one_file(
             "pretrain_vectors",

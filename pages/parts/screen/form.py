@@ -68,7 +68,7 @@ def screen_form(entry: DataEntry, data: Dataset, model: Entry, run: RunFolder | 
     goal = st.segmented_control(
         "Goal", list(GOALS), format_func=GOALS.__getitem__, default="signature", key="screen_goal", required=True,
         label_visibility="collapsed", persist_state="session",
-    )  # fmt: skip
+    wrap=True)  # fmt: skip
     try:
         asked = _ASKING[goal](data)
     except StateError as error:

@@ -60,7 +60,7 @@ def pick_challenge(before: str, key: str) -> Rules:
     known = known_challenges()
     start = before if before in known else known[0]
     name = st.segmented_control(
-        "Challenge", known, default=start, key=key, required=True, format_func=lambda n: load_rules(n).title
+        "Challenge", known, default=start, key=key, required=True, format_func=lambda n: load_rules(n).title, wrap=True
     )
     return load_rules(name or start)
 

@@ -38,7 +38,13 @@ def score_tab(run: RunFolder | None) -> None:
     earlier = session.chosen_run("scoring")
     start = _REHEARSE if earlier is not None and earlier.manifest.kind == "rehearse" else _SCORE
     what = st.segmented_control(
-        "What to score", (_SCORE, _REHEARSE), default=start, key="score_what", label_visibility="collapsed", required=True
+        "What to score",
+        (_SCORE, _REHEARSE),
+        default=start,
+        key="score_what",
+        label_visibility="collapsed",
+        required=True,
+        wrap=True,
     )
     if what == _REHEARSE:
         _rehearsal_form()

@@ -39,7 +39,7 @@ def pick_plan(entry: DataEntry, data: Dataset) -> SplitPlan | None:
     way = st.segmented_control(
         "What is held out", (SUGGESTED, CONTEXTS, PERTURBATIONS, TOML), default=SUGGESTED, key=f"split_way_{entry.id}",
         required=True, help=_HELP,
-    )  # fmt: skip
+    wrap=True)  # fmt: skip
     if way == CONTEXTS:
         return _contexts(entry, data)
     if way == PERTURBATIONS:

@@ -60,7 +60,7 @@ def _tune(card: ModelCard) -> tuple[str, bool]:
     how = st.segmented_control(
         "What is trained", (LORA, LAST, FULL, WEIGHTS), default=LORA, key="train_tune", required=True,
         help=f"{help_text} Start only: its weights begin a training with the settings below, which must have its sizes.",
-    )  # fmt: skip
+    wrap=True)  # fmt: skip
     if how == WEIGHTS:
         return "", False
     tune = {LORA: "lora", FULL: "full"}.get(str(how), "")
