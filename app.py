@@ -12,7 +12,7 @@ from pages.parts.glossary import glossary_button
 from pages.parts.login import account, ask_for_login, logged_in
 from pages.parts.navigation import menu, pages
 from pages.parts.server import MIDDLEWARE, ROUTES
-from pages.parts.session import by_link, keep_thread, start_worker, thread_params
+from pages.parts.session import by_link, keep_thread, shared_pages, start_worker, thread_params
 from pages.parts.sidebar import show_shared, show_thread
 from pages.parts.views import save_view
 from state_engine.config import APP
@@ -20,14 +20,14 @@ from state_engine.config import APP
 if get_script_run_ctx(suppress_warning=True) is None:
     app = st.App(__file__, routes=ROUTES, middleware=MIDDLEWARE)
 else:
-    page = st.navigation(pages(by_link()), position="hidden")
+    page = st.navigation(pages(shared_pages()), position="hidden")
     st.set_page_config(page_title=f"{page.title} · STATE Explorer", page_icon=str(APP / "assets" / "icon.svg"), layout="wide")
     st.logo(str(APP / "assets" / "logo.svg"), size="large", icon_image=str(APP / "assets" / "icon.svg"))
     if not logged_in():
         ask_for_login()
         st.stop()
     keep_thread(page.url_path)
-    menu(thread_params, by_link(), may_see())
+    menu(thread_params, shared_pages(), may_see())
     if by_link():
         show_shared()
     else:

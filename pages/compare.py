@@ -21,6 +21,8 @@ with errors_shown():
     another_run(CHOICE, run, "Comparison", none="none: begin a new one")
     if run is not None:
         show_comparison(run)
+    if session.by_link():
+        st.stop()
     with st.expander(
         "Another comparison" if run else "What is compared?", expanded=run is None, icon=":material/compare_arrows:"
     ):

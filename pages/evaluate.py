@@ -6,7 +6,7 @@ from pages.parts.door import through_app
 from pages.parts.evaluate.answer import show_evaluation
 from pages.parts.evaluate.form import CHOICE, evaluate_form
 from pages.parts.picker import another_run
-from pages.parts.session import chosen_run
+from pages.parts.session import by_link, chosen_run
 from pages.parts.widgets import errors_shown, page_head
 
 through_app()
@@ -18,8 +18,9 @@ page_head(
 
 with errors_shown():
     run = chosen_run(CHOICE)
-    with st.expander("Evaluate something", expanded=run is None, icon=":material/fact_check:"):
-        evaluate_form()
+    if not by_link():
+        with st.expander("Evaluate something", expanded=run is None, icon=":material/fact_check:"):
+            evaluate_form()
     another_run(CHOICE, run, "Earlier evaluations", placeholder="Choose one to look at it again")
     if run is not None:
         show_evaluation(run)

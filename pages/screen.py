@@ -21,6 +21,8 @@ another_run(CHOICE, run, "Screen", none="none: begin a new one")
 if run is not None:
     with errors_shown():
         show_screen(run)
+if session.by_link():
+    st.stop()
 
 entry, model = session.data_entry(), session.model_entry()
 if entry is None or model is None or model.card is None:

@@ -38,7 +38,14 @@ _MENU: Mapping[str, Sequence[tuple[str, str, str]]] = {
     "Server": (("admin", "Admin", ":material/admin_panel_settings:"),),
 }
 
-SHARED = ("explore", "genes", "attention")  # pages that a link to a run shows
+# kind of run -> pages that a link to one shows, the first one first. They show what lies in the run's own folder alone
+SHARED: Mapping[str, tuple[str, ...]] = {
+    "predict": ("explore", "genes", "attention"),
+    "screen": ("screen",),
+    "evaluate": ("evaluate",),
+    "test": ("evaluate",),
+    "compare": ("compare",),
+}
 
 
 def names() -> list[str]:
@@ -63,36 +70,44 @@ def below_base(path: str) -> str:
     return path[len(base()) :] or "/" if inside else path
 
 
-def pages(by_link: bool = False) -> dict[str, list[Page]]:
+def titles(pages_: Sequence[str]) -> list[str]:
+    """Return how the menu calls some pages."""
+    return [title for entries in _MENU.values() for name, title, _ in entries if name in pages_]
+
+
+def pages(only: Sequence[str] = ()) -> dict[str, list[Page]]:
     """What `st.navigation` takes: sections with their pages and the default one. Their icons are in the menu alone.
 
     Args:
-        by_link: whether the session came by a link to one run, of which only the pages of `SHARED` tell.
+        only: pages that a session which came by a link to one run sees, the first one first; () for all.
     """
-    first = "explore" if by_link else "home"
+    first = only[0] if only else "home"
     return {
         section: [
             st.Page(script(name), title=title, url_path=None if name == first else name, default=name == first)
             for name, title, _ in entries
         ]
-        for section, entries in _entries(by_link).items()
+        for section, entries in _entries(only).items()
     }
 
 
-def _entries(by_link: bool) -> Mapping[str, Sequence[tuple[str, str, str]]]:
-    return {"Look": [entry for entry in _MENU["Look"] if entry[0] in SHARED]} if by_link else _MENU
+def _entries(only: Sequence[str]) -> Mapping[str, Sequence[tuple[str, str, str]]]:
+    if not only:
+        return _MENU
+    found = {section: [entry for entry in entries if entry[0] in only] for section, entries in _MENU.items()}
+    return {section: entries for section, entries in found.items() if entries}
 
 
-def menu(params: Callable[[str], Mapping[str, str]], by_link: bool = False, admin: bool = False) -> None:
+def menu(params: Callable[[str], Mapping[str, str]], only: Sequence[str] = (), admin: bool = False) -> None:
     """Draw the menu in the sidebar.
 
     Args:
         params: returns what the address of a page, by its name, holds.
-        by_link: as for `pages`.
+        only: as for `pages`.
         admin: whether the page of the server is shown.
     """
     with st.sidebar, st.container(key="menu"):
-        for section, entries in _entries(by_link).items():
+        for section, entries in _entries(only).items():
             if section == "Server" and not admin:
                 continue
             st.caption(section)

@@ -81,6 +81,12 @@ def can_compute(what: str) -> bool:
     return False
 
 
+def command_of(run: RunFolder) -> str:
+    """Return the command that does a run again; to somebody who came by a link without the places of the owner's files."""
+    command = run.manifest.command
+    return without_places(command, session.settings()) if session.by_link() else command
+
+
 def open_projection(run: RunFolder) -> projection.Projection:
     """Return the run's UMAP.
 

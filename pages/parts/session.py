@@ -13,10 +13,11 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.parts.login import owner
+from pages.parts.navigation import SHARED
 from state_engine.config import LOCAL, Settings, load_settings
 from state_engine.data.dataset import Choices, Dataset
 from state_engine.data.depth import notes_of_file
-from state_engine.errors import RequestError, StateError
+from state_engine.errors import RequestError, RunError, StateError
 from state_engine.jobs import local
 from state_engine.jobs.kinds import KINDS
 from state_engine.jobs.run_folder import RunFolder
@@ -80,18 +81,33 @@ def by_link() -> bool:
     return bool(chosen("share"))
 
 
-def enter_share() -> str:
-    """Choose the run of the link that brought this session here, and nothing else; return its id, "" without a link.
+def shared_pages() -> tuple[str, ...]:
+    """Return the pages that show the run of the link that brought this session here, the first one first; () without a link."""
+    if not by_link():
+        return ()
+    try:
+        kind = RunFolder.open(settings(), settings().shared).manifest.kind
+    except StateError:  # `enter_share` says so
+        kind = "predict"
+    return SHARED.get(kind, SHARED["predict"])
+
+
+def enter_share() -> RunFolder:
+    """Choose the run of the link that brought this session here, and nothing else; return it.
 
     Raises:
-        RequestError: the link was revoked.
+        RequestError: the link was revoked, or the run deleted.
     """
-    run = settings().shared if chosen("share") else ""
-    if run:
-        for name in THREAD:
-            if name not in ("run", "share"):
-                choose(name, "")
-        choose("run", run)
+    identity = settings().shared
+    try:
+        run = RunFolder.open(settings(), identity)
+        choice = KINDS[run.manifest.kind].choice
+    except (RunError, KeyError) as error:
+        raise RequestError("This link leads nowhere.", "The run was deleted.", "Ask whoever gave it to you.") from error
+    for name in THREAD:
+        if name not in (choice, "share"):
+            choose(name, "")
+    choose(choice, identity)
     return run
 
 

@@ -11,7 +11,7 @@ from pages.parts.format import age, md, sentences, state_words
 from pages.parts.navigation import script
 from pages.parts.undo import have_back
 from pages.parts.widgets import logged
-from state_engine.errors import RequestError, StateError
+from state_engine.errors import StateError
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.shown import without_places
 from state_engine.library.trash import item_of
@@ -33,10 +33,7 @@ def show_thread() -> None:
 def show_shared() -> None:
     """Draw which run a link shows, in place of the thread; stop where the link leads nowhere."""
     try:
-        session.enter_share()
-        run = session.run_folder()
-        if run is None:
-            raise RequestError("This link leads nowhere.", "The run was deleted.", "Ask whoever gave it to you.")
+        run = session.enter_share()
     except StateError as error:
         st.error(f"**{sentences(error.what)}**  \n{sentences(error.why)} {sentences(error.fix)}", icon=":material/link_off:")
         _leave()

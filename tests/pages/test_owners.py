@@ -19,6 +19,7 @@ from state_engine.data.dataset import Choices
 from state_engine.errors import RequestError, StateError
 from state_engine.jobs import ages, local, trash
 from state_engine.jobs.drafts import draft_of, keep_draft
+from state_engine.jobs.kinds import KINDS
 from state_engine.jobs.packed import export_run, import_run
 from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.requests import LookRequest
@@ -34,6 +35,7 @@ from state_engine.library.views import forget_view, keep_view, views_of
 from state_engine.prediction.request import PredictionRequest
 from tests.pages.finished_run import finished_run
 from tests.pages.opened import ROOT, text
+from tests.pages.test_compare import made as comparison
 from tests.small import write_cells
 
 SECRET = "secret-of-anna.h5ad"
@@ -151,7 +153,7 @@ def test_a_link_opens_one_run_for_looking(anna: Settings, tmp_path: Path, monkey
     as_owner(monkeypatch, "bert")
     words = seen("home", share=token)  # the page it opens on
     assert run.manifest.title in words and "for looking" in words and SECRET not in words and "Another run" not in words
-    assert set(SHARED) < set(names())
+    assert {page for pages in SHARED.values() for page in pages} < set(names())
     aimed = {name: data if name == "data" else other.id for name in RECORDS}  # whatever else the address names
     words = seen("home", share=token, **aimed)
     assert run.manifest.title in words and SECRET not in words and "Another run" not in words
@@ -196,7 +198,7 @@ def test_a_shared_run_offers_nothing_to_change_or_compute(
         "delete",
     )
     found = {}
-    for view in SHARED:
+    for view in SHARED["predict"]:
         as_owner(monkeypatch, "bert")
         shared, words = keys_and_words(view, share=token)
         assert not [key for key in shared if key.startswith(changing)], (view, shared)
@@ -208,10 +210,39 @@ def test_a_shared_run_offers_nothing_to_change_or_compute(
     revoke(anna, shares_of(anna, run.id)[0].id)  # while somebody looks at it
     as_owner(monkeypatch, "bert")
     monkeypatch.setattr(door, "is_open", is_open)  # what stops in app.py never gets to a page by itself
-    for view in SHARED:
+    for view in SHARED["predict"]:
         words = seen(view, share=token)
         assert "This link leads nowhere" in words, view
         assert not any(name in words for name in (run.manifest.title, "drugA", "not computed")), words
+
+
+def test_a_link_shows_a_comparison_without_a_form_or_places(
+    anna: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, prediction = stored(anna, tmp_path)
+    run = comparison(anna.home)
+    run.record(command=f"python -m state_engine compare --first {prediction.result} --second {prediction.result}")
+    token = share_run(anna, run.id)
+    as_owner(monkeypatch, "bert")
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    app.query_params["share"] = token
+    app.run()
+    assert not app.exception and not app.error
+    words, code = text(app), " ".join(str(block.value) for block in app.code)
+    assert run.manifest.title in words and "for looking" in words and prediction.manifest.title not in words
+    assert "state_engine compare --first runs/" in code and str(tmp_path) not in words + code
+    keys = {str(one.key) for kind in (app.button, app.selectbox, app.multiselect) for one in kind}
+    assert "leave_share" in keys and not {key for key in keys if key.startswith(("compare_first", "make_", "view_save"))}, keys
+    assert "compare" not in {str(one.key) for one in app.button}
+    assert prediction.manifest.title not in seen("home", share=token, run=prediction.id)
+    revoke(anna, shares_of(anna, run.id)[0].id)
+    assert "This link leads nowhere" in seen("home", share=token)
+
+
+def test_every_kind_that_a_link_shows_has_its_page() -> None:
+    for kind, shown in SHARED.items():
+        assert KINDS[kind].page and KINDS[kind].answer in ("", shown[0]) and set(shown) <= set(names())
+        assert KINDS[kind].choice == "run" or KINDS[kind].page == shown[0]
 
 
 def test_a_run_with_the_id_of_anothers_shows_and_moves_nothing_of_theirs(anna: Settings, tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from pages.parts.format import md, plural, sentences
 from pages.parts.genes.table import read_table
 from pages.parts.jobs import derived_run, job_panel, start_job
 from pages.parts.palette import BLUE, GREEN, VERMILION
-from pages.parts.result import stamp
+from pages.parts.result import can_compute, command_of, stamp
 from pages.parts.runs.report import report_button
+from pages.parts.runs.share import share_button
 from state_engine.comparison.report import (
     COMPARISON,
     EFFECTS,
@@ -53,7 +54,9 @@ def show_comparison(run: RunFolder) -> None:
     if found is None:
         st.info("This comparison left no report. Compare again.", icon=":material/info:")
         return
-    report_button(run)
+    with st.container(horizontal=True):
+        share_button(run)
+        report_button(run)
     for number, sentence in enumerate(found.words()):
         st.markdown(f"**{sentences(sentence)}**" if not number else sentences(sentence))
     place = _pairs(run, found)
@@ -71,7 +74,7 @@ def show_comparison(run: RunFolder) -> None:
         st.caption(f"Intervals: {INTERVALS[found.interval]}.")
         for remark in found.remarks:
             st.markdown(f"- {sentences(remark)}")
-        st.code(run.manifest.command or "", language="bash", wrap_lines=True)
+        st.code(command_of(run), language="bash", wrap_lines=True)
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
@@ -237,7 +240,9 @@ def _selection(run: RunFolder, found: Comparison, cells: CellsMap, selected: NDA
         request = SelectionRequest(run.id, tuple(rows[0]), tuple(rows[1]))
         asked = derived_run(run, request)
         if asked is None:
-            if not st.button("Which genes differ here?", key="compare_test", type="primary"):
+            if not can_compute("The genes of this selection are") or not st.button(
+                "Which genes differ here?", key="compare_test", type="primary"
+            ):
                 return
             identity = start_job(request, "Genes of a selection", parent=run.id)
         else:

@@ -14,7 +14,7 @@ from pages.parts.evaluate.conditions import conditions, genes, title
 from pages.parts.evaluate.skill import skills
 from pages.parts.format import md, minus, plural, sentences
 from pages.parts.jobs import job_panel
-from pages.parts.result import stamp
+from pages.parts.result import command_of, stamp
 from state_engine import keys
 from state_engine.errors import listed
 from state_engine.evaluation.judgement import ability_words
@@ -264,11 +264,10 @@ def _take_home(run: RunFolder, found: Evaluation) -> None:
     for remark in found.remarks:
         st.caption(f"– {sentences(remark)}")
     with st.container(horizontal=True):
-        for name, words in (
-            (METRICS, "Every condition (CSV)"),
-            (SUMMARY, "Means (CSV)"),
-            (EVALUATION, "What was compared (JSON)"),
-        ):
+        taken = [(METRICS, "Every condition (CSV)"), (SUMMARY, "Means (CSV)")]
+        if not session.by_link():  # it names the places of files
+            taken.append((EVALUATION, "What was compared (JSON)"))
+        for name, words in taken:
             st.download_button(
                 words,
                 data=partial(_to_take_home, run.file(name)),
@@ -279,7 +278,7 @@ def _take_home(run: RunFolder, found: Evaluation) -> None:
             )
     if run.manifest.command:
         with st.expander("How to repeat this"):
-            st.code(run.manifest.command, language="bash", wrap_lines=True)
+            st.code(command_of(run), language="bash", wrap_lines=True)
 
 
 def _to_take_home(path: Path) -> bytes:

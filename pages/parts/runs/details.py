@@ -29,8 +29,7 @@ def show_details(info: RunInfo, manifest: Manifest) -> None:
     run = RunFolder(info.path)
     with st.container(horizontal=True):
         _again(run, manifest)
-        if manifest.kind == "predict" and info.state == "done":
-            share_button(run.id)
+        share_button(run)
         report_button(run)
         if manifest.kind in PACKED and info.state == "done":
             st.download_button(

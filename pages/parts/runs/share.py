@@ -8,19 +8,21 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.format import age
-from pages.parts.navigation import base
+from pages.parts.navigation import SHARED, base, titles
 from pages.parts.widgets import errors_shown
+from state_engine.errors import listed
+from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.shares import revoke, share_run, shares_of
 
 
-def share_button(run_id: str) -> None:
-    """Draw the button that opens the links of a finished prediction; nothing for somebody who came by such a link."""
-    settings = session.settings()
-    if settings.shared:
+def share_button(run: RunFolder) -> None:
+    """Draw the button that opens the links of a finished run; nothing for a kind that no link shows, and for who came by a link."""
+    settings, run_id, shown = session.settings(), run.id, SHARED.get(run.manifest.kind)
+    if settings.shared or shown is None or run.state != "done":
         return
     fresh = f"share_link_{run_id}"
     with st.popover("Share", icon=":material/link:", key=f"share_{run_id}"), errors_shown():
-        st.markdown("Whoever has a link sees this run on Explore, Genes and Attention, and can change nothing. Revoke it here.")
+        st.markdown(f"Whoever has a link sees this run on {listed(titles(shown))}, and can change nothing. Revoke it here.")
         if st.button("Make a link", key=f"make_link_{run_id}", type="primary"):
             address = urlsplit(st.context.url or "")
             token = share_run(settings, run_id)

@@ -14,7 +14,7 @@ from pages.parts.figures import csv_button, show_figure
 from pages.parts.format import md, plural, sentences
 from pages.parts.jobs import job_of, live_panel
 from pages.parts.model_scores import verdict_words
-from pages.parts.result import stamp
+from pages.parts.result import command_of, stamp
 from pages.parts.screen.charts import MOST_ALIKE, MOST_ROWS, alike_figure, size_figure
 from pages.parts.widgets import go, show_error
 from state_engine.errors import JobError, StateError
@@ -80,7 +80,7 @@ def show_screen(run: RunFolder) -> None:
     with st.expander("How to repeat this, and what to know"):
         for remark in report.remarks:
             st.markdown(f"- {sentences(remark)}")
-        st.code(run.manifest.command or "", language="bash", wrap_lines=True)
+        st.code(command_of(run), language="bash", wrap_lines=True)
 
 
 def _stopped(run: RunFolder, job: Job | None) -> None:
@@ -233,6 +233,8 @@ def _ways_on(run: RunFolder, table: pd.DataFrame, chosen: pd.DataFrame) -> None:
             disabled=not len(chosen),
         )
         csv_button("Whole ranking (CSV)", run.file(RANKING), "ranking.csv", "screen_whole")
+        if session.by_link():
+            return
         names = list(dict.fromkeys(chosen.loc[chosen["made"] == "predicted", "perturbation"]))
         label = f"Predict {plural(len(names), 'perturbation')} in full" if names else "Predict the ticked rows in full"
         if st.button(label, key="screen_predict", icon=":material/play_circle:", disabled=not names):
