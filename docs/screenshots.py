@@ -30,7 +30,7 @@ IMAGES = ROOT / "docs" / "images"
 MAP, FIGURE = ".st-key-figure_{} .cell-map[data-painted]", ".st-key-figure_{} .js-plotly-plot"
 # page -> what has to be there before its picture is taken: the answer of the run that is open
 ANSWERS = {
-    "explore": MAP.format("map"),
+    "explore": f"body:has({FIGURE.format('conditions')}) {MAP.format('map')}",
     "genes": FIGURE.format("volcano"),
     "screen": FIGURE.format("screen_alike"),
     "evaluate": FIGURE.format("evaluation_effects"),

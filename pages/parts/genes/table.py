@@ -72,7 +72,7 @@ def ask(result: Result) -> Question:
     perturbations = list(dict.fromkeys(p for p, _ in conditions))
     there = stored.measured_conditions(result)
     tests = [pair for pair in conditions if pair in there and result.exposure(*pair) == "test"]
-    first, second, third = st.columns([4, 4, 2], vertical_alignment="bottom")
+    first, second, third = st.columns([4, 4, 3], vertical_alignment="bottom")
     with first:
         perturbation = _choose("Perturbation", perturbations, "perturbation", default=first_condition(result)[0])
     contexts = [c for p, c in conditions if p == perturbation]

@@ -87,7 +87,7 @@ def card_view(entry: Entry, settings: Settings) -> None:
     }
     with st.container(border=True, key="card_facts"):
         for name, value in facts.items():
-            left, right = st.columns([2, 5], gap="small")
+            left, right = st.columns([1, 2], gap="small")
             left.markdown(f":gray[{name}]")
             right.markdown(sentences(value))
     for text in (*map(str, card.training.leaks), *card.limits, *card.notes):

@@ -65,7 +65,7 @@ def _card(entry: EmbeddingEntry, card: EmbeddingCard, settings: Settings) -> Non
                 st.rerun()
     with st.container(border=True, key="se_facts"):
         for name, value in facts(entry, card).items():
-            left, right = st.columns([2, 5], gap="small")
+            left, right = st.columns([1, 2], gap="small")
             left.markdown(f":gray[{name}]")
             right.markdown(sentences(value))
     for text in (*card.limits, *card.notes):
