@@ -139,7 +139,8 @@ def map_drawn(page: Page, key: str, timeout: float = 300_000) -> None:
 
 def lasso(page: Page, key: str) -> None:
     """Draw around all cells of the map of a Streamlit key; the page then has a button that clears the selection."""
-    page.locator(f".st-key-figure_{key} .cell-map .cells").scroll_into_view_if_needed()
+    # in the middle of the window: the head of the page lies over what is at its upper edge
+    page.locator(f".st-key-figure_{key} .cell-map .cells").evaluate("map => map.scrollIntoView({block: 'center'})")
     box = page.locator(f".st-key-figure_{key} .cell-map .cells").bounding_box()
     assert box is not None
     corners = [(0.01, 0.01), (0.99, 0.01), (0.99, 0.99), (0.01, 0.99), (0.01, 0.02)]

@@ -14,6 +14,7 @@ from tests.browser.app import ROOT, Server, keep_picture, lasso, map_drawn, no_e
 from tests.pages.make_run import make_run
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
+MAP = ".st-key-figure_map .cell-map"  # of all cells; that of one condition stands above it
 MAPS = "[...document.querySelectorAll('*')].map((e) => e.shadowRoot?.querySelector('.cell-map')).filter(Boolean)"
 
 
@@ -37,7 +38,7 @@ def frames(page: Page) -> Iterator[list[tuple[str, int]]]:
 
 
 def colour_by(page: Page, name: str) -> None:
-    map_ = page.locator(".cell-map")
+    map_ = page.locator(MAP)
     before = map_.get_attribute("data-drawn")
     page.locator(".st-key-map_colour button", has_text=name).click()
     page.wait_for_function("([map, before]) => map.dataset.painted !== before", arg=[map_.element_handle(), before])
@@ -48,12 +49,12 @@ def test_it_draws_recolours_filters_and_counts(page: Page, address: str, frames:
     page.goto(address)
     map_drawn(page, "map")
     no_errors(page)
-    assert page.get_attribute(".cell-map", "data-cells") == "340"
+    assert page.get_attribute(MAP, "data-cells") == "340"
     seen = "(canvas) => { const gl = canvas.getContext('webgl'), data = new Uint8Array(4 * canvas.width * canvas.height);"
     seen += (
         "gl.readPixels(0, 0, canvas.width, canvas.height, gl.RGBA, gl.UNSIGNED_BYTE, data); return data.filter(Boolean).length; }"
     )
-    assert page.locator(".cell-map .cells").evaluate(seen) > 2000, "the cells are on the screen"
+    assert page.locator(f"{MAP} .cells").evaluate(seen) > 2000, "the cells are on the screen"
     assert max(n for _, n in frames) < 10_000_000
 
     frames.clear()
@@ -61,24 +62,25 @@ def test_it_draws_recolours_filters_and_counts(page: Page, address: str, frames:
     down = sum(n for way, n in frames if way == "down")
     # 340 cells and the script of the places would be 140 kB; the component of the drawing is 6 kB
     assert down < 40_000 and sum(n for way, n in frames if way == "up") < 5_000
-    assert page.locator(".cell-map .entry").all_inner_texts() == ["B (170)", "T (170)"]
+    assert page.locator(f"{MAP} .entry").all_inner_texts() == ["B (170)", "T (170)"]
 
-    page.locator(".cell-map .entry", has_text="T (170)").click()
-    assert page.get_attribute(".cell-map .entry:nth-child(2)", "aria-pressed") == "false"
+    page.locator(f"{MAP} .entry", has_text="T (170)").click()
+    assert page.get_attribute(f"{MAP} .entry:nth-child(2)", "aria-pressed") == "false"
     frames.clear()
     lasso(page, "map")
     page.get_by_text("170 cells of 340 shown").wait_for()
     assert sum(n for way, n in frames if way == "up") < 5_000
     colour_by(page, "Gene")
     page.get_by_text("170 cells of 340 shown").wait_for()
-    assert page.locator(".cell-map .scale input").count() == 2
+    assert page.locator(f"{MAP} .scale input").count() == 2
     keep_picture(page, "map-gene-selected")
 
 
 def test_the_pointer_names_a_cell_and_figures_are_saved(page: Page, address: str) -> None:
     page.goto(address)
     map_drawn(page, "map")
-    canvas, tip = page.locator(".cell-map .cells"), page.locator(".cell-map .tip")
+    page.locator(f"{MAP} .cells").evaluate("map => map.scrollIntoView({block: 'center'})")
+    canvas, tip = page.locator(f"{MAP} .cells"), page.locator(f"{MAP} .tip")
     box = canvas.bounding_box()
     assert box is not None
     page.locator(".st-key-map_arrows button", has_text="None").click()
@@ -91,14 +93,14 @@ def test_the_pointer_names_a_cell_and_figures_are_saved(page: Page, address: str
     words = tip.inner_text().split("\n")
     assert words[0] in ("predicted", "observed", "observed control") and words[-1] in ("B", "T") and len(words) == 4
     with page.expect_download() as download:
-        page.click(".cell-map .tools .svg")
+        page.click(f"{MAP} .tools .svg")
     drawn = ElementTree.parse(download.value.path())
     circles = drawn.findall(".//{http://www.w3.org/2000/svg}circle")
     assert download.value.suggested_filename == "map.svg" and len(circles) == 340 + 3, (
         "each cell, and three entries of the legend"
     )
     with page.expect_download() as download:
-        page.click(".cell-map .tools .png")
+        page.click(f"{MAP} .tools .png")
     with open(download.value.path(), "rb") as file:  # noqa: PTH123
         assert file.read(8) == b"\x89PNG\r\n\x1a\n"
 
@@ -113,10 +115,11 @@ def test_without_webgl_there_is_a_picture_that_can_be_drawn_around(browser: Brow
     )
     page.goto(address)
     page.wait_for_selector(".st-key-figure_map .js-plotly-plot image")
-    page.get_by_text("cannot draw with WebGL").wait_for()
+    page.locator(".st-key-figure_map").get_by_text("cannot draw with WebGL").wait_for()
     settle(page)
     no_errors(page)
     keep_picture(page, "map-picture")
+    page.locator(".st-key-figure_map .nsewdrag").first.scroll_into_view_if_needed()
     box = page.locator(".st-key-figure_map .nsewdrag").first.bounding_box()
     assert box is not None
     left, top, right, bottom = box["x"] + 4, box["y"] + 4, box["x"] + box["width"] - 4, box["y"] + box["height"] - 4

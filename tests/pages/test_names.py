@@ -226,6 +226,7 @@ def test_no_page_obeys_a_name(home: Path, tmp_path: Path, monkeypatch: pytest.Mo
     make_maps(run, perturbation=NAMED["drugA"], context=NAMED["B"])
     for condition in itertools.product((NAMED["drugA"], NAMED["drugB"]), (NAMED["B"], NAMED["T"])):
         stored.answer(run.path, *condition)
+    stored.effects_for(run.path)
     app = app_on(page, data=identity, model=saved.id, run=run.id)
     shown = list(markdown_of(app))
     assert any(md(HOSTILE[4]) in text for text in shown)  # the sidebar names the model

@@ -25,6 +25,7 @@ from state_engine.prediction.request import PredictionRequest
 from state_engine.progress import silent
 from tests.pages.make_run import make_run
 from tests.pages.opened import app_on, came, opened, text
+from tests.pages.queued import work_off
 
 DEMO = pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
 
@@ -103,6 +104,8 @@ def test_a_run_comes_in_as_a_zip_and_opens_in_explore(home: Path, tmp_path: Path
     came(home, "run.zip", packed.read_bytes(), "run_zip")
     app = app_on("runs")
     assert rows(app) == [run.id] and app.session_state["thread_run"] == run.id and not app.error
+    app_on("explore", run=run.id)
+    assert [job.kind for job in work_off(Settings(home))] == ["effects"]  # what is derived from the result is made here
     look = app_on("explore", run=run.id)
     assert "cells shown" in text(look) or not look.error
     assert look.dataframe and not look.exception and not look.error
