@@ -12,6 +12,7 @@ import streamlit as st
 from pages.parts import palette
 from pages.parts.figures import csv_button, show_figure
 from pages.parts.format import drawn, duration, md, plural, sentences
+from pages.parts.genes.charts import LEGEND
 from state_engine.errors import listed
 from state_engine.heads.report import HeadReport, Method, Score
 from state_engine.plain import part_of
@@ -244,7 +245,7 @@ def _losses(report: HeadReport) -> None:
     figure.add_vline(x=report.best_epoch, line={"color": palette.GREY, "dash": "dot", "width": 1})
     figure.update_xaxes(title="pass over the training cells")
     figure.update_yaxes(title="loss")
-    figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "title": {"text": ""}})
+    figure.update_layout(legend=LEGEND)
     show_figure(
         figure,
         key="head_losses",

@@ -12,6 +12,7 @@ import streamlit as st
 from pages.parts import palette
 from pages.parts.figures import show_figure
 from pages.parts.format import drawn
+from pages.parts.genes.charts import LEGEND
 from state_engine.train.curves import LOG, VALIDATION, read_curve
 
 MOST_POINTS = 1500  # of a line; more cannot be told apart on a screen
@@ -114,7 +115,7 @@ def thinned(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _framed(figure: go.Figure) -> go.Figure:
-    figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "title": {"text": ""}})
+    figure.update_layout(legend=LEGEND)
     return figure
 
 
