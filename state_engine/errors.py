@@ -170,9 +170,15 @@ def door(name: str, kind: type[StateError] = DataError, fix: str = "Download or 
     except StateError:
         raise
     except Exception as error:
-        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        words = error.strerror if isinstance(error, OSError) and error.strerror else parser_words(error)
         first = without_folders(" ".join(words.split()))[:200] or type(error).__name__
         raise kind(f"{name} cannot be read.", f"It is damaged or not what its name says: {first}.", fix) from error
+
+
+def parser_words(error: Exception) -> str:
+    """Return what a parser says about bytes; Python's advice on numbers without end is for programmers."""
+    words = str(error)
+    return "A number has thousands of digits" if "set_int_max_str_digits" in words else words
 
 
 def without_folders(text: str) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar, cast
 
 from state_engine.config import Settings, load_settings
-from state_engine.errors import RequestError, StateError
+from state_engine.errors import RequestError, StateError, parser_words
 
 T = TypeVar("T")
 _FULL_BYTES = 16 * 1024**2
@@ -371,6 +371,8 @@ def parse_json(content: bytes | str) -> Any:
         found = json.loads(content)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(parser_words(error)) from None
     level, depth = [found], 0
     while level := [inner for value in level for inner in _inner(value)]:
         depth += 1

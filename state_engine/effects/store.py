@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from state_engine.errors import CheckpointError, listed
-from state_engine.files import replacing, sha256_of
+from state_engine.files import parse_json, replacing, sha256_of
 
 if TYPE_CHECKING:
     from state_engine.effects.table import Condition, EffectTable
@@ -157,8 +157,8 @@ def _labels(path: Path, metadata: dict[str, str]) -> dict[str, tuple[str, ...]]:
     found = {}
     for name in LABELS:
         try:
-            values: object = json.loads(metadata[name])
-        except (ValueError, RecursionError) as error:
+            values: object = parse_json(metadata[name])
+        except ValueError as error:
             raise CheckpointError(f"{path} is damaged.", f"Its {name} are not JSON: {error}.", AGAIN) from error
         if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
             raise CheckpointError(f"{path} is damaged.", f"Its {name} are not a list of labels.", AGAIN)

@@ -35,7 +35,7 @@ from state_engine.data.files.csr_writer import Spool, write_h5ad
 from state_engine.data.files.parquet import parquet_columns, read_parquet
 from state_engine.data.files.text import read_text_file
 from state_engine.effects.apply import Moving, apply_effect
-from state_engine.errors import EmptyDataError, GeneError, RequestError, UnreadableFileError, door, listed
+from state_engine.errors import EmptyDataError, GeneError, RequestError, UnreadableFileError, cut, door, listed
 from state_engine.files import replacing
 from state_engine.progress import OnProgress, Progress, silent
 
@@ -124,6 +124,13 @@ def _labels(column: pd.Series) -> tuple[np.ndarray, list[str]]:
     codes, values = pd.factorize(column)  # -1: missing
     missing = [""] if (codes < 0).any() else []
     again, labels = pd.factorize(np.array([*map(str, values.astype(object)), *missing], dtype=object))
+    broken = [label for label in labels if len(label.splitlines()) > 1]
+    if broken:
+        raise UnreadableFileError(
+            f"{column.name} has a label of several lines.",
+            f"It begins with '{cut(broken[0].splitlines()[0])}'.",
+            "Close each quote.",
+        )
     return again[codes], labels.tolist()
 
 

@@ -6,7 +6,6 @@ built hidden, then renamed.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -22,7 +21,7 @@ from state_engine.checkpoints.embedding_card import EmbeddingCard
 from state_engine.checkpoints.head_card import HeadCard
 from state_engine.config import Settings
 from state_engine.errors import CheckpointError, RequestError, StateError, door, listed
-from state_engine.files import read_json, size_on_disk, write_json
+from state_engine.files import parse_json, read_json, size_on_disk, write_json
 from state_engine.library.allowed import readable
 from state_engine.library.foreign import call
 
@@ -248,10 +247,12 @@ def check_safetensors(path: Path) -> None:
         if size < 8 or length > min(size - 8, HEADER_MOST_BYTES):
             raise CheckpointError(f"{path.name} is truncated or no safetensors file.", f"It has {size:,} bytes.", AGAIN)
         try:
-            header = json.loads(source.read(length))
+            header = parse_json(source.read(length))
             ends = [int(tensor["data_offsets"][1]) for name, tensor in header.items() if name != "__metadata__"]
         except Exception as error:  # an endless number, a list in a list in a list: no list of types covers it
-            raise CheckpointError(f"{path.name} has a damaged header.", repr(error)[:200], AGAIN) from error
+            raise CheckpointError(
+                f"{path.name} has a damaged header.", f"{type(error).__name__}: {error}"[:200], AGAIN
+            ) from error
     expected = 8 + length + max(ends, default=0)
     if expected != size:
         raise CheckpointError(f"{path.name} has {size:,} bytes instead of {expected:,}.", "It was cut.", AGAIN)

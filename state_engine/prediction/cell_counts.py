@@ -57,10 +57,11 @@ def cell_counts(text: str, name: str) -> tuple[CellCount, ...]:
             why = "It names no perturbation." if not label else f"{label} is counted above as well."
             raise RequestError(f"Line {number:,} of {name} cannot be used.", why, "Name each perturbation once.")
         # whole numbers, also as R and pandas write them where others are missing (12.0)
-        if not words.removesuffix(".0").isdecimal() or not 0 < int(words.removesuffix(".0")) < 10**9:
+        digits = words.removesuffix(".0").lstrip("0")
+        if not digits.isdecimal() or len(digits) > 9:
             why = f"The number of cells of {label} is {words[:40]!r}."
             raise RequestError(f"Line {number:,} of {name} cannot be used.", why, "Give whole numbers, 1 or more.")
-        found[label] = CellCount(label, int(words.removesuffix(".0")))
+        found[label] = CellCount(label, int(digits))
     if not found:
         raise RequestError(f"{name} has no perturbations.", "There is no line below its header.", FIX)
     return tuple(found.values())

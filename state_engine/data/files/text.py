@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from state_engine.errors import StateError, UnreadableFileError, door, near_each
+from state_engine.errors import StateError, UnreadableFileError, door, near_each, parser_words
 from state_engine.files import open_regular
 
 MOST_BYTES = 64 << 20  # of a list or a table; the names of all human genes have half a megabyte
@@ -190,8 +190,18 @@ def rows_of(text: str, name: str, delimiter: str = "", kind: type[StateError] = 
     lines = text.splitlines()
     first = lines[0] if lines else ""
     delimiter = delimiter or next((c for c in "\t;" if c in first), ",")
+    found = list[list[str]]()
     with door(name, kind, "Export the table again as CSV."):
-        return list(csv.reader(lines, delimiter=delimiter))
+        reader = csv.reader([*lines, ""], delimiter=delimiter)  # a quote in the last line shows by taking the empty one in
+        for row in reader:
+            if reader.line_num > len(found) + 1:
+                raise kind(
+                    f"Line {len(found) + 1:,} of {name} opens a quote that does not close there.",
+                    f"It would take in what follows, to line {min(reader.line_num, len(lines)):,}.",
+                    "Take the quote away, or close it.",
+                )
+            found.append(row)
+    return found[: len(lines)]
 
 
 def parse_toml(text: str, name: str, kind: type[StateError]) -> dict[str, Any]:
@@ -210,7 +220,7 @@ def parse_toml(text: str, name: str, kind: type[StateError]) -> dict[str, Any]:
     except RecursionError as error:
         raise _too_deep(name, kind) from error
     except Exception as error:  # tomllib raises more kinds than its own, as for a number of 5,000 digits
-        raise kind(f"{name} cannot be read: it is not TOML.", f"{str(error)[:200]}.", "Correct that line.") from error
+        raise kind(f"{name} cannot be read: it is not TOML.", f"{parser_words(error)[:200]}.", "Correct that line.") from error
     open_now: list[tuple[Any, int]] = [(found, 0)]
     while open_now:
         value, depth = open_now.pop()

@@ -10,10 +10,12 @@ import pytest
 
 from state_engine.challenge.spec import load_rules, read_genes
 from state_engine.checkpoints.arc.pickles import load_pickle, load_torch
+from state_engine.checkpoints.store import read_card
 from state_engine.data.files.text import decode_text, names_among, read_names, read_rows
 from state_engine.data.perturbation_features import read_features_csv
 from state_engine.data.splits.plan import parse_plan, read_plan
-from state_engine.errors import ChallengeError, RequestError, SplitError, StateError, UnreadableFileError
+from state_engine.errors import ChallengeError, RequestError, SplitError, StateError, UnreadableFileError, door
+from state_engine.library.shelf import check_safetensors
 from state_engine.prediction.cell_counts import read_cell_counts
 from state_engine.public_data.catalogue import read_catalogue
 
@@ -154,3 +156,45 @@ def test_headings_and_further_columns_are_told_and_left_out(text: str, names: tu
 
 def test_a_heading_that_is_a_known_name_is_a_name() -> None:
     assert names_among("gene\nSTAT1", b"", "", ("gene", "STAT1")).names == ("gene", "STAT1")
+
+
+OPEN = {
+    "at the end": 'set,gene\nA,G1\nB,"G2',
+    "closed by a later line": 'set,gene\nA,"G1\nA,G2\nA,G3"\nB,G4',
+    "in the first line": '"set,gene\nA,G1\nB,G2',
+}
+
+
+@pytest.mark.parametrize("kind", OPEN)
+def test_a_quote_that_stays_open_takes_in_no_lines(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "sets.csv").write_text(OPEN[kind])
+    with pytest.raises(UnreadableFileError, match=r"of sets\.csv opens a quote"):
+        read_rows(tmp_path / "sets.csv", "")
+    (tmp_path / "sets.csv").write_text('set,gene\n"A, or B","G ""1"""\n')
+    assert read_rows(tmp_path / "sets.csv", "") == [["set", "gene"], ["A, or B", 'G "1"']]
+
+
+DIGITS = "9" * 100_000
+
+
+def test_a_number_without_end_is_a_sentence_for_people(tmp_path: Path) -> None:
+    """Python's own words are advice on a setting of the interpreter."""
+    (tmp_path / "card").mkdir()
+    (tmp_path / "card" / "model.json").write_text(f'{{"format": {DIGITS}}}')
+    header = f'{{"a": {{"data_offsets": [0, {DIGITS}]}}}}'.encode()
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    (tmp_path / "rules.toml").write_text(f"a = {DIGITS}")
+    (tmp_path / "cells.csv").write_text(f"perturbation,num_cells\nA,{DIGITS}\n")
+
+    def through_a_door() -> None:
+        with door("list.txt"):
+            int(DIGITS)
+
+    readers: tuple[Callable[[], object], ...] = (
+        lambda: read_card(tmp_path / "card"), lambda: check_safetensors(tmp_path / "a.safetensors"),
+        lambda: load_rules(tmp_path / "rules.toml"), lambda: read_cell_counts(tmp_path / "cells.csv"), through_a_door,
+    )  # fmt: skip
+    for read in readers:
+        with pytest.raises(StateError, match=r"thousands of digits|The number of cells of A is '9+'") as told:
+            read()
+        assert "sys." not in str(told.value) and len(str(told.value)) < 500
