@@ -23,7 +23,8 @@ from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.data.expression import read_features
 from state_engine.effects.exposure import Exposure
 from state_engine.errors import LabelError, RequestError, RunError, door, listed
-from state_engine.evaluation.files import Side, conditions_of, side_of
+from state_engine.evaluation.compared import Side
+from state_engine.evaluation.files import conditions_of, side_of
 from state_engine.evaluation.foreign_effects import ForeignEffects, is_effects_file, read_effects
 from state_engine.plain import first_places
 from state_engine.prediction.result import Layer, Result, open_result

@@ -29,7 +29,7 @@ from state_engine.effects.means import Means
 from state_engine.effects.table import Baseline, Condition, EffectTable
 from state_engine.effects.transfer import Likeness
 from state_engine.errors import GeneError, StateError, listed
-from state_engine.evaluation.files import ComparedFiles
+from state_engine.evaluation.compared import ComparedFiles
 from state_engine.plain import agreed, first_places, part_of
 
 ELSEWHERE: Final = "measured elsewhere"

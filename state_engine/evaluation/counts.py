@@ -27,7 +27,7 @@ from state_engine.data.embedding_record import prediction_kind
 from state_engine.data.files.hdf5 import open_h5
 from state_engine.errors import ScaleError
 from state_engine.evaluation.baselines import EvaluatedBaseline, baseline_cells
-from state_engine.evaluation.files import ComparedFiles, Side
+from state_engine.evaluation.compared import ComparedFiles, Side
 from state_engine.evaluation.request import EvaluationRequest
 from state_engine.metrics import engine
 from state_engine.metrics.profile import Profile

@@ -13,7 +13,7 @@ from state_engine.effects.means import FILE_NAME, Means, load_means
 from state_engine.effects.store import load_effects
 from state_engine.errors import RunError
 from state_engine.evaluation.baselines import EffectSource, on_genes
-from state_engine.evaluation.files import ComparedFiles
+from state_engine.evaluation.compared import ComparedFiles
 from state_engine.evaluation.request import EvaluationRequest
 
 OWN_WORDS: Final = (

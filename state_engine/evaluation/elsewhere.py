@@ -18,8 +18,9 @@ from state_engine.effects.means import Means, means_by_condition
 from state_engine.effects.table import Condition, EffectTable
 from state_engine.errors import GeneError, RequestError, listed
 from state_engine.evaluation.baselines import ELSEWHERE, EvaluatedBaseline
+from state_engine.evaluation.compared import ComparedFiles, Side
 from state_engine.evaluation.effect_source import FEWEST_CELLS
-from state_engine.evaluation.files import ComparedFiles, Side, side_of
+from state_engine.evaluation.files import side_of
 from state_engine.evaluation.request import EvaluationRequest
 from state_engine.plain import agreed, part_of
 from state_engine.progress import OnProgress, Progress, silent

@@ -25,15 +25,17 @@ from state_engine.effects.means import Means, Sums, means_by_condition
 from state_engine.errors import RunError
 from state_engine.evaluation.baselines import EffectSource, baselines_of
 from state_engine.evaluation.chances import CHANCES, score_chances
+from state_engine.evaluation.compared import ComparedFiles, Condition, Side
 from state_engine.evaluation.effect_source import effect_source, perturbation_features
 from state_engine.evaluation.effects_file import keep_effects
 from state_engine.evaluation.elsewhere import measured_elsewhere
-from state_engine.evaluation.files import ComparedFiles, Condition, Side, open_files, with_cells_of_effects
+from state_engine.evaluation.files import open_files, with_cells_of_effects
 from state_engine.evaluation.foreign_effects import ForeignEffects
 from state_engine.evaluation.judgement import Judgement, judgement, telling
 from state_engine.evaluation.null_rates import score_null
 from state_engine.evaluation.paired import paired_means
 from state_engine.evaluation.profiles import find_profile
+from state_engine.evaluation.replicate_clouds import energy_discriminations
 from state_engine.evaluation.replicates import Halves, Judged, Replicates, judge
 from state_engine.evaluation.report import (
     EFFECTS,
@@ -220,6 +222,7 @@ def _write(table: pd.DataFrame, scored: Scored, effects_words: str, start: float
     with replacing(output / SUMMARY) as beside:
         pd.DataFrame([vars(r) for r in summary]).to_csv(beside, index=False)
     remarks = [*scored.remarks, *keep_effects(output / EFFECTS, scored)]
+    discriminations = (*discriminations, *energy_discriminations(scored.energies))  # it is shown, and no skill is measured by it
     evaluation = Evaluation(
         format=FORMAT,
         profile=request.profile,
@@ -242,7 +245,7 @@ def _write(table: pd.DataFrame, scored: Scored, effects_words: str, start: float
         flatters=request.flatters,
         metrics=scored.profile.metrics,
         statements=said,
-        judgements=judgements if discriminations else (),
+        judgements=judgements if judged.discriminations else (),
         discriminations=discriminations,
         skills=skills,
         seen=judged.seen,

@@ -13,8 +13,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from state_engine.evaluation.baselines import baseline_cells
-from state_engine.evaluation.files import Side
-from state_engine.evaluation.scoring import MEASURED, Row, Scored, sparse_cells
+from state_engine.evaluation.compared import Side, sparse_cells
+from state_engine.evaluation.scoring import MEASURED, Row, Scored
 from state_engine.metrics.rank_tests import against_reference
 from state_engine.metrics.rules import significant
 from state_engine.progress import OnProgress, Progress

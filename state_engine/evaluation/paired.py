@@ -17,7 +17,7 @@ from state_engine.data.files.hdf5 import open_h5
 from state_engine.effects.apply import applied_mean
 from state_engine.effects.means import Means
 from state_engine.errors import DataError
-from state_engine.evaluation.files import ComparedFiles, Side
+from state_engine.evaluation.compared import ComparedFiles, Side
 
 
 def paired_means(files: ComparedFiles, side: Side, own: Means, real: Means) -> Means:

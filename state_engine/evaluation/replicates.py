@@ -19,7 +19,7 @@ import numpy as np
 
 from state_engine.effects.exposure import TrainedOn
 from state_engine.effects.means import Means
-from state_engine.evaluation.files import ComparedFiles, Condition
+from state_engine.evaluation.compared import ComparedFiles, Condition
 from state_engine.evaluation.judgement import FEWEST, SeenCell
 from state_engine.metrics.moments import Moments, welch
 from state_engine.metrics.own import Pair, Reference, own_value
@@ -95,6 +95,10 @@ class Halves:
     def half(self, condition: Condition, number: int) -> Moments | None:
         """Return the sums of a half (0: truth, 1: replicate); None for a condition with too few cells."""
         return self.sums.get((condition, number))
+
+    def rows(self, condition: Condition, number: int) -> np.ndarray:
+        """Return the cells (rows) of a half of a halved condition."""
+        return np.flatnonzero(self._half == 2 * self._pairs.index(condition) + number)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:

@@ -15,8 +15,10 @@ import scipy.sparse as sp
 from state_engine.effects.exposure import Exposure, TrainedOn
 from state_engine.effects.means import Means
 from state_engine.evaluation.baselines import EvaluatedBaseline, baseline_cells, baseline_means, baseline_spread
+from state_engine.evaluation.compared import ComparedFiles, Condition, sparse_cells
 from state_engine.evaluation.counts import counts_of_context, metrics_on_counts
-from state_engine.evaluation.files import ComparedFiles, Condition, Side
+from state_engine.evaluation.replicate_clouds import METRIC as ENERGY
+from state_engine.evaluation.replicate_clouds import ReplicateClouds
 from state_engine.evaluation.replicates import Replicates
 from state_engine.evaluation.request import EvaluationRequest
 from state_engine.files import scratch_folder
@@ -55,7 +57,8 @@ MEASURED: Final = "measured"
 class Scored:
     """What is scored, and what the scoring adds: remarks, and another engine where one was used.
 
-    `spreads` are by method, a file a seed; those of the measured cells under `MEASURED`.
+    `spreads` are by method, a file a seed; those of the measured cells under `MEASURED`. `energies` are the energy distances of
+    replicate and average to the truth.
     """
 
     files: ComparedFiles
@@ -72,6 +75,7 @@ class Scored:
     exposures: dict[Condition, Exposure] = field(default_factory=dict)
     trained: dict[Condition, TrainedOn] = field(default_factory=dict)
     spreads: dict[str, tuple[Spreads, ...]] = field(default_factory=dict)
+    energies: dict[Condition, tuple[float, float]] = field(default_factory=dict)
 
     def control(self, own: Means | None, context: str) -> np.ndarray:
         """(g,) mean of the control cells that effects of a method start from."""
@@ -158,6 +162,7 @@ def score_on_cells(scored: Scored, on_progress: OnProgress) -> list[Row]:
     total = len(chunks) * (sum(map(len, scored.predicted.values())) + sum(bool(b.effects) for b in scored.baselines))
     done = 0
     components: dict[str, Components] = {}
+    clouds: dict[str, ReplicateClouds] = {}
     for context, labels in chunks:
         _remark_targets(scored, context)
         control = sparse_cells(files.real, files.real.rows(files.control, context))
@@ -166,6 +171,11 @@ def score_on_cells(scored: Scored, on_progress: OnProgress) -> list[Row]:
         )
         if context not in components:
             components = {context: _components(scored, context)}
+            if scored.replicates is not None and any(m.name == ENERGY for m in scored.profile.metrics):
+                clouds = {context: ReplicateClouds.of(files, scored.replicates.halves, context, components[context])}
+        if context in clouds:
+            found = {(p, context): clouds[context].energies(p) for p in labels}
+            scored.energies |= {condition: pair for condition, pair in found.items() if pair is not None}
         with _cell_metrics(scored, real, components[context]) as (metrics, measured):
             rows += _rows(MEASURED, 0, context, measured)
             for method, seed, cells in _methods_cells(scored, context, labels, control):
@@ -321,12 +331,6 @@ def _baseline_cells(
         cells, _ = baseline_cells(files, np.zeros(len(files.genes)) if effect is None else effect, context, n, seed)
         parts[p] = sp.csr_matrix(cells)
     return engine.stacked(parts, control, files.control, files.genes)
-
-
-def sparse_cells(side: Side, rows: np.ndarray) -> sp.csr_matrix:
-    """log1p expression of some cells, CSR; a raw output below 0 counts as 0 here."""
-    parts = [sp.csr_matrix(np.maximum(v, 0) if side.signed else v) for _, v in side.blocks(rows)]
-    return sp.vstack(parts, format="csr") if parts else sp.csr_matrix((0, len(side.source.columns or ())), dtype=np.float32)
 
 
 def _by_cell_eval(scored: Scored, on_progress: OnProgress) -> list[Row]:

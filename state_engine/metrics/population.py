@@ -41,6 +41,13 @@ class Cloud:
     points: np.ndarray
     within: float
 
+    @classmethod
+    def of(cls, points: np.ndarray) -> Cloud:
+        """Return points (n, k) as a cloud."""
+        from scipy.spatial.distance import pdist
+
+        return cls(points, float(pdist(points).mean()) if len(points) > 1 else 0.0)
+
 
 @dataclass(frozen=True, eq=False)
 class Components:
@@ -57,13 +64,14 @@ class Components:
 
     def cloud(self, cells: np.ndarray | sp.csr_matrix, seed: int = 0) -> Cloud:
         """Return cells (n, g) as a cloud; of more than `MOST_CELLS` that many are drawn."""
-        from scipy.spatial.distance import pdist
-
         if cells.shape[0] > MOST_CELLS:
             cells = cells[np.sort(np.random.default_rng(seed).choice(cells.shape[0], MOST_CELLS, replace=False))]
+        return Cloud.of(self.points(cells))
+
+    def points(self, cells: np.ndarray | sp.csr_matrix) -> np.ndarray:
+        """Return cells (n, g) in the components, (n, k) float64."""
         dense = cells if isinstance(cells, np.ndarray) else cells.toarray()
-        points = self.pca.transform(dense).astype(np.float64)
-        return Cloud(points, float(pdist(points).mean()) if len(points) > 1 else 0.0)
+        return np.asarray(self.pca.transform(dense), dtype=np.float64)
 
 
 def energy_distance(one: Cloud, other: Cloud) -> float:

@@ -19,8 +19,12 @@ from sklearn.metrics import average_precision_score
 from state_engine.data.dataset import Choices
 from state_engine.errors import ChallengeError, ScaleError
 from state_engine.evaluation.evaluate import evaluate
+from state_engine.evaluation.files import open_files
+from state_engine.evaluation.replicate_clouds import ReplicateClouds
+from state_engine.evaluation.replicates import Halves
 from state_engine.evaluation.report import Evaluation, evaluation_lines
 from state_engine.evaluation.request import EvaluationRequest, PredictedFile
+from state_engine.metrics.population import Components, energy_distance
 from state_engine.metrics.profiles import HOUSE
 from state_engine.metrics.rank_tests import FLOOR, PSEUDOCOUNT
 from tests.evaluation.screens import CONTROL, GENES, PERTURBATIONS, log1p, screen, without_controls, write
@@ -139,6 +143,38 @@ def test_baselines_have_cells(full: tuple[Path, EvaluationRequest, Evaluation]) 
     context = numbers(folder / "out", "mean of the context")
     assert (context["de_wilcoxon_sig_recall"] > 0).all()
     assert "DE overlap" in " ".join(made.verdict)
+
+
+def test_energy_distance_is_grey_where_it_tells_no_replicate_from_an_average(
+    full: tuple[Path, EvaluationRequest, Evaluation], tmp_path: Path
+) -> None:
+    _, _, made = full
+    (whole,) = (d for d in made.discriminations if d.metric == "energy_pca50")
+    assert (whole.context, whole.bds, whole.n) == ("", 1.0, len(PERTURBATIONS)) and whole.drf > 0.8
+    assert made.tells("energy_pca50")
+    # any label may stand for any other: a replicate is no nearer than cells of the others
+    measured = log1p(screen(1, share=0.0))
+    noise = evaluate(ask(tmp_path, log1p(screen(2)), measured, profile="full"), tmp_path / "out")
+    assert noise.tells("energy_pca50") is False
+    assert any(line.startswith("Energy distance") and line.endswith("(cannot tell here)") for line in evaluation_lines(noise))
+    assert not any(s.metric == "energy_pca50" for s in noise.skills)
+
+
+def test_energies_of_replicate_and_average_are_those_of_their_cells(
+    full: tuple[Path, EvaluationRequest, Evaluation], tmp_path: Path
+) -> None:
+    _, request, _ = full
+    files = open_files(request)
+    halves = Halves(files)
+    rows = np.arange(files.real.dataset.n_cells)
+    list(halves.watch(files.real.blocks(rows)))
+    values = np.concatenate([part for _, part in files.real.blocks(rows)])
+    components, (p, context) = Components.of(values), files.conditions[0]
+    found = ReplicateClouds.of(files, halves, context, components).energies(p)
+    truth, replicate = (components.cloud(values[halves.rows((p, context), number)]) for number in (0, 1))
+    assert found is not None and found[0] == pytest.approx(energy_distance(replicate, truth))
+    others = np.concatenate([values[files.real.rows(q, context)] for q in PERTURBATIONS if q != p])
+    assert found[1] == pytest.approx(energy_distance(components.cloud(others), truth))
 
 
 def test_energy_distance_is_that_of_scperteval(full: tuple[Path, EvaluationRequest, Evaluation]) -> None:

@@ -15,8 +15,9 @@ from state_engine.data.dataset import Choices
 from state_engine.effects.means import means_by_condition
 from state_engine.effects.store import save_effects
 from state_engine.effects.table import EffectTable
+from state_engine.evaluation.compared import Condition
 from state_engine.evaluation.evaluate import evaluate
-from state_engine.evaluation.files import Condition, open_files
+from state_engine.evaluation.files import open_files
 from state_engine.evaluation.judgement import ability_words, judgement, tally
 from state_engine.evaluation.replicates import Halves, Replicates, judge
 from state_engine.evaluation.report import Evaluation, evaluation_lines, read_evaluation
