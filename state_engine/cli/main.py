@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from state_engine import __version__
-from state_engine.cli.options import add_command, keep_inputs
+from state_engine.cli.options import add_command, as_typed, keep_inputs
 from state_engine.config import load_settings
 from state_engine.errors import RequestError, StateError
 from state_engine.files import disk_full, free_bytes
@@ -122,7 +122,7 @@ def say(text: object = "", file: TextIO | None = None, begin: str = "", end: str
         file: standard output where none is given.
         begin: own codes before the text, such as the return to the start of a line.
     """
-    print(begin + visible(text, most=None, keep="\n\t"), end=end, file=file, flush=not end)
+    print(begin + visible(as_typed(str(text)), most=None, keep="\n\t"), end=end, file=file, flush=not end)
 
 
 def build_parser(wanted: Sequence[str] | None = None) -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ requests whose options it has, and options of its own. It returns its exit code 
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from state_engine.options import MOST_COUNT, SET, Option, build, options_of, set
 from state_engine.progress import OnProgress
 
 T = TypeVar("T")
+_COPIES: dict[str, str] = {}  # stem of a converted data set of this command -> name of what it was made from
 ZARR: Final = ".zarr"
 OUTPUTS: Final = ("output", "labels", "lancedb", "attention")  # where they are paths: --attention of `predict` is a word
 TYPED: Final = "typed"  # every word of the command line
@@ -191,7 +193,19 @@ def data_set(path: str | Path) -> str:
     """Return where a data set lies as .h5ad, see `library.other_formats.as_h5ad`."""
     from state_engine.library.other_formats import as_h5ad
 
-    return str(as_h5ad(Path(path))) if str(path) else ""
+    if not str(path):
+        return ""
+    found = as_h5ad(Path(path))
+    if found.name != Path(path).name:
+        _COPIES[found.stem] = Path(path).resolve().name
+    return str(found)
+
+
+def as_typed(text: str) -> str:
+    """Return text in which converted copies of data sets are called as what they were made from; places of files stay."""
+    for stem, name in _COPIES.items():
+        text = re.sub(rf"(?<![\w./\\-]){re.escape(stem)}(?:\.h5ad)?(?![\w-])", lambda _, name=name: name, text)
+    return text
 
 
 @contextmanager

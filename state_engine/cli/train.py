@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from state_engine.cli.options import EXECUTOR, Write, number, path, request, takes, yes
+from state_engine.cli.options import EXECUTOR, Write, data_set, number, path, request, takes, yes
 from state_engine.config import load_settings
 from state_engine.data.dataset import Choices
 from state_engine.errors import RequestError
@@ -45,7 +45,6 @@ def run_train(options: argparse.Namespace, write: Write, on_progress: OnProgress
     from state_engine.data.splits.apply import open_split
     from state_engine.evaluation.adapt import adapt
     from state_engine.evaluation.adaptation import adaptation_lines
-    from state_engine.library.other_formats import as_h5ad
     from state_engine.train.adapt import fit_of
     from state_engine.train.fit import train_transition
     from state_engine.train.report import card_lines, split_lines
@@ -53,7 +52,7 @@ def run_train(options: argparse.Namespace, write: Write, on_progress: OnProgress
     if options.split is None and not options.resume:
         raise RequestError("There is no split.", "It names the data sets and what is held out.", "Give --split split.toml.")
     asked, choices = wanted(options)
-    split = open_split(options.split or options.output / SPLIT, choices, as_h5ad=as_h5ad)
+    split = open_split(options.split or options.output / SPLIT, choices, as_h5ad=lambda place: Path(data_set(place)))
     for line in split_lines(split):
         write(line)
     start = options.adapt or options.init_from

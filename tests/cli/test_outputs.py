@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -65,6 +66,20 @@ def test_a_converted_input_is_kept(
         assert main([*words, "--data", str(data), "--output", str(output)]) == 1
         assert "over an input" in capsys.readouterr().err
     assert _content(data) == before
+
+
+@pytest.mark.parametrize("kind", ["gz", "zarr"])
+def test_a_converted_input_is_called_as_it_was_typed(
+    tmp_path: Path, model: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = _converted(tmp_path, kind)
+    assert main(["inspect", str(data)]) == 0
+    assert capsys.readouterr().out.startswith(f"{data.name}: ")
+    assert main(["inspect", str(data), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["file"]["name"] == data.name
+    words = ["--model", str(model), "--data", str(data), "--output", str(tmp_path / "p.h5ad"), "--expression", "layers/none"]
+    assert main(["predict", "--all", *words]) == 1
+    assert f"{data.name} has no expression matrix 'layers/none'" in capsys.readouterr().err
 
 
 def test_evaluate_writes_no_tables_into_a_data_set(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
