@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 import h5py
 import numpy as np
@@ -23,6 +23,7 @@ from state_engine.errors import ScaleError
 Scale = Literal["counts", "log1p"]
 LOG1P_MAX = 15.0  # e^15 is 3 million: no cell has a gene that high after normalisation to a usual depth
 DEPTH = 1e4  # what models usually expect a cell's counts to be normalised to
+MOST_COUNT: Final = 1e12  # of a gene in a cell, summed cells included: more molecules than were ever sequenced together
 SAMPLE_CELLS = 2_000  # most cells looked at to decide the scale
 SAMPLE_VALUES = 10_000_000
 SAMPLE_PIECES = 20
@@ -252,6 +253,11 @@ def _unfit(values: np.ndarray, where: str) -> ScaleDecision | None:
         return _neither(
             (f"Values {where} go down to {values.min():.2f}: they were centred or scaled (z-scores).",),
             "Use counts or log1p values: choose a layer that holds them, or the file's raw part (--expression raw).",
+        )
+    if values.max() > MOST_COUNT:
+        return _neither(
+            (f"Values {where} go up to {values.max():.4g}: no gene of a cell has so many.",),
+            "Remove or repair them and save again.",
         )
     return None
 

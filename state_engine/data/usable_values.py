@@ -8,12 +8,16 @@ Notation: m cells, w columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import scipy.sparse as sp
 
 from state_engine.data.dataset import Dataset
+from state_engine.data.scale import MOST_COUNT
 from state_engine.errors import RepresentationError, ScaleError, listed
+
+MOST_EMBEDDED: Final = 1e18  # of an embedding: squares of larger numbers have no float32
 
 
 class ValueCheck:
@@ -28,10 +32,11 @@ class ValueCheck:
     def __init__(self, dataset: Dataset, representation: str, columns: Sequence[int] | None = None) -> None:
         self.dataset, self.representation = dataset, representation
         self.signed = representation.startswith("obsm/")
+        self.most = MOST_EMBEDDED if self.signed else MOST_COUNT
         self.used = None if columns is None else np.array([c for c in columns if c >= 0], dtype=np.int64)
         self.looked_at = 0
-        self._cells: dict[str, list[np.ndarray]] = {"not finite": [], "negative": []}
-        self._columns: dict[str, list[np.ndarray]] = {"not finite": [], "negative": []}
+        self._cells: dict[str, list[np.ndarray]] = {"not finite": [], "negative": [], "too large": []}
+        self._columns: dict[str, list[np.ndarray]] = {what: [] for what in self._cells}
 
     @property
     def found(self) -> bool:
@@ -42,13 +47,15 @@ class ValueCheck:
         """Look at the values (m, w) of some cells, as they are stored."""
         self.looked_at += len(rows)
         stored = values if isinstance(values, np.ndarray) else values.data
-        # the sum of finite float32 values in float64 is finite: one pass, and almost always the only one
-        fine = bool(np.isfinite(stored.sum(dtype=np.float64)))
-        if fine and (self.signed or not stored.size or stored.min() >= 0):
+        # comparisons with NaN are false, so this pass is almost always the only one
+        least = -self.most if self.signed else 0.0
+        if not stored.size or (float(stored.min()) >= least and float(stored.max()) <= self.most):
             return
         chosen = values if self.used is None else values[:, self.used]
         found = sp.coo_matrix(chosen)
-        for what, bad in (("not finite", ~np.isfinite(found.data)), ("negative", found.data < 0)):
+        finite = np.isfinite(found.data)
+        large = finite & (np.abs(found.data) > self.most)
+        for what, bad in (("not finite", ~finite), ("negative", found.data < 0), ("too large", large)):
             if bad.any() and not (what == "negative" and self.signed):
                 columns = np.unique(found.col[bad])
                 self._cells[what].append(rows[np.unique(found.row[bad])])
@@ -58,7 +65,7 @@ class ValueCheck:
         """Refuse what was found.
 
         Raises:
-            RepresentationError: values are NaN or infinite. ScaleError: expression is negative.
+            RepresentationError: values are NaN or infinite, or too large to be computed with. ScaleError: expression is negative.
         """
         where = f"{self.representation} of {self.dataset.path.name}"
         if self._cells["not finite"]:
@@ -75,6 +82,13 @@ class ValueCheck:
                 f"{where} has negative values: neither counts nor log1p of them is negative.",
                 self._counted("negative"),
                 "Remove or repair these cells, or choose the matrix of counts or log1p values.",
+            )
+
+        if self._cells["too large"]:
+            raise RepresentationError(
+                f"{where} has values above {self.most:.0e}: no {'embedding' if self.signed else 'gene of a cell'} has such.",
+                self._counted("too large"),
+                "Remove or repair these cells, or read another matrix.",
             )
 
     def _counted(self, what: str) -> str:

@@ -59,7 +59,10 @@ def spoiled(folder: Path, value: float, sparse: bool = False) -> Path:
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize(("value", "error"), [(np.nan, RepresentationError), (np.inf, RepresentationError), (-3.0, ScaleError)])
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(np.nan, RepresentationError), (np.inf, RepresentationError), (-3.0, ScaleError), (1e30, RepresentationError)],
+)
 def test_predict_refuses_with_counts(tmp_path: Path, value: float, error: type[Exception], sparse: bool) -> None:
     write_model(tmp_path / "model")
     data = spoiled(tmp_path, value, sparse)
@@ -85,6 +88,23 @@ def test_values_that_are_not_used_are_no_reason_to_refuse(tmp_path: Path) -> Non
 def test_an_embedding_may_be_negative(tmp_path: Path) -> None:
     data = open_dataset(write_cells(tmp_path / "cells.h5ad", embedding=6))
     assert read_features(data, FeatureSource("obsm/X_state"), np.arange(data.n_cells)).min() < 0
+
+
+@pytest.mark.parametrize("representation", ["X", "obsm/X_state"])
+def test_no_cell_has_values_like_1e30(tmp_path: Path, representation: str) -> None:
+    path = write_cells(tmp_path / "cells.h5ad", embedding=6)
+    cells = anndata.read_h5ad(path)
+    values = cells.X.toarray() if representation == "X" else cells.obsm["X_state"]
+    values[-1, 2] = 1e30
+    cells.X, cells.obsm["X_state"] = (values, cells.obsm["X_state"]) if representation == "X" else (cells.X, values)
+    cells.write_h5ad(path)
+    with pytest.raises(RepresentationError, match=r"has values above 1e\+1[28].*1 of 160 cells"):
+        read_features(open_dataset(path), FeatureSource(representation, normalise=representation == "X"), np.arange(160))
+
+
+def test_a_matrix_of_such_values_has_no_scale() -> None:
+    decision = scale.decide_scale(np.array([1.0, 2.0, 1e30]), None, 3)
+    assert decision.scale is None and "go up to 1e+30" in " ".join(decision.evidence)
 
 
 def test_replay_refuses(tmp_path: Path) -> None:
