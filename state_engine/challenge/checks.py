@@ -269,13 +269,14 @@ def instead_words(there: Replacement) -> str:
         has = {"mean": "the mean effect of the perturbations that it knows", "control": "no change: control cells"}
         return f"The others have {has.get(there.instead, there.instead)}."
     text = (
-        f"{there.moved:,} have the transfer of their effects measured in {listed(there.screens)}; {there.genes:,} of "
-        f"{there.genes_predicted:,} predicted genes are shared, the others do not change."
+        f"{there.moved:,} {agreed(there.moved, 'has the transfer of its', 'have the transfer of their')} effects measured in "
+        f"{listed(there.screens)}; {part_of(there.genes, there.genes_predicted, 'predicted gene')} "
+        f"{agreed(there.genes, 'is', 'are')} shared, the others do not change."
     )
     if not there.lacking:
         return text
     n = len(there.lacking)
-    return f"{text} {n:,} {'was' if n == 1 else 'were'} measured in none of these: no change ({listed(there.lacking)})."
+    return f"{text} {plural(n, 'was', 'were')} measured in none of these: no change ({listed(there.lacking)})."
 
 
 def _perturbations_miscounted(groups: list[_Group], number: int) -> list[Finding]:
@@ -332,10 +333,10 @@ def check_size(n_cells: int, rules: Rules) -> list[Finding]:
     if not n_cells:
         return [found("no-cells", "error", "There are no cells to submit.")]
     if rules.max_cells and n_cells > rules.max_cells:
-        title = f"There are {n_cells:,} cells; at most {rules.max_cells:,} are accepted."
+        title = f"There {agreed(n_cells, 'is', 'are')} {plural(n_cells, 'cell')}; at most {rules.max_cells:,} are accepted."
         return [found("too-many-cells", "error", title, "Submit fewer cells per perturbation.", count=n_cells)]
     if rules.usual_cells and n_cells > rules.usual_cells:
-        title = f"There are {n_cells:,} cells; the rules say {rules.usual_cells:,} at most."
+        title = f"There {agreed(n_cells, 'is', 'are')} {plural(n_cells, 'cell')}; the rules say {rules.usual_cells:,} at most."
         return [found("many-cells", "warning", title, "The official packer accepts more than the rules do.", count=n_cells)]
     return []
 

@@ -32,7 +32,7 @@ from state_engine.challenge.spec import ChallengeSpec
 from state_engine.data.embedding_record import ON_CONTROL_CELLS
 from state_engine.data.files.blocks import Matrix, map_columns, read_blocks
 from state_engine.errors import ChallengeError, DataError, EmptyDataError, StateError
-from state_engine.plain import agreed, plural, to_plain
+from state_engine.plain import agreed, part_of, plural, to_plain
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,8 @@ def _find_donors(plan: Plan, opened: Opened, missing: NDArray[np.bool_]) -> Plan
     elif donors is not None and (lost := missing & ~donors.has).any():
         names = [gene for gene, gone in zip(plan.spec.genes, lost, strict=True) if gone]
         verb, they = agreed(len(names), "is", "are"), agreed(len(names), "it is", "they are")
-        title = f"{len(names):,} of the missing genes {verb} not in the control file either: {they} zero in every cell."
+        some = part_of(len(names), int(missing.sum()), "missing gene")
+        title = f"{some} {verb} not in the control file either: {they} zero in every cell."
         plan = replace(plan, findings=(*plan.findings, found("genes-nowhere", "warning", title, names=names)))
     if why:
         title = "The missing genes cannot be filled from control cells."

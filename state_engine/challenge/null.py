@@ -23,6 +23,7 @@ from state_engine.challenge.findings import Finding, NullCheck, found
 from state_engine.challenge.source import open_controls
 from state_engine.errors import StateError
 from state_engine.metrics.rank_tests import against_reference
+from state_engine.plain import part_of, plural
 
 CELLS: Final = 400
 """Most cells of each side."""
@@ -145,7 +146,7 @@ def _controls(plan: Plan, context: str) -> _Controls | None:
 def _findings(checks: list[NullCheck]) -> list[Finding]:
     bad = [c for c in checks if c.called > MOST_CALLED * c.genes]
     words = [
-        f"{f'{c.context}: ' if c.context else ''}{c.called:,} of {c.genes:,} genes ({c.cells:,} {c.of}, {c.controls:,} controls)"
+        f"{f'{c.context}: ' if c.context else ''}{part_of(c.called, c.genes, 'gene')} ({c.cells:,} {c.of}, {plural(c.controls, 'control')})"
         for c in (bad or checks)
     ]
     if not bad:

@@ -22,6 +22,7 @@ from state_engine.checkpoints.load import card_of
 from state_engine.data.dataset import Dataset, open_dataset
 from state_engine.errors import ChallengeError, listed
 from state_engine.metrics.profile import TARGET
+from state_engine.plain import agreed, plural
 from state_engine.prediction.request import contexts_of
 from state_engine.progress import OnProgress, silent
 
@@ -44,7 +45,7 @@ def set_aside(dataset: Dataset, card: ModelCard, contexts: tuple[str, ...], shar
     usable = sorted(p for p in dataset.perturbations if p in known and all(len(dataset.rows(p, c)) for c in contexts))
     if len(usable) <= FEWEST:
         raise ChallengeError(
-            f"{len(usable):,} perturbations can be set aside: {listed(usable) or 'none'}.",
+            f"{plural(len(usable), 'perturbation')} can be set aside: {listed(usable) or 'none'}.",
             f"They must be known to the model and measured in {listed(contexts)}; at least {FEWEST + 1} are needed.",
             "Choose other contexts, or data with more measured perturbations.",
         )
@@ -103,8 +104,8 @@ def rehearse(
     known = seen(card, tuple((p, c) for c in contexts for p in held), "for an honest rehearsal, train with them held out")
     beside = Comparison(
         mean=mean,
-        mean_words=f"{n_others:,} perturbations that were not set aside, and the control",
-        held_out=f"{len(held):,} perturbations set aside ({listed(held)}). {known.words}",
+        mean_words=f"{plural(n_others, 'perturbation that was', 'perturbations that were')} not set aside, and the control",
+        held_out=f"{plural(len(held), 'perturbation')} set aside ({listed(held)}). {known.words}",
         flatters=known.flatters,
     )
     return score_cells(lambda: (cells, beside), rules, folder, (str(folder / RESULT), asked.data), on_progress)
@@ -134,7 +135,8 @@ def seen(card: ModelCard, conditions: tuple[tuple[str, str], ...], advice: str =
     if unseen and back:
         return Seen(f"The card of {card.name} says that what was held out came back: {' '.join(back)} This flatters it.", True)
     if unseen and len(unseen) == len(conditions):
-        return Seen(f"{card.name} was trained without any of these {len(conditions):,} conditions, its card says.", False)
+        these = f"{agreed(len(conditions), 'this', 'these')} {plural(len(conditions), 'condition')}"
+        return Seen(f"{card.name} was trained without any of {these}, its card says.", False)
     if unseen:
         rest = len(conditions) - len(unseen)
         return Seen(

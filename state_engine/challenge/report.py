@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from state_engine.challenge.findings import REPAIRS, Report
 from state_engine.challenge.spec import ChallengeSpec
-from state_engine.plain import to_plain
+from state_engine.plain import part_of, plural, to_plain
 
 
 def report_plain(report: Report) -> dict[str, object]:
@@ -14,10 +14,11 @@ def report_plain(report: Report) -> dict[str, object]:
 
 def report_lines(report: Report, spec: ChallengeSpec) -> list[str]:
     """Return a report for people, one line each."""
-    size = f"{report.n_cells:,} cells x {report.n_genes:,} genes, {report.n_entries:,} values, {report.n_perturbations:,} perturbations"
+    cells, genes = plural(report.n_cells, "cell"), plural(report.n_genes, "gene")
+    size = f"{cells} x {genes}, {plural(report.n_entries, 'value')}, {plural(report.n_perturbations, 'perturbation')}"
     lines = [f"{spec.rules.title}: {report.source}", f"  {size}"]
     if spec.rules.context_key and report.cells:
-        lines.append("  " + ", ".join(f"{context or 'no context'}: {n:,} cells" for context, n in report.cells.items()))
+        lines.append("  " + ", ".join(f"{context or 'no context'}: {plural(n, 'cell')}" for context, n in report.cells.items()))
     for finding in report.findings:
         lines.append(f"{finding.severity.upper():8}{finding.title} [{finding.code}]")
         lines += [f"        {finding.detail}"] if finding.detail else []
@@ -30,14 +31,14 @@ def report_lines(report: Report, spec: ChallengeSpec) -> list[str]:
     if report.archive:
         lines.append(f"{report.archive.path}: {report.archive.bytes:,} bytes, sha256 {report.archive.sha256}")
     errors = len(report.errors)
-    lines.append(f"{errors} error{'s' * (errors != 1)}." if errors else "No errors.")
+    lines.append(f"{plural(errors, 'error')}." if errors else "No errors.")
     return lines
 
 
 def null_words(report: Report) -> list[str]:
     """Return what the null check gave, a sentence for each context."""
     return [
-        f"{f'{check.context}: ' if check.context else ''}effect zero through the same steps calls {check.called:,} of {check.genes:,} genes "
-        f"({check.cells:,} {check.of} against {check.controls:,} others)"
+        f"{f'{check.context}: ' if check.context else ''}effect zero through the same steps calls "
+        f"{part_of(check.called, check.genes, 'gene')} ({check.cells:,} {check.of} against {plural(check.controls, 'other')})"
         for check in report.null
     ]

@@ -41,7 +41,7 @@ from state_engine.metrics import engine
 from state_engine.metrics.child import run_cell_eval
 from state_engine.metrics.profile import TARGET, Fdr, Metric, Profile, mean_of, scaled
 from state_engine.metrics.rank_tests import ENGINE
-from state_engine.plain import to_plain
+from state_engine.plain import plural, to_plain
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.versions import SCORING, package_versions
 
@@ -148,7 +148,7 @@ def _training_mean(request: ScoreRequest, genes: tuple[str, ...], rules: Rules, 
     if not there.all():
         lacking = [g for g, yes in zip(genes, there, strict=True) if not yes]
         raise ChallengeError(
-            f"{training.path.name} lacks {len(lacking):,} of the {len(genes):,} scored genes: {listed(lacking)}.",
+            f"{training.path.name} lacks {len(lacking):,} of the {plural(len(genes), 'scored gene')}: {listed(lacking)}.",
             "The baseline is a mean over all of them.",
             "Give training cells with the genes of the challenge.",
         )

@@ -29,6 +29,7 @@ from state_engine.data.scale import SAMPLE_CELLS, decide_scale, same_depth
 from state_engine.errors import ChallengeError, ScaleError, listed
 from state_engine.files import scratch_folder
 from state_engine.metrics.profile import TARGET
+from state_engine.plain import part_of
 from state_engine.progress import OnProgress, Progress, silent
 
 CONTEXT = "context"
@@ -197,7 +198,7 @@ def compared(predicted: ad.AnnData, measured: ad.AnnData, there: np.ndarray, rul
     """
     remarks = []
     if not there.all():
-        remarks.append(f"Scored on {int(there.sum()):,} of {len(there):,} predicted genes: the others were not measured.")
+        remarks.append(f"Scored on {part_of(int(there.sum()), len(there), 'predicted gene')}: the others were not measured.")
         predicted = predicted[:, there].copy()
     a, b = set(predicted.obs[TARGET]) - {rules.control}, set(measured.obs[TARGET]) - {rules.control}
     both = sorted(a & b)

@@ -16,7 +16,7 @@ from typing import Final
 from state_engine.challenge.findings import NullCheck
 from state_engine.challenge.spec import load_rules
 from state_engine.metrics.profile import Profile
-from state_engine.plain import read_json_as
+from state_engine.plain import plural, read_json_as
 
 # genes called at the engine, of predicted and of measured cells; a profile asks for them among `also`
 CALLED: Final = ("de_wilcoxon_nsig_counts_pred", "de_wilcoxon_nsig_counts_real")
@@ -145,7 +145,8 @@ def score_lines(scores: Scores) -> list[str]:
     for context in scores.contexts:
         where = f"{context.context}: " if context.context else ""
         lines.append(
-            f"{where}{context.n_perturbations:,} perturbations, {context.n_predicted:,} predicted and {context.n_measured:,} measured cells"
+            f"{where}{plural(context.n_perturbations, 'perturbation')}, {plural(context.n_predicted, 'predicted cell')} and "
+            f"{plural(context.n_measured, 'measured cell')}"
         )
         lines.append(f"  {'':22}{'submission':>11}{'baseline':>11}{'replicate':>11}{'score':>9}")
         for m in context.metrics:

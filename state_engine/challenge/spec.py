@@ -16,7 +16,7 @@ from state_engine.config import load_settings
 from state_engine.data.files.text import parse_toml, read_rows, read_text_file
 from state_engine.errors import ChallengeError
 from state_engine.metrics.profile import Profile
-from state_engine.plain import from_plain
+from state_engine.plain import from_plain, plural
 
 _PRESETS = Path(__file__).with_name("presets")
 PRESETS = tuple(sorted(path.stem for path in _PRESETS.glob("*.toml")))
@@ -214,7 +214,7 @@ def read_genes(path: Path | None, rules: Rules) -> tuple[tuple[str, ...], tuple[
         fix = "Use the list as the challenge gives it."
         problems.append(found("gene-list-duplicates", "error", "The gene list has genes more than once.", fix, names=repeated))
     if rules.n_genes and len(names) != rules.n_genes:
-        title = f"The gene list has {len(names):,} genes; {rules.title} has {rules.n_genes:,}."
+        title = f"The gene list has {plural(len(names), 'gene')}; {rules.title} has {rules.n_genes:,}."
         problems.append(found("gene-list-length", "warning", title, "Is it the list of this challenge?", count=len(names)))
     return tuple(names), tuple(problems)
 

@@ -17,6 +17,7 @@ from state_engine.challenge.donors import control_cells, donors_at, gene_column
 from state_engine.challenge.findings import ContextFit, Finding, found
 from state_engine.challenge.source import open_controls
 from state_engine.errors import StateError
+from state_engine.plain import plural
 
 CELLS = 400
 """Most control cells of a context."""
@@ -104,6 +105,7 @@ def _findings(fits: list[ContextFit]) -> list[Finding]:
     if not swapped:
         words = [f"{f.context}: {f.r:.3f}" for f in fits]
         return [found("contexts-fit", "note", "Each context is most like its own control cells (correlation).", names=words)]
-    title = f"{len(swapped):,} contexts are more like the control cells of another: are they in each other's place?"
+    some = plural(len(swapped), "context is", "contexts are")
+    title = f"{some} more like the control cells of another: are they in each other's place?"
     fix = "The official packer does not see it. Check which cells have which label."
     return [found("contexts-swapped", "warning", title, fix, names=words)]

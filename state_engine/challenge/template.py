@@ -24,6 +24,7 @@ from state_engine.data.dataset import Choices, Dataset
 from state_engine.device import DeviceName
 from state_engine.errors import listed
 from state_engine.options import about, check, option, option_of, part
+from state_engine.plain import plural
 from state_engine.prediction.request import CellCount, MeasuredScreen, PredictionRequest, UnknownEffect
 from state_engine.prediction.screens import measured_in
 
@@ -132,8 +133,8 @@ def plan_from_template(
 def plan_lines(plan: TemplatePlan) -> list[str]:
     """Return what a template asks for, one line each."""
     lines = [f.title for f in plan.findings if f.code == "template-unknown"]
-    lines.append(f"{len(plan.perturbations):,} perturbations, {plan.cells:,} cells")
-    lines += [f"  {context}: {len(asked):,} perturbations" for context, asked in plan.required.items() if context]
+    lines.append(f"{plural(len(plan.perturbations), 'perturbation')}, {plural(plan.cells, 'cell')}")
+    lines += [f"  {context}: {plural(len(asked), 'perturbation')}" for context, asked in plan.required.items() if context]
     lines += [f"{f.severity.upper():8}{f.title} {f.detail}".rstrip() for f in plan.findings]
     return lines
 

@@ -204,7 +204,7 @@ def data_set(path: str | Path) -> str:
 def as_typed(text: str) -> str:
     """Return text in which converted copies of data sets are called as what they were made from; places of files stay."""
     for stem, name in _COPIES.items():
-        text = re.sub(rf"(?<![\w./\\-]){re.escape(stem)}(?:\.h5ad)?(?![\w-])", lambda _, name=name: name, text)
+        text = re.sub(rf"(?<![\w./\\-]){re.escape(stem)}(?:\.h5ad)?(?![\w-])", name.replace("\\", "\\\\"), text)
     return text
 
 

@@ -15,6 +15,7 @@ from state_engine.errors import RunError
 from state_engine.evaluation.baselines import EffectSource, on_genes
 from state_engine.evaluation.compared import ComparedFiles
 from state_engine.evaluation.request import EvaluationRequest
+from state_engine.plain import plural
 
 OWN_WORDS: Final = (
     "the measured cells themselves, each scored condition left out: they see other held-out cells, which flatters them"
@@ -35,7 +36,7 @@ def effect_source(request: EvaluationRequest, files: ComparedFiles, real: Means)
     if (folder / FILE_NAME).exists():
         # a prediction has the means of everything that its data set measured
         own = load_means(folder / FILE_NAME).on(files.genes).effects(FEWEST_CELLS)
-        words = f"{len(own.perturbations):,} measured conditions of the data set, each scored one left out for itself"
+        words = f"{plural(len(own.perturbations), 'measured condition')} of the data set, each scored one left out for itself"
         return EffectSource(own, words, own=True)
     table = next((t for t in map(load_effects, (folder, folder / "model")) if t is not None), None)
     if table is None:
@@ -47,9 +48,9 @@ def effect_source(request: EvaluationRequest, files: ComparedFiles, real: Means)
     model = next((f for f in (folder, folder / "model") if is_store(f)), None)
     n, name = len(table.perturbations), f" of {read_card(model).name}" if model else ""
     seen = len(set(zip(table.perturbations, table.contexts, strict=True)) & set(files.conditions))
-    words = f"{n:,} conditions in the training cells{name}; no cell scored here is among them"
+    words = f"{plural(n, 'condition')} in the training cells{name}; no cell scored here is among them"
     if seen:
-        words = f"{n:,} conditions in the training cells{name}, {seen:,} of the scored ones among them, each left out for itself"
+        words = f"{plural(n, 'condition')} in the training cells{name}, {seen:,} of the scored ones among them, each left out for itself"
     return EffectSource(on_genes(table, files.genes, folder.name), words, own=False)
 
 

@@ -22,6 +22,7 @@ from state_engine.errors import EmptyDataError, GeneError, LabelError, RequestEr
 from state_engine.evaluation.compared import ComparedFiles, Condition, Side
 from state_engine.evaluation.foreign_effects import ForeignEffects, is_effects_file, read_effects, write_cells
 from state_engine.evaluation.request import EvaluationRequest, PredictedFile
+from state_engine.plain import agreed, plural
 from state_engine.progress import OnProgress, silent
 
 FAR = 2.0  # ratio of a cell's sum to the depth of the comparison that is remarked on, where the cell's own depth is not known
@@ -141,7 +142,8 @@ def _own_cells(dataset: Dataset, kinds: tuple[str, ...], remarks: list[str]) -> 
     if not rows.all():
         left_out = int((~rows).sum())
         other = "measured" if kinds == _PREDICTED else "predicted"
-        words = f"{dataset.path.name} is a result: its {left_out:,} {other} cells (column '{keys.KIND}') are left out."
+        cells, are = plural(left_out, f"{other} cell"), agreed(left_out, "is", "are")
+        words = f"{dataset.path.name} is a result: its {cells} (column '{keys.KIND}') {are} left out."
         remarks += [] if words in remarks else [words]
     return rows
 
@@ -192,8 +194,9 @@ def _common_genes(real: Dataset, predicted: list[Dataset], common: bool) -> tupl
     if len(shared) == len(wanted) == n_real and all(d.n_genes == predicted[0].n_genes for d in predicted):
         return tuple(shared), []
     missing = sorted(set(wanted) - set(shared))
-    why = f"{len(shared):,} are in all files: {len(wanted):,} were predicted, {n_real:,} measured." + (
-        f" Not in all: {listed(missing)}." if missing else ""
+    why = (
+        f"{plural(len(shared), 'is', 'are')} in all files: {plural(len(wanted), 'was', 'were')} predicted, {n_real:,} measured."
+        + (f" Not in all: {listed(missing)}." if missing else "")
     )
     if not common:
         raise GeneError(

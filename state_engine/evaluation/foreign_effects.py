@@ -37,6 +37,7 @@ from state_engine.data.files.text import read_text_file
 from state_engine.effects.apply import Moving, apply_effect
 from state_engine.errors import EmptyDataError, GeneError, RequestError, UnreadableFileError, cut, door, listed
 from state_engine.files import replacing
+from state_engine.plain import agreed, plural
 from state_engine.progress import OnProgress, Progress, silent
 
 ENDINGS: Final = (".csv", ".tsv", ".parquet")
@@ -195,7 +196,9 @@ def _long(frame: pd.DataFrame, row: np.ndarray, conditions: tuple[tuple[str, str
     """
     column, genes = _labels(frame["gene"])
     if len(conditions) * len(genes) > MOST_VALUES:
-        raise UnreadableFileError(f"{name} is too large.", f"{len(conditions):,} conditions x {len(genes):,} genes.")
+        raise UnreadableFileError(
+            f"{name} is too large.", f"{plural(len(conditions), 'condition')} x {plural(len(genes), 'gene')}."
+        )
     if pd.Series(row * len(genes) + column).duplicated().any():
         raise UnreadableFileError(f"{name} has a gene of a condition twice.", "Each has one row.")
     found = {}
@@ -299,7 +302,8 @@ def write_cells(
             write_h5ad(beside, spool, names, columns)
     remarks = [f"Cells of {path.stem} are control cells moved by the effects of its table."]
     if missing:
-        remarks.append(f"{missing:,} effects are missing in {path.stem}; they count as 0.")
+        words = agreed(missing, "effect is missing", "effects are missing")
+        remarks.append(f"{missing:,} {words} in {path.stem}; {agreed(missing, 'it counts', 'they count')} as 0.")
     return remarks
 
 

@@ -14,6 +14,7 @@ from state_engine.effects.exposure import TrainedOn
 from state_engine.errors import listed
 from state_engine.metrics.profile import Metric
 from state_engine.metrics.replicate import Discrimination, Skill
+from state_engine.plain import agreed, part_of, plural
 
 Outcome = Literal["better", "worse", "mixed", "undecided", "too few", "cannot tell", "recall"]
 FEWEST: Final = 5
@@ -112,7 +113,7 @@ def _short(outcome: Outcome, better: Sequence[Skill], worse: Sequence[Skill], n:
     sure = better if outcome == "better" else worse
     names = list(dict.fromkeys(_the(s.baseline) for s in sure))
     which = names[0] if len(names) == 1 else "the best simple baseline"
-    return f"{outcome.capitalize()} than {which} by {len(sure)} of {n} metric{'' if n == 1 else 's'} that can tell."
+    return f"{outcome.capitalize()} than {which} by {len(sure)} of {plural(n, 'metric')} that can tell."
 
 
 def _alike(skills: Sequence[Skill]) -> list[list[Skill]]:
@@ -136,7 +137,7 @@ def _the(baseline: str) -> str:
 
 
 def _conditions(n: int) -> str:
-    return f"there {'is' if n == 1 else 'are'} {n:,} condition{'' if n == 1 else 's'} with enough cells"
+    return f"there {agreed(n, 'is', 'are')} {plural(n, 'condition')} with enough cells"
 
 
 ABOVE_1: Final = "A skill above 1 is possible: a model can average out noise that a replicate of half the cells has."
@@ -145,7 +146,11 @@ ABOVE_1: Final = "A skill above 1 is possible: a model can average out noise tha
 def tally(found: Sequence[Discrimination]) -> str:
     """Return in one sentence how many metrics can tell a replicate from an average here; "" when none was tried."""
     tried = {d.metric for d in found}
-    return f"{len(telling(found))} of {len(tried)} metrics can tell a replicate from an average on these cells." if tried else ""
+    return (
+        f"{part_of(len(telling(found)), len(tried), 'metric')} can tell a replicate from an average on these cells."
+        if tried
+        else ""
+    )
 
 
 def ability_words(found: Sequence[Discrimination], metrics: Sequence[Metric]) -> str:

@@ -18,7 +18,7 @@ from state_engine.evaluation.profiles import find_profile
 from state_engine.evaluation.verdict import Comparison, Statement, SummaryRow
 from state_engine.metrics.profile import Metric
 from state_engine.metrics.replicate import Discrimination, Skill
-from state_engine.plain import read_json_as
+from state_engine.plain import plural, read_json_as
 
 EVALUATION: Final = "evaluation.json"
 METRICS: Final = "metrics.csv"
@@ -188,7 +188,7 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
     metrics = [m for m in evaluation.scored if any(r.metric == m.name for r in evaluation.summary)]
     contexts = tuple(dict.fromkeys(c.context for c in evaluation.conditions))
     where = f" in {len(contexts):,} contexts" if len(contexts) > 1 else ""
-    lines = [f"{len(evaluation.conditions):,} conditions{where}, {evaluation.n_genes:,} genes", ""]
+    lines = [f"{plural(len(evaluation.conditions), 'condition')}{where}, {plural(evaluation.n_genes, 'gene')}", ""]
     few = {m.name: f" (n {m.n_conditions:,})" for m in evaluation.methods if 0 < m.n_conditions < len(evaluation.conditions)}
     heads = [m.name + few.get(m.name, "") for m in evaluation.methods]
     width = max(12, *map(len, heads)) + 2
@@ -220,7 +220,7 @@ def seen_lines(evaluation: Evaluation) -> list[str]:
     for cell in evaluation.seen:
         skills = [f"{s.method} {skill_words(s)}" for s in cell.skills if s.metric == metric]
         words = f": skill by {title} {', '.join(skills)}" if skills else ""
-        lines.append(f"  {part_words(cell.trained)}, {cell.n:,} conditions{words}")
+        lines.append(f"  {part_words(cell.trained)}, {plural(cell.n, 'condition')}{words}")
     return ["By what the model was trained on:", *lines] if lines else []
 
 
