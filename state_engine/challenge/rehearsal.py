@@ -63,7 +63,8 @@ def rehearse(
         StateError: what cannot be predicted or scored.
     """
     # here, so that a page that reads only `seen` loads neither anndata nor torch
-    from state_engine.challenge.score import Comparison, mean_of_perturbations, score_cells
+    from state_engine.challenge.context_numbers import Comparison, mean_of_perturbations
+    from state_engine.challenge.score import score_cells
     from state_engine.challenge.scored_cells import (
         CONTEXT,
         compared,

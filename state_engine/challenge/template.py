@@ -24,7 +24,7 @@ from state_engine.data.dataset import Choices, Dataset
 from state_engine.device import DeviceName
 from state_engine.errors import listed
 from state_engine.options import about, check, option, option_of, part
-from state_engine.plain import plural
+from state_engine.plain import agreed, plural
 from state_engine.prediction.request import CellCount, MeasuredScreen, PredictionRequest, UnknownEffect
 from state_engine.prediction.screens import measured_in
 
@@ -195,9 +195,10 @@ def _unknown(unknown: tuple[str, ...], names: tuple[str, ...], request: Template
                 else "Choose the screens that measured the others (--measured)."
             )
             return found("template-unknown", "error", title, fix, names=unknown)
-        fix = f"{len(measured):,} of the other {len(unknown):,} were measured in {screens}: they get the transfer of that effect"
+        was, they = agreed(len(measured), "was", "were"), agreed(len(measured), "it gets", "they get")
+        fix = f"{len(measured):,} of the other {len(unknown):,} {was} measured in {screens}: {they} the transfer of that effect"
         rest = len(unknown) - len(measured)
-        fix = f"{fix}; {rest:,} get no change; {marked}" if rest else f"{fix}; {marked}"
+        fix = f"{fix}; {plural(rest, 'gets', 'get')} no change; {marked}" if rest else f"{fix}; {marked}"
         return found("template-unknown", "warning", title, fix, names=unknown)
     has = "the mean effect of the perturbations that it knows" if request.unknown == "mean" else "no change: control cells"
     return found("template-unknown", "warning", title, f"The others get {has}; {marked}", names=unknown)

@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 
 from state_engine import keys
+from state_engine.challenge.context_numbers import mean_of_perturbations
 from state_engine.challenge.counts import CountsOptions
 from state_engine.challenge.receipts import read_receipts, receipt_lines
-from state_engine.challenge.score import mean_of_perturbations, score
+from state_engine.challenge.score import score
 from state_engine.challenge.score_request import ScoreRequest
 from state_engine.challenge.scores import MetricScore, Scores, overall_words, read_scores, score_lines
 from state_engine.challenge.spec import load_rules

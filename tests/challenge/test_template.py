@@ -136,9 +136,7 @@ def test_measured_effects_are_transferred_to_targets_that_the_model_does_not_kno
     assert main([*words, "--output", str(tmp_path / "result.h5ad"), "--device", "cpu"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "The model knows 0 of 2 targets."
-    assert "1 of the other 2 were measured in screen.h5ad: they get the transfer of that effect; 1 get no change" in " ".join(
-        said
-    )
+    assert "1 of the other 2 was measured in screen.h5ad: it gets the transfer of that effect; 1 gets no change" in " ".join(said)
     counts = tmp_path / "result.pert_counts.csv"
     made, _ = plan(TemplateRequest("vcc2025", str(data), str(model), genes=str(genes), unknown="no change"))
     asked = replace(made.submission, source=str(tmp_path / "result.h5ad"), pert_counts=str(counts), write=True)
@@ -146,7 +144,7 @@ def test_measured_effects_are_transferred_to_targets_that_the_model_does_not_kno
     assert report.ok and report.replacement == Replacement(0, 2, "transfer", ("screen.h5ad",), 1, ("NOWHERE",), 12, 24)
     first = report.findings[0]
     assert first.code == "targets-known" and first.title == "The model knows 0 of 2 targets."
-    assert "1 have the transfer of their effects measured in screen.h5ad; 12 of 24 predicted genes" in first.detail
+    assert "1 has the transfer of its effects measured in screen.h5ad; 12 of 24 predicted genes are shared" in first.detail
     assert "1 was measured in none of these: no change (NOWHERE)" in first.detail
     assert read_report(tmp_path / REPORT) == report
     assert "The model knows 0 of 2 targets." in "\n".join(report_lines(report, spec_of(asked)))

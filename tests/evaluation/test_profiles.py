@@ -281,7 +281,8 @@ def test_2025_equals_cell_eval_itself(tmp_path: Path) -> None:
 def test_2026_compares_counts(tmp_path: Path) -> None:
     predicted, measured = without_controls(screen(2, 0.6)), screen(1)
     made = evaluate(ask(tmp_path, predicted, measured, profile="vcc2026"), tmp_path / "out")
-    from state_engine.challenge.score import Comparison, score_cells
+    from state_engine.challenge.context_numbers import Comparison
+    from state_engine.challenge.score import score_cells
     from state_engine.challenge.scored_cells import ScoredCells
     from state_engine.challenge.spec import load_rules
 
