@@ -64,7 +64,7 @@ from state_engine.pretrain.sources import (
 from state_engine.pretrain.variable import most_variable
 from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.curves import VALIDATION, read_curve
-from state_engine.train.place import alone, begun
+from state_engine.train.place import AGAIN, alone, begins_again, begun
 from state_engine.train.run_folder import check_checkpoint
 from state_engine.train.trainer import CHECKPOINTS, LAST, is_first, new_trainer, quiet
 from state_engine.versions import package_versions
@@ -114,7 +114,8 @@ def pretrain_embedding(
         request: what to pretrain.
         output: folder of the run. The model is saved in its `model`, and for arc-state in its `arc`.
         on_progress: told every step; may raise `JobCancelled`: a checkpoint is saved first, and `resume` goes on from there.
-        resume: go on from the last checkpoint of `output` instead of starting again; of a finished one return what came out.
+        resume: go on from the last checkpoint of `output` instead of starting again, from the beginning where it was killed before one;
+            of a finished one return what came out.
 
     Raises:
         CheckpointError: there is something in the folder (without `resume`), or it has no checkpoint to go on from.
@@ -131,6 +132,9 @@ def pretrain_embedding(
         if is_finished(output, old):
             return Pretrained(read_embedding_card(output / MODEL), read_report(output), computed=False)
         with alone(PRETRAINING, output):
+            if begins_again(output, old.state):
+                on_progress(Progress("Pretraining", message=AGAIN))
+                return _followed(request, output, on_progress, device, None)
             return _followed(request, output, on_progress, device, old)
     with begun(PRETRAINING, output, (*request.data, *filter(None, (request.genes, request.init_from)))):
         return _followed(request, output, on_progress, device, None)
@@ -161,7 +165,7 @@ def _resumable(request: PretrainRequest, output: Path) -> PretrainRecord:
             path: dataset.hash() for path, dataset in zip(request.data, open_all(request.data, request.choices), strict=True)
         }
     check_same(output, record, request, hashes)
-    if is_finished(output, record):
+    if is_finished(output, record) or begins_again(output, record.state):
         return record
     last = output / CHECKPOINTS / LAST
     if not last.is_file():

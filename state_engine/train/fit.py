@@ -11,13 +11,13 @@ from pathlib import Path
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.splits.apply import Split
 from state_engine.errors import JobCancelled
-from state_engine.progress import OnProgress, silent
+from state_engine.progress import OnProgress, Progress, silent
 from state_engine.train.cross_fit import fit_left_out
 from state_engine.train.folds import calibrating_blocks, calibrating_perturbations, calibrating_places
 from state_engine.train.once import close, train_once
-from state_engine.train.place import alone, begun
-from state_engine.train.request import TrainRequest
-from state_engine.train.run_folder import TRAINING, read_record, write_record
+from state_engine.train.place import AGAIN, alone, begins_again, begun
+from state_engine.train.request import TrainRequest, with_steps
+from state_engine.train.run_folder import TRAINING, check_same, check_same_cells, read_record, write_record
 
 
 def train_transition(
@@ -35,7 +35,7 @@ def train_transition(
         request: what to train.
         output: folder of the run. The model is saved in its `model`; this folder itself can be loaded too.
         on_progress: told every step; may raise `JobCancelled`: a checkpoint is saved first, and `resume` goes on from there.
-        resume: go on from the last checkpoint of `output` instead of starting again.
+        resume: go on from the last checkpoint of `output` instead of starting again; from the beginning where it was killed before one.
         init_from: a model whose weights are the start; perturbations are matched by name.
 
     Returns:
@@ -50,8 +50,13 @@ def train_transition(
         DeviceError: no such device or precision.
     """
     if resume:
-        read_record(output)  # a folder without one is refused before anything is written into it
+        record = read_record(output)  # a folder without one is refused before anything is written into it
         place = alone(TRAINING, output)
+        if begins_again(output, record.state):
+            check_same(record.request, with_steps(request, split))
+            check_same_cells(output, record, split)
+            on_progress(Progress("Comparing depths", message=AGAIN))
+            resume, init_from = False, init_from or (Path(record.init_from) if record.init_from else None)
     else:
         inputs: list[Path | str] = [source.dataset.path for source in split.sources]
         if init_from is not None:

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from state_engine.errors import CheckpointError
 from state_engine.files import alone_in, apart_from, is_empty, output_folder
-from state_engine.train.trainer import is_first
+from state_engine.train.trainer import CHECKPOINTS, is_first
+
+AGAIN: Final = "It was stopped before its first checkpoint, so it begins again."
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,14 @@ def alone(work: Work, output: Path) -> AbstractContextManager[None]:
         RequestError: another process works there.
     """
     return alone_in(output, work.lock, work.does) if is_first() else nullcontext()
+
+
+def begins_again(folder: Path, state: str) -> bool:
+    """Return whether work that was killed or failed left no checkpoint, so that going on with it is to begin again; nothing is lost by that.
+
+    Work that was cancelled saved one: where that is gone, somebody took it away.
+    """
+    return state in ("running", "failed") and not any((folder / CHECKPOINTS).glob("*.ckpt"))
 
 
 def _require_free(work: Work, output: Path) -> None:

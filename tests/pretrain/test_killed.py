@@ -21,6 +21,7 @@ from state_engine.errors import RunError, StateError
 from state_engine.pretrain.fit import pretrain_embedding
 from state_engine.pretrain.run_folder import read_pretraining
 from state_engine.progress import Progress
+from state_engine.train.place import AGAIN
 from tests.pretrain.small import make_files, small_request
 from tests.small_embedding import write_embedding_model
 
@@ -71,6 +72,23 @@ def test_after_kill_9_it_goes_on_to_the_same_weights(tmp_path: Path) -> None:
         went_on = pretrain_embedding(request, cut, resume=True).card
         whole = pretrain_embedding(request, tmp_path / "whole").card
     assert went_on.weights_hash == whole.weights_hash and read_pretraining(cut).state == "done"
+
+
+def test_one_that_fell_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
+    data, _ = make_files(tmp_path, cells=120)
+    request, said = small_request(data, steps=3, test=False), list[str]()
+
+    def fall(progress: Progress) -> None:
+        if progress.stage == "Pretraining" and progress.done == 1:
+            raise RuntimeError("the power went")
+
+    with one_thread():
+        with pytest.raises(RuntimeError):
+            pretrain_embedding(request, tmp_path / "cut", fall)
+        assert read_pretraining(tmp_path / "cut").state == "failed"
+        again = pretrain_embedding(request, tmp_path / "cut", lambda progress: said.append(progress.message), resume=True)
+        whole = pretrain_embedding(request, tmp_path / "whole")
+    assert AGAIN in said and again.card.weights_hash == whole.card.weights_hash
 
 
 def test_resuming_where_no_pretraining_was_begun_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

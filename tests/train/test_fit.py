@@ -24,6 +24,7 @@ from state_engine.progress import Progress
 from state_engine.train.cross_fit import cross_fit
 from state_engine.train.curves import LOG, VALIDATION, read_curve
 from state_engine.train.fit import train_transition
+from state_engine.train.place import AGAIN
 from state_engine.train.run_folder import open_training_split, read_record
 from tests.train.small import NAME, SMALL, make_data, opened
 
@@ -156,6 +157,24 @@ def test_going_on_needs_a_beginning_and_the_same_settings(split, trained, tmp_pa
     (tmp_path / "run" / "checkpoints" / "last.ckpt").unlink()
     with pytest.raises(CheckpointError, match="no checkpoint to go on from"):
         train_transition(split, SMALL, tmp_path / "run", resume=True)
+
+
+def test_a_training_that_fell_before_its_first_checkpoint_begins_again(split, trained, tmp_path: Path):
+    """As one that was killed there: it can neither be begun in its folder nor go on otherwise."""
+
+    def fall(progress: Progress) -> None:
+        if progress.stage == "Training" and progress.done == 1:
+            raise RuntimeError("the power went")
+
+    folder, said = tmp_path / "run", list[str]()
+    with pytest.raises(RuntimeError):
+        train_transition(split, SMALL, folder, fall)
+    assert read_record(folder).state == "failed" and not list((folder / "checkpoints").glob("*.ckpt"))
+    with pytest.raises(ConfigError, match="layers was 1 and is 2"):
+        train_transition(split, SMALL.with_settings(layers=2), folder, resume=True)
+    card = train_transition(split, SMALL, folder, lambda progress: said.append(progress.message), resume=True)
+    assert AGAIN in said and card.weights_hash == read_card(trained / "model").weights_hash
+    assert read_curve(folder / LOG)["step"] == read_curve(trained / LOG)["step"] and read_record(folder).state == "done"
 
 
 def test_a_training_is_not_written_over(split, trained, tmp_path: Path):
