@@ -86,24 +86,24 @@ class PlanChecks:
         self.means.add(part, first)
         return part if part.dtype == np.float32 else part.astype(np.float32)
 
+    def _with_values(self, findings: list[Finding]) -> list[Finding]:
+        """Return findings with those of the values. An error of values that come in is found once, though those that go out may have it too."""
+        if not self.plan.parts or not self.after.done:
+            return findings
+        before = self.before.findings() if self.before else []
+        findings = [*findings, *(f for f in before if f.severity == "error" or f.code == "not-sparse")]
+        there = {f.code for f in findings}
+        return [*findings, *(f for f in self.after.findings() if f.code not in there or f.severity != "error")]
+
     def report(self, damage: list[Finding]) -> Report:
         """Everything found: in names, in values, and `damage` met on the way."""
         plan, values = self.plan, self.after
-        findings = [*plan.findings, *damage]
-        if plan.parts and values.done:
-            if self.before:
-                findings += [f for f in self.before.findings() if f.severity == "error" or f.code == "not-sparse"]
-            # an error of the values that come in is found once, though the values that go out may have it too
-            there = {f.code for f in findings}
-            findings += [f for f in values.findings() if f.code not in there or f.severity != "error"]
+        findings = self._with_values([*plan.findings, *damage])
         fits, misplaced = self.means.findings()
         findings += misplaced
         repairs = dict.fromkeys([*plan.repairs, *(f.repair for f in findings if f.repair in ("sparsify", "reorder-genes"))])
-        labels, control = plan.perturbations, plan.spec.rules.control
-        names = [n for n, k in zip(labels.names, labels.counts(), strict=True) if k and n != control] if labels else []
-        cells = {"": plan.n_cells}
-        if plan.contexts:
-            cells = {n: int(k) for n, k in zip(plan.contexts.names, plan.contexts.counts(), strict=True) if k}
+        names = [name for name in _sizes(plan.perturbations) if name != plan.spec.rules.control]
+        cells = _sizes(plan.contexts) if plan.contexts else {"": plan.n_cells}
         return Report(
             plan.spec.rules.name,
             str(plan.source.path),
@@ -119,6 +119,11 @@ class PlanChecks:
             fits=fits,
             replacement=plan.replacement,
         )
+
+
+def _sizes(labels: Labels | None) -> dict[str, int]:
+    """Return the labels that cells have, with how many have them."""
+    return {n: int(k) for n, k in zip(labels.names, labels.counts(), strict=True) if k} if labels else {}
 
 
 def group_cells(perturbations: Labels | None, contexts: Labels | None) -> tuple[NDArray[np.int32] | None, list[str]]:

@@ -33,6 +33,7 @@ from state_engine.data.scale import ScaleDecision, log_base, scale_of_file
 from state_engine.data.thinning import Thinning
 from state_engine.errors import LabelError, RepresentationError, UnreadableFileError, listed
 from state_engine.files import sha256_of
+from state_engine.plain import plural
 
 NAMES_COMPARED = 200_000  # up to so many cells a repeated name is looked for when a file is opened
 CSC_PASS = 50_000_000  # stored values kept in memory at once when cells of such a matrix are read one after the other
@@ -107,7 +108,9 @@ class Dataset:
         if self.expression not in (None, "X"):
             file.append(f"The expression is taken from {self.expression}.")
         if self.n_cells <= NAMES_COMPARED and (different := len(set(self.obs_names.tolist()))) < self.n_cells:
-            file.append(f"Names of cells repeat: {self.n_cells:,} cells have {different:,} names. Cells are found by their row.")
+            file.append(
+                f"Names of cells repeat: {self.n_cells:,} cells have {plural(different, 'name')}. Cells are found by their row."
+            )
         if self.file.raw is not None and self.expression != self.file.raw.name:
             file.append(f"The file's 'raw' part ({self.file.raw.width:,} genes) is not read; it can be chosen as the expression.")
         elif self.file.has_raw and self.file.raw is None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from state_engine import keys
 from state_engine.errors import GeneError, listed
+from state_engine.plain import plural
 
 Kind = Literal["symbol", "ensembl", "ensembl_versioned", "other"]
 INDEX = ""  # the name of the var index among the columns
@@ -54,7 +55,9 @@ class GeneColumn:
         """What a person may want to know before trusting a result."""
         notes = []
         if self.repeated:
-            notes.append(f"{self.repeated:,} gene names repeat an earlier one; the first of each is used.")
+            notes.append(
+                f"{plural(self.repeated, 'gene name repeats', 'gene names repeat')} an earlier one; the first of each is used."
+            )
         if self.kind == "other":
             notes.append(f"The gene names (such as '{self.example}') are neither symbols nor Ensembl identifiers.")
         return notes

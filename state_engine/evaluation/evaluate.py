@@ -35,6 +35,7 @@ from state_engine.evaluation.judgement import Judgement, judgement, telling
 from state_engine.evaluation.null_rates import score_null
 from state_engine.evaluation.paired import paired_means
 from state_engine.evaluation.profiles import find_profile
+from state_engine.evaluation.replicate_clouds import METRIC as ENERGY
 from state_engine.evaluation.replicate_clouds import energy_discriminations
 from state_engine.evaluation.replicates import Halves, Judged, Replicates, judge
 from state_engine.evaluation.report import (
@@ -222,7 +223,9 @@ def _write(table: pd.DataFrame, scored: Scored, effects_words: str, start: float
     with replacing(output / SUMMARY) as beside:
         pd.DataFrame([vars(r) for r in summary]).to_csv(beside, index=False)
     remarks = [*scored.remarks, *keep_effects(output / EFFECTS, scored)]
-    discriminations = (*discriminations, *energy_discriminations(scored.energies))  # it is shown, and no skill is measured by it
+    energy = scored.profile.metric(ENERGY)
+    if energy is not None:  # it is shown, and no skill is measured by it
+        discriminations += energy_discriminations(energy, scored.energies)
     evaluation = Evaluation(
         format=FORMAT,
         profile=request.profile,

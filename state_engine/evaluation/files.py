@@ -9,6 +9,7 @@ Notation: n cells, g compared genes.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,22 +48,11 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
     opened = {file: _open_predicted(file, said) for file in request.predicted}
     genes, remarks = _common_genes(real, list(opened.values()), request.common_genes)
     depth = _depth_of_comparison(real, list(opened.values()))
-    measured = side_of(
-        real,
-        genes,
-        real.path.name,
-        depth,
-        mask=_of_kind(real, _MEASURED) if request.by_kind else _own_cells(real, _MEASURED, remarks),
-    )
+    rows_of = partial(_of_kind if request.by_kind else _own_cells, remarks=remarks)
+    measured = side_of(real, genes, real.path.name, depth, mask=rows_of(real, _MEASURED))
     sides: dict[str, tuple[Side, ...]] = {}
     for file, dataset in opened.items():
-        name = (
-            Path(file.effects or file.path).name
-            if file.representation == "X"
-            else f"{file.representation} of {Path(file.path).name}"
-        )
-        mask = _of_kind(dataset, _PREDICTED) if request.by_kind else _own_cells(dataset, _PREDICTED, remarks)
-        side = side_of(dataset, genes, name, depth, file.representation != "X", mask)
+        side = side_of(dataset, genes, _name_of(file), depth, file.representation != "X", rows_of(dataset, _PREDICTED))
         if request.control_source == "predicted":
             _require_own_control(side, control)
         sides[file.method] = (*sides.get(file.method, ()), side)
@@ -78,6 +68,13 @@ def open_files(request: EvaluationRequest) -> ComparedFiles:
     remarks += real.absent_controls()
     remarks += _depth_remarks([measured, *(side for seeds in sides.values() for side in seeds)], depth)
     return ComparedFiles(measured, sides, genes, control, both, kept, (*remarks, *left_out, *([hint] if hint else [])), depth)
+
+
+def _name_of(file: PredictedFile) -> str:
+    """Return how a predicted file is called in messages."""
+    if file.representation != "X":
+        return f"{file.representation} of {Path(file.path).name}"
+    return Path(file.effects or file.path).name
 
 
 def with_cells_of_effects(
@@ -138,7 +135,7 @@ def _own_cells(dataset: Dataset, kinds: tuple[str, ...], remarks: list[str]) -> 
     column = dataset.columns.get(keys.KIND)
     if column is None or not set(column.categories.astype(str)) <= set(keys.KINDS):
         return None
-    rows = _of_kind(dataset, kinds)
+    rows = _of_kind(dataset, kinds, remarks)
     if not rows.all():
         left_out = int((~rows).sum())
         other = "measured" if kinds == _PREDICTED else "predicted"
@@ -148,8 +145,8 @@ def _own_cells(dataset: Dataset, kinds: tuple[str, ...], remarks: list[str]) -> 
     return rows
 
 
-def _of_kind(dataset: Dataset, kinds: tuple[str, ...]) -> np.ndarray:
-    """(n,) rows of a result with one of these kinds.
+def _of_kind(dataset: Dataset, kinds: tuple[str, ...], remarks: list[str]) -> np.ndarray:
+    """(n,) rows of a result with one of these kinds; nothing to remark on, as both kinds are asked for.
 
     Raises:
         LabelError: it is no result of a prediction.

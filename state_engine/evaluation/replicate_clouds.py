@@ -13,9 +13,10 @@ from typing import Final
 import numpy as np
 
 from state_engine.evaluation.compared import ComparedFiles, Condition, sparse_cells
-from state_engine.evaluation.replicates import SEED, Halves
+from state_engine.evaluation.replicates import SEED, Halves, groups_of, tried_by
 from state_engine.metrics.population import MOST_CELLS, Cloud, Components, energy_distance
-from state_engine.metrics.replicate import Discrimination, discrimination
+from state_engine.metrics.profile import Metric
+from state_engine.metrics.replicate import Discrimination
 
 METRIC: Final = "energy_pca50"
 
@@ -63,14 +64,15 @@ class ReplicateClouds:
         return energy_distance(replicate, truth), energy_distance(Cloud.of(other), truth)
 
 
-def energy_discriminations(energies: Mapping[Condition, tuple[float, float]]) -> tuple[Discrimination, ...]:
-    """Return how well the energy distance tells, over all conditions and, where there are several contexts, for each."""
+def energy_discriminations(metric: Metric, energies: Mapping[Condition, tuple[float, float]]) -> tuple[Discrimination, ...]:
+    """Return how well the energy distance tells, over all conditions and, where there are several contexts, for each.
+
+    Args:
+        metric: the energy distance; 0 is best.
+        energies: of replicate and average to the truth.
+    """
     if not energies:
         return ()
-    contexts = np.array([context for _, context in energies])
+    groups = groups_of(np.array([context for _, context in energies]))
     positive, negative = np.array(list(energies.values())).T
-    groups = {"": np.ones(len(contexts), dtype=bool)}
-    if len(set(contexts)) > 1:
-        groups |= {name: contexts == name for name in dict.fromkeys(contexts.tolist())}
-    found = (discrimination(METRIC, name, positive[here], negative[here], 0.0, False) for name, here in groups.items())
-    return tuple(one for one in found if one is not None)
+    return tuple(tried_by(metric, positive, negative, groups).values())

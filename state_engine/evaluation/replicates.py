@@ -245,6 +245,26 @@ class _Bench:
         return values
 
 
+def groups_of(contexts: np.ndarray) -> dict[str, np.ndarray]:
+    """Return which conditions (k,) a metric is tried on: all (""), and those of each context (k,) where there are several."""
+    groups = {"": np.ones(len(contexts), dtype=bool)}
+    if len(set(contexts)) > 1:
+        groups |= {name: contexts == name for name in dict.fromkeys(contexts.tolist())}
+    return groups
+
+
+def tried_by(
+    metric: Metric, positive: np.ndarray, negative: np.ndarray, groups: Mapping[str, np.ndarray]
+) -> dict[str, Discrimination]:
+    """Return how well a metric tells positives (k,) from negatives (k,) in each group that has both."""
+    best = 0.0 if metric.perfect is None else metric.perfect
+    found = {
+        name: discrimination(metric.name, name, positive[here], negative[here], best, metric.more_is_better)
+        for name, here in groups.items()
+    }
+    return {name: one for name, one in found.items() if one is not None}
+
+
 def judge(
     profile: Profile,
     replicates: Replicates,
@@ -271,20 +291,14 @@ def judge(
     if not bench.references:
         return Judged((), (), tuple(SeenCell(one, len(conditions)) for one, conditions in parts.items()))
     contexts = np.array([c for _, c in bench.references])
-    everything = np.ones(len(contexts), dtype=bool)
-    groups = {"": everything}
-    if len(set(contexts)) > 1:
-        groups |= {name: contexts == name for name in dict.fromkeys(contexts.tolist())}
+    groups = groups_of(contexts)
+    everything = groups[""]
     found: list[Discrimination] = []
     skills: list[Skill] = []
     of_parts: dict[TrainedOn, list[Skill]] = {one: [] for one in parts}
     for metric in judged(profile):
         positive, negative = bench.positive(metric), bench.negative(metric)
-        best_value = 0.0 if metric.perfect is None else metric.perfect
-        tried: dict[str, Discrimination] = {}
-        for context, here in groups.items():
-            one = discrimination(metric.name, context, positive[here], negative[here], best_value, metric.more_is_better)
-            tried |= {} if one is None else {context: one}
+        tried = tried_by(metric, positive, negative, groups)
         found += tried.values()
         sides = [{m: bench.of_method(metric, said) for m, said in side.items()} for side in (predictions, baselines)]
         scores = _Scores(metric, positive, *sides)

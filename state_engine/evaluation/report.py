@@ -185,19 +185,10 @@ def read_metrics(path: Path) -> pd.DataFrame:
 
 def evaluation_lines(evaluation: Evaluation) -> list[str]:
     """An evaluation for a terminal."""
-    metrics = [m for m in evaluation.scored if any(r.metric == m.name for r in evaluation.summary)]
     contexts = tuple(dict.fromkeys(c.context for c in evaluation.conditions))
     where = f" in {len(contexts):,} contexts" if len(contexts) > 1 else ""
     lines = [f"{plural(len(evaluation.conditions), 'condition')}{where}, {plural(evaluation.n_genes, 'gene')}", ""]
-    few = {m.name: f" (n {m.n_conditions:,})" for m in evaluation.methods if 0 < m.n_conditions < len(evaluation.conditions)}
-    heads = [m.name + few.get(m.name, "") for m in evaluation.methods]
-    width = max(12, *map(len, heads)) + 2
-    lines.append(f"{'':28}" + "".join(f"{head:>{width}}" for head in heads))
-    for metric in metrics:
-        rows = {r.method: r for r in evaluation.summary if (r.metric, r.context) == (metric.name, "")}
-        cells = [f"{_number(rows.get(m.name), metric):>{width}}" for m in evaluation.methods]
-        grey = "  (cannot tell here)" if evaluation.tells(metric.name) is False else ""
-        lines.append(f"{f'{metric.title} {arrow(metric)}':28}" + "".join(cells) + grey)
+    lines += _table_lines(evaluation)
     if evaluation.noise_floor is not None:
         lines.append(f"MAE expected of a perfect prediction, from the number of measured cells: {evaluation.noise_floor:.4f}")
     lines += amplitude_words(evaluation)
@@ -210,6 +201,21 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
     lines += ["", *evaluation.verdict, *([evaluation.held_out] if evaluation.held_out else []), "", *provenance(evaluation)]
     lines += [f"{m.name}: {m.reason}" for m in evaluation.methods if m.reason]
     return [*lines, *evaluation.remarks]
+
+
+def _table_lines(evaluation: Evaluation) -> list[str]:
+    """Return the metrics of all methods as a table, a line for each metric."""
+    metrics = [m for m in evaluation.scored if any(r.metric == m.name for r in evaluation.summary)]
+    few = {m.name: f" (n {m.n_conditions:,})" for m in evaluation.methods if 0 < m.n_conditions < len(evaluation.conditions)}
+    heads = [m.name + few.get(m.name, "") for m in evaluation.methods]
+    width = max(12, *map(len, heads)) + 2
+    lines = [f"{'':28}" + "".join(f"{head:>{width}}" for head in heads)]
+    for metric in metrics:
+        rows = {r.method: r for r in evaluation.summary if (r.metric, r.context) == (metric.name, "")}
+        cells = [f"{_number(rows.get(m.name), metric):>{width}}" for m in evaluation.methods]
+        grey = "  (cannot tell here)" if evaluation.tells(metric.name) is False else ""
+        lines.append(f"{f'{metric.title} {arrow(metric)}':28}" + "".join(cells) + grey)
+    return lines
 
 
 def seen_lines(evaluation: Evaluation) -> list[str]:

@@ -162,7 +162,6 @@ def score_on_cells(scored: Scored, on_progress: OnProgress) -> list[Row]:
     total = len(chunks) * (sum(map(len, scored.predicted.values())) + sum(bool(b.effects) for b in scored.baselines))
     done = 0
     components: dict[str, Components] = {}
-    clouds: dict[str, ReplicateClouds] = {}
     for context, labels in chunks:
         _remark_targets(scored, context)
         control = sparse_cells(files.real, files.real.rows(files.control, context))
@@ -171,11 +170,7 @@ def score_on_cells(scored: Scored, on_progress: OnProgress) -> list[Row]:
         )
         if context not in components:
             components = {context: _components(scored, context)}
-            if scored.replicates is not None and any(m.name == ENERGY for m in scored.profile.metrics):
-                clouds = {context: ReplicateClouds.of(files, scored.replicates.halves, context, components[context])}
-        if context in clouds:
-            found = {(p, context): clouds[context].energies(p) for p in labels}
-            scored.energies |= {condition: pair for condition, pair in found.items() if pair is not None}
+            _measure_halves(scored, context, components[context], on_progress)
         with _cell_metrics(scored, real, components[context]) as (metrics, measured):
             rows += _rows(MEASURED, 0, context, measured)
             for method, seed, cells in _methods_cells(scored, context, labels, control):
@@ -187,6 +182,19 @@ def score_on_cells(scored: Scored, on_progress: OnProgress) -> list[Row]:
                 rows += _rows(method, seed, context, own)
                 done += 1
     return rows
+
+
+def _measure_halves(scored: Scored, context: str, components: Components, on_progress: OnProgress) -> None:
+    """Note the energy distances of replicate and average of each condition of a context, where that is a metric of the profile."""
+    if scored.replicates is None or not any(metric.name == ENERGY for metric in scored.profile.metrics):
+        return
+    clouds = ReplicateClouds.of(scored.files, scored.replicates.halves, context, components)
+    labels = scored.files.of(context)
+    for number, p in enumerate(labels):
+        on_progress(Progress("Comparing halves of measured cells", number, len(labels)))
+        energies = clouds.energies(p)
+        if energies is not None:
+            scored.energies[p, context] = energies
 
 
 def _components(scored: Scored, context: str) -> Components:

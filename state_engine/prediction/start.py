@@ -18,6 +18,7 @@ from state_engine.effects.apply import Moving
 from state_engine.effects.baselines import baseline_effects
 from state_engine.effects.table import Condition
 from state_engine.errors import RequestError
+from state_engine.plain import plural
 from state_engine.prediction.compatibility import check_compatibility, require_compatible
 from state_engine.prediction.draw import DrawnCells, draw_cells
 from state_engine.prediction.measured_cells import MeasuredCells, measured_cells
@@ -88,7 +89,7 @@ def start(request: PredictionRequest, card: ModelCard, dataset: Dataset, on_prog
     cells = cells.looked_at(np.unique(np.concatenate([used, *drawn.basal.values()])))
     repeated, different = "", len(set(dataset.obs_names[used].tolist()))
     if different < len(used):
-        repeated = f"Names of cells repeat: {len(used):,} cells have {different:,} names. Cells are found by their row."
+        repeated = f"Names of cells repeat: {len(used):,} cells have {plural(different, 'name')}. Cells are found by their row."
     warnings = tuple(" ".join(filter(None, (f"{f.title}.", f.detail))) for f in report.warnings)
     return Start(request, dataset, card, cells, drawn, rows, _moving(request, cells, drawn), warnings, repeated)
 

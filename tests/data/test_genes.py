@@ -97,4 +97,4 @@ def test_repeats_in_a_file_are_noted(tmp_path: Path) -> None:
         made.copy()
     data = open_dataset(write(made, tmp_path / "x.h5ad"))
     assert data.genes.chosen.repeated == 1
-    assert any("1 gene names repeat" in n for n in data.notes)
+    assert any("1 gene name repeats an earlier one" in n for n in data.notes)

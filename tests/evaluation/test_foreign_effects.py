@@ -86,7 +86,7 @@ def test_some_genes_some_conditions_and_gaps(tmp_path: Path) -> None:
     )
     made = evaluate(request, tmp_path / "out")
     assert made.n_genes == 100 and len(made.conditions) == 3
-    assert any("1 effects are missing in part" in remark for remark in made.remarks)
+    assert any("1 effect is missing in part" in remark for remark in made.remarks)
 
 
 @pytest.mark.parametrize(
