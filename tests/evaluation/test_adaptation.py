@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from state_engine.checkpoints.store import read_card
 from state_engine.cli.main import main
@@ -16,7 +22,8 @@ from state_engine.errors import JobCancelled
 from state_engine.evaluation import adaptation
 from state_engine.evaluation.adapt import adapt
 from state_engine.evaluation.adaptation import ADAPTED, BEFORE, SCRATCH, Against, judge_adaptation, read_adaptation
-from state_engine.evaluation.report import read_evaluation
+from state_engine.evaluation.report import read_evaluation, read_metrics
+from state_engine.files import PART_PREFIX
 from state_engine.jobs.train_job import TrainJob, command_of
 from state_engine.prediction.replay import replay
 from state_engine.prediction.request import ReplayRequest
@@ -26,7 +33,8 @@ from state_engine.train.adapt import adapting
 from state_engine.train.request import resolve
 from state_engine.train.run_folder import open_training_split, read_record
 
-DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "assets" / "demo"
 TYPE, NEW = "my NK cells", "my drug"
 KNOWN = ("IFN-beta", "TNF", "IFN-gamma", "LPS", "Dexamethasone", "anti-CD3", "Ruxolitinib", "IL-2")
 HELD = ("TNF", "IFN-gamma", "LPS", "Dexamethasone", "Ruxolitinib")
@@ -129,6 +137,48 @@ def test_a_stopped_comparison_goes_on(run: Path, screen: Path, tmp_path: Path) -
     one, other = read_adaptation(tmp_path / "run"), read_adaptation(run)
     assert one is not None and other is not None and len(one.against) == len(other.against)
     assert [a.value for a in one.against] == pytest.approx([a.value for a in other.against], rel=1e-3)
+
+
+KILLED = """
+import os, signal, sys
+import torch
+from state_engine.cli import main as cli
+stage, step, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+torch.set_num_threads(threads)
+def killing():
+    def told(progress):
+        if progress.stage == stage and progress.done >= step:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return told
+cli._on_terminal = killing
+sys.exit(cli.main(sys.argv[4:]))
+"""
+
+
+@pytest.mark.slow
+def test_an_adaptation_that_is_killed_ends_with_the_report_of_one_that_was_not(run: Path, screen: Path, tmp_path: Path) -> None:
+    """Killed before its first checkpoint, behind its second, and in the training from scratch; the processes are ones of their own."""
+    folder = tmp_path / "run"
+    asked = ["--adapt", str(DEMO / "model"), "--split", str(screen / "split.toml"), *LEAST, "--set", "checkpoint_every=2"]
+    moments = ("Training", 1), ("Training", 5), ("From scratch, to compare: training", 3)
+    for number, (stage, step) in enumerate(moments):
+        words = ["train", "--output", str(folder), *(["--resume"] if number else asked)]
+        command = [sys.executable, "-c", KILLED, stage, str(step), str(torch.get_num_threads()), *words]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+        assert read_adaptation(folder) is None
+    assert main(["train", "--resume", "--output", str(folder)]) == 0
+    one, other = read_adaptation(folder), read_adaptation(run)
+    assert one is not None and other is not None and (one.steps, one.fit, one.helps) == (other.steps, other.fit, other.helps)
+    # the last bits of sums depend on the threads that a process has
+    assert [a.value for a in one.against] == pytest.approx([a.value for a in other.against], rel=1e-3)
+    metrics = [read_metrics(place / "test" / "metrics.csv") for place in (folder, run)]
+    pd.testing.assert_frame_equal(*metrics, rtol=1e-3, atol=1e-5)
+    for name in ("model", "scratch/model"):
+        weights = [load_file(place / name / "model.safetensors") for place in (folder, run)]
+        torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5)
+    assert {p.name for p in folder.iterdir()} == {p.name for p in run.iterdir()}
+    assert not [p for p in folder.rglob("*") if PART_PREFIX in p.name or p.name.endswith("lock")]
 
 
 def test_nothing_is_compared_where_nothing_is_held_out_or_it_is_not_wanted(run: Path, screen: Path, tmp_path: Path) -> None:
