@@ -53,6 +53,7 @@ CONTEXT: Final = "NK"
 RENAMED: Final = "CRISPRi MYC"  # a measured label, which each owner calls by a name of their own
 COOKIE_SECRET: Final = "of this measurement alone"
 PATIENCE = 600.0  # seconds that one step may take: runs of all sessions wait for one worker
+SILENCE: Final = 30.0  # after which a person reloads
 _RUN = re.compile(rb"20\d{6}-\d{6}-[0-9a-f]{6}")
 
 
@@ -70,8 +71,11 @@ class Visitor(Client):
     runs: set[str] = field(default_factory=set)
     elements: dict[str, Any] = field(default_factory=dict)  # key of the widget -> what was drawn last
     tables: list[bytes] = field(default_factory=list)  # of the page, oldest first
+    heard: float = 0.0  # when the server said something last
+    reloads: int = 0  # of a page that said nothing for long, as a person does
 
     def _take(self, message: ForwardMsg) -> None:
+        self.heard = time.monotonic()
         content = message.SerializeToString()
         self.found |= {word for word in self.words if word.encode() in content}
         self.runs |= {run.decode() for run in _RUN.findall(content)}
@@ -110,6 +114,9 @@ class Visitor(Client):
             there = next((key for key in keys if key in self.elements), "")
             if there and self.idle.is_set():
                 return there
+            if time.monotonic() - self.heard > SILENCE:
+                self.reloads, self.heard = self.reloads + 1, time.monotonic()
+                await self.ask()
             await asyncio.sleep(0.05)
         raise AssertionError(f"none of {keys} among {sorted(self.elements)}")
 
@@ -133,6 +140,7 @@ class Seen:
     words: frozenset[str]
     effects: pd.DataFrame
     genes: pd.DataFrame
+    reloads: int
 
 
 @asynccontextmanager
@@ -166,7 +174,7 @@ async def visit(client: Visitor, owner: str, data: str, model: str, cells: int) 
     await client.shows("predict")
     client.query = urlencode(client.address() | {"run": ""})
     await client.sets("predict", trigger_value=True)
-    await client.shows("go_explore")
+    await client.shows("go_explore", "to_genes")  # a short prediction opens its result by itself
     run = client.address()["run"]
     await client.goes_to("explore", "to_genes", run=run)
     if await client.shows("make_map", "look_map_cancel", "map_colour") == "make_map":
@@ -176,7 +184,7 @@ async def visit(client: Visitor, owner: str, data: str, model: str, cells: int) 
     await client.goes_to("genes", "gene_search")
     genes = client.table("log2_fold_change")
     await client.goes_to("runs", f"open_{run}")
-    return Seen(owner, run, frozenset(client.runs), frozenset(client.found), effects, genes)
+    return Seen(owner, run, frozenset(client.runs), frozenset(client.found), effects, genes, client.reloads)
 
 
 def give_files(home: Path, scratch: Path) -> Mapping[str, str]:
@@ -274,7 +282,7 @@ def measure(n: int, cells: int, say: Callable[[str], None] = print, warm: bool =
             wrong = mixed_up(server.settings, seen, ids)
             say(
                 f"{n} sessions, {time.monotonic() - started:.0f} s: memory {before:.0f} -> {after:.0f} MB, {grown:.1f} MB a session; "
-                f"mixed up: {'; '.join(wrong) or 'nothing'}; load of the machine {os.getloadavg()[0]:.1f}"
+                f"mixed up: {'; '.join(wrong) or 'nothing'}; reloads {sum(one.reloads for one in seen)}; load of the machine {os.getloadavg()[0]:.1f}"
             )
             return wrong, grown
 
