@@ -16,7 +16,6 @@ from pages.parts.genes.table import (
     show_volcano,
     summary,
     table_of,
-    usual_reference,
     warn_of_raw,
 )
 from pages.parts.genes.tabs import TABS, View
@@ -72,9 +71,8 @@ with errors_shown(), result_area(run):
         show_gene(run, result, question, gene)
     session.recall("gene_tabs", list(TABS), next(iter(TABS)), "tab")
     tabs = st.tabs(list(TABS), key="gene_tabs", on_change="rerun")
-    # condition and gene always, for the defaults follow the run; the rest where it is not as usual
-    usual = {"cells": result.layers(question.perturbation, question.context)[0], "tab": next(iter(TABS))}
-    session.show_in_address("genes", usual | {"reference": usual_reference(question.expression)})
+    # all but the tab always: the links of the menu carry them, so that coming back writes nothing
+    session.show_in_address("genes", {"tab": next(iter(TABS))})
     for tab, show in zip(tabs, TABS.values(), strict=True):
         if tab.open:
             with tab, errors_shown():

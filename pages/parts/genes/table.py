@@ -118,11 +118,6 @@ def _choose(label: str, options: Sequence[str], key: str, words: Callable[[str],
     return str(st.selectbox(label, options, key=key, format_func=words, persist_state="session"))
 
 
-def usual_reference(expression: str) -> str:
-    """Return what cells are compared with unless another choice is made: measured ones with measured controls."""
-    return keys.OBSERVED_CONTROL if expression == "observed" else keys.PREDICTED_CONTROL
-
-
 def _choose_one(label: str, options: Sequence[str], key: str, name: str, words: Callable[[str], str], note: str) -> str:
     session.recall(key, options, options[0], name)
     return str(
