@@ -207,7 +207,7 @@ def mixed_up(settings: Settings, seen: Sequence[Seen], ids: Mapping[str, str]) -
         (other,) = set(OWNERS) - {one.owner}
         facts = {
             "has no run of its own": one.run in of[one.owner] and one.run in one.runs,
-            "shares its run with another session": [each.run for each in seen].count(one.run) == 1,
+            "shares its run with the other owner": all(each.run != one.run for each in seen if each.owner != one.owner),
             "saw runs of the other owner": not one.runs & of[other],
             "saw runs of nobody": one.runs <= of[one.owner],
             "did not see its file": {secret_of(one.owner), FILE} <= one.words,
