@@ -200,7 +200,10 @@ def give_files(home: Path, scratch: Path) -> Mapping[str, str]:
 
 
 def mixed_up(settings: Settings, seen: Sequence[Seen], ids: Mapping[str, str]) -> list[str]:
-    """Return everything that a session saw and should not have seen, or the reverse; empty where all is well."""
+    """Return everything that a session saw and should not have seen, or the reverse; empty where all is well.
+
+    Sessions of one owner that ask for the same at the same time have one run, as two clicks have (`pages.parts.jobs.start_job`).
+    """
     wrong = []
     of = {owner: {info.id for info in list_runs(settings.of(owner))} for owner in OWNERS}
     for number, one in enumerate(seen):

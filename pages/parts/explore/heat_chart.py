@@ -212,6 +212,7 @@ def _set_axes(figure: go.Figure, rows: list[str], columns: list[str], end: float
     at = [*range(len(columns)), *([len(columns) + GAP] if end else [])]
     figure.update_xaxes(
         tickvals=at, ticktext=[*map(drawn, columns), *more], side="top", tickangle=-40 if len(columns) > 3 else 0,
+        title={"text": " ", "font": {"size": 12}, "standoff": 12},  # room for the buttons above the last name
         range=[-0.6, len(columns) - 0.4 + end], **plain,
     )  # fmt: skip
     at = [*range(len(rows)), *([len(rows) + GAP] if end else [])]
