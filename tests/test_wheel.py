@@ -13,6 +13,7 @@ import sysconfig
 import time
 import urllib.request
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ import pytest
 from state_engine import __version__
 from state_engine.cli import serve
 from state_engine.cli.main import main
-from state_engine.config import APP, DEMO
+from state_engine.config import APP, DEMO, Settings
+from tests.jobs.workers import stopped
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKED = (
@@ -38,7 +40,7 @@ PACKED = (
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An environment of its own with the wheel; what the program needs is lent by this one, so that nothing is downloaded."""
     pytest.importorskip("setuptools", reason="the wheel is built with setuptools, which is not in this environment")
     folder = tmp_path_factory.mktemp("wheel")
@@ -61,7 +63,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True
     )
     (Path(where.stdout.strip()) / "lent.pth").write_text(sysconfig.get_path("purelib"))
-    return folder
+    yield folder
+    assert stopped(Settings(folder / "home"))
 
 
 def environment(installed: Path) -> dict[str, str]:
