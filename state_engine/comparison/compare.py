@@ -307,8 +307,10 @@ def _write_map(output: Path, cells: Sequence[tuple[Cells, Cells]], seed: int, on
     labels = np.concatenate([np.tile([[side, pair, control]], (len(x), 1)) for x, side, pair, control in parts])
     with replacing(output / CELLS) as beside, beside.open("wb") as file:
         np.save(file, values)
-    fitted = place(values.copy(), seed)
-    CellsMap(fitted.xy, labels[:, 0].astype(np.int8), labels[:, 1].astype(np.int32), labels[:, 2].astype(bool)).save(output / MAP)
+    # control cells belong to several pairs; a cell that is its own neighbour would tear the map apart
+    cells_once, at = np.unique(values, axis=0, return_inverse=True)
+    xy = place(cells_once, seed).xy[at.ravel()]
+    CellsMap(xy, labels[:, 0].astype(np.int8), labels[:, 1].astype(np.int32), labels[:, 2].astype(bool)).save(output / MAP)
 
 
 def _parts(
