@@ -283,7 +283,7 @@ def _copy_with(entry: DataEntry, column: str) -> str:
     wanted = (column, by_hand.version_of(settings, entry))
     run = str(st.session_state.get(f"label_run_{entry.id}", ""))
     if st.session_state.get(asked) != wanted or not _stands(run):
-        run = start_job(LabelRequest(entry.id, column), f"Labels by hand of {entry.name}")
+        run = start_job(LabelRequest(entry.id, *wanted), f"Labels by hand of {entry.name}")
         st.session_state[f"label_run_{entry.id}"], st.session_state[asked] = run, wanted
     return run
 

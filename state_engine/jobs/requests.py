@@ -226,10 +226,12 @@ class LabelRequest:
     Args:
         data: id of the data set.
         column: name of the new column.
+        labels: which labels were meant (`library.hand_labels.version_of`), so that others are another job; "" in earlier versions.
     """
 
     data: str
     column: str
+    labels: str = ""
 
 
 @dataclass(frozen=True)

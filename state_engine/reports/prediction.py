@@ -137,7 +137,7 @@ def _sizes(effects: pd.DataFrame, result: Result) -> tuple[Block, ...]:
         grid = effects.pivot_table(index="perturbation", columns="context", values="effect_size", observed=True)
         grid = grid.loc[grid.max(axis=1).sort_values(ascending=False).index[:40]]
         svg = heat([str(p) for p in grid.index], [str(c) for c in grid.columns], grid.to_numpy(float), ("#f2f2f0", UP))
-        blocks.append(Figure("Effect size, perturbations by contexts", svg, f"{caption} Hatched: not predicted."))
+        blocks.append(Figure("Effect size, perturbations by contexts", svg, f"{caption} Striped: not predicted."))
     else:
         svg = bars(names[:MOST_BARS], size[:MOST_BARS], "effect size (log1p)", [UP] * MOST_BARS)
         blocks.append(Figure("The largest effects", svg, caption))

@@ -50,13 +50,8 @@ def train_transition(
         DeviceError: no such device or precision.
     """
     if resume:
-        record = read_record(output)  # a folder without one is refused before anything is written into it
+        read_record(output)  # a folder without one is refused before anything is written into it
         place = alone(TRAINING, output)
-        if begins_again(output, record.state):
-            check_same(record.request, with_steps(request, split))
-            check_same_cells(output, record, split)
-            on_progress(Progress("Comparing depths", message=AGAIN))
-            resume, init_from = False, init_from or (Path(record.init_from) if record.init_from else None)
     else:
         inputs: list[Path | str] = [source.dataset.path for source in split.sources]
         if init_from is not None:
@@ -65,6 +60,11 @@ def train_transition(
             inputs.append(request.network.features)
         place = begun(TRAINING, output, tuple(inputs))
     with place:
+        if resume and begins_again(output, (record := read_record(output)).state):
+            check_same(record.request, with_steps(request, split))
+            check_same_cells(output, record, split)
+            on_progress(Progress("Comparing depths", message=AGAIN))
+            resume, init_from = False, init_from or (Path(record.init_from) if record.init_from else None)
         return _trained(split, request, output, on_progress, resume, init_from)
 
 

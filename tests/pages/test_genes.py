@@ -141,7 +141,10 @@ def test_the_measurement_is_compared_in_its_tab(monkeypatch: pytest.MonkeyPatch,
 def test_one_sentence_says_test_recall_or_nobody(monkeypatch: pytest.MonkeyPatch, run: RunFolder, tmp_path: Path) -> None:
     page = linked(monkeypatch, run, run.path.parents[1])
     # three genes are moved in the made-up cells, and their noise moves no other one
-    assert "nothing says whether the model was trained on it. Of the 40 genes predicted to move most, **3 did**" in text(page)
+    assert (
+        "nothing says whether the model was trained on it. Of the 40 genes predicted to move most, **3 did**, significantly."
+        in text(page)
+    )
     alone = finished_run(tmp_path, observed=False)
     page = linked(monkeypatch, alone, tmp_path)
     assert "nobody measured this. No left-out condition says how often such a prediction holds" in text(page)

@@ -164,7 +164,8 @@ def _caption(table: pd.DataFrame, sheet: Sheet, by: str) -> str:
         "hatch": "Hatched: further from the measurement than a mean.",
         "dot": "Dot: in training, so agreement is recall.",
     }
-    text += "".join(f" {words}" for mark, words in marks.items() if (sheet.marks == mark).any(axis=None))
+    told = "".join(f" {words}" for mark, words in marks.items() if (sheet.marks == mark).any(axis=None))
+    text += f"{told} No mark: undecided, or not measured." if told and (sheet.marks == "").any(axis=None) else told
     left_out = table["perturbation"].nunique() - len(sheet.values), table["context"].nunique() - len(sheet.values.columns)
     if any(left_out):
         text += f" The {MOST_ROWS} perturbations and {MOST_COLUMNS} contexts with the largest values are drawn; the table below has all."

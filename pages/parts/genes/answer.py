@@ -31,7 +31,7 @@ def answer_words(question: Question, table: pd.DataFrame, found: EffectCompariso
     if found is None:
         return f"{where} nobody measured this. {_expected(table)}"
     counted = found_genes(found, question.layer)
-    text = f"{where} {_STANDS[exposure]}. Of the {plural(counted.top, 'gene')} predicted to move most, **{counted.moved:,} did**."
+    text = f"{where} {_STANDS[exposure]}. Of the {plural(counted.top, 'gene')} predicted to move most, **{counted.moved:,} did**, significantly."
     if counted.baseline:
         name = "mean of the other contexts" if counted.baseline == OTHER_CONTEXTS else NAMES[counted.baseline].lower()
         text += f" A {name} finds {counted.baseline_moved:,}."
