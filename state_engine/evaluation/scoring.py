@@ -98,18 +98,19 @@ class Scored:
         return None if mean is None else mean - self.real.mean(self.files.control, context)
 
 
-def _remark_targets(scored: Scored, context: str) -> None:
-    if not set(scored.files.of(context)) & set(scored.files.genes):
+def _remark_targets(scored: Scored) -> None:
+    files = scored.files
+    if not {label for context in files.contexts for label in files.of(context)} & set(files.genes):
         scored.remarks.append(engine.NO_TARGETS)
 
 
 def score_on_means(scored: Scored, on_progress: OnProgress) -> list[Row]:
     """The metrics of mean expression, of all methods."""
+    _remark_targets(scored)
     files, profile, rows = scored.files, scored.profile, []
     source = scored.request.control_source
     for number, context in enumerate(files.contexts):
         on_progress(Progress("Scoring mean expression", number, len(files.contexts)))
-        _remark_targets(scored, context)
         real = {p: scored.real.mean(p, context) for p in files.of(context)}
         real_control = scored.real.mean(files.control, context)
         references = _references(scored, context)
@@ -162,8 +163,8 @@ def score_on_cells(scored: Scored, on_progress: OnProgress) -> list[Row]:
     total = len(chunks) * (sum(map(len, scored.predicted.values())) + sum(bool(b.effects) for b in scored.baselines))
     done = 0
     components: dict[str, Components] = {}
+    _remark_targets(scored)
     for context, labels in chunks:
-        _remark_targets(scored, context)
         control = sparse_cells(files.real, files.real.rows(files.control, context))
         real = engine.stacked(
             {p: sparse_cells(files.real, files.real.rows(p, context)) for p in labels}, control, files.control, files.genes
@@ -376,10 +377,10 @@ def _by_cell_eval(scored: Scored, on_progress: OnProgress) -> list[Row]:
 def score_on_counts(scored: Scored, on_progress: OnProgress) -> list[Row]:
     """Return the metrics of a profile that compares counts, context by context."""
     rows, files = [], scored.files
+    _remark_targets(scored)
     for number, context in enumerate(files.contexts):
         on_progress(Progress("Scoring counts", number, len(files.contexts)))
         real, methods = counts_of_context(files, scored.baselines, scored.request, context, scored.remarks)
-        _remark_targets(scored, context)
         for method, seed, cells in methods:
             on_progress(Progress("Scoring counts", number, len(files.contexts)))
             for perturbation, metric, value in metrics_on_counts(scored.profile, cells, real, files.control):
