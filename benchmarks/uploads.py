@@ -22,7 +22,7 @@ import threading
 import time
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,9 +95,28 @@ def write_bytes(path: Path, mb: int) -> Path:
     return path
 
 
+def around(process: int, send: Callable[[], object], leave: Callable[[], object]) -> dict[str, float]:
+    """Return MB of a process before, at most, when `send` had its answer, 5 s later, and with the page left; and the seconds of `send`."""
+    time.sleep(5)  # until imports behind the page are over
+    memory, found = Memory(process), {}
+    found["before"] = memory.now()
+    watch = threading.Thread(target=memory.watch, daemon=True)
+    watch.start()
+    started = time.monotonic()
+    send()
+    found["seconds"], found["answered"] = time.monotonic() - started, memory.now()
+    time.sleep(5)
+    found["5 s later"] = memory.now()
+    leave()
+    time.sleep(5)
+    found["closed"] = memory.now()
+    memory.stop.set()
+    watch.join()
+    return found | {"most": memory.most}
+
+
 def upload(browser: Browser, tree: Path, page_name: str, file: Path, done: str) -> dict[str, float]:
-    """Upload a file on a page of a new server; return MB before, at most, when it was answered, 5 s later, and with the page closed."""
-    found = {}
+    """Upload a file on a page of a new server until the page says `done`; return what `around` does."""
     with tempfile.TemporaryDirectory() as home, running_app(Path(home), tree) as server:
         page = browser.new_context().new_page()
         page.set_default_timeout(3_600_000)
@@ -105,24 +124,12 @@ def upload(browser: Browser, tree: Path, page_name: str, file: Path, done: str) 
         settle(page)
         if page_name == "models":
             page.get_by_role("tab", name="Zip").click()
-        time.sleep(5)  # until imports behind the page are over
-        memory = Memory(server.process)
-        found["before"] = memory.now()
-        watch = threading.Thread(target=memory.watch, daemon=True)
-        watch.start()
-        started = time.monotonic()
-        page.set_input_files(BOX, file)
-        page.locator("[data-testid=stMain]").get_by_text(done).first.wait_for()
-        found["seconds"], found["answered"] = time.monotonic() - started, memory.now()
-        time.sleep(5)
-        found["5 s later"] = memory.now()
-        page.context.close()
-        time.sleep(5)
-        found["closed"] = memory.now()
-        memory.stop.set()
-        watch.join()
-        found["most"] = memory.most
-    return found
+
+        def send() -> None:
+            page.set_input_files(BOX, file)
+            page.locator("[data-testid=stMain]").get_by_text(done).first.wait_for()
+
+        return around(server.process, send, page.context.close)
 
 
 @contextmanager
@@ -149,8 +156,7 @@ def asked(address: str, body: dict[str, object]) -> Any:
 
 
 def upload_bytes(file: Path, tree: Path) -> dict[str, float]:
-    """Upload a file that is no data set, and return the same numbers."""
-    found = {}
+    """Upload a file that is no data set until it is refused; return what `around` does."""
     with tempfile.TemporaryDirectory() as home, running_app(Path(home), tree) as server, chromedriver() as driver:
         asked(f"{driver}/url", {"url": f"{server.address}/data"})
 
@@ -160,25 +166,13 @@ def upload_bytes(file: Path, tree: Path) -> dict[str, float]:
                 time.sleep(0.5)
             return dict(found)
 
-        box = awaited(BOX)
-        time.sleep(5)  # until imports behind the page are over
-        memory = Memory(server.process)
-        found["before"] = memory.now()
-        watch = threading.Thread(target=memory.watch, daemon=True)
-        watch.start()
-        started = time.monotonic()
-        asked(f"{driver}/element/{next(iter(box.values()))}/value", {"text": str(file)})
-        awaited("[data-testid=stAlertContentError]")  # refused at last
-        found["seconds"], found["answered"] = time.monotonic() - started, memory.now()
-        time.sleep(5)
-        found["5 s later"] = memory.now()
-        asked(f"{driver}/url", {"url": "about:blank"})
-        time.sleep(5)
-        found["closed"] = memory.now()
-        memory.stop.set()
-        watch.join()
-        found["most"] = memory.most
-    return found
+        (box,) = awaited(BOX).values()
+
+        def send() -> None:
+            asked(f"{driver}/element/{box}/value", {"text": str(file)})
+            awaited("[data-testid=stAlertContentError]")
+
+        return around(server.process, send, lambda: asked(f"{driver}/url", {"url": "about:blank"}))
 
 
 def main() -> None:

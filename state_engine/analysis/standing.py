@@ -8,6 +8,7 @@ Genes tells it. Both move the mean of the measured control cells, not below 0 (`
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -22,7 +23,7 @@ from state_engine.effects.baselines import BaselineEffect, mean_of_other_context
 from state_engine.effects.means import Means
 from state_engine.effects.scores import Scores, scores
 from state_engine.effects.table import Condition
-from state_engine.prediction.result import Layer, Result
+from state_engine.prediction.result import Result
 from state_engine.progress import OnProgress, Progress, silent
 
 Standing = Literal["better", "worse", "undecided", "no baseline", "not measured"]
@@ -34,6 +35,7 @@ MEANINGS: Final[Mapping[Standing, str]] = {
     "no baseline": "measured, but nothing else was to take a mean of",
     "not measured": "nobody measured it here",
 }
+CONTROLS: Final = 64  # means of control cells that are kept meanwhile, (g,) each
 Vector = NDArray[np.float64]
 
 
@@ -53,19 +55,24 @@ def standings(
     """
     conditions = result.conditions()
     guesses = _means([pair for pair in conditions if pair in measured], result, means)
-    cells = _MeanCells(result)
+
+    # perturbations of a context share its controls; the cells of a condition are asked for once
+    @lru_cache(maxsize=CONTROLS)
+    def control_mean(rows: bytes) -> Vector:
+        return result.mean(np.frombuffer(rows, np.int64), "corrected")
+
     rows = []
     for number, (perturbation, context) in enumerate(conditions):
         on_progress(Progress("Weighing each condition", number, len(conditions)))
         layer = result.layers(perturbation, context)[0]
         predicted = result.rows(keys.PREDICTED, context, perturbation)
-        effect = cells.of(predicted, layer) - cells.of(result.paired_controls(predicted))
+        effect = result.mean(predicted, layer) - control_mean(result.paired_controls(predicted).tobytes())
         band, share = band_of_condition(effect, result.bands(perturbation, context) if layer == result.default_layer else None)
         row: dict[str, object] = {"perturbation": perturbation, "context": context, "layer": layer}
         row |= {"band": band, "band_share": share}
         if (perturbation, context) in measured:
-            base = cells.of(result.rows(keys.OBSERVED_CONTROL, context))
-            truth = cells.of(result.rows(keys.OBSERVED, context, perturbation))
+            base = control_mean(result.rows(keys.OBSERVED_CONTROL, context).tobytes())
+            truth = result.mean(result.rows(keys.OBSERVED, context, perturbation), "corrected")
             guess = guesses.get((perturbation, context))
             row |= {"exposure": result.exposure(perturbation, context)}
             row |= _against_mean(effect, None if guess is None else guess.effect.astype(np.float64), base, truth)
@@ -75,20 +82,6 @@ def standings(
     names = ["perturbation", "context", "layer", "band", "band_share", "exposure", "standing"]
     table = pd.DataFrame(rows, columns=[*names, "pearson", "mae", "mean_pearson", "mean_mae"])
     return table.astype(dict.fromkeys(("band_share", "pearson", "mae", "mean_pearson", "mean_mae"), float))
-
-
-class _MeanCells:
-    """Mean cells of a result (g,); those of the same rows, as of the controls of a context, are read once."""
-
-    def __init__(self, result: Result) -> None:
-        self.result = result
-        self._seen: dict[tuple[Layer, bytes], Vector] = {}
-
-    def of(self, rows: NDArray[np.int64], layer: Layer = "corrected") -> Vector:
-        key = layer, rows.tobytes()
-        if key not in self._seen:
-            self._seen[key] = self.result.mean(rows, layer)
-        return self._seen[key]
 
 
 def _means(conditions: list[Condition], result: Result, means: Means | None) -> dict[Condition, BaselineEffect]:

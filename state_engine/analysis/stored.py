@@ -123,6 +123,8 @@ def effects_for(run_dir: Path, on_progress: OnProgress = silent) -> Path:
         RunError: the run has no readable result.
     """
     path, changes, standing = effects_path(run_dir), changes_path(run_dir), standing_path(run_dir)
+    if has_effects(run_dir):
+        return path
     result = open_result(Path(run_dir) / "result.h5ad")
     if not path.exists() or not changes.exists():
         sizes, folds = effect_tables(result, on_progress=on_progress)

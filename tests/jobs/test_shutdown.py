@@ -39,6 +39,10 @@ def terminate(settings: Settings) -> psutil.Process:
     return process
 
 
+def ended(family: list[psutil.Process]) -> bool:
+    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family)
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> object:
     settings = Settings(tmp_path)
@@ -88,7 +92,7 @@ def test_a_job_that_does_not_report_is_put_back_when_patience_is_over(settings: 
     family = [process, *process.children(recursive=True)]
     until(lambda: not worker_lives(settings), shutdown.GRACE_SECONDS + 20)
     assert store.get(job).state == "queued" and RunFolder.open(settings, run).manifest.state == "queued"
-    until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family))
+    until(lambda: ended(family))
     store.request_cancel(job)
 
 
@@ -102,7 +106,7 @@ def test_a_job_that_stops_by_itself_leaves_no_child(settings: Settings) -> None:
     assert family
     until(lambda: not worker_lives(settings))
     assert store.get(job).state == "queued"
-    until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family))
+    until(lambda: ended(family))
     store.request_cancel(job)
 
 

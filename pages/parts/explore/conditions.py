@@ -119,9 +119,7 @@ def leading_gene(run: RunFolder, result: Result) -> str:
     """Return the gene that the largest effect of a run changes most; the first gene where no effects are kept."""
     if not stored.has_effects(run.path):
         return result.genes[0]
-    top = [
-        str(row).split(", ")[0].rpartition(" ")[0] for row in effects_of(str(run.path), stamp(run.result))["top_genes"].head(1)
-    ]
+    top = [str(row).split(", ")[0].rpartition(" ")[0] for row in effects_of(run)["top_genes"].head(1)]
     return next((name for name in top if name in result.genes), result.genes[0])
 
 
@@ -129,7 +127,7 @@ def leading_gene(run: RunFolder, result: Result) -> str:
 def _table(folder: str, written: int, weighed: int, gene: str) -> pd.DataFrame:
     """Return each condition with its value, band, mark and words."""
     run = RunFolder(Path(folder))
-    table = effects_of(folder, written).merge(standing_of(folder, written), on=["perturbation", "context"])
+    table = effects_of(run).merge(standing_of(run), on=["perturbation", "context"])
     table = table.rename(columns={"effect_size": "value"})
     if gene:
         path = stored.changes_path(run.path)

@@ -39,17 +39,19 @@ def effects_ready(run: RunFolder) -> bool:
     return made(run, EffectsRequest(run.id), "Measuring effects", key="effects") and stored.has_effects(run.path)
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
-def effects_of(run_path: str, written: int) -> pd.DataFrame:
+def effects_of(run: RunFolder) -> pd.DataFrame:
     """Return the stored `effect_sizes` of a run; labels are text."""
-    table: pd.DataFrame = read_file(de.read_table, stored.effects_path(Path(run_path)))
-    return table.astype({"perturbation": str, "context": str})
+    return _stored(str(path := stored.effects_path(run.path)), stamp(path))
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
-def standing_of(run_path: str, written: int) -> pd.DataFrame:
+def standing_of(run: RunFolder) -> pd.DataFrame:
     """Return the stored `standings` of a run; labels are text."""
-    table: pd.DataFrame = read_file(de.read_table, stored.standing_path(Path(run_path)))
+    return _stored(str(path := stored.standing_path(run.path)), stamp(path))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _stored(path: str, written: int) -> pd.DataFrame:
+    table: pd.DataFrame = read_file(de.read_table, Path(path))
     return table.astype({"perturbation": str, "context": str})
 
 
@@ -75,8 +77,7 @@ def effect_table(run: RunFolder, result: Result) -> None:
             icon=":material/info:",
         )
         return
-    where = str(run.path), stamp(run.result)
-    table = effects_of(*where).merge(standing_of(*where), on=["perturbation", "context"])
+    table = effects_of(run).merge(standing_of(run), on=["perturbation", "context"])
     # beside the context, where it is seen without scrolling
     table.insert(2, "measured", [WORDS[one] if one else "not measured" for one in table["exposure"]])
     shown = [
