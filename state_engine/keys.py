@@ -21,6 +21,10 @@ PREDICTED_CONTROL: Final = "predicted control"
 OBSERVED_CONTROL: Final = "observed control"
 OBSERVED: Final = "observed"
 KINDS: Final = (PREDICTED, PREDICTED_CONTROL, OBSERVED_CONTROL, OBSERVED)
+KIND_WORDS: Final = {
+    PREDICTED: "predicted", PREDICTED_CONTROL: "predicted control", OBSERVED_CONTROL: "measured control", OBSERVED: "measured",
+}  # fmt: skip
+"""How a reader is told of a kind; files keep the values above, which other programs read."""
 
 RAW_LAYER: Final = "raw"
 CALIBRATED_LAYER: Final = "calibrated"

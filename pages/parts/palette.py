@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from state_engine import keys
 from state_engine.reports.colours import BLUE as BLUE
 from state_engine.reports.colours import DOWN as DOWN
 from state_engine.reports.colours import GREEN as GREEN
@@ -17,6 +18,7 @@ from state_engine.reports.colours import PALE as PALE
 from state_engine.reports.colours import UP as UP
 from state_engine.reports.colours import VERMILION as VERMILION
 
+KIND_BY_WORDS = {keys.KIND_WORDS[kind]: colour for kind, colour in KIND.items()}
 SEQUENTIAL = "Viridis"
 DIVERGING = [[0.0, "#0072B2"], [0.25, "#7fb5d6"], [0.5, "#f2f2f0"], [0.75, "#eba679"], [1.0, "#D55E00"]]
 

@@ -27,6 +27,8 @@ def composition(labels: pd.DataFrame, chosen: NDArray[np.bool_]) -> pd.DataFrame
     parts = []
     for column in (keys.KIND, keys.PERTURBATION, keys.CONTEXT):
         values = labels[column].astype(str)
+        if column == keys.KIND:
+            values = values.map(keys.KIND_WORDS)
         every, some = values.value_counts(), values[chosen].value_counts()
         part = pd.DataFrame(
             {"label": column, "value": every.index, "selected": some.reindex(every.index, fill_value=0).to_numpy()}

@@ -114,10 +114,10 @@ def groups(
         if value not in known:
             raise RequestError(f"'{value}' cannot be compared.", f"Known: {listed(known)}.")
     if expression == "observed" and reference != keys.OBSERVED_CONTROL:
-        raise RequestError("Observed cells are compared with the observed control.", "A predicted control would mix two sources.")
+        raise RequestError("Measured cells are compared with the measured control.", "A predicted control would mix two sources.")
     kind = keys.OBSERVED if expression == "observed" else keys.PREDICTED
     perturbed = result.rows(kind, context, perturbation)
-    _enough(perturbed, f"{kind} cells of '{perturbation}' in '{context}'")
+    _enough(perturbed, f"{keys.KIND_WORDS[kind]} cells of '{perturbation}' in '{context}'")
     if expression == "calibrated" and not result.is_calibrated(perturbation, context):
         raise RequestError(
             f"There is no calibrated prediction of '{perturbation}' in '{context}'.",
@@ -126,7 +126,7 @@ def groups(
         )
     paired = reference == keys.PREDICTED_CONTROL
     control = result.paired_controls(perturbed) if paired else result.rows(keys.OBSERVED_CONTROL, context)
-    _enough(control, f"{reference} cells in '{context}'")
+    _enough(control, f"{keys.KIND_WORDS[reference]} cells in '{context}'")
     return perturbed, control
 
 

@@ -338,7 +338,7 @@ def _unpaired(missing: int, asked: int) -> RequestError:
     return RequestError(
         "There is no paired predicted control.",
         f"{missing:,} of {asked:,} predicted cells have no prediction of their basal cell under the control label.",
-        "Compare with the observed control, or predict again (paired).",
+        "Compare with the measured control, or predict again (paired).",
     )
 
 

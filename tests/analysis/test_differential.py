@@ -108,11 +108,11 @@ def test_a_tiny_shift_of_zeros_is_no_change(tmp_path: Path) -> None:
 
 def test_groups_that_are_too_small_or_absent(result: Result, tmp_path: Path) -> None:
     small = two_groups(tmp_path, np.ones((2, 3)), np.ones((5, 3)))
-    with pytest.raises(RequestError, match=r"There are 2 observed cells of 'p' in 'k'\. A test needs at least 3"):
+    with pytest.raises(RequestError, match=r"There are 2 measured cells of 'p' in 'k'\. A test needs at least 3"):
         de.differential(small, "p", "k", "observed control", "observed")
     with pytest.raises(RequestError, match="There are 0 predicted cells of 'drugZ'"):
         de.differential(result, "drugZ", "B")
-    with pytest.raises(RequestError, match="compared with the observed control"):
+    with pytest.raises(RequestError, match="compared with the measured control"):
         de.differential(result, "drugA", "B", "predicted control", "observed")
     embedding = open_result(make_result(tmp_path / "e.h5ad", embedding="X_state", decoder=False))
     with pytest.raises(RequestError, match="no gene decoder"):

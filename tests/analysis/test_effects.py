@@ -153,7 +153,7 @@ def test_a_baseline_that_does_not_exist_is_missing_with_its_reason(tmp_path: Pat
 
 def test_what_was_not_measured_or_not_predicted_is_said(tmp_path: Path) -> None:
     result = open_result(make_result(tmp_path / "r.h5ad", observed=False))
-    with pytest.raises(RequestError, match="There are 0 observed cells of 'drugA' in 'B'"):
+    with pytest.raises(RequestError, match="There are 0 measured cells of 'drugA' in 'B'"):
         ef.compare(result, "drugA", "B")
     with pytest.raises(RunError, match="36 of 40 genes are missing"):
         ef.compare(open_result(make_result(tmp_path / "s.h5ad")), "drugA", "B", means(control_T=CONTROL))

@@ -79,7 +79,7 @@ def test_a_link_shows_the_same_view_in_another_browser(browser: Browser, place: 
     settle(page)
     page.locator(".st-key-map_colour").get_by_text("Perturbation", exact=True).click()
     page.wait_for_url("**colour=Perturbation**")
-    page.locator(".st-key-map_kinds").get_by_text("observed", exact=True).click()
+    page.locator(".st-key-map_kinds").get_by_text("measured", exact=True).click()
     page.wait_for_url("**kinds=**")
     settle(page)
     address = page.url
@@ -89,7 +89,7 @@ def test_a_link_shows_the_same_view_in_another_browser(browser: Browser, place: 
     settle(other)
     for one in (page, other):
         expect(one.locator(".st-key-map_colour").locator(PRESSED)).to_have_text("Perturbation")
-        expect(one.locator(".st-key-map_kinds").locator(PRESSED)).to_have_text(["predicted", "observed control"])
+        expect(one.locator(".st-key-map_kinds").locator(PRESSED)).to_have_text(["predicted", "measured control"])
     assert shown(other) == shown(page)
     page.close()
     other.context.close()

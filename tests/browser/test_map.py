@@ -91,7 +91,7 @@ def test_the_pointer_names_a_cell_and_figures_are_saved(page: Page, address: str
         if tip.is_visible():
             break
     words = tip.inner_text().split("\n")
-    assert words[0] in ("predicted", "observed", "observed control") and words[-1] in ("B", "T") and len(words) == 4
+    assert words[0] in ("predicted", "measured", "measured control") and words[-1] in ("B", "T") and len(words) == 4
     with page.expect_download() as download:
         page.click(f"{MAP} .tools .svg")
     drawn = ElementTree.parse(download.value.path())

@@ -21,7 +21,12 @@ from tests.prediction.make_result import make_result
 
 
 def make_run(
-    settings: Settings, data: Path | None = None, embedding: str | None = None, decoder: bool = True, calibrated: bool = False
+    settings: Settings,
+    data: Path | None = None,
+    embedding: str | None = None,
+    decoder: bool = True,
+    calibrated: bool = False,
+    observed: bool = True,
 ) -> RunFolder:
     """A run of two perturbations in two contexts, 30 cells each, in sets of 16."""
     request = PredictionRequest(
@@ -33,7 +38,7 @@ def make_run(
     )
     run = RunFolder.create(settings, "predict", to_plain(request), "drugA, drugB in B, T")
     run.record(seed=42, settings={"set_size": 16, "attention": "full"})
-    make_result(run.result, embedding=embedding, decoder=decoder, calibrated=calibrated)
+    make_result(run.result, embedding=embedding, decoder=decoder, calibrated=calibrated, observed=observed)
     _fill_names(run.result)
     result = open_result(run.result)
     rows = np.flatnonzero(result.obs[keys.KIND].isin(pr.KINDS).to_numpy())

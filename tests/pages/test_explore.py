@@ -84,12 +84,12 @@ def test_the_map_says_how_it_was_made_and_effects_are_ranked(
 ) -> None:
     page = opened(monkeypatch, "explore", run, module_home)
     assert not page.exception and not page.error
-    assert "Control, predicted and observed cells, coloured by kind" in text(page)
+    assert "Control, predicted and measured cells, coloured by kind" in text(page)
     assert "340 cells; seed 7" in text(page) and "qualitative" in text(page)
     table = page.dataframe[0].value
     assert len(table) == 4 and table["effect_size"].is_monotonic_decreasing
     assert (table["n_up"] == 2).all() and (table["n_down"] == 1).all()  # as the Genes page says of each
-    assert legend(drawings(page)[-1]) == {"predicted": 120, "observed control": 100, "observed": 120}
+    assert legend(drawings(page)[-1]) == {"predicted": 120, "measured control": 100, "measured": 120}
 
 
 def test_every_condition_is_one_cell_of_the_first_picture(
@@ -105,13 +105,20 @@ def test_every_condition_is_one_cell_of_the_first_picture(
     page.run()
     assert "**drugB in T:**" in text(page) and "| G2 |" in text(page)
     assert page.query_params == {"perturbation": "drugB", "context": "T"}
-    assert legend(drawings(page)[0]) == {"predicted": 30, "observed control": 50, "observed": 30}  # its cells alone
+    assert legend(drawings(page)[0]) == {"predicted": 30, "measured control": 50, "measured": 30}  # its cells alone
+    assert "drugB in T: control, predicted and measured cells" in text(page)
     page.segmented_control(key="heat_by").set_value("gene").run()
     page.selectbox(key=f"heat_gene_{run.id}").set_value("G2").run()
     assert "Which perturbation moves G2, and where?" in text(page) and not page.exception
     assert page.query_params["by"] == "gene" and page.query_params["moved"] == "G2"
     page.segmented_control(key="heat_by").set_value("band").run()
     assert not page.exception and "moved" not in page.query_params
+
+
+def test_a_condition_that_nobody_measured_says_so_beside_its_cells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = opened(monkeypatch, "explore", make_run(Settings(tmp_path), observed=False), tmp_path)
+    assert "drugA in B: control and predicted cells" in text(page) and "no measured cells of it" in text(page)
+    assert legend(drawings(page)[0]) == {"predicted": 30, "measured control": 50} and not page.exception
 
 
 def test_marks_tell_a_test_that_was_passed_from_recall() -> None:
@@ -309,6 +316,7 @@ def test_composition_compares_with_what_is_shown() -> None:
     )
     table = composition(labels, np.array([1, 0, 1, 0, 1, 0, 1, 0], bool))
     kind = table[table["label"] == "kind"].set_index("value")
+    assert list(kind.index) == ["predicted", "measured"]
     assert kind.loc["predicted", ["selected", "share", "expected", "enrichment"]].tolist() == [3, 0.75, 0.75, 1]
     context = table[table["label"] == "context"].set_index("value")
     assert context.loc["B", "enrichment"] == 2 and context.loc["T", "selected"] == 0

@@ -305,7 +305,7 @@ def test_dots_are_as_large_as_the_share_of_cells() -> None:
 def test_a_gene_that_is_the_same_in_all_cells_has_no_violin_but_its_cells() -> None:
     groups = [
         genechart.CellGroup("predicted", np.ones(5, np.float32), "#D55E00"),
-        genechart.CellGroup("observed control", np.arange(5, dtype=np.float32), "#9aa0a3"),
+        genechart.CellGroup("measured control", np.arange(5, dtype=np.float32), "#9aa0a3"),
     ]
     figure = genechart.violins("MX1", groups)
     assert [trace.type for trace in figure.data] == ["scatter", "violin", "scatter"]

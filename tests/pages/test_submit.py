@@ -82,7 +82,7 @@ def test_without_a_run_it_says_what_belongs_here(monkeypatch: pytest.MonkeyPatch
 def test_a_run_is_handed_out(page: AppTest, run: RunFolder) -> None:
     page.run()
     assert not page.exception
-    assert "400 cells (120 predicted, 60 predicted control, 100 observed control, 120 observed)" in text(page)
+    assert "400 cells (120 predicted, 60 predicted control, 100 measured control, 120 measured)" in text(page)
     page.button(key="make_tables").click().run()
     assert (run.path / "tables.zip").exists()
     assert not [b for b in page.button if b.key == "make_tables"]

@@ -219,18 +219,22 @@ def _part(folder: str, written: int, perturbation: str, context: str) -> _Part:
 
 
 def _cells(run: RunFolder, perturbation: str, context: str) -> None:
-    """The map of one condition alone, cut to its cells."""
+    """The map of one condition alone, cut to its cells: control grey, predicted vermilion, measured blue where there are any."""
     part = _part(str(run.path), stamp(run.file("projection.npz")), perturbation, context)
-    names = list(keys.KINDS)
+    names = [keys.KIND_WORDS[kind] for kind in keys.KINDS]
+    measured = int((part.codes == keys.KINDS.index(keys.OBSERVED)).sum())
 
     def table() -> pd.DataFrame:
         return pd.DataFrame({"umap_1": part.xy[:, 0], "umap_2": part.xy[:, 1], "kind": np.array(names)[part.codes]})
 
+    there = "control, predicted and measured" if measured else "control and predicted"
+    why = "" if measured else " Your data set has no measured cells of it."
     show_map(
         "condition",
-        CellMap(part.xy, Categories("Kind", names, part.codes, palette.KIND)),
-        title=f"Cells of {context}: control, predicted, measured",
-        caption=f"{plural(len(part.xy), 'cell')} of this condition and its controls, cut out of the map of all cells below.",
+        CellMap(part.xy, Categories("Kind", names, part.codes, palette.KIND_BY_WORDS)),
+        title=f"{perturbation} in {context}: {there} cells",
+        caption=f"{plural(len(part.xy), 'cell')} of this condition and its controls, cut out of the map of all cells below.{why} "
+        "Click a kind in the legend to hide it.",
         table=table,
         height=HEIGHT,
     )

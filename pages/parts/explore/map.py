@@ -212,7 +212,7 @@ def _filters(labels: pd.DataFrame, result: Result) -> NDArray[np.bool_]:
     """(n,) points that pass; controls pass any choice of perturbations, as they are what perturbed cells are compared with."""
     present = _present(labels)
     session.recall_several("map_kinds", present, present, "kinds")
-    kinds = st.pills("Show", present, selection_mode="multi", key="map_kinds", wrap=True)
+    kinds = st.pills("Show", present, selection_mode="multi", key="map_kinds", format_func=keys.KIND_WORDS.__getitem__, wrap=True)
     shown = labels[keys.KIND].isin(kinds).to_numpy()
     contexts = sorted(labels[keys.CONTEXT].astype(str).unique())
     control = labels[keys.KIND].isin([keys.OBSERVED_CONTROL, keys.PREDICTED_CONTROL]).to_numpy()
@@ -245,9 +245,14 @@ def the_map(
         chosen,
         outline if chosen is not None else None,
         drawn,
-        {name: labels[column].astype("category").array for name, column in DETAILS.items() if column in labels},
+        {name: _detail(labels[column]) for name, column in DETAILS.items() if column in labels},
         link="run",
     )
+
+
+def _detail(column: pd.Series) -> pd.Categorical:
+    """Return the labels of cells as the pointer names them."""
+    return pd.Categorical(column.astype("category").cat.rename_categories(lambda name: keys.KIND_WORDS.get(name, name)))
 
 
 def _colour_of(result: Result, rows: NDArray[np.int32], view: View) -> Categories | Values:
@@ -255,7 +260,7 @@ def _colour_of(result: Result, rows: NDArray[np.int32], view: View) -> Categorie
         return Values(view.gene, "log1p", gene_values(str(result.path), stamp(result.path), view.gene, view.layer)[rows])
     column = COLUMNS[view.colour]
     names, codes = _codes(result, column, rows)
-    colours = palette.KIND if view.colour == "Kind" else palette.categories(_all_names(result, column))
+    colours = palette.KIND_BY_WORDS if view.colour == "Kind" else palette.categories(_all_names(result, column))
     if view.colour == "By hand":
         colours = colours | {NOT_LABELLED: palette.MISSING}
     if view.colour == "Perturbation":
@@ -319,7 +324,7 @@ def _codes(result: Result, column: str, rows: NDArray[np.int32]) -> tuple[list[s
     """Names in a stable order (kinds in their own, others alphabetical) and the code of each row."""
     names = list(keys.KINDS) if column == keys.KIND else _all_names(result, column)
     found = pd.Categorical(result.obs[column].iloc[rows].astype(str), categories=names).codes
-    return names, found.astype(np.int16)
+    return [keys.KIND_WORDS[name] for name in names] if column == keys.KIND else names, found.astype(np.int16)
 
 
 def _all_names(result: Result, column: str) -> list[str]:
@@ -335,7 +340,7 @@ def control_labels(result: Result) -> list[str]:
 def map_title(result: Result, view: View) -> str:
     """What a biologist calls the figure."""
     kinds = set(result.obs[keys.KIND].iloc[view.rows].astype(str))
-    words = {keys.OBSERVED_CONTROL: "control", keys.PREDICTED: "predicted", keys.OBSERVED: "observed"}
+    words = {keys.OBSERVED_CONTROL: "control", keys.PREDICTED: "predicted", keys.OBSERVED: "measured"}
     named = [word for kind, word in words.items() if kind in kinds]
     cells = f"{' and '.join([', '.join(named[:-1]), named[-1]] if len(named) > 1 else named)} cells".capitalize()
     return f"{cells}, coloured by {view.gene if view.colour == 'Gene' else view.colour.lower()}"

@@ -98,8 +98,12 @@ def ask(result: Result) -> Question:
         references: list[str] = [keys.PREDICTED_CONTROL, keys.OBSERVED_CONTROL]
         if expression == "observed":
             references = [keys.OBSERVED_CONTROL]
-        reference = _choose_one("Compared with", references, "de_reference", "reference", str.capitalize, _REFERENCE_HELP)
+        reference = _choose_one("Compared with", references, "de_reference", "reference", _reference_words, _REFERENCE_HELP)
     return Question(perturbation, context, reference, expression)  # type: ignore[arg-type]
+
+
+def _reference_words(reference: str) -> str:
+    return keys.KIND_WORDS[reference].capitalize()
 
 
 _CELLS_HELP = (
@@ -108,7 +112,7 @@ _CELLS_HELP = (
     "output as it is. Measured: perturbed cells of your data set."
 )
 _REFERENCE_HELP = (
-    "Predicted control: the same basal cells, predicted under the control label, so only the perturbation differs. Observed control: "
+    "Predicted control: the same basal cells, predicted under the control label, so only the perturbation differs. Measured control: "
     "all measured control cells of this context that the run kept."
 )
 
@@ -232,7 +236,7 @@ def groups_text(question: Question, table: pd.DataFrame) -> str:
     """n against n, in words."""
     n, m = table.attrs["n_perturbed"], table.attrs["n_reference"]
     kind = "measured" if question.expression == "observed" else "predicted"
-    return f"{plural(n, f'{kind} cell')} against {plural(m, f'{question.reference} cell')}"
+    return f"{plural(n, f'{kind} cell')} against {plural(m, f'{keys.KIND_WORDS[question.reference]} cell')}"
 
 
 def pick(gene: str) -> None:
@@ -320,7 +324,7 @@ def cell_groups(run: RunFolder, result: Result, question: Question, gene: str) -
     """The cells behind a gene's figure, in the order control, predicted control, predicted, measured; empty groups are left out."""
     values = gene_values(str(run.result), stamp(run.result), gene, question.layer)
     wanted = (
-        ("observed control", keys.OBSERVED_CONTROL, None),
+        ("measured control", keys.OBSERVED_CONTROL, None),
         ("predicted control", keys.PREDICTED_CONTROL, None),
         ("predicted", keys.PREDICTED, question.perturbation),
         ("measured", keys.OBSERVED, question.perturbation),

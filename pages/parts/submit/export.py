@@ -55,7 +55,9 @@ def _cells(run: RunFolder, result: Result) -> None:
 
 def contents(result: Result) -> str:
     """What is in a result file, in words."""
-    kinds = ", ".join(f"{int(result.mask(kind).sum()):,} {kind}" for kind in keys.KINDS if result.mask(kind).any())
+    kinds = ", ".join(
+        f"{int(result.mask(kind).sum()):,} {keys.KIND_WORDS[kind]}" for kind in keys.KINDS if result.mask(kind).any()
+    )
     if result.has_expression:
         raw = "; layer `raw`: the model's output as it is" if result.has_raw else ""
         calibrated = "; layer `calibrated`: the calibrated prediction, NaN where there is none" if result.has_calibrated else ""
