@@ -192,7 +192,7 @@ def main() -> None:
         cells = write_cells(Path(folder) / "cells.h5ad", given.mb)
         archive = write_zip(Path(folder) / "model.zip", given.mb)
         with chromium() as browser:
-            row(cells, upload(browser, given.tree, "data", cells, "cells x 2,000 genes"))
+            row(cells, upload(browser, given.tree, "data", cells, "Representations: X"))
             row(archive, upload(browser, given.tree, "models", archive, "The zip lacks"))
 
 
