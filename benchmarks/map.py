@@ -1,8 +1,9 @@
 """How long a map of a million cells takes in Chromium: ours (`pages.parts.cellmap`) and plotly's scattergl, one after the other in the same run.
 
 Each is a page of its own with the same cells: coloured by a category, then by a gene, then drawn around, which must answer with the number of
-cells and their composition. Messages of the websocket are counted at the browser, both ways. Chromium draws without a GPU (SwiftShader), so
-seconds are those of a processor that paints; the load of the machine is printed before and after.
+cells and their composition. Messages of the websocket are counted at the browser, both ways. Chromium has no graphics processor here: plotly's
+WebGL is SwiftShader's, ours is painted by the processor (assets/map/build/src/raster.js), or with `--webgl` by SwiftShader, too. The load of the
+machine is printed before and after.
 
     python benchmarks/map.py [--cells 1000000] [--only map|plotly] [--patience 120]
 """

@@ -1,7 +1,6 @@
 // One map. What draws it comes with the places of its cells (map.js); until those are there, it waits.
 const shared = (globalThis.stateExplorerMaps ??= { points: new Map(), waiting: new Set(), maps: new Set() });
 const shown = (shared.shown ??= new WeakMap());
-const PATIENCE = 10_000; // milliseconds until a page that was busy is told again that nothing can be drawn
 
 export default function ({ parentElement, data, setTriggerValue }) {
   const place = parentElement.querySelector(".map");
@@ -17,13 +16,11 @@ export default function ({ parentElement, data, setTriggerValue }) {
     one.map ??= new shared.CellMap(place, shared);
     one.map.tell = setTriggerValue;
     one.map.show(points, header, arrays);
-    if (!one.map.works) one.again ??= setInterval(() => one.map.tell("without", true), PATIENCE);
   };
   shared.waiting.add(one.go);
   one.go();
   return () => {
     shared.waiting.delete(one.go);
-    clearInterval(one.again);
     one.map?.close();
     shown.delete(parentElement);
   };

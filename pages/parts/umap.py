@@ -1,5 +1,4 @@
-"""Draw cells with plotly, from arrays: no Streamlit, no files. Attention's map, and the parts of a map that is drawn as a picture; maps that one
-moves on are `pages.parts.cellmap`.
+"""Draw cells with plotly, from arrays: no Streamlit, no files. Attention's map; maps that one moves on are `pages.parts.cellmap`.
 
 Points are sent as float32 arrays without text, the highest values on top, so that the order of the file does not decide what is seen.
 Notation: n points, in the order of the arrays that are given.

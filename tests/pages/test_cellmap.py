@@ -1,4 +1,4 @@
-"""The map of cells: what is sent, what comes back, and the picture for browsers without WebGL."""
+"""The map of cells: what is sent, and what comes back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 from pages.parts import palette
 from pages.parts.cellmap import Arrows, Categories, CellMap, Pick, Values, inside
 from pages.parts.cellmap.packet import Frame, drawing_order, drawing_packet, points_packet
-from pages.parts.cellmap.picture import SIDE, picture_map, pixels
 from pages.parts.cellmap.show import _pick
 from state_engine.config import APP
 from tests.pages.maps import unpacked
@@ -174,31 +173,6 @@ def test_cells_that_cannot_be_seen_are_not_selected() -> None:
     missing = CellMap(shown.xy, Values("G", "log1p", np.full(1000, np.nan)))
     assert Pick(everything, span=(0.4, 0.5)).of(missing).all(), "a cell without a value has its own entry in the legend"
     assert not Pick(everything, (1,), (0.4, 0.5)).of(missing).any()
-
-
-# Without WebGL
-
-
-def test_the_picture_shows_every_cell_and_high_values_on_top() -> None:
-    corners = np.array([[0, 0], [10, 0], [0, 10], [10, 10], [5, 5], [5, 5]], float)
-    shown = CellMap(corners, Values("G", "log1p", np.array([1, 1, 1, 1, 0, 2.0]), high=2.0))
-    image = pixels(shown, 1)
-    assert image.shape == (SIDE, SIDE, 4) and (image[..., 3] > 0).sum() == 9 * 5
-    assert image[SIDE // 2, SIDE // 2, :3].tolist() == [0xFD, 0xE7, 0x25], "the high value covers the low one"
-    assert image[SIDE - 2, 1, 3] == 255, "the first cell is at the bottom left"
-    faded = pixels(CellMap(corners, shown.colour, chosen=np.arange(6) == 0), 1)
-    assert faded[SIDE - 2, 1, 3] == 255 and 0 < faded[1, 1, 3] < 50
-
-
-def test_the_picture_has_legend_arrows_and_outline() -> None:
-    shown = cells(arrows=(Arrows(np.zeros((1, 2)), np.ones((1, 2))),), chosen=np.ones(1000, bool), outline=np.eye(3)[:, :2])
-    figure = picture_map(shown, dark=True)
-    names = [trace.name for trace in figure.data if trace.name]
-    assert names == ["a (334)", "b (333)", "c (333)"] and len(figure.layout.shapes) == 1 and len(figure.layout.images) == 1
-    (arrows,) = [trace for trace in figure.data if trace.mode == "lines+markers"]
-    assert arrows.x[:2].tolist() == [0, 1] and np.isnan(arrows.x[2]) and arrows.marker.size.tolist() == [0, 8, 0]
-    assert arrows.marker.angleref == "previous", "a head points along its arrow"
-    assert figure.layout.dragmode == "lasso"
 
 
 # The files of the component

@@ -22,8 +22,6 @@ from streamlit.testing.v1.element_tree import Node
 
 from pages.parts import door, session, umap
 from pages.parts.attention import charts as attention
-from pages.parts.cellmap import Categories, CellMap, Values
-from pages.parts.cellmap.picture import picture_map
 from pages.parts.evaluate import charts as evaluate
 from pages.parts.format import code, drawn, md, minus, sentences
 from pages.parts.genes import charts as genes
@@ -276,16 +274,13 @@ def test_what_plotly_obeys_is_found() -> None:
 def test_no_figure_obeys_a_name() -> None:
     names = [name for name in HOSTILE if re.search(r"[<&]|%{", name)]
     n = len(names)
-    xy, codes, values = np.arange(2 * n, dtype=np.float32).reshape(n, 2), np.arange(n), np.linspace(-1, 1, n, dtype=np.float32)
+    xy, values = np.arange(2 * n, dtype=np.float32).reshape(n, 2), np.linspace(-1, 1, n, dtype=np.float32)
     conditions = pd.DataFrame({"perturbation": names, "context": names[::-1], "own": values, "other": -values})
     table = pd.DataFrame({"gene": names, "log2_fold_change": values, "p_value": 1e-6, "fdr": 1e-5})
     measured = table.assign(observed_log2_fold_change=values, observed_fdr=1e-5, corrected=values)
     ranking = conditions.assign(log2_fold_change=values, n_cells=9)
     look = umap.Look(5, 0.8, "#000000")
-    wheel = dict.fromkeys(names, "#000000")
     drawings = [
-        picture_map(CellMap(xy, Categories("Names", names, codes, wheel)), False),
-        picture_map(CellMap(xy, Values(names[0], "log1p", values)), False),
         umap.value_map(xy, values, names[0], "log1p", look),
         genes.volcano(table, marked=names, chosen=names[0]).figure,
         genes.violins(names[0], [genes.CellGroup(name, np.ones(5, np.float32), "#000000") for name in names]),

@@ -1,4 +1,4 @@
-"""The map of cells, for any page: `draw_map` shows cells as points in WebGL, and tells what was drawn around.
+"""The map of cells, for any page: `draw_map` shows cells as points, by WebGL or the processor, and tells what was drawn around.
 
     draw_map("map", CellMap(xy, Categories("Context", names, codes, colours)), on_pick=keep)
 

@@ -13,14 +13,11 @@ from numpy.typing import NDArray
 
 from pages.parts.cellmap.colours import STEPS, Values
 from pages.parts.cellmap.packet import CellMap, Frame, drawing_packet, points_packet
-from pages.parts.cellmap.picture import picture_map
-from pages.parts.cellmap.polygon import inside, outline
+from pages.parts.cellmap.polygon import inside
 from pages.parts.figures import csv_button
 from pages.parts.format import md, sentences
 from state_engine.config import APP
 
-WITHOUT: Final = "map_without_webgl"
-"""In the session: this browser cannot draw with WebGL, so that maps are pictures."""
 MOST_CORNERS: Final = 2000
 _PLACE: Final = APP / "assets" / "map"
 
@@ -78,9 +75,6 @@ def draw_map(
         on_pick: called with what was drawn around, before the page runs again.
     """
     frame = Frame.around(shown.xy)
-    if st.session_state.get(WITHOUT):
-        picture_pick(key, shown, height, on_pick)
-        return
     points, places = points_packet(shown)
     # the places and the library that draws them: the same bytes as before are not sent again
     st.components.v2.component("map_points", js=(_PLACE / "map.js").read_text())(key=f"map_points_{key}", data=places)
@@ -98,7 +92,7 @@ def draw_map(
         if pick is not None and on_pick is not None:
             on_pick(pick)
 
-    view(key=place, data=drawing_packet(shown, points, look), on_lasso_change=picked, on_without_change=_without_webgl(place))
+    view(key=place, data=drawing_packet(shown, points, look), on_lasso_change=picked)
 
 
 def show_map(
@@ -119,14 +113,6 @@ def show_map(
         csv_button("Data (CSV)", table, f"{key}.csv", f"{key}_csv")
 
 
-def _without_webgl(place: str) -> Callable[[], None]:
-    def remember() -> None:
-        if st.session_state[place].get("without"):
-            st.session_state[WITHOUT] = True
-
-    return remember
-
-
 def _pick(sent: Any, frame: Frame) -> Pick | None:
     """Return what the browser sent; None where it is not what a map sends."""
     try:
@@ -137,26 +123,3 @@ def _pick(sent: Any, frame: Frame) -> Pick | None:
     if not 3 <= len(corners) <= MOST_CORNERS:
         return None
     return Pick(frame.units(corners), hidden, (low, high))
-
-
-def picture_pick(key: str, shown: CellMap, height: int, on_pick: Callable[[Pick], None] | None) -> None:
-    """Draw a map as a picture, for browsers without WebGL."""
-    st.caption("This browser cannot draw with WebGL, so the map is a picture: without zoom, pointer and filters in its legend.")
-    turn = st.session_state.get(f"{key}_turn", 0)
-    place = f"{key}_picture_{turn}"
-
-    def pick_of(event: Any) -> Pick | None:
-        corners = outline(event)
-        return None if corners is None else Pick(corners)
-
-    def picked() -> None:
-        pick = pick_of(st.session_state.get(place))
-        if pick is not None:
-            # a new key: the browser forgets what it drew, which is drawn from here
-            st.session_state[f"{key}_turn"] = turn + 1
-            if on_pick is not None:
-                on_pick(pick)
-
-    figure = picture_map(shown, st.context.theme.type == "dark")
-    figure.update_layout(height=height, margin={"l": 8, "r": 8, "t": 34, "b": 8})
-    st.plotly_chart(figure, key=place, on_select=picked, selection_mode=("lasso", "box"))

@@ -33,12 +33,24 @@ void main() {
 }`;
 export const MOST_SQUARE = 3.5; // pixels up to which a square cannot be told from a circle
 
+const SOFTWARE = /swiftshader|llvmpipe|softpipe|software|basic render/i;
+let graphics; // whether this browser has WebGL that a graphics processor draws; asked once, since browsers bound the number of contexts
+
+function hasGraphics() {
+  const gl = document.createElement("canvas").getContext("webgl", { failIfMajorPerformanceCaveat: true });
+  if (!gl) return false;
+  const named = gl.getExtension("WEBGL_debug_renderer_info")?.UNMASKED_RENDERER_WEBGL ?? gl.RENDERER;
+  const found = !SOFTWARE.test(gl.getParameter(named));
+  gl.getExtension("WEBGL_lose_context")?.loseContext();
+  return found;
+}
+
+// what draws on a canvas with WebGL; null where there is none, or where the processor would do its work
 export function painter(canvas) {
-  const regl = createRegl({
-    canvas,
-    attributes: { antialias: false, alpha: true, premultipliedAlpha: true, preserveDrawingBuffer: true },
-    optionalExtensions: ["OES_element_index_uint"],
-  });
+  if (!(graphics ??= hasGraphics())) return null;
+  const gl = canvas.getContext("webgl", { antialias: false, alpha: true, premultipliedAlpha: true, preserveDrawingBuffer: true });
+  if (!gl) return null;
+  const regl = createRegl({ gl, optionalExtensions: ["OES_element_index_uint"] });
   const wide = regl.hasExtension("OES_element_index_uint");
   const places = regl.buffer({ usage: "static", type: "uint16", length: 4 });
   const codes = regl.buffer({ usage: "dynamic", type: "uint8", length: 4 });
@@ -66,6 +78,7 @@ export function painter(canvas) {
   const ordered = { square: command(SQUARE, true), round: command(ROUND, true) };
 
   return {
+    name: "webgl",
     places(xy) {
       places({ data: xy, usage: "static", type: "uint16" });
     },
@@ -94,6 +107,7 @@ export function painter(canvas) {
     },
     close() {
       regl.destroy();
+      gl.getExtension("WEBGL_lose_context")?.loseContext();
     },
   };
 }
@@ -105,15 +119,4 @@ export function byCode(codes) {
   for (let c = 0; c < 65536; c++) starts[c + 1] += starts[c];
   for (let i = 0; i < codes.length; i++) order[starts[codes[i]]++] = i;
   return order;
-}
-
-// whether this browser draws with WebGL at all
-export function possible() {
-  try {
-    const gl = document.createElement("canvas").getContext("webgl");
-    gl?.getExtension("WEBGL_lose_context")?.loseContext();
-    return !!gl;
-  } catch {
-    return false;
-  }
 }

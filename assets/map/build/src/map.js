@@ -1,10 +1,11 @@
 // A map of cells: what is drawn, how one moves on it, and what is told to the server. All text of data goes through textContent.
 // Places are numbers from 0 to 65535 in a square that the server chose; `view` is what is seen of it.
-import { painter, possible } from "./draw.js";
+import { painter } from "./draw.js";
 import { hover } from "./hover.js";
 import { build } from "./frame.js";
 import { legend } from "./legend.js";
 import { overlay } from "./overlay.js";
+import { rasterer } from "./raster.js";
 import { save } from "./save.js";
 import { simplified } from "./outline.js";
 
@@ -18,9 +19,8 @@ export class CellMap {
     this.drawn = 0;
     this.hidden = new Set();
     this.range = [0, 1];
-    this.works = possible();
-    if (!this.works) return;
-    this.painter = painter(this.parts.canvas);
+    this.painter = painter(this.parts.canvas) ?? rasterer(this.parts.canvas);
+    this.parts.root.dataset.painter = this.painter.name;
     this.parts.canvas.addEventListener("webglcontextrestored", () => this.again());
     this.watch = new ResizeObserver(() => this.resize());
     this.watch.observe(this.parts.stage);
@@ -30,18 +30,11 @@ export class CellMap {
 
   close() {
     this.shared.maps.delete(this);
-    this.watch?.disconnect();
-    if (!this.works) return;
+    this.watch.disconnect();
     this.painter.close();
-    this.parts.canvas.getContext("webgl")?.getExtension("WEBGL_lose_context")?.loseContext();
   }
 
   show(points, header, arrays) {
-    if (!this.works) {
-      if (!this.said) this.tell("without", true);
-      this.said = true;
-      return;
-    }
     const other = this.points?.id !== points.id;
     if (this.header?.colouring !== header.colouring) {
       this.hidden = new Set();
