@@ -49,8 +49,9 @@ class Frame:
         """Return the square around (n, 2) places."""
         if not len(xy):
             return cls(0.0, 0.0, 1.0)
-        low, high = xy.min(axis=0), xy.max(axis=0)
-        return cls(float(low[0]), float(low[1]), float((high - low).max()) or 1.0)
+        # column by column: a reduction along rows of two takes thirty times as long
+        (x, right), (y, top) = ((float(column.min()), float(column.max())) for column in xy.T)
+        return cls(x, y, max(right - x, top - y) or 1.0)
 
     def steps(self, xy: NDArray[np.floating]) -> NDArray[np.int32]:
         """Return places as whole numbers, 0 to 65,535 within the square."""

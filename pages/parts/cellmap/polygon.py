@@ -14,18 +14,28 @@ def inside(xy: NDArray[np.floating], polygon: NDArray[np.floating]) -> NDArray[n
     if len(polygon) < 3:
         return found
     corners = polygon.astype(np.float64)
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    near = np.flatnonzero(((xy >= low) & (xy <= high)).all(axis=1))
-    # from the lowest to the highest, so that an edge looks at the points of its own height only
-    near = near[np.argsort(xy[near, 1], kind="stable")]
+    (left, low), (right, high) = corners.min(axis=0), corners.max(axis=0)
+    # column by column: a reduction along rows of two takes ten times as long
+    near = np.flatnonzero((xy[:, 0] >= left) & (xy[:, 0] <= right) & (xy[:, 1] >= low) & (xy[:, 1] <= high))
+    # from the lowest to the highest band, so that an edge looks at the points of its own height only; 16 bits sort fastest
+
+    def bands(heights: NDArray[np.floating]) -> NDArray[np.uint16]:
+        return ((heights - low) * (65_535 / max(high - low, 1e-300))).astype(np.uint16)
+
+    band = bands(xy[near, 1].astype(np.float64))
+    order = np.argsort(band, kind="stable")
+    near, band = near[order], band[order]
     x, y = xy[near, 0].astype(np.float64), xy[near, 1].astype(np.float64)
     within = np.zeros(len(near), bool)
     # a point is inside when a ray to its left crosses an odd number of edges; an edge holds its lower end and not its upper one
     for (x0, y0), (x1, y1) in zip(np.roll(corners, 1, axis=0), corners, strict=True):
         if y0 == y1:
             continue
-        part = slice(*np.searchsorted(y, sorted((y0, y1)), side="left"))
-        within[part] ^= x[part] < x1 + (y[part] - y1) * (x0 - x1) / (y0 - y1)
+        bottom, top = sorted((y0, y1))
+        first, last = bands(np.array([bottom, top]))
+        part = slice(np.searchsorted(band, first, "left"), np.searchsorted(band, last, "right"))
+        crossed = x[part] < x1 + (y[part] - y1) * (x0 - x1) / (y0 - y1)
+        within[part] ^= crossed & (y[part] >= bottom) & (y[part] < top)
     found[near] = within
     return found
 
