@@ -38,10 +38,9 @@ if entry is None or model is None or model.card is None:
         empty_state("No model is chosen", "The model decides what can be screened.", "models", "Choose a model", "screen")
     st.stop()
 
-with (
-    errors_shown(),
-    st.expander(
-        "Another goal, or another screen" if run else "A new screen", expanded=run is None, icon=":material/manage_search:"
-    ),
-):
+fold = f"screen_ask_{session.chosen(CHOICE)}"
+session.recall_tick(fold, "ask", run is None)
+session.show_in_address("screen", {"ask": run is None}, ("ask",))
+words = "Another goal, or another screen" if run else "A new screen"
+with errors_shown(), st.expander(words, key=fold, on_change="rerun", icon=":material/manage_search:"):
     screen_form(entry, session.understand(entry), model, run)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TypeVar
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
@@ -29,13 +30,15 @@ from state_engine.library.shares import opened_by
 from state_engine.library.trash import item_of
 from state_engine.options import join_commas, split_commas
 
+T = TypeVar("T")
+_YES, _NO = "yes", "no"  # of what is ticked, in the address
 WATCHED = "watched_run"  # a short prediction that was asked for and is looked at since: its result opens by itself
 # "share": token of a link to a run of somebody else's. "gone": what was deleted last, or what the address named in vain
 THREAD = (
     "data", "model", "run", "embedding", "training", "finetuning", "annotation", "pretraining", "evaluation", "submission", "scoring",
     "screening", "comparison", "gone", "share",
 )  # fmt: skip
-# what the address of a page holds besides: name there -> key in the session ("{run}": the id of the run)
+# what the address of a page holds besides: name there -> key in the session ("{run}", "{data}" …: the id that is chosen)
 SHOWN: Mapping[str, Mapping[str, str]] = {
     "genes": {
         "perturbation": "perturbation", "context": "context", "gene": "gene", "cells": "de_cells", "reference": "de_reference",
@@ -47,6 +50,15 @@ SHOWN: Mapping[str, Mapping[str, str]] = {
         "by": "heat_by", "moved": "heat_gene_{run}", "perturbation": "perturbation", "context": "context",
     },
     "compare": {"pair": "pair"},
+    "attention": {
+        "perturbation": "att_perturbation_{run}", "context": "att_context_{run}", "set": "att_set_{run}", "under": "att_view",
+        "layer": "att_layer_{run}", "head": "att_head_{run}", "sort": "att_sort_{run}", "gene": "att_gene_{run}",
+    },
+    "screen": {
+        "find": "screen_find", "within": "screen_in", "seen": "screen_seen_in", "sure": "screen_sure", "sort": "screen_sort",
+        "rows": "screen_rows_{screening}", "of": "screen_gene_row",
+        "ask": "screen_ask_{screening}", "goal": "screen_goal", "contexts": "screen_contexts_{data}", "opposite": "screen_opposite",
+    },
     "embed": {"view": "embed_view", "colour": "embed_colour", "gene": "embed_gene"},
     "evaluate": {
         "over": "evaluation_context", "metrics": "evaluation_metrics", "metric": "evaluation_metric", "baseline": "evaluation_guess",
@@ -134,19 +146,32 @@ def keep_thread(page: str = "") -> None:
     write_address(thread_params())
 
 
-def recall(key: str, options: Sequence[str], default: str, name: str = "") -> None:
+def recall(key: str, options: Sequence[T], default: T, name: str = "") -> None:
     """Before a widget: what the address says when it opens, then the user's choice, and the default when neither fits.
 
     Done by hand, since a widget bound to the address reads and writes the labels of its options, not the options.
 
     Args:
-        key: of the widget. name: in the address; default: the key.
+        key: of the widget. options: words or numbers. name: in the address; default: the key.
     """
-    given = st.query_params.get(name or key)
-    if went_back() or (key not in st.session_state and given in options):
-        st.session_state[key] = given  # on the way back what is not in the address is as usual
+    if went_back() or key not in st.session_state:
+        given = st.query_params.get(name or key)
+        # on the way back what is not in the address is as usual
+        st.session_state[key] = next((option for option in options if str(option) == given), default)
     if st.session_state.get(key) not in options:
         st.session_state[key] = default
+
+
+def recall_text(key: str, name: str) -> None:
+    """The same for words that are typed."""
+    if went_back() or key not in st.session_state:
+        st.session_state[key] = st.query_params.get(name, "")
+
+
+def recall_tick(key: str, name: str, default: bool = False) -> None:
+    """The same for what is ticked, or opened, or is not."""
+    if went_back() or key not in st.session_state:
+        st.session_state[key] = {_YES: True, _NO: False}.get(st.query_params.get(name, ""), default)
 
 
 def recall_several(key: str, options: Sequence[str], default: Sequence[str], name: str) -> None:
@@ -165,9 +190,9 @@ def show_in_address(page: str, usual: Mapping[str, object], names: Sequence[str]
         usual: name in the address -> the value that is not written down.
         names: of a part of the page that runs by itself; none: all of the page.
     """
-    keys = {name: SHOWN[page][name].format(run=chosen("run")) for name in names or SHOWN[page]}
-    values = {name: st.session_state.get(key) for name, key in keys.items()}
-    write_address({name: "" if value == usual.get(name) else _in_address(value) for name, value in values.items()})
+    there = {name: value for name, value in _shown(page).items() if name in (names or SHOWN[page])}
+    st.session_state.setdefault(_usual(page), {}).update({name: usual.get(name) for name in there})
+    write_address({name: "" if value == usual.get(name) else _in_address(value) for name, value in there.items()})
 
 
 def forget_shown(page: str, address: Mapping[str, str]) -> None:
@@ -175,11 +200,24 @@ def forget_shown(page: str, address: Mapping[str, str]) -> None:
     for name in THREAD:
         st.session_state[f"thread_{name}"] = address.get(name, "")
     for key in SHOWN.get(page, {}).values():
-        st.session_state.pop(key.format(run=address.get("run", "")), None)
+        st.session_state.pop(key.format(**{each: address.get(each, "") for each in THREAD}), None)
+
+
+def _shown(page: str) -> dict[str, object]:
+    """Return what this session shows on a page besides the thread: name in the address -> value."""
+    ids = {each: chosen(each) for each in THREAD}
+    return {name: st.session_state.get(key.format(**ids)) for name, key in SHOWN.get(page, {}).items()}
+
+
+def _usual(page: str) -> str:
+    """Return the key of what a page did not write into its address when it was drawn last, since it is as usual."""
+    return f"usual_{page}"
 
 
 def _in_address(value: object) -> str:
     """Return a value as the address has it: items of a list with commas between; "" for none."""
+    if isinstance(value, bool):
+        return _YES if value else _NO
     if isinstance(value, list | tuple):
         return join_commas(value) if value else ""
     return str(value or "")
@@ -317,7 +355,8 @@ def demo_model_id() -> str:
 
 def thread_params(page: str = "") -> dict[str, str]:
     """Return the thread as address parameters, for links to other pages, with what one of them shows besides."""
-    shown = {name: _in_address(st.session_state.get(key.format(run=chosen("run")))) for name, key in SHOWN.get(page, {}).items()}
+    usual = st.session_state.get(_usual(page), {})
+    shown = {n: _in_address(value) for n, value in _shown(page).items() if n not in usual or value != usual[n]}
     return {name: value for name, value in {**{each: chosen(each) for each in THREAD}, **shown}.items() if value}
 
 

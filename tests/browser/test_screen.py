@@ -48,7 +48,15 @@ def test_a_signature_leads_to_a_ranking_and_into_predict(server: Server, browser
         other.get_by_text("Which genes does it move?").wait_for()
         other.wait_for_timeout(800)
         no_errors(other)
+        assert "rows=1-" in other.url
         keep_picture(other, f"screen-{scheme}-{width}")
+        if (width, scheme) == (1440, "light"):  # a reload keeps the shortlist, and Back takes it back
+            other.reload()
+            settle(other)
+            other.get_by_text("Which genes does it move?").wait_for()
+            other.go_back()
+            other.get_by_text("Which genes does it move?").wait_for(state="detached")
+            assert "rows=" not in other.url
         if (width, scheme) == (1024, "dark"):
             press(other, "screen_predict")
             other.wait_for_url("**/predict?*")

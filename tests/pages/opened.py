@@ -64,3 +64,8 @@ def came(home: Path, name: str, content: bytes, box: str = "upload") -> None:
     with arriving.Piece(settings, identity, 0) as piece:
         piece.write(content)
         piece.keep()
+
+
+def address(page: AppTest) -> dict[str, str]:
+    """Return what the address of a page holds."""
+    return {name: value if isinstance(value, str) else value[0] for name, value in page.query_params.items()}

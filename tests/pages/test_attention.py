@@ -21,7 +21,7 @@ from state_engine.jobs.requests import AttentionMapsRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.prediction.result import open_result
 from tests.pages.make_run import make_maps, make_run
-from tests.pages.opened import figures, opened, text
+from tests.pages.opened import address, figures, opened, page_at, text
 
 
 @pytest.fixture
@@ -75,8 +75,30 @@ def test_one_head_and_the_difference(monkeypatch: pytest.MonkeyPatch, run: RunFo
     heat = figures(page)[1]["data"][0]
     assert heat["zmin"] == -heat["zmax"], "differences are coloured around 0"
     for sort in ("Batch", "A gene", "Attention received", "Order in the set"):
-        page.pills(key="att_sort_full").set_value(sort).run()
+        page.pills(key=f"att_sort_{run.id}").set_value(sort).run()
         assert not page.exception and not page.error, sort
+
+
+def test_the_address_opens_the_same_head(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
+    make_maps(run, perturbation="drugB", context="T")
+    page = opened(monkeypatch, "attention", run, module_home)
+    page.selectbox(key=f"att_perturbation_{run.id}").set_value("drugB")
+    page.selectbox(key=f"att_context_{run.id}").set_value("T").run()
+    page.selectbox(key=f"att_layer_{run.id}").set_value(3)
+    page.selectbox(key=f"att_head_{run.id}").set_value(2)
+    page.segmented_control(key="att_view").set_value("difference")
+    page.pills(key=f"att_sort_{run.id}").set_value("A gene").run()
+    page.selectbox(key=f"att_gene_{run.id}").set_value("G7").run()
+    there = address(page)
+    assert there == {
+        "perturbation": "drugB", "context": "T", "layer": "3", "head": "2", "under": "difference", "sort": "A gene", "gene": "G7",
+    }  # fmt: skip
+    other = page_at(monkeypatch, "attention", run, module_home)
+    other.query_params.update(there | {"set": "99"})
+    other.run()
+    assert not other.exception and "Head 2 of layer 3, perturbation minus control" in text(other)
+    assert other.number_input(key=f"att_set_{run.id}").value == 1, "a set that there is not"
+    assert other.selectbox(key=f"att_gene_{run.id}").value == "G7"
 
 
 def test_causal_models_are_said_to_have_an_order(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
@@ -84,7 +106,7 @@ def test_causal_models_are_said_to_have_an_order(monkeypatch: pytest.MonkeyPatch
     page = opened(monkeypatch, "attention", run, module_home)
     said = text(page)
     assert "The order of the cells matters in this model" in said and "Every cell sees every other" not in said
-    assert page.pills(key="att_sort_causal-rotary").value == "Order in the set"
+    assert page.pills(key=f"att_sort_{run.id}").value == "Order in the set"
     assert "on average 25% of the weight is on tokens" in said
 
 

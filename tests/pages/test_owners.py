@@ -45,6 +45,7 @@ ROUTE_CHECKS = {"/healthz": "nothing", "/metrics": "token", "/api/upload/{identi
 NO_RECORDS = {
     "perturbation", "context", "gene", "share", "gone", "colour", "kinds", "contexts", "perturbations", "layer", "arrows", "pair",
     "by", "moved", "cells", "reference", "tab", "view", "over", "metrics", "metric", "baseline", "condition", "method",
+    "set", "under", "head", "sort", "find", "within", "seen", "sure", "rows", "of", "ask", "goal", "opposite",
 }  # fmt: skip
 RECORDS = {
     "data", "model", "run", "embedding", "training", "finetuning", "annotation", "pretraining", "evaluation", "submission", "scoring",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pages.parts.screen.charts import alike_figure
+from pages.parts.screen.result import in_ranges, ranges, table_key
 from state_engine.config import Settings
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder, list_runs
@@ -16,7 +17,7 @@ from state_engine.plain import to_plain
 from state_engine.screening.report import load_similarity, read_ranking
 from state_engine.screening.request import GeneChange, ScreenRequest
 from state_engine.screening.run import screen
-from tests.pages.opened import figures, opened, text
+from tests.pages.opened import address, figures, opened, page_at, text
 from tests.small import GENES, PERTURBATIONS, write_cells, write_model
 
 
@@ -100,6 +101,44 @@ def test_a_finished_screen(monkeypatch: pytest.MonkeyPatch, home: Path, thread: 
     assert all("TNF" in p for p in page.dataframe[0].value["perturbation"])
     page.checkbox(key=f"screen_again_{run.id}").set_value(True).run()
     assert "nothing is predicted again" in text(page)
+
+
+def test_the_address_opens_the_same_view(monkeypatch: pytest.MonkeyPatch, home: Path, thread: dict[str, str]) -> None:
+    run = made(home, thread)
+    ranking = read_ranking(run.file("ranking.csv"))
+    page = opened(monkeypatch, "screen", None, home, screening=run.id, **thread)
+    page.selectbox(key="screen_sort").set_value("perturbation")
+    page.text_input(key="screen_find").set_value("tnf").run()
+    shown = page.dataframe[0].value
+    assert 1 < len(shown) < len(ranking) and shown["perturbation"].is_monotonic_increasing
+    key = table_key(run.id, shown["rank"].tolist())
+    last, first = len(shown) - 1, int(shown["rank"].iloc[-1])
+    page.session_state[key] = {"selection": {"rows": [last], "columns": [], "cells": []}}
+    page.session_state[f"screen_ask_{run.id}"] = True
+    page.session_state["screen_goal"] = "explanation"
+    page.run()
+    # what is ticked stays so when a filter hides it, and other rows come to its place
+    page.text_input(key="screen_find").set_value("no such thing").run()
+    assert not page.exception and len(page.dataframe[0].value) == 0 and "1 ticked row not among" in text(page)
+    page.text_input(key="screen_find").set_value("tnf").run()
+    there = address(page)
+    assert (there["rows"], there["sort"], there["find"]) == (str(first), "perturbation", "tnf")
+    assert (there["ask"], there["goal"]) == ("yes", "explanation")
+
+    other = page_at(monkeypatch, "screen", None, home, screening=run.id, **thread)
+    other.query_params.update(there)
+    other.run()
+    assert not other.exception and not other.error
+    assert other.dataframe[0].value["rank"].tolist() == shown["rank"].tolist()
+    assert other.session_state[key]["selection"]["rows"] == [last]
+    assert other.session_state["screen_goal"] == "explanation" and other.session_state[f"screen_ask_{run.id}"]
+    assert address(other) == there
+
+
+def test_ranks_in_an_address() -> None:
+    assert ranges([1, 2, 3, 7]) == "1-3,7" and ranges([]) == ""
+    assert in_ranges("1-3,7", 10) == {1, 2, 3, 7} and in_ranges("", 10) == set()
+    assert in_ranges("0,2-99999999999,x,-,3-", 4) == {2, 3, 4}, "what the screen does not have is left out"
 
 
 def test_the_map_of_what_is_alike_keeps_the_clustered_order(home: Path, thread: dict[str, str]) -> None:

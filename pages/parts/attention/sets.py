@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from pages.parts import session
 from pages.parts.attention import order as attentionorder
 from pages.parts.attention import views
 from pages.parts.format import md, plural
@@ -25,14 +26,18 @@ def cell_sets(run: RunFolder, result: Result) -> views.CellSet:
     perturbations, contexts = (list(dict.fromkeys(labels)) for labels in zip(*conditions, strict=True))
     size = int(str(run.manifest.settings["set_size"]))
     columns = st.columns([3, 3, 2])
+    session.recall(f"att_perturbation_{run.id}", perturbations, perturbations[0], "perturbation")
+    session.recall(f"att_context_{run.id}", contexts, contexts[0], "context")
     perturbation = columns[0].selectbox("Perturbation", perturbations, key=f"att_perturbation_{run.id}")
     context = columns[1].selectbox("Context", contexts, key=f"att_context_{run.id}")
     sets, key = -(-request.count(str(perturbation)) // size), f"att_set_{run.id}"
     # the perturbation before may have had more
-    st.session_state[key] = min(st.session_state.get(key, 1), sets)
+    session.recall(key, range(1, sets + 1), min(st.session_state.get(key, 1), sets), "set")
     number = columns[2].number_input(
         f"Set (1 to {sets})", 1, sets, key=key, help=f"Predictions were made in sets of {size} cells."
     )
+    usual = {"perturbation": perturbations[0], "context": contexts[0], "set": 1}
+    session.show_in_address("attention", usual, tuple(usual))
     return views.CellSet(str(perturbation), str(context), int(number) - 1)
 
 
@@ -76,7 +81,7 @@ def show_attention(run: RunFolder, result: Result, chosen: views.CellSet, maps: 
         under = _pick_view(chosen)
     with right:
         layer, head = _pick_head(run, maps)
-    sorting = _pick_sorting(maps, layer, head)
+    sorting = _pick_sorting(run, maps, layer, head)
     weights = views.weights_of(maps, under, layer, head)
     said = {
         "perturbed": f"under {chosen.perturbation}",
@@ -103,16 +108,17 @@ def show_attention(run: RunFolder, result: Result, chosen: views.CellSet, maps: 
 def _pick_view(chosen: views.CellSet) -> views.Under:
     words = {"perturbed": md(chosen.perturbation), "control": "Control", "difference": "Difference"}
     options: list[views.Under] = ["perturbed", "control", "difference"]
-    return st.segmented_control(
+    session.recall("att_view", options, options[0], "under")
+    picked = st.segmented_control(
         "Attention under",
         options,
-        default=options[0],
         key="att_view",
         required=True,
         wrap=True,
         format_func=lambda option: words[option],
         help="The same cells, predicted under the perturbation and under the control label; difference is perturbation minus control.",
     )
+    return picked or options[0]
 
 
 def _say_mode(maps: AttentionMaps) -> None:
@@ -138,18 +144,32 @@ def _pick_head(run: RunFolder, maps: AttentionMaps) -> tuple[int | None, int | N
     layers, heads = maps.perturbed.shape[:2]
     left, right = st.columns(2)
     options: list[list[str | int]] = [[MEAN, *range(1, n + 1)] for n in (layers, heads)]
+    session.recall(f"att_layer_{run.id}", options[0], MEAN, "layer")
+    session.recall(f"att_head_{run.id}", options[1], MEAN, "head")
     layer = left.selectbox("Layer", options[0], key=f"att_layer_{run.id}", help="Or click a head in the overview.")
     head = right.selectbox("Head", options[1], key=f"att_head_{run.id}", help="Mean is over all heads of the layer.")
     return (None if layer == MEAN else int(layer) - 1), (None if head == MEAN else int(head) - 1)
 
 
-def _pick_sorting(maps: AttentionMaps, layer: int | None, head: int | None) -> attentionorder.Sorting:
+def _pick_sorting(run: RunFolder, maps: AttentionMaps, layer: int | None, head: int | None) -> attentionorder.Sorting:
     batches = sorted(set(maps.batches.tolist()))
     options = [s for s in attentionorder.SORTS if s != "Batch" or len(batches) > 1]
     left, right = st.columns([3, 2], vertical_alignment="bottom")
-    start = "Distance to the set's mean" if maps.mode == "full" else attentionorder.SORTS[0]
-    by = left.pills("Sort cells by", options, default=start, key=f"att_sort_{maps.mode}", required=True, wrap=True)
+    key = f"att_sort_{run.id}"
+    session.recall(key, options, _first_sort(maps), "sort")
+    by = left.pills("Sort cells by", options, key=key, required=True, wrap=True)
     gene = ""
     if by == "A gene":
-        gene = str(right.selectbox("Gene", maps.genes.tolist(), key="att_gene", help="Of the model's input. Type to search."))
+        genes, key = maps.genes.tolist(), f"att_gene_{run.id}"
+        session.recall(key, genes, genes[0], "gene")
+        gene = str(right.selectbox("Gene", genes, key=key, help="Of the model's input. Type to search."))
+    usual: dict[str, object] = {"under": "perturbed", "layer": MEAN, "head": MEAN, "sort": _first_sort(maps)}
+    if not gene:  # what was chosen for a gene is not shown
+        usual["gene"] = st.session_state.get(f"att_gene_{run.id}")
+    session.show_in_address("attention", usual, ("under", "layer", "head", "sort", "gene"))
     return attentionorder.sort_cells(maps, str(by), gene, layer, head)
+
+
+def _first_sort(maps: AttentionMaps) -> str:
+    """Return how cells are sorted at first: by what is known of them where a set has no order."""
+    return "Distance to the set's mean" if maps.mode == "full" else attentionorder.SORTS[0]

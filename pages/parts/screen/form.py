@@ -65,21 +65,28 @@ def screen_form(entry: DataEntry, data: Dataset, model: Entry, run: RunFolder | 
             go("models")
         return
     st.markdown("#### What do you want?")
+    session.recall("screen_goal", list(GOALS), "signature", "goal")
     goal = st.segmented_control(
-        "Goal", list(GOALS), format_func=GOALS.__getitem__, default="signature", key="screen_goal", required=True,
-        label_visibility="collapsed", persist_state="session",
-    wrap=True)  # fmt: skip
+        "Goal", list(GOALS), format_func=GOALS.__getitem__, key="screen_goal", required=True, label_visibility="collapsed",
+        persist_state="session", wrap=True,
+    )  # fmt: skip
     try:
-        asked = _ASKING[goal](data)
+        asked = _ASKING[goal or "signature"](data)
     except StateError as error:
         show_error(error)
         return
     st.markdown("#### Where, and which?")
     contexts = [c for c in data.contexts if len(data.control_rows(c))]
+    key = f"screen_contexts_{entry.id}"
+    session.recall_several(key, contexts, contexts[:1], "contexts")
     chosen = fields.several(
-        st, ScreenRequest, "contexts", f"screen_contexts_{entry.id}", contexts, contexts[:1],
+        st, ScreenRequest, "contexts", key, contexts,
         format_func=lambda c: f"{c} · {len(data.control_rows(c)):,} control cells", persist_state="session",
     )  # fmt: skip
+    usual: dict[str, object] = {"goal": "signature", "contexts": contexts[:1], "opposite": False}
+    if "opposite" not in asked.fields:  # what was ticked for genes is not asked of cells
+        usual["opposite"] = st.session_state.get("screen_opposite")
+    session.show_in_address("screen", usual, tuple(usual))
     known = [p for p in card.perturbations if p != card.control]
     some = fields.several(
         st, ScreenRequest, "perturbations", f"screen_perturbations_{card.id}", known, placeholder=f"All {len(known):,}"
@@ -111,9 +118,15 @@ def screen_form(entry: DataEntry, data: Dataset, model: Entry, run: RunFolder | 
 def _signature(data: Dataset) -> Asked:
     left, right = st.columns(2)
     up, down = _genes(left, "up_genes", "up"), _genes(right, "down_genes", "down")
-    opposite = fields.yes(st, ScreenRequest, "opposite", "screen_opposite")
+    opposite = _opposite()
     found = {"up_genes": up, "down_genes": down, "opposite": opposite and bool(up or down)}
     return Asked(found, "" if up or down else "Name genes that are to go up, or down.")
+
+
+def _opposite() -> bool:
+    """Whether what does the opposite is ranked first: one answer for genes and for a measured effect."""
+    session.recall_tick("screen_opposite", "opposite")
+    return fields.yes(st, ScreenRequest, "opposite", "screen_opposite", persist_state="session")
 
 
 def _genes(place: Any, path: str, name: str) -> tuple[str, ...]:
@@ -148,12 +161,13 @@ def _explanation(data: Dataset) -> Asked:
     left, right = st.columns(2)
     text = left.text_area("Paste the table", key="screen_changes", height=110, placeholder="gene,log2_fold_change\nISG15,3.1")
     file = right.file_uploader("Or a file", type=["csv", "tsv", "txt"], key="screen_changes_file", max_upload_size=MOST_MB)
+    opposite = _opposite()
     if file is None and not text.strip():
-        return Asked({}, "Paste a table, or choose a file.")
+        return Asked({"opposite": False}, "Paste a table, or choose a file.")
     raw, name = (file.getvalue().decode("utf-8", "replace"), file.name) if file is not None else (text, "The pasted table")
     changes = _read(changes_of, raw, name)
     st.caption(f"{plural(len(changes), 'gene')} with a change.")
-    return Asked({"changes": changes, "opposite": fields.yes(st, ScreenRequest, "opposite", "screen_undo")})
+    return Asked({"changes": changes, "opposite": opposite})
 
 
 def _target(data: Dataset) -> Asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ _SCORES = {
     "head": "Mean probability of the label after minus before.",
     "effect size": "Euclidean length of the mean effect over all genes, log1p units.",
 }
+_SORTS = {"rank": "Rank", "effect_size": "Effect size", "genes": "Genes up and down", "perturbation": "Name"}
 _Q = "False discovery rate: control cells against control cells. It says that this is no noise; it does not say that the model is right."
 
 
@@ -72,10 +74,9 @@ def show_screen(run: RunFolder) -> None:
         f"{report.cells:,} cells of each of {plural(report.perturbations, 'perturbation')} in {md(', '.join(report.contexts), 120)}."
     )
     _worth(report, table)
-    chosen = _table(report, table)
+    chosen = _table(run, report, table)
     _ways_on(run, table, chosen)
-    if len(chosen):
-        _genes(run, chosen)
+    _genes(run, chosen)
     _alike(run, report, table)
     with st.expander("How to repeat this, and what to know"):
         for remark in report.remarks:
@@ -153,36 +154,95 @@ def _verdict(report: ScreenReport) -> str:
     return f"{verdict_words(card.training)}{simulated}"
 
 
-def _table(report: ScreenReport, table: pd.DataFrame) -> pd.DataFrame:
-    """The ranking, filtered; return the rows that are chosen in it."""
-    one, two, three, four = st.columns([2, 2, 2, 1], vertical_alignment="bottom")
-    words = one.text_input("Find a perturbation", key="screen_find", placeholder="part of its name")
-    contexts = two.multiselect("Contexts", list(report.contexts), key="screen_in", placeholder="all")
-    seen = three.multiselect("Seen", list(dict.fromkeys(table["seen"])), key="screen_seen_in", placeholder="any")
-    sure = four.checkbox("q < 0.05", key="screen_sure", disabled=bool(table["q"].isna().all()))
-    shown = table
-    if words.strip():
-        shown = shown[shown["perturbation"].str.contains(words.strip(), case=False, regex=False)]
-    if contexts:
-        shown = shown[shown["context"].isin(contexts)]
-    if seen:
-        shown = shown[shown["seen"].isin(seen)]
-    if sure:
-        shown = shown[shown["q"] < 0.05]
-    shown = shown.head(MOST_IN_TABLE).reset_index(drop=True)
+def _table(run: RunFolder, report: ScreenReport, table: pd.DataFrame) -> pd.DataFrame:
+    """The ranking, filtered and sorted; return the rows that are ticked in it, also those that a filter hides."""
+    shown = _sorted(_filtered(report, table)).head(MOST_IN_TABLE)
     rest = f", the first {MOST_IN_TABLE:,} of them shown" if len(table) > MOST_IN_TABLE else ""
     # above the table: its tools appear there, and would cover the filters
     st.caption(f"{plural(len(shown), 'row')} of {len(table):,}{rest}. Tick rows to see their genes and to take them along.")
-    event: Any = st.dataframe(
-        shown, hide_index=True, key="screen_ranking", on_select="rerun", selection_mode="multi-row", height=min(38 + 35 * len(shown), 420),
-        placeholder="n/a", column_order=_columns(shown), column_config=_config(report),
-    )  # fmt: skip
-    rows = [i for i in event.selection.rows if i < len(shown)]
-    return shown.iloc[rows]
+    ticked, ranks = _ticked(run, len(table)), shown["rank"].tolist()
+    key = table_key(run.id, ranks)
+    if key not in st.session_state or session.went_back():
+        places = [place for place, rank in enumerate(ranks) if rank in ticked]
+        st.session_state[key] = {"selection": {"rows": places, "columns": [], "cells": []}}
+    with st.container(key="screen_ranking"):
+        event: Any = st.dataframe(
+            shown, hide_index=True, key=key, on_select="rerun", selection_mode="multi-row", height=min(38 + 35 * len(shown), 420),
+            placeholder="n/a", column_order=_columns(shown), column_config=_config(report),
+        )  # fmt: skip
+    hidden = ticked.difference(ranks)
+    chosen = sorted(hidden | {ranks[i] for i in event.selection.rows if i < len(ranks)})
+    st.session_state[f"screen_rows_{run.id}"] = ranges(chosen)
+    session.show_in_address(
+        "screen", {"find": "", "sure": False, "sort": "rank"}, ("find", "within", "seen", "sure", "sort", "rows")
+    )
+    if hidden:
+        st.caption(f"{plural(len(hidden), 'ticked row')} not among those shown above.")
+    return table[table["rank"].isin(chosen)]
+
+
+def table_key(run: str, ranks: list[int]) -> str:
+    """Return the key of the table of some rows: one for each choice of rows, since ticks belong to places, and other rows have other places."""
+    return f"screen_table_{run}_{hashlib.sha256(str(ranks).encode()).hexdigest()[:12]}"
+
+
+def _filtered(report: ScreenReport, table: pd.DataFrame) -> pd.DataFrame:
+    seen, keys = list(dict.fromkeys(table["seen"])), ("screen_find", "screen_in", "screen_seen_in", "screen_sure", "screen_sort")
+    session.recall_text(keys[0], "find")
+    session.recall_several(keys[1], report.contexts, (), "within")
+    session.recall_several(keys[2], seen, (), "seen")
+    session.recall_tick(keys[3], "sure")
+    session.recall(keys[4], list(_SORTS), "rank", "sort")
+    with st.container(horizontal=True, vertical_alignment="bottom", key="screen_filters"):
+        words = st.text_input("Find a perturbation", key=keys[0], placeholder="part of its name", width=190)
+        contexts = st.multiselect("Contexts", list(report.contexts), key=keys[1], placeholder="all", width=210)
+        chosen = st.multiselect("Seen", seen, key=keys[2], placeholder="any", width=210)
+        st.selectbox("Sort by", list(_SORTS), key=keys[4], format_func=_SORTS.__getitem__, width=190)
+        sure = st.checkbox("q < 0.05", key=keys[3], disabled=bool(table["q"].isna().all()))
+    if words.strip():
+        table = table[table["perturbation"].str.contains(words.strip(), case=False, regex=False)]
+    if contexts:
+        table = table[table["context"].isin(contexts)]
+    if chosen:
+        table = table[table["seen"].isin(chosen)]
+    return table[table["q"] < 0.05] if sure else table
+
+
+def _sorted(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows in the chosen order; what has no number of the kind comes last."""
+    by = st.session_state["screen_sort"]
+    if by == "genes":
+        return table.assign(genes=table["genes_up"] + table["genes_down"]).sort_values("genes", ascending=False, kind="stable")
+    return table.sort_values(by, ascending=by in ("rank", "perturbation"), kind="stable")
+
+
+def _ticked(run: RunFolder, n: int) -> set[int]:
+    """Return the ranks that are ticked, of n."""
+    key = f"screen_rows_{run.id}"
+    session.recall_text(key, "rows")
+    return in_ranges(st.session_state[key], n)
+
+
+def ranges(ranks: list[int]) -> str:
+    """Return sorted whole numbers as text, neighbours as a range: "1-3,7"."""
+    there = set(ranks)
+    starts, ends = [n for n in ranks if n - 1 not in there], [n for n in ranks if n + 1 not in there]
+    return ",".join(f"{a}-{b}" if b > a else str(a) for a, b in zip(starts, ends, strict=True))
+
+
+def in_ranges(text: str, n: int) -> set[int]:
+    """Return the whole numbers from 1 to n that such a text names; what is none is left out."""
+    found = set[int]()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if first.isdecimal() and (last or first).isdecimal():
+            found |= {*range(max(1, int(first)), min(n, int(last or first)) + 1)}
+    return found
 
 
 def _columns(table: pd.DataFrame) -> list[str]:
     found = [
+        "rank",
         "perturbation",
         "context",
         "score",
@@ -205,6 +265,7 @@ def _config(report: ScreenReport) -> dict[str, Any]:
     rule = f"{change_words()}, as in predicted cells on the Genes page; Evaluate calls genes by {BY_FDR}."
     kind = "Distance to the target cells" if report.goal == "target cells" else "Mean probability of the label"
     return {
+        "rank": number("Rank", format="%d", pinned=True, width="small"),
         "perturbation": text("Perturbation", pinned=True),
         "context": text("Context"),
         "score": number("Score", format="%.3f", help=_SCORES[report.goal]),
@@ -263,15 +324,19 @@ def _to_predict(request: ScreenRequest, names: list[str], contexts: list[str]) -
 
 
 def _genes(run: RunFolder, chosen: pd.DataFrame) -> None:
-    """Which genes one of the chosen rows moves."""
+    """Which genes one of the chosen rows moves, if any is chosen."""
     rows = [f"{r.perturbation} in {r.context}" for r in chosen.itertuples() if r.made == "predicted"]
     pairs = {
         f"{r.perturbation} in {r.context}": (r.perturbation, r.context) for r in chosen.itertuples() if r.made == "predicted"
     }
     if not rows:
-        st.caption("The sums of two effects have no genes of their own here: tick the two by themselves.")
+        session.show_in_address("screen", {"of": st.session_state.get("screen_gene_row")}, ("of",))
+        if len(chosen):
+            st.caption("The sums of two effects have no genes of their own here: tick the two by themselves.")
         return
     st.markdown("#### Which genes does it move?")
+    session.recall("screen_gene_row", rows, rows[0], "of")
+    session.show_in_address("screen", {"of": rows[0]}, ("of",))
     which = rows[0] if len(rows) == 1 else st.selectbox("Of", rows, key="screen_gene_row")
     path = run.file(EFFECTS)
     genes = _condition(str(path), stamp(path), *pairs[which])
