@@ -39,7 +39,8 @@ def found_genes(comparison: EffectComparison, method: str = "corrected", top: in
     """Return how many of the genes predicted to move most did, for a method and the first baseline that there is."""
     top = min(top, len(comparison.genes))
     baseline = next((name for name in BASELINES if _has(comparison, name)), "")
-    return Found(top, _moved(comparison, method, top), baseline, _moved(comparison, baseline, top) if baseline else 0)
+    moved = moved_genes(comparison, method, top) or 0
+    return Found(top, moved, baseline, (moved_genes(comparison, baseline, top) or 0) if baseline else 0)
 
 
 def _has(comparison: EffectComparison, method: str) -> bool:
@@ -47,7 +48,10 @@ def _has(comparison: EffectComparison, method: str) -> bool:
     return column in comparison.genes and bool(np.isfinite(comparison.genes[column].to_numpy(float)).all())
 
 
-def _moved(comparison: EffectComparison, method: str, top: int) -> int:
+def moved_genes(comparison: EffectComparison, method: str, top: int = TOP) -> int | None:
+    """Return how many of the `top` genes that a method moves most did; None where it has no effects, or none but zeros."""
+    if not _has(comparison, method) or not comparison.genes[effect_column(method)].any():
+        return None
     genes = comparison.genes
     effect, measured = genes[effect_column(method)].to_numpy(float), genes["observed"].to_numpy(float)
     did = significant(genes["observed_fdr"].to_numpy(float)) & (np.sign(effect) == np.sign(measured)) & (effect != 0)

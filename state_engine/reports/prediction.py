@@ -221,8 +221,9 @@ def _scatter(found: EffectComparison) -> Figure:
 
 def _scores(found: EffectComparison) -> Table:
     rows = pd.DataFrame([(s.method, s.pearson, s.spearman, s.mae, s.direction, s.overlap) for s in found.scores])
-    heads = ["", "Pearson", "Spearman", "MAE", "Same sign", f"Overlap of the top {found.top}"]
-    note = "Pearson and Spearman of effects over all genes; MAE of the mean cell (log1p); sign of the genes significant in the measurement."
+    heads = ["", "Pearson", "Spearman", "MAE", "Same sign", f"Top {found.top} shared"]
+    note = "Pearson and Spearman of effects over all genes; MAE of the mean cell (log1p); sign of the genes significant in the measurement. "
+    note += f"Top {found.top} shared: share of the {found.top} largest measured effects, significant or not, among its {found.top} largest."
     return Table("Agreement, beside simple baselines", rows.set_axis(heads, axis=1).astype(dict.fromkeys(heads[1:], float)), note)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from state_engine.analysis.effects import EffectComparison
-from state_engine.analysis.recall import Found, found_genes
+from state_engine.analysis.recall import Found, found_genes, moved_genes
 
 
 def comparison(**columns: list[float]) -> EffectComparison:
@@ -34,3 +34,8 @@ def test_the_first_baseline_there_is_counted_alike() -> None:
     assert found_genes(comparison(mean_of_other_contexts=others), top=3) == Found(3, 1, "mean of other contexts", 3)
     found = found_genes(comparison(mean_of_other_contexts=nothing, mean_of_other_perturbations=others), top=3)
     assert (found.baseline, found.baseline_moved) == ("mean of other perturbations", 3)
+
+
+def test_a_method_without_effects_has_no_count() -> None:
+    assert moved_genes(comparison(raw=[np.nan] * 6), "raw", 3) is None and moved_genes(comparison(), "raw", 3) is None
+    assert moved_genes(comparison(no_change=[0.0] * 6), "no change", 3) is None and moved_genes(comparison(), "corrected", 3) == 1

@@ -142,8 +142,8 @@ def test_one_sentence_says_test_recall_or_nobody(monkeypatch: pytest.MonkeyPatch
     page = linked(monkeypatch, run, run.path.parents[1])
     # three genes are moved in the made-up cells, and their noise moves no other one
     assert (
-        "nothing says whether the model was trained on it. Of the 40 genes predicted to move most, **3 did**, significantly."
-        in text(page)
+        "nothing says whether the model was trained on it. Of the 40 genes predicted to move most, **3 did** "
+        "(of all 40, 4 genes moved significantly)." in text(page)
     )
     alone = finished_run(tmp_path, observed=False)
     page = linked(monkeypatch, alone, tmp_path)
@@ -374,8 +374,8 @@ def test_a_missing_score_is_a_dash_with_a_reason_and_never_zero() -> None:
     )
     found = EffectComparison("p", "c", 1, 1, 1, 0, 50, scores, pd.DataFrame())
     lines = score_table(found).splitlines()
-    assert lines[-1] == "| Mean of other perturbations | – | – | – | – |"
-    assert "| **0.60** | **0.050** |" in lines[2]
+    assert lines[-1] == "| Mean of other perturbations | – | – | – | – | – |"
+    assert "| Moved | Top 50 shared |" in lines[0] and "| **0.60** | **0.050** |" in lines[2]
     assert "−0.20" in lines[3]
     assert missing_scores(scores) == ["Mean of other perturbations: no other perturbation was measured."]
 

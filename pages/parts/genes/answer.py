@@ -15,12 +15,20 @@ from state_engine.analysis.recall import found_genes
 from state_engine.effects.bands import NOT_CALIBRATED, SENTENCES
 from state_engine.effects.exposure import Exposure
 from state_engine.effects.scores import TOP
+from state_engine.metrics.rules import BY_FDR
 
 _STANDS: dict[Exposure, str] = {
     "test": "held out",
     "in training": "in training, so this is recall",
     "not known": "measured, but nothing says whether the model was trained on it",
 }
+
+
+_COUNT = (
+    f"A gene did where its measured change is significant ({BY_FDR}) and has the predicted direction; no more can than moved significantly. "
+    f"*Top {TOP} shared* on the Genes page counts otherwise: of the {TOP} largest measured changes, significant or not, those that are also "
+    f"among the {TOP} largest predicted ones."
+)
 
 
 def answer_words(question: Question, table: pd.DataFrame, found: EffectComparison | None, exposure: Exposure) -> str:
@@ -31,7 +39,8 @@ def answer_words(question: Question, table: pd.DataFrame, found: EffectCompariso
     if found is None:
         return f"{where} nobody measured this. {_expected(table)}"
     counted = found_genes(found, question.layer)
-    text = f"{where} {_STANDS[exposure]}. Of the {plural(counted.top, 'gene')} predicted to move most, **{counted.moved:,} did**, significantly."
+    text = f"{where} {_STANDS[exposure]}. Of the {plural(counted.top, 'gene')} predicted to move most, **{counted.moved:,} did**"
+    text += f" (of all {len(found.genes):,}, {plural(found.n_significant, 'gene')} moved significantly)."
     if counted.baseline:
         name = "mean of the other contexts" if counted.baseline == OTHER_CONTEXTS else NAMES[counted.baseline].lower()
         text += f" A {name} finds {counted.baseline_moved:,}."
@@ -50,7 +59,8 @@ def _expected(table: pd.DataFrame) -> str:
 
 def show_answer(question: Question, table: pd.DataFrame, found: EffectComparison | None, exposure: Exposure) -> None:
     """Show the sentence, and the badge of the condition where it was measured."""
-    st.markdown(answer_words(question, table, found, exposure))
+    predicted = found is not None and genechart.is_predicted(table)
+    st.markdown(answer_words(question, table, found, exposure), help=_COUNT if predicted else None)
     if found is None:
         return
     exposure_badge(exposure)

@@ -27,7 +27,9 @@ from state_engine.analysis.effects import (
     Score,
     gene_ranking,
 )
+from state_engine.analysis.recall import moved_genes
 from state_engine.effects.exposure import Exposure
+from state_engine.effects.scores import TOP
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
 from state_engine.metrics.rules import BY_FDR
@@ -110,8 +112,9 @@ def _scores(found: EffectComparison, exposure: Exposure) -> None:
     st.caption(
         f"Pearson: correlation of predicted and measured effects (log1p) over all {len(found.genes):,} genes, 1 is best. MAE: mean absolute "
         f"error of mean expression (log1p), 0 is best. Sign: share of the {plural(found.n_significant, 'gene')} significant in the "
-        f"measurement with the measured direction. Overlap: share of the {found.top} largest measured effects that are also among the "
-        f"{found.top} largest predicted. "
+        f"measurement with the measured direction. Moved: of the {min(found.top, TOP)} genes that it moves most, those that did, significantly and "
+        f"in that direction, as in the sentence above. Top {found.top} shared: of the {found.top} largest measured effects, significant or not, the "
+        f"share that is also among its {found.top} largest. "
         + ("Bold numbers lead their column." if exposure != "in training" else "Nothing is ranked here.")
     )
     csv_button("Scores (CSV)", lambda: found.table(), "scores.csv", "scores_csv")
@@ -124,10 +127,13 @@ def score_table(found: EffectComparison, ranked: bool = True) -> str:
     for name, choose in columns.items():
         values = [getattr(score, name) for score in found.scores if getattr(score, name) is not None]
         best[name] = choose(values) if ranked and len(values) > 1 else None
-    lines = ["| | Pearson | MAE | Sign | Overlap |", "|:--|--:|--:|--:|--:|"]
+    moved = {score.method: moved_genes(found, score.method) for score in found.scores}
+    most = max((n for n in moved.values() if n is not None), default=None) if ranked else None
+    lines = [f"| | Pearson | MAE | Sign | Moved | Top {found.top} shared |", "|:--|--:|--:|--:|--:|--:|"]
     for score in found.scores:
         cells = [_score_text(getattr(score, name), name, best[name]) for name in columns]
-        n = f" (n {score.n_conditions})" if score.n_conditions else ""
+        n, count = f" (n {score.n_conditions})" if score.n_conditions else "", moved[score.method]
+        cells.insert(3, "–" if count is None else f"**{count:,}**" if count == most else f"{count:,}")
         lines.append(f"| {NAMES[score.method]}{n} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
