@@ -45,7 +45,7 @@ with errors_shown(), result_area(run):
         if not session.by_link() and st.button("Choose a model", key="to_models", type="primary"):
             go("models")
         st.stop()
-    question = ask(result)
+    question = ask(run, result)
     if question.expression == "raw":
         warn_of_raw(run, question)
     table = table_of(run, question)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from pages.parts.format import plural, sentences
+from pages.parts.format import minus, plural, sentences
 from state_engine.checkpoints.card import Calibration, ModelCard, TrainingSummary
 from state_engine.errors import listed
 from state_engine.evaluation.card_verdict import CLOSER, against_baselines
+from state_engine.evaluation.raw_or_corrected import card_words
 
 _METHODS = {"corrected": "Model, corrected", "raw": "Model, raw", "mean": "Mean of other contexts", "none": "No change"}
 _R = {"corrected": "r_paired", "raw": "r_raw", "mean": "r_mean"}
@@ -60,6 +61,8 @@ def verdict(card: ModelCard) -> None:
         f"Means over {plural(len(card.training.conditions), 'held-out condition')}. Corrected: each control cell plus its own predicted effect, "
         "the default of Predict. Raw: cells as they come out of the network."
     )
+    if "mae_raw" in scores:
+        st.caption(minus(card_words(card.training)))
 
 
 def verdict_words(training: TrainingSummary) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -11,16 +11,18 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.format import sentences
+from pages.parts.format import minus, sentences
 from pages.parts.jobs import derived_run, job_panel, start_job
 from pages.parts.widgets import empty_state, go
 from state_engine.analysis import projection
+from state_engine.checkpoints.card import ModelCard
 from state_engine.effects.baselines import WORDS
+from state_engine.evaluation.raw_or_corrected import card_words
 from state_engine.jobs.requests import LookRequest
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
 from state_engine.library.foreign import call, limits_for, read_file
-from state_engine.library.models import Entry
+from state_engine.library.models import Entry, list_models
 from state_engine.library.shown import without_places
 from state_engine.prediction.request import PredictionRequest
 from state_engine.prediction.result import Result, open_result
@@ -140,6 +142,20 @@ def differences(request: PredictionRequest, data: DataEntry | None, model: Entry
         name = model.card.name if model.card else model.path.name
         found.append(f"it used the model in {Path(request.model).name}, chosen now is {name}")
     return tuple(found)
+
+
+def card_of(run: RunFolder) -> ModelCard | None:
+    """Return the card of the model of a prediction, where the library still has it."""
+    model = run.request_as(PredictionRequest).model
+    return next((e.card for e in list_models(session.settings()) if e.card is not None and _same(str(e.path), model)), None)
+
+
+def raw_or_corrected(run: RunFolder, layers: Container[str]) -> None:
+    """Say beside a choice of both which was closer on the held-out cells of the model, and what corrected is for."""
+    card = card_of(run) if "raw" in layers else None
+    words = card_words(card.training) if card is not None else ""
+    if words:
+        st.caption(minus(words))
 
 
 def _same(one: str, other: str) -> bool:

@@ -100,20 +100,26 @@ def judgement(
     parts.append("Skill: 0 is that baseline, 1 a replicate of the measurement, with 95 % intervals.")
     if worst:
         parts.append(f"It falls furthest behind in {listed(worst, 3)}.")
-    return Judgement(method, outcome, " ".join(parts), worst, _short(outcome, better, worse, len(sure), titles))
+    return Judgement(method, outcome, " ".join(parts), worst, _short(outcome, better, worse, sure, titles))
 
 
-def _short(outcome: Outcome, better: Sequence[Skill], worse: Sequence[Skill], n: int, titles: dict[str, str]) -> str:
-    """Return the verdict as one sentence; `n` metrics can tell."""
+def _short(
+    outcome: Outcome, better: Sequence[Skill], worse: Sequence[Skill], told: Sequence[Skill], titles: dict[str, str]
+) -> str:
+    """Return the verdict as one sentence with the metrics that it is by; `told` are the skills by metrics that can tell."""
+
+    def by(part: Sequence[Skill]) -> str:
+        return listed([titles.get(s.metric, s.metric) for s in part], 4)
+
     if outcome == "undecided":
-        return "Cannot be told apart from the best simple baseline."
+        return f"Cannot be told apart from the best simple baseline by {by(told)}."
     if outcome == "mixed":
-        up, down = (listed([titles.get(s.metric, s.metric) for s in part]) for part in (better, worse))
+        up, down = by(better), by(worse)
         return f"Better than the best simple baseline by {up}, worse by {down}."
     sure = better if outcome == "better" else worse
-    names = list(dict.fromkeys(_the(s.baseline) for s in sure))
+    names = list(dict.fromkeys(the_baseline(s.baseline) for s in sure))
     which = names[0] if len(names) == 1 else "the best simple baseline"
-    return f"{outcome.capitalize()} than {which} by {len(sure)} of {plural(n, 'metric')} that can tell."
+    return f"{outcome.capitalize()} than {which} by {by(sure)} ({len(sure)} of {plural(len(told), 'metric')} that can tell)."
 
 
 def _alike(skills: Sequence[Skill]) -> list[list[Skill]]:
@@ -129,10 +135,11 @@ def _words(skills: Sequence[Skill], titles: dict[str, str]) -> str:
     first = skills[0]
     where = f" in {listed(first.contexts, 3)}" if first.contexts else ""
     numbers = ", ".join(f"{titles.get(s.metric, s.metric)} {s.value:.2f} ({s.low:.2f} to {s.high:.2f})" for s in skills)
-    return f"{_the(first.baseline)}{where} by {numbers}"
+    return f"{the_baseline(first.baseline)}{where} by {numbers}"
 
 
-def _the(baseline: str) -> str:
+def the_baseline(baseline: str) -> str:
+    """Return a baseline as it stands in a sentence."""
     return baseline if baseline == "no change" else f"the {baseline}"
 
 

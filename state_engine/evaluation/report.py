@@ -12,10 +12,10 @@ from typing import Final, Literal
 import pandas as pd
 
 from state_engine.effects.exposure import Exposure
-from state_engine.errors import RunError
-from state_engine.evaluation.judgement import ABOVE_1, Judgement, SeenCell, ability_words, part_words, telling
+from state_engine.errors import RunError, listed
+from state_engine.evaluation.judgement import ABOVE_1, Judgement, SeenCell, ability_words, part_words, telling, the_baseline
 from state_engine.evaluation.profiles import find_profile
-from state_engine.evaluation.verdict import Comparison, Statement, SummaryRow
+from state_engine.evaluation.verdict import Comparison, Statement, SummaryRow, apart
 from state_engine.metrics.profile import Metric
 from state_engine.metrics.replicate import Discrimination, Skill
 from state_engine.plain import plural, read_json_as
@@ -130,6 +130,18 @@ class Evaluation:
         return self.metrics or find_profile(self.profile).metrics
 
     @property
+    def ranked(self) -> tuple[Metric, ...]:
+        """The metrics that were computed: those that can tell here first, those that cannot last."""
+        places = {True: 0, None: 1, False: 2}
+        return tuple(sorted(self.scored, key=lambda m: places[self.tells(m.name)]))
+
+    @property
+    def ranked_skills(self) -> tuple[Skill, ...]:
+        """The skills in the order of `ranked`."""
+        places = {m.name: place for place, m in enumerate(self.ranked)}
+        return tuple(sorted(self.skills, key=lambda s: places.get(s.metric, len(places))))
+
+    @property
     def doubtful(self) -> bool:
         """The model may have seen what is scored. Old files say so in their words only."""
         return "flatter" in self.held_out if self.flatters is None else self.flatters
@@ -233,6 +245,24 @@ def seen_lines(evaluation: Evaluation) -> list[str]:
 def skill_words(one: Skill) -> str:
     """Return a skill with its interval."""
     return f"{one.value:.2f} ({one.low:.2f} to {one.high:.2f})"
+
+
+def telling_lines(evaluation: Evaluation, method: str) -> list[str]:
+    """Return a line for each metric that can tell here: the mean of a prediction beside that of the best simple baseline, and the skill."""
+    by_name, lines = {m.name: m for m in evaluation.scored}, []
+    for one in evaluation.skills:
+        if one.method != method or not evaluation.tells(one.metric):
+            continue
+        metric, where = by_name[one.metric], f" in {listed(one.contexts, 3)}" if one.contexts else ""
+        own, other = (evaluation.value(name, one.metric) for name in (method, one.baseline))
+        # a skill of some contexts alone is of other conditions than the means
+        means = "" if where or own is None or other is None else " {} against {},".format(*apart(own, other))
+        best = "higher" if metric.more_is_better else "lower"
+        lines.append(
+            f"{metric.title} ({best} is better){where}:{means} the best simple baseline being {the_baseline(one.baseline)}; "
+            f"skill {skill_words(one)}"
+        )
+    return lines
 
 
 def _number(row: SummaryRow | None, metric: Metric) -> str:

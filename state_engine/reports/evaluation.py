@@ -11,6 +11,7 @@ import pandas as pd
 from state_engine.effects.exposure import Exposure
 from state_engine.errors import RunError
 from state_engine.evaluation.judgement import ABOVE_1, tally
+from state_engine.evaluation.raw_or_corrected import evaluation_words
 from state_engine.evaluation.report import (
     METRICS,
     Evaluation,
@@ -21,6 +22,7 @@ from state_engine.evaluation.report import (
     read_evaluation,
     read_metrics,
     seen_lines,
+    telling_lines,
 )
 from state_engine.progress import OnProgress
 from state_engine.reports.colours import BLUE, MISSING
@@ -40,7 +42,10 @@ def found_in_evaluation(folder: Path, on_progress: OnProgress) -> Found:
     found = read_evaluation(folder)
     if found is None:
         raise RunError(f"{folder.name} holds no evaluation.", "It has no evaluation.json.", "Evaluate again.")
-    verdict = [f"{j.method}: {j.short or j.text}" for j in found.judgements] or list(found.verdict[:4])
+    verdict = []
+    for one in found.judgements:
+        verdict += [f"{one.method}: {one.short or one.text}", *(f"{line}." for line in telling_lines(found, one.method))]
+    verdict = verdict or list(found.verdict[:4])
     exposures = {e: found.exposed(e) for e in WORDS}
     parts = ", ".join(f"{n:,} {WORDS[e]}" for e, n in exposures.items() if n)
     sections = [
@@ -54,7 +59,7 @@ def found_in_evaluation(folder: Path, on_progress: OnProgress) -> Found:
 
 def _means(found: Evaluation) -> Table:
     rows = []
-    for metric in found.scored:
+    for metric in found.ranked:
         by = {r.method: r for r in found.summary if (r.metric, r.context) == (metric.name, "")}
         if not by:
             continue
@@ -69,16 +74,17 @@ def _beside(found: Evaluation) -> list[Block]:
     lines = (
         [f"MAE expected of a perfect prediction, from the number of measured cells: {floor:.4f}."] if floor is not None else []
     )
-    return [Points((*lines, *amplitude_words(found), *found.verdict))]
+    either = evaluation_words(found)
+    return [Points((*lines, *([either] if either else []), *amplitude_words(found), *found.verdict))]
 
 
 def _skill(found: Evaluation) -> list[Section]:
     if not found.skills:
         return []
     titles = {m.name: m.title for m in found.scored}
-    names = [f"{titles.get(s.metric, s.metric)}, {s.method}" for s in found.skills]
-    value, low, high = (np.array([getattr(s, side) for s in found.skills], float) for side in ("value", "low", "high"))
-    colours = [BLUE if found.tells(s.metric) else MISSING for s in found.skills]
+    names = [f"{titles.get(s.metric, s.metric)}, {s.method}" for s in found.ranked_skills]
+    value, low, high = (np.array([getattr(s, side) for s in found.ranked_skills], float) for side in ("value", "low", "high"))
+    colours = [BLUE if found.tells(s.metric) else MISSING for s in found.ranked_skills]
     svg = bars(names, value, "skill: 0 the best simple baseline, 1 a replicate", colours, low=low, high=high)
     caption = (
         "95 % intervals over conditions (bootstrap). Grey: this metric cannot tell a replicate from an average on these cells. "
@@ -86,7 +92,7 @@ def _skill(found: Evaluation) -> list[Section]:
     rows = pd.DataFrame(
         [
             (titles.get(s.metric, s.metric), s.method, s.baseline, s.value, s.low, s.high, s.n, bool(found.tells(s.metric)))
-            for s in found.skills
+            for s in found.ranked_skills
         ],
         columns=["Metric", "Prediction", "Best baseline", "Skill", "Low", "High", "Conditions", "Can tell"],
     )
@@ -116,7 +122,7 @@ def _conditions(found: Evaluation, folder: Path) -> Table:
         [(c.perturbation, c.context, WORDS[c.exposure], c.n_predicted, c.n_measured, c.n_control) for c in found.conditions],
         columns=["Perturbation", "Context", "", "Predicted cells", "Measured cells", "Control cells"],
     )
-    shown = [m for m in found.scored if not m.describes and found.tells(m.name) is not False][:2]
+    shown = [m for m in found.ranked if not m.describes and found.tells(m.name) is not False][:2]
     predictions = [m.name for m in found.methods if m.kind == "prediction"]
     if not path.exists() or not shown or not predictions:
         return Table("", rows)

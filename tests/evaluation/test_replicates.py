@@ -129,10 +129,10 @@ GREY = Discrimination("weighted_mse", "", 0.2, -0.1, 9)
 
 
 SHORT = {
-    "better": "Better than no change by 1 of 2 metrics that can tell.",
-    "worse": "Worse than no change by 1 of 2 metrics that can tell.",
+    "better": "Better than no change by MAE (1 of 2 metrics that can tell).",
+    "worse": "Worse than no change by MAE (1 of 2 metrics that can tell).",
     "mixed": "Better than the best simple baseline by Pearson, worse by MAE.",
-    "undecided": "Cannot be told apart from the best simple baseline.",
+    "undecided": "Cannot be told apart from the best simple baseline by MAE, Pearson.",
     "too few": "Too few conditions for a verdict: 2 with enough cells, 5 are needed.",
 }
 

@@ -18,6 +18,7 @@ from pages.parts.result import command_of, stamp
 from state_engine import keys
 from state_engine.errors import listed
 from state_engine.evaluation.judgement import ability_words
+from state_engine.evaluation.raw_or_corrected import evaluation_words
 from state_engine.evaluation.report import (
     EVALUATION,
     METRICS,
@@ -30,6 +31,7 @@ from state_engine.evaluation.report import (
     provenance,
     read_evaluation,
     read_metrics,
+    telling_lines,
 )
 from state_engine.evaluation.verdict import Statement, SummaryRow
 from state_engine.jobs.run_folder import RunFolder
@@ -113,8 +115,11 @@ def _verdict(found: Evaluation) -> None:
         predictions = predictions[1:]
     else:
         show, icon = _SHOWN[first.outcome]
-        worst = f" Furthest behind in {sentences(listed(first.worst, 3))}." if first.worst else ""
-        show(minus(f"**{sentences(first.short or first.text)}**{worst}"), icon=icon)
+        lines = telling_lines(found, first.method)
+        by = f", by {_first_title(found, first.method)}," if lines else ""
+        worst = [f"Furthest behind{by} in {listed(first.worst, 3)}."] if first.worst else []
+        told = "  \n".join(map(sentences, [*lines, *worst]))
+        show(minus(f"**{sentences(first.short or first.text)}**  \n{told}"), icon=icon)
     if predictions:
         heading = (
             "The numbers behind it" if first is not None else f"The same for {' and '.join(map(title, predictions)).lower()}"
@@ -122,11 +127,27 @@ def _verdict(found: Evaluation) -> None:
         with st.expander(heading):
             for name in predictions:
                 texts = [made[name].text] if name in made else []
-                texts += [s.text for s in found.said_of(name)]
+                texts += [*_doubt(found), *(s.text for s in found.said_of(name))]
                 shown = map(sentences, texts) if texts else ["Nothing to compare it with."]
                 st.markdown(f"**{md(title(name))}**  \n" + minus("  \n".join(shown)))
             st.markdown(minus(sentences(ability_words(found.discriminations, found.scored))))
     skills(found)
+
+
+def _doubt(found: Evaluation) -> list[str]:
+    """Return which of the metrics of the statements below decide nothing here."""
+    grey = [m.title for m in found.scored if m.in_verdict and found.tells(m.name) is False]
+    return (
+        [f"Means beside each baseline; {listed(grey)} cannot tell on these cells, so a lead by it decides nothing:"]
+        if grey
+        else []
+    )
+
+
+def _first_title(found: Evaluation, method: str) -> str:
+    """Return the metric by which the worst conditions of a verdict are chosen: the first that can tell."""
+    titles = {m.name: m.title for m in found.scored}
+    return next((titles[s.metric] for s in found.skills if s.method == method and found.tells(s.metric)), "")
 
 
 def _against_each(found: Evaluation, method: str) -> None:
@@ -157,7 +178,7 @@ def metric_table(found: Evaluation, context: str = "", detail: bool = False) -> 
     methods = [m for m in found.methods if any(r.method == m.name and r.context == context for r in found.summary)]
     heads = [_head_of(m, found, context) for m in methods]
     lines = ["| | " + " | ".join(heads) + " |", "|:--|" + "--:|" * len(methods)]
-    lines += _rows_of(found, [m for m in found.scored if detail or not m.detail], methods, context)
+    lines += _rows_of(found, [m for m in found.ranked if detail or not m.detail], methods, context)
     return "\n".join(lines), [m.name for m in methods]
 
 
@@ -218,6 +239,8 @@ def _metrics(found: Evaluation) -> None:
         st.caption(
             f"A perfect prediction would have an MAE of {found.noise_floor:.4f} here, since the measured means are of finitely many cells."
         )
+    if words := evaluation_words(found):
+        st.markdown(minus(words))
     for words in amplitude_words(found):
         st.caption(sentences(words))
     spread = (
@@ -225,8 +248,7 @@ def _metrics(found: Evaluation) -> None:
     )
     st.caption(
         f"Means over conditions; the best of each row in bold. ↑: higher is better, ↓: lower is better. A dash: the number does not exist. "
-        f"Grey: the metric cannot tell a replicate from an average "
-        f"on these cells.{spread}"
+        f"Metrics that can tell a replicate from an average on these cells come first, those that cannot are grey.{spread}"
     )
     missing = list(_missing(found))
     if missing:

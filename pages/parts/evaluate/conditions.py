@@ -51,7 +51,7 @@ def conditions(found: Evaluation, table: pd.DataFrame) -> None:
     """Show a point for each condition, the prediction against a baseline; a click shows its genes."""
     predictions = [m.name for m in found.methods if m.kind == "prediction"]
     baselines = [m.name for m in found.methods if m.kind == "baseline" and m.n_conditions]
-    metrics = [m for m in found.scored if not m.describes and ((table["metric"] == m.name) & (table["perturbation"] != "")).any()]
+    metrics = [m for m in found.ranked if not m.describes and ((table["metric"] == m.name) & (table["perturbation"] != "")).any()]
     if not metrics:
         return
     st.markdown("#### Where is it better than a baseline?")
@@ -74,12 +74,14 @@ def conditions(found: Evaluation, table: pd.DataFrame) -> None:
     session.show_in_address("evaluate", {"metric": metrics[0].name, "baseline": usual}, ("metric", "baseline"))
     rows = paired(table, metric.name, ours, other)
     better = int(((rows["own"] > rows["other"]) if metric.more_is_better else (rows["own"] < rows["other"])).sum())
+    grey = found.tells(metric.name) is False
+    doubt = " This metric cannot tell a replicate from an average on these cells, so a lead decides nothing." if grey else ""
     show_figure(
         evaluatechart.conditions(rows, title(ours), title(other), metric.title, metric.more_is_better, _condition(found)),
         key="evaluation_conditions",
         title=f"{metric.title} of each condition: {title(ours).lower()} against {title(other).lower()}",
-        caption=f"{plural(len(rows), 'condition')}; the prediction is better in {better:,}. Dashed: as good as the baseline. Choose a point to see "
-        "its genes.",
+        caption=f"{plural(len(rows), 'condition')}; the prediction is better in {better:,}.{doubt} Dashed: as good as the baseline. Choose a point "
+        "to see its genes.",
         table=lambda: rows,
         height=420,
         on_select=partial(_picked, rows),

@@ -11,7 +11,7 @@ from pages.parts.figures import show_figure
 from pages.parts.format import md, minus, plural
 from pages.parts.glossary import meaning
 from state_engine.effects.exposure import TrainedOn
-from state_engine.evaluation.judgement import ABOVE_1, SeenCell, tally
+from state_engine.evaluation.judgement import ABOVE_1, SeenCell, tally, the_baseline
 from state_engine.evaluation.report import Evaluation, skill_words
 
 
@@ -29,7 +29,7 @@ def skill_table(found: Evaluation) -> pd.DataFrame:
             "conditions": s.n,
             "tells": bool(found.tells(s.metric)),
         }
-        for s in found.skills
+        for s in found.ranked_skills
     ]
     return pd.DataFrame(rows)
 
@@ -68,7 +68,7 @@ def seen_table(found: Evaluation) -> None:
     if not found.seen:
         return
     st.markdown("#### Does it carry over to what it was not trained on?")
-    telling = [m for m in found.scored if any(s.metric == m.name for c in found.seen for s in c.skills) and found.tells(m.name)]
+    telling = [m for m in found.ranked if any(s.metric == m.name for c in found.seen for s in c.skills) and found.tells(m.name)]
     methods = list(dict.fromkeys(s.method for s in found.skills))
     metric, method, titles = "", "", {m.name: m.title for m in telling}
     if telling:
@@ -92,5 +92,5 @@ def _cell(cell: SeenCell | None, metric: str, method: str) -> str:
     if cell is None:
         return "–"
     own = next((s for s in cell.skills if (s.metric, s.method) == (metric, method)), None)
-    words = f"**{minus(skill_words(own))}** above {md(own.baseline)}" if own is not None else "no skill measured"
+    words = f"**{minus(skill_words(own))}**, 0 being {md(the_baseline(own.baseline))}" if own is not None else "no skill measured"
     return f"{words}, {plural(cell.n, 'condition')}"

@@ -17,7 +17,7 @@ from pages.parts.explore.conditions import OF_ADDRESS, leading_gene
 from pages.parts.format import plural, sentences
 from pages.parts.genes.table import gene_values
 from pages.parts.labelling import BY_HAND, NOT_LABELLED, entry_of, given, labelling
-from pages.parts.result import stamp
+from pages.parts.result import raw_or_corrected, stamp
 from state_engine import keys
 from state_engine.analysis.arrows import LEAST_CELLS, LEAST_SHARE, arrows, condition_arrows, measured_shifts
 from state_engine.analysis.projection import Projection
@@ -198,6 +198,7 @@ def _pick_gene(run: RunFolder, result: Result) -> tuple[str, Layer]:
         layer = (
             st.segmented_control("Prediction", layers, key="map_layer", required=True, help=_LAYER_HELP, wrap=True) or CORRECTED
         )
+        raw_or_corrected(run, layers)
         if layer == "calibrated" and (missing := (result.manifest.get("calibration") or {}).get("without")):
             names = listed([" in ".join(pair) for pair in missing], 4)
             st.caption(f"Without a calibrated prediction, so in grey: {sentences(names)}. No other context was trained on there.")

@@ -23,7 +23,7 @@ from pages.parts.genes.charts import CellGroup, Volcano
 from pages.parts.genes.sets import FDR
 from pages.parts.jobs import derived_run, job_of, job_panel, start_job
 from pages.parts.palette import KIND
-from pages.parts.result import can_compute, open_run, stamp
+from pages.parts.result import can_compute, open_run, raw_or_corrected, stamp
 from pages.parts.widgets import go
 from state_engine import keys
 from state_engine.analysis import differential as de
@@ -66,7 +66,7 @@ def first_condition(result: Result) -> tuple[str, str]:
     return next(tests, result.conditions()[0])
 
 
-def ask(result: Result) -> Question:
+def ask(run: RunFolder, result: Result) -> Question:
     """Perturbation, context, cells and reference, as chosen by the user."""
     conditions = result.conditions()
     perturbations = list(dict.fromkeys(p for p, _ in conditions))
@@ -95,6 +95,7 @@ def ask(result: Result) -> Question:
     shown = CELLS[chosen if chosen in kinds else kinds[0]]
     with third.popover(shown, icon=":material/tune:", width="stretch", help="Which cells, and what they are compared with."):
         expression = _choose_one("Cells", kinds, "de_cells", "cells", CELLS.__getitem__, _CELLS_HELP)
+        raw_or_corrected(run, kinds)
         references: list[str] = [keys.PREDICTED_CONTROL, keys.OBSERVED_CONTROL]
         if expression == "observed":
             references = [keys.OBSERVED_CONTROL]
