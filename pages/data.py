@@ -5,16 +5,17 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.data.form import choices_form, understood, variable_genes
+from pages.parts.data.form import choices_form, conditions, understood, variable_genes
 from pages.parts.data.public import public_data
 from pages.parts.data.targets import on_target
 from pages.parts.door import through_app
-from pages.parts.format import md, size
-from pages.parts.models.ask import next_step
+from pages.parts.format import md
+from pages.parts.models.ask import what_to_ask
 from pages.parts.runs.list import dependents
 from pages.parts.undo import DeletedRows, remember
 from pages.parts.upload_box import received
 from pages.parts.widgets import errors_shown, page_head, show_error, start_demo
+from state_engine.config import gib
 from state_engine.errors import StateError
 from state_engine.jobs import trash
 from state_engine.library.datasets import list_datasets, register_file, server_files
@@ -34,7 +35,7 @@ with st.container(border=True, key="open_data"):
     with tabs[0]:
         with errors_shown():
             came = received(
-                f"Drop .h5ad files here, up to {size(settings.max_file_bytes)} each (or .h5mu, 10x .h5, .h5ad.gz; a zarr store or a 10x matrix "
+                f"Drop .h5ad files here, up to {gib(settings.max_file_bytes)} each (or .h5mu, 10x .h5, .h5ad.gz; a zarr store or a 10x matrix "
                 "as a folder or zip).",
                 "upload",
             )
@@ -89,7 +90,9 @@ with st.container(border=True, key="open_data"):
     with tabs[3], errors_shown():
         public_data(settings)
     with tabs[4]:
-        st.markdown("A simulated screen of about 6,000 immune cells, 5 cell types and 13 perturbations, with real gene names.")
+        st.markdown(
+            "A simulated screen of about 6,000 immune cells, 5 cell types, 14 perturbations and a control, with real gene names."
+        )
         if st.button("Use the demo", key="use_demo", icon=":material/science:"):
             start_demo()
 
@@ -107,6 +110,8 @@ with errors_shown():
         (data, wrong), problem = session.understand_without(entry), error
     if problem is None:
         understood(entry, data)
+        what_to_ask(entry, data, settings, published=False)
+        conditions(data)
     else:
         show_error(problem)
     choices_form(entry, data, wrong, problem)
@@ -115,4 +120,3 @@ with errors_shown():
     if data.scale.scale is not None:
         variable_genes(entry, data)
         on_target(entry, data)
-    next_step(data, settings)

@@ -45,7 +45,7 @@ with left:
         with st.container(border=True, key=f"model_{identity}"):
             st.markdown(
                 f"**{md(card.name)}**" + ("&ensp;:green[:material/check: chosen]" if chosen else "") + "  \n"
-                f":gray[{plural(len(card.perturbations) - 1, 'perturbation')}, reads {md(card.input_key)}, "
+                f":gray[{plural(len(card.offered), 'perturbation')}, reads {md(card.input_key)}, "
                 f"{'trained on simulated data' if card.simulated else f'licence {md(card.licence)}'}]"
             )
             if not chosen and st.button("Choose", key=f"choose_{identity}"):

@@ -6,12 +6,12 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.door import through_app
-from pages.parts.format import plural
 from pages.parts.predict import draft
 from pages.parts.predict.form import (
     allow_other_embedding,
     cost,
     is_answered,
+    keep_in_mind,
     pick_perturbations,
     request_form,
     show_run,
@@ -65,10 +65,11 @@ with errors_shown():
     draft.begin(entry, data, model.card)
     perturbations, counts = pick_perturbations(entry, data, model.card)
     request = request_form(entry, data, model, perturbations, counts)
+    keep_in_mind(report)
     if request is not None:
         request = replace(request, allow_other_embedding=other)
         draft.keep(request, entry, model.card)
-        seconds = cost(request, data, model.card)
+        takes = cost(request, data, model.card)
         conditions = len(request.perturbations) * len(request.contexts)
         if st.button(
             f"Predict {conditions:,} condition{'' if conditions == 1 else 's'}",
@@ -76,13 +77,8 @@ with errors_shown():
             key="predict",
             icon=":material/play_circle:",
         ):
-            submit(request, entry, model, seconds)
+            submit(request, takes)
     else:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.button("Predict", key="predict_disabled", disabled=True)
             st.caption("Choose at least one perturbation and one context.")
-    warnings = [f for f in report.findings if f.severity == "warning"]
-    if warnings:
-        with st.expander(f"{plural(len(warnings), 'thing')} to keep in mind"):
-            for item in warnings:
-                finding(item.severity, item.title, item.detail, item.fix)

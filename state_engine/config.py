@@ -28,6 +28,11 @@ APP = next((folder for folder in (_PLACE / "state_explorer", _PLACE) if (folder 
 DEMO = APP / "assets" / "demo"
 
 
+def gib(n_bytes: float) -> str:
+    """Return bytes as the settings count them, in units of 1,024³ bytes: '50 GiB'."""
+    return f"{n_bytes / GB:,.1f}".removesuffix(".0") + " GiB"
+
+
 @dataclass(frozen=True)
 class Settings:
     """Where things lie and what is allowed.

@@ -97,10 +97,10 @@ def duration(seconds: float) -> str:
 
 
 def size(n_bytes: float) -> str:
-    """Return a number of bytes in the largest unit that keeps it above 1."""
+    """Return a number of bytes in the largest unit that keeps it above 1, with a decimal below 100 MB or GB."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(n_bytes) < 1000:
-            return f"{n_bytes:.0f} {unit}" if unit in ("B", "kB") else f"{n_bytes:.1f} {unit}"
+            return f"{n_bytes:.0f} {unit}" if unit in ("B", "kB") or abs(n_bytes) >= 100 else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.1f} TB"
 

@@ -20,7 +20,7 @@ from state_engine.jobs.kinds import Lane, kind_of
 from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.run_folder import RunFolder, derived_runs
 from state_engine.jobs.seats import lanes
-from state_engine.jobs.store import LOST, Job, JobFailure
+from state_engine.jobs.store import LOST, Job, JobFailure, JobStore
 from state_engine.plain import to_plain
 
 ONE_WISH = 3.0
@@ -34,7 +34,7 @@ def job_of(run_id: str) -> Job | None:
     return asked_of_store(session.settings(), lambda store: store.for_run(run_id))
 
 
-def start_job(request: object, title: str, *, parent: str = "", lane: Lane | None = None) -> str:
+def start_job(request: object, title: str, *, parent: str = "", lane: Lane | None = None, expected: float | None = None) -> str:
     """Submit a job and return the id of its run: the way of every button that starts one.
 
     Who clicks twice wishes once: where the same was asked for and is not over, or a moment ago, that run is returned.
@@ -44,6 +44,7 @@ def start_job(request: object, title: str, *, parent: str = "", lane: Lane | Non
         title: for people.
         parent: id of the run that the job is derived from; "" for none.
         lane: None: that of its kind.
+        expected: seconds that were guessed for it, from which later guesses are learnt.
 
     Raises:
         StateError: as `local.submit`.
@@ -55,6 +56,8 @@ def start_job(request: object, title: str, *, parent: str = "", lane: Lane | Non
     more: dict[str, Any] = {"parent": parent} if parent else {}
     if lane is not None:
         more["lane"] = lane
+    if expected is not None:
+        more["expected"] = expected
     return local.submit(settings, request, title, **more)[1]
 
 
@@ -174,17 +177,33 @@ def live_panel(
 def state_text(job: Job) -> str:
     """Say where an active job stands."""
     if job.state == "queued":
-        place = "waiting for the worker" if job.position <= 1 else f"waiting, {job.position - 1} before it"
-        return place + start_text(job)
+        return _waiting_text(job)
     if job.cancelling:
         return "stopping"
     left = f", about {duration(job.seconds_left)} left in this stage" if job.seconds_left is not None else ""
     return f"running{left}"
 
 
+def _waiting_text(job: Job) -> str:
+    """Say how many jobs are before one that waits, which of them keeps its worker, and when it is expected to start."""
+
+    def ask(store: JobStore) -> tuple[float | None, tuple[Job, ...]]:
+        return store.seconds_until(job, lanes=lanes()), store.list(states=("running",))
+
+    seconds, running = asked_of_store(session.settings(), ask)
+    if seconds is not None and seconds < 1:
+        return "waiting for the worker"
+    before = f", {job.position - 1} before it" if job.position > 1 else ""
+    behind = f", behind '{md(running[-1].title)}'" if running else ", behind work of others"
+    return f"waiting{before}{behind}{_start_words(seconds)}"
+
+
 def start_text(job: Job) -> str:
     """Say when a job that waits is expected to start, behind other words; nothing where that cannot be known."""
-    seconds = asked_of_store(session.settings(), lambda store: store.seconds_until(job, lanes=lanes()))
+    return _start_words(asked_of_store(session.settings(), lambda store: store.seconds_until(job, lanes=lanes())))
+
+
+def _start_words(seconds: float | None) -> str:
     return f", starts in about {duration(seconds)}" if seconds is not None and seconds >= 1 else ""
 
 

@@ -305,6 +305,11 @@ class ModelCard:
         return self.input_key not in ("X", "X_hvg")
 
     @property
+    def offered(self) -> tuple[str, ...]:
+        """The perturbations that it can predict: every label but the control."""
+        return tuple(label for label in self.perturbations if label != self.control)
+
+    @property
     def recommended(self) -> Literal["calibrated", "corrected"]:
         """The kind of prediction that is the default output."""
         return "calibrated" if self.calibration is not None and self.calibration.chosen else "corrected"

@@ -62,7 +62,7 @@ def _convert(model: Path, output: Path, name: str | None, checkpoint: str | None
         lines = [f"{embedding.name}, {len(embedding.vocabulary):,} genes, {embedding.width:,} columns", *embedding.notes]
     else:
         card = convert(model, output, name, checkpoint)
-        lines = [f"{card.name}, {len(card.perturbations):,} perturbations, attention {card.attention}", card.attention_source]
+        lines = [f"{card.name}, {len(card.offered):,} perturbations, attention {card.attention}", card.attention_source]
         lines += card.notes
     write("\n  ".join([f"{output}: {lines[0]}", *lines[1:]]))
 

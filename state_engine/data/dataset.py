@@ -174,6 +174,12 @@ class Dataset:
         first = [n for n in names if n == self.labels.control]
         return (*first, *(n for n in names if n not in first))
 
+    @property
+    def perturbation_words(self) -> str:
+        """How many perturbations there are: '14 perturbations and the control', or '15 labels' where no label is known as the control."""
+        n, control = len(self.perturbations), self.labels.control in self.perturbations
+        return f"{plural(n - 1, 'perturbation')} and the control" if control else plural(n, "label")
+
     @cached_property
     def contexts(self) -> tuple[str, ...]:
         """Contexts present, by name."""

@@ -50,7 +50,7 @@ def summary_lines(dataset: Dataset) -> tuple[str, ...]:
         f"expression: {dataset.expression or 'none'}, {scale.scale or 'neither counts nor log1p'} (by {scale.by})",
         *(f"    {sentence}" for sentence in scale.evidence),
         f"genes: {dataset.genes.chosen.words} ({listed(list(dataset.genes.names), 3)})",
-        f"perturbation: {_role(labels.perturbation_key)}, {len(dataset.perturbations):,} labels",
+        f"perturbation: {_role(labels.perturbation_key)}, {dataset.perturbation_words}",
         f"control: {labels.control or 'not known'}",
         f"context: {_role(labels.context_key)}, {listed(list(dataset.contexts), 8)}",
         f"batch: {_role(labels.batch_key)}" + (f", {len(dataset.batches):,} labels" if dataset.batches else ""),

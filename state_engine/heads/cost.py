@@ -11,6 +11,7 @@ from state_engine.heads.request import FinetuneRequest
 
 # multiply-adds a second that matrix products reach: a CPU core, one GPU; for estimates only
 _RATE = {"cpu": 5e10, "cuda": 1e13, "mps": 1e12}
+START_SECONDS = 10.0  # beside vectors and passes: reading labels, fitting the head and what stands beside it, testing
 
 
 @dataclass(frozen=True)
@@ -22,21 +23,23 @@ class Cost:
         vector_seconds: vectors of all cells, once.
         pass_seconds: one pass over the training cells, where the model is tuned; 0 for the head alone.
         memory_bytes: weights, their gradients and the optimiser's state, where the model is tuned.
+        seconds: all of it: where the model is tuned, with every pass that is allowed.
     """
 
     seconds_a_cell: float
     vector_seconds: float
     pass_seconds: float
     memory_bytes: int
+    seconds: float
 
     @property
     def words(self) -> str:
         """For people."""
         if not self.pass_seconds:
-            return f"The vectors take about {_duration(self.vector_seconds)}, the head seconds."
+            return f"Of that the vectors take about {_duration(self.vector_seconds)}."
         return (
-            f"About {_duration(self.pass_seconds)} for each pass over the cells and {self.memory_bytes / 1e9:,.1f} GB of memory; "
-            "training the head alone computes each cell once."
+            f"Each pass over the cells takes about {_duration(self.pass_seconds)}, in {self.memory_bytes / 1e9:,.1f} GB of memory; fitting "
+            "ends before the last one where nothing gets better. Training the head alone computes each cell once."
         )
 
 
@@ -53,13 +56,14 @@ def cost(request: FinetuneRequest, card: ModelCard | EmbeddingCard, cells: int, 
     rate = _RATE.get(device, 1e12) * ((os.cpu_count() or 1) if device == "cpu" else 1)
     each = products / rate
     if not request.tunes_model:
-        return Cost(each, each * cells, 0.0, 4 * weights)
+        return Cost(each, each * cells, 0.0, 4 * weights, START_SECONDS + each * cells)
     # a step back costs twice a step forward, through the layers that it passes
     back = 2.0 * (request.last_layers / max(layers, 1) if request.last_layers else 1.0)
     trained = weights * (request.last_layers / max(layers, 1) if request.last_layers else float(request.tune == "full"))
     fitted = cells * (1 - request.test_share)
     passes = each * fitted * ((1 - request.validation_share) * (1 + back) + request.validation_share)
-    return Cost(each, each * cells, passes, int(4 * weights + 12 * trained))
+    seconds = START_SECONDS + 2 * each * cells + request.max_epochs * passes
+    return Cost(each, each * cells, passes, int(4 * weights + 12 * trained), seconds)
 
 
 def _products(card: ModelCard | EmbeddingCard) -> tuple[float, int, int]:

@@ -54,6 +54,8 @@ from state_engine.versions import package_versions
 
 VERSIONS = ("torch", "lightning", "scikit-learn", "numpy", "scipy", "scanpy")
 MOST_BINS_OF_NUMBERS = 10
+BESIDE, TESTING = "Fitting what stands beside the head", "Testing"  # stages
+TOLD = 20  # bootstrap samples between two words of progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,26 +282,47 @@ def _saved(case: _Case, fitted: Fitted, source: VectorSource, vectors: Vectors, 
     return load_head(folder)
 
 
+class _Tested:
+    """Tells how many of all bootstrap samples are scored, of one method after the other.
+
+    Args:
+        on_progress: is told.
+        total: samples of all methods.
+    """
+
+    def __init__(self, on_progress: OnProgress, total: int) -> None:
+        self.on_progress, self.done, self.total = on_progress, 0, total
+        on_progress(Progress(TESTING, 0, total))
+
+    def __call__(self) -> None:
+        self.done += 1
+        if self.done % TOLD == 0 or self.done == self.total:
+            self.on_progress(Progress(TESTING, self.done, self.total))
+
+
 def _tested(
     case: _Case, saved: LoadedHead, fitted: Fitted, vectors: Vectors, remarks: tuple[str, ...], folder: Path
 ) -> HeadReport:
     """Score the head and what stands beside it on the test cells, and write the cells."""
     request, targets, parts = case.request, case.targets, case.parts
-    case.on_progress(Progress("Testing"))
     test = torch.from_numpy(vectors.values[parts.test])
     called = saved.outputs(test).double().numpy()
     called = called[:, 0] if targets.task == "regression" else called
     truth = targets.values[parts.test]
+    n_beside = 1 if targets.task == "regression" else 2
+    case.on_progress(Progress(BESIDE, 0, n_beside))
     beside_it = [beside.regression(request, case.dataset, targets, parts, vectors.values)]
+    case.on_progress(Progress(BESIDE, 1, n_beside))
     with torch.inference_mode():
         read = saved.module.features(torch.from_numpy(vectors.values)).numpy()
     if targets.task != "regression":
         beside_it.append(beside.neighbours(request, targets, parts, read))
+        case.on_progress(Progress(BESIDE, 2, n_beside))
+    tested = _Tested(case.on_progress, request.resamples * (1 + sum(one.values is not None for one in beside_it)))
     own = f"{saved.card.config.kind} head on {vectors.source.words}"
-    methods = [Method("head", "head", scores(targets.task, truth, called, request.resamples, request.seed), own)]
+    methods = [Method("head", "head", scores(targets.task, truth, called, request.resamples, request.seed, tested), own)]
     for one, kind in zip(beside_it, ("regression", "neighbours"), strict=False):
-        case.on_progress(Progress("Testing", message=f"Beside it: {one.name}"))
-        found = () if one.values is None else scores(targets.task, truth, one.values, request.resamples, request.seed)
+        found = () if one.values is None else scores(targets.task, truth, one.values, request.resamples, request.seed, tested)
         methods.append(Method(one.name, kind, found, one.note))  # type: ignore[arg-type]
     bins, gap, before = tuple[Bin, ...](), None, None
     if targets.task != "regression":

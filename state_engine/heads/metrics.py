@@ -29,7 +29,9 @@ INTERVAL = (2.5, 97.5)
 MOST_ORDERED = 20_000_000  # test cells times labels, up to which AUROC gets an interval: 24 bytes each
 
 
-def scores(task: Task, truth: Whole | Values, called: Values, resamples: int, seed: int) -> tuple[Score, ...]:
+def scores(
+    task: Task, truth: Whole | Values, called: Values, resamples: int, seed: int, scored: Callable[[], None] = lambda: None
+) -> tuple[Score, ...]:
     """Return the metrics of a task with their intervals.
 
     Args:
@@ -37,11 +39,16 @@ def scores(task: Task, truth: Whole | Values, called: Values, resamples: int, se
         called: (m, k) probabilities, or (m,) numbers.
         resamples: b.
         seed: of the samples.
+        scored: called after each of them.
     """
     names = REGRESSION if task == "regression" else CLASSIFICATION
     points = point_values(task, truth, called)
     measure = counted(task, truth, called)
-    drawn = np.array([measure(counts) for counts in samples(_strata(task, truth), resamples, np.random.default_rng(seed))])
+    measured = []
+    for counts in samples(_strata(task, truth), resamples, np.random.default_rng(seed)):
+        measured.append(measure(counts))
+        scored()
+    drawn = np.array(measured)
     found = []
     for place, name in enumerate(names):
         column = drawn[:, place]

@@ -38,7 +38,7 @@ def _check_prediction(settings: Settings, request: PredictionRequest) -> None:
     if blocking:
         raise RequestError(blocking[0].title, blocking[0].detail, blocking[0].fix)
     if not request.allow_unknown and (unknown := [p for p in request.perturbations if p not in card.perturbations]):
-        raise RequestError(f"The model does not know {listed(unknown)}.", f"It knows {len(card.perturbations):,} perturbations.")
+        raise RequestError(f"The model does not know {listed(unknown)}.", f"It knows {len(card.offered):,} perturbations.")
     if unknown := [c for c in request.contexts if c not in data.contexts]:
         raise RequestError(f"The data set has no context {listed(unknown)}.", f"It has {listed(list(data.contexts), 8)}.")
 

@@ -25,10 +25,14 @@ Lane = Literal["long", "short"]
 
 @dataclass(frozen=True)
 class Manner:
-    """How a job is worked on: in which lane, and whether it is queued again when its worker died (see `Kind`)."""
+    """How a job is worked on: in which lane, and whether it is queued again when its worker died (see `Kind`).
+
+    `expected`: seconds that it was guessed to take on a common machine with nothing else to do; None where nobody guessed.
+    """
 
     lane: Lane = "long"
     resumes: bool = False
+    expected: float | None = None
 
 
 USUAL = Manner()
@@ -62,9 +66,9 @@ class Kind:
     lane: Lane = "long"
     resumes: bool = False
 
-    def manner(self, lane: Lane | None = None) -> Manner:
+    def manner(self, lane: Lane | None = None, expected: float | None = None) -> Manner:
         """Return how such jobs are worked on; `lane` None: that of the kind."""
-        return Manner(lane or self.lane, self.resumes)
+        return Manner(lane or self.lane, self.resumes, expected)
 
     @property
     def title(self) -> str:

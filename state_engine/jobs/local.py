@@ -105,6 +105,7 @@ def submit(
     parent: str = "",
     options: WorkerOptions = DEFAULT,
     lane: Lane | None = None,
+    expected: float | None = None,
 ) -> tuple[str, str]:
     """Queue a job of the settings' owner and see that a worker lives. Return (job id, run id).
 
@@ -115,12 +116,13 @@ def submit(
         parent: id of the run that the job is derived from; "" for none.
         options: of the worker.
         lane: None: that of its kind.
+        expected: seconds that it was guessed to take, from which later guesses are learnt; None for none.
 
     Raises:
         JobError: no kind of job takes such a request. TypeError, ValueError: the request is not plain JSON.
         QuotaError: the owner has as many jobs, or uses as much disk, as allowed.
     """
-    queued = queue(settings, request, title, parent, options, lane)
+    queued = queue(settings, request, title, parent, options, lane, expected)
     look_after(settings, options)
     return queued
 
@@ -132,6 +134,7 @@ def queue(
     parent: str = "",
     options: WorkerOptions = DEFAULT,
     lane: Lane | None = None,
+    expected: float | None = None,
 ) -> tuple[str, str]:
     """Make a run folder and queue a job for it, as `submit`; start no worker."""
     settings.check_changes()
@@ -141,7 +144,7 @@ def queue(
         job_id = new_job_id()
         run = RunFolder.create(settings, kind.name, plain, title, None, parent, job_id)
         try:
-            asked = (kind.name, plain, run.id, title, settings.owner, parent, job_id, kind.manner(lane))
+            asked = (kind.name, plain, run.id, title, settings.owner, parent, job_id, kind.manner(lane, expected))
             return asked_of_store(settings, lambda store: store.submit(*asked)), run.id
         except JobError:
             run.delete()  # nobody would do it

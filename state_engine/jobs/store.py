@@ -35,7 +35,9 @@ from state_engine.progress import Progress, Unit
 T = TypeVar("T")
 JobState = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 JOB_STATES: tuple[str, ...] = get_args(JobState)
-_SCHEMA_VERSION = 4  # 1 had neither `parent` nor `unit`, 2 no index by owner, 3 no lanes and no jobs that are queued again
+_SCHEMA_VERSION = (
+    5  # 1 had neither `parent` nor `unit`, 2 no index by owner, 3 no lanes and no jobs that are queued again, 4 no guesses
+)
 MOST_RETURNS = 3  # of a job to the queue, one after the other without any progress: what kills its worker each time is lost
 _RECENT = 7  # runs of a kind whose seconds tell how long the next one takes
 _BUSY_SECONDS = 10.0
@@ -57,6 +59,7 @@ CREATE INDEX IF NOT EXISTS jobs_by_run ON jobs (run_id);
 _COLUMNS = {  # added to the table of version 1
     "parent": "TEXT NOT NULL DEFAULT ''", "unit": "TEXT NOT NULL DEFAULT 'count'", "lane": "TEXT NOT NULL DEFAULT 'long'",
     "resumes": "INTEGER NOT NULL DEFAULT 0", "returns": "INTEGER NOT NULL DEFAULT 0", "returned_at": "TEXT NOT NULL DEFAULT ''",
+    "expected": "REAL",
 }  # fmt: skip
 
 
@@ -128,6 +131,21 @@ class Job:
         if self.state == "done":
             return 1.0
         return min(self.done / self.total, 1.0) if self.total else 0.0
+
+
+@dataclass(frozen=True)
+class Guessed:
+    """A job that is done: the seconds that were guessed, those that it took, the model that it used ("" for none), who did it."""
+
+    expected: float
+    took: float
+    model: str
+    worker: str
+
+    @property
+    def pace(self) -> float:
+        """How many times as long as guessed it took."""
+        return self.took / self.expected
 
 
 SILENT = JobFailure(
@@ -206,8 +224,8 @@ class JobStore:
         job_id = job_id or new_job_id()
         with self._connection() as db:
             db.execute(
-                """INSERT INTO jobs (id, kind, title, run_id, owner, parent, request, state, created, lane, resumes)
-                VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)""",
+                """INSERT INTO jobs (id, kind, title, run_id, owner, parent, request, state, created, lane, resumes, expected)
+                VALUES (?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)""",
                 (
                     job_id,
                     kind,
@@ -219,6 +237,7 @@ class JobStore:
                     time.time(),
                     manner.lane,
                     manner.resumes,
+                    manner.expected,
                 ),
             )
         return job_id
@@ -312,29 +331,51 @@ class JobStore:
     def seconds_until(self, job: Job, now: float | None = None, lanes: Sequence[Lane | None] = (None, "short")) -> float | None:
         """Return in how many seconds a job that waits is expected to start; None when nothing is known of a kind before it.
 
-        Each run takes as long as the middle one of the last runs of its kind, whoever asked for them.
+        Each run takes as long as the middle one of the last runs of its kind, whoever asked for them; where seconds were guessed for it,
+        as many times that guess as the last ones took.
 
         Args:
             job: that waits.
             now: seconds since 1970.
             lanes: of each worker that there can be, None for one that does any job.
         """
-        now = time.time() if now is None else now
+        with self._connection() as db:
+            (lane,) = db.execute("SELECT lane FROM jobs WHERE id = ?", (job.id,)).fetchone() or ("long",)
+        return self._start(lane, job.position, time.time() if now is None else now, lanes)
+
+    def seconds_until_new(self, lane: Lane, lanes: Sequence[Lane | None] = (None, "short")) -> float | None:
+        """Return the same for a job that would be queued now, behind all that wait."""
+        return self._start(lane, None, time.time(), lanes)
+
+    def _start(self, lane: str, position: int | None, now: float, lanes: Sequence[Lane | None]) -> float | None:
         with self._connection() as db:
             before = db.execute(
-                f"{_SELECT} WHERE state = 'running' OR (state = 'queued' AND position < ?)", (job.position,)
+                f"{_SELECT} WHERE state = 'running' OR (state = 'queued' AND (? IS NULL OR position < ?))", (position, position)
             ).fetchall()
             usual = {kind: _usual_seconds(db, kind) for kind in {row["kind"] for row in before}}
-            (lane,) = db.execute("SELECT lane FROM jobs WHERE id = ?", (job.id,)).fetchone() or ("long",)
+            paces = {kind: [one.pace for one in _guessed(db, kind)] for kind in usual}
         free = [0.0] * len(lanes)  # seconds until each worker is free; endless where nobody knows
         # those that run sit where they found a seat; those that wait take, in turn, the first that is free
         for row in sorted(before, key=lambda row: (row["state"] != "running", row["started"] or 0.0, row["position"])):
             seat = _first_free(free, lanes, row["lane"])
             seconds = usual[row["kind"]]
+            if row["expected"] is not None:
+                seconds = row["expected"] * median(paces[row["kind"]] or [1.0])
             spent = now - row["started"] if row["state"] == "running" else 0.0
-            free[seat] += math.inf if seconds is None else max(seconds - spent, 0.0)
+            overdue = spent / 10  # what takes longer than expected is said to take a little longer still
+            free[seat] += math.inf if seconds is None else max(seconds - spent, overdue)
         start = free[_first_free(free, lanes, lane)]
         return start if math.isfinite(start) else None
+
+    def guessed(self, kind: str) -> tuple[Guessed, ...]:
+        """Return the last jobs of a kind that are done and for which seconds had been guessed, whoever asked for them, newest first."""
+        with self._connection() as db:
+            return _guessed(db, kind)
+
+    def active(self) -> int:
+        """Return how many jobs of everybody run or wait."""
+        with self._connection() as db:
+            return int(db.execute("SELECT count(*) FROM jobs WHERE state IN ('running', 'queued')").fetchone()[0])
 
     def has_queued(self, lane: Lane | None = None) -> bool:
         """Return whether any job waits (in a lane)."""
@@ -593,6 +634,15 @@ def _usual_seconds(db: sqlite3.Connection, kind: str) -> float | None:
         (kind, _RECENT),
     ).fetchall()
     return float(median(row[0] for row in found)) if found else None
+
+
+def _guessed(db: sqlite3.Connection, kind: str) -> tuple[Guessed, ...]:
+    found = db.execute(
+        """SELECT expected, ended - started AS took, coalesce(json_extract(request, '$.model'), '') AS model, worker FROM jobs
+        WHERE state = 'done' AND kind = ? AND started IS NOT NULL AND expected > 0 ORDER BY number DESC LIMIT ?""",
+        (kind, 4 * _RECENT),
+    ).fetchall()
+    return tuple(Guessed(row["expected"], row["took"], str(row["model"]), row["worker"]) for row in found)
 
 
 def _job(row: sqlite3.Row) -> Job:

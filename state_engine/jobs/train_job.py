@@ -59,15 +59,15 @@ def job_request(run: RunFolder) -> TrainJob:
     return run.request_as(TrainJob)
 
 
-def start(settings: Settings, job: TrainJob, title: str) -> str:
-    """Queue a training; return the id of its run.
+def start(settings: Settings, job: TrainJob, title: str, expected: float | None = None) -> str:
+    """Queue a training; return the id of its run. `expected`: seconds that were guessed for it.
 
     Raises:
         RequestError, SplitError: see `check_places`; ConfigError: devices that a job cannot use.
     """
     check_places(parse_plan(job.split), settings)
     check_devices(job)
-    return local.submit(settings, job, title)[1]
+    return local.submit(settings, job, title, expected=expected)[1]
 
 
 def resume(settings: Settings, run: RunFolder) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from state_engine.config import Settings
+from state_engine.config import Settings, gib
 from state_engine.errors import ConfigError, DataError, QuotaError, RequestError, UnsafeFileError
 from state_engine.files import full_disk_told, read_json, sha256_of, write_json
 from state_engine.library.people import check_disk, check_quota
@@ -65,8 +65,8 @@ def begin(settings: Settings, upload: Arriving) -> int:
         raise RequestError("That is not the name of a file.", "", "Rename it.")
     if upload.size > settings.max_file_bytes:
         raise UnsafeFileError(
-            f"{name} has {upload.size / 1e9:.1f} GB.",
-            f"Files up to {settings.max_file_bytes / 1e9:.0f} GB are accepted here.",
+            f"{name} has {gib(upload.size)}.",
+            f"Files up to {gib(settings.max_file_bytes)} are accepted here.",
             "Choose fewer cells, or have the limit raised (STATE_EXPLORER_MAX_FILE_GB).",
         )
     shutil.rmtree(folder, ignore_errors=True)

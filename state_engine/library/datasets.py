@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from state_engine.config import DEMO, Settings
+from state_engine.config import DEMO, Settings, gib
 from state_engine.data.dataset import Choices
 from state_engine.data.files.folder_archive import FOLDER, zip_of_folder
 from state_engine.data.files.other_formats import MATRIX, ZARR_ROOT
@@ -80,8 +80,8 @@ def receive_upload(
     name = Path(name).name
     if size > settings.max_file_bytes:
         raise UnsafeFileError(
-            f"{name} has {size / 1e9:.1f} GB.",
-            f"Files up to {settings.max_file_bytes / 1e9:.0f} GB are accepted here.",
+            f"{name} has {gib(size)}.",
+            f"Files up to {gib(settings.max_file_bytes)} are accepted here.",
             "Choose fewer cells, or have the limit raised (STATE_EXPLORER_MAX_FILE_GB).",
         )
     settings.uploads.mkdir(parents=True, exist_ok=True)

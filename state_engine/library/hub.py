@@ -20,7 +20,7 @@ from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.embedding_card import CARD as EMBEDDING_CARD
 from state_engine.checkpoints.embedding_card import EmbeddingCard, is_embedding_store, read_embedding_card
 from state_engine.checkpoints.store import read_card, write_card
-from state_engine.config import Settings
+from state_engine.config import Settings, gib
 from state_engine.download import CONNECT_SECONDS, RemoteFile, read_text
 from state_engine.download import download as download_file
 from state_engine.errors import CheckpointError, ConfigError, DownloadError, LicenceError, listed
@@ -238,13 +238,11 @@ def _check_repo(repo: str) -> None:
 def _check_space(repo: str, total: int, settings: Settings) -> None:
     if total > settings.max_file_bytes:
         raise DownloadError(
-            f"The model in {repo} is {total / 1e9:.1f} GB.",
-            f"This installation accepts {settings.max_file_bytes / 1e9:.1f} GB.",
+            f"The model in {repo} has {gib(total)}.",
+            f"This installation accepts {gib(settings.max_file_bytes)}.",
             "Raise STATE_EXPLORER_MAX_FILE_GB, or choose a smaller one.",
         )
     settings.home.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(settings.home).free
     if total > free:
-        raise DownloadError(
-            f"The model in {repo} is {total / 1e9:.1f} GB.", f"Only {free / 1e9:.1f} GB are free.", "Make space first."
-        )
+        raise DownloadError(f"The model in {repo} has {gib(total)}.", f"Only {free / 1e9:.1f} GB are free.", "Make space first.")

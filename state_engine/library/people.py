@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from state_engine.config import LOCAL, PEOPLE, Settings
+from state_engine.config import LOCAL, PEOPLE, Settings, gib
 from state_engine.errors import ConfigError, DataError, QuotaError
 from state_engine.files import read_json, size_on_disk, write_json
 from state_engine.plain import from_plain, to_plain
@@ -110,8 +110,7 @@ def check_quota(settings: Settings, more: int = 0) -> None:
     if used + more > settings.quota_bytes or used >= settings.quota_bytes:
         raise QuotaError(
             "There is no room left for you.",
-            f"You use {used / 1e9:.1f} GB of {settings.quota_bytes / 1e9:.1f} GB"
-            + (f", and this needs {more / 1e9:.1f} GB." if more else "."),
+            f"You use {gib(used)} of {gib(settings.quota_bytes)}" + (f", and this needs {gib(more)}." if more else "."),
             "Delete runs, models or data sets that you no longer need.",
         )
 
@@ -139,7 +138,7 @@ class QuotaWatch:
             return None
         return QuotaError(
             "The job was stopped: there is no room left for you.",
-            f"You use {used / 1e9:.1f} GB of {self._settings.quota_bytes / 1e9:.1f} GB.",
+            f"You use {gib(used)} of {gib(self._settings.quota_bytes)}.",
             "Delete runs, models or data sets that you no longer need, then go on with it.",
         )
 
@@ -152,9 +151,7 @@ def check_disk(folder: Path, more: int, name: str) -> None:
     """
     free = shutil.disk_usage(folder).free - SPARE_BYTES
     if more > free:
-        raise DataError(
-            f"{name} needs {more / 1e9:.1f} GB.", f"{max(free, 0) / 1e9:.1f} GB of disk are free.", "Make room first."
-        )
+        raise DataError(f"{name} needs {gib(more)}.", f"{max(free, 0) / 1e9:.1f} GB of disk are free.", "Make room first.")
 
 
 def homes(settings: Settings) -> tuple[Settings, ...]:

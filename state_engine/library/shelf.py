@@ -19,7 +19,7 @@ from typing import Final, Generic, TypeVar, cast
 from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.embedding_card import EmbeddingCard
 from state_engine.checkpoints.head_card import HeadCard
-from state_engine.config import Settings
+from state_engine.config import Settings, gib
 from state_engine.errors import CheckpointError, RequestError, StateError, door, listed
 from state_engine.files import parse_json, read_json, size_on_disk, write_json
 from state_engine.library.allowed import readable
@@ -279,7 +279,7 @@ def check_size(total: int, settings: Settings) -> None:
     """
     if total > settings.max_file_bytes:
         raise CheckpointError(
-            f"The model has {total:,} bytes.", f"Allowed are {settings.max_file_bytes:,}.", "Raise STATE_EXPLORER_MAX_FILE_GB."
+            f"The model has {gib(total)}.", f"Allowed are {gib(settings.max_file_bytes)}.", "Raise STATE_EXPLORER_MAX_FILE_GB."
         )
     free = shutil.disk_usage(settings.models).free
     if total > free:

@@ -152,21 +152,26 @@ def _cells_labelled(dataset: Dataset, label: str) -> int:
 def _data_perturbations(dataset: Dataset, card: ModelCard) -> Finding:
     key, control = dataset.labels.perturbation_key, dataset.labels.control
     there = [str(p) for p in dataset.columns[key].categories if p != control] if key else []
-    offered = len(card.perturbations) - (card.control in card.perturbations)
-    title = f"The model knows {offered:,} perturbation{'s' * (offered != 1)}"
+    offered = len(card.offered)
     if not there:
+        title = f"The model knows {plural(offered, 'perturbation')}"
         return Finding("perturbations", "ok", title, "The data set has control cells only: nothing to compare predictions with.")
     model = set(card.perturbations)
     known, unknown = [p for p in there if p in model], [p for p in there if p not in model]
-    detail = f"{len(known):,} of the {len(there):,} in the data set {agreed(len(known), 'is', 'are')} among them"
-    detail += ": predictions of these can be compared with measured cells." if known else ": nothing to compare predictions with."
+    title = f"The model knows {part_of(len(known), len(there), 'perturbation')} of your data"
+    detail = f"It knows {offered:,} in all. "
+    detail += (
+        "Predictions of these can be compared with measured cells."
+        if known
+        else "Nothing measured tells how good a prediction is."
+    )
     if unknown:
         detail += f" Not known: {listed(unknown)}."
     if card.unseen:
         never = agreed(len(card.unseen), "was never trained and has", "were never trained and have")
         detail += f" {len(card.unseen):,} of the model's labels {never} a feature vector only."
     fix = may_be(near_each(unknown, card.perturbations, cutoff=1))  # other genes that look alike are not meant
-    return Finding("perturbations", "ok", title, detail, fix)
+    return Finding("perturbations", "ok" if known else "warning", title, detail, fix)
 
 
 def _asked_perturbations(card: ModelCard, asked: tuple[str, ...] | None, allow_unknown: bool) -> list[Finding]:

@@ -52,7 +52,7 @@ def overlap_of(dataset: Dataset, card: ModelCard) -> Overlap:
     return Overlap(
         known=tuple(p for p in own if p in known),
         perturbations=len(own),
-        offered=len(card.perturbations) - (card.control in known),
+        offered=len(card.offered),
         genes_found=None if columns is None else sum(c >= 0 for c in columns),
         genes=None if columns is None else len(columns),
         seen=tuple(c for c in dataset.contexts if c in seen) if card.contexts else None,

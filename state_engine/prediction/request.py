@@ -305,7 +305,7 @@ def check_perturbations(request: PredictionRequest, card: ModelCard) -> None:
     if unknown and not request.allow_unknown:
         raise UnknownLabelError(
             f"The model does not know {len(unknown):,} of {len(request.perturbations):,} perturbations: {listed(unknown)}.",
-            f"It was trained on {len(card.perturbations):,} labels.",
+            f"It knows {len(card.offered):,} and its control '{card.control}'.",
             f"Choose among {listed(card.perturbations, 12)}.",
         )
     if not [p for p in request.perturbations if p != card.control]:

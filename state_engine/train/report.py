@@ -37,7 +37,7 @@ def split_lines(split: Split) -> Iterator[str]:
 
 def card_lines(card: ModelCard, output: Path) -> Iterator[str]:
     """Yield the model, its scores on what was held out, its calibration, and where it lies."""
-    yield f"{output}: {card.name}, {len(card.perturbations):,} perturbations, {card.training.steps:,} steps"
+    yield f"{output}: {card.name}, {len(card.offered):,} perturbations, {card.training.steps:,} steps"
     for note in card.notes:
         yield f"  {note}"
     training = card.training

@@ -356,7 +356,7 @@ UNSAFE: dict[Callable[[Path], Path], str] = {
     shared_strings: "are too long",
     one_chunk: "chunks of 1.1 GB",
     large_attribute: "200,000 bytes",
-    huge: "declares 223.5 GB",
+    huge: "declares 223.5 GiB",
     hollow: "the values are not there",
     thirty_million_cells: "30,000,000 cells",
     wrong_shape: "index has 5 entries",

@@ -342,7 +342,7 @@ def test_describe_is_plain_json_and_the_summary_names_the_facts(tmp_path: Path) 
     for word in (
         "60 cells x 12 genes",
         "counts (by evidence)",
-        "column 'gene', 3 labels",
+        "column 'gene', 2 perturbations and the control",
         "control: non-targeting",
         "X_state (5 wide",
     ):

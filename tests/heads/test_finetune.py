@@ -95,6 +95,14 @@ def test_labels_that_a_spreadsheet_or_a_line_would_obey_are_plain_text(tmp_path:
     assert [line.split("  ")[0].strip() for line in table] == ["", '=HYPERLINK("x")', r"B\u000acells", "C"]
 
 
+def test_the_steps_of_testing_are_counted(tmp_path: Path, cells: Path) -> None:
+    told: list[Progress] = []
+    finetune(asked(cells, resamples=60), tmp_path / "head", told.append)
+    beside = [(p.done, p.total) for p in told if p.stage == "Fitting what stands beside the head"]
+    assert beside == [(0, 2), (1, 2), (2, 2)]
+    assert [(p.done, p.total) for p in told if p.stage == "Testing"] == [(n, 180) for n in range(0, 181, 20)]
+
+
 def test_the_same_request_gives_the_same_head(tmp_path: Path, cells: Path) -> None:
     first = finetune(asked(cells, head="mlp", hidden=8), tmp_path / "a")
     second = finetune(asked(cells, head="mlp", hidden=8), tmp_path / "b")
@@ -180,7 +188,7 @@ def test_a_model_is_tuned_and_kept_beside_its_head(tmp_path: Path, cells: Path, 
 
     assert hash_of(folder / BACKBONE) == card.source.model != before == hash_of(tmp_path / "model")
     assert 0 < report.trained <= report.weights and (tune == "full") == (report.trained == report.weights)
-    assert any("for each pass over the cells" in remark for remark in report.remarks)
+    assert any("Each pass over the cells takes" in remark for remark in report.remarks)
     assert min(e.train for e in report.epochs[1:]) < report.epochs[0].train
 
 

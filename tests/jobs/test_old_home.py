@@ -101,7 +101,7 @@ def test_the_database_learns_whose_jobs_are_derived(settings: Settings) -> None:
     again = JobStore(settings.database).list(parent=PREDICTED)  # opened a second time
     assert {job.kind for job in again} == OF_PREDICTION
     with sqlite3.connect(settings.database) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (4,)
+        assert db.execute("PRAGMA user_version").fetchone() == (5,)
     db.close()
 
 

@@ -97,7 +97,7 @@ def test_without_a_data_set_the_page_teaches(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_the_form_says_what_fits_before_anything_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[EmbedJob] = []
-    monkeypatch.setattr(local, "submit", lambda settings, request, title: asked.append(request) or ("job", "run"))
+    monkeypatch.setattr(local, "submit", lambda settings, request, title, **_: asked.append(request) or ("job", "run"))
     page = page_of(monkeypatch, None, tmp_path, data="demo")
     assert "**283 of 283** genes of the model are in the data set" in text(page) and "Values are counts" in text(page)
     assert "Pretrained on simulated cells" in text(page)
@@ -295,7 +295,11 @@ def test_the_time_on_a_cpu_is_said_and_a_smaller_model_is_offered(
     monkeypatch: pytest.MonkeyPatch, home: Path, run: RunFolder, module_home: Path
 ) -> None:
     page = opened(monkeypatch, "embed", None, home, data="demo")
-    assert "On this machine's CPU about" in text(page) and "(rough)" in text(page) and "Without a GPU" not in text(page)
+    assert (
+        "on this machine's CPU (rough)" in text(page)
+        and "when nothing else runs" in text(page)
+        and "Without a GPU" not in text(page)
+    )
     small = write_embedding_model(home / "models" / "tiny")
     monkeypatch.setattr(form, "LONG", 0.0)
     monkeypatch.setattr(form, "MUCH_SMALLER", 1.0)
@@ -319,5 +323,5 @@ def test_how_long_a_cell_takes_is_measured_and_remembered(monkeypatch: pytest.Mo
     monkeypatch.setattr(form, "LONG", 0.0)
     page = opened(monkeypatch, "embed", None, home, data="demo")
     said = text(page)
-    assert f"about {made.seconds_a_cell * 1000:,.3g} ms a cell (measured here)" in said
+    assert f"about {made.seconds_a_cell * 1000:,.3g} ms on this machine's CPU (measured here)" in said
     assert f"Without a GPU {small.name} takes" in said and not [b for b in page.button if b.key == "se_speed"]

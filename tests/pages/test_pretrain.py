@@ -32,7 +32,7 @@ def data(home: Path) -> str:
 
 def test_what_is_chosen_is_asked_for(monkeypatch: pytest.MonkeyPatch, home: Path, data: str) -> None:
     page = opened(monkeypatch, "pretrain", None, home, data=data)
-    assert not page.exception and "on this machine's CPU (rough" in text(page)
+    assert not page.exception and "on this machine's CPU when nothing else runs (rough" in text(page)
     page.selectbox(key="pretrain_preset").set_value("tiny").run()
     page.number_input(key="pretrain_steps_tiny").set_value(7).run()
     page.number_input(key="pretrain_layers_tiny").set_value(1).run()
@@ -100,7 +100,7 @@ def test_a_finished_one_shows_its_tests_and_its_curve_and_gives_the_rate(
     page.button(key="pretraining_new").click().run()
     assert "by pretrainings that ran here" in text(page)
     # a step of 1 s: 2,000 of the same size
-    assert "About 34 min on this machine" in text(page)
+    assert "about 34 min on this machine" in text(page)
 
 
 def test_a_stopped_one_can_go_on(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from pages.parts.forecast import queue_words, time_words
+from pages.parts.jobs import state_text
 from state_engine.config import Settings
 from state_engine.files import write_json
-from state_engine.jobs.kinds import WarmCache
+from state_engine.jobs.kinds import Manner, WarmCache
 from state_engine.jobs.packed import export_run
-from state_engine.jobs.past import seconds_of_last
+from state_engine.jobs.past import forecast
+from state_engine.jobs.processes import identity_of
 from state_engine.jobs.reporting import provenance_of
 from state_engine.jobs.requests import ReportRequest
 from state_engine.jobs.run_folder import RunFolder, derived_runs, list_runs
+from state_engine.jobs.store import JobStore
 from state_engine.jobs.tasks import results
 from state_engine.library.datasets import DEMO_ID, DEMO_PATH
 from state_engine.library.models import list_models
@@ -149,18 +154,58 @@ def test_an_old_run_says_when_it_goes_and_may_stay(home: Path, monkeypatch: pyte
     assert "Will be deleted" not in text(app) and not app.exception
 
 
-def test_estimates_learn_from_the_last_runs_here(home: Path) -> None:
+def done_before(settings: Settings, kind: str, took: float, expected: float | None, model: str = "m") -> None:
+    """A job that took some seconds, for which others had been guessed."""
+    store = JobStore(settings.database)
+    job = store.submit(kind, {"model": model}, "r", manner=Manner(expected=expected))
+    worker = identity_of()
+    store.claim(worker)
+    store.finish(job, worker, "done")
+    with sqlite3.connect(settings.database) as db:
+        db.execute("UPDATE jobs SET ended = started + ? WHERE id = ?", (took, job))
+
+
+def test_estimates_learn_from_the_last_runs_here_and_say_a_range(home: Path) -> None:
     settings = Settings(home)
-    request = PredictionRequest("d.h5ad", "m", ("A", "B"), ("x",), cells=100)
-    assert seconds_of_last(settings, request) is None
-    run = RunFolder.create(settings, "predict", to_plain(request))
-    run.start()
-    run.finish("done")
-    write_json(run.path / "manifest.json", to_plain(replace(run.manifest, elapsed=20.0)))
-    assert seconds_of_last(settings, request) == 20.0
-    assert seconds_of_last(settings, replace(request, cells=300)) == 60.0
-    assert seconds_of_last(settings, replace(request, cells=10)) == 20.0
-    assert seconds_of_last(settings, replace(request, model="other")) is None
+    alone = forecast(settings, "predict", 3.0, "m")
+    assert (alone.seconds, alone.learnt, alone.wait) == (3.0, 0, 0.0)
+    assert time_words(alone) == "about 3 s on this machine's CPU when nothing else runs (rough)."
+    done_before(settings, "predict", 99.0, None)  # nothing was guessed for it
+    for took in (3.0, 6.0, 17.0):
+        done_before(settings, "predict", took, 3.0)
+    done_before(settings, "train", 500.0, 100.0)
+    learnt = forecast(settings, "predict", 6.0, "m")
+    assert (learnt.seconds, learnt.least, learnt.most, learnt.learnt) == (12.0, 6.0, 34.0, 3)
+    assert time_words(learnt) == "6 s to 34 s, by the last 3 such runs here."
+    done_before(settings, "predict", 30.0, 3.0, "another")
+    assert forecast(settings, "predict", 3.0, "another").seconds == 30.0  # that of the model counts where there is one
+    assert forecast(settings, "predict", 3.0, "never").learnt == 4
+
+
+def test_estimates_say_what_stands_before(home: Path) -> None:
+    settings, store = Settings(home), JobStore(Settings(home).database)
+    store.submit("train", {}, "r1", "My *training*", manner=Manner(expected=600.0))
+    store.claim(identity_of())
+    store.submit("train", {}, "r2", "of Anna", owner="anna", manner=Manner(expected=60.0))
+    behind = queue_words(forecast(settings, "embed", 5.0))
+    assert behind == " It starts in about 11 min, behind 'My \\*training\\*' and 1 job of others."
+    beside = queue_words(forecast(settings, "predict", 3.0, lane="short"))
+    assert beside == " At the same time: 'My \\*training\\*' and 1 job of others; then both take longer."
+    store.submit("never", {}, "r3")
+    assert "before it are 'My" in queue_words(forecast(settings, "embed", 5.0))
+
+
+def test_who_waits_reads_behind_what(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = JobStore(Settings(home).database)
+    store.submit("train", {}, "r1", "My training", manner=Manner(expected=600.0))
+    store.claim(identity_of())
+    long = store.submit("embed", {}, "r2", "cells")
+    short = store.submit("predict", {}, "r3", "quick", manner=Manner("short"))
+    import streamlit as st
+
+    st.cache_resource.clear()
+    assert state_text(store.get(long)) == "waiting, behind 'My training', starts in about 10 min"
+    assert state_text(store.get(short)) == "waiting for the worker"
 
 
 def test_a_report_is_made_by_a_job_and_taken(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -14,8 +15,8 @@ from streamlit.testing.v1 import AppTest
 from pages.parts import door, undo
 from pages.parts.format import age, duration, p_value, plural, size
 from pages.parts.predict.form import add_names
-from state_engine.config import Settings
-from state_engine.errors import DataError
+from state_engine.config import Settings, gib, load_settings
+from state_engine.errors import DataError, UnsafeFileError
 from state_engine.jobs import local
 from state_engine.jobs.requests import ConvertRequest, PrepareRequest
 from state_engine.jobs.run_folder import RunFolder
@@ -184,13 +185,47 @@ def test_where_no_model_knows_what_was_done_training_is_the_way_on(home: Path, t
     cells.write_h5ad(tmp_path / "other.h5ad")
     identity = upload(home, tmp_path / "other.h5ad")
     app = app_on("data", data=identity)
-    assert "0 of your 3 perturbations are known to a model here" in text(app)
-    kinds = {key: app.button(key=key).proto.type for key in ("to_train", "to_models")}
-    assert kinds == {"to_train": "primary", "to_models": "secondary"}
+    assert "0 of 3 perturbations of your data are known to a model here" in text(app)
+    assert ":orange[knows 0 of 3 perturbations of your data, 3 in all]" in text(app)
+    kinds = {key: app.button(key=key).proto.type for key in ("ask_train_go", "to_models")}
+    assert kinds == {"ask_train_go": "primary", "to_models": "secondary"}
     app = app_on("models", data=identity)
     assert app.button(key="ask_train_go").proto.type == "primary"
     table = next(d.value for d in app.dataframe if "Of your perturbations" in d.value.columns)
     assert "0 of 3: none names a gene" in set(table["Of your perturbations"])
+    model = next(e.card.id for e in list_models(Settings(home)) if e.card and not e.demo)
+    app = app_on("models", data=identity, model=model)
+    assert ":orange[:material/warning: Note]&ensp;**The model knows 0 of 3 perturbations of your data**" in text(app)
+    app = app_on("predict", data=identity, model=model)  # and where the decision is made, in the open
+    assert any("The model knows 0 of 3 perturbations of your data" in box.value for box in app.warning)
+
+
+@pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
+def test_one_number_of_perturbations_on_every_page(home: Path) -> None:
+    model = next(e.card.id for e in list_models(Settings(home)) if e.demo and e.card)
+    said = {page: text(app_on(page, data=DEMO_ID, model=model)) for page in ("data", "models", "train")}
+    assert not {page: words for page, words in said.items() if "15 labels" in words or "13 perturbations" in words}
+    assert "14 perturbations and the control" in said["data"] and "14 and the control, as one-hot" in said["models"]
+    assert "14 perturbations" in said["train"]
+
+
+@pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
+def test_what_can_be_asked_stands_on_the_page_of_the_data_with_the_verdict_on_each_model(home: Path) -> None:
+    app = app_on("data", data=DEMO_ID)
+    assert "What can you ask of these cells?" in text(app)
+    assert ":gray-badge[cannot be told from the mean (4 held-out conditions)]" in text(app)
+    assert app.button(key="to_models").label == "Models"
+    app.button(key="ask_train_go").click().run()
+    assert not app.exception
+
+
+def test_the_limit_of_uploads_is_said_as_the_setting_says_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_EXPLORER_MAX_FILE_GB", "0.5")
+    app = app_on("data")
+    assert any("up to 0.5 GiB each" in str(box.proto) for box in app.get("bidi_component"))
+    with pytest.raises(UnsafeFileError, match=r"up to 0\.5 GiB"):
+        receive_upload(load_settings(), "x.h5ad", io.BytesIO(), 2**30)
+    assert gib(50 * 2**30) == "50 GiB" and gib(load_settings().max_file_bytes) == "0.5 GiB"
 
 
 def test_folders_outside_are_not_imported(home: Path, tmp_path: Path) -> None:
@@ -253,6 +288,22 @@ def test_a_list_of_names_is_split_and_the_unknown_are_named() -> None:
     known = ["TNF", "IFNB1", "JUN,FOS"]
     found = add_names(["TNF"], known, 'IFNB1, MYC\nJUN,FOS\n"TNF";XYZ')
     assert found.names == ("TNF", "IFNB1", "JUN,FOS") and found.unknown == ("MYC", "XYZ") and not found.remarks
+
+
+@pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
+def test_names_that_can_only_mean_one_label_are_added_with_a_click(home: Path) -> None:
+    model = next(e.card.id for e in list_models(Settings(home)) if e.demo and e.card)
+    app = app_on("predict", data=DEMO_ID, model=model)
+    key = f"perturbations_{model}"
+    app.text_area(key=f"{key}_text").set_value("STAT1, irf8, foo").run()
+    app.button(key=f"{key}_add").click().run()
+    assert "3 names not known to this model" in text(app)
+    assert app.button(key=f"{key}_meant").label == "Add CRISPRi STAT1, CRISPRi IRF8"
+    app.button(key=f"{key}_meant").click().run()
+    assert app.multiselect(key=key).value == [
+        "CRISPRi STAT1",
+        "CRISPRi IRF8",
+    ] and "1 name not known to this model, left out:** foo" in text(app)
 
 
 def test_empty_states_teach(home: Path) -> None:

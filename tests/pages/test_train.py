@@ -49,7 +49,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[TrainJob]:
     """What the page submits, instead of a job."""
     jobs: list[TrainJob] = []
 
-    def submit(settings: Settings, request: TrainJob, title: str) -> tuple[str, str]:
+    def submit(settings: Settings, request: TrainJob, title: str, expected: float | None = None) -> tuple[str, str]:
         jobs.append(request)
         return "job", queued(settings, request, title).id
 

@@ -269,9 +269,16 @@ def test_all_cells_declared_controls() -> None:
 def test_perturbations_of_the_data() -> None:
     data = a_dataset(cells(*USUAL, ("stat-1", "B", "b1", 2), ("TP53", "B", "b1", 2)))
     finding = the(check_compatibility(data, a_card()), "perturbations")
-    assert finding.title == "The model knows 2 perturbations"
-    assert finding.detail.startswith("2 of the 4 in the data set") and finding.detail.endswith("Not known: TP53, stat-1.")
+    assert (finding.severity, finding.title) == ("ok", "The model knows 2 of 4 perturbations of your data")
+    assert finding.detail.startswith("It knows 2 in all.") and finding.detail.endswith("Not known: TP53, stat-1.")
     assert finding.fix == "'stat-1' may be 'STAT1'."
+
+
+def test_a_model_that_knows_none_of_the_perturbations_is_no_green_tick() -> None:
+    data = a_dataset(cells(("ctrl", "B", "b1", 5), ("stim", "B", "b1", 5)))
+    finding = the(check_compatibility(data, a_card()), "perturbations")
+    assert (finding.severity, finding.title) == ("warning", "The model knows 0 of 1 perturbation of your data")
+    assert "Nothing measured tells how good a prediction is." in finding.detail and "Not known: stim." in finding.detail
 
 
 @pytest.mark.parametrize(("allow", "severity"), [(False, "blocking"), (True, "warning")])

@@ -18,7 +18,7 @@ NONE = "none"
 
 
 def understood(entry: DataEntry, data: Dataset) -> None:
-    """The facts of a data set, then its notes, then how many cells each condition has."""
+    """Draw the facts of a data set, then its notes."""
     dense = data.n_cells * data.n_genes * 4
     columns = st.columns(4)
     columns[0].metric("Cells", f"{data.n_cells:,}", border=True)
@@ -29,8 +29,8 @@ def understood(entry: DataEntry, data: Dataset) -> None:
     )
     labels = data.labels
     lines = [
-        f"**Perturbation**: {_column(labels.perturbation_key)}, {plural(len(data.perturbations), 'label')}; "
-        f"control **{md(labels.control or 'not known')}**",
+        f"**Perturbation**: {_column(labels.perturbation_key)}, {data.perturbation_words}"
+        + (f" **{md(labels.control)}**" if labels.control else "; control **not known**"),
         f"**Context** (cell type, line or donor): {_column(labels.context_key)}, {plural(len(data.contexts), 'label')}",
         f"**Batch**: {_column(labels.batch_key)}" + (f", {plural(len(data.batches), 'label')}" if data.batches else ""),
         f"**Genes**: {sentences(data.genes.chosen.words)}, such as {', '.join(map(md, data.genes.names[:4]))}",
@@ -41,7 +41,6 @@ def understood(entry: DataEntry, data: Dataset) -> None:
     st.markdown("  \n".join(lines))
     for note in (*session.depth_notes(entry), *data.notes):
         st.warning(sentences(note), icon=":material/info:")
-    _table(data)
 
 
 def _column(key: str | None) -> str:
@@ -50,11 +49,12 @@ def _column(key: str | None) -> str:
     return f"column {code(key)}" if key else "no column"
 
 
-def _table(data: Dataset) -> None:
+def conditions(data: Dataset) -> None:
+    """Draw how many cells each condition has."""
     table = data.table()
     frame = table.reset_index().rename(columns={table.index.name or "index": "Perturbation"})
     frame["All"] = table.sum(axis=1).to_numpy()
-    st.markdown("**Cells per perturbation and context**")
+    st.markdown("## Cells per perturbation and context")
     counts = {name: st.column_config.NumberColumn(format="localized") for name in frame.columns[1:]}
     height = min(38 + 35 * len(frame), 320)
     st.dataframe(frame, hide_index=True, key="condition_table", height=height, column_config=counts)

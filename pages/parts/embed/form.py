@@ -8,6 +8,7 @@ import streamlit as st
 
 from pages.parts import fields, session
 from pages.parts.embed.map import CHOICE, embedding_of
+from pages.parts.forecast import expected, time_words
 from pages.parts.format import duration, md, plural, sentences
 from pages.parts.jobs import job_panel, start_job
 from pages.parts.picker import runs_for
@@ -25,6 +26,8 @@ from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
 from state_engine.library.models import EMBEDDINGS, EmbeddingEntry
 from state_engine.models.embedding_config import EmbeddingConfig
+
+START_SECONDS = 5.0  # of an embedding beside its cells: reading them, their map, writing
 
 
 def embed_form(entry: DataEntry, data: Dataset) -> None:
@@ -56,13 +59,13 @@ def embed_form(entry: DataEntry, data: Dataset) -> None:
     if wanted:
         _for_the_model(wanted, card, key)
     fits = _fit(data, card)
-    _time(data, model, card, models)
+    alone = _time(data, model, card, models)
     request, name, reference = _settings(entry, model, key, card)
     label = f"Embed {plural(data.n_cells, 'cell')}"
     if st.button(label, type="primary", key="embed", icon=":material/play_circle:", disabled=not fits or not request):
         if request is None:
             return
-        run_id = start_job(EmbedJob(request, name, reference), f"{entry.name} with {card.name}")
+        run_id = start_job(EmbedJob(request, name, reference), f"{entry.name} with {card.name}", expected=alone)
         session.choose(CHOICE, run_id)
         st.rerun()
 
@@ -91,14 +94,16 @@ def _for_the_model(wanted: ModelCard, card: EmbeddingCard, key: str) -> None:
         finding("ok", f"Made for {name}", f"It was trained on embeddings of this SE model and reads {reads}.", "")
 
 
-def _time(data: Dataset, model: EmbeddingEntry, card: EmbeddingCard, models: list[EmbeddingEntry]) -> None:
-    """Says how long a cell takes on a CPU, offers to measure it, and a smaller model where it is long."""
+def _time(data: Dataset, model: EmbeddingEntry, card: EmbeddingCard, models: list[EmbeddingEntry]) -> float:
+    """Say how long it takes on a CPU, offer to measure a cell, and a smaller model where it is long; return the seconds guessed for all."""
     before = [*made_here(models), *speeds_here(session.settings().root)]
     cost = embedding_cost(card.config, before)
     whole = cost.seconds_a_cell * data.n_cells
     how = "measured here" if cost.same else "by what was measured here with another model" if cost.measured else "rough"
     each = f"{cost.seconds_a_cell * 1000:,.3g} ms" if cost.seconds_a_cell < 1 else duration(cost.seconds_a_cell)
-    st.caption(f"On this machine's CPU about {each} a cell ({how}): {duration(whole)} for {plural(data.n_cells, 'cell')}.")
+    alone = whole + START_SECONDS
+    st.caption(f"A cell takes about {each} on this machine's CPU ({how}). {plural(data.n_cells, 'cell')} and their map: "
+               f"{time_words(expected('embed', alone))}")  # fmt: skip
     if not cost.same:
         _measure(model, card)
     others = [(embedding_cost(m.card.config, before).seconds_a_cell, m.card) for m in models if m.card is not None]
@@ -109,6 +114,7 @@ def _time(data: Dataset, model: EmbeddingEntry, card: EmbeddingCard, models: lis
             "with each other.",
             icon=":material/speed:",
         )
+    return alone
 
 
 def _measure(model: EmbeddingEntry, card: EmbeddingCard) -> None:

@@ -10,6 +10,7 @@ import streamlit as st
 
 from pages.parts import fields, session
 from pages.parts.cells import in_child
+from pages.parts.forecast import expected, time_words
 from pages.parts.format import md, plural, sentences
 from pages.parts.jobs import start_job
 from pages.parts.labelling import given, labelled_data, tune_on_labels
@@ -97,19 +98,27 @@ def finetune_form(entry: DataEntry, data: Dataset) -> None:
         if labels:
             st.error(sentences(str(error)), icon=":material/error:")
         request = None
+    alone = None
     if request is not None and vectors.card is not None:
-        st.caption(f"On this machine's CPU (rough): {sentences(cost(request, vectors.card, data.n_cells).words)}")
+        alone = _cost(request, vectors.card, data.n_cells)
     what = "the cells" if not labels else " and ".join(md(one) for one in labels[:3])
     if st.button(f"Fit a head to {what}", type="primary", key="finetune", icon=":material/tune:", disabled=request is None):
         if request is None:
             return
         try:
-            run = start_job(request, f"Head: {name or labels[0]}")
+            run = start_job(request, f"Head: {name or labels[0]}", expected=alone)
         except StateError as error:
             show_error(error)
             return
         session.choose(CHOICE, run)
         st.rerun()
+
+
+def _cost(request: FinetuneRequest, card: ModelCard | EmbeddingCard, cells: int) -> float:
+    """Say what a head takes; return the seconds that are guessed for it."""
+    guess = cost(request, card, cells)
+    st.caption(f"It takes {time_words(expected('finetune', guess.seconds, request.model))} {sentences(guess.words)}")
+    return guess.seconds
 
 
 def _labels(entry: DataEntry, data: Dataset, task: Task) -> tuple[str, ...]:

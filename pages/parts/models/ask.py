@@ -8,29 +8,46 @@ import pandas as pd
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.format import duration, md, plural, sentences
+from pages.parts.forecast import expected, span
+from pages.parts.format import md, plural, sentences
 from pages.parts.result import stamp
 from pages.parts.train.split import NAME, applied
 from pages.parts.widgets import go
+from state_engine.checkpoints.card import ModelCard
 from state_engine.config import Settings
 from state_engine.data.dataset import Dataset
 from state_engine.data.splits.choices import suggest_plan
 from state_engine.errors import StateError, listed
+from state_engine.evaluation.card_verdict import against_baselines
 from state_engine.library.datasets import DataEntry
 from state_engine.library.models import Entry, list_models
 from state_engine.library.published import CRISPRI, PUBLISHED, Published
+from state_engine.plain import agreed, part_of
 from state_engine.prediction.overlap import Overlap, naming_genes, overlap_of, perturbations_of
 from state_engine.train.cost import estimate_for
 from state_engine.train.request import resolve, with_steps
 
 WANTED = "hub_wanted"  # the repository that is to be got
 UNKNOWN = "not known"
+ANOTHER = "from a folder, a zip or the model hub (needs the network); their cards, and what each knows of your cells"
+_VERDICTS = {
+    "better": ("green", "better than the mean"),
+    "worse": ("red", "loses to the mean"),
+    "no better": ("gray", "no better than the mean"),
+    "mixed": ("orange", "mixed beside the mean"),
+    "too few": ("gray", "cannot be told from the mean"),
+}
 _MOST = 4  # models shown before the rest are folded away
 _LEFT_OUT = {"context": "a whole context", "perturbations": "part of the perturbations of one"}
 
 
-def what_to_ask(entry: DataEntry, data: Dataset, settings: Settings) -> None:
-    """Draw the rows: predict with a model that is here, train one on these cells, get a published one."""
+def what_to_ask(entry: DataEntry, data: Dataset, settings: Settings, *, published: bool = True) -> None:
+    """Draw the rows: predict with a model that is here, train one on these cells, get another one.
+
+    Args:
+        entry: the data set. data: what is in it. settings: as the owner has them.
+        published: whether the published models are shown, else a row leads to the page that shows them.
+    """
     st.markdown("## What can you ask of these cells?")
     found = _found(data, settings)
     best = _best(found)
@@ -42,27 +59,12 @@ def what_to_ask(entry: DataEntry, data: Dataset, settings: Settings) -> None:
             for model, overlap in found[_MOST:]:
                 _model_row(model, overlap, primary=best is model)
     _train_row(entry, data, primary=best is None)
-    _published(data)
-
-
-def next_step(data: Dataset, settings: Settings) -> None:
-    """Draw the ways on from the Data page: to the models, or to a training where no model knows what was done to these cells."""
-    found = _found(data, settings)
-    best = _best(found)
-    st.markdown(_headline(found, data))
-    with st.container(horizontal=True):
-        if st.button(
-            "Choose a model", type="secondary" if best is None else "primary", key="to_models", icon=":material/arrow_forward:"
-        ):
-            go("models")
-        if perturbations_of(data) and st.button(
-            "Train one on this data",
-            type="primary" if best is None else "secondary",
-            key="to_train",
-            icon=":material/model_training:",
-        ):
-            session.choose("training", "")
-            go("train")
+    if published:
+        _published(data)
+    elif _row(
+        "ask_more", "**Another model**", f":gray[{ANOTHER}]", "Models", ":material/arrow_forward:", False, button="to_models"
+    ):
+        go("models")
 
 
 def _found(data: Dataset, settings: Settings) -> list[tuple[Entry, Overlap]]:
@@ -83,31 +85,47 @@ def _headline(found: list[tuple[Entry, Overlap]], data: Dataset) -> str:
     if not own:
         return "These are control cells alone: any model that reads them can predict, and nothing measured says how well."
     known = {p for _, overlap in found if not overlap.blocking for p in overlap.known}
-    words = f"**{len(known):,} of your {len(own):,} perturbations {'is' if len(known) == 1 else 'are'} known to a model here.**"
+    words = (
+        f"**{part_of(len(known), len(own), 'perturbation')} of your data {agreed(len(own), 'is', 'are')} known to a model here.**"
+    )
     return words if known else f"{words} Train one on these cells, or get one that knows them."
 
 
-def _row(key: str, title: str, facts: str, label: str, icon: str, primary: bool, why_not: str = "") -> bool:
+def _row(key: str, title: str, facts: str, label: str, icon: str, primary: bool, why_not: str = "", *, button: str = "") -> bool:
     with st.container(border=True, key=key):
         left, right = st.columns([4, 1], vertical_alignment="center")
-        left.markdown(f"**{title}**  \n:gray[{facts}]" + (f"  \n:red[{why_not}]" if why_not else ""))
-        return right.button(label, key=f"{key}_go", icon=icon, type="primary" if primary else "secondary", disabled=bool(why_not))
+        left.markdown(f"{title}  \n{facts}" + (f"  \n:red[{why_not}]" if why_not else ""))
+        return right.button(
+            label, key=button or f"{key}_go", icon=icon, type="primary" if primary else "secondary", disabled=bool(why_not)
+        )
 
 
 def _model_row(entry: Entry, overlap: Overlap, primary: bool) -> None:
     if entry.card is None:
         return
-    facts = [f"knows {len(overlap.known):,} of your {overlap.perturbations:,} perturbations, {overlap.offered:,} in all"]
+    knows = f"knows {part_of(len(overlap.known), overlap.perturbations, 'perturbation')} of your data, {overlap.offered:,} in all"
+    facts = list[str]()
     if overlap.genes is not None:
         facts.append(f"{overlap.genes_found:,} of its {overlap.genes:,} genes are in your data")
     seen = UNKNOWN if overlap.seen is None else f"{len(overlap.seen):,} of {overlap.contexts:,}"
     facts.append(f"contexts seen in training: {seen}")
     facts.append("trained on simulated data" if entry.card.simulated else f"licence {md(entry.card.licence)}")
     why_not = sentences(listed(list(overlap.blocking), 3)) if overlap.blocking else ""
-    title = f"Predict with {md(entry.card.name)}"
-    if _row(f"ask_{entry.card.id}", title, "; ".join(facts), "Predict", ":material/play_circle:", primary, why_not):
+    title = f"**Predict with {md(entry.card.name)}** &ensp;{_verdict(entry.card)}"
+    none_known = bool(overlap.perturbations) and not overlap.known
+    words = f":{'orange' if none_known else 'gray'}[{knows}]:gray[; {'; '.join(facts)}]"
+    if _row(f"ask_{entry.card.id}", title, words, "Predict", ":material/play_circle:", primary, why_not):
         session.choose("model", entry.card.id)
         go("predict")
+
+
+def _verdict(card: ModelCard) -> str:
+    """Return a badge of a few words: what held-out conditions say of a model beside the mean of the other contexts."""
+    mean = next((one for one in against_baselines(card.training) if one.baseline == "mean"), None)
+    if mean is None:
+        return ":gray-badge[not tested on held-out cells]"
+    colour, words = _VERDICTS[mean.outcome]
+    return f":{colour}-badge[{words} ({plural(len(card.training.conditions), 'held-out condition')})]"
 
 
 def _train_row(entry: DataEntry, data: Dataset, primary: bool) -> None:
@@ -115,7 +133,9 @@ def _train_row(entry: DataEntry, data: Dataset, primary: bool) -> None:
     if not own:
         return
     facts, why_not = _training(entry, data)
-    if _row("ask_train", "Train a model on these cells", facts, "Train", ":material/model_training:", primary, why_not):
+    if _row(
+        "ask_train", "**Train a model on these cells**", f":gray[{facts}]", "Train", ":material/model_training:", primary, why_not
+    ):
         session.choose("training", "")
         go("train")
 
@@ -128,7 +148,7 @@ def _training(entry: DataEntry, data: Dataset) -> tuple[str, str]:
     except StateError as error:
         return words, sentences(error.what)
     tested_on = f"tested on {md(listed(list(tested), 3))}" if tested else "nothing is left out to test on"
-    return f"{words}; {tested_on}; about {duration(seconds)} on this machine's CPU", ""
+    return f"{words}; {tested_on}; {span(expected('train', seconds))}", ""
 
 
 @st.cache_data(max_entries=64, show_spinner="Looking at what a training would take")

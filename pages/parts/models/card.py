@@ -69,33 +69,34 @@ def card_view(entry: Entry, settings: Settings) -> None:
     backbone = card.config.backbone
     reads = f"{card.input_key}, {card.config.input_dim:,} features" + (", named" if card.input_genes else ", names not recorded")
     facts = {
-        "Reads": reads + ("" if card.reads_embedding else f", {card.scale or 'scale not recorded'}"),
         "Predicts": _predicts(card),
+        "Trained on contexts": ", ".join(card.contexts) or "not recorded",
+        "Held out in training": listed([str(held) for held in card.training.held_out], 12) or "not recorded",
+        "Data": (card.training.data or "not recorded") + (" (simulated)" if card.simulated else ""),
+        "Licence": card.licence,
+    }
+    details = {
+        "Reads": reads + ("" if card.reads_embedding else f", {card.scale or 'scale not recorded'}"),
         "Network": f"{backbone.kind}, {backbone.layers} layers, width {backbone.hidden}, {backbone.heads} heads",
         "Cells in a set": f"{card.set_size}",
         "Attention": f"{ATTENTION_WORDS[card.attention]} ({card.attention_source})",
+        "Perturbations": f"{len(card.offered):,} and the control, as {card.perturbation_encoding}",
         "Control label": card.control,
-        "Perturbations": f"{len(card.perturbations):,} labels, as {card.perturbation_encoding}",
-        "Trained on contexts": ", ".join(card.contexts) or "not recorded",
         "Batches": f"{len(card.batches):,}" + ("" if card.config.batch_encoder else ", not used by the model"),
-        "Data": (card.training.data or "not recorded") + (" (simulated)" if card.simulated else ""),
         "Training": f"{card.training.steps:,} steps, loss {card.training.loss}" if card.training.steps else "not recorded",
-        "Held out in training": listed([str(held) for held in card.training.held_out], 12) or "not recorded",
-        "Licence": card.licence,
         "Source": card.source or "not recorded",
         "Weights": f"sha256 {card.weights_hash[:16]}…, {size(entry.nbytes)}",
     }
     with st.container(border=True, key="card_facts"):
-        for name, value in facts.items():
-            left, right = st.columns([1, 2], gap="small")
-            left.markdown(f":gray[{name}]")
-            right.markdown(sentences(value))
+        _facts(facts)
+        with st.expander("Details: what it reads, network, training, files"):
+            _facts(details)
     for text in (*map(str, card.training.leaks), *card.limits, *card.notes):
         st.caption(f":material/info: {sentences(text)}")
     if card.attention_origin == "trained" or card.training.scores:
         worth(card)
-    with st.expander(f"Its {len(card.perturbations):,} perturbations"):
-        st.dataframe(pd.DataFrame({"Perturbation": card.perturbations}), hide_index=True, key="card_perturbations", height=300)
+    with st.expander(f"Its {plural(len(card.offered), 'perturbation')}"):
+        st.dataframe(pd.DataFrame({"Perturbation": card.offered}), hide_index=True, key="card_perturbations", height=300)
     with st.container(horizontal=True):
         st.download_button(
             "Download (.zip)",
@@ -109,6 +110,13 @@ def card_view(entry: Entry, settings: Settings) -> None:
             remove(entry, settings)
             session.choose("model", "")
             st.rerun()
+
+
+def _facts(facts: dict[str, str]) -> None:
+    for name, value in facts.items():
+        left, right = st.columns([1, 2], gap="small")
+        left.markdown(f":gray[{name}]")
+        right.markdown(sentences(value))
 
 
 def _predicts(card: ModelCard) -> str:

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import streamlit as st
 
 from pages.parts import fields, session
+from pages.parts.forecast import expected, time_words
 from pages.parts.format import duration, md, plural, sentences, size
 from pages.parts.jobs import job_panel, start_job
-from pages.parts.widgets import go
+from pages.parts.widgets import finding, go
 from state_engine.checkpoints.card import ModelCard
 from state_engine.data.dataset import Dataset
 from state_engine.data.files.text import NameList, names_among
 from state_engine.effects.store import has_effects
 from state_engine.errors import listed, may_be
 from state_engine.jobs.kinds import Lane
-from state_engine.jobs.past import seconds_of_last
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.datasets import DataEntry
 from state_engine.library.foreign import TEXT, call
 from state_engine.library.models import Entry
 from state_engine.options import option_of
 from state_engine.prediction.cell_counts import COUNT, NAME, counts_of
+from state_engine.prediction.compatibility import Compatibility
 from state_engine.prediction.request import CellCount, Method, PredictionRequest, estimate
 
 MOST_MB = 64  # of an uploaded list of names
 
 SHORT_SECONDS = 30.0  # predictions below it do not wait behind long work
+START_SECONDS = 3.0  # of a prediction beside its sets: reading cells and weights, writing the result
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds that a prediction was guessed to take alone, and the lane that it would be done in."""
+
+    alone: float
+    lane: Lane
 
 
 def contexts_to_choose(data: Dataset, card: ModelCard) -> tuple[list[str], list[str]]:
@@ -63,7 +73,9 @@ def pick_perturbations(entry: DataEntry, data: Dataset, card: ModelCard) -> tupl
         help="Those that your data set measured in the contexts chosen below can be compared with the measurement afterwards.",
         persist_state="session",
     )
-    with st.popover("Paste or upload a list", icon=":material/playlist_add:"):
+    # another key is another popover, which is shut: what was added and what was not is read below it
+    times = st.session_state.get(f"{key}_added", 0)
+    with st.popover("Paste or upload a list", icon=":material/playlist_add:", key=f"{key}_popover_{times}"):
         text = st.text_area("Names, one a line or separated by commas", key=f"{key}_text")
         file = st.file_uploader(
             "Or a text file", type=["txt", "csv", "tsv"], key=f"{key}_file", max_upload_size=MOST_MB,
@@ -77,7 +89,7 @@ def pick_perturbations(entry: DataEntry, data: Dataset, card: ModelCard) -> tupl
             found = add_names(chosen, options, text, raw, name)
             st.session_state[f"{key}_wanted"], st.session_state[f"{key}_unknown"] = list(found.names), found.unknown
             st.session_state[f"{key}_remarks"], st.session_state[f"{key}_near"] = found.remarks, found.near
-            st.session_state[f"{key}_counts"] = counts
+            st.session_state[f"{key}_counts"], st.session_state[f"{key}_added"] = counts, times + 1
             st.rerun()
     unknown = st.session_state.get(f"{key}_unknown", ())
     for remark in st.session_state.get(f"{key}_remarks", ()):
@@ -88,6 +100,7 @@ def pick_perturbations(entry: DataEntry, data: Dataset, card: ModelCard) -> tupl
             f"**{plural(len(unknown), 'name')} not known to this model, left out:** {sentences(words)}",
             icon=":material/warning:",
         )
+        _add_what_was_meant(key, chosen)
     counts = tuple(count for count in st.session_state.get(f"{key}_counts", ()) if count.perturbation in chosen)
     if counts:
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -98,6 +111,19 @@ def pick_perturbations(entry: DataEntry, data: Dataset, card: ModelCard) -> tupl
                 del st.session_state[f"{key}_counts"]
                 st.rerun()
     return tuple(chosen), counts
+
+
+def _add_what_was_meant(key: str, chosen: list[str]) -> None:
+    """Offer the known names that unknown ones can only mean: those of which one alone is near."""
+    near = dict[str, tuple[str, ...]](st.session_state.get(f"{key}_near", ()))
+    meant = list(dict.fromkeys(close[0] for close in near.values() if len(close) == 1 and close[0] not in chosen))
+    if meant and st.button(f"Add {listed(meant, 4)}", key=f"{key}_meant", icon=":material/add:"):
+        st.session_state[f"{key}_wanted"] = [*chosen, *meant]
+        left = {name: close for name, close in near.items() if close[0] not in meant}
+        gone = near.keys() - left.keys()
+        st.session_state[f"{key}_near"] = tuple(left.items())
+        st.session_state[f"{key}_unknown"] = tuple(n for n in st.session_state[f"{key}_unknown"] if n not in gone)
+        st.rerun()
 
 
 def _count_words(counts: tuple[CellCount, ...]) -> str:
@@ -207,20 +233,30 @@ def request_form(
     )
 
 
-def cost(request: PredictionRequest, data: Dataset, card: ModelCard) -> float:
-    """What it will take, before it runs. Return its seconds."""
+def keep_in_mind(report: Compatibility) -> None:
+    """Say what speaks against a prediction where it is decided on: the facts in one line, their details folded."""
+    if not report.warnings:
+        return
+    st.warning(
+        "**Before you predict:** " + " · ".join(sentences(item.title) for item in report.warnings), icon=":material/warning:"
+    )
+    with st.expander("What this means"):
+        for item in report.warnings:
+            finding(item.severity, item.title, item.detail, item.fix)
+
+
+def cost(request: PredictionRequest, data: Dataset, card: ModelCard) -> Cost:
+    """Say what it will take, before it runs; return how it would be queued."""
     guess = estimate(request, data, card)
-    past = seconds_of_last(session.settings(), request)
-    if past is None:
-        takes = f"About {duration(guess.seconds + 3)} on this machine's CPU (rough)"
-    else:
-        takes = f"About {duration(past)}, as long as the last ones with this model took here"
+    alone = guess.seconds + START_SECONDS
+    lane: Lane = "short" if expected("predict", alone, request.model).seconds < SHORT_SECONDS else "long"
+    found = expected("predict", alone, request.model, lane)
     kinds = calibrated_words(request, card)
     st.caption(
-        f"{plural(guess.conditions, 'condition')}, {plural(guess.cells, 'predicted cell')}. {takes}, "
-        f"{size(guess.memory_bytes)} of memory, {size(guess.disk_bytes)} on disk.{kinds}"
+        f"{plural(guess.conditions, 'condition')}, {plural(guess.cells, 'predicted cell')}; {size(guess.memory_bytes)} of memory, "
+        f"{size(guess.disk_bytes)} on disk. It takes {time_words(found)}{kinds}"
     )
-    return guess.seconds if past is None else past
+    return Cost(alone, lane)
 
 
 def calibrated_words(request: PredictionRequest, card: ModelCard) -> str:
@@ -240,14 +276,13 @@ def calibrated_words(request: PredictionRequest, card: ModelCard) -> str:
     return f" Beside the prediction there will be a calibrated one: {parts}."
 
 
-def submit(request: PredictionRequest, entry: DataEntry, model: Entry, seconds: float) -> None:
-    """Starts the job and puts its run into the address; what takes so few `seconds` does not wait behind long work."""
+def submit(request: PredictionRequest, cost: Cost) -> None:
+    """Start the job and put its run into the address; what takes few seconds does not wait behind long work."""
     name = listed(list(request.perturbations), 2)
     title = f"{name} in {listed(list(request.contexts), 2)}" + (f" · {request.method}" if request.method != "model" else "")
-    lane: Lane = "short" if seconds < SHORT_SECONDS else "long"
-    run_id = start_job(request, title, lane=lane)
+    run_id = start_job(request, title, lane=cost.lane, expected=cost.alone)
     session.choose("run", run_id)
-    if lane == "short":
+    if cost.lane == "short":
         st.session_state[session.WATCHED] = run_id
     st.rerun()
 

@@ -11,7 +11,8 @@ import pandas as pd
 import streamlit as st
 
 from pages.parts import fields, session
-from pages.parts.format import duration, md, plural, sentences
+from pages.parts.forecast import expected, time_words
+from pages.parts.format import md, plural
 from pages.parts.jobs import start_job
 from pages.parts.picker import distinct, runs_for
 from pages.parts.result import stamp
@@ -83,7 +84,7 @@ def pretrain_form(entry: DataEntry | None) -> None:
     except StateError as error:
         show_error(error)
         return
-    _estimate(request, width)
+    alone = _estimate(request, width)
     if st.button(
         f"Pretrain for {request.schedule.steps:,} steps",
         type="primary",
@@ -92,7 +93,7 @@ def pretrain_form(entry: DataEntry | None) -> None:
         disabled=not entries,
     ):
         try:
-            run = start_job(request, f"Pretrain {request.running.name}")
+            run = start_job(request, f"Pretrain {request.running.name}", expected=alone)
         except StateError as error:
             show_error(error)
             return
@@ -249,9 +250,9 @@ def _all(request: PretrainRequest) -> None:
     st.dataframe(table, hide_index=True, key="pretrain_all_settings", height=260)
 
 
-def _estimate(request: PretrainRequest, width: int | None) -> None:
+def _estimate(request: PretrainRequest, width: int | None) -> float:
     guess = estimate_pretraining(request, before=made_here(), gene_width=width)
-    how = "by pretrainings that ran here" if guess.measured else "rough; a GPU is many times faster"
+    how = "(by pretrainings that ran here)" if guess.measured else "when nothing else runs (rough; a GPU is many times faster)"
     size = (
         "The model that is the start has its own size. "
         if request.init_from
@@ -260,9 +261,10 @@ def _estimate(request: PretrainRequest, width: int | None) -> None:
     each = request.schedule.cells_per_step
     st.caption(
         f"{size}{plural(request.schedule.steps, 'step')} of {each:,} cells. "
-        f"About {duration(guess.seconds)} on this machine's CPU ({sentences(how)}). "
+        f"It takes {time_words(expected('pretrain', guess.seconds), how)} "
         f"Licence of the model: {md(request.running.licence)}."
     )
+    return guess.seconds
 
 
 def made_here() -> list[Pace]:

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import streamlit as st
 
 from pages.parts import fields, session
-from pages.parts.format import duration, md, plural, size
+from pages.parts.forecast import expected, queue_words, time_words
+from pages.parts.format import md, plural, size
 from pages.parts.jobs import start_job
 from pages.parts.predict.form import METHOD_WORDS, allow_other_embedding, methods
 from pages.parts.widgets import finding, go, show_error
@@ -40,6 +41,7 @@ GOALS: dict[Goal, str] = {
 MOST_VALUES = 5_000  # labels that a column may have to be offered
 MOST_MB = 64  # of an uploaded list
 T = TypeVar("T")
+START_SECONDS = 5.0  # of a screen beside its sets: reading cells and weights, comparisons, writing
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def screen_form(entry: DataEntry, data: Dataset, model: Entry, run: RunFolder | 
     except StateError as error:
         show_error(error)
         return
-    _cost(request, data, card, len(names), bool(earlier))
+    alone = _cost(request, data, card, len(names), bool(earlier))
     ready = bool(chosen) and not asked.missing
     help_text = asked.missing or ("" if chosen else "Choose a context.")
     label = f"Screen {plural(len(names) * len(chosen), 'condition')}"
@@ -110,7 +112,7 @@ def screen_form(entry: DataEntry, data: Dataset, model: Entry, run: RunFolder | 
         label, type="primary", key="screen", icon=":material/manage_search:", disabled=not ready, help=help_text or None
     ):
         words = {"target cells": request.target_cells, "head": Path(request.head).name}.get(request.goal, GOALS[request.goal])
-        identity = start_job(request, f"{words} · {listed(list(request.contexts), 2)} · {card.name}")
+        identity = start_job(request, f"{words} · {listed(list(request.contexts), 2)} · {card.name}", expected=alone)
         session.choose(CHOICE, identity)
         st.rerun()
 
@@ -251,24 +253,24 @@ def _earlier(run: RunFolder | None) -> str:
     return str(run.path) if again else ""
 
 
-def _cost(request: ScreenRequest, data: Dataset, card: ModelCard, perturbations: int, earlier: bool) -> None:
+def _cost(request: ScreenRequest, data: Dataset, card: ModelCard, perturbations: int, earlier: bool) -> float | None:
+    """Say what a screen takes; return the seconds that are guessed for it, None where nothing is."""
     contexts = len(request.contexts)
     if not contexts:
-        return
+        return None
     kept = size(disk_bytes(request, card, perturbations, contexts))
     names = tuple(p for p in card.perturbations if p != card.control)[:perturbations]
     guess = estimate(
         PredictionRequest(request.data, request.model, names, request.contexts, request.cells, observed=0), data, card
     )
-    took = (
-        "seconds, for nothing is predicted again"
-        if earlier
-        else f"about {duration(guess.seconds + 5)} on this machine's CPU (rough)"
-    )
+    alone = guess.seconds + START_SECONDS
+    found = expected("screen", alone, request.model)
+    took = f"seconds, for nothing is predicted again.{queue_words(found)}" if earlier else time_words(found)
     st.caption(
-        f"{plural(perturbations, 'perturbation')} in {plural(contexts, 'context')}, {request.cells:,} cells each: {took}; {kept} on disk. "
-        "Means and a sample of cells are kept."
+        f"{plural(perturbations, 'perturbation')} in {plural(contexts, 'context')}, {request.cells:,} cells each; {kept} on disk: means and a "
+        f"sample of cells are kept. It takes {took}"
     )
+    return None if earlier else alone
 
 
 def _read(function: Callable[..., T], text: str, name: str, *more: str) -> T:

@@ -9,7 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from pages.parts import fields, session
-from pages.parts.format import code, duration, md, plural, sentences, size
+from pages.parts.forecast import expected, time_words
+from pages.parts.format import code, md, plural, sentences, size
 from pages.parts.train.run import CHOICE
 from pages.parts.train.split import applied, pick_plan, show_split
 from pages.parts.train.start import Start, pick_start, show_fit
@@ -25,6 +26,7 @@ from state_engine.jobs.train_job import TrainJob, start
 from state_engine.library.datasets import DataEntry
 from state_engine.library.foreign import call, limits_for
 from state_engine.options import option_of, options_of, settings
+from state_engine.prediction.overlap import perturbations_of
 from state_engine.train.adapt import Fit
 from state_engine.train.cost import estimate_for
 from state_engine.train.presets import PRESETS
@@ -44,7 +46,7 @@ _PRESET_WORDS = {
 
 def train_form(entry: DataEntry, data: Dataset) -> None:
     """The whole form: split, model, estimate, start."""
-    st.markdown(f"**{md(entry.name)}**: {plural(data.n_cells, 'cell')}, {plural(len(data.perturbations) - 1, 'perturbation')}, "
+    st.markdown(f"**{md(entry.name)}**: {plural(data.n_cells, 'cell')}, {plural(len(perturbations_of(data)), 'perturbation')}, "
                 f"{plural(len(data.contexts), 'context')}, control {code(data.require_control())}.")  # fmt: skip
     st.markdown("#### What is it tested on?")
     split, request = None, None
@@ -63,15 +65,16 @@ def train_form(entry: DataEntry, data: Dataset) -> None:
         request = request_form(entry, data, adapted)
         if split is not None:
             request = with_steps(request, split)
+    alone = None
     with errors_shown():
         if split is not None and request is not None:
-            _estimate(request, split, data, fit)
+            alone = _estimate(request, split, data, fit)
     label = f"Train for {request.optimiser.steps:,} steps" if request is not None and request.optimiser.steps else "Train"
     ready = split is not None and request is not None and (adapted is None or fit is not None)
     pressed = st.button(label, type="primary", key="train", icon=":material/model_training:", disabled=not ready)
     if pressed and split is not None and request is not None:
         job = TrainJob(plan_text(split.plan), request, entry.choices, str(start_from.entry.path) if start_from else "", entry.id)
-        session.choose(CHOICE, start(session.settings(), job, request.run.name))
+        session.choose(CHOICE, start(session.settings(), job, request.run.name, alone))
         st.rerun()
 
 
@@ -210,16 +213,17 @@ def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower() if value is None else str(value)
 
 
-def _estimate(request: TrainRequest, split: Split, data: Dataset, fit: Fit | None = None) -> None:
+def _estimate(request: TrainRequest, split: Split, data: Dataset, fit: Fit | None = None) -> float:
     asked, run = request.network, request.run
     read = len(fit.genes) if fit is not None and fit.genes else asked.hvgs or data.n_genes
     width = data.representation(f"obsm/{asked.embedding}").width if asked.embedding else read
     guess, folds = estimate_for(request, split, width, data.n_genes)
     note = " With perturbation features the network is a little wider." if asked.features else ""
     sets = f"{request.sets.sets_per_step} x {request.sets.set_size}"
+    found = expected("train", guess.seconds)
     st.caption(
-        f"{guess.parameters:,} parameters; {request.optimiser.steps:,} steps of {sets} cells. About "
-        f"{duration(guess.seconds)} on this machine's CPU (rough; a GPU is many times faster), {size(guess.memory_bytes)} of memory.{note}"
+        f"{guess.parameters:,} parameters; {request.optimiser.steps:,} steps of {sets} cells; {size(guess.memory_bytes)} of memory. It takes "
+        f"{time_words(found, 'when nothing else runs (rough; a GPU is many times faster)')}{note}"
     )
     if request.optimiser.tune and run.compare and split.cells()["test"]:
         st.caption("A training from scratch for as many steps follows, to compare: about as much time again.")
@@ -228,3 +232,4 @@ def _estimate(request: TrainRequest, split: Split, data: Dataset, fit: Fit | Non
             f"Counted in: {folds} shorter trainings, each without one context, or one without some blocks or perturbations. They decide "
             "how much of the model's effect is taken beside the mean of the other contexts (calibration)."
         )
+    return guess.seconds

@@ -10,7 +10,7 @@ import zlib
 from itertools import islice
 from pathlib import Path
 
-from state_engine.config import GB
+from state_engine.config import gib
 from state_engine.errors import EmptyDataError, UnreadableFileError, UnsafeFileError, listed
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -57,7 +57,7 @@ def check_signature(path: Path, max_bytes: int) -> int:
     if size > max_bytes:
         raise UnsafeFileError(
             f"{path.name} is too large.",
-            f"It has {size / GB:,.1f} GB; the limit of this installation is {max_bytes / GB:,.1f} GB.",
+            f"It has {gib(size)}; the limit of this installation is {gib(max_bytes)}.",
             "Take fewer cells or genes, or raise STATE_EXPLORER_MAX_FILE_GB.",
         )
     if head is None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import h5py
 
-from state_engine.config import GB, Settings, load_settings
+from state_engine.config import GB, Settings, gib, load_settings
 from state_engine.data.files.file_kind import check_signature
 from state_engine.data.files.hdf5 import EXPORT_AGAIN, encoding, follow, index_column, open_h5
 from state_engine.data.files.heaps import check_heaps
@@ -205,7 +205,7 @@ def _check_storage(item: h5py.Dataset, where: str, path: Path) -> int:
     stored = int(item.id.get_storage_size())
     if declared > WORTH_A_LOOK and declared > MAX_EXPANSION * stored:
         raise UnsafeFileError(
-            f"{path.name} declares {declared / GB:,.1f} GB of data in '{where}' with {_size(stored)} behind it.",
+            f"{path.name} declares {gib(declared)} of data in '{where}' with {_size(stored)} behind it.",
             "No compression of real data reaches that: the values are not there.",
             EXPORT_AGAIN,
         )
@@ -244,13 +244,13 @@ def _refers(kind: h5py.h5t.TypeID) -> bool:
 def _check_declared(declared: int, size: int, path: Path, settings: Settings) -> None:
     if declared > settings.max_declared_bytes:
         raise UnsafeFileError(
-            f"{path.name} declares {declared / GB:,.1f} GB of data in a file of {_size(size)}.",
-            f"The limit of this installation is {settings.max_declared_bytes / GB:,.0f} GB.",
+            f"{path.name} declares {gib(declared)} of data in a file of {_size(size)}.",
+            f"The limit of this installation is {gib(settings.max_declared_bytes)}.",
             "Take fewer cells or genes, or raise STATE_EXPLORER_MAX_DECLARED_GB.",
         )
     if declared > GB and declared > MAX_EXPANSION * size:
         raise UnsafeFileError(
-            f"{path.name} declares {declared / GB:,.1f} GB of data in a file of {_size(size)}.",
+            f"{path.name} declares {gib(declared)} of data in a file of {_size(size)}.",
             "No compression of real data reaches that: the values are not there.",
             EXPORT_AGAIN,
         )

@@ -18,6 +18,7 @@ from state_engine.files import open_regular
 
 MOST_BYTES = 64 << 20  # of a list or a table; the names of all human genes have half a megabyte
 MOST_TOML_BYTES = 8 << 20
+MOST_MEANT = 3  # known names that an unknown one may be a word of
 MOST_DEPTH = 32  # tables inside tables
 MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # Excel's "Unicode Text", Notepad's "Unicode"
 HEADINGS = frozenset(  # over a column of names
@@ -121,7 +122,7 @@ def names_among(text: str, raw: bytes, name: str, known: tuple[str, ...]) -> Nam
     """Return the names of a pasted text and of a file's bytes, those that are known apart from those that are not.
 
     Names stand one per line or between commas, semicolons or tabs. A name may hold commas: a whole line is tried first, and one with
-    nothing that is known stays whole. A heading
+    nothing that is known stays whole where known names hold some. A heading
     ("gene", "perturbation") that is no known name is left out. A table, which is lines of equally many columns with known names in
     the first alone, gives its first column.
 
@@ -133,6 +134,7 @@ def names_among(text: str, raw: bytes, name: str, known: tuple[str, ...]) -> Nam
         UnreadableFileError: see `decode_text`.
     """
     options, remarks = set(known), list[str]()
+    with_commas = sum("," in name for name in known)
     found: list[str] = []
     for title, part in (("The text", text), (name or "The list", decode_text(raw, name))):
         with door(title, UnreadableFileError):
@@ -145,11 +147,24 @@ def names_among(text: str, raw: bytes, name: str, known: tuple[str, ...]) -> Nam
         if table and rows and _is_table(rows, options):
             remarks.append(f"{title} has {len(rows[0])} columns: the first is taken.")
             rows = [row[:1] for row in rows]
-        for row in rows:  # a line of which nothing is known is one name, which may hold commas
-            found += filter(None, row if not options.isdisjoint(row) else [", ".join(row)])
+        for row in rows:  # a line of which nothing is known is one name, which may hold commas where known names do
+            found += filter(None, row if with_commas == 0 or not options.isdisjoint(row) else [", ".join(row)])
     once = tuple(dict.fromkeys(found))
     unknown = tuple(name for name in once if name not in options)
-    return NameList(once, unknown, tuple(remarks), near_each(unknown, known))
+    return NameList(once, unknown, tuple(remarks), _near(unknown, known))
+
+
+def _near(unknown: tuple[str, ...], known: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return unknown names with the known ones that they may mean: those of which they are one word ('CRISPRi STAT1'), else the nearest."""
+    with_word: dict[str, list[str]] = {}
+    for one in known:
+        words = one.casefold().split()
+        for word in set(words) if len(words) > 1 else ():
+            with_word.setdefault(word, []).append(one)
+    as_word = {name: with_word.get(name.casefold(), []) for name in unknown}
+    spelled = dict(near_each([name for name in unknown if not 1 <= len(as_word[name]) <= MOST_MEANT], known))
+    found = ((name, spelled.get(name) or tuple(as_word[name][:MOST_MEANT])) for name in unknown)
+    return tuple((name, close) for name, close in found if close)
 
 
 def _is_table(rows: list[list[str]], options: set[str]) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from state_engine.config import GB, Settings
+from state_engine.config import Settings, gib
 from state_engine.errors import UnreadableFileError, UnsafeFileError
 
 METADATA: Final = (".zarray", "zarr.json")
@@ -59,8 +59,8 @@ def check_store(folder: Path, settings: Settings, name: str = "") -> None:
             if entry in METADATA:
                 declared += _declared(path, name)
     if declared > settings.max_declared_bytes:
-        most = f"The limit of this installation is {settings.max_declared_bytes / GB:,.0f} GB."
-        raise UnsafeFileError(f"{name} declares {declared / GB:,.1f} GB of data.", most, "Take fewer cells or genes.")
+        most = f"The limit of this installation is {gib(settings.max_declared_bytes)}."
+        raise UnsafeFileError(f"{name} declares {gib(declared)} of data.", most, "Take fewer cells or genes.")
 
 
 def _declared(path: Path, name: str) -> int:

@@ -154,6 +154,14 @@ def test_headings_and_further_columns_are_told_and_left_out(text: str, names: tu
         assert all(word in remark for word, remark in zip(words, found.remarks, strict=True))
 
 
+def test_a_list_of_which_nothing_is_known_is_split_and_says_what_may_be_meant() -> None:
+    known = ("CRISPRi STAT1", "CRISPRi IRF8", "CRISPRi MYC", "IFN-beta", "TNF")
+    found = names_among("STAT1, irf8, ifn_beta, foo", b"", "", known)
+    assert found.names == ("STAT1", "irf8", "ifn_beta", "foo") == found.unknown
+    assert dict(found.near) == {"STAT1": ("CRISPRi STAT1",), "irf8": ("CRISPRi IRF8",), "ifn_beta": ("IFN-beta",)}
+    assert names_among("CRISPRi", b"", "", known).near == (("CRISPRi", ("CRISPRi STAT1", "CRISPRi IRF8", "CRISPRi MYC")),)
+
+
 def test_a_heading_that_is_a_known_name_is_a_name() -> None:
     assert names_among("gene\nSTAT1", b"", "", ("gene", "STAT1")).names == ("gene", "STAT1")
 
