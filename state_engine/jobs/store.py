@@ -363,7 +363,8 @@ class JobStore:
                 seconds = row["expected"] * median(paces[row["kind"]] or [1.0])
             spent = now - row["started"] if row["state"] == "running" else 0.0
             overdue = spent / 10  # what takes longer than expected is said to take a little longer still
-            free[seat] += math.inf if seconds is None else max(seconds - spent, overdue)
+            stage = _seconds_left(row) or 0.0  # a job that runs tells by its own pace
+            free[seat] += (stage or math.inf) if seconds is None else max(seconds - spent, overdue, stage)
         start = free[_first_free(free, lanes, lane)]
         return start if math.isfinite(start) else None
 

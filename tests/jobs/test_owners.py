@@ -16,6 +16,7 @@ from state_engine.jobs.rebuild import rebuild
 from state_engine.jobs.requests import LookRequest
 from state_engine.jobs.run_folder import RunFolder, list_runs
 from state_engine.jobs.store import JobStore
+from state_engine.progress import Progress
 from tests.jobs.sample_tasks import Grow, Steps
 from tests.jobs.test_local_jobs import OPTIONS
 from tests.jobs.workers import stopped
@@ -89,6 +90,22 @@ def test_the_start_is_expected_from_the_last_runs(store: JobStore, monkeypatch: 
     store.submit("never", {}, "r4", owner="c")  # its turn is before the third of a, and nobody knows how long it takes
     r3 = next(job for job in store.list(states=("queued",)) if job.run_id == "r3")
     assert store.seconds_until(r3) is None
+
+
+def test_the_start_is_expected_from_the_pace_of_what_runs(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("state_engine.jobs.store.time.time", lambda: now[0])
+    running = store.submit("train", {}, "r1", manner=Manner(expected=60.0))
+    store.claim(ME)
+    assert store.seconds_until_new("long") == pytest.approx(60)
+    waits = store.get(store.submit("demo", {}, "r2"))
+    assert store.seconds_until(waits) == pytest.approx(60)  # the guess, as long as nothing is learnt
+    store.progress(running, ME, Progress("Training", 0, 100))
+    now[0] += 50
+    store.progress(running, ME, Progress("Training", 10, 100))
+    assert store.seconds_until(waits) == pytest.approx(450)
+    now[0] += 1000
+    assert store.seconds_until(waits) == pytest.approx(105)  # longer than expected: a tenth more
 
 
 def test_the_start_is_expected_by_lane(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
