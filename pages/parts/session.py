@@ -27,7 +27,7 @@ from state_engine.library.foreign import call, limits_for, open_foreign
 from state_engine.library.models import Entry, find, list_models
 from state_engine.library.people import greet
 from state_engine.library.shares import opened_by
-from state_engine.library.trash import item_of
+from state_engine.library.trash import Item, item_of, restore
 from state_engine.options import join_commas, split_commas
 
 T = TypeVar("T")
@@ -256,6 +256,18 @@ def choose(name: str, identity: str) -> None:
     for each, value in wanted.items():
         st.session_state[f"thread_{each}"] = value
     write_address(wanted)
+
+
+def have_back(item: Item, identity: str) -> None:
+    """Bring back what was deleted, and choose it."""
+    restore(settings(), item)
+    choice = "data"
+    if identity in item.runs:
+        kind = KINDS.get(RunFolder.open(settings(), identity).manifest.kind)
+        choice = kind.choice if kind is not None else ""
+    choose("gone", "")
+    if choice:
+        choose(choice, identity)
 
 
 def data_entry() -> DataEntry | None:

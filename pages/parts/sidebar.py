@@ -9,7 +9,6 @@ import streamlit as st
 from pages.parts import session
 from pages.parts.format import age, md, sentences, state_words
 from pages.parts.navigation import script
-from pages.parts.undo import have_back
 from pages.parts.widgets import logged
 from state_engine.errors import StateError
 from state_engine.jobs.run_folder import RunFolder
@@ -71,7 +70,7 @@ def _gone(identity: str) -> None:
     st.warning(words, icon=":material/delete:")
     with st.container(horizontal=True):
         if item is not None and st.button("Undo", key="undo_gone"):
-            have_back(item, identity)
+            session.have_back(item, identity)
             st.rerun()
         if st.button("Dismiss", key="dismiss_gone", type="tertiary"):
             session.choose("gone", "")

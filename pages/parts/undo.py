@@ -9,9 +9,7 @@ import streamlit as st
 from pages.parts import session
 from pages.parts.format import age, md
 from pages.parts.widgets import errors_shown
-from state_engine.jobs.kinds import KINDS
-from state_engine.jobs.run_folder import RunFolder
-from state_engine.library.trash import Item, item_of, restore
+from state_engine.library.trash import item_of
 
 SHOWN = timedelta(minutes=10)  # afterwards it is among "Deleted lately" on Runs alone
 _KEPT = "deleted_rows"
@@ -58,18 +56,5 @@ def _row(identity: str) -> None:
         st.markdown(f":gray[:material/delete: **{md(item.title)}** was deleted, {age(item.deleted)}.]")
         if st.button("Undo", key=f"undo_row_{identity}", icon=":material/undo:"):
             with errors_shown():
-                have_back(item, identity)
+                session.have_back(item, identity)
                 st.rerun()
-
-
-def have_back(item: Item, identity: str) -> None:
-    """Bring back what was deleted, and choose it."""
-    settings = session.settings()
-    restore(settings, item)
-    choice = "data"
-    if identity in item.runs:
-        kind = KINDS.get(RunFolder.open(settings, identity).manifest.kind)
-        choice = kind.choice if kind is not None else ""
-    session.choose("gone", "")
-    if choice:
-        session.choose(choice, identity)

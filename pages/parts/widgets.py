@@ -11,12 +11,13 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import session
-from pages.parts.format import md, sentences
+from pages.parts.format import age, md, sentences
 from pages.parts.navigation import script
 from state_engine.errors import StateError
 from state_engine.files import disk_full
 from state_engine.library.datasets import DEMO_ID
 from state_engine.library.shown import for_people
+from state_engine.library.trash import item_of
 
 log = logging.getLogger("state_explorer")
 DEMO_WANTED = "demo_wanted"  # whether the demo was begun and Predict is to show something to predict
@@ -68,8 +69,20 @@ def logged(error: Exception) -> str:
 
 
 def empty_state(title: str, why: str, page: str, button: str, demo_page: str = "predict") -> None:
-    """Teaches what belongs here, why it is empty, and has the one button that fills it; the demo is one click away."""
+    """Teaches what belongs here, why it is empty, and has the one button that fills it; the demo is one click away.
+
+    Where something was deleted that was open, that is why: it says so, and brings it back.
+    """
+    gone = session.chosen("gone")
+    item = item_of(session.settings(), gone) if gone else None
     with st.container(border=True, key="empty_state"):
+        if item is not None:
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.markdown(f":material/delete: **{md(item.title)}** was deleted, {age(item.deleted)}.")
+                if st.button("Undo", key="empty_undo", icon=":material/undo:"):
+                    with errors_shown():
+                        session.have_back(item, gone)
+                        st.rerun()
         st.markdown(f"## {title}")
         st.markdown(why)
         with st.container(horizontal=True):

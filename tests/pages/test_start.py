@@ -339,9 +339,17 @@ def test_what_was_deleted_can_be_had_back_on_another_page_and_after_a_reload(
     app.button(key=f"sure_{run.id}").click().run()
     app.switch_page("pages/models.py").run()
     assert run.id in app.query_params["gone"] and "was deleted on" in text(app)
+    other = app_on("explore", run=run.id)  # as another tab, where it was open
+    assert "**TNF in B** was deleted, just now." in text(other) and other.button(key="empty_undo").label == "Undo"
     fresh = app_on("data", gone=run.id)  # as a reload of that address
     fresh.button(key="undo_gone").click().run()
     assert run.path.exists() and fresh.session_state["thread_run"] == run.id and "was deleted on" not in text(fresh)
+    app = app_on("runs", run=run.id)
+    app.button(key=f"delete_{run.id}").click().run()
+    app.button(key=f"sure_{run.id}").click().run()
+    other = app_on("explore", gone=run.id)
+    other.button(key="empty_undo").click().run()
+    assert run.path.exists() and other.session_state["thread_run"] == run.id and "was deleted" not in text(other)
     identity = upload(home, write_cells(tmp_path / "cells.h5ad"))
     forget_dataset(Settings(home), identity)
     app = app_on("home", data=identity)
