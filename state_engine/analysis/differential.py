@@ -130,6 +130,13 @@ def groups(
     return perturbed, control
 
 
+def in_order(table: pd.DataFrame, measured: bool) -> pd.DataFrame:
+    """Return genes in the order in which to read them: of predicted cells by |log2_fold_change|, of measured ones by p, then by that."""
+    by = pd.DataFrame({"change": -table["log2_fold_change"].abs(), "p": table["p_value"]})
+    names = ["p", "change"] if measured else ["change"]
+    return table.loc[by.sort_values(names, kind="stable").index]
+
+
 def compare_groups(
     result: Result,
     perturbed: NDArray[np.int64],

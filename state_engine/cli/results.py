@@ -65,7 +65,7 @@ def run_de(options: argparse.Namespace, write: Write, on_progress: OnProgress) -
     """Test all genes of each condition of a prediction."""
     import pandas as pd
 
-    from state_engine.analysis.differential import conditions_among, differential, layer_of
+    from state_engine.analysis.differential import conditions_among, differential, in_order, layer_of
     from state_engine.analysis.selected import cells_of, compare_selected, rows_named
     from state_engine.prediction.result import open_result
 
@@ -83,11 +83,13 @@ def run_de(options: argparse.Namespace, write: Write, on_progress: OnProgress) -
     for done, (perturbation, context) in enumerate(wanted):
         on_progress(Progress("Comparing genes", done, len(wanted)))
         table = differential(result, perturbation, context, options.reference, options.expression)
-        tables.append(table.assign(perturbation=perturbation, context=context))
+        tables.append(in_order(table, options.expression == "observed").assign(perturbation=perturbation, context=context))
     write_bytes(options.output, csv_for_people(pd.concat(tables, ignore_index=True)).encode())
     write(f"{options.output}: {result.n_genes:,} genes of {plural(len(wanted), 'condition')}; {tables[0].attrs['method']}")
     if options.expression != "observed":
-        write("p of predicted cells falls with their number and says nothing about being right: order genes by log2_fold_change.")
+        write(
+            "Genes of each condition by |log2_fold_change|: p of predicted cells falls with their number and says nothing about being right."
+        )
 
 
 @takes(

@@ -60,8 +60,12 @@ def test_de_writes_the_table_of_the_page(tmp_path: Path, capsys: pytest.CaptureF
     words = ["--perturbation", perturbation, "--context", context, "--reference", "observed control", "--expression", "raw"]
     assert main(["de", "--data", str(path), *words, "--output", str(tmp_path / "one.csv")]) == 0
     one, same = pd.read_csv(tmp_path / "one.csv"), de.differential(result, perturbation, context, "observed control", "raw")
-    assert set(one["perturbation"]) == {perturbation} and list(one["gene"]) == list(same["gene"])
-    np.testing.assert_allclose(one["p_value"], same["p_value"])
+    assert set(one["perturbation"]) == {perturbation} and one["log2_fold_change"].abs().is_monotonic_decreasing
+    np.testing.assert_allclose(one.set_index("gene")["p_value"][same["gene"]], same["p_value"])
+    assert "Genes of each condition by |log2_fold_change|" in capsys.readouterr().out
+    words[-1] = "observed"
+    assert main(["de", "--data", str(path), *words, "--output", str(tmp_path / "measured.csv")]) == 0
+    assert pd.read_csv(tmp_path / "measured.csv")["p_value"].is_monotonic_increasing
     capsys.readouterr()
     assert main(["de", "--data", str(path), "--perturbation", "NO", "--output", str(tmp_path / "x.csv")]) == 1
     assert "no NO" in capsys.readouterr().err and not (tmp_path / "x.csv").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def test_the_answer_is_a_sentence_with_its_numbers(monkeypatch: pytest.MonkeyPat
     assert text(page).count("says nothing about being right") == 1  # what p means, once
     assert "30 predicted cells against 30 predicted control cells" in text(page)
     assert len(page.dataframe[0].value) == 40
-    assert "p (30 against 30 cells)" in page.dataframe[0].proto.columns
+    columns = json.loads(page.dataframe[0].proto.columns)
+    assert columns["p_value"]["label"] == "p" and "30 against 30 cells" in columns["p_value"]["help"]
 
 
 def test_the_first_gene_is_one_that_changes_and_the_users_word_decides(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
@@ -255,6 +257,24 @@ def test_every_point_knows_its_gene() -> None:
         if trace.customdata is not None:
             found |= dict(zip(trace.customdata, np.asarray(trace.x).tolist(), strict=True))
     assert found == {"G0": 3.0, "G1": -2.0, "G2": 0.5}
+
+
+def test_names_stay_above_the_axis_and_within_the_sides() -> None:
+    names = [f"A_LONG_GENE_NAME{i}" for i in range(8)]
+    table = changes([0.01] * 8 + [1e-30], [-0.3 - 0.01 * i for i in range(8)] + [2.0])
+    table["gene"] = [*names, "TOP"]
+    figure = genechart.volcano(table, names=8).figure
+    (left, right), (bottom, top) = figure.layout.xaxis.range, figure.layout.yaxis.range
+    wide, high = genechart.PLOT
+    assert len(figure.layout.annotations) == 9
+    for label in figure.layout.annotations:
+        middle = (label.y - bottom) / (top - bottom) * high - label.ay
+        end = (
+            (label.x - left) / (right - left) * wide
+            + label.ax
+            + (7 * len(label.text.strip("<b>/")) + 4) * (1 if label.ax > 0 else -1)
+        )
+        assert middle >= 6 and -1 <= end <= wide + 1, label.text
 
 
 def test_names_do_not_lie_on_one_another() -> None:

@@ -28,7 +28,9 @@ LINE: Final = "rgba(128,128,128,0.75)"
 FAINT: Final = "rgba(128,128,128,0.35)"
 SMALLEST_P: Final = 308.0
 """-log10 of the smallest p-value that a float can hold."""
-_PLOT = (470, 370)  # width and height in pixels that labels are laid out for
+PLOT: Final = (370, 300)
+"""Width and height in pixels that names are laid out for: those of a volcano in a window of 1440."""
+_LETTER, _AWAY = 7.0, 12  # pixels: width of a letter, and from a point to its name
 BAND_COLOURS: Final = {"very likely": VERMILION, "likely": "#E69F00", "uncertain": "#56B4E9", "by chance": GREY}
 _WORDS = {"up": "up", "down": "down", "same": "no change"}
 
@@ -137,10 +139,10 @@ def volcano(
     if ringed:
         figure.add_trace(_rings(x[ringed], y[ringed].astype(np.float32), "gene set" if marked else ""))
     top = max(float(y.max(initial=0)) * 1.08, 1.5)
-    low, high = _sides(x)
+    low, high = _sides_with_names(x, x[rows], genes[rows])
     figure.update_xaxes(title_text="log2 fold change", range=[low, high], zeroline=True, zerolinecolor=FAINT, showgrid=False)
     figure.update_yaxes(title_text="−log10 p", range=[-0.03 * top, top], showgrid=False, zeroline=False)
-    labels = placed_labels(x[rows], y[rows], genes[rows], chosen, (high - low, top))
+    labels = placed_labels(x[rows], y[rows], genes[rows], chosen, (high - low, 1.03 * top), -0.03 * top)
     figure.update_layout(annotations=labels, legend=LEGEND, dragmode="zoom")
     return Volcano(figure, int((calls == "up").sum()), int((calls == "down").sum()), int(capped.sum()), named)
 
@@ -170,6 +172,24 @@ def _sides(x: NDArray[np.float32]) -> tuple[float, float]:
     room = 0.2 * (left + right)
     left, right = left + room, right + room
     return -max(left, right / 3, 0.5), max(right, left / 3, 0.5)
+
+
+def _width(name: str) -> float:
+    """Return how many pixels a name takes."""
+    return _LETTER * len(name) + 4
+
+
+def _sides_with_names(x: NDArray[np.float32], at: NDArray[np.float32], names: NDArray[np.str_]) -> tuple[float, float]:
+    """Return `_sides`, wide enough for the names of the points `at`, which stand outwards of them."""
+    low, high = _sides(x)
+    for _ in range(12):  # a wider range makes a pixel worth more
+        unit = (high - low) / PLOT[0]
+        ends = [
+            float(a) + (1 if a >= 0 else -1) * unit * (min(_AWAY + _width(str(name)), 0.4 * PLOT[0]))
+            for a, name in zip(at, names, strict=True)
+        ]
+        low, high = min([low, *ends]), max([high, *ends])
+    return low, high
 
 
 # at the lower edge of the figure, which leaves room for it: a share of a plot that a narrow page makes low would lie on the axis title
@@ -213,28 +233,35 @@ def _guides(figure: go.Figure, table: pd.DataFrame, fdr: float, fold: float) -> 
 
 
 def placed_labels(
-    x: NDArray[Any], y: NDArray[Any], genes: NDArray[np.str_], chosen: str, extent: tuple[float, float]
+    x: NDArray[Any],
+    y: NDArray[Any],
+    genes: NDArray[np.str_],
+    chosen: str,
+    extent: tuple[float, float],
+    lowest: float | None = None,
 ) -> list[dict[str, Any]]:
     """Names beside their points, outwards, moved up or down until they do not lie on one another.
 
     Args:
         extent: width and height of the axes, in their units.
+        lowest: where the upright axis begins; no name lies below.
     """
-    across, up = x / extent[0] * _PLOT[0], y / extent[1] * _PLOT[1]
+    ground = -np.inf if lowest is None else lowest / extent[1] * PLOT[1]
+    across, up = x / extent[0] * PLOT[0], y / extent[1] * PLOT[1]
     taken = [(a - 5, a + 5, b - 5, b + 5) for a, b in zip(across.tolist(), up.tolist(), strict=True)]  # no name on a named point
     out = []
     for i in np.lexsort((-np.abs(x), -y)):
         side = 1 if x[i] >= 0 else -1
-        width, start = 7.0 * len(genes[i]) + 4, across[i] + side * 12
+        width, start = _width(str(genes[i])), across[i] + side * _AWAY
         left, right = sorted((start, start + side * width))
         for step in range(40):
             shift = (step + 1) // 2 * 7 * (-1 if step % 2 else 1)
             box = (left, right, up[i] + shift - 6.5, up[i] + shift + 6.5)
-            if not any(a < right and b > left and c < box[3] and d > box[2] for a, b, c, d in taken):
+            if box[2] >= ground and not any(a < right and b > left and c < box[3] and d > box[2] for a, b, c, d in taken):
                 break
         taken.append(box)
         text = f"<b>{drawn(genes[i])}</b>" if genes[i] == chosen else drawn(genes[i])
-        out.append(_label(float(x[i]), float(y[i]), text, side * 12, -shift, "left" if side > 0 else "right"))
+        out.append(_label(float(x[i]), float(y[i]), text, side * _AWAY, -shift, "left" if side > 0 else "right"))
     return out
 
 

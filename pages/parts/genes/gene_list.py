@@ -15,6 +15,7 @@ from pages.parts.format import sentences
 from pages.parts.genes import charts as genechart
 from pages.parts.genes.sets import FDR, find_genes
 from pages.parts.genes.table import pick
+from state_engine.analysis.differential import in_order
 from state_engine.effects.bands import NOT_CALIBRATED, SENTENCES
 from state_engine.metrics.rules import FOLD
 
@@ -68,11 +69,11 @@ def gene_table(table: pd.DataFrame, marked: Sequence[str]) -> None:
     if genechart.is_predicted(table):
         shown = shown.iloc[np.argsort(-genechart.prominence(shown), kind="stable")]
     else:
-        shown = shown.sort_values(["p_value", "log2_fold_change"], key=_by_size, kind="stable")
+        shown = in_order(shown, measured=True)
     genes = shown["gene"].tolist()
     n, m = table.attrs["n_perturbed"], table.attrs["n_reference"]
-    test = "Two-sided Mann-Whitney U test; p falls with the number of cells."
-    tested = st.column_config.NumberColumn(f"p ({n:,} against {m:,} cells)", format="%.1e", help=test)
+    test = f"Two-sided Mann-Whitney U test of {n:,} against {m:,} cells; p falls with the number of cells."
+    tested = st.column_config.NumberColumn("p", format="%.1e", width=84, help=test)
     change = "Predicted log2FC" if genechart.is_predicted(table) else "log2 fold change"
     first = st.column_config.NumberColumn(change, format="%.2f", help="Perturbed over reference.")
     columns = [name for name in _COLUMNS if name in shown]
@@ -97,10 +98,6 @@ def _picked_row(event_key: str, genes: Sequence[str]) -> None:
     cells = st.session_state[event_key]["selection"]["cells"]
     if cells:
         pick(genes[cells[0][0]])
-
-
-def _by_size(column: pd.Series) -> pd.Series:
-    return -column.abs() if column.name == "log2_fold_change" else column
 
 
 def file_name(table: pd.DataFrame) -> str:
