@@ -18,7 +18,7 @@ A number that does not exist is None with the reason, never zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,6 +49,8 @@ OTHER_CONTEXTS: Final = "mean of other contexts"
 LIKENESS: Final = "likeness-weighted mean"
 OTHER_PERTURBATIONS: Final = "mean of other perturbations"
 METHODS: Final = (CORRECTED, CALIBRATED, RAW, NO_CHANGE, OTHER_CONTEXTS, LIKENESS, OTHER_PERTURBATIONS)
+
+TOP_GENES: Final = 5  # named in a table of effects
 
 Vector = NDArray[np.float64]
 
@@ -173,7 +175,8 @@ def effect_sizes(result: Result, layer: Layer = "corrected", on_progress: OnProg
 
     Columns: perturbation; context; n_cells (predicted); effect_size (Euclidean length of the effect over all genes, log1p units; it grows with
     the number of genes, so compare within a run); n_up, n_down (genes that change against the paired predicted control, by the rule of
-    `differential.directions` for predicted cells); top_genes (five largest absolute effects, with their sign).
+    `differential.directions` for predicted cells); top_genes (five largest absolute effects, with their sign); leading_gene (the first of
+    them, "" without any effect; not in tables of before 30 November 2026).
 
     Args:
         on_progress: called for each condition; may raise `JobCancelled`.
@@ -185,11 +188,17 @@ def effect_sizes(result: Result, layer: Layer = "corrected", on_progress: OnProg
 
 
 def effect_tables(
-    result: Result, layer: Layer = "corrected", on_progress: OnProgress = silent
+    result: Result,
+    layer: Layer = "corrected",
+    on_progress: OnProgress = silent,
+    each: Callable[[ConditionEffect], None] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the sizes of all effects, see `effect_sizes`, and the log2 fold change of each gene (a column) in each condition (a row).
 
     The rows of the second are in file order, its first columns perturbation and context. Cells are read once for both.
+
+    Args:
+        each: called with the effect of each condition, in file order, for what else is made of it.
 
     Raises:
         RequestError: as `effect_sizes`.
@@ -199,9 +208,14 @@ def effect_tables(
     rows, folds = [], []
     for one in condition_effects(result, layer, on_progress):
         size = float(np.linalg.norm(one.effect))
-        rows.append((one.perturbation, one.context, one.cells, size, one.up, one.down, _top_genes(result, one.effect)))
+        top = [i for i in largest(one.effect, TOP_GENES) if one.effect[i] != 0]
+        words = ", ".join(f"{result.genes[i]} {'+' if one.effect[i] > 0 else '−'}" for i in top)
+        leading = result.genes[top[0]] if top else ""
+        rows.append((one.perturbation, one.context, one.cells, size, one.up, one.down, words, leading))
+        if each is not None:
+            each(one)
         folds.append(one.fold.astype(np.float32))
-    names = ["perturbation", "context", "n_cells", "effect_size", "n_up", "n_down", "top_genes"]
+    names = ["perturbation", "context", "n_cells", "effect_size", "n_up", "n_down", "top_genes", "leading_gene"]
     table = pd.DataFrame(rows, columns=names).astype({"n_up": "Int64", "n_down": "Int64"})
     changes = pd.concat(
         [table[["perturbation", "context"]], pd.DataFrame(np.array(folds).reshape(len(rows), result.n_genes))], axis=1
@@ -358,7 +372,3 @@ def _score(method: str, effect: Vector, base: Vector, truth: Vector, called: NDA
 def _fold(result: Result, rows: NDArray[np.int64], reference: NDArray[np.int64], layer: Layer) -> Vector:
     mean, base = result.mean(rows, layer, natural=True), result.mean(reference, layer, natural=True)
     return fold_change(mean, base)
-
-
-def _top_genes(result: Result, effect: Vector, n: int = 5) -> str:
-    return ", ".join(f"{result.genes[i]} {'+' if effect[i] > 0 else '−'}" for i in largest(effect, n) if effect[i] != 0)

@@ -40,7 +40,7 @@ cells.csv         a row a cell: perturbation, context, batch, kind (predicted, p
 pseudobulk.csv    mean log1p expression of each group of cells ("kind | perturbation | context"); predictions are the corrected
                   expression: each basal cell plus its own predicted effect.
 effect_sizes.csv  every predicted condition: length of the mean effect over all genes (log1p), genes up and down (absolute log2
-                  fold change of 0.25 or more, detected in 1 % of the cells of one side), largest effects.
+                  fold change of 0.25 or more, detected in 1 % of the cells of one side), largest effects, and the gene with the largest.
 genes/            one table a condition, all genes: predicted cells against the same basal cells under the control label. Means are natural (counts
                   per 10,000 when the data were normalised to that depth), fractions from 0 to 1; the method is below.
                   The number of predicted cells is a choice, so p-values order genes and are no evidence about nature.

@@ -53,35 +53,60 @@ def standings(
         means: the run's `observed_means.npz`; without it there is no mean to beat.
         on_progress: called for each condition; may raise `JobCancelled`.
     """
-    conditions = result.conditions()
-    guesses = _means([pair for pair in conditions if pair in measured], result, means)
+    weighing = Weighing(result, measured, means)
+    for number, (perturbation, context) in enumerate(result.conditions()):
+        on_progress(Progress("Weighing each condition", number, len(result.conditions())))
+        weighing.add(perturbation, context)
+    return weighing.table()
 
-    # perturbations of a context share its controls; the cells of a condition are asked for once
-    @lru_cache(maxsize=CONTROLS)
-    def control_mean(rows: bytes) -> Vector:
-        return result.mean(np.frombuffer(rows, np.int64), "corrected")
 
-    rows = []
-    for number, (perturbation, context) in enumerate(conditions):
-        on_progress(Progress("Weighing each condition", number, len(conditions)))
+class Weighing:
+    """Conditions of a result weighed one after the other; who has a predicted effect at hand gives it, so that its cells are not read again.
+
+    Args:
+        result, measured, means: as of `standings`.
+    """
+
+    def __init__(self, result: Result, measured: Collection[Condition], means: Means | None = None) -> None:
+        self._result, self._measured = result, measured
+        self._guesses = _means([pair for pair in result.conditions() if pair in measured], result, means)
+        self._rows: list[dict[str, object]] = []
+        # perturbations of a context share its controls; the cells of a condition are asked for once
+        self._control_mean = lru_cache(maxsize=CONTROLS)(self._mean_of)
+
+    def _mean_of(self, rows: bytes) -> Vector:
+        return self._result.mean(np.frombuffer(rows, np.int64), "corrected")
+
+    def add(self, perturbation: str, context: str, corrected: Vector | None = None) -> None:
+        """Weigh a condition.
+
+        Args:
+            corrected: (g,) its corrected effect (mean log1p, predicted minus paired control); None: it is read where it is needed.
+        """
+        result, condition = self._result, (perturbation, context)
         layer = result.layers(perturbation, context)[0]
-        predicted = result.rows(keys.PREDICTED, context, perturbation)
-        effect = result.mean(predicted, layer) - control_mean(result.paired_controls(predicted).tobytes())
+        effect = corrected
+        if effect is None or layer != "corrected":
+            predicted = result.rows(keys.PREDICTED, context, perturbation)
+            effect = result.mean(predicted, layer) - self._control_mean(result.paired_controls(predicted).tobytes())
         band, share = band_of_condition(effect, result.bands(perturbation, context) if layer == result.default_layer else None)
         row: dict[str, object] = {"perturbation": perturbation, "context": context, "layer": layer}
         row |= {"band": band, "band_share": share}
-        if (perturbation, context) in measured:
-            base = control_mean(result.rows(keys.OBSERVED_CONTROL, context).tobytes())
+        if condition in self._measured:
+            base = self._control_mean(result.rows(keys.OBSERVED_CONTROL, context).tobytes())
             truth = result.mean(result.rows(keys.OBSERVED, context, perturbation), "corrected")
-            guess = guesses.get((perturbation, context))
+            guess = self._guesses.get(condition)
             row |= {"exposure": result.exposure(perturbation, context)}
             row |= _against_mean(effect, None if guess is None else guess.effect.astype(np.float64), base, truth)
         else:
             row |= {"exposure": "", "standing": "not measured"}
-        rows.append(row)
-    names = ["perturbation", "context", "layer", "band", "band_share", "exposure", "standing"]
-    table = pd.DataFrame(rows, columns=[*names, "pearson", "mae", "mean_pearson", "mean_mae"])
-    return table.astype(dict.fromkeys(("band_share", "pearson", "mae", "mean_pearson", "mean_mae"), float))
+        self._rows.append(row)
+
+    def table(self) -> pd.DataFrame:
+        """Return what was weighed, see `standings`."""
+        names = ["perturbation", "context", "layer", "band", "band_share", "exposure", "standing"]
+        table = pd.DataFrame(self._rows, columns=[*names, "pearson", "mae", "mean_pearson", "mean_mae"])
+        return table.astype(dict.fromkeys(("band_share", "pearson", "mae", "mean_pearson", "mean_mae"), float))
 
 
 def _means(conditions: list[Condition], result: Result, means: Means | None) -> dict[Condition, BaselineEffect]:

@@ -20,8 +20,8 @@ import pandas as pd
 
 from state_engine import keys
 from state_engine.analysis import differential as de
-from state_engine.analysis.effects import EffectComparison, Score, compare, effect_tables
-from state_engine.analysis.standing import standings
+from state_engine.analysis.effects import ConditionEffect, EffectComparison, Score, compare, effect_tables
+from state_engine.analysis.standing import Weighing, standings
 from state_engine.effects.means import FILE_NAME, load_means
 from state_engine.errors import RunError
 from state_engine.files import read_json, replacing, write_json
@@ -125,14 +125,18 @@ def effects_for(run_dir: Path, on_progress: OnProgress = silent) -> Path:
     path, changes, standing = effects_path(run_dir), changes_path(run_dir), standing_path(run_dir)
     if has_effects(run_dir):
         return path
-    result = open_result(Path(run_dir) / "result.h5ad")
-    if not path.exists() or not changes.exists():
-        sizes, folds = effect_tables(result, on_progress=on_progress)
-        _write({changes: folds, path: sizes})
-    if not standing.exists():
-        means = Path(run_dir) / FILE_NAME
-        known = load_means(means) if means.exists() else None
+    result, means = open_result(Path(run_dir) / "result.h5ad"), Path(run_dir) / FILE_NAME
+    known = load_means(means) if means.exists() else None
+    if path.exists() and changes.exists():
         _write({standing: standings(result, measured_conditions(result), known, on_progress)})
+        return path
+    weighing = Weighing(result, measured_conditions(result), known)  # while the cells are read for the sizes
+
+    def weigh(one: ConditionEffect) -> None:
+        weighing.add(one.perturbation, one.context, one.effect)
+
+    sizes, folds = effect_tables(result, on_progress=on_progress, each=weigh)
+    _write({standing: weighing.table(), changes: folds, path: sizes})
     return path
 
 

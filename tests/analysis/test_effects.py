@@ -165,6 +165,7 @@ def test_conditions_are_ranked_by_effect_and_all_are_counted(tmp_path: Path) -> 
     table = ef.effect_sizes(result).set_index("perturbation")
     assert (table.loc["drugB", "n_up"], table.loc["drugB", "n_down"]) == (2, 1)
     assert table[["n_up", "n_down"]].notna().all(axis=None)
+    assert table.loc["drugA", "leading_gene"] == table.loc["drugA", "top_genes"].split(" ")[0]
     assert set(table.loc["drugA", "top_genes"].split(", ")) == {"G0 +", "G1 +", "G10 −"}
     rows = result.rows("predicted", "T", "drugA")
     delta = result.read(rows).mean(0) - result.read(result.paired_controls(rows)).mean(0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,7 @@ from state_engine.analysis.effects import OTHER_CONTEXTS, compare
 from state_engine.analysis.standing import MEANINGS, STANDINGS, standings
 from state_engine.effects.means import Means
 from state_engine.errors import JobCancelled
-from state_engine.prediction.result import Result, open_result
+from state_engine.prediction.result import Result, open_result, read_mean, read_rows
 from state_engine.progress import Progress
 from tests.prediction.make_result import make_result
 
@@ -78,6 +80,21 @@ def test_it_is_kept_with_the_effects_and_can_be_stopped(tmp_path: Path) -> None:
 
     with pytest.raises(JobCancelled):
         standings(open_result(run / "result.h5ad"), [], on_progress=stop)
+
+
+def test_predicted_cells_are_read_once_for_sizes_and_standings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_result(tmp_path / "result.h5ad").parent
+    asked, counts = Result._asked, np.zeros(open_result(run / "result.h5ad").n_cells, int)
+
+    def counting(self: Result, function: Callable[..., Any], *arguments: Any) -> Any:
+        if function in (read_rows, read_mean):
+            counts[arguments[1]] += 1
+        return asked(self, function, *arguments)
+
+    monkeypatch.setattr(Result, "_asked", counting)
+    stored.effects_for(run)
+    kinds = open_result(run / "result.h5ad").obs["kind"].to_numpy(str)
+    assert set(counts[kinds == "predicted"]) == {1} and counts[kinds == "observed"].min() == 1
 
 
 def test_the_change_of_one_gene_is_that_of_the_table(tmp_path: Path) -> None:

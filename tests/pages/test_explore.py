@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+import streamlit as st
 
 import pages.parts.result
 from pages.parts import umap as umapchart
 from pages.parts.cellmap.polygon import inside, outline
+from pages.parts.explore.conditions import leading_gene
 from pages.parts.explore.heat_chart import MOST_ROWS, condition_map, mark_of, sheet_of
 from pages.parts.genes import table as table_parts
 from pages.parts.result import differences, open_run
@@ -119,6 +121,21 @@ def test_a_condition_that_nobody_measured_says_so_beside_its_cells(monkeypatch: 
     page = opened(monkeypatch, "explore", make_run(Settings(tmp_path), observed=False), tmp_path)
     assert "drugA in B: control and predicted cells" in text(page) and "no measured cells of it" in text(page)
     assert legend(drawings(page)[0]) == {"predicted": 30, "measured control": 50} and not page.exception
+
+
+def test_the_first_gene_is_that_of_the_largest_effect_also_in_runs_that_do_not_say_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = make_run(Settings(tmp_path))
+    path = stored.effects_path(run.path)
+    table = pd.read_parquet(path)
+    result, leading = open_run(run), str(table["leading_gene"].iloc[0])
+    assert leading in ("G0", "G1", "G2", "G3") and leading_gene(run, result) == leading
+    table.drop(columns="leading_gene").to_parquet(path)
+    st.cache_data.clear()
+    assert leading_gene(run, result) == result.genes[0]
+    page = opened(monkeypatch, "explore", run, tmp_path)
+    assert not page.exception and "How large is each effect?" in text(page)
 
 
 def test_marks_tell_a_test_that_was_passed_from_recall() -> None:

@@ -39,6 +39,7 @@ _TITLES = {
     "band": "Where would the largest effects hold in a replicate?",
 }
 GENES = 10  # of the chosen condition
+FEW = 10  # perturbations whose picture leaves room for these genes below it
 HEIGHT = 380  # of its map, in pixels
 _HELP = (
     "Effect size: length of the mean effect over all genes (log1p). One gene: its log2 fold change, to see which perturbation moves it. Would it "
@@ -52,10 +53,15 @@ def conditions(run: RunFolder, result: Result) -> None:
     chosen = _chosen(result)
     with st.container(key="halves"):
         left, right = st.columns([6, 5], gap="large")
+    question = Question(*chosen, keys.PREDICTED_CONTROL, result.layers(*chosen)[0])
     with left:
         _picture(run, result, chosen)
     with right:
-        _one(run, result, *chosen)
+        table = _one(run, result, question)
+    # few perturbations leave room below their picture
+    few = len({p for p, _ in result.conditions()}) <= FEW
+    with left if few else right:
+        _genes(table, question)
 
 
 def _chosen(result: Result) -> Condition:
@@ -91,6 +97,7 @@ def _picture(run: RunFolder, result: Result, chosen: Condition) -> None:
     usual["moved"] = st.session_state.get(key) if by != "gene" else None
     session.show_in_address("explore", usual, OF_ADDRESS)
     table = _table(str(run.path), stamp(run.result), stamp(stored.standing_path(run.path)), gene)
+    row = max(24, min(40, 240 // (table["perturbation"].nunique() + 1)))  # pixels
     sheet, title = sheet_of(table), f"log2 fold change of {drawn(gene)}" if gene else "Effect size (log1p)"
     show_figure(
         condition_map(sheet, by, title, chosen),
@@ -98,7 +105,7 @@ def _picture(run: RunFolder, result: Result, chosen: Condition) -> None:
         title=_TITLES[by].format(gene=gene),
         caption=_caption(table, sheet, by),
         table=lambda: table.drop(columns=["words"]),
-        height=int(min(900, 190 + 24 * (len(sheet.values) + 1))),
+        height=int(min(900, 190 + row * (len(sheet.values) + 1))),
         on_select=_pick,
         modes=("points",),
         chart=f"{by}_{gene}_{'_'.join(chosen)}",
@@ -116,11 +123,10 @@ def _pick() -> None:
 
 
 def leading_gene(run: RunFolder, result: Result) -> str:
-    """Return the gene that the largest effect of a run changes most; the first gene where no effects are kept."""
-    if not stored.has_effects(run.path):
-        return result.genes[0]
-    top = [str(row).split(", ")[0].rpartition(" ")[0] for row in effects_of(run)["top_genes"].head(1)]
-    return next((name for name in top if name in result.genes), result.genes[0])
+    """Return the gene that the largest effect of a run changes most; the first gene where that is not kept, as in older runs."""
+    table = effects_of(run) if stored.has_effects(run.path) else pd.DataFrame()
+    leading = str(table["leading_gene"].iloc[0]) if "leading_gene" in table and len(table) else ""
+    return leading if leading in result.genes else result.genes[0]
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
@@ -173,14 +179,21 @@ def _caption(table: pd.DataFrame, sheet: Sheet, by: str) -> str:
 # ---- the chosen condition ----
 
 
-def _one(run: RunFolder, result: Result, perturbation: str, context: str) -> None:
-    question = Question(perturbation, context, keys.PREDICTED_CONTROL, result.layers(perturbation, context)[0])
+def _one(run: RunFolder, result: Result, question: Question) -> pd.DataFrame | None:
+    """Show what is known of a condition and its cells; return the table of its genes where it is there."""
     table = table_of(run, question)
     if table is not None:
-        show_answer(question, table, comparison_of(run, result, question), result.exposure(perturbation, context))
+        exposure = result.exposure(question.perturbation, question.context)
+        show_answer(question, table, comparison_of(run, result, question), exposure)
     if run.file("projection.npz").exists():
-        _cells(run, perturbation, context)
+        _cells(run, question.perturbation, question.context)
+    return table
+
+
+def _genes(table: pd.DataFrame | None, question: Question) -> None:
+    """Show the genes of a condition that stand out, and the way to all of them."""
     if table is not None:
+        st.markdown(f"**Genes that stand out: {md(question.perturbation)} in {md(question.context)}**")
         st.markdown(top_genes(table))
     if st.button("See all its genes", key="to_condition", icon=":material/genetics:"):
         go("genes")
