@@ -7,7 +7,7 @@ from pages.parts.door import through_app
 from pages.parts.genes.answer import show_answer
 from pages.parts.genes.compare import comparison_of
 from pages.parts.genes.gene_list import gene_table, with_measured
-from pages.parts.genes.sets import gene_lists, gene_set, smallest_fold
+from pages.parts.genes.sets import MOST_IN_ADDRESS, gene_lists, gene_set, smallest_fold
 from pages.parts.genes.table import (
     ask,
     choose_gene,
@@ -22,6 +22,7 @@ from pages.parts.genes.tabs import TABS, View
 from pages.parts.result import finished_run, open_run, result_area
 from pages.parts.runs.report import report_button
 from pages.parts.widgets import errors_shown, go, page_head
+from state_engine.metrics.rules import FOLD
 
 through_app()
 
@@ -72,7 +73,10 @@ with errors_shown(), result_area(run):
     session.recall("gene_tabs", list(TABS), next(iter(TABS)), "tab")
     tabs = st.tabs(list(TABS), key="gene_tabs", on_change="rerun")
     # all but the tab always: the links of the menu carry them, so that coming back writes nothing
-    session.show_in_address("genes", {"tab": next(iter(TABS))})
+    usual: dict[str, object] = {"tab": next(iter(TABS)), "fold": FOLD, "show": "All"}
+    if len(st.session_state.get("gene_set", "")) > MOST_IN_ADDRESS:
+        usual["set"] = st.session_state["gene_set"]
+    session.show_in_address("genes", usual)
     for tab, show in zip(tabs, TABS.values(), strict=True):
         if tab.open:
             with tab, errors_shown():

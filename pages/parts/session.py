@@ -31,6 +31,7 @@ from state_engine.library.trash import Item, item_of, restore
 from state_engine.options import join_commas, split_commas
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 _YES, _NO = "yes", "no"  # of what is ticked, in the address
 WATCHED = "watched_run"  # a short prediction that was asked for and is looked at since: its result opens by itself
 # "share": token of a link to a run of somebody else's. "gone": what was deleted last, or what the address named in vain
@@ -42,7 +43,7 @@ THREAD = (
 SHOWN: Mapping[str, Mapping[str, str]] = {
     "genes": {
         "perturbation": "perturbation", "context": "context", "gene": "gene", "cells": "de_cells", "reference": "de_reference",
-        "tab": "gene_tabs",
+        "tab": "gene_tabs", "fold": "fold", "set": "gene_set", "find": "gene_search", "show": "gene_show",
     },
     "explore": {
         "colour": "map_colour", "kinds": "map_kinds", "contexts": "map_contexts", "perturbations": "map_perturbations",
@@ -63,6 +64,8 @@ SHOWN: Mapping[str, Mapping[str, str]] = {
     "evaluate": {
         "over": "evaluation_context", "metrics": "evaluation_metrics", "metric": "evaluation_metric", "baseline": "evaluation_guess",
         "condition": "evaluation_condition", "method": "evaluation_method",
+        "what": "evaluate_what", "by": "evaluate_profile", "part": "evaluate_part", "draws": "evaluate_seeds", "kind": "evaluate_kind",
+        "predicted": "evaluate_predicted", "real": "evaluate_real",
     },
 }  # fmt: skip
 
@@ -166,6 +169,16 @@ def recall_text(key: str, name: str) -> None:
     """The same for words that are typed."""
     if went_back() or key not in st.session_state:
         st.session_state[key] = st.query_params.get(name, "")
+
+
+def recall_number(key: str, name: str, default: N, least: N, most: N) -> None:
+    """The same for a number within bounds; what is no such number is left out."""
+    if went_back() or key not in st.session_state:
+        try:
+            given = type(default)(st.query_params.get(name, default))
+        except ValueError:
+            given = default
+        st.session_state[key] = given if least <= given <= most else default
 
 
 def recall_tick(key: str, name: str, default: bool = False) -> None:

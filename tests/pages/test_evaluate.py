@@ -132,6 +132,15 @@ def test_two_files(monkeypatch: pytest.MonkeyPatch, home: Path, tmp_path: Path, 
     for key in ("predicted", "real"):
         page.selectbox(key=f"evaluate_{key}_perturbation").set_value("p").run()
         page.selectbox(key=f"evaluate_{key}_context").set_value("c").run()
+    asked_for = {name: page.query_params[name] for name in ("what", "predicted", "real")}
+    again = page_at(monkeypatch, "evaluate", None, home)
+    for name, value in asked_for.items():
+        again.query_params[name] = value
+    again.run()
+    assert again.segmented_control(key="evaluate_what").value == "Two files" and not again.exception
+    assert [again.selectbox(key=f"evaluate_{key}").value for key in ("predicted", "real")] == [
+        page.selectbox(key=f"evaluate_{key}").value for key in ("predicted", "real")
+    ]
     page.multiselect(key="evaluate_control").set_value([CONTROL]).run()
     page.selectbox(key="evaluate_elsewhere_files").set_value("screen.h5ad").run()
     page.button(key="evaluate_start_files").click().run()

@@ -259,6 +259,27 @@ def test_every_point_knows_its_gene() -> None:
     assert found == {"G0": 3.0, "G1": -2.0, "G2": 0.5}
 
 
+def test_what_counts_as_changed_and_what_is_marked_are_in_the_address(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
+    home = run.path.parents[1]
+    page = linked(monkeypatch, run, home)
+    assert not {"fold", "set", "find", "show"} & {*page.query_params}
+    page.number_input(key="fold").set_value(0.5).run()
+    page.text_area(key="gene_set").set_value("G0, G5").run()
+    page.text_input(key="gene_search").set_value("G1").run()
+    page.segmented_control(key="gene_show").set_value("Up").run()
+    kept = {name: page.query_params[name] for name in ("fold", "set", "find", "show")}
+    assert kept == {"fold": ["0.5"], "set": ["G0, G5"], "find": ["G1"], "show": ["Up"]} or kept == {
+        "fold": "0.5", "set": "G0, G5", "find": "G1", "show": "Up"
+    }  # fmt: skip
+    other = linked(monkeypatch, run, home, fold="0.5", set="G0, G5", find="G1", show="Up")
+    assert other.number_input(key="fold").value == 0.5 and other.text_area(key="gene_set").value == "G0, G5"
+    assert other.text_input(key="gene_search").value == "G1" and other.segmented_control(key="gene_show").value == "Up"
+    assert "|log2 fold change| ≥ 0.5" in text(other) and not other.exception
+    assert linked(monkeypatch, run, home, fold="much").number_input(key="fold").value == 0.25
+    page.text_area(key="gene_set").set_value("G0 " * 400).run()
+    assert "set" not in page.query_params, "a link that long would be cut off"
+
+
 def test_names_stay_above_the_axis_and_within_the_sides() -> None:
     names = [f"A_LONG_GENE_NAME{i}" for i in range(8)]
     table = changes([0.01] * 8 + [1e-30], [-0.3 - 0.01 * i for i in range(8)] + [2.0])

@@ -33,6 +33,7 @@ from state_engine.options import option_of
 from state_engine.prediction.request import PredictionRequest
 
 CHOICE = "evaluation"
+PROFILE = "evaluate_profile"  # key of the metrics, the same in all three ways
 DEMO_TITLE = "Demo model on its held-out cells"
 _TRAINING, _PREDICTION, _FILES = "A training", "A prediction", "Two files"
 PARTS: dict[Literal["test", "val"], str] = {"test": "Test cells", "val": "Validation cells (they flatter)"}
@@ -50,13 +51,23 @@ def evaluate_form() -> None:
     """What to evaluate, and the button that starts it."""
     options = [_TRAINING, _PREDICTION, _FILES]
     start = _TRAINING if session.chosen("training") or _done_trainings() else _PREDICTION if session.chosen("run") else _TRAINING
+    session.recall("evaluate_what", options, start, "what")
     what = st.segmented_control(
-        "What to evaluate", options, default=start, key="evaluate_what", label_visibility="collapsed", required=True, wrap=True
+        "What to evaluate", options, key="evaluate_what", label_visibility="collapsed", required=True, wrap=True
     )
     {_TRAINING: _training, _PREDICTION: _prediction, _FILES: _files}[what or start]()
+    _keep_in_address(start)
+
+
+def _keep_in_address(start: str) -> None:
+    """Have the address hold what is chosen here, so that a reload and a link open the form as it was."""
+    usual: dict[str, object] = {"what": start, "by": USUAL_PROFILE, "part": "test", "draws": 1, "kind": "cells"}
+    session.show_in_address("evaluate", usual, (*usual, "predicted", "real"))
 
 
 USUAL = "as the metrics say"
+USUAL_PROFILE = str(option_of(EvaluationRequest, "profile").default)
+MOST_SEEDS = 5
 
 
 def evaluate_demo(key: str = "evaluate_demo", primary: bool = False) -> None:
@@ -79,8 +90,9 @@ def _start(request: EvaluationRequest | HeldOutRequest, title: str) -> None:
 def _metrics(key: str) -> _Asked:
     """The choice of metrics; for metrics on counts also how predictions become counts."""
     known = profiles()
+    session.recall(PROFILE, list(known), USUAL_PROFILE, "by")
     profile = fields.choice(
-        st, EvaluationRequest, "profile", f"{key}_profile", list(known),
+        st, EvaluationRequest, "profile", PROFILE, list(known), index=0,
         format_func=lambda p: known[p].title + (" (counts)" if known[p].values == "counts" else ""),
     )  # fmt: skip
     rounding: Rounding | None = None
@@ -90,10 +102,11 @@ def _metrics(key: str) -> _Asked:
     return _Asked(profile, rounding)
 
 
-def _log1p_metrics(key: str) -> str:
+def _log1p_metrics() -> str:
     """The choice of metrics for cells that a prediction wrote: those that compare log1p expression."""
     known = {name: profile.title for name, profile in profiles().items() if profile.values == "log1p"}
-    return str(fields.choice(st, EvaluationRequest, "profile", key, list(known), format_func=lambda p: known[p]))
+    session.recall(PROFILE, list(known), USUAL_PROFILE, "by")
+    return str(fields.choice(st, EvaluationRequest, "profile", PROFILE, list(known), index=0, format_func=lambda p: known[p]))
 
 
 def _elsewhere(request: type, key: str) -> tuple[str, Choices | None]:
@@ -129,13 +142,14 @@ def _training() -> None:
     picked = pick_run(known, "training", "Training", "evaluate_training")
     left, right = st.columns(2)
     with left:
-        profile = _log1p_metrics("training_profile")
+        profile = _log1p_metrics()
     seeds_option = option_of(HeldOutRequest, "seeds")
-    seeds = int(right.number_input(seeds_option.label, 1, 5, 1, key="evaluate_seeds", help=fields.sentence(seeds_option)))
+    session.recall_number("evaluate_seeds", "draws", 1, 1, MOST_SEEDS)
+    seeds = int(right.number_input(seeds_option.label, 1, MOST_SEEDS, key="evaluate_seeds", help=fields.sentence(seeds_option)))
+    session.recall("evaluate_part", list(PARTS), "test", "part")
     part = st.segmented_control(
         option_of(HeldOutRequest, "part").label,
         tuple(PARTS),
-        default="test",
         key="evaluate_part",
         required=True,
         format_func=lambda p: PARTS[p],
@@ -199,7 +213,7 @@ def _prediction() -> None:
         "Predicted cells are compared with the measured cells of the same data set; baselines are made of everything that it measured."
     )
     picked = pick_run(known, "run", "Prediction", "evaluate_run")
-    profile = _log1p_metrics("prediction_profile")
+    profile = _log1p_metrics()
     with st.expander("More settings"):
         other, there = _elsewhere(EvaluationRequest, "prediction")
     with st.container(horizontal=True):
@@ -255,11 +269,11 @@ def _files() -> None:
     entries = list_datasets(session.settings())
     st.caption("Predicted and measured cells of the same perturbations, or a table of predicted effects from any program.")
     left, right = st.columns(2)
+    session.recall("evaluate_kind", list(_KINDS), "cells", "kind")
     with left:
         kind = st.segmented_control(
             "What was predicted",
-            ("cells", "effects"),
-            default="cells",
+            list(_KINDS),
             required=True,
             key="evaluate_kind",
             format_func=lambda k: _KINDS[k],
@@ -350,15 +364,22 @@ def _file(entries: tuple[DataEntry, ...], label: str, key: str) -> DataEntry | N
     """Return a data set of this installation, or an upload, which becomes one."""
     if f"evaluate_{key}_came" in st.session_state:
         st.session_state[f"evaluate_{key}"] = st.session_state.pop(f"evaluate_{key}_came")
-    entry = st.selectbox(
-        label, entries, format_func=lambda e: e.name, key=f"evaluate_{key}", index=None, placeholder="Choose a data set"
+    by_id = {entry.id: entry for entry in entries}
+    session.recall(f"evaluate_{key}", [None, *by_id], None, key)
+    chosen = st.selectbox(
+        label,
+        list(by_id),
+        format_func=lambda i: by_id[i].name,
+        key=f"evaluate_{key}",
+        index=None,
+        placeholder="Choose a data set",
     )
     name = f"evaluate_{key}_upload"
     came = received("or drop them here (.h5ad)", name)
     if came is not None:
-        st.session_state[f"evaluate_{key}_came"] = came
+        st.session_state[f"evaluate_{key}_came"] = came.id
         st.rerun()
-    return entry
+    return by_id[chosen] if chosen is not None else None
 
 
 def _columns(data: Dataset, key: str) -> Choices:

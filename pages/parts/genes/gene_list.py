@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from pages.parts import session
 from pages.parts.figures import csv_button
 from pages.parts.format import sentences
 from pages.parts.genes import charts as genechart
@@ -56,10 +57,11 @@ def with_measured(table: pd.DataFrame, genes: pd.DataFrame | None) -> pd.DataFra
 def gene_table(table: pd.DataFrame, marked: Sequence[str]) -> None:
     """All genes; a click on a row chooses the gene."""
     left, right = st.columns([3, 2], vertical_alignment="bottom")
+    session.recall_text("gene_search", "find")
     search = left.text_input("Find genes", key="gene_search", placeholder="IFI6, or several separated by commas")
-    show = right.segmented_control(
-        "Show", ["All", "Up", "Down"] + (["Gene set"] if marked else []), default="All", key="gene_show", required=True, wrap=True
-    )
+    parts = ["All", "Up", "Down"] + (["Gene set"] if marked else [])
+    session.recall("gene_show", parts, "All", "show")
+    show = right.segmented_control("Show", parts, key="gene_show", required=True, wrap=True)
     shown = find_genes(table, search)
     if show in ("Up", "Down"):
         calls = genechart.directions(shown, FDR, st.session_state.get("fold", FOLD))

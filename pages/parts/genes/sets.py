@@ -7,6 +7,7 @@ import re
 import pandas as pd
 import streamlit as st
 
+from pages.parts import session
 from pages.parts.format import sentences
 from pages.parts.genes import charts as genechart
 from state_engine.errors import listed, may_be, near_each
@@ -15,6 +16,8 @@ from state_engine.metrics.rules import FOLD, SIGNIFICANT
 from state_engine.prediction.result import Result
 
 FDR = SIGNIFICANT
+MOST_FOLD = 10.0
+MOST_IN_ADDRESS = 1000  # characters of a gene set; a longer one would make a link that programs cut off
 
 
 def find_genes(table: pd.DataFrame, search: str) -> pd.DataFrame:
@@ -36,6 +39,7 @@ def split_names(text: str) -> list[str]:
 
 def gene_set(result: Result) -> tuple[str, ...]:
     """Names pasted by the user, to be marked; those that the result does not have are said."""
+    session.recall_text("gene_set", "set")
     with st.popover("Gene set", icon=":material/playlist_add:"):
         text = st.text_area(
             "Gene names, separated by commas, spaces or lines", key="gene_set", height=140, persist_state="session"
@@ -56,7 +60,10 @@ def _near(missing: tuple[str, ...], genes: tuple[str, ...]) -> tuple[tuple[str, 
 
 def smallest_fold() -> float:
     """Ask for the fold change from which a gene counts as changed."""
-    return float(st.number_input("Smallest |log2 fold change|", 0.0, 10.0, FOLD, 0.05, key="fold", width=170))
+    session.recall_number("fold", "fold", FOLD, 0.0, MOST_FOLD)
+    return float(
+        st.number_input("Smallest |log2 fold change|", 0.0, MOST_FOLD, step=0.05, key="fold", width=170, persist_state="session")
+    )
 
 
 def gene_lists(table: pd.DataFrame, fold: float) -> None:
