@@ -65,6 +65,21 @@ def test_all_views_are_drawn_with_method_and_n(monkeypatch: pytest.MonkeyPatch, 
     assert "16 basal cells of the set on the run's UMAP" in said and "340 cells; seed 7" in said
 
 
+def test_the_answer_and_what_it_does_not_show_stand_before_the_figures(
+    monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path
+) -> None:
+    make_maps(run)
+    page = opened(monkeypatch, "attention", run, module_home)
+    drawn = [(node.type, str(getattr(node, "value", ""))) for node in page.main]
+    figure = next(place for place, (kind, _) in enumerate(drawn) if kind == "plotly_chart")
+    answer = next(place for place, (_, words) in enumerate(drawn) if "The most attended tenth (1 of 16 cells) gets **" in words)
+    caution = next(
+        place for place, (kind, words) in enumerate(drawn) if kind == "warning" and "no evidence of a mechanism" in words
+    )
+    assert answer < caution < figure and sum("no evidence of a mechanism" in words for _, words in drawn) == 1
+    assert drawn[answer][1].startswith(("**Hardly any cell stands out.**", "**Some cells stand out.**"))
+
+
 def test_one_head_and_the_difference(monkeypatch: pytest.MonkeyPatch, run: RunFolder, module_home: Path) -> None:
     make_maps(run)
     page = opened(monkeypatch, "attention", run, module_home)

@@ -75,12 +75,15 @@ def _words(chosen: views.CellSet) -> str:
 @st.fragment
 def show_attention(run: RunFolder, result: Result, chosen: views.CellSet, maps: AttentionMaps) -> None:
     """All views of a set's maps. A fragment: a choice made here does not run the page again."""
+    answer = st.container()  # above the pickers that it depends on
     _say_mode(maps)
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
         under = _pick_view(chosen)
     with right:
         layer, head = _pick_head(run, maps)
+    with answer:
+        views.answer(maps, chosen, layer, head)
     sorting = _pick_sorting(run, maps, layer, head)
     weights = views.weights_of(maps, under, layer, head)
     said = {

@@ -27,6 +27,7 @@ from state_engine.prediction.result import Result
 
 Under = Literal["perturbed", "control", "difference"]
 TOP = 10
+NEARLY_EQUAL = 1.5  # times an equal share, below which the most attended tenth does not stand out
 CAUTION = (
     "Attention depends on how mixed the set is: the same cell gets other weights among other cells, and cells far from the rest can "
     "draw attention for that alone. It shows what the model used for this set, and is no evidence of a mechanism."
@@ -197,15 +198,26 @@ def _shown_columns(facts: pd.DataFrame) -> list[str]:
     return [name for name in facts.columns if name not in same]
 
 
-def most_attended(
-    run: RunFolder, result: Result, chosen: CellSet, maps: AttentionMaps, layer: int | None, head: int | None
-) -> None:
-    """The set's cells on the run's map, and a table of what each receives."""
+def answer(maps: AttentionMaps, chosen: CellSet, layer: int | None, head: int | None) -> None:
+    """Say how unevenly the set's cells are attended to, and what attention does not show: the answer of the page, before its figures."""
     facts = cell_facts(maps, layer, head)
     n_top = max(1, len(facts) // 10)
     weight = facts["perturbed"] * facts["times"]
     share = float(weight.head(n_top).sum() / max(float(weight.sum()), 1e-9))
     equal = float(facts["times"].head(n_top).sum() / facts["times"].sum())
+    lead = "Hardly any cell stands out." if share < NEARLY_EQUAL * equal else "Some cells stand out."
+    st.markdown(
+        f"**{lead}** The most attended tenth ({n_top:,} of {plural(len(facts), 'cell')}) gets **{share:.0%}** of the attention under "
+        f"{md(chosen.perturbation)}; equal shares would give {equal:.0%} ({head_words(layer, head).lower()})."
+    )
+    st.warning(CAUTION, icon=":material/warning:")
+
+
+def most_attended(
+    run: RunFolder, result: Result, chosen: CellSet, maps: AttentionMaps, layer: int | None, head: int | None
+) -> None:
+    """The set's cells on the run's map, and a table of what each receives."""
+    facts = cell_facts(maps, layer, head)
     left, right = st.columns([1, 1], gap="large")
     with left:
         _map(run, result, chosen, facts)
@@ -229,10 +241,6 @@ def most_attended(
                 ),
                 "times": st.column_config.NumberColumn("Times", format="%d", help="How often the cell was drawn into the set."),
             },
-        )
-        st.caption(
-            f"The most attended tenth ({n_top:,} of {plural(len(facts), 'cell')}) gets {share:.0%} of the attention; "
-            f"equal shares would give {equal:.0%}."
         )
         csv_button("Cells (CSV)", lambda: facts, "attended_cells.csv", "attended_csv")
 
@@ -311,8 +319,7 @@ def downloads(run: RunFolder, chosen: CellSet) -> None:
 
 
 def mixed(maps: AttentionMaps, layer: int | None, head: int | None) -> None:
-    """The caution, and the figures that let one judge it."""
-    st.warning(CAUTION, icon=":material/warning:")
+    """The figures that let one judge the caution."""
     facts = cell_facts(maps, layer, head)
     distance, received = facts["distance"].to_numpy(np.float32), facts["perturbed"].to_numpy(np.float32)
     pairs = numbers.random_pairs(maps.basal[np.unique(maps.cells, return_index=True)[1]])
