@@ -39,7 +39,9 @@ def several(
     one = option_of(request, path)
     known = list(dict.fromkeys([*options, *chosen]))
     text = more.pop("help", sentence(one))
-    found: list[str] = place.multiselect(one.label, known, list(chosen), key=key, help=text, accept_new_options=True, **more)
+    found: list[str] = place.multiselect(
+        one.label, known, list(chosen), key=key, help=text, accept_new_options=True, **more, select_all=False
+    )
     return found
 
 

@@ -108,6 +108,23 @@ def test_the_server_never_loads_torch(server: Server, page: Page) -> None:
 
 
 @pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
+def test_what_is_typed_and_entered_adds_one_perturbation(server: Server, page: Page) -> None:
+    model = next(e.card.id for e in list_models(server.settings) if e.demo and e.card)
+    page.goto(f"{server.address}/predict?data={DEMO_ID}&model={model}")
+    settle(page)
+    picker = page.locator("[class*='st-key-perturbations_']").first
+    picker.locator("input").first.click()
+    for _ in range(len(picker.locator("[data-baseweb=tag]").all())):
+        page.keyboard.press("Backspace")
+    settle(page)
+    picker.locator("input").first.fill("IFN")
+    page.locator("[data-testid=stSelectboxVirtualDropdown] li, [role=option]").first.wait_for()
+    page.keyboard.press("Enter")
+    settle(page)
+    assert ("IFN-beta" in picker.inner_text(), "IFN-gamma" in picker.inner_text()) == (True, False)
+
+
+@pytest.mark.skipif(not DEMO_PATH.exists(), reason="the demo is not in this checkout")
 def test_the_demo_from_one_click_to_every_answer(server: Server, page: Page) -> None:
     open_demo(server, page)
     pick(page, "perturbations_", ["IFN-beta", "TNF", "Dexamethasone"])

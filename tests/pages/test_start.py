@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 from collections.abc import Callable
 from datetime import timedelta
@@ -304,6 +305,18 @@ def test_names_that_can_only_mean_one_label_are_added_with_a_click(home: Path) -
         "CRISPRi STAT1",
         "CRISPRi IRF8",
     ] and "1 name not known to this model, left out:** foo" in text(app)
+
+
+def test_enter_in_a_picker_takes_one_entry() -> None:
+    """With "select all", what Enter takes first is every match: typing IFN added IFN-beta and IFN-gamma."""
+    calls = [
+        (path.name, node)
+        for path in (ROOT / "pages").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "multiselect"
+    ]
+    without = [name for name, node in calls if "select_all=False" not in map(ast.unparse, node.keywords)]
+    assert len(calls) > 15 and not without
 
 
 def test_empty_states_teach(home: Path) -> None:

@@ -53,7 +53,13 @@ def page(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> AppTest:
     return page_at(monkeypatch, "submit", run, run.path.parents[1])
 
 
-def done_at_once(settings: Settings, request: object, title: str = "", parent: str = "") -> tuple[str, str]:
+LANES: list[str | None] = []  # in which the page asked for jobs
+
+
+def done_at_once(
+    settings: Settings, request: object, title: str = "", parent: str = "", lane: str | None = None
+) -> tuple[str, str]:
+    LANES.append(lane)
     run = queued(settings, request, title, parent=parent)
     run.start()
     if isinstance(request, submission.SubmissionRequest):
@@ -115,7 +121,9 @@ def test_from_the_first_check_to_a_verified_file(page: AppTest, run: RunFolder, 
     next(b for b in page.button if str(b.key).endswith("_zeros")).click().run()
     # the list of perturbations was not given
     assert "#### Can be packed. Not checked: perturbations" in text(page)
+    assert LANES[-1] == "short"  # somebody waits for a check, also beside a training
     page.button(key="write").click().run()
+    assert LANES[-1] is None
     assert "Opened again and verified: 220 cells x 41 genes, no problem found" in text(page)
     folder = run.path.parent / page.session_state["thread_submission"]
     assert (folder / "submission.vcc").stat().st_size > 0

@@ -178,7 +178,7 @@ def _more_seeds(side: str, run: RunFolder) -> list[str]:
     words = run_words(known)
     picked = st.multiselect(
         "Further seeds of the same request", others, key=f"compare_{side}_seeds_{run.id}", format_func=lambda i: words[i],
-        help="Intervals are then over the seeds, instead of over draws of cells.",
+        help="Intervals are then over the seeds, instead of over draws of cells.", select_all=False,
     )  # fmt: skip
     return [str(RunFolder.open(session.settings(), i).result) for i in picked]
 

@@ -220,11 +220,13 @@ def _filters(labels: pd.DataFrame, result: Result) -> NDArray[np.bool_]:
     perturbations = sorted(labels.loc[~control, keys.PERTURBATION].astype(str).unique())
     if len(contexts) > 1:
         session.recall_several("map_contexts", contexts, (), "contexts")
-        wanted = st.multiselect("Contexts", contexts, key="map_contexts", placeholder=f"All {len(contexts)}")
+        wanted = st.multiselect("Contexts", contexts, key="map_contexts", placeholder=f"All {len(contexts)}", select_all=False)
         shown &= labels[keys.CONTEXT].isin(wanted or contexts).to_numpy()
     if len(perturbations) > 1:
         session.recall_several("map_perturbations", perturbations, (), "perturbations")
-        wanted = st.multiselect("Perturbations", perturbations, key="map_perturbations", placeholder=f"All {len(perturbations)}")
+        wanted = st.multiselect(
+            "Perturbations", perturbations, key="map_perturbations", placeholder=f"All {len(perturbations)}", select_all=False
+        )
         shown &= control | labels[keys.PERTURBATION].isin(wanted or perturbations).to_numpy()
     return shown
 

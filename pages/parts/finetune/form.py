@@ -144,6 +144,7 @@ def _labels(entry: DataEntry, data: Dataset, task: Task) -> tuple[str, ...]:
             columns,
             key=f"head_labels_{entry.id}",
             placeholder="One column of lists, or several of yes and no",
+            select_all=False,
         )
         if len(found) == 1:
             fields.text(st, FinetuneRequest, "separator", "head_separator", ";")
@@ -265,7 +266,7 @@ def _split(data: Dataset, labels: tuple[str, ...]) -> tuple[str, tuple[str, ...]
         left.selectbox("Groups", columns, index=columns.index(first), key="head_group", help="Each group is in one part alone.")
     )
     names = [str(name) for name in data.columns[group].categories]
-    chosen = right.multiselect("Test on", names, key=f"head_test_{group}", placeholder="drawn by the seed")
+    chosen = right.multiselect("Test on", names, key=f"head_test_{group}", placeholder="drawn by the seed", select_all=False)
     return group, tuple(map(str, chosen))
 
 

@@ -72,6 +72,7 @@ def pick_perturbations(entry: DataEntry, data: Dataset, card: ModelCard) -> tupl
         placeholder="Type to search",
         help="Those that your data set measured in the contexts chosen below can be compared with the measurement afterwards.",
         persist_state="session",
+        select_all=False,
     )
     # another key is another popover, which is shut: what was added and what was not is read below it
     times = st.session_state.get(f"{key}_added", 0)
@@ -188,6 +189,7 @@ def request_form(
         ),
         help="Only contexts with control cells are listed.",
         persist_state="session",
+        select_all=False,
     )
     left, middle, right = st.columns(3)
     cells = fields.number(left, PredictionRequest, "cells", "cells", help=None, persist_state="session")

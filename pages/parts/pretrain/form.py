@@ -113,6 +113,7 @@ def _data(entry: DataEntry | None) -> list[DataEntry]:
         placeholder="One or several",
         help="Cells of several files come as one stream from disk. With several, the model also learns which data set a cell is from, to tell "
         "that apart from what the cell is.",
+        select_all=False,
     )
     entries = [known[i] for i in chosen]
     if not entries:

@@ -57,9 +57,9 @@ def chosen_filter(infos: Sequence[RunInfo]) -> Filter:
         return Filter()
     left, middle, right = st.columns(3)
     known = list(dict.fromkeys(i.manifest.kind for i in infos if i.manifest is not None))
-    kinds = left.multiselect("Kind", known, key="run_kinds", format_func=kind_words, placeholder="All")
+    kinds = left.multiselect("Kind", known, key="run_kinds", format_func=kind_words, placeholder="All", select_all=False)
     states = list(dict.fromkeys([*(i.state for i in infos), *st.session_state.get("run_states", [])]))
-    wanted = middle.multiselect("State", states, key="run_states", format_func=state_words, placeholder="All")
+    wanted = middle.multiselect("State", states, key="run_states", format_func=state_words, placeholder="All", select_all=False)
     text = right.text_input("Text", key="run_text", placeholder="Perturbation, cell type or kind")
     return Filter(tuple(kinds), tuple(wanted), text.strip())
 

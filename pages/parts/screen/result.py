@@ -195,8 +195,8 @@ def _filtered(report: ScreenReport, table: pd.DataFrame) -> pd.DataFrame:
     session.recall(keys[4], list(_SORTS), "rank", "sort")
     with st.container(horizontal=True, vertical_alignment="bottom", key="screen_filters"):
         words = st.text_input("Find a perturbation", key=keys[0], placeholder="part of its name", width=190)
-        contexts = st.multiselect("Contexts", list(report.contexts), key=keys[1], placeholder="all", width=210)
-        chosen = st.multiselect("Seen", seen, key=keys[2], placeholder="any", width=210)
+        contexts = st.multiselect("Contexts", list(report.contexts), key=keys[1], placeholder="all", width=210, select_all=False)
+        chosen = st.multiselect("Seen", seen, key=keys[2], placeholder="any", width=210, select_all=False)
         st.selectbox("Sort by", list(_SORTS), key=keys[4], format_func=_SORTS.__getitem__, width=190)
         sure = st.checkbox("q < 0.05", key=keys[3], disabled=bool(table["q"].isna().all()))
     if words.strip():

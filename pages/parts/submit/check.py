@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import streamlit as st
 
@@ -21,6 +22,7 @@ from state_engine.challenge.spec import Rules, load_rules
 from state_engine.challenge.submit import SubmissionRequest
 from state_engine.jobs.run_folder import RunFolder
 
+QUICK_BYTES = 200_000_000  # cells of a file below it are checked in less than half a minute
 _SEVERITY = {"error": "blocking", "warning": "warning", "note": "ok"}
 
 
@@ -55,7 +57,9 @@ def challenge_file(run: RunFolder | None) -> None:
 
 def _start(request: SubmissionRequest) -> None:
     verb = "Challenge file" if request.write else "Check"
-    run_id = start_job(request, f"{verb}: {load_rules(request.challenge).title}")
+    # somebody waits for a check of few cells, which does not stand behind long work
+    quick = not request.write and Path(request.source).stat().st_size < QUICK_BYTES
+    run_id = start_job(request, f"{verb}: {load_rules(request.challenge).title}", lane="short" if quick else None)
     st.session_state["submit_repairs"] = request.repairs
     session.choose("submission", run_id)
     st.rerun()

@@ -153,7 +153,9 @@ def pick_contexts(source: Source, rules: Rules, before: tuple[str, ...], key: st
     if len(chosen) > 1:
         default = [c for c in before if c in chosen] or list(chosen)
         label = option_of(SubmissionRequest, "contexts").label
-        picked = st.multiselect(label, chosen, default=default, key=f"{key}_contexts_{source.path}_{rules.name}")
+        picked = st.multiselect(
+            label, chosen, default=default, key=f"{key}_contexts_{source.path}_{rules.name}", select_all=False
+        )
         chosen = tuple(c for c in chosen if c in picked) or chosen
     if len(chosen) > 1 and not rules.context_key:
         st.caption(

@@ -152,7 +152,7 @@ def _rehearsal_form() -> None:
     rules = pick_challenge("", "rehearse_challenge")
     data = session.understand(entry)
     there = [c for c in data.contexts if len(data.control_rows(c))]
-    contexts = st.multiselect("Contexts", there, default=there[:1], key="rehearse_contexts")
+    contexts = st.multiselect("Contexts", there, default=there[:1], key="rehearse_contexts", select_all=False)
     first, second, third = st.columns(3)
     share = first.slider("Perturbations set aside", 10, 90, 25, step=5, format="%d %%", key="rehearse_share")
     cells = int(second.number_input("Cells each", 8, 2000, _usual_cells(data, contexts), key="rehearse_cells"))

@@ -58,7 +58,11 @@ def _plan(rules: Rules, entry: DataEntry, model: Entry) -> None:
     contexts: list[str] = []
     if len(there) > 1:
         contexts = st.multiselect(
-            "Contexts to predict", there, default=there if rules.context_key else there[:1], key="template_contexts"
+            "Contexts to predict",
+            there,
+            default=there if rules.context_key else there[:1],
+            key="template_contexts",
+            select_all=False,
         )
     unknown = st.radio(
         option_of(TemplateRequest, "unknown").label, get_args(Unknown), format_func=lambda u: _UNKNOWN[u], key="template_unknown"
@@ -94,7 +98,7 @@ def _screens() -> list[DataEntry]:
     return st.multiselect(
         one.label, known, key="template_measured", format_func=lambda entry: entry.name,
         help="Open them on the Data page first. An effect is the mean over the contexts of these screens, weighted by how alike their control cells "
-        "are, and shrunk by its noise; genes that a screen lacks do not change.",
+        "are, and shrunk by its noise; genes that a screen lacks do not change.", select_all=False,
     )  # fmt: skip
 
 

@@ -58,6 +58,7 @@ def _contexts(entry: DataEntry, data: Dataset) -> SplitPlan | None:
         default=[c.context for c in suggested if c.part == "test"],
         key=f"split_test_{entry.id}",
         help="Held out whole; their own control cells are what the predictions start from.",
+        select_all=False,
     )
     free = [c for c in data.contexts if c not in test]
     val = right.multiselect(
@@ -65,6 +66,7 @@ def _contexts(entry: DataEntry, data: Dataset) -> SplitPlan | None:
         free,
         default=[c.context for c in suggested if c.part == "val" and c.context in free],
         key=f"split_val_{entry.id}_{'|'.join(test)}",
+        select_all=False,
     )
     if not test and not val:
         st.caption("Choose at least one context.")
@@ -83,6 +85,7 @@ def _perturbations(entry: DataEntry, data: Dataset) -> SplitPlan | None:
             key=f"split_in_{entry.id}",
             help="Perturbations that another context still teaches can be predicted by any model; held out in all contexts they "
             "need perturbation features.",
+            select_all=False,
         )
     )
     if not contexts:
@@ -96,7 +99,11 @@ def _perturbations(entry: DataEntry, data: Dataset) -> SplitPlan | None:
     val = two.number_input("To validate on", 0, most, min(max(1, most // 10), most), key=f"split_n_val_{entry.id}")
     seed = three.number_input("Drawn by seed", 0, 2**31 - 1, 42, key=f"split_seed_{entry.id}")
     chosen = st.multiselect(
-        "Or these, to test on", names, key=f"split_named_{entry.id}_{'|'.join(contexts)}", placeholder="Type to search"
+        "Or these, to test on",
+        names,
+        key=f"split_named_{entry.id}_{'|'.join(contexts)}",
+        placeholder="Type to search",
+        select_all=False,
     )
     plan = everything(data, NAME)
     plan = hold_out_perturbations(plan, data, tuple(chosen) if chosen else int(test), contexts, "test", int(seed))
