@@ -63,7 +63,7 @@ def page(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> AppTest:
     return page_at(monkeypatch, "submit", run, run.path.parents[1])
 
 
-def done_at_once(settings: Settings, request: object, title: str = "") -> tuple[str, str]:
+def done_at_once(settings: Settings, request: object, title: str = "", **_: object) -> tuple[str, str]:
     run = queued(settings, request, title)
     run.start()
     if isinstance(request, SubmissionRequest):
