@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from state_engine import keys
+from state_engine.reports.colours import BAND_COLOURS as BAND_COLOURS
 from state_engine.reports.colours import BLUE as BLUE
 from state_engine.reports.colours import DOWN as DOWN
 from state_engine.reports.colours import GREEN as GREEN

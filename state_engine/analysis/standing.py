@@ -35,8 +35,24 @@ MEANINGS: Final[Mapping[Standing, str]] = {
     "no baseline": "measured, but nothing else was to take a mean of",
     "not measured": "nobody measured it here",
 }
+Mark = Literal["", "ring", "hatch", "dot"]
+MARKS: Final[Mapping[Mark, str]] = {
+    "ring": "held out, and closer to the measurement than a mean",
+    "hatch": "further from the measurement than a mean",
+    "dot": "in training, so agreement is recall",
+}
+"""What the marks of a picture of conditions mean; see `mark_of`."""
 CONTROLS: Final = 64  # means of control cells that are kept meanwhile, (g,) each
 Vector = NDArray[np.float64]
+
+
+def mark_of(exposure: str, standing: str) -> Mark:
+    """Return the mark of a condition: a dot for recall, hatched for worse than the mean, a ring for held out and better."""
+    if exposure == "in training":
+        return "dot"
+    if standing == "worse":
+        return "hatch"
+    return "ring" if standing == "better" and exposure == "test" else ""
 
 
 def standings(

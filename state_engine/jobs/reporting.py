@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from state_engine.reports.write import FINDERS, kind_in, write_report
 
 REPORT: Final = "report.html"
 REPORTED: Final = tuple(FINDERS)  # kinds of runs that have a report
+MOST_OF_NAME: Final = 50  # characters of each part of a report's name
 _DEMO: Final = "The data are simulated, and come with STATE Explorer."
 _DATA, _MODEL = ("data", "real"), ("model", "run")  # fields of requests that name the cells and the model
 
@@ -45,6 +47,16 @@ def report_of_folder(settings: Settings, folder: Path, output: Path, on_progress
         return report_of_run(settings, RunFolder(folder), output, on_progress)
     kind = kind_in(folder)
     return write_report(Provenance(kind, KINDS[kind].title, folder.stem), folder, output, on_progress)
+
+
+def report_name(settings: Settings, run: RunFolder) -> str:
+    """Return a name for the file of a report: the data set, the model, what was asked, and the end of the run's id."""
+    made = provenance_of(settings, run)
+    parts = [
+        re.sub(r"[^A-Za-z0-9+.]+", "-", part).strip("-.")[:MOST_OF_NAME]
+        for part in (Path(made.data).stem, made.model, made.title)
+    ]
+    return "_".join([*filter(None, parts), run.id[-6:]]) + ".html"
 
 
 def provenance_of(settings: Settings, run: RunFolder) -> Provenance:

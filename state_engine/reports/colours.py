@@ -18,4 +18,5 @@ UP: Final = VERMILION
 DOWN: Final = BLUE
 NOT_SIGNIFICANT: Final = "#a7adb0"
 MISSING: Final = "#d5d8d9"
+BAND_COLOURS: Final = {"very likely": VERMILION, "likely": "#E69F00", "uncertain": "#56B4E9", "by chance": GREY}
 KIND: Final = {keys.OBSERVED_CONTROL: GREY, keys.PREDICTED: VERMILION, keys.OBSERVED: BLUE, keys.PREDICTED_CONTROL: PALE}

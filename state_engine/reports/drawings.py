@@ -1,4 +1,4 @@
-"""Figures of a report as SVG: points, curves, bars and heat maps, without a library and without a script.
+"""Figures of a report as SVG: points, curves and bars, without a library and without a script (heat maps: `tiles`).
 
 One path holds all points of a series, so 20,000 cells take about 200 kB. Every text of a file is escaped. Notation: n points of a series.
 """
@@ -100,7 +100,7 @@ def points(
         look = f'stroke="{one.colour}" stroke-width="{one.size:g}" stroke-linecap="round" stroke-opacity="{one.opacity:g}"'
         drawn.append(f'<path d="{path}" fill="none" {look}/>')
     drawn += _labels(frame, series)
-    return _drawing(frame.width, frame.height, drawn, _legend(series, frame))
+    return drawing(frame.width, frame.height, drawn, _legend(series, frame))
 
 
 def curves(series: Sequence[Series], x: Axis, y: Axis, *, size: tuple[int, int] = (640, 360)) -> str:
@@ -111,7 +111,7 @@ def curves(series: Sequence[Series], x: Axis, y: Axis, *, size: tuple[int, int] 
         good = np.isfinite(one.x) & np.isfinite(one.y)
         look = f'stroke="{one.colour}" stroke-width="{one.size:g}" stroke-opacity="{one.opacity:g}"'
         drawn.append(_polyline(frame.across(one.x[good]), frame.up(one.y[good]), look))
-    return _drawing(frame.width, frame.height, drawn, _legend(series, frame))
+    return drawing(frame.width, frame.height, drawn, _legend(series, frame))
 
 
 def bars(
@@ -142,40 +142,9 @@ def bars(
     base = height - BOTTOM
     for tick in _ticks(low_end, high_end):
         drawn.append(f'<path d="M{across(tick):.1f} 0V{base + 4}" fill="none" {_LINE} stroke-width=".5"/>')
-        drawn.append(f'<text x="{across(tick):.1f}" y="{base + 18}" text-anchor="middle">{_tick(tick)}</text>')
+        drawn.append(f'<text x="{across(tick):.1f}" y="{base + 18}" text-anchor="middle">{tick_words(tick)}</text>')
     drawn.append(f'<text x="{(left + width) / 2:.0f}" y="{height - 8}" text-anchor="middle">{text(title)}</text>')
-    return _drawing(width, height, drawn)
-
-
-def heat(rows: Sequence[str], columns: Sequence[str], values: Array, colour: tuple[str, str]) -> str:
-    """Return a heat map of (r, c) values from `colour`[0] (0) to `colour`[1] (the largest); what is not finite is hatched."""
-    side, left, top = 26, 190, 110
-    width, height = left + side * len(columns) + 20, top + side * len(rows) + 8
-    largest = float(np.nanmax(values, initial=0)) or 1.0
-    drawn = [
-        '<defs><pattern id="none" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
-        '<path d="M0 0V5" stroke="#9aa0a3"/></pattern></defs>'
-    ]
-    for i, row in enumerate(rows):
-        drawn.append(f'<text x="{left - 6}" y="{top + i * side + 17}" text-anchor="end">{text(row, 28)}</text>')
-        for j, column in enumerate(columns):
-            value = float(values[i, j])
-            fill = "url(#none)" if not math.isfinite(value) else _mixed(*colour, max(0.0, value) / largest)
-            words = f"{row} in {column}: {value:.2f}" if math.isfinite(value) else f"{row} in {column}: none"
-            drawn.append(
-                f'<rect x="{left + j * side}" y="{top + i * side}" width="{side - 1}" height="{side - 1}" fill="{fill}">'
-                f"<title>{text(words)}</title></rect>"
-            )
-    for j, column in enumerate(columns):
-        x, y = left + j * side + 15, top - 6
-        drawn.append(f'<text transform="rotate(-50 {x} {y})" x="{x}" y="{y}">{text(column, 22)}</text>')
-    return _drawing(width, height, drawn)
-
-
-def _mixed(low: str, high: str, part: float) -> str:
-    """Return the colour between two."""
-    ends = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in (low, high)]
-    return "#" + "".join(f"{round(a + (b - a) * min(1.0, part)):02x}" for a, b in zip(*ends, strict=True))
+    return drawing(width, height, drawn)
 
 
 def _frame(series: Sequence[Series], x: Axis, y: Axis, size: tuple[int, int], square: bool) -> Frame:
@@ -210,7 +179,8 @@ def _ticks(low: float, high: float) -> list[float]:
     return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def _tick(value: float) -> str:
+def tick_words(value: float) -> str:
+    """Return a number as it stands at an axis."""
     return f"{value:.3g}".replace("-", "−") if abs(value) < 1e5 else f"{value:,.0f}"
 
 
@@ -219,10 +189,10 @@ def _axes(frame: Frame, x: Axis, y: Axis) -> str:
     found = [f'<path d="M{LEFT} {TOP}V{base}H{right}" fill="none" {_LINE}/>']
     for tick in _ticks(*frame.x) if x.ticks else ():
         at = float(frame.across(np.array(tick)))
-        found.append(f'<text x="{at:.1f}" y="{base + 16}" text-anchor="middle">{_tick(tick)}</text>')
+        found.append(f'<text x="{at:.1f}" y="{base + 16}" text-anchor="middle">{tick_words(tick)}</text>')
     for tick in _ticks(*frame.y) if y.ticks else ():
         at = float(frame.up(np.array(tick)))
-        found.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_tick(tick)}</text>')
+        found.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{tick_words(tick)}</text>')
     middle = (TOP + base) / 2
     found.append(f'<text x="{(LEFT + right) / 2:.0f}" y="{frame.height - 10}" text-anchor="middle">{text(x.title)}</text>')
     found.append(
@@ -279,7 +249,8 @@ def _legend(series: Iterable[Series], frame: Frame) -> tuple[str, int]:
     return ("".join(found), y + 8 - frame.height) if found else ("", 0)
 
 
-def _drawing(width: int, height: int, drawn: Sequence[str], legend: tuple[str, int] = ("", 0)) -> str:
+def drawing(width: int, height: int, drawn: Sequence[str], legend: tuple[str, int] = ("", 0)) -> str:
+    """Return a figure of what is drawn, and of a legend below with its height."""
     below, more = legend
     box = f'viewBox="0 0 {width} {height + more}" width="{width}" height="{height + more}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {box} role="img">{"".join(drawn)}{below}</svg>'

@@ -16,15 +16,17 @@ from state_engine.analysis import projection, stored
 from state_engine.analysis.effects import CORRECTED, NO_CHANGE, EffectComparison, effect_sizes
 from state_engine.analysis.recall import BASELINES
 from state_engine.analysis.resemblance import resemblance
+from state_engine.analysis.standing import MARKS, mark_of
 from state_engine.effects.exposure import Exposure
 from state_engine.errors import RequestError
 from state_engine.metrics.rules import BY_CHANGE, BY_FDR, FOLD, detected, significant
 from state_engine.prediction.result import Result, open_result
 from state_engine.progress import OnProgress, Progress
-from state_engine.reports.colours import DOWN, KIND, NOT_SIGNIFICANT, UP
+from state_engine.reports.colours import BAND_COLOURS, DOWN, KIND, NOT_SIGNIFICANT, UP
 from state_engine.reports.document import Block, Figure, Section, Table, Words
-from state_engine.reports.drawings import Axis, Series, bars, heat, points
+from state_engine.reports.drawings import Axis, Series, bars, points
 from state_engine.reports.provenance import Found
+from state_engine.reports.tiles import categories, heat
 
 MOST_CONDITIONS: Final = 6  # with their genes; the rest is in the table of effects
 MOST_BARS: Final = 20
@@ -70,7 +72,7 @@ def found_in_prediction(folder: Path, on_progress: OnProgress) -> Found:
     chosen, compared = _conditions(folder, result, effects, on_progress)
     sections = [
         *_map(folder, result),
-        Section("How large is each effect?", _sizes(effects, result)),
+        Section("How large is each effect?", _sizes(effects, result, de.read_table(stored.standing_path(folder)))),
         *(Section(one.name, tuple(_genes(one))) for one in chosen),
     ]
     if compared:
@@ -112,7 +114,7 @@ def _map(folder: Path, result: Result) -> list[Section]:
     order = [k for k in (keys.OBSERVED_CONTROL, keys.PREDICTED_CONTROL, keys.OBSERVED, keys.PREDICTED) if (kinds == k).any()]
     series = [
         Series(
-            f"{kind} ({int((kinds == kind).sum()):,})",
+            f"{keys.KIND_WORDS[kind]} ({int((kinds == kind).sum()):,})",
             KIND[kind],
             found.xy[kinds == kind, 0],
             found.xy[kinds == kind, 1],
@@ -127,7 +129,8 @@ def _map(folder: Path, result: Result) -> list[Section]:
     return [Section("Cells before and after", (Figure("Map of the cells", svg, caption),))]
 
 
-def _sizes(effects: pd.DataFrame, result: Result) -> tuple[Block, ...]:
+def _sizes(effects: pd.DataFrame, result: Result, standing: pd.DataFrame | None = None) -> tuple[Block, ...]:
+    """Return the picture of all conditions and their table; `standing` (`standing.standings`) adds marks and bands."""
     names = [f"{p} in {c}" for p, c in effects[["perturbation", "context"]].itertuples(index=False)]
     size = effects["effect_size"].to_numpy(float)
     wide = effects["context"].nunique() > 1 and effects["perturbation"].nunique() > 1
@@ -136,8 +139,19 @@ def _sizes(effects: pd.DataFrame, result: Result) -> tuple[Block, ...]:
     if wide:
         grid = effects.pivot_table(index="perturbation", columns="context", values="effect_size", observed=True)
         grid = grid.loc[grid.max(axis=1).sort_values(ascending=False).index[:40]]
-        svg = heat([str(p) for p in grid.index], [str(c) for c in grid.columns], grid.to_numpy(float), ("#f2f2f0", UP))
-        blocks.append(Figure("Effect size, perturbations by contexts", svg, f"{caption} Striped: not predicted."))
+        rows, columns = [str(p) for p in grid.index], [str(c) for c in grid.columns]
+        weighed = _weighed(standing, rows, columns)
+        marks = [[mark_of(*one[:2]) for one in line] for line in weighed]
+        svg = heat(rows, columns, grid.to_numpy(float), ("#f2f2f0", UP), "effect size (log1p)", marks, MARKS)
+        unmarked = " No mark: undecided, or not measured." if any(mark for line in marks for mark in line) else ""
+        blocks.append(Figure("Effect size, perturbations by contexts", svg, f"{caption} Striped grey: not predicted.{unmarked}"))
+        bands = [[one[2] for one in line] for line in weighed]
+        if any(band in BAND_COLOURS for line in bands for band in line):
+            svg = categories(rows, columns, bands, BAND_COLOURS)
+            words = "How likely the direction of a condition's largest effects holds in a replicate, as left-out conditions let one expect."
+            blocks.append(
+                Figure("Where would the largest effects hold?", svg, f"{words} Striped grey: not calibrated or not predicted.")
+            )
     else:
         svg = bars(names[:MOST_BARS], size[:MOST_BARS], "effect size (log1p)", [UP] * MOST_BARS)
         blocks.append(Figure("The largest effects", svg, caption))
@@ -153,6 +167,15 @@ def _sizes(effects: pd.DataFrame, result: Result) -> tuple[Block, ...]:
     columns = ["perturbation", "context", "n_cells", "effect_size", "n_up", "n_down", "top_genes"]
     blocks.append(Table("", effects[columns].set_axis(heads, axis=1), "Effects are predicted, not measured."))
     return tuple(blocks)
+
+
+def _weighed(standing: pd.DataFrame | None, rows: Sequence[str], columns: Sequence[str]) -> list[list[tuple[str, str, str]]]:
+    """Return exposure, standing and band of each condition, rows by columns; "" where there is none."""
+    known = {}
+    if standing is not None:
+        named = standing.astype(dict.fromkeys(("perturbation", "context", "exposure", "standing", "band"), str))
+        known = {(r.perturbation, r.context): (r.exposure, r.standing, r.band) for r in named.itertuples()}
+    return [[known.get((row, column), ("", "", "")) for column in columns] for row in rows]
 
 
 def _genes(one: Condition) -> list[Block]:
@@ -174,7 +197,8 @@ def _genes(one: Condition) -> list[Block]:
     svg = points(series, Axis("log2 fold change"), Axis("−log10 p", low=0), lines=[("x", FOLD), ("x", -FOLD)])
     a = table.attrs
     caption = (
-        f"{a['n_perturbed']:,} {a['expression']} predicted cells against {a['n_reference']:,} {a['reference']} cells; all {len(table):,} genes. "
+        f"{a['n_perturbed']:,} {a['expression']} predicted cells against {a['n_reference']:,} {keys.KIND_WORDS[a['reference']]} cells; "
+        f"all {len(table):,} genes. "
         f"Called: {BY_CHANGE}. p orders genes; it falls with the number of predicted cells and says nothing about being right."
     )
     columns = [

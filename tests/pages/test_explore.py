@@ -18,12 +18,13 @@ import pages.parts.result
 from pages.parts import umap as umapchart
 from pages.parts.cellmap.polygon import inside, outline
 from pages.parts.explore.conditions import leading_gene
-from pages.parts.explore.heat_chart import MOST_ROWS, condition_map, mark_of, sheet_of
+from pages.parts.explore.heat_chart import MOST_ROWS, condition_map, sheet_of
 from pages.parts.genes import table as table_parts
 from pages.parts.result import differences, open_run
 from pages.parts.selection import composition
 from state_engine import keys
 from state_engine.analysis import stored
+from state_engine.analysis.standing import mark_of
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices
 from state_engine.jobs import local

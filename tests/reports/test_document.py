@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from state_engine.reports.document import STYLE, Attachment, Figure, Lines, Points, Report, Section, Table, Words, number, render
-from state_engine.reports.drawings import MOST_POINTS, Axis, Series, bars, curves, heat, points
+from state_engine.reports.drawings import MOST_POINTS, Axis, Series, bars, curves, points
+from state_engine.reports.tiles import categories, heat
 
 HOSTILE = "<script>alert(1)</script><img src=http://127.0.0.2:9/x onerror=alert(2)>\"'&\u202e"
 
@@ -39,7 +40,8 @@ def hostile_report() -> str:
         points([Series(HOSTILE, "#000", x, x, labels=(HOSTILE, "", HOSTILE))], Axis(HOSTILE), Axis(HOSTILE)),
         curves([Series(HOSTILE, "#000", x, x)], Axis(HOSTILE), Axis(HOSTILE)),
         bars([HOSTILE] * 3, x, HOSTILE, ["#000"] * 3),
-        heat([HOSTILE], [HOSTILE], np.ones((1, 1)), ("#ffffff", "#000000")),
+        heat([HOSTILE], [HOSTILE], np.ones((1, 1)), ("#ffffff", "#000000"), HOSTILE, [["ring"]], {"ring": HOSTILE}),
+        categories([HOSTILE], [HOSTILE], [[HOSTILE]], {HOSTILE: "#000000"}),
     ]
     blocks = [Figure(HOSTILE, svg, HOSTILE) for svg in drawn]
     table = Table(HOSTILE, pd.DataFrame({HOSTILE: [HOSTILE]}), HOSTILE)
@@ -100,3 +102,20 @@ def test_bars_are_as_long_as_their_values() -> None:
     widths = [float(w) for w in re.findall(r'<rect x="[\d.]+" y="\d+" width="([\d.]+)"', svg)]
     assert len(widths) == 2 and abs(widths[1] / widths[0] - 2) < 0.01
     assert svg.count('text-anchor="end"') == 3
+
+
+def test_a_heat_map_has_its_scale_and_the_marks_that_occur() -> None:
+    meanings = {"ring": "held out and better", "hatch": "worse", "dot": "recall"}
+    values, marks = np.array([[0.0, 4.0], [2.0, np.nan]]), [["dot", "ring"], ["", ""]]
+    svg = heat(["a", "b"], ["x", "y"], values, ("#ffffff", "#D55E00"), "effect size (log1p)", marks, meanings)
+    read = Tags(svg)
+    assert "effect size (log1p)" in read.text and "04" in read.text.replace("\n", "") and "held out and better" in read.text
+    assert "recall" in read.text and "worse" not in read.text
+    fills = [attributes.get("fill") for tag, attributes in read.tags if tag == "rect"]
+    assert fills[:4] == ["#ffffff", "#d55e00", "#eaae80", "url(#none)"] and fills[4] == "url(#scale)"
+    assert "a in y: 4.00, held out and better" in read.text
+
+
+def test_categories_have_a_legend_of_those_that_occur() -> None:
+    read = Tags(categories(["a"], ["x", "y"], [["likely", ""]], {"likely": "#E69F00", "by chance": "#9aa0a3"}))
+    assert "a in x: likely" in read.text and "a in y: none" in read.text and "by chance" not in read.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from state_engine.evaluation.evaluate import evaluate
 from state_engine.evaluation.report import number_words
 from state_engine.evaluation.request import EvaluationRequest, PredictedFile
 from state_engine.jobs.many import requests_of
-from state_engine.jobs.reporting import report_of_folder, report_of_run
+from state_engine.jobs.reporting import report_name, report_of_folder, report_of_run
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.plain import to_plain
 from state_engine.prediction.request import PredictionRequest
@@ -55,6 +56,8 @@ def test_a_prediction(home: Path, tmp_path: Path) -> None:
     for row in sizes.itertuples():
         assert number(row.effect_size) in report.text and f"{row.perturbation} in {row.context}" in report.text
     assert {"svg", "table"} <= {tag for tag, _ in report.tags} and "UMAP of" in report.text
+    assert "effect size (log1p)" in report.text and "measured control (100)" in report.text and "observed control" not in report.text
+    assert re.fullmatch(r"cells_a-model_drugA-drugB-in-B-T_[0-9a-f]{6}\.html", report_name(Settings(home), run))
     assert "Of 4 measured conditions nothing says whether the model was trained on them." in report.text
     assert "Mann-Whitney" in report.text and "10.1101/2025.06.26.661135" in report.text and str(home) not in report.text
     manifest = attached(report, "manifest.json")

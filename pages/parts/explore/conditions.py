@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pages.parts import palette, session
 from pages.parts.cellmap import Categories, CellMap, show_map
 from pages.parts.explore.effects import effects_of, standing_of
-from pages.parts.explore.heat_chart import MOST_COLUMNS, MOST_ROWS, Condition, Sheet, condition_map, mark_of, sheet_of
+from pages.parts.explore.heat_chart import MOST_COLUMNS, MOST_ROWS, Condition, Sheet, condition_map, sheet_of
 from pages.parts.exposure import WORDS
 from pages.parts.figures import show_figure
 from pages.parts.format import drawn, md, minus, plural
@@ -25,7 +25,7 @@ from pages.parts.result import open_projection, open_run, stamp
 from pages.parts.widgets import go
 from state_engine import keys
 from state_engine.analysis import stored
-from state_engine.analysis.standing import MEANINGS
+from state_engine.analysis.standing import MARKS, MEANINGS, mark_of
 from state_engine.effects.bands import NOT_CALIBRATED
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
@@ -163,12 +163,8 @@ def _caption(table: pd.DataFrame, sheet: Sheet, by: str) -> str:
     text = (
         f"{plural(len(table), 'predicted condition')}, perturbations ordered by likeness. Click one to see its cells and genes."
     )
-    marks = {
-        "ring": "Ring: held out, and closer to the measurement than a mean.",
-        "hatch": "Hatched: further from the measurement than a mean.",
-        "dot": "Dot: in training, so agreement is recall.",
-    }
-    told = "".join(f" {words}" for mark, words in marks.items() if (sheet.marks == mark).any(axis=None))
+    names = {"ring": "Ring", "hatch": "Hatched", "dot": "Dot"}
+    told = "".join(f" {names[mark]}: {words}." for mark, words in MARKS.items() if (sheet.marks == mark).any(axis=None))
     text += f"{told} No mark: undecided, or not measured." if told and (sheet.marks == "").any(axis=None) else told
     left_out = table["perturbation"].nunique() - len(sheet.values), table["context"].nunique() - len(sheet.values.columns)
     if any(left_out):

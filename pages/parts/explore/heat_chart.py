@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from plotly.colors import sample_colorscale
 
 from pages.parts.format import drawn
-from pages.parts.genes.charts import BAND_COLOURS
 from pages.parts.genes.maps import LIMIT, likeness_order
-from pages.parts.palette import DIVERGING, MISSING, SEQUENTIAL
+from pages.parts.palette import BAND_COLOURS, DIVERGING, MISSING, SEQUENTIAL
 from state_engine.effects.bands import BANDS, NOT_CALIBRATED
 
 MOST_ROWS, MOST_COLUMNS = 60, 40
 GAP: Final = 0.4  # between conditions and their means, in cells
-Mark = Literal["", "ring", "hatch", "dot"]
 Condition = tuple[str, str]
 
 
@@ -31,7 +29,7 @@ class Sheet:
     Args:
         values: (r, c) effect size or log2 fold change, perturbations by contexts in the order drawn; NaN where nothing was predicted.
         bands: (r, c) band of doubt of each condition.
-        marks: (r, c) how a condition stands, see `mark_of`.
+        marks: (r, c) how a condition stands, see `standing.mark_of`.
         words: (r, c) what the pointer says.
     """
 
@@ -39,15 +37,6 @@ class Sheet:
     bands: pd.DataFrame
     marks: pd.DataFrame
     words: pd.DataFrame
-
-
-def mark_of(exposure: str, standing: str) -> Mark:
-    """Return the mark of a condition: a dot for recall, hatched for worse than the mean, a ring for held out and better."""
-    if exposure == "in training":
-        return "dot"
-    if standing == "worse":
-        return "hatch"
-    return "ring" if standing == "better" and exposure == "test" else ""
 
 
 def sheet_of(table: pd.DataFrame) -> Sheet:

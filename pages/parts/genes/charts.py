@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from pages.parts.format import drawn
-from pages.parts.palette import DOWN, GREEN, GREY, NOT_SIGNIFICANT, UP, VERMILION
+from pages.parts.palette import BAND_COLOURS, DOWN, GREEN, NOT_SIGNIFICANT, UP
 from state_engine.analysis import differential as de
 from state_engine.effects.bands import BANDS, NOT_CALIBRATED
 from state_engine.metrics.rules import detected
@@ -31,7 +31,6 @@ SMALLEST_P: Final = 308.0
 PLOT: Final = (370, 300)
 """Width and height in pixels that names are laid out for: those of a volcano in a window of 1440."""
 _LETTER, _AWAY = 7.0, 12  # pixels: width of a letter, and from a point to its name
-BAND_COLOURS: Final = {"very likely": VERMILION, "likely": "#E69F00", "uncertain": "#56B4E9", "by chance": GREY}
 _WORDS = {"up": "up", "down": "down", "same": "no change"}
 
 

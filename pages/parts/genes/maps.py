@@ -11,8 +11,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from pages.parts.format import drawn
-from pages.parts.genes.charts import BAND_COLOURS
-from pages.parts.palette import DIVERGING
+from pages.parts.palette import BAND_COLOURS, DIVERGING
 from state_engine.effects.bands import BANDS
 
 MOST_ROWS, MOST_GENES = 80, 60

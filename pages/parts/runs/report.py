@@ -7,7 +7,7 @@ import streamlit as st
 from pages.parts import session
 from pages.parts.take_home import file_button, made_by_a_job
 from pages.parts.widgets import errors_shown
-from state_engine.jobs.reporting import REPORT, REPORTED
+from state_engine.jobs.reporting import REPORT, REPORTED, report_name
 from state_engine.jobs.requests import ReportRequest
 from state_engine.jobs.run_folder import RunFolder
 
@@ -24,7 +24,7 @@ def report_button(run: RunFolder) -> None:
         path = run.file(REPORT)
         if not made_by_a_job(run, ReportRequest(run.id), path, "the report"):
             return
-        file_button(path, "Report", f"{run.id}.html", f"take_report_{run.id}", "text/html", primary=True)
+        file_button(path, "Report", report_name(session.settings(), run), f"take_report_{run.id}", "text/html", primary=True)
         if st.button(
             "Make it again", key=f"report_again_{run.id}", type="tertiary", help="With what was derived from the run since."
         ):
