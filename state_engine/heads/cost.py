@@ -36,7 +36,7 @@ class Cost:
     def words(self) -> str:
         """For people."""
         if not self.pass_seconds:
-            return f"Of that the vectors take about {_duration(self.vector_seconds)}."
+            return f"The vectors take about {_duration(self.vector_seconds)}, the head seconds."
         return (
             f"Each pass over the cells takes about {_duration(self.pass_seconds)}, in {self.memory_bytes / 1e9:,.1f} GB of memory; fitting "
             "ends before the last one where nothing gets better. Training the head alone computes each cell once."

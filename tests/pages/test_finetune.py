@@ -185,6 +185,9 @@ def test_a_head_can_sit_on_the_file_a_model_or_expression(monkeypatch: pytest.Mo
     assert words[0] == "X_pca in the data set, 6 wide" and words[-1] == "Expression of the most variable genes, without a model"
     assert any("State Embedding" in one for one in words) and any("hidden states" in one for one in words)
     assert vectors_of.__doc__
+    of_model = next(one for one in words if "hidden states" in one)
+    page.selectbox(key=f"head_vectors_{data}").set_value(of_model).run()
+    assert "It takes about " in text(page) and "when nothing else runs (rough)" in text(page) and "Counted in" not in text(page)
 
 
 # ---- shown ----

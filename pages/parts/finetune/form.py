@@ -11,7 +11,7 @@ import streamlit as st
 from pages.parts import fields, session
 from pages.parts.cells import in_child
 from pages.parts.forecast import expected, time_words
-from pages.parts.format import md, plural, sentences
+from pages.parts.format import md, plural, sentences, size
 from pages.parts.jobs import start_job
 from pages.parts.labelling import given, labelled_data, tune_on_labels
 from pages.parts.result import stamp
@@ -117,7 +117,11 @@ def finetune_form(entry: DataEntry, data: Dataset) -> None:
 def _cost(request: FinetuneRequest, card: ModelCard | EmbeddingCard, cells: int) -> float:
     """Say what a head takes; return the seconds that are guessed for it."""
     guess = cost(request, card, cells)
-    st.caption(f"It takes {time_words(expected('finetune', guess.seconds, request.model))} {sentences(guess.words)}")
+    tuned = ""
+    if guess.pass_seconds:  # the time of a pass is told where it is measured: by the panel of the job
+        passes = plural(request.max_epochs, "pass", "passes")
+        tuned = f" Counted in: {passes} over the cells, in {size(guess.memory_bytes)} of memory; fitting ends earlier where nothing gets better."
+    st.caption(f"It takes {time_words(expected('finetune', guess.seconds, request.model))}{tuned}")
     return guess.seconds
 
 
