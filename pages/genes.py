@@ -56,7 +56,8 @@ with errors_shown(), result_area(run):
     show_answer(question, table, found, result.exposure(question.perturbation, question.context))
     table = with_measured(table, found.genes if found is not None else None)
     answer = st.container()
-    left, right = st.columns([6, 5], gap="large")
+    with st.container(key="halves_genes"):
+        left, right = st.columns([6, 5], gap="large")
     with left:
         gene = choose_gene(result, table)
         with st.container(horizontal=True, vertical_alignment="bottom"):

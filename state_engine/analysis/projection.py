@@ -79,7 +79,7 @@ class Settings:
     def note(self) -> str:
         """Return the line under the figure."""
         cells = (
-            f"{self.n_shown:,} of {self.n_available:,} cells (stratified sample)"
+            f"{self.n_shown:,} of {self.n_available:,} cells, the same share of each kind, context and perturbation, since a map of all takes longer"
             if self.subsampled
             else f"{self.n_shown:,} cells"
         )
@@ -160,7 +160,7 @@ def fit(result_path: Path, out: Path, seed: int = 0, on_progress: OnProgress = s
             f"There are {len(available)} cells to show.", f"A UMAP needs at least {MIN_CELLS}.", "Predict more cells."
         )
     rows = choose_cells(result, available, max_cells, np.random.default_rng(seed))
-    remark = "" if len(rows) == len(available) else f"{len(rows):,} of {len(available):,} cells are shown (stratified sample)"
+    remark = "" if len(rows) == len(available) else f"{len(rows):,} of {len(available):,} cells are shown"
     on_progress(Progress("Reading cells for the UMAP", 0, 3, remark))
     features = result.features(rows)
     on_progress(Progress("Fitting the UMAP", 1, 3))

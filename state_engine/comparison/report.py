@@ -40,6 +40,13 @@ INTERVALS: Final[dict[Interval, str]] = {
 }
 
 
+NEAR_0: Final = (
+    "An energy distance is estimated without bias (over pairs of different cells): of two sets of cells that are alike it lies around 0, a little "
+    "below as often as above. A small negative number says that no difference is seen."
+)
+"""Why a distance can be negative."""
+
+
 @dataclass(frozen=True)
 class FoundSide:
     """One side.

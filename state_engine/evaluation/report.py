@@ -131,9 +131,9 @@ class Evaluation:
 
     @property
     def ranked(self) -> tuple[Metric, ...]:
-        """The metrics that were computed: those that can tell here first, those that cannot last."""
+        """The metrics that were computed: those that can tell here first, those that cannot last; main ones before details."""
         places = {True: 0, None: 1, False: 2}
-        return tuple(sorted(self.scored, key=lambda m: places[self.tells(m.name)]))
+        return tuple(sorted(self.scored, key=lambda m: (places[self.tells(m.name)], m.detail)))
 
     @property
     def ranked_skills(self) -> tuple[Skill, ...]:
@@ -249,19 +249,17 @@ def skill_words(one: Skill) -> str:
 
 def telling_lines(evaluation: Evaluation, method: str) -> list[str]:
     """Return a line for each metric that can tell here: the mean of a prediction beside that of the best simple baseline, and the skill."""
-    by_name, lines = {m.name: m for m in evaluation.scored}, []
-    for one in evaluation.skills:
-        if one.method != method or not evaluation.tells(one.metric):
-            continue
+    by_name = {m.name: m for m in evaluation.scored}
+    told = [s for s in evaluation.ranked_skills if s.method == method and evaluation.tells(s.metric)]
+    one_baseline = len({s.baseline for s in told}) == 1
+    lines = [f"Beside {the_baseline(told[0].baseline)}, the best simple baseline:"] if len(told) > 1 and one_baseline else []
+    for one in told:
         metric, where = by_name[one.metric], f" in {listed(one.contexts, 3)}" if one.contexts else ""
         own, other = (evaluation.value(name, one.metric) for name in (method, one.baseline))
         # a skill of some contexts alone is of other conditions than the means
         means = "" if where or own is None or other is None else " {} against {},".format(*apart(own, other))
-        best = "higher" if metric.more_is_better else "lower"
-        lines.append(
-            f"{metric.title} ({best} is better){where}:{means} the best simple baseline being {the_baseline(one.baseline)}; "
-            f"skill {skill_words(one)}"
-        )
+        beside = "" if lines and one_baseline else f" beside {the_baseline(one.baseline)}, the best simple baseline"
+        lines.append(f"{metric.title} {arrow(metric)}{where}:{means} skill {skill_words(one)}{beside}")
     return lines
 
 

@@ -10,6 +10,7 @@ from state_engine.comparison.report import (
     EFFECTS,
     INTERVALS,
     MAP,
+    NEAR_0,
     Comparison,
     pairs_table,
     read_comparison,
@@ -39,7 +40,7 @@ def found_in_comparison(folder: Path, on_progress: OnProgress) -> Found:
         raise RunError(f"{folder.name} holds no comparison.", "It has no comparison.json.", "Compare again.")
     table = pairs_table(found)
     table.insert(0, "Conditions", [p.name for p in found.pairs])
-    note = f"Intervals: {INTERVALS[found.interval]}."
+    note = f"Intervals: {INTERVALS[found.interval]}.{f' {NEAR_0}' if found.components else ''}"
     heads = {
         "exposure": "Trained on", "pearson": "r", "pearson_low": "r, low", "pearson_high": "r, high", "slope": "Slope",
         "overlap": f"Top {found.top} shared", "energy": "Energy distance", "energy_low": "low", "energy_high": "high",

@@ -44,7 +44,10 @@ def found_in_evaluation(folder: Path, on_progress: OnProgress) -> Found:
         raise RunError(f"{folder.name} holds no evaluation.", "It has no evaluation.json.", "Evaluate again.")
     verdict = []
     for one in found.judgements:
-        verdict += [f"{one.method}: {one.short or one.text}", *(f"{line}." for line in telling_lines(found, one.method))]
+        verdict += [
+            f"{one.method}: {one.short or one.text}",
+            *(line if line.endswith(":") else f"{line}." for line in telling_lines(found, one.method)),
+        ]
     verdict = verdict or list(found.verdict[:4])
     exposures = {e: found.exposed(e) for e in WORDS}
     parts = ", ".join(f"{n:,} {WORDS[e]}" for e, n in exposures.items() if n)

@@ -124,8 +124,7 @@ def _map(folder: Path, result: Result) -> list[Section]:
         for kind in order
     ]
     svg = points(series, Axis("UMAP 1", ticks=False), Axis("UMAP 2", ticks=False), size=(640, 560), square=True)
-    s = found.settings
-    caption = f"UMAP of {len(found.rows):,} cells, {s.source}, seed {s.seed}. Distances on a UMAP are qualitative."
+    caption = f"{found.settings.note}. Distances on a UMAP are qualitative."
     return [Section("Cells before and after", (Figure("Map of the cells", svg, caption),))]
 
 
@@ -142,7 +141,15 @@ def _sizes(effects: pd.DataFrame, result: Result, standing: pd.DataFrame | None 
         rows, columns = [str(p) for p in grid.index], [str(c) for c in grid.columns]
         weighed = _weighed(standing, rows, columns)
         marks = [[mark_of(*one[:2]) for one in line] for line in weighed]
-        svg = heat(rows, columns, grid.to_numpy(float), ("#f2f2f0", UP), "effect size (log1p)", marks, MARKS)
+        svg = heat(
+            rows,
+            columns,
+            grid.to_numpy(float),
+            ("#f2f2f0", UP),
+            "effect size (log1p)",
+            marks,
+            {str(mark): words for mark, words in MARKS.items()},
+        )
         unmarked = " No mark: undecided, or not measured." if any(mark for line in marks for mark in line) else ""
         blocks.append(Figure("Effect size, perturbations by contexts", svg, f"{caption} Striped grey: not predicted.{unmarked}"))
         bands = [[one[2] for one in line] for line in weighed]

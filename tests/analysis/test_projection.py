@@ -56,7 +56,8 @@ def test_a_large_result_is_sampled_in_every_stratum_and_says_so(path: Path) -> N
     reports: list[Progress] = []
     small = pr.fit(path, path.parent / "small.npz", seed=0, max_cells=80, on_progress=reports.append)
     assert 60 <= len(small.rows) <= 80 + 10 and small.settings.subsampled
-    assert "of 340 cells" in small.settings.note and "of 340 cells" in reports[0].message
+    assert "of 340 cells, the same share of each kind, context and perturbation, since" in small.settings.note
+    assert "of 340 cells" in reports[0].message
     labels = [keys.KIND, keys.CONTEXT, keys.PERTURBATION]
     shown = result.obs[result.obs["kind"].isin(pr.KINDS)]
     assert len(result.obs.iloc[small.rows][labels].drop_duplicates()) == len(shown[labels].drop_duplicates())

@@ -51,6 +51,12 @@ def test_metrics_that_can_tell_come_first_and_have_a_line_of_numbers() -> None:
     assert names[0] == "delta_pearson" and names[-1] == "expr_mae" and set(names) == {m.name for m in MADE.scored}
     assert [s.metric for s in MADE.ranked_skills] == ["delta_pearson", "expr_mae"]
     assert telling_lines(MADE, "corrected") == [
-        "Pearson (higher is better): 0.400 against 0.350, the best simple baseline being no change; skill -0.20 (-0.50 to 0.10)"
+        "Pearson ↑: 0.400 against 0.350, skill -0.20 (-0.50 to 0.10) beside no change, the best simple baseline"
     ]
     assert telling_lines(MADE, "raw") == []
+    both = replace(MADE, discriminations=tuple(replace(d, bds=0.9, drf=0.5) for d in MADE.discriminations))
+    assert telling_lines(both, "corrected") == [
+        "Beside no change, the best simple baseline:",
+        "MAE ↓: skill 0.40 (0.10 to 0.60)",
+        "Pearson ↑: 0.400 against 0.350, skill -0.20 (-0.50 to 0.10)",
+    ]

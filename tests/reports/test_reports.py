@@ -56,7 +56,9 @@ def test_a_prediction(home: Path, tmp_path: Path) -> None:
     for row in sizes.itertuples():
         assert number(row.effect_size) in report.text and f"{row.perturbation} in {row.context}" in report.text
     assert {"svg", "table"} <= {tag for tag, _ in report.tags} and "UMAP of" in report.text
-    assert "effect size (log1p)" in report.text and "measured control (100)" in report.text and "observed control" not in report.text
+    assert (
+        "effect size (log1p)" in report.text and "measured control (100)" in report.text and "observed control" not in report.text
+    )
     assert re.fullmatch(r"cells_a-model_drugA-drugB-in-B-T_[0-9a-f]{6}\.html", report_name(Settings(home), run))
     assert "Of 4 measured conditions nothing says whether the model was trained on them." in report.text
     assert "Mann-Whitney" in report.text and "10.1101/2025.06.26.661135" in report.text and str(home) not in report.text
@@ -121,6 +123,7 @@ def test_a_comparison(home: Path, tmp_path: Path) -> None:
     assert main(["report", "--run", str(tmp_path / "c"), "--output", str(tmp_path / "r.html")]) == 0
     text = Tags((tmp_path / "r.html").read_text()).text
     assert found.words()[0] in text and all(p.pearson.words in text for p in found.pairs) and "(20 draws)" in text
+    assert "A small negative number says that no difference is seen." in text
 
 
 def test_what_has_no_report_is_told(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

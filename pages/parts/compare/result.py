@@ -28,6 +28,7 @@ from state_engine.comparison.report import (
     EFFECTS,
     INTERVALS,
     MAP,
+    NEAR_0,
     PAIRS,
     CellsMap,
     Comparison,
@@ -130,8 +131,8 @@ def _pairs(run: RunFolder, found: Comparison) -> int:
                 "pearson_high": st.column_config.NumberColumn("r, high", format="%.2f"),
                 "slope": st.column_config.NumberColumn("Slope", format="%.2f", help="Of the second side's effect on the first's."),
                 "overlap": st.column_config.NumberColumn(f"Top {found.top} shared", format="percent"),
-                "energy": st.column_config.NumberColumn("Energy distance", format="%.2f"),
-                "energy_control": st.column_config.NumberColumn("of controls", format="%.2f", help="The same between their control cells."),
+                "energy": st.column_config.NumberColumn("Energy distance", format="%.2f", help=NEAR_0),
+                "energy_control": st.column_config.NumberColumn("of controls", format="%.2f", help=f"The same between their control cells. {NEAR_0}"),
                 "de_overlap": st.column_config.NumberColumn("DE shared", format="percent"),
             },
         )  # fmt: skip
@@ -174,8 +175,12 @@ def _numbers(found: Comparison, pair: FoundPair) -> None:
         ("Cells, first and second", f"{pair.n_first:,} and {pair.n_second:,}"),
     ]
     st.markdown("\n".join(["| | |", "|:--|:--|", *(f"| {name} | {words} |" for name, words in rows)]).replace("-0", "−0"))
+    below = min(pair.energy.value or 0, pair.energy_control or 0) < 0
+    why = f" {NEAR_0}" if below else ""
     components = (
-        f" Energy distance in up to {found.components} principal components of the cells of both." if found.components else ""
+        f" Energy distance in up to {found.components} principal components of the cells of both.{why}"
+        if found.components
+        else ""
     )
     st.caption(
         sentences(

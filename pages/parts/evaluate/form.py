@@ -164,7 +164,7 @@ def _training() -> None:
         if st.button("Test on held-out cells", type="primary", key="evaluate_start_training", icon=":material/fact_check:"):
             run = RunFolder.open(session.settings(), picked)
             request = HeldOutRequest(
-                run=str(training_folder(run)), part=part, cells=cells, seeds=tuple(range(42, 42 + seeds)), profile=profile,
+                run=str(training_folder(run)), part=part or "test", cells=cells, seeds=tuple(range(42, 42 + seeds)), profile=profile,
                 device=device, precision=precision, measured_elsewhere=other, elsewhere_choices=there,
             )  # fmt: skip
             _start(request, f"{run.manifest.title} on its held-out cells")

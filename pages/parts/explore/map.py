@@ -351,8 +351,6 @@ def map_title(result: Result, view: View) -> str:
 
 def _caption(projection: Projection, view: View, arrows: str) -> str:
     parts = [f"{projection.settings.note}."]
-    if projection.settings.subsampled:
-        parts.append("Subsampled: the same share of every kind, context and perturbation.")
     if len(view.rows) < len(projection.rows):
         parts.append(f"Filters show {len(view.rows):,}.")
     if view.colour == "Gene":

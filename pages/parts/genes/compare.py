@@ -81,7 +81,8 @@ def against_measured(run: RunFolder, result: Result, question: Question, gene: s
     lines = verdict(found.scores, result.layers(*condition)[0])
     if lines:
         st.warning("  \n".join(lines), icon=":material/balance:")  # our words and numbers only, no name of a file
-    left, right = st.columns([1, 1], gap="large")
+    with st.container(key="halves_agreement"):
+        left, right = st.columns([1, 1], gap="large")
     with left:
         _scatter(found, question, gene)
     with right:
