@@ -33,7 +33,8 @@ def span(found: Forecast, note: str = ALONE) -> str:
         return f"about {duration(found.seconds)} on this machine's CPU {note}"
     least, most = duration(found.least), duration(found.most)
     told = f"about {most}" if found.most < 1.3 * found.least or least == most else f"{least} to {most}"
-    return f"{told}, by the last {plural(found.learnt, 'such run')} here"
+    runs = f"{found.learnt:,} such runs" if found.learnt > 1 else "such run"
+    return f"{told}, by the last {runs} here"
 
 
 def queue_words(found: Forecast) -> str:

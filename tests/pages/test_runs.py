@@ -178,6 +178,7 @@ def test_estimates_learn_from_the_last_runs_here_and_say_a_range(home: Path) -> 
     assert (learnt.seconds, learnt.least, learnt.most, learnt.learnt) == (12.0, 6.0, 34.0, 3)
     assert time_words(learnt) == "6 s to 34 s, by the last 3 such runs here."
     done_before(settings, "predict", 30.0, 3.0, "another")
+    assert time_words(forecast(settings, "predict", 3.0, "another")) == "about 30 s, by the last such run here."
     assert forecast(settings, "predict", 3.0, "another").seconds == 30.0  # that of the model counts where there is one
     assert forecast(settings, "predict", 3.0, "never").learnt == 4
 
