@@ -39,6 +39,7 @@ THREAD = (
     "data", "model", "run", "embedding", "training", "finetuning", "annotation", "pretraining", "evaluation", "submission", "scoring",
     "screening", "comparison", "gone", "share",
 )  # fmt: skip
+BOUND = frozenset(("submit_tab",))  # names that a widget keeps in the address by itself
 # what the address of a page holds besides: name there -> key in the session ("{run}", "{data}" …: the id that is chosen)
 SHOWN: Mapping[str, Mapping[str, str]] = {
     "genes": {
@@ -248,11 +249,15 @@ def write_address(wanted: Mapping[str, str]) -> None:
     after = {name: value for name, value in {**there, **wanted}.items() if value}
     if after == there or went_back():
         return
-    # only what changes: some names belong to widgets, which alone may set them
+    lost = there.keys() - after.keys()
+    if lost and BOUND.isdisjoint(there):  # all at once: each name that is deleted would be an entry of its own
+        st.query_params.from_dict(after)
+        return
+    # only what changes: a name that belongs to a widget may be set by it alone
     changed = {name: value for name, value in after.items() if there.get(name) != value}
     if changed:
         st.query_params.update(changed)
-    for name in there.keys() - after.keys():
+    for name in lost:
         del st.query_params[name]
 
 

@@ -54,3 +54,19 @@ def test_back_goes_back_one_page_at_a_time(browser: Browser, looked_at: tuple[Se
         page.wait_for_timeout(500)
         assert parse_qs(urlsplit(page.url).query)["run"] == [run.id]
     page.close()
+
+
+def test_what_another_page_chose_goes_in_one_step(browser: Browser, looked_at: tuple[Server, RunFolder]) -> None:
+    """Explore shows what is chosen on Genes as well, and takes it out of its address where that is as usual."""
+    server, run = looked_at
+    page = browser.new_page()
+    page.goto(f"{server.address}/genes?data={DEMO_ID}&run={run.id}")
+    title_is(page, "Genes")
+    page.wait_for_timeout(500)
+    for name, most in (("Runs", 1), ("Explore", 2)):  # the address of the link, and the one without what is as usual
+        before = entries(page)
+        page.click(f".st-key-menu a:has-text('{name}')")
+        title_is(page, name)
+        page.wait_for_timeout(1000)
+        assert entries(page) - before <= most, name
+    page.close()

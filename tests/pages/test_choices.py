@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pages.parts import session
 from state_engine.challenge.score_request import ScoreRequest
 from state_engine.challenge.submit import SubmissionRequest
 from state_engine.challenge.template import TemplateRequest
@@ -121,3 +123,33 @@ def test_each_job_has_a_command_or_says_why_not() -> None:
     assert {verb for verb in verbs.values() if verb} | {c for c in COMMAND_OF.values() if not c.startswith("none: ")} <= {
         *COMMANDS
     }
+
+
+class Address(dict[str, str]):
+    """Query parameters that count the messages to the browser, each an entry of its history."""
+
+    told = 0
+
+    def to_dict(self) -> dict[str, str]:
+        return dict(self)
+
+    def update(self, *others: Any, **more: Any) -> None:
+        super().update(*others, **more)
+        self.told += 1
+
+    def from_dict(self, wanted: dict[str, str]) -> None:
+        self.clear()
+        self.update(wanted)
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name)
+        self.told += 1
+
+
+def test_the_address_is_written_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = Address(data="d", run="r", perturbation="TNF", context="B")
+    monkeypatch.setattr(session.st, "query_params", address)
+    session.write_address({"perturbation": "", "context": "", "gene": "ISG15"})
+    assert (dict(address), address.told) == ({"data": "d", "run": "r", "gene": "ISG15"}, 1)
+    session.write_address({"gene": "ISG15"})
+    assert address.told == 1
