@@ -151,6 +151,12 @@ def test_scores_of_2026_are_no_percentages_and_flattery_is_said(page: AppTest, r
     assert not page.exception
     said = text(page)
     assert "Overall −0.750 of the rehearsal" in said and "Not a percentage" in said and "flatter" in said
+    drawn = [str(getattr(node, "value", "")) for node in page.main]
+    seen, metrics, overall = (
+        next(n for n, words in enumerate(drawn) if part in words)
+        for part in ("so these scores flatter", "| Metric |", "#### Overall")
+    )
+    assert seen < metrics < overall  # what the model has seen, then each metric, and the sum last
     assert "−2.000" in said and "Replicate" in said and "A remark." in said
 
 

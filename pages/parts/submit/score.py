@@ -189,13 +189,13 @@ def _shown(run: RunFolder) -> None:
     if scores is None:
         st.info("This scoring left no scores. Score again.", icon=":material/info:")
         return
-    _overall(scores, _name_of_source(run))
     if scores.held_out:
         st.warning(sentences(scores.held_out), icon=":material/balance:") if scores.doubtful else st.info(
             sentences(scores.held_out)
         )
     for context in scores.contexts:
         _context(scores, context)
+    _overall(scores, _name_of_source(run))
     _definitions(scores)
     for remark in scores.remarks:
         st.caption(f"– {sentences(remark)}")
