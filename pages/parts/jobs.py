@@ -180,8 +180,10 @@ def state_text(job: Job) -> str:
         return _waiting_text(job)
     if job.cancelling:
         return "stopping"
-    left = f", about {duration(job.seconds_left)} left in this stage" if job.seconds_left is not None else ""
-    return f"running{left}"
+    if job.seconds_left is None:
+        return "running"
+    about = "about " if job.seconds_left >= 1 else ""  # not "about under 1 s"
+    return f"running, {about}{duration(job.seconds_left)} left in this stage"
 
 
 def _waiting_text(job: Job) -> str:

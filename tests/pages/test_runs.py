@@ -207,6 +207,9 @@ def test_who_waits_reads_behind_what(home: Path, monkeypatch: pytest.MonkeyPatch
     st.cache_resource.clear()
     assert state_text(store.get(long)) == "waiting, behind 'My training', starts in about 10 min"
     assert state_text(store.get(short)) == "waiting for the worker"
+    running = replace(store.get(short), state="running", seconds_left=0.4)
+    assert state_text(running) == "running, under 1 s left in this stage"
+    assert state_text(replace(running, seconds_left=7.0)) == "running, about 7 s left in this stage"
 
 
 def test_a_report_is_made_by_a_job_and_taken(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
