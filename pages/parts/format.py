@@ -110,3 +110,9 @@ def p_value(p: float) -> str:
     if math.isnan(p):
         return "n/a"
     return f"{p:.1e}" if p < 0.001 else f"{p:.3f}"
+
+
+def file_name(words: str, ending: str, most: int = 90) -> str:
+    """Return a name for a file to take home: the words without what some systems refuse in names, and an ending such as ".csv"."""
+    kept = re.sub(r'[\x00-\x1f<>:"/\\|?*]+', " ", visible(words, None))
+    return (" ".join(kept.split())[:most].strip(" .") or "file") + ending

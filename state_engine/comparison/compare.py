@@ -10,7 +10,7 @@ the draws, since drawing again adds noise, which lowers correlations and would l
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -19,14 +19,12 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from state_engine.comparison.cells_map import MapSample
 from state_engine.comparison.report import (
-    CELLS,
     COMPARISON,
     EFFECTS,
     FORMAT,
-    MAP,
     PAIRS,
-    CellsMap,
     Comparison,
     FoundPair,
     FoundSide,
@@ -34,7 +32,7 @@ from state_engine.comparison.report import (
     Span,
     pairs_table,
 )
-from state_engine.comparison.request import ComparedSide, CompareRequest
+from state_engine.comparison.request import CELL_WORDS, ComparedSide, CompareRequest
 from state_engine.comparison.sides import Cells, Opened, Pair, ResultFile, open_side
 from state_engine.effects.exposure import Exposure
 from state_engine.effects.scores import overlap
@@ -51,8 +49,6 @@ from state_engine.progress import OnProgress, Progress, silent
 from state_engine.versions import SCORING, package_versions
 
 MOST_PAIRS: Final = 2000
-MAP_CELLS: Final = 2000  # of each side, controls among them
-MAP_BYTES: Final = 128 << 20  # of the expression that is kept for the map
 Array = NDArray[np.float64]
 SideOfPair: TypeAlias = "tuple[Array, Cells | None, NDArray[np.bool_] | None, Array]"
 """Effect of a side, its cells, which genes are called, and the changes that order them."""
@@ -60,10 +56,9 @@ SideOfPair: TypeAlias = "tuple[Array, Cells | None, NDArray[np.bool_] | None, Ar
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """One pair by one combination of files: all numbers, and the cells where both sides have them."""
+    """One pair by one combination of files: effects of both sides, and all numbers."""
 
     effects: tuple[Array, Array]
-    cells: tuple[Cells, Cells] | None
     values: dict[str, float]
     interval: dict[str, tuple[float, float]]
 
@@ -84,7 +79,8 @@ def compare(request: CompareRequest, output: Path, on_progress: OnProgress = sil
         genes = common_genes([*first, *second])
         pairs = matched(request, first, second)
         combinations = _combinations(len(first), len(second))
-        found, effects, cells = [], [], []
+        found, effects = list[FoundPair](), np.empty((2, len(pairs), len(genes)), np.float32)
+        sample = MapSample(len(pairs), len(genes), request.seed) if request.map else None
         for number, pair in enumerate(pairs):
             on_progress(Progress("Comparing conditions", number, len(pairs)))
             try:
@@ -96,16 +92,21 @@ def compare(request: CompareRequest, output: Path, on_progress: OnProgress = sil
             except StateError as error:
                 remarks.append(f"{' in '.join(pair[0])} and {' in '.join(pair[1])} left out: {error}")
                 continue
+            effects[:, len(found)] = np.mean([look.effects for look in looks], axis=0)
+            cells = sides[0][0][1], sides[1][0][1]
+            if sample is not None and cells[0] is not None and cells[1] is not None:
+                sample.add(len(found), (cells[0], cells[1]))
+            else:  # a map of a part of the pairs would look like one of all
+                sample = None
             found.append(_found(pair, looks, _exposure(first[0], second[0], pair)))
-            effects.append(tuple(np.mean([look.effects[side] for look in looks], axis=0) for side in (0, 1)))
-            cells.append(looks[0].cells if request.map else None)  # they are large
         if not found:
             raise RequestError(
                 "No condition could be compared.", " ".join(remarks[:3]), "Choose conditions that both sides have."
             )
-        _write_effects(output / EFFECTS, genes, effects)
-        if request.map and all(one is not None for one in cells):
-            _write_map(output, [one for one in cells if one is not None], request.seed, on_progress)
+        _write_effects(output / EFFECTS, genes, effects[:, : len(found)])
+        if sample is not None:
+            sample.write(output, on_progress)
+            remarks += sample.remarks
     report = _report(request, (first, second), found, len(genes), len(combinations), remarks, time.monotonic() - start)
     write_bytes(output / PAIRS, csv_for_people(pairs_table(report)).encode())
     write_json(output / COMPARISON, to_plain(report))
@@ -195,9 +196,9 @@ def _look(request: CompareRequest, sides: tuple[SideOfPair, SideOfPair], alone: 
         if called is not None
     }
     if cells_a is None or cells_b is None:
-        return Look((a, b), None, values, {})
+        return Look((a, b), values, {})
     more, interval = _cell_values(cells_a, cells_b, values["pearson"], request, alone)
-    return Look((a, b), (cells_a, cells_b), values | more, interval)
+    return Look((a, b), values | more, interval)
 
 
 def effect_values(a: Array, b: Array, top: int) -> dict[str, float]:
@@ -289,39 +290,10 @@ def _exposure(first: Opened, second: Opened, pair: tuple[Pair, Pair]) -> Exposur
     return predicted[0][0].exposure(predicted[0][1]) if len(predicted) == 1 else "not known"
 
 
-def _write_effects(path: Path, genes: tuple[str, ...], effects: Sequence[tuple[Array, ...]]) -> None:
-    first, second = (np.array([pair[side] for pair in effects], np.float32) for side in (0, 1))
+def _write_effects(path: Path, genes: tuple[str, ...], effects: NDArray[np.float32]) -> None:
+    """Write the effects of both sides, (2, k, g)."""
     with replacing(path) as beside, beside.open("wb") as file:
-        np.savez(file, genes=np.array(genes, str), first=first, second=second)
-
-
-def _write_map(output: Path, cells: Sequence[tuple[Cells, Cells]], seed: int, on_progress: OnProgress) -> None:
-    """Place cells of both sides on one UMAP, and keep their expression for the test of a selection."""
-    from state_engine.analysis.projection import place
-
-    on_progress(Progress("Computing the map"))
-    width = cells[0][0].own.shape[1]
-    most = min(MAP_CELLS, MAP_BYTES // (2 * 4 * width)) // (2 * len(cells))
-    parts = list(_parts(cells, max(5, most), np.random.default_rng(seed)))
-    values = np.vstack([part[0] for part in parts])
-    labels = np.concatenate([np.tile([[side, pair, control]], (len(x), 1)) for x, side, pair, control in parts])
-    with replacing(output / CELLS) as beside, beside.open("wb") as file:
-        np.save(file, values)
-    # control cells belong to several pairs; a cell that is its own neighbour would tear the map apart
-    cells_once, at = np.unique(values, axis=0, return_inverse=True)
-    xy = place(cells_once, seed).xy[at.ravel()]
-    CellsMap(xy, labels[:, 0].astype(np.int8), labels[:, 1].astype(np.int32), labels[:, 2].astype(bool)).save(output / MAP)
-
-
-def _parts(
-    cells: Sequence[tuple[Cells, Cells]], most: int, rng: np.random.Generator
-) -> Iterator[tuple[NDArray[np.float32], int, int, int]]:
-    """Yield values (n, g), side, pair and whether they are control cells, at most so many of each."""
-    for pair, both in enumerate(cells):
-        for side, one in enumerate(both):
-            for control, values in enumerate((one.own, one.control)):
-                n = min(most, len(values))
-                yield values[np.sort(rng.choice(len(values), n, replace=False))], side, pair, control
+        np.savez(file, genes=np.array(genes, str), first=effects[0], second=effects[1])
 
 
 def _report(
@@ -357,6 +329,6 @@ def _report(
 def _side_name(side: ComparedSide, file: Opened) -> str:
     if side.name:
         return side.name
-    what = f"{file.which} cells" if isinstance(file, ResultFile) else Path(side.files[0]).name
+    what = CELL_WORDS[file.which] if isinstance(file, ResultFile) else Path(side.files[0]).name
     where = " in ".join(filter(None, (side.perturbation, side.context)))
     return f"{where}, {what}" if where else what

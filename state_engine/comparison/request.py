@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from state_engine.data.dataset import Choices
 from state_engine.errors import RequestError
 from state_engine.options import about, check, option, part, within
 
 CellsOf = Literal["", "corrected", "raw", "calibrated", "observed"]
+CELL_WORDS: Final[dict[str, str]] = {
+    "corrected": "corrected prediction", "calibrated": "calibrated prediction", "raw": "raw prediction", "observed": "measured cells",
+}  # fmt: skip
+"""How a reader is told of the cells of a result."""
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pages.parts.compare.charts import effect_scatter, effect_table, side_map
+from pages.parts.compare.form import Chosen, names
 from state_engine.comparison.compare import compare
 from state_engine.comparison.report import CellsMap, PairEffects, read_comparison, read_map
 from state_engine.comparison.request import ComparedSide, CompareRequest, SelectionRequest
@@ -48,8 +50,26 @@ def test_the_form_asks_for_what_is_chosen(monkeypatch: pytest.MonkeyPatch, home:
     assert not page.exception and not page.error
     (info,) = [i for i in list_runs(Settings(home)) if i.manifest is not None and i.manifest.kind == "compare"]
     asked = RunFolder(info.path).request_as(CompareRequest)
-    assert asked.first == ComparedSide((str(run.result),), "corrected", "", "B")
-    assert asked.second == ComparedSide((str(run.result),), "observed", "", "T") and asked.map
+    assert asked.first == ComparedSide((str(run.result),), "corrected", "", "B", "B, corrected prediction")
+    assert asked.second == ComparedSide((str(run.result),), "observed", "", "T", "T, measured cells") and asked.map
+    assert info.manifest.title == "cells.h5ad, drugA, drugB in B, T: B, corrected prediction and T, measured cells"
+
+
+def test_sides_are_called_by_what_tells_them_apart() -> None:
+    """A title has the data set that both share first, then the two."""
+    run = ComparedSide(("a/result.h5ad",), "corrected")
+    data = Chosen(ComparedSide(("cells.h5ad",), perturbation="TNF"), "", "PBMC")
+    file = Chosen(ComparedSide(("effects/0123.csv",)), "of another program.csv")
+    first, other = Chosen(run, "TNF in B", "PBMC"), Chosen(replace(run, files=("b/result.h5ad",)), "TNF in NK", "PBMC")
+    assert names(first, other) == ("TNF in B", "TNF in NK", "PBMC, corrected prediction: TNF in B and TNF in NK")
+    assert names(first, data)[1:] == (
+        "TNF, measured cells", "PBMC: corrected prediction, TNF in B and TNF, measured cells",
+    )  # fmt: skip
+    assert names(first, file)[1:] == (
+        "of another program.csv", "corrected prediction, TNF in B, PBMC and of another program.csv",
+    )  # fmt: skip
+    one, whole = replace(data, side=replace(data.side, perturbation="")), data
+    assert names(one, whole)[:2] == ("all conditions", "TNF")
 
 
 def test_a_comparison_is_shown_with_its_numbers(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
@@ -85,6 +105,16 @@ def test_a_selection_on_the_map_is_tested_on_both_sides(monkeypatch: pytest.Monk
     evaluation.selection(asked, RunFolder(info.path), silent, WarmCache())
     RunFolder(info.path).finish("done")
     assert (run.path / evaluation.selection(asked, RunFolder(info.path), silent, WarmCache()).file).exists()
+
+
+def test_a_pair_that_is_not_on_the_map_says_so(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    run = made(home, map=True)
+    cells = read_map(run.file("map.npz"))
+    replace(cells, pair=np.zeros_like(cells.pair)).save(run.file("map.npz"))
+    page = opened(monkeypatch, "compare", None, home, comparison=run.id)
+    assert len(drawings(page)) == 2 and "not on the map" not in text(page)
+    page.selectbox(key="pair").set_value("2").run()
+    assert not page.exception and not drawings(page) and "not on the map" in text(page)
 
 
 def test_genes_are_coloured_by_who_leads() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +11,14 @@ import streamlit as st
 
 from pages.parts import fields, session
 from pages.parts.jobs import start_job
+from pages.parts.labelling import entry_of
 from pages.parts.picker import run_words, runs_for
 from pages.parts.result import open_run, stamp
 from pages.parts.upload_box import one_file
 from pages.parts.uploads import keep_by_content
 from pages.parts.widgets import errors_shown, start_demo
 from state_engine.analysis import stored
-from state_engine.comparison.request import ComparedSide, CompareRequest
+from state_engine.comparison.request import CELL_WORDS, ComparedSide, CompareRequest
 from state_engine.data.dataset import Choices
 from state_engine.evaluation.foreign_effects import is_effects_file, size_of_effects_file
 from state_engine.jobs.run_folder import RunFolder
@@ -29,12 +30,29 @@ from state_engine.screening.report import RANKING, read_ranking
 CHOICE = "comparison"
 MOST_MB = 1024
 ALL = ""
-_CELLS = {
-    "": "as its model's card recommends", "corrected": "predicted, corrected", "calibrated": "predicted, calibrated", "raw": "predicted, raw",
-    "observed": "measured",
-}  # fmt: skip
 _FILE = "file"
+_NAMES = "compare_names"  # of uploaded files, as their user calls them, by where they lie
 Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A side with what it is called.
+
+    Args:
+        side: as the request has it. source: the run, screen or file; "" for a data set itself. data: the data set; "" for a file.
+    """
+
+    side: ComparedSide
+    source: str = ""
+    data: str = ""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Everything that can tell it from the other side, the closest first; "" for what does not apply."""
+        where = " in ".join(filter(None, (self.side.perturbation, self.side.context)))
+        measured = "measured cells" if not self.source else ""
+        return where, CELL_WORDS.get(self.side.cells, measured), self.source, self.data
 
 
 @dataclass(frozen=True)
@@ -72,19 +90,30 @@ def compare_form() -> None:
     if one is None or other is None:
         st.button("Compare", key="compare_disabled", disabled=True, help="Choose what each side is.")
         return
-    if one == other:
+    same = one.side == other.side
+    if same:
         st.caption("Both sides are the same: choose other cells, another perturbation, context or run on one of them.")
     with st.container(horizontal=True):
-        if st.button("Compare", key="compare", type="primary", icon=":material/compare_arrows:", disabled=one == other):
+        if st.button("Compare", key="compare", type="primary", icon=":material/compare_arrows:", disabled=same):
             with errors_shown():
-                request = CompareRequest(one, other, **numbers, map=drawn)
-                run_id = start_job(request, f"{_title(one)} and {_title(other)}")
+                first_name, second_name, title = names(one, other)
+                first_side, second_side = replace(one.side, name=first_name), replace(other.side, name=second_name)
+                run_id = start_job(CompareRequest(first_side, second_side, **numbers, map=drawn), title)
                 session.choose(CHOICE, run_id)
                 st.rerun()
         if not runs_for("run", ("done",)) and st.button(
             "Predict with the demo first", key="compare_demo", icon=":material/science:"
         ):
             start_demo()
+
+
+def names(one: Chosen, other: Chosen) -> tuple[str, str, str]:
+    """Return what tells each side from the other, for figures and tables, and a title: what both share, and the two."""
+    both = list(zip(one.parts, other.parts, strict=True))
+    shared = [a for a, b in reversed(both) if a == b and a]  # the data set first
+    found = [", ".join(pair[side] for pair in both if pair[0] != pair[1] and pair[side]) or "all conditions" for side in (0, 1)]
+    title = f"{found[0]} and {found[1]}"
+    return found[0], found[1], f"{', '.join(shared)}: {title}" if shared else title
 
 
 def ask_for(pairs: list[Pair], kind: str, run_id: str) -> None:
@@ -113,7 +142,7 @@ def _sources() -> list[Source]:
     return [*found, Source(_FILE, "", "A file of another program")]
 
 
-def _side(side: str, title: str, known: Mapping[str, Source], default: str) -> ComparedSide | None:
+def _side(side: str, title: str, known: Mapping[str, Source], default: str) -> Chosen | None:
     """Draw one side; return it, or None while it is not whole."""
     st.markdown(f"**{title}**")
     key = f"compare_{side}_source"
@@ -128,7 +157,8 @@ def _side(side: str, title: str, known: Mapping[str, Source], default: str) -> C
     if source.kind == "screening":
         path = run.file(RANKING)
         perturbation, context = _condition(side, source.key, _ranked(str(path), stamp(path)))
-        return ComparedSide((str(run.path),), perturbation=perturbation, context=context)
+        screened = ComparedSide((str(run.path),), perturbation=perturbation, context=context)
+        return Chosen(screened, run.manifest.title, _data_name(run))
     result = open_run(run)
     if not result.has_expression:
         st.caption("This run predicts an embedding, not genes.")
@@ -136,7 +166,15 @@ def _side(side: str, title: str, known: Mapping[str, Source], default: str) -> C
     which = _cells(side, source.key, result)
     perturbation, context = _condition(side, source.key, _conditions(result, which))
     seeds = _more_seeds(side, run)
-    return ComparedSide((str(run.result), *seeds), which, perturbation, context)  # type: ignore[arg-type]
+    chosen = ComparedSide((str(run.result), *seeds), which, perturbation, context)  # type: ignore[arg-type]
+    return Chosen(chosen, run.manifest.title, _data_name(run))
+
+
+def _data_name(run: RunFolder) -> str:
+    """Return the name of the data set that a run was made on."""
+    path = str(run.request.get("data", ""))
+    entry = entry_of(path)
+    return entry.name if entry is not None else Path(path).name
 
 
 def _cells(side: str, source: str, result: Result) -> str:
@@ -144,7 +182,9 @@ def _cells(side: str, source: str, result: Result) -> str:
     options = [*result.layers(), *measured]
     # of two sides the second is the measurement, where there is one: that is what is asked most
     first = options.index("observed") if side == "second" and measured else 0
-    return str(st.selectbox("Cells", options, index=first, format_func=_CELLS.__getitem__, key=f"compare_{side}_cells_{source}"))
+    return str(
+        st.selectbox("Cells", options, index=first, format_func=CELL_WORDS.__getitem__, key=f"compare_{side}_cells_{source}")
+    )
 
 
 def _conditions(result: Result, which: str) -> list[Pair]:
@@ -187,7 +227,7 @@ def _but_seed(run: RunFolder) -> dict[str, object]:
     return {name: value for name, value in run.request.items() if name != "seed"}
 
 
-def _data(side: str, source: Source) -> ComparedSide | None:
+def _data(side: str, source: Source) -> Chosen | None:
     entry = get_dataset(session.settings(), source.id)
     data = session.understand(entry)
     if data.labels.perturbation_key is None or data.labels.control is None:
@@ -199,7 +239,7 @@ def _data(side: str, source: Source) -> ComparedSide | None:
         (str(p), str(c)) for p, c in _labelled(entry.path, stamp(Path(entry.path)), entry.choices, source.id) if p != control
     ]
     perturbation, context = _condition(side, source.key, pairs)
-    return ComparedSide((entry.path,), "", perturbation, context, entry.name, entry.choices)
+    return Chosen(ComparedSide((entry.path,), "", perturbation, context, choices=entry.choices), "", entry.name)
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
@@ -215,23 +255,22 @@ def _labelled(path: str, written: int, choices: Choices, identity: str) -> list[
     return [(str(p), str(c)) for p in data.perturbations for c in data.contexts if len(data.rows(str(p), str(c)))]
 
 
-def _file(side: str) -> ComparedSide | None:
+def _file(side: str) -> Chosen | None:
     path = one_file(
         f"compare_{side}_file", "A .csv, .tsv or .parquet of effects, or a .vcc", ("csv", "tsv", "parquet", "vcc"), MOST_MB, _keep, "Another one",
         "Effects: columns perturbation, context (optional), gene, effect, p_de (optional). Cells in an .h5ad: open them on the page Data.",
     )  # fmt: skip
-    return ComparedSide((str(path),)) if path is not None else None
+    if path is None:
+        return None
+    return Chosen(ComparedSide((str(path),)), st.session_state.get(_NAMES, {}).get(str(path), path.name))
 
 
 def _keep(path: Path, name: str) -> tuple[Path, str]:
     """Keep an uploaded file; a table is read by a child first, an archive by the job."""
-    if not is_effects_file(name):
-        return keep_by_content(path, "effects"), name
-    conditions, genes = call(size_of_effects_file, path, path=path, name=name, limits=limits_for(path))
-    return keep_by_content(path, "effects"), f"{name}: {conditions:,} conditions, {genes:,} genes"
-
-
-def _title(side: ComparedSide) -> str:
-    where = " in ".join(filter(None, (side.perturbation, side.context)))
-    what = _CELLS[side.cells] if side.cells else side.name or Path(side.files[0]).name
-    return f"{where} ({what})" if where else what
+    words = name
+    if is_effects_file(name):
+        conditions, genes = call(size_of_effects_file, path, path=path, name=name, limits=limits_for(path))
+        words = f"{name}: {conditions:,} conditions, {genes:,} genes"
+    place = keep_by_content(path, "effects")
+    st.session_state.setdefault(_NAMES, {})[str(place)] = name
+    return place, words

@@ -16,7 +16,7 @@ from pages.parts.cellmap import Pick, inside, show_map
 from pages.parts.compare.charts import effect_scatter, effect_table, side_map
 from pages.parts.exposure import exposure_badge
 from pages.parts.figures import csv_button, show_figure
-from pages.parts.format import md, plural, sentences
+from pages.parts.format import file_name, md, plural, sentences
 from pages.parts.genes.table import read_table
 from pages.parts.jobs import derived_run, job_panel, start_job
 from pages.parts.palette import BLUE, GREEN, VERMILION
@@ -122,7 +122,7 @@ def _pairs(run: RunFolder, found: Comparison) -> int:
         ]
         st.dataframe(
             table[shown].round({"overlap": 2, "de_overlap": 2}),
-            hide_index=True, key="compare_pairs", height=min(38 + 35 * len(table), 320), placeholder="–",
+            hide_index=True, key="compare_pairs", height=min(38 + 35 * len(table), 388), placeholder="–",
             column_config={
                 "pair": st.column_config.TextColumn("Conditions", pinned=True),
                 "exposure": st.column_config.TextColumn("Trained on", help="Where one side predicts and the other is measured."),
@@ -141,7 +141,7 @@ def _pairs(run: RunFolder, found: Comparison) -> int:
         )
     place = int(st.session_state.get("pair", "0"))
     session.show_in_address("compare", {"pair": "0"})
-    csv_button("All pairs (CSV)", run.file(PAIRS), "pairs.csv", "compare_pairs_csv")
+    csv_button("All pairs (CSV)", run.file(PAIRS), file_name(f"pairs of {run.manifest.title}", ".csv"), "compare_pairs_csv")
     return place
 
 
@@ -174,7 +174,8 @@ def _numbers(found: Comparison, pair: FoundPair) -> None:
         ("Energy distance of the cells", f"{pair.energy.words}{controls}"),
         ("Cells, first and second", f"{pair.n_first:,} and {pair.n_second:,}"),
     ]
-    st.markdown("\n".join(["| | |", "|:--|:--|", *(f"| {name} | {words} |" for name, words in rows)]).replace("-0", "−0"))
+    lines = ["| Number | Of this pair |", "|:--|:--|", *(f"| {name} | {words} |" for name, words in rows)]
+    st.markdown("\n".join(lines).replace("-0", "−0"))
     below = min(pair.energy.value or 0, pair.energy_control or 0) < 0
     why = f" {NEAR_0}" if below else ""
     components = (
@@ -197,6 +198,11 @@ def _maps(run: RunFolder, found: Comparison, place: int) -> None:
     cells = _map(str(path), stamp(path))
     xy = _places(str(path), stamp(path), place)
     chosen = (cells.pair == place).astype(bool)
+    if not chosen.any():
+        st.caption(
+            "The cells of this pair are not on the map, which has those of the first pairs alone. Compare the two by themselves."
+        )
+        return
     key = f"compare_polygon_{run.id}"
     polygon = st.session_state.get(key)
     selected = None if polygon is None else np.asarray(inside(cells.xy, polygon), bool) & chosen
@@ -260,7 +266,7 @@ def _selection(run: RunFolder, found: Comparison, cells: CellsMap, selected: NDA
         f"Second side against first, two-sided Mann-Whitney U test, FDR by Benjamini-Hochberg; log2 fold change above 0: higher in "
         f"{md(found.second.name)}."
     )
-    csv_button("Genes (CSV)", lambda: table, "selection.csv", "compare_selection_csv")
+    csv_button("Genes (CSV)", lambda: table, file_name(f"selection of {run.manifest.title}", ".csv"), "compare_selection_csv")
 
 
 def _with_names(table: pd.DataFrame) -> pd.DataFrame:
