@@ -92,20 +92,21 @@ def show_attention(run: RunFolder, result: Result, chosen: views.CellSet, maps: 
         "difference": "perturbation minus control",
     }
     name = f"{views.head_words(layer, head)}, {said[under]}"
-    left, right = st.columns(2, gap="large")
-    with left:
-        views.overview(run, chosen, maps, under, sorting, (layer, head))
-    with right:
-        views.detail(maps, weights, sorting, under == "difference", name)
-    st.markdown("#### Which cells get the attention?")
-    views.most_attended(run, result, chosen, maps, layer, head)
-    left, right = st.columns(2, gap="large")
-    with left:
-        views.groups(weights, sorting, under == "difference", name)
-    with right:
-        views.downloads(run, chosen)
-    st.markdown("#### How mixed is this set?")
-    views.mixed(maps, layer, head)
+    with st.container(key="halves_attention"):  # the second of two stands below in a narrow window
+        left, right = st.columns(2, gap="large")
+        with left:
+            views.overview(run, chosen, maps, under, sorting, (layer, head))
+        with right:
+            views.detail(maps, weights, sorting, under == "difference", name)
+        st.markdown("#### Which cells get the attention?")
+        views.most_attended(run, result, chosen, maps, layer, head)
+        left, right = st.columns(2, gap="large")
+        with left:
+            views.groups(weights, sorting, under == "difference", name)
+        with right:
+            views.downloads(run, chosen)
+        st.markdown("#### How mixed is this set?")
+        views.mixed(maps, layer, head)
 
 
 def _pick_view(chosen: views.CellSet) -> views.Under:

@@ -229,7 +229,7 @@ def most_attended(
             key="attended_cells",
             height=400,
             column_config={
-                "cell": st.column_config.TextColumn("Basal cell", pinned=True, width="medium"),
+                "cell": st.column_config.TextColumn("Basal cell", pinned=True),
                 "batch": st.column_config.TextColumn("Batch", width="small"),
                 "perturbed": st.column_config.NumberColumn(
                     "Received", format="%.2f", help="Under the perturbation; 1 is an equal share."

@@ -64,7 +64,8 @@ def show_comparison(run: RunFolder) -> None:
     pair = found.pairs[place]
     if pair.exposure != "not known":
         exposure_badge(pair.exposure)
-    left, right = st.columns([1, 1], gap="large")
+    with st.container(key="halves_compare"):
+        left, right = st.columns([1, 1], gap="large")
     with left:
         _scatter(run, found, place)
     with right:

@@ -118,7 +118,8 @@ def _condition(path: str, written: int, perturbation: str, context: str) -> pd.D
 
 def _worth(report: ScreenReport, table: pd.DataFrame) -> None:
     """What the model's card says it is worth, what was trained on, and whether predictions can be told apart."""
-    left, right = st.columns([3, 2], gap="medium")
+    with st.container(key="halves_worth"):
+        left, right = st.columns([3, 2], gap="medium")
     with left, st.container(border=True, key="screen_worth"):
         st.markdown("**What is this model worth?**")
         st.markdown(_verdict(report))
@@ -355,7 +356,8 @@ def _alike(run: RunFolder, report: ScreenReport, table: pd.DataFrame) -> None:
     """How large effects are in each context, and which perturbations do the same."""
     ranked = table[table["made"] == "predicted"]
     names = list(dict.fromkeys(ranked["perturbation"]))
-    left, right = st.columns(2, gap="medium")
+    with st.container(key="halves_screen"):
+        left, right = st.columns(2, gap="medium")
     with left:
         figure, sizes = size_figure(table, names[:MOST_ROWS])
         show_figure(
