@@ -285,9 +285,10 @@ def _finite(value: float | None) -> float | None:
 
 
 def _exposure(first: Opened, second: Opened, pair: tuple[Pair, Pair]) -> Exposure:
-    """Return what a measured condition is to the model that predicts the other side; "not known" without a prediction."""
-    predicted = [(file, of) for file, of in zip((first, second), pair, strict=True) if file.kind == "predicted"]
-    return predicted[0][0].exposure(predicted[0][1]) if len(predicted) == 1 else "not known"
+    """Return what a measured condition is to the model that predicts the other side; "not known" without one of each."""
+    if {first.kind, second.kind} != {"predicted", "measured"}:
+        return "not known"
+    return first.exposure(pair[0]) if first.kind == "predicted" else second.exposure(pair[1])
 
 
 def _write_effects(path: Path, genes: tuple[str, ...], effects: NDArray[np.float32]) -> None:
@@ -304,7 +305,7 @@ def _report(
     interval: Interval = "seeds" if seeds > 1 else "cells" if with_cells else ""
     names = [_side_name(side, opened[0]) for side, opened in zip((request.first, request.second), files, strict=True)]
     if names[0] == names[1]:
-        names = [f"{name} ({word})" for name, word in zip(names, ("first", "second"), strict=True)]
+        names = [f"{name} ({word})" for name, word in zip(names, _apart(request), strict=True)]
     sides = [
         FoundSide(
             name,
@@ -324,6 +325,15 @@ def _report(
         FORMAT, sides[0], sides[1], genes, request.top, tuple(found), interval, seeds, request.draws if interval == "cells" else 0,
         COMPONENTS if with_cells else 0, test if tested else "", request.seed, round(seconds, 3), versions, tuple(remarks),
     )  # fmt: skip
+
+
+def _apart(request: CompareRequest) -> tuple[str, str]:
+    """Return what tells the files of the two sides apart: their names, or those of their folders."""
+    one, other = (Path(side.files[0]) for side in (request.first, request.second))
+    for a, b in ((one.name, other.name), (one.parent.name, other.parent.name)):
+        if a != b:
+            return a, b
+    return "first", "second"
 
 
 def _side_name(side: ComparedSide, file: Opened) -> str:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from state_engine.effects.exposure import Exposure
 from state_engine.errors import RunError, door
 from state_engine.files import replacing
-from state_engine.plain import minus, plural, read_json_as
+from state_engine.plain import agreed, minus, plural, read_json_as
 
 COMPARISON: Final = "comparison.json"
 PAIRS: Final = "pairs.csv"
@@ -188,13 +188,11 @@ class Comparison:
         recall = sum(p.exposure == "in training" for p in self.pairs)
         tests = sum(p.exposure == "test" for p in self.pairs)
         if recall:
-            lines.append(
-                f"{recall:,} of these conditions were in the training of the model: agreement with the measurement is recall, not a test."
-            )
+            trained = f"{recall:,} of these conditions {agreed(recall, 'was', 'were')} in the training of the model"
+            lines.append(f"{trained}: agreement with the measurement is recall, not a test.")
         if tests:
-            lines.append(
-                f"{tests:,} of these conditions were held out from the training: agreement with the measurement is a test."
-            )
+            held = f"{tests:,} of these conditions {agreed(tests, 'was', 'were')} held out from the training"
+            lines.append(f"{held}: agreement with the measurement is a test.")
         return tuple(lines)
 
 

@@ -91,7 +91,7 @@ def open_side(path: Path, side: ComparedSide, scratch: Path) -> Opened:
         unpacked = scratch / f"{place.stem}-{len(list(scratch.iterdir()))}.h5ad"
         # the lists of a year are not looked at: whatever cells are in it are compared
         unpack_prediction(place, unpacked, ChallengeSpec(load_rules(PRESETS[0])))
-        return CellsFile(open_dataset(unpacked, side.choices), place.name)
+        return CellsFile(open_dataset(unpacked, side.choices), place.name, "predicted")
     dataset = open_dataset(place, side.choices)
     if is_result(dataset):
         return ResultFile(open_result(place), side.cells)
@@ -165,9 +165,8 @@ class ResultFile:
 class CellsFile:
     """Cells of any program, or measured ones; their control is in the file."""
 
-    kind: SideKind = "measured"
-
-    def __init__(self, dataset: Dataset, name: str) -> None:
+    def __init__(self, dataset: Dataset, name: str, kind: SideKind = "measured") -> None:
+        self.kind: SideKind = kind
         self.dataset, self.name, self.control = dataset, name, dataset.require_control()
         self.genes = tuple(dict.fromkeys(dataset.genes.names))
         self._sides: dict[tuple[str, ...], Side] = {}

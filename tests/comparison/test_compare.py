@@ -17,7 +17,7 @@ from scipy.stats import false_discovery_control, mannwhitneyu
 
 from state_engine import keys
 from state_engine.cli.main import main
-from state_engine.comparison.compare import compare, fisher_interval
+from state_engine.comparison.compare import _exposure, compare, fisher_interval
 from state_engine.comparison.report import Comparison, pairs_table, read_comparison, read_map, read_pair
 from state_engine.comparison.request import ComparedSide, CompareRequest
 from state_engine.comparison.selection import selection_table
@@ -192,6 +192,25 @@ def test_a_table_of_effects_and_an_archive(files: dict[str, str], tmp_path: Path
     archive = ran(tmp_path / "v", side(files["one"]), side(str(tmp_path / "mine.vcc"), choices=COLUMNS))
     same = ran(tmp_path / "f", side(files["one"]), side(files["foreign"], choices=COLUMNS))
     assert archive.pairs == same.pairs and archive.second.files == ("mine.vcc",)
+    assert (archive.second.kind, same.second.kind) == ("predicted", "measured"), "an archive of a challenge is a prediction"
+
+
+class File:
+    """A file of a side, as far as its exposure goes."""
+
+    def __init__(self, kind: str, exposure: str = "not known") -> None:
+        self.kind, self.told = kind, exposure
+
+    def exposure(self, pair: tuple[str, str]) -> str:
+        return self.told
+
+
+def test_only_a_measurement_makes_agreement_recall_or_a_test() -> None:
+    """A table of effects, or another prediction, is none."""
+    pair, model = (("drugA", "B"), ("drugA", "B")), File("predicted", "in training")
+    for other in ("effects", "predicted"):
+        assert _exposure(model, File(other), pair) == _exposure(File(other), model, pair) == "not known"  # type: ignore[arg-type]
+    assert _exposure(model, File("measured"), pair) == _exposure(File("measured"), model, pair) == "in training"  # type: ignore[arg-type]
 
 
 def test_the_map_and_the_genes_of_a_selection(files: dict[str, str], tmp_path: Path) -> None:
@@ -227,7 +246,7 @@ def test_what_predict_writes_is_a_result(tmp_path: Path) -> None:
     assert (
         found.first.cells == "corrected" and found.second.kind == "predicted" and [p.first for p in found.pairs] == [("TNF", "B")]
     )
-    assert found.first.name != found.second.name
+    assert (found.first.name, found.second.name) == ("corrected prediction (p1.h5ad)", "corrected prediction (p2.h5ad)")
 
 
 def test_what_cannot_be_compared(files: dict[str, str], tmp_path: Path) -> None:
