@@ -56,7 +56,9 @@ def run_screen(options: argparse.Namespace, write: Write, on_progress: OnProgres
     write(f"{options.output}: {report.words()}")
     table = read_ranking(options.output / RANKING).head(SHOWN)
     for row in table.itertuples(index=False):
-        write(f"{row.rank:>4}  {row.perturbation} in {row.context}  score {row.score:.3g}  q {row.q:.2g}  seen: {row.seen}")
+        chance = f"q {row.q:.2g}" if row.q == row.q else "no q"
+        added = "  (added effects)" if row.made != "predicted" else ""
+        write(f"{row.rank:>4}  {row.perturbation} in {row.context}  score {row.score:.3g}  {chance}  seen: {row.seen}{added}")
     alike = report.resemblance
     for remark in (*report.remarks, *([alike.words()] if alike is not None and alike.alike else [])):
         write(remark)

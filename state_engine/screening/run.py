@@ -9,11 +9,11 @@ Where blocks are predicted is a matter of the executor (`state_engine.shards.exe
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import anndata as ad
 import numpy as np
@@ -39,8 +39,8 @@ from state_engine.screening.cost import check_disk, perturbations_of
 from state_engine.screening.head_cells import HeadReader, head_reader
 from state_engine.screening.null import FDR
 from state_engine.screening.predict_blocks import Asked, ScreenBench, key_of, plan_of
-from state_engine.screening.rank import Goals, rank
-from state_engine.screening.report import EFFECTS, FORMAT, RANKING, REPORT, SIMILARITY, ScreenReport, seen_of
+from state_engine.screening.rank import JOINED, Goals, rank
+from state_engine.screening.report import EFFECTS, FORMAT, RANKING, REPORT, SIMILARITY, ScreenReport, Seen, seen_of
 from state_engine.screening.request import ScreenRequest
 from state_engine.screening.shards import CONTROL, ScreenKey, ScreenShards, check_same, differences, key_in
 from state_engine.screening.signature import signature_of
@@ -256,14 +256,22 @@ def _predict(
 
 
 def _with_training(table: pd.DataFrame, card: ModelCard, model: Path) -> pd.DataFrame:
-    """Return the ranking with what the training knows of each condition; of an added pair what it knows least of."""
+    """Return the ranking with what the training knows of each condition; of an added pair what it knows of the less known one."""
     singles = table[table["made"] == "predicted"]
     conditions = list(zip(singles["perturbation"], singles["context"], strict=True))
     parts, known = trained_parts(card, model, conditions), exposures(card, model, conditions)
     words = {"in training": "yes", "test": "no", "not known": ""}
     pairs = list(zip(table["perturbation"], table["context"], strict=True))
-    seen = [seen_of(parts.get(pair)) if pair in known else "not known" for pair in pairs]
+    least_first = get_args(Seen)[::-1]
+    seen = [min((seen_of(parts.get(one)) for one in _singles(*pair, known)), key=least_first.index) for pair in pairs]
     return table.assign(seen=seen, in_training=[words[known[pair]] if pair in known else "" for pair in pairs])
+
+
+def _singles(perturbation: str, context: str, predicted: Container[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return a condition that was predicted, or the two whose effects were added."""
+    if (perturbation, context) in predicted:
+        return [(perturbation, context)]
+    return [(name, context) for name in perturbation.split(JOINED)]
 
 
 def _remarks(request: ScreenRequest, table: pd.DataFrame, kind: str, perturbations: int) -> list[str]:

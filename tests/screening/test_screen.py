@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import anndata as ad
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 
 from state_engine import keys
 from state_engine.analysis.effects import effect_sizes
+from state_engine.checkpoints.card import ModelCard
+from state_engine.effects.exposure import TrainedOn
 from state_engine.errors import GeneError, JobCancelled, RequestError, StateError, UnknownLabelError
 from state_engine.files import read_json, sha256_of, write_json
 from state_engine.heads.finetune import finetune
@@ -22,7 +25,7 @@ from state_engine.plain import to_plain
 from state_engine.prediction.predict import predict
 from state_engine.prediction.result import open_result
 from state_engine.progress import Progress
-from state_engine.screening import cost, predict_blocks
+from state_engine.screening import cost, predict_blocks, run
 from state_engine.screening.report import COLUMNS, load_similarity, read_condition, read_ranking, read_screen
 from state_engine.screening.request import GeneChange, ScreenRequest
 from state_engine.screening.run import screen
@@ -282,3 +285,14 @@ def test_without_a_goal_effects_are_ranked_by_size(made: Path, tmp_path: Path) -
     ranking = read_ranking(tmp_path / "out" / "ranking.csv")
     pd.testing.assert_series_equal(ranking["score"], ranking["effect_size"], check_names=False)
     assert report.goal == "effect size" and report.best == (ranking["perturbation"][0], ranking["context"][0])
+
+
+def test_added_effects_are_known_as_far_as_the_less_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = {("a", "B"): TrainedOn(True, True, True), ("b", "B"): TrainedOn(True, False, False), ("c", "B"): None}
+    monkeypatch.setattr(run, "trained_parts", lambda *rest: trained)
+    monkeypatch.setattr(run, "exposures", lambda card, model, pairs: dict.fromkeys(pairs, "not known"))
+    names = ["a", "b", "c", "a+b", "b+c", "a+a"]
+    table = pd.DataFrame({"perturbation": names, "context": "B", "made": ["predicted"] * 3 + ["additive assumption"] * 3})
+    found = run._with_training(table, cast(ModelCard, None), Path())
+    assert found["seen"].tolist() == ["both", "context only", "not known", "context only", "not known", "both"]
+    assert found["in_training"].tolist() == [""] * 6
