@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,13 @@ def test_a_finished_screen(monkeypatch: pytest.MonkeyPatch, home: Path, thread: 
     assert all("TNF" in p for p in page.dataframe[0].value["perturbation"])
     page.checkbox(key=f"screen_again_{run.id}").set_value(True).run()
     assert "nothing is predicted again" in text(page)
+    # whatever the form says of contexts and cells: those of the screen above
+    page.text_area(key="screen_up").set_value(", ".join(GENES[5:9])).run()
+    page.button(key="screen").click().run()
+    before = run.request_as(ScreenRequest)
+    (info,) = [i for i in list_runs(Settings(home)) if i.id != run.id]
+    asked = RunFolder(info.path).request_as(ScreenRequest)
+    assert asked == replace(before, up_genes=GENES[5:9], combinations=0, splits=asked.splits, earlier=str(run.path))
 
 
 def test_the_address_opens_the_same_view(monkeypatch: pytest.MonkeyPatch, home: Path, thread: dict[str, str]) -> None:

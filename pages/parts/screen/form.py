@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +40,9 @@ GOALS: dict[Goal, str] = {
 }
 MOST_VALUES = 5_000  # labels that a column may have to be offered
 MOST_MB = 64  # of an uploaded list
+_NO_GOAL: dict[str, Any] = {
+    "up_genes": (), "down_genes": (), "changes": (), "opposite": False, "target_cells": "", "head": "", "label": "", "backbone": "",
+}  # fmt: skip
 T = TypeVar("T")
 START_SECONDS = 5.0  # of a screen beside its sets: reading cells and weights, comparisons, writing
 
@@ -94,17 +97,21 @@ def screen_form(entry: DataEntry, data: Dataset, model: Entry, run: RunFolder | 
         st, ScreenRequest, "perturbations", f"screen_perturbations_{card.id}", known, placeholder=f"All {len(known):,}"
     )
     more = _more(card, model)
-    earlier = _earlier(run)
+    before = _earlier(run, entry, model)
     try:
-        request = ScreenRequest(
-            entry.path, str(model.path), tuple(c for c in contexts if c in chosen), tuple(some), choices=entry.choices, earlier=earlier,
-            allow_other_embedding=other, **asked.fields, **more,
-        )  # fmt: skip
+        if before is None:
+            request = ScreenRequest(
+                entry.path, str(model.path), tuple(c for c in contexts if c in chosen), tuple(some), choices=entry.choices,
+                allow_other_embedding=other, **asked.fields, **more,
+            )  # fmt: skip
+        else:  # everything but the goal is that of its predictions
+            request = replace(before, **_NO_GOAL | asked.fields, combinations=more["combinations"], splits=more["splits"])
+            chosen = list(request.contexts or contexts)
         names = perturbations_of(request, card)
     except StateError as error:
         show_error(error)
         return
-    alone = _cost(request, data, card, len(names), bool(earlier))
+    alone = _cost(request, data, card, len(names), tuple(chosen))
     ready = bool(chosen) and not asked.missing
     help_text = asked.missing or ("" if chosen else "Choose a context.")
     label = f"Screen {plural(len(names) * len(chosen), 'condition')}"
@@ -242,35 +249,37 @@ def _more(card: ModelCard, model: Entry) -> dict[str, Any]:
     return found
 
 
-def _earlier(run: RunFolder | None) -> str:
-    """The screen that is shown, where its predictions are to be ranked again."""
+def _earlier(run: RunFolder | None, entry: DataEntry, model: Entry) -> ScreenRequest | None:
+    """Return the request of the screen that is shown, where its predictions are to be ranked again; it names them."""
     if run is None or run.state != "done":
-        return ""
+        return None
+    before = run.request_as(ScreenRequest)
+    if (before.data, before.model) != (entry.path, str(model.path)):
+        return None
     again = st.checkbox(
         "Rank the predictions of the screen above again", key=f"screen_again_{run.id}",
-        help="Only the goal, the combinations and the comparisons may differ; nothing is predicted again.",
+        help="Only the goal, the combinations and the comparisons are asked; contexts, perturbations and cells are those above, and nothing "
+        "is predicted again.",
     )  # fmt: skip
-    return str(run.path) if again else ""
+    return replace(before, earlier=str(run.path)) if again else None
 
 
-def _cost(request: ScreenRequest, data: Dataset, card: ModelCard, perturbations: int, earlier: bool) -> float | None:
+def _cost(request: ScreenRequest, data: Dataset, card: ModelCard, perturbations: int, chosen: tuple[str, ...]) -> float | None:
     """Say what a screen takes; return the seconds that are guessed for it, None where nothing is."""
-    contexts = len(request.contexts)
+    contexts = len(chosen)
     if not contexts:
         return None
     kept = size(disk_bytes(request, card, perturbations, contexts))
     names = tuple(p for p in card.perturbations if p != card.control)[:perturbations]
-    guess = estimate(
-        PredictionRequest(request.data, request.model, names, request.contexts, request.cells, observed=0), data, card
-    )
+    guess = estimate(PredictionRequest(request.data, request.model, names, chosen, request.cells, observed=0), data, card)
     alone = guess.seconds + START_SECONDS
     found = expected("screen", alone, request.model)
-    took = f"seconds, for nothing is predicted again.{queue_words(found)}" if earlier else time_words(found)
+    took = f"seconds, for nothing is predicted again.{queue_words(found)}" if request.earlier else time_words(found)
     st.caption(
         f"{plural(perturbations, 'perturbation')} in {plural(contexts, 'context')}, {request.cells:,} cells each; {kept} on disk: means and a "
         f"sample of cells are kept. It takes {took}"
     )
-    return None if earlier else alone
+    return None if request.earlier else alone
 
 
 def _read(function: Callable[..., T], text: str, name: str, *more: str) -> T:
