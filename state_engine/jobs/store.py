@@ -384,6 +384,11 @@ class JobStore:
             sql = "SELECT 1 FROM jobs WHERE state = 'queued' AND (? IS NULL OR lane = ?) LIMIT 1"
             return db.execute(sql, (lane, lane)).fetchone() is not None
 
+    def outgrown(self) -> bool:
+        """Return whether a later version of the program has changed the database: then its jobs are for the later version."""
+        with self._connection() as db:
+            return int(db.execute("PRAGMA user_version").fetchone()[0]) > _SCHEMA_VERSION
+
     def is_busy(self, worker: str) -> bool:
         """Return whether a worker has a job."""
         with self._connection() as db:

@@ -146,7 +146,7 @@ class Worker:
         self._to_warm_late = list(LATE_WARMUP) if options.warm else []
 
     def serve(self) -> None:
-        """Do jobs until idle for too long or the home is gone."""
+        """Do jobs until idle for too long, the home is gone, or a later version of the program has taken over."""
         while True:
             try:
                 with self.store.kept_open():
@@ -161,7 +161,7 @@ class Worker:
                 end_children()  # a job that was stopped may have left one
                 return
             # a job that came between the last look and the lock's end found no reason to start another worker
-            if not self.settings.database.exists() or not self.store.has_queued(self.options.lane):
+            if not self.settings.database.exists() or self.store.outgrown() or not self.store.has_queued(self.options.lane):
                 return
             lock = WorkerLock.take(self.settings.home, self.options.seat)
             if lock is None:
@@ -172,6 +172,9 @@ class Worker:
     def _serve_until_idle(self) -> None:
         last_work = time.monotonic()
         while time.monotonic() - last_work < self.options.idle_seconds and self.settings.database.exists() and not self.stopping:
+            if self.store.outgrown():  # after an upgrade: this process still has the old code
+                log.info("a later version of the program has taken over; this worker ends")
+                return
             self.store.mark_lost()
             job = self.store.claim(self.identity, self._start_run, self.settings.most_running, self.options.lane)
             if job is not None:

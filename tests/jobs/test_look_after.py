@@ -117,6 +117,21 @@ def test_a_job_that_is_claimed_is_a_run_that_has_started(settings: Settings) -> 
     assert (run.manifest.state, run.manifest.process) == ("running", worker.identity)
 
 
+def test_a_worker_leaves_jobs_to_a_later_version_of_the_program(settings: Settings) -> None:
+    job_id, _ = local.queue(settings, Steps(1), options=OPTIONS)
+    lock = WorkerLock.take(settings.home, OPTIONS.seat)
+    assert lock is not None
+    worker, store = Worker(settings, OPTIONS, lock), JobStore(settings.database)
+    with sqlite3.connect(settings.database) as db:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        db.execute(f"PRAGMA user_version = {version + 1}")
+    worker.serve()
+    assert store.get(job_id).state == "queued", "it is for the later version"
+    again = WorkerLock.take(settings.home, OPTIONS.seat)
+    assert again is not None, "whose worker finds the seat free"
+    again.close()
+
+
 def test_a_run_whose_job_was_lost_before_it_began_is_lost_and_goes_on(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
