@@ -46,11 +46,13 @@ NO_RECORDS = {
     "perturbation", "context", "gene", "share", "gone", "colour", "kinds", "contexts", "perturbations", "layer", "arrows", "pair",
     "by", "moved", "cells", "reference", "tab", "view", "over", "metrics", "metric", "baseline", "condition", "method",
     "set", "under", "head", "sort", "find", "within", "seen", "sure", "rows", "of", "ask", "goal", "opposite",
+    "fold", "show", "what", "part", "draws", "kind",
 }  # fmt: skip
 RECORDS = {
     "data", "model", "run", "embedding", "training", "finetuning", "annotation", "pretraining", "evaluation", "submission", "scoring",
-    "screening", "comparison",
+    "screening", "comparison", "predicted", "real",
 }  # fmt: skip
+DATA = {"data", "predicted", "real"}  # of these, ids of data sets; the others are those of runs and models
 
 
 @pytest.fixture
@@ -97,12 +99,14 @@ def test_no_page_shows_another_owners_records(view: str, anna: Settings, tmp_pat
     data, run = stored(anna, tmp_path)
     local.queue(anna, LookRequest(run.id), "Job of Anna")
     as_owner(monkeypatch, "bert")
-    address = {name: data if name == "data" else run.id for name in RECORDS}
+    address = {name: data if name in DATA else run.id for name in RECORDS}
+    address["what"] = "Two files"  # the part of Evaluate that takes data sets
     words = seen(view, **address)
     for secret in (SECRET, run.manifest.title, "Job of Anna"):
         assert secret not in words
     # an id that never was reads the same
-    missing = {name: "0" * 12 if name == "data" else f"{run.id[:-6]}000000" for name in RECORDS}
+    missing = {name: "0" * 12 if name in DATA else f"{run.id[:-6]}000000" for name in RECORDS}
+    missing["what"] = "Two files"
     st.cache_data.clear()
     st.cache_resource.clear()
     assert words.replace(run.id, "ID") == seen(view, **missing).replace(missing["run"], "ID")
@@ -155,7 +159,7 @@ def test_a_link_opens_one_run_for_looking(anna: Settings, tmp_path: Path, monkey
     words = seen("home", share=token)  # the page it opens on
     assert run.manifest.title in words and "for looking" in words and SECRET not in words and "Another run" not in words
     assert {page for pages in SHARED.values() for page in pages} < set(names())
-    aimed = {name: data if name == "data" else other.id for name in RECORDS}  # whatever else the address names
+    aimed = {name: data if name in DATA else other.id for name in RECORDS}  # whatever else the address names
     words = seen("home", share=token, **aimed)
     assert run.manifest.title in words and SECRET not in words and "Another run" not in words
 
