@@ -214,21 +214,41 @@ def dead(table: pd.DataFrame) -> tuple[str, ...]:
 
 
 def words(table: pd.DataFrame) -> str:
-    """Return what a check found, in a few sentences; how many perturbations name no gene is in the table's attribute `NO_GENE`."""
+    """Return what a check found, in a few sentences; how many perturbations name no gene is in the table's attribute `NO_GENE`.
+
+    Only a perturbation that says which way its gene should go counts as moving it as expected.
+    """
     if table.empty:
         return "No perturbation names a gene of the data."
+    nameless = int(table.attrs.get(NO_GENE, 0))
+    others = f" {plural(nameless, 'other names', 'others name')} no gene of this file." if nameless else ""
+    sided = table[table["expected"] != "either"]
+    rest = table[~table["perturbation"].isin(sided["perturbation"])]
+    found = [_sided_words(sided)] if len(sided) else ["No perturbation here says which way its gene should go."]
+    if len(rest):
+        found.append(_either_words(rest, beside=bool(len(sided))))
+    return " ".join(found) + others
+
+
+def _sided_words(table: pd.DataFrame) -> str:
     told = table[table["verdict"].isin(_TOLD)]
     names, gone = told["perturbation"].nunique(), dead(table)
     unclear = table["perturbation"].nunique() - names
-    more = f" Of {unclear:,} more it cannot be told: {_UNCLEAR}." if unclear else ""
-    nameless = int(table.attrs.get(NO_GENE, 0))
-    others = f" {plural(nameless, 'other names', 'others name')} no gene of this file." if nameless else ""
     if not names:
-        return f"Of none of the {plural(unclear, 'perturbation that names', 'perturbations that name')} a gene can it be told: {_UNCLEAR}.{others}"
+        return f"Of none of the {plural(unclear, 'perturbation that names', 'perturbations that name')} a gene can it be told: {_UNCLEAR}."
+    more = f" Of {unclear:,} more it cannot be told: {_UNCLEAR}." if unclear else ""
     right = names - len(gone)
     whole = part_of(right, names, "perturbation")
     verb, their = agreed(right, "moves", "move"), agreed(right, "it names", "they name")
-    return f"{whole} {verb} the gene {their} as expected.{more}{others}"
+    return f"{whole} {verb} the gene {their} as expected.{more}"
+
+
+def _either_words(table: pd.DataFrame, beside: bool) -> str:
+    """Return how many perturbations change their gene at all, of those that do not say which way it should go."""
+    total, moved = table["perturbation"].nunique(), table.loc[table["verdict"] == "on target", "perturbation"].nunique()
+    of = f"{total:,} more that {agreed(total, 'does', 'do')} not say which way" if beside else plural(total, "perturbation")
+    verb, its = agreed(moved, "changes", "change"), agreed(moved, "its gene", "their genes")
+    return f"{moved:,} of {of} {verb} {its}, up or down."
 
 
 def _kinds(dataset: Dataset, labels: Sequence[str], type_key: str) -> dict[str, str]:

@@ -90,6 +90,10 @@ def test_a_simulated_screen(screen: Path) -> None:
     assert words(table).endswith(" 8 others name no gene of this file.")
     row = table.set_index("gene").loc["GENE0"]
     assert -2.3 < row["log2_fold_change"] < -1.7 and row["n_perturbed"] == row["n_reference"] == 400
+    table.attrs.clear()
+    protein = table.assign(perturbation="protein", expected="either")
+    both = pd.concat([table, protein[protein["gene"] == "GENE0"]], ignore_index=True)
+    assert words(both) == f"{words(table)} 1 of 1 more that does not say which way changes its gene, up or down."
     turned = on_target_of_data(open_dataset(screen), expected="up").set_index("gene")["verdict"]
     assert turned["GENE2"] == "on target" and turned["GENE0"] == "wrong way"
 
@@ -110,6 +114,9 @@ def test_a_prediction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert table.loc[("G0", "B"), "verdict"] == "on target" and table.loc[("G0", "B"), "log2_fold_change"] > 1
     assert table.loc[("G7", "B"), "verdict"] == "no change"
     assert set(on_target_of_result(open_result(path), "observed")["n_reference"]) == {50}
+    assert words(on_target_of_result(open_result(path))) == (
+        "No perturbation here says which way its gene should go. 1 of 2 perturbations changes its gene, up or down."
+    )
     assert main(["targets", "--data", str(path), "--output", str(tmp_path / "t.csv")]) == 0
     assert "G7 does not move its gene" in capsys.readouterr().out
     assert (

@@ -27,5 +27,6 @@ def test_what_a_check_found_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     page.session_state["targets_run"] = entry.id, done.id
     page.run()
     assert not page.exception and page.button(key="check_targets").label == "Check"
-    assert "7 of 7 perturbations move the gene they name as expected" in text(page)
+    # proteins that cells were treated with: no label says which way their genes should go
+    assert "No perturbation here says which way its gene should go. 7 of 7 perturbations change their genes" in text(page)
     assert page.selectbox(key="targets_expected").options == ["auto", "down", "up", "either"]
