@@ -6,13 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pages.parts.compare.charts import effect_scatter, effect_table, side_map
 from pages.parts.compare.form import Chosen, names
+from pages.parts.compare.result import differing_first, differing_words
+from state_engine.analysis.differential import read_table
 from state_engine.comparison.compare import compare
 from state_engine.comparison.report import CellsMap, PairEffects, read_comparison, read_map
 from state_engine.comparison.request import ComparedSide, CompareRequest, SelectionRequest
+from state_engine.comparison.selection import selection_path
 from state_engine.config import Settings
 from state_engine.jobs.kinds import WarmCache
 from state_engine.jobs.run_folder import RunFolder, derived_runs, list_runs
@@ -94,8 +98,12 @@ def test_a_selection_on_the_map_is_tested_on_both_sides(monkeypatch: pytest.Monk
     page = opened(monkeypatch, "compare", None, home, comparison=run.id)
     assert not page.exception and len(figures(page)) == 1 and len(drawings(page)) == 2
     box = np.array([[low[0], low[1]], [high[0], low[1]], [high[0], high[1]], [low[0], high[1]]], np.float32)
-    page.session_state[f"compare_polygon_{run.id}"] = box
+    page.session_state[f"compare_polygon_{run.id}_0"] = box
     page.run()
+    assert "perturbed cells of corrected prediction and " in text(page) and "observed" not in text(page).split("Selected")[1]
+    page.selectbox(key="pair").set_value("2").run()
+    assert "Selected" not in text(page), "what was drawn around are cells of another pair"
+    page.selectbox(key="pair").set_value("0").run()
     page.button(key="compare_test").click().run()
     assert not page.exception and not page.error
     (info,) = derived_runs(Settings(home), run.id, "selection")
@@ -104,7 +112,20 @@ def test_a_selection_on_the_map_is_tested_on_both_sides(monkeypatch: pytest.Monk
     assert [list(asked.first), list(asked.second)] == of
     evaluation.selection(asked, RunFolder(info.path), silent, WarmCache())
     RunFolder(info.path).finish("done")
-    assert (run.path / evaluation.selection(asked, RunFolder(info.path), silent, WarmCache()).file).exists()
+    table = read_table(selection_path(run.path, asked.first, asked.second))
+    page.run()
+    assert not page.exception and differing_words(table, "corrected prediction", "measured cells") in text(page)
+    assert {"Mean, corrected prediction", "Expressing, measured cells"} <= set(page.dataframe[-1].value.columns)
+
+
+def test_the_genes_of_a_selection_say_whether_any_differs() -> None:
+    table = pd.DataFrame({"gene": list("abcd"), "log2_fold_change": [3.0, -1.0, 0.5, -2.0], "fdr": [0.6, 0.01, 0.04, np.nan]})
+    assert differing_first(table)["gene"].tolist() == ["b", "c", "a", "d"]
+    words = differing_words(table, "one", "other")
+    assert words.startswith("**2 genes differ (FDR < 0.05)** between the selected cells of one and of other, of 4 genes")
+    assert words.endswith("1 higher in other, 1 higher in one.")
+    none = differing_words(table[table["gene"].isin(["a", "d"])], "one", "other")
+    assert none.startswith("**No gene differs (FDR < 0.05)** between") and none.endswith("the lowest FDR is 0.6.")
 
 
 def test_a_pair_that_is_not_on_the_map_says_so(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:

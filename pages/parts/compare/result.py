@@ -43,6 +43,8 @@ from state_engine.comparison.request import SelectionRequest
 from state_engine.comparison.selection import LEAST, selection_path
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
+from state_engine.metrics.rules import BY_FDR, significant
+from state_engine.plain import agreed
 
 _COLOURS = {"predicted": VERMILION, "measured": BLUE, "effects": VERMILION}
 
@@ -204,7 +206,7 @@ def _maps(run: RunFolder, found: Comparison, place: int) -> None:
             "The cells of this pair are not on the map, which has those of the first pairs alone. Compare the two by themselves."
         )
         return
-    key = f"compare_polygon_{run.id}"
+    key = f"compare_polygon_{run.id}_{place}"  # another pair has other cells
     polygon = st.session_state.get(key)
     selected = None if polygon is None else np.asarray(inside(cells.xy, polygon), bool) & chosen
     inks = [_COLOURS[found.first.kind], _COLOURS[found.second.kind]]
@@ -239,8 +241,11 @@ def _selection(run: RunFolder, found: Comparison, cells: CellsMap, selected: NDA
     rows = [np.flatnonzero(selected & (cells.side == side) & ~cells.control).tolist() for side in (0, 1)]
     controls = int((selected & cells.control).sum())
     with st.container(horizontal=True, vertical_alignment="center"):
-        words = f"{md(found.first.name)}: {len(rows[0]):,}, {md(found.second.name)}: {len(rows[1]):,} perturbed cells"
-        st.markdown(f"**Selected** {words}, and {plural(controls, 'control cell')}")
+        words = " and ".join(
+            f"{plural(len(own), 'perturbed cell')} of {md(side.name)}"
+            for own, side in zip(rows, (found.first, found.second), strict=True)
+        )
+        st.markdown(f"**Selected: {words}.**" + (f" {_left_out(controls)}" if controls else ""))
         if st.button("Clear selection", key="compare_clear", icon=":material/close:"):
             del st.session_state[key]
             st.rerun()
@@ -261,20 +266,43 @@ def _selection(run: RunFolder, found: Comparison, cells: CellsMap, selected: NDA
             identity = asked.id
         if not job_panel(identity, title="Comparing genes", key="compare_test_job") or not path.exists():
             return
-    table = read_table(str(path), stamp(path)).sort_values("log2_fold_change", key=np.abs, ascending=False)
-    st.dataframe(_with_names(table), hide_index=True, key="compare_selection", height=320)
+    table = differing_first(read_table(str(path), stamp(path)))
+    st.markdown(differing_words(table, found.first.name, found.second.name))
+    st.dataframe(_with_names(table, found), hide_index=True, key="compare_selection", height=320)
     st.caption(
-        f"Second side against first, two-sided Mann-Whitney U test, FDR by Benjamini-Hochberg; log2 fold change above 0: higher in "
-        f"{md(found.second.name)}."
+        f"{sentences(found.second.name)} against {md(found.first.name)}, two-sided Mann-Whitney U test, FDR by Benjamini-Hochberg; log2 fold "
+        f"change above 0: higher in {md(found.second.name)}. Genes that differ come first, then the largest changes."
     )
     csv_button("Genes (CSV)", lambda: table, file_name(f"selection of {run.manifest.title}", ".csv"), "compare_selection_csv")
 
 
-def _with_names(table: pd.DataFrame) -> pd.DataFrame:
-    heads = {
-        "gene": "Gene", "log2_fold_change": "log2 fold change", "mean_second": "Mean, second", "mean_first": "Mean, first",
-        "fraction_second": "Expressing, second", "fraction_first": "Expressing, first", "p_value": "p", "fdr": "FDR",
-    }  # fmt: skip
+def _left_out(controls: int) -> str:
+    return f"The {plural(controls, 'control cell')} among them {agreed(controls, 'is', 'are')} not tested."
+
+
+def differing_first(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the genes of a selection, those that differ (`metrics.rules.significant`) first, each part by its fold changes."""
+    called, size = significant(table["fdr"].to_numpy(float)), table["log2_fold_change"].abs().to_numpy(float)
+    return table.iloc[np.lexsort((-size, ~called))]
+
+
+def differing_words(table: pd.DataFrame, first: str, second: str) -> str:
+    """Return how many genes differ between the selected cells of two sides, for Markdown; the names are of the sides."""
+    called = significant(table["fdr"].to_numpy(float))
+    between = f"between the selected cells of {md(first)} and of {md(second)}"
+    if not called.any():
+        lowest = f" the lowest FDR is {table['fdr'].min():.2g}." if table["fdr"].notna().any() else " no gene could be tested."
+        return f"**No gene differs ({BY_FDR})** {between}:{lowest}"
+    higher = int((called & (table["log2_fold_change"] > 0)).sum())
+    words = plural(int(called.sum()), "gene differs", "genes differ")
+    ways = f"{higher:,} higher in {md(second)}, {called.sum() - higher:,} higher in {md(first)}"
+    return f"**{words} ({BY_FDR})** {between}, of {len(table):,} genes: {ways}."
+
+
+def _with_names(table: pd.DataFrame, found: Comparison) -> pd.DataFrame:
+    heads = {"gene": "Gene", "log2_fold_change": "log2 fold change", "p_value": "p", "fdr": "FDR"}
+    for side, name in (("first", found.first.name), ("second", found.second.name)):
+        heads |= {f"mean_{side}": f"Mean, {name}", f"fraction_{side}": f"Expressing, {name}"}
     return table.rename(columns=heads)
 
 
