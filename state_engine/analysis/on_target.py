@@ -246,9 +246,10 @@ def _sided_words(table: pd.DataFrame) -> str:
 def _either_words(table: pd.DataFrame, beside: bool) -> str:
     """Return how many perturbations change their gene at all, of those that do not say which way it should go."""
     total, moved = table["perturbation"].nunique(), table.loc[table["verdict"] == "on target", "perturbation"].nunique()
-    of = f"{total:,} more that {agreed(total, 'does', 'do')} not say which way" if beside else plural(total, "perturbation")
-    verb, its = agreed(moved, "changes", "change"), agreed(moved, "its gene", "their genes")
-    return f"{moved:,} of {of} {verb} {its}, up or down."
+    changes = f"{agreed(moved, 'changes', 'change')} {agreed(moved, 'its gene', 'their genes')}, up or down."
+    if beside:
+        return f"Of {total:,} more that {agreed(total, 'does', 'do')} not say which way, {moved:,} {changes}"
+    return f"{part_of(moved, total, 'perturbation')} {changes}"
 
 
 def _kinds(dataset: Dataset, labels: Sequence[str], type_key: str) -> dict[str, str]:

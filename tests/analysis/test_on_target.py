@@ -93,7 +93,7 @@ def test_a_simulated_screen(screen: Path) -> None:
     table.attrs.clear()
     protein = table.assign(perturbation="protein", expected="either")
     both = pd.concat([table, protein[protein["gene"] == "GENE0"]], ignore_index=True)
-    assert words(both) == f"{words(table)} 1 of 1 more that does not say which way changes its gene, up or down."
+    assert words(both) == f"{words(table)} Of 1 more that does not say which way, 1 changes its gene, up or down."
     turned = on_target_of_data(open_dataset(screen), expected="up").set_index("gene")["verdict"]
     assert turned["GENE2"] == "on target" and turned["GENE0"] == "wrong way"
 

@@ -27,6 +27,7 @@ def test_what_a_check_found_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     page.session_state["targets_run"] = entry.id, done.id
     page.run()
     assert not page.exception and page.button(key="check_targets").label == "Check"
-    # proteins that cells were treated with: no label says which way their genes should go
-    assert "No perturbation here says which way its gene should go. 7 of 7 perturbations change their genes" in text(page)
+    assert "6 of 6 perturbations move the gene they name as expected" in text(page)
+    # a protein that cells were treated with: no label says which way its gene should go
+    assert "Of 1 more that does not say which way, 1 changes its gene" in text(page)
     assert page.selectbox(key="targets_expected").options == ["auto", "down", "up", "either"]
