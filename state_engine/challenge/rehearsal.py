@@ -7,6 +7,7 @@ What it cannot do is make a model forget: conditions that the model was trained 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -125,11 +126,17 @@ class Seen:
     flatters: bool
 
 
-def seen(card: ModelCard, conditions: tuple[tuple[str, str], ...], advice: str = "") -> Seen:
+def seen(
+    card: ModelCard,
+    conditions: tuple[tuple[str, str], ...],
+    advice: str = "",
+    trained: Collection[tuple[str, str]] = (),
+) -> Seen:
     """Return which of some (perturbation, context) the model was trained without, and what that means for the scores.
 
     Args:
         advice: what to do when the card tells nothing, put behind the sentence.
+        trained: conditions that it is known to be trained on.
     """
     unseen = [f"{c} x {p}" for p, c in conditions if any(held.covers(p, c) for held in card.training.held_out)]
     back = [str(leak) for leak in card.training.leaks]
@@ -140,6 +147,12 @@ def seen(card: ModelCard, conditions: tuple[tuple[str, str], ...], advice: str =
         return Seen(f"{card.name} was trained without any of {these}, its card says.", False)
     if unseen:
         rest = len(conditions) - len(unseen)
+        if len([pair for pair in conditions if pair in trained]) == rest:
+            return Seen(
+                f"{card.name} was trained without {len(unseen):,} of these {len(conditions):,} conditions ({listed(unseen)}), and on the other "
+                f"{rest:,}: agreement there is recall, which flatters means over all.",
+                True,
+            )
         return Seen(
             f"{card.name} was trained without {len(unseen):,} of these {len(conditions):,} conditions ({listed(unseen)}); it may have seen the "
             f"other {rest:,}, which flatters it.",

@@ -47,6 +47,9 @@ def test_what_the_model_has_seen_is_said() -> None:
     one, both = (("IFN-beta", "NK"),), (("IFN-beta", "NK"), ("TNF", "NK"))
     some = seen(card, both)
     assert "without 1 of these 2 conditions" in some.words and "flatter" in some.words and some.flatters
+    known = seen(card, both, trained=[("TNF", "NK")])
+    assert "without 1 of these 2 conditions" in known.words and "on the other 1: agreement there is recall" in known.words
+    assert "may have" not in known.words and known.flatters
     all_unseen = seen(card, one)
     assert "its card says" in all_unseen.words and not all_unseen.flatters
     silent = seen(replace(card, training=TrainingSummary()), one, "train with them held out")

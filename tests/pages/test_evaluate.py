@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from pages.parts.evaluate import charts as evaluatechart
 from pages.parts.evaluate.answer import metric_table
-from pages.parts.evaluate.conditions import paired, title
+from pages.parts.evaluate.conditions import offered, paired, title
 from state_engine.config import Settings
 from state_engine.data.dataset import Choices
 from state_engine.evaluation.evaluate import evaluate
@@ -245,6 +245,16 @@ def test_conditions_are_paired_and_counted() -> None:
     figure = evaluatechart.conditions(rows, "Prediction", "No change", "MAE", False, ("x", "A"))
     assert [t.name for t in figure.data] == ["prediction better (1)", "not better (0)", None]
     assert paired(table, "expr_mae", "corrected", "ridge").empty
+
+
+def test_conditions_are_compared_by_the_metrics_of_the_table_alone() -> None:
+    names = [metric.name for metric in METRICS]
+    table = pd.DataFrame({"metric": names, "perturbation": "x"})
+    main, every = ([m.name for m in offered(MADE, table, detail)] for detail in (False, True))
+    assert "expr_mae" in main and "weighted_r2" not in main and {"expr_mae", "weighted_r2"} <= set(every)
+    shown, _ = metric_table(replace(MADE, summary=tuple(SummaryRow("corrected", n, "", 0.1, None, 4) for n in names)))
+    assert all(f"| {metric.title} " in shown for metric in METRICS if metric.name in main) and "Weighted R²" not in shown
+    assert offered(MADE, table.assign(perturbation=""), True) == []
 
 
 def test_effects_are_drawn_and_correlated() -> None:

@@ -61,10 +61,10 @@ def show_evaluation(run: RunFolder) -> None:
     table = _table(str(run.file(METRICS)), stamp(run.file(METRICS)))
     _head(run, found)
     _verdict(found)
-    _metrics(found)
+    detail = _metrics(found)
     left, right = st.columns(2, gap="large")
     with left:
-        conditions(found, table)
+        conditions(found, table, detail)
     with right:
         genes(run, found)
     _take_home(run, found)
@@ -215,7 +215,8 @@ def _cell(row: SummaryRow, metric: Metric, best: float, n: int) -> str:
 _METRICS = {"main": "Main metrics", "all": "All metrics"}
 
 
-def _metrics(found: Evaluation) -> None:
+def _metrics(found: Evaluation) -> bool:
+    """Show the table of metrics; return whether it has those that are shown on request."""
     st.markdown("#### How far off is it, beside simple baselines?")
     contexts = list(dict.fromkeys(c.context for c in found.conditions))
     context = ""
@@ -263,6 +264,7 @@ def _metrics(found: Evaluation) -> None:
             "elsewhere*: the mean effect in another data set that was chosen. Each effect is added to measured control cells, so that their mean "
             "moves by it, not below 0."
         )
+    return detail
 
 
 def _missing(found: Evaluation) -> Iterator[str]:

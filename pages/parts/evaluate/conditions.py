@@ -19,6 +19,7 @@ from state_engine.evaluation.report import EFFECTS, Evaluation, arrow
 from state_engine.evaluation.verdict import apart
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.library.foreign import read_file
+from state_engine.metrics.profile import Metric
 from state_engine.options import join_commas
 
 TITLES = {
@@ -47,11 +48,21 @@ def paired(table: pd.DataFrame, metric: str, method: str, other: str) -> pd.Data
     return both.rename_axis(["perturbation", "context"]).reset_index()
 
 
-def conditions(found: Evaluation, table: pd.DataFrame) -> None:
-    """Show a point for each condition, the prediction against a baseline; a click shows its genes."""
+def offered(found: Evaluation, table: pd.DataFrame, detail: bool) -> list[Metric]:
+    """Return the metrics by which conditions can be compared: those of the table above that rank and have a number for each."""
+    known = set(table.loc[table["perturbation"] != "", "metric"])
+    return [m for m in found.ranked if m.name in known and not m.describes and (detail or not m.detail)]
+
+
+def conditions(found: Evaluation, table: pd.DataFrame, detail: bool) -> None:
+    """Show a point for each condition, the prediction against a baseline; a click shows its genes.
+
+    Args:
+        detail: offer the metrics too that the table above shows on request.
+    """
     predictions = [m.name for m in found.methods if m.kind == "prediction"]
     baselines = [m.name for m in found.methods if m.kind == "baseline" and m.n_conditions]
-    metrics = [m for m in found.ranked if not m.describes and ((table["metric"] == m.name) & (table["perturbation"] != "")).any()]
+    metrics = offered(found, table, detail)
     if not metrics:
         return
     st.markdown("#### Where is it better than a baseline?")

@@ -234,7 +234,8 @@ def request_of(run: RunFolder, profile: str = "minimal") -> EvaluationRequest:
         files.append(PredictedFile(path, "corrected", f"layers/{keys.CORRECTED_LAYER}"))
     elif result.has_calibrated:
         files.append(PredictedFile(path, "calibrated", f"layers/{keys.CALIBRATED_LAYER}"))
-    known = _seen(run, tuple(result.conditions()))
+    conditions = tuple(result.conditions())
+    known = _seen(run, conditions, frozenset(pair for pair in conditions if result.exposure(*pair) == "in training"))
     return EvaluationRequest(
         predicted=tuple(files),
         real=path,
@@ -252,14 +253,14 @@ def request_of(run: RunFolder, profile: str = "minimal") -> EvaluationRequest:
     )
 
 
-def _seen(run: RunFolder, conditions: tuple[tuple[str, str], ...]) -> Seen | None:
-    """What the conditions are to the model, going by its card; None without a model, or when its card is gone."""
+def _seen(run: RunFolder, conditions: tuple[tuple[str, str], ...], trained: frozenset[tuple[str, str]]) -> Seen | None:
+    """What the conditions are to the model, by its card and its prediction; None without a model, or when its card is gone."""
     asked = run.request_as(PredictionRequest)
     try:
         card = read_card(Path(asked.model))
     except StateError:
         return None
-    return seen(card, conditions) if asked.method == "model" else None
+    return seen(card, conditions, trained=trained) if asked.method == "model" else None
 
 
 # ---- two files ----
