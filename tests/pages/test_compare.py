@@ -11,10 +11,10 @@ import pytest
 
 from pages.parts.compare.charts import effect_scatter, effect_table, side_map
 from pages.parts.compare.form import Chosen, names
-from pages.parts.compare.result import differing_first, differing_words
+from pages.parts.compare.result import differing_first, differing_words, means_only, number_rows
 from state_engine.analysis.differential import read_table
 from state_engine.comparison.compare import compare
-from state_engine.comparison.report import CellsMap, PairEffects, read_comparison, read_map
+from state_engine.comparison.report import CellsMap, PairEffects, Span, read_comparison, read_map
 from state_engine.comparison.request import ComparedSide, CompareRequest, SelectionRequest
 from state_engine.comparison.selection import selection_path
 from state_engine.config import Settings
@@ -89,6 +89,27 @@ def test_a_comparison_is_shown_with_its_numbers(monkeypatch: pytest.MonkeyPatch,
     page.selectbox(key="pair").set_value("2").run()
     assert not page.exception and found.pairs[2].pearson.words in text(page) and page.query_params["pair"] in ("2", ["2"])
     assert figures(page)
+
+
+def test_a_side_of_means_has_no_rows_of_cells(home: Path) -> None:
+    found = read_comparison(made(home).path)
+    assert found is not None
+    whole = found.pairs[0]
+    names = ["Genes called, first and second", "Energy distance of the cells", "Cells, first and second"]
+    assert set(names) <= {name for name, _ in number_rows(found, whole)} and means_only(found, whole) == ""
+    gone = {"energy": Span(None), "energy_control": None, "de_overlap": None, "same_direction": None}
+    means = replace(whole, n_first=0, n_second=0, called_first=None, called_second=None, **gone)
+    assert [name for name, _ in number_rows(found, means)] == ["Correlation of effects", "Of the 50 largest effects"]
+    assert (
+        means_only(found, means) == "Means only: no cells, so no test of genes, no energy distance and no intervals over cells."
+    )
+    half = replace(whole, n_first=0, called_first=None, **gone)
+    rows = dict(number_rows(found, half))
+    assert rows["Genes called, first and second"] == f"not tested and {whole.called_second}"
+    assert rows["Cells, first and second"] == f"means only and {whole.n_second}" and "Energy distance of the cells" not in rows
+    assert means_only(found, half).startswith("corrected prediction: means only: no cells, so no test of genes")
+    told = replace(half, called_first=3)  # a table of effects that says which genes are called
+    assert "no test" not in means_only(found, told) and dict(number_rows(found, told))[names[0]].startswith("3 and ")
 
 
 def test_a_selection_on_the_map_is_tested_on_both_sides(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:

@@ -111,18 +111,8 @@ def _pairs(run: RunFolder, found: Comparison) -> int:
     if len(options) > 1:
         table = pairs_table(found)
         table.insert(0, "pair", names)
-        shown = [
-            "pair",
-            "exposure",
-            "pearson",
-            "pearson_low",
-            "pearson_high",
-            "slope",
-            "overlap",
-            "energy",
-            "energy_control",
-            "de_overlap",
-        ]
+        of_cells = [name for name in ("energy", "energy_control", "de_overlap") if table[name].notna().any()]
+        shown = ["pair", "exposure", "pearson", "pearson_low", "pearson_high", "slope", "overlap", *of_cells]
         st.dataframe(
             table[shown].round({"overlap": 2, "de_overlap": 2}),
             hide_index=True, key="compare_pairs", height=min(38 + 35 * len(table), 388), placeholder="–",
@@ -165,32 +155,48 @@ def _scatter(run: RunFolder, found: Comparison, place: int) -> None:
 
 def _numbers(found: Comparison, pair: FoundPair) -> None:
     """Draw the numbers of a pair, each with what it is compared with."""
-    called = [f"{n:,}" if n is not None else "–" for n in (pair.called_first, pair.called_second)]
-    shared = f"{pair.de_overlap:.0%}" if pair.de_overlap is not None else "–"
-    direction = f", {pair.same_direction:.0%} of them in the same direction" if pair.same_direction is not None else ""
-    controls = f" (between their controls {pair.energy_control:.2f})" if pair.energy_control is not None else ""
+    lines = ["| Number | Of this pair |", "|:--|:--|", *(f"| {name} | {words} |" for name, words in number_rows(found, pair))]
+    st.markdown("\n".join(lines).replace("-0", "−0"))
+    below = min(pair.energy.value or 0, pair.energy_control or 0) < 0
+    energy = f"Energy distance in up to {found.components} principal components of the cells of both."
+    parts = [
+        f"{found.test}." if found.test else "",
+        f"{energy}{f' {NEAR_0}' if below else ''}" if found.components else "",
+        means_only(found, pair),
+        f"Intervals: {INTERVALS[found.interval]}." if found.interval else "",
+    ]
+    st.caption(sentences(" ".join(filter(None, parts))))
+
+
+def number_rows(found: Comparison, pair: FoundPair) -> list[tuple[str, str]]:
+    """Return the numbers of a pair that exist, each with its name; what needs cells is left out where a side has means only."""
     rows = [
         ("Correlation of effects", pair.pearson.words),
         (f"Of the {found.top} largest effects", f"{pair.overlap:.0%} are shared"),
-        ("Genes called, first and second", " and ".join(called)),
-        ("Of the genes called on the second side", f"{shared} lead on the first{direction}"),
-        ("Energy distance of the cells", f"{pair.energy.words}{controls}"),
-        ("Cells, first and second", f"{pair.n_first:,} and {pair.n_second:,}"),
     ]
-    lines = ["| Number | Of this pair |", "|:--|:--|", *(f"| {name} | {words} |" for name, words in rows)]
-    st.markdown("\n".join(lines).replace("-0", "−0"))
-    below = min(pair.energy.value or 0, pair.energy_control or 0) < 0
-    why = f" {NEAR_0}" if below else ""
-    components = (
-        f" Energy distance in up to {found.components} principal components of the cells of both.{why}"
-        if found.components
-        else ""
-    )
-    st.caption(
-        sentences(
-            f"{found.test + '.' if found.test else 'No cells were tested.'}{components} Intervals: {INTERVALS[found.interval]}."
-        )
-    )
+    called, cells = (pair.called_first, pair.called_second), (pair.n_first, pair.n_second)
+    if any(n is not None for n in called):
+        rows.append(("Genes called, first and second", " and ".join("not tested" if n is None else f"{n:,}" for n in called)))
+    if pair.de_overlap is not None:
+        direction = f", {pair.same_direction:.0%} of them in the same direction" if pair.same_direction is not None else ""
+        rows.append(("Of the genes called on the second side", f"{pair.de_overlap:.0%} lead on the first{direction}"))
+    if pair.energy.value is not None:
+        controls = f" (between their controls {pair.energy_control:.2f})" if pair.energy_control is not None else ""
+        rows.append(("Energy distance of the cells", f"{pair.energy.words}{controls}"))
+    if any(cells):
+        rows.append(("Cells, first and second", " and ".join(f"{n:,}" if n else "means only" for n in cells)))
+    return rows
+
+
+def means_only(found: Comparison, pair: FoundPair) -> str:
+    """Return which sides have means without cells and what therefore does not exist, a sentence; "" where both have cells."""
+    sides = ((found.first.name, pair.n_first, pair.called_first), (found.second.name, pair.n_second, pair.called_second))
+    without = [(name, called) for name, n, called in sides if not n]
+    if not without:
+        return ""
+    which = "Means only" if len(without) == len(sides) else f"{without[0][0]}: means only"
+    test = "no test of genes, " if any(called is None for _, called in without) else ""
+    return f"{which}: no cells, so {test}no energy distance and no intervals over cells."
 
 
 @st.fragment
