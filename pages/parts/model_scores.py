@@ -8,7 +8,7 @@ import streamlit as st
 from pages.parts.format import minus, plural, sentences
 from state_engine.checkpoints.card import Calibration, ModelCard, TrainingSummary
 from state_engine.errors import listed
-from state_engine.evaluation.card_verdict import CLOSER, against_baselines
+from state_engine.evaluation.card_verdict import CLOSER, WHICH_TELL, against_baselines
 from state_engine.evaluation.raw_or_corrected import card_words
 
 _METHODS = {"corrected": "Model, corrected", "raw": "Model, raw", "mean": "Mean of other contexts", "none": "No change"}
@@ -75,7 +75,7 @@ def verdict_words(training: TrainingSummary) -> str:
         colour = {"better": "green", "worse": "red"}.get(one.outcome)
         marked = f":{colour}[**{one.lead}**]" if colour else f"**{one.lead}**"
         lines.append(f"{marked}{one.after}: {one.numbers}")
-    return "  \n".join([*lines, *([CLOSER] if any(one.closer for one in against) else [])])
+    return "  \n".join([*lines, *([CLOSER] if any(one.closer for one in against) else []), *([WHICH_TELL] if against else [])])
 
 
 def _conditions(card: ModelCard) -> None:

@@ -13,6 +13,11 @@ from state_engine.plain import plural
 
 BASELINES: Final = {"mean": "the mean effect of the other contexts", "none": "predicting no change"}
 CLOSER: Final = "A simple baseline is closer here; Predict offers each of them beside the model."
+WHICH_TELL: Final = (
+    "A card holds MAE and r of effects alone. Evaluate says which metrics can tell a good prediction from an average on the "
+    "held-out cells, and what comes out by those."
+)
+"""What the verdict of a card cannot say: it rests on its two metrics whether or not they can tell (`judgement.telling`)."""
 Outcome = Literal["better", "worse", "no better", "mixed", "too few"]
 
 

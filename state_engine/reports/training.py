@@ -11,7 +11,7 @@ from state_engine.checkpoints.card import ModelCard
 from state_engine.checkpoints.store import read_card
 from state_engine.errors import RunError
 from state_engine.evaluation.adaptation import adaptation_lines, read_adaptation
-from state_engine.evaluation.card_verdict import against_baselines
+from state_engine.evaluation.card_verdict import WHICH_TELL, against_baselines
 from state_engine.progress import OnProgress
 from state_engine.reports.colours import BLUE, GREEN, GREY, VERMILION
 from state_engine.reports.document import Block, Figure, Lines, Points, Section, Table
@@ -34,9 +34,8 @@ def found_in_training(folder: Path, on_progress: OnProgress) -> Found:
         raise RunError(f"{folder.name} holds no trained model.", "The training has not ended.", "Wait, or go on with it.")
     card = read_card(folder / MODEL)
     record = read_record(folder) if is_training(folder) else None
-    verdict = [one.text for one in against_baselines(card.training)] or [
-        "No cells were kept for testing: nothing shows how good this model is."
-    ]
+    against = [one.text for one in against_baselines(card.training)]
+    verdict = [*against, WHICH_TELL] if against else ["No cells were kept for testing: nothing shows how good this model is."]
     if card.calibration is not None and card.calibration.why:
         verdict.append(card.calibration.why)
     held = [str(one) for one in card.training.held_out]

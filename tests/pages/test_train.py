@@ -19,6 +19,7 @@ from state_engine.config import Settings
 from state_engine.data.dataset import open_dataset
 from state_engine.data.splits.choices import suggest_plan
 from state_engine.data.splits.plan import parse_plan, plan_text
+from state_engine.evaluation.card_verdict import WHICH_TELL
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder
 from state_engine.jobs.store import JobStore
@@ -391,6 +392,7 @@ def summary(n: int, **scores: float) -> TrainingSummary:
 def test_the_verdict_weighs_both_metrics_and_counts_conditions(n: int, scores: dict[str, float], words: str) -> None:
     said = verdict_words(summary(n, **scores))
     assert words in said and "no change" not in said
+    assert said.endswith(WHICH_TELL), "MAE and r are all that a card has, whether or not they can tell"
     assert ("in all 6 conditions" in said) == (n == 6 and scores["mae_corrected"] < scores["mae_mean"])
 
 

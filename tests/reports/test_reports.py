@@ -108,6 +108,7 @@ def test_a_training_and_a_screen(home: Path, tmp_path: Path, thread: dict[str, s
     run = trained(home)
     text = Tags(report_of_run(Settings(home), run, tmp_path / "t.html").read_text()).text
     assert "Cannot be told from the mean effect of the other contexts by 2 conditions: MAE 0.0500 against 0.0400" in text
+    assert "Evaluate says which metrics can tell" in text
     assert "0.0700" in text and "Loss of the training" in text and "0.80 x the model" in text
     screen = made_screen(home, thread)
     text = Tags(report_of_run(Settings(home, (home.parent / "data",)), screen, tmp_path / "s.html").read_text()).text
