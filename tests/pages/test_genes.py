@@ -12,11 +12,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from pages.parts.genes import charts as genechart
-from pages.parts.genes import maps
+from pages.parts.genes import maps, tabs
 from pages.parts.genes.compare import missing_scores, score_table, verdict
 from pages.parts.genes.sets import find_genes, split_names
 from pages.parts.genes.table import Question, summary
-from state_engine.analysis import enrichment, stored
+from state_engine.analysis import enrichment, selected, stored
 from state_engine.analysis.effects import (
     CORRECTED,
     NO_CHANGE,
@@ -157,6 +157,27 @@ def test_the_table_has_the_measured_change_and_the_band(monkeypatch: pytest.Monk
     shown = page.dataframe[0].value
     assert {"log2_fold_change", "measured", "band"} <= set(shown.columns) and set(shown["band"]) == {"not calibrated"}
     assert shown.set_index("gene").loc["G0", "measured"] > 0.5
+    # what a window of 1440 shows without a cut, and the band before the tests
+    first = ["gene", "log2_fold_change", "measured", "band", "p_value", "fdr"]
+    columns = json.loads(page.dataframe[0].proto.columns)
+    assert list(shown.columns)[: len(first)] == first and sum(columns[name]["width"] for name in first) <= 502
+
+
+def test_selected_cells_have_the_columns_of_the_other_tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made, rows = finished_run(tmp_path), np.arange(20)
+    selected.selected_for(made.path, selected.keep_cells(made.path, rows))
+    monkeypatch.setattr(tabs, "selected_rows", lambda run: rows)
+    page = page_at(monkeypatch, "genes", made, tmp_path)
+    page.session_state["gene_tabs"] = "Selected cells"
+    page.run()
+    assert not page.exception and "20 selected cells" in text(page)
+    table = next(one for one in page.dataframe if "Mean, selected" in one.proto.columns)
+    columns = json.loads(table.proto.columns)
+    assert [columns[name]["label"] for name in table.value.columns] == [
+        "Gene", "log2FC", "p", "FDR", "Mean, selected", "Mean, other", "Detected, selected", "Detected, other",
+    ]  # fmt: skip
+    assert columns["p_value"]["type_config"]["format"] == "%.1e"
+    assert table.value["fraction_perturbed"].max() > 1  # percent
 
 
 @pytest.mark.parametrize(
@@ -217,6 +238,17 @@ def test_calls_need_both_thresholds() -> None:
     table = changes([0.01, 0.01, 0.2, 0.01, 0.01], [1.0, -1.0, 3.0, 0.1, 0.0])
     assert genechart.directions(table, 0.05, 0.25).tolist() == ["up", "down", "same", "same", "same"]
     assert genechart.directions(table, 0.05, 0.0).tolist() == ["up", "down", "same", "up", "same"]
+
+
+def test_the_headline_counts_those_that_are_likely_to_hold() -> None:
+    question = Question("drugA", "B", "predicted control", "corrected")
+    bands = ["very likely", "likely", "uncertain", "by chance", "likely"]
+    table = changes([0.01] * 5, [1.0, 1.0, 1.0, -1.0, 0.1]).assign(fraction_perturbed=0.5, fraction_reference=0.5, band=bands)
+    table.attrs["expression"] = "corrected"
+    said = summary(question, table, 0.25)
+    assert "3 of 5 genes go up and 1 down" in said and "of these **2 up and 0 down** are likely or very likely to hold" in said
+    assert "to hold" not in summary(question, table.assign(band="not calibrated"), 0.25)
+    assert "to hold" not in summary(question, table, 2.0)
 
 
 def test_predicted_genes_are_ordered_by_their_effect() -> None:

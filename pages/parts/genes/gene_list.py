@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,22 +22,40 @@ from state_engine.effects.bands import NOT_CALIBRATED, SENTENCES
 from state_engine.metrics.rules import FOLD
 
 _BAND_HELP = " ".join(f"{name}: {text}" for name, text in SENTENCES.items())
-_COLUMNS = {
-    "gene": st.column_config.TextColumn("Gene", pinned=True),
-    "log2_fold_change": st.column_config.NumberColumn("log2 fold change", format="%.2f", help="Perturbed over reference."),
-    "measured": st.column_config.NumberColumn("Measured log2FC", format="%.2f", help="Of measured cells, where there are any."),
-    "band": st.column_config.TextColumn("Would hold?", help=f"Whether the direction would hold in a replicate. {_BAND_HELP}"),
-    "p_value": st.column_config.NumberColumn("p"),  # `gene_table` says how many cells are behind it
-    "fdr": st.column_config.NumberColumn("FDR", format="%.1e", help="Benjamini-Hochberg over all genes of the table."),
-    "mean_perturbed": st.column_config.NumberColumn("Mean, perturbed", format="%.2f", help="Natural scale: counts per 10,000."),
-    "mean_reference": st.column_config.NumberColumn("Mean, reference", format="%.2f", help="Natural scale: counts per 10,000."),
-    "fraction_perturbed": st.column_config.NumberColumn(
-        "Detected, perturbed", format="%.0f %%", help="Share of the cells that express the gene."
-    ),
-    "fraction_reference": st.column_config.NumberColumn(
-        "Detected, reference", format="%.0f %%", help="Share of the cells that express the gene."
-    ),
-}
+_BAND = st.column_config.TextColumn(
+    "Would hold?", width=90, help=f"Whether the direction would hold in a replicate. {_BAND_HELP}"
+)
+
+
+def columns_of(table: pd.DataFrame, group: str = "perturbed", reference: str = "reference") -> dict[str, Any]:
+    """Return the columns of a table of genes in the order in which they are read, those that it has.
+
+    Args:
+        table: of `differential`; its attrs say how many cells were compared.
+        group, reference: what the two groups of cells are called.
+    """
+    n, m = table.attrs["n_perturbed"], table.attrs["n_reference"]
+    number, text = st.column_config.NumberColumn, st.column_config.TextColumn
+    test = f"Two-sided Mann-Whitney U test of {n:,} against {m:,} cells; p falls with the number of cells."
+    mean, share = "Natural scale: counts per 10,000.", "Share of the cells that express the gene."
+    columns = {
+        "gene": text("Gene", pinned=True, width=84),
+        "log2_fold_change": number("log2FC", format="%.2f", width=66, help=f"log2 fold change, {group} over {reference}."),
+        "measured": number("Measured log2FC", format="%.2f", width=116, help="Of measured cells, where there are any."),
+        "band": _BAND,
+        "p_value": number("p", format="%.1e", width=72, help=test),
+        "fdr": number("FDR", format="%.1e", width=72, help="Benjamini-Hochberg over all genes of the table."),
+        "mean_perturbed": number(f"Mean, {group}", format="%.2f", help=mean),
+        "mean_reference": number(f"Mean, {reference}", format="%.2f", help=mean),
+        "fraction_perturbed": number(f"Detected, {group}", format="%.0f %%", help=share),
+        "fraction_reference": number(f"Detected, {reference}", format="%.0f %%", help=share),
+    }
+    return {name: column for name, column in columns.items() if name in table}
+
+
+def in_columns(table: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
+    """Return a table of genes as its columns (`columns_of`) show it: shares in percent."""
+    return table[list(columns)].assign(**{name: 100 * table[name] for name in ("fraction_perturbed", "fraction_reference")})
 
 
 def with_measured(table: pd.DataFrame, genes: pd.DataFrame | None) -> pd.DataFrame:
@@ -73,18 +92,13 @@ def gene_table(table: pd.DataFrame, marked: Sequence[str]) -> None:
     else:
         shown = in_order(shown, measured=True)
     genes = shown["gene"].tolist()
-    n, m = table.attrs["n_perturbed"], table.attrs["n_reference"]
-    test = f"Two-sided Mann-Whitney U test of {n:,} against {m:,} cells; p falls with the number of cells."
-    tested = st.column_config.NumberColumn("p", format="%.1e", width=84, help=test)
-    change = "Predicted log2FC" if genechart.is_predicted(table) else "log2 fold change"
-    first = st.column_config.NumberColumn(change, format="%.2f", help="Perturbed over reference.")
-    columns = [name for name in _COLUMNS if name in shown]
+    columns = columns_of(table)
     st.dataframe(
-        shown[columns].assign(**{name: 100 * shown[name] for name in ("fraction_perturbed", "fraction_reference")}),
+        in_columns(shown, columns),
         hide_index=True,
         key="gene_table",
         height=440,
-        column_config={**_COLUMNS, "p_value": tested, "log2_fold_change": first},
+        column_config=columns,
         on_select=partial(_picked_row, "gene_table", genes),
         selection_mode="single-cell",
         placeholder="n/a",

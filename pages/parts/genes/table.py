@@ -28,6 +28,7 @@ from pages.parts.widgets import go
 from state_engine import keys
 from state_engine.analysis import differential as de
 from state_engine.analysis import stored
+from state_engine.effects.bands import BANDS
 from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.requests import DifferentialRequest
 from state_engine.jobs.run_folder import RunFolder
@@ -209,12 +210,22 @@ def warn_of_raw(run: RunFolder, question: Question) -> None:
 
 
 def summary(question: Question, table: pd.DataFrame, fold: float) -> str:
-    """The answer in one sentence, with its numbers."""
+    """Return the answer in one sentence, with its numbers; where bands are known also how many of the genes are likely to hold."""
     calls = genechart.directions(table, FDR, fold)
     up, down = int((calls == "up").sum()), int((calls == "down").sum())
     what = "measured" if question.expression == "observed" else "predicted"
     answer = f"{up:,} of {len(table):,} genes go up and {down:,} down" if up or down else f"None of {len(table):,} genes changes"
-    return f"**{answer}** in {what} cells of **{md(question.context)}** under **{md(question.perturbation)}** :gray[({rule(table, fold)})]"
+    where = f"in {what} cells of **{md(question.context)}** under **{md(question.perturbation)}**"
+    return f"**{answer}** {where}{_holding(table, calls)} :gray[({rule(table, fold)})]"
+
+
+def _holding(table: pd.DataFrame, calls: NDArray[np.str_]) -> str:
+    """Return how many of the genes called up and down are likely to hold, or very likely; "" where no band is known."""
+    if not genechart.has_bands(table) or not (calls != "same").any():
+        return ""
+    likely = table["band"].isin(BANDS[:2]).to_numpy()
+    up, down = (int((likely & (calls == way)).sum()) for way in ("up", "down"))
+    return f"; of these **{up:,} up and {down:,} down** are likely or very likely to hold in a replicate"
 
 
 def rule(table: pd.DataFrame, fold: float) -> str:

@@ -11,6 +11,7 @@ import streamlit as st
 from pages.parts.figures import csv_button
 from pages.parts.format import sentences
 from pages.parts.genes.compare import against_measured, which_perturbation
+from pages.parts.genes.gene_list import columns_of, in_columns
 from pages.parts.genes.many import all_conditions, groups_by_genes, set_tests
 from pages.parts.genes.table import Question, made, read_table
 from pages.parts.jobs import derived_run
@@ -72,7 +73,8 @@ def _selection(view: View) -> None:
         return
     table = read_table(str(path), stamp(path)).sort_values("p_value", kind="stable")
     st.markdown(f"**{len(rows):,} selected cells** against the other {table.attrs['n_reference']:,} of this run.")
-    st.dataframe(table, hide_index=True, key="selection_table", height=420)
+    columns = columns_of(table, "selected", "other")
+    st.dataframe(in_columns(table, columns), hide_index=True, key="selection_table", height=420, column_config=columns)
     st.caption(f"{sentences(table.attrs['method'])}; {sentences(table.attrs['scale'])}.")
     csv_button("Genes (CSV)", lambda: table, "genes_of_selection.csv", "selection_genes_csv")
 
