@@ -16,7 +16,7 @@ from pages.parts.format import duration, md, sentences, size
 from pages.parts.widgets import errors_shown, show_error
 from state_engine.errors import JobError, StateError
 from state_engine.jobs import local
-from state_engine.jobs.kinds import Lane, kind_of
+from state_engine.jobs.kinds import KINDS, Lane, kind_of
 from state_engine.jobs.rebuild import asked_of_store
 from state_engine.jobs.run_folder import RunFolder, derived_runs
 from state_engine.jobs.seats import lanes
@@ -162,10 +162,8 @@ def live_panel(
         with st.container(border=True, key=f"{key}_panel"):
             left, right = st.columns([5, 1], vertical_alignment="center")
             left.markdown(f"**{md(title)}** · {state_text(job)}")
-            if right.button(stop, key=f"{key}_{stop.lower()}", icon=":material/stop_circle:", help=stop_help):
-                with st.spinner("Stopping"):
-                    local.cancel(session.settings(), job.id)
-                st.rerun()
+            with right:
+                stop_button(job, stop, f"{key}_{stop.lower()}", stop_help)
             st.progress(job.fraction, text=sentences(stage_text(job)))
             st.caption(leave)
         if below is not None:
@@ -174,12 +172,23 @@ def live_panel(
     st.fragment(draw, run_every=every)()
 
 
+def stop_button(job: Job, label: str, key: str, help: str | None = None) -> None:
+    """Draw the button that stops an active job; while it saves what it has, one that does not wait for that."""
+    now = job.cancelling
+    if now:
+        label, key, help = "Stop now", f"{key}_now", "What was done since it was saved last is lost."
+    if st.button(label, key=key, icon=":material/stop_circle:", help=help):
+        with st.spinner("Stopping"):
+            local.cancel(session.settings(), job.id, now=now)
+        st.rerun()
+
+
 def state_text(job: Job) -> str:
     """Say where an active job stands."""
     if job.state == "queued":
         return _waiting_text(job)
     if job.cancelling:
-        return "stopping"
+        return "stopping: what is done is saved first" if job.kind in KINDS and KINDS[job.kind].saves else "stopping"
     if job.seconds_left is None:
         return "running"
     about = "about " if job.seconds_left >= 1 else ""  # not "about under 1 s"

@@ -53,6 +53,7 @@ class Kind:
         words: what such a run is, for people.
         lane: "short" for what somebody waits for, which does not stand behind long work.
         resumes: the task goes on where it was stopped, so that a job whose worker died is queued again.
+        saves: asked to stop, the task saves what it has at the end of its step, which may take seconds: it is given that time.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Kind:
     words: str = ""
     lane: Lane = "long"
     resumes: bool = False
+    saves: bool = False
 
     def manner(self, lane: Lane | None = None, expected: float | None = None) -> Manner:
         """Return how such jobs are worked on; `lane` None: that of the kind."""
@@ -142,11 +144,11 @@ _ENTRIES = (
     ),
     Kind(
         "train", "state_engine.jobs.train_job:TrainJob", f"{_TASKS}.train:train", "train", choice="training",
-        words="training", resumes=True,
+        words="training", resumes=True, saves=True,
     ),
     Kind(
         "pretrain", "state_engine.pretrain.request:PretrainRequest", f"{_TASKS}.pretrain:pretrain", "pretrain", choice="pretraining",
-        words="pretraining", resumes=True,
+        words="pretraining", resumes=True, saves=True,
     ),
     Kind(
         "evaluate", "state_engine.evaluation.request:EvaluationRequest", f"{_TASKS}.evaluation:evaluate", "evaluate",

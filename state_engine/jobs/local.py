@@ -195,10 +195,13 @@ def _check_may_queue(settings: Settings) -> None:
         )
 
 
-def cancel(settings: Settings, job_id: str, options: WorkerOptions = DEFAULT, grace_seconds: float = _GRACE_SECONDS) -> Job:
+def cancel(
+    settings: Settings, job_id: str, options: WorkerOptions = DEFAULT, grace_seconds: float = _GRACE_SECONDS, now: bool = False
+) -> Job:
     """Cancel a job, within two seconds: by asking, then by killing the worker. Return the job as it then is.
 
-    A job that ended before it noticed stays what it became.
+    A job that ended before it noticed stays what it became. One that saves what it has when it stops (`Kind.saves`) is asked only, and
+    may be returned as running and `cancelling`; `now` kills its worker too.
     """
     settings.check_changes()
     job = asked_of_store(settings, lambda store: store.request_cancel(job_id))
@@ -207,8 +210,10 @@ def cancel(settings: Settings, job_id: str, options: WorkerOptions = DEFAULT, gr
     while _at_work(job) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
         job = store.get(job_id)
+    kind = (KINDS | {kind.name: kind for kind in options.kinds}).get(job.kind)  # none: of another version of the program
+    waits = not now and job.cancelling and kind is not None and kind.saves
     # the order matters: once the job is no longer the worker's, that worker takes no other, so the kill cannot hit one
-    if _at_work(job) and store.force_cancelled(job_id):
+    if not waits and _at_work(job) and store.force_cancelled(job_id):
         kill_tree(job.worker)
     job = store.get(job_id)
     if job.state == "cancelled":

@@ -159,6 +159,20 @@ def test_cancelling_a_stuck_job_kills_it_and_the_next_one_runs(settings: Setting
     assert following.state == "done" and following.worker != stuck.worker
 
 
+def test_what_saves_when_it_stops_has_the_time_of_its_step_unless_it_is_to_stop_now(settings: Settings) -> None:
+    patient = replace(OPTIONS, kinds=tuple(replace(kind, saves=kind.name == "steps") for kind in OPTIONS.kinds))
+    job_id, run = _submit(settings, "steps", total=20, seconds=3)
+    worker = _until_stage(settings, job_id, "Counting").worker
+    job = local.cancel(settings, job_id, patient)
+    assert (job.state, job.cancelling, run.state) == ("running", True, "running"), "a step takes longer than a moment"
+    assert (_wait(settings, job_id).state, run.state) == ("cancelled", "cancelled")
+    assert _wait(settings, _submit(settings, "steps", total=1)[0]).worker == worker, "its worker was not killed"
+    job_id, run = _submit(settings, "steps", total=20, seconds=3)
+    _until_stage(settings, job_id, "Counting")
+    assert local.cancel(settings, job_id, patient, now=True).state == run.state == "cancelled"
+    assert _wait(settings, _submit(settings, "steps", total=1)[0]).worker != worker
+
+
 def test_cancelling_a_waiting_job_takes_it_from_the_queue(settings: Settings) -> None:
     running, _ = _submit(settings, "steps", total=3, seconds=0.1)
     waiting, run = _submit(settings, "steps", total=1)

@@ -106,7 +106,9 @@ def test_a_finished_one_shows_its_tests_and_its_curve_and_gives_the_rate(
 def test_a_stopped_one_can_go_on(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     run = made(Settings(home), "cancelled")
     page = opened(monkeypatch, "pretrain", None, home, pretraining=run.id)
-    assert "What was trained so far is kept" in text(page)
+    assert "Nothing was saved yet" in text(page)
+    (run.path / "step=4.ckpt").touch()
+    assert "What was trained so far is kept" in text(page.run())
     page.button(key="pretraining_resume").click().run()
     assert not page.exception
     job = local.JobStore(Settings(home).database).for_run(run.id)

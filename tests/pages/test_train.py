@@ -283,10 +283,14 @@ def test_a_running_training_shows_its_curves_and_can_be_stopped(monkeypatch: pyt
     assert [t["name"] for t in loss["data"] if "name" in t] == ["training", "validation"]
     assert [t["name"] for t in error["data"]] == ["raw", "corrected", "no change"]
     assert "200 steps: mean of 4 steps, and every step (pale)" in text(page)
-    stopped: list[str] = []
-    monkeypatch.setattr(local, "cancel", lambda settings, job: stopped.append(job))
+    stopped: list[tuple[str, bool]] = []
+    monkeypatch.setattr(local, "cancel", lambda settings, job, now: stopped.append((job, now)))
     page.button(key="training_stop").click().run()
-    assert stopped == [identity]
+    store.request_cancel(identity)
+    page.run()
+    assert "stopping: what is done is saved first" in text(page)
+    page.button(key="training_stop_now").click().run()
+    assert stopped == [(identity, False), (identity, True)]
 
 
 @pytest.mark.parametrize("how", ["cancelled", "failed", "lost"])
@@ -298,8 +302,12 @@ def test_a_stopped_training_can_go_on(monkeypatch: pytest.MonkeyPatch, home: Pat
     store.finish(identity, "worker", "failed" if how == "lost" else how)
     run.finish(how, "The disk is full.")
     page = page_of(monkeypatch, home, data="demo", training=run.id)
-    said = "What was trained so far is kept" if how == "cancelled" else "The disk is full"
+    said = "Nothing was saved yet: going on begins anew" if how == "cancelled" else "The disk is full"
     assert said in text(page) and len(figures(page)) == 2
+    if how == "cancelled":
+        (training_folder(run) / "checkpoints").mkdir()
+        (training_folder(run) / "checkpoints" / "step=4.ckpt").touch()
+        assert "What was trained so far is kept" in text(page.run())
     page.button(key="training_resume").click().run()
     job = store.for_run(run.id)
     assert job.active and job.request == run.request and "waiting for the worker" in text(page)

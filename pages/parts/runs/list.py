@@ -11,7 +11,7 @@ import streamlit as st
 
 from pages.parts import session
 from pages.parts.format import age, duration, md, plural, sentences, size, state_words
-from pages.parts.jobs import stage_text, start_text
+from pages.parts.jobs import stage_text, start_text, stop_button
 from pages.parts.result import stamp
 from pages.parts.runs.details import show_details
 from pages.parts.undo import remember
@@ -97,9 +97,7 @@ def _active_row(job: Job) -> None:
         waits = f"waiting, place {job.position}{start_text(job)}"
         state.progress(job.fraction, text=md(waits if job.state == "queued" else stage_text(job)))
         with buttons.container(horizontal=True, horizontal_alignment="right"):
-            if st.button("Cancel", key=f"cancel_{job.id}", type="tertiary"):
-                local.cancel(session.settings(), job.id)
-                st.rerun()
+            stop_button(job, "Cancel", f"cancel_{job.id}")
 
 
 def listed_runs() -> list[RunInfo]:

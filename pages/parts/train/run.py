@@ -60,7 +60,7 @@ def live(run: RunFolder, key: str, drawn: Callable[[], bool]) -> None:
         run.manifest.title,
         key,
         stop="Stop",
-        stop_help="What is trained so far is kept.",
+        stop_help="It stops after this step. What is trained until then is kept.",
         leave="You can leave this page: the training goes on, and this address brings you back.",
         below=growing,
         every=1.5,
@@ -70,7 +70,9 @@ def live(run: RunFolder, key: str, drawn: Callable[[], bool]) -> None:
 def stopped(run: RunFolder, job: Job | None, key: str) -> None:
     """How a training or pretraining ended that is not done, and the button that goes on with it."""
     if run.state == "cancelled":
-        st.warning("Stopped. What was trained so far is kept.", icon=":material/stop_circle:")
+        kept = any(run.path.rglob("*.ckpt"))
+        words = "What was trained so far is kept." if kept else "Nothing was saved yet: going on begins anew."
+        st.warning(f"Stopped. {words}", icon=":material/stop_circle:")
     else:
         error = job.error if job is not None and job.error is not None else JobFailure(run.manifest.error or "It is lost.")
         show_error(JobError(error.what, error.why, error.fix))
