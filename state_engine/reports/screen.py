@@ -13,7 +13,7 @@ from state_engine.reports.colours import GREY, UP
 from state_engine.reports.document import Figure, Points, Section, Table
 from state_engine.reports.drawings import bars
 from state_engine.reports.provenance import Found
-from state_engine.screening.report import RANKING, ScreenReport, read_ranking, read_screen
+from state_engine.screening.report import RANKING, SCORES, ScreenReport, read_ranking, read_screen
 
 MOST_BARS = 30
 
@@ -43,7 +43,7 @@ def found_in_screen(folder: Path, on_progress: OnProgress) -> Found:
         "seen": "Seen in training", "in_training": "As a pair", "made": "Made by", "effect_size": "Effect size", "genes_up": "Up",
         "genes_down": "Down",
     }  # fmt: skip
-    note = f"q says that it is no noise; it does not say that the model is right. Up and down: {BY_CHANGE}."
+    note = f"Score: {SCORES[report.goal]}. q says that it is no noise; it does not say that the model is right. Up and down: {BY_CHANGE}."
     blocks = (Figure("Best scores", svg, caption), Table("Ranking", table[[*heads]].rename(columns=heads), note))
     return Found(
         (report.words(), *([alike.words()] if alike is not None and alike.alike else [])),

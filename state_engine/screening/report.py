@@ -38,6 +38,15 @@ COLUMNS: Final = (
     "after",
 )  # fmt: skip
 AGAIN: Final = "Run the screen again."
+SCORES: Final[dict[Goal, str]] = {
+    "signature": "Pearson correlation (-1 to 1, no unit) of the predicted effect with the goal's genes, over all genes of the model: 1 for a gene "
+    "that is to go up, -1 for one that is to go down, 0 for all others",
+    "explanation": "Pearson correlation (-1 to 1, no unit) of predicted and measured log2 fold changes, over the genes of the table",
+    "target cells": "share of the energy distance to the target cells that is gone: 1 on the target, 0 no nearer, below 0 further off",
+    "head": "mean probability of the label in predicted cells minus that in their basal cells (-1 to 1)",
+    "effect size": "Euclidean length of the mean effect over all genes, log1p units",
+}
+"""What the score of each goal is, with its unit."""
 
 
 @dataclass(frozen=True)

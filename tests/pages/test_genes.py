@@ -363,6 +363,8 @@ def test_a_heat_map_puts_alike_conditions_together() -> None:
     assert set(part.columns) == {"W", "X", "Y"}
     assert list(maps.chosen_changes(values, ("Z", "NO")).columns) == ["Z"]
     figure = maps.heat_map(part, ("b", "T"))
+    bar = figure.data[0].colorbar  # of few rows too it has room, and every gene its name
+    assert (bar.lenmode, bar.len) == ("pixels", 130) and figure.layout.xaxis.dtick == 1
     assert "<b>b · T</b>" in figure.data[0].y and figure.data[0].zmax == -figure.data[0].zmin == 2
     assert len(figure.data) == 1
     squares = maps.heat_map(part, ("b", "T"), {("b", "T"): "likely", ("a", "T"): "likely"}).data[1:]

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pages.parts.screen.charts import alike_figure
-from pages.parts.screen.result import in_ranges, ranges, table_key
+from pages.parts.screen.charts import MOST_BELOW, alike_figure
+from pages.parts.screen.result import in_ranges, ranges, shortlist, table_key
 from state_engine.config import Settings
 from state_engine.jobs import local
 from state_engine.jobs.run_folder import RunFolder, list_runs
 from state_engine.library.datasets import register_file
 from state_engine.library.models import TRANSITION
-from state_engine.plain import to_plain
-from state_engine.screening.report import load_similarity, read_ranking
+from state_engine.plain import minus, to_plain
+from state_engine.screening.report import SCORES, Similarity, load_similarity, read_ranking
 from state_engine.screening.request import GeneChange, ScreenRequest
 from state_engine.screening.run import screen
 from tests.pages.opened import address, figures, opened, page_at, text
@@ -94,6 +95,7 @@ def test_a_finished_screen(monkeypatch: pytest.MonkeyPatch, home: Path, thread: 
     assert not page.exception and not page.error
     said = text(page)
     assert "conditions" in said and "5 genes up and 0 down" in said
+    assert minus(f"Score: {SCORES['signature']}.") in said
     assert "no scores on held-out cells" in said and "not known whether in training" in said
     ranking = read_ranking(run.file("ranking.csv"))
     assert page.dataframe[0].value["perturbation"].tolist() == ranking["perturbation"].tolist()
@@ -155,6 +157,17 @@ def test_the_map_of_what_is_alike_keeps_the_clustered_order(home: Path, thread: 
     figure, table = alike_figure(similarity, list(PERTURBATIONS[1:3]))
     order = [p for p in similarity.perturbations if p in PERTURBATIONS[1:3]]
     assert table["perturbation"].tolist() == order and list(figure.layout.xaxis.ticktext) == order
+    assert figure.layout.xaxis.showticklabels is not False
+    many = Similarity(tuple(f"P{i}" for i in range(MOST_BELOW + 1)), np.eye(MOST_BELOW + 1, dtype=np.float32))
+    wide = alike_figure(many, list(many.perturbations))[0].layout.xaxis
+    assert not wide.showticklabels and "same perturbations" in wide.title.text
+
+
+def test_a_shortlist_has_no_empty_columns(home: Path, thread: dict[str, str]) -> None:
+    table = read_ranking(made(home, thread).file("ranking.csv"))
+    short = shortlist(table, table.head(2))
+    assert len(short) == 2 and [name for name in table if name not in short] == ["before", "after"]
+    assert "after" in shortlist(table.assign(after=0.5), table.assign(after=0.5))
 
 
 def test_a_stopped_one_can_go_on(monkeypatch: pytest.MonkeyPatch, home: Path, thread: dict[str, str]) -> None:

@@ -16,6 +16,7 @@ from state_engine.effects.bands import BANDS
 
 MOST_ROWS, MOST_GENES = 80, 60
 WOULD_HOLD: Final = "<b>would hold?</b>"
+_BAR: Final = {"lenmode": "pixels", "len": 130, "y": 1, "yanchor": "top", "nticks": 5}  # as long in a map of few rows as of many
 LIMIT: Final = 3.0  # log2 fold change at which colours end, where some gene goes further
 
 
@@ -61,7 +62,7 @@ def heat_map(part: pd.DataFrame, current: tuple[str, str], bands: Mapping[tuple[
     figure = go.Figure(
         go.Heatmap(
             z=values, x=[drawn(gene) for gene in part.columns], y=names, zmin=-reach, zmax=reach, colorscale=DIVERGING, xgap=0.5, ygap=0.5,
-            colorbar={"title": {"text": "log2FC"}, "thickness": 10, "len": 0.6},
+            colorbar={"title": {"text": "log2FC"}, "thickness": 10, **_BAR},
             hovertemplate="%{y}<br><b>%{x}</b><br>log2 fold change %{z:.2f}<extra></extra>",
         )
     )  # fmt: skip
@@ -78,7 +79,8 @@ def heat_map(part: pd.DataFrame, current: tuple[str, str], bands: Mapping[tuple[
     figure.update_layout(
         legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "title": {"text": ""}}
     )
-    figure.update_xaxes(tickangle=-60, showgrid=False, automargin=True, type="category")
+    size = 9 if len(part.columns) > 40 else 12  # so that every gene has its name
+    figure.update_xaxes(tickangle=-90, showgrid=False, automargin=True, type="category", dtick=1, tickfont={"size": size})
     figure.update_yaxes(showgrid=False, automargin=True, autorange="reversed", type="category")
     return figure
 

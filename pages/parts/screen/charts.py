@@ -17,6 +17,7 @@ from state_engine.screening.report import Similarity
 
 MOST_ALIKE: Final = 60
 MOST_ROWS: Final = 40
+MOST_BELOW: Final = 20  # names that have room below half a page
 
 
 def alike_figure(similarity: Similarity, names: list[str]) -> tuple[go.Figure, pd.DataFrame]:
@@ -33,7 +34,12 @@ def alike_figure(similarity: Similarity, names: list[str]) -> tuple[go.Figure, p
         )
     )  # fmt: skip
     _axes(figure, shown, shown)
-    figure.update_xaxes(showticklabels=False)  # the same names as beside the rows, in the same order
+    if len(shown) > MOST_BELOW:
+        figure.update_xaxes(
+            showticklabels=False, title={"text": "the same perturbations, in the order of the rows", "font": {"size": 12}}
+        )
+    else:
+        figure.update_xaxes(tickangle=-90)
     return figure, pd.DataFrame(r, index=labels, columns=labels).rename_axis("perturbation").reset_index()
 
 

@@ -12,7 +12,7 @@ import streamlit as st
 from pages.parts import session
 from pages.parts.compare.form import ask_for
 from pages.parts.figures import csv_button, show_figure
-from pages.parts.format import md, plural, sentences
+from pages.parts.format import md, minus, plural, sentences
 from pages.parts.jobs import job_of, live_panel
 from pages.parts.model_scores import verdict_words
 from pages.parts.result import command_of, stamp
@@ -29,6 +29,7 @@ from state_engine.screening.report import (
     EFFECTS,
     RANKING,
     REPORT,
+    SCORES,
     SIMILARITY,
     ScreenReport,
     Similarity,
@@ -40,13 +41,6 @@ from state_engine.screening.report import (
 from state_engine.screening.request import ScreenRequest
 
 MOST_IN_TABLE = 5_000
-_SCORES = {
-    "signature": "Correlation of the predicted effect with the genes up (1), down (-1) and all others (0).",
-    "explanation": "Correlation of the predicted with the measured log2 fold changes, on the genes of the table.",
-    "target cells": "How much of the distance to the target cells is gone: 1 on the target, 0 no nearer, below 0 further off.",
-    "head": "Mean probability of the label after minus before.",
-    "effect size": "Euclidean length of the mean effect over all genes, log1p units.",
-}
 _SORTS = {"rank": "Rank", "effect_size": "Effect size", "genes": "Genes up and down", "perturbation": "Name"}
 _Q = "False discovery rate: control cells against control cells. It says that this is no noise; it does not say that the model is right."
 
@@ -160,7 +154,10 @@ def _table(run: RunFolder, report: ScreenReport, table: pd.DataFrame) -> pd.Data
     shown = _sorted(_filtered(report, table)).head(MOST_IN_TABLE)
     rest = f", the first {MOST_IN_TABLE:,} of them shown" if len(table) > MOST_IN_TABLE else ""
     # above the table: its tools appear there, and would cover the filters
-    st.caption(f"{plural(len(shown), 'row')} of {len(table):,}{rest}. Tick rows to see their genes and to take them along.")
+    score = minus(f"Score: {SCORES[report.goal]}.")
+    st.caption(
+        f"{score}  \n{plural(len(shown), 'row')} of {len(table):,}{rest}. Tick rows to see their genes and to take them along."
+    )
     ticked, ranks = _ticked(run, len(table)), shown["rank"].tolist()
     key = table_key(run.id, ranks)
     if key not in st.session_state or session.went_back():
@@ -180,6 +177,11 @@ def _table(run: RunFolder, report: ScreenReport, table: pd.DataFrame) -> pd.Data
     if hidden:
         st.caption(f"{plural(len(hidden), 'ticked row')} not among those shown above.")
     return table[table["rank"].isin(chosen)]
+
+
+def shortlist(table: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
+    """Return the chosen rows of a ranking without the columns that its goal leaves empty."""
+    return chosen[[name for name in table.columns if table[name].notna().any()]]
 
 
 def table_key(run: str, ranks: list[int]) -> str:
@@ -269,12 +271,12 @@ def _config(report: ScreenReport) -> dict[str, Any]:
         "rank": number("Rank", format="%d", pinned=True, width="small"),
         "perturbation": text("Perturbation", pinned=True),
         "context": text("Context"),
-        "score": number("Score", format="%.3f", help=_SCORES[report.goal]),
+        "score": number("Score", format="%.3f", help=minus(f"{SCORES[report.goal]}.")),
         "p": number("p", format="%.1e", help="Share of comparisons of control cells with control cells that score as high."),
         "q": number("q", format="%.1e", help=_Q),
         "seen": text("Seen", help="Whether context and perturbation were in the training, each by itself."),
         "in_training": text("In training", help="Whether the model was trained on this pair: then it is recall, no forecast."),
-        "effect_size": number("Effect size", format="%.2f", help=_SCORES["effect size"]),
+        "effect_size": number("Effect size", format="%.2f", help=f"{SCORES['effect size']}."),
         "genes_up": number(f"Genes up ({BY_CHANGE})", format="%d", help=rule),
         "genes_down": number(f"Genes down ({BY_CHANGE})", format="%d", help=rule),
         "before": number("Before", format="%.3f", help=kind),
@@ -289,7 +291,7 @@ def _ways_on(run: RunFolder, table: pd.DataFrame, chosen: pd.DataFrame) -> None:
     with st.container(horizontal=True):
         csv_button(
             f"Shortlist of {plural(len(chosen), 'row')} (CSV)",
-            lambda: chosen,
+            lambda: shortlist(table, chosen),
             "shortlist.csv",
             "screen_shortlist",
             disabled=not len(chosen),
