@@ -22,7 +22,7 @@ run = finished_run("the cells before and after")
 if run is None:
     st.stop()
 with st.container(horizontal=True):
-    share_button(run)
+    share_button(run, "explore")
     report_button(run)
 with errors_shown(), result_area(run):
     result = open_run(run)

@@ -21,6 +21,7 @@ from pages.parts.genes.table import (
 from pages.parts.genes.tabs import TABS, View
 from pages.parts.result import finished_run, open_run, result_area
 from pages.parts.runs.report import report_button
+from pages.parts.runs.share import share_button
 from pages.parts.widgets import errors_shown, go, page_head
 from state_engine.metrics.rules import FOLD
 
@@ -34,7 +35,9 @@ page_head(
 run = finished_run("the genes that change")
 if run is None:
     st.stop()
-report_button(run)
+with st.container(horizontal=True):
+    share_button(run, "genes")
+    report_button(run)
 with errors_shown(), result_area(run):
     result = open_run(run)
     if not result.has_expression:

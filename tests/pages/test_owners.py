@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import streamlit as st
@@ -34,7 +35,7 @@ from state_engine.library.trash import forget_dataset, item_of, items
 from state_engine.library.views import forget_view, keep_view, views_of
 from state_engine.prediction.request import PredictionRequest
 from tests.pages.finished_run import finished_run
-from tests.pages.opened import ROOT, text
+from tests.pages.opened import ROOT, app_on, text
 from tests.pages.test_compare import made as comparison
 from tests.small import write_cells
 
@@ -172,6 +173,26 @@ def test_a_link_opens_one_run_for_looking(anna: Settings, tmp_path: Path, monkey
     for guess in (token, "x", "../x", "", share.id, run.id, token[:-1], token + "A", anna.home.name):
         assert opened_by(anna, guess) is None, guess
     assert "This link leads nowhere" in seen("home", share=token)
+
+
+def test_a_link_opens_what_the_one_who_made_it_saw(anna: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, run = stored(anna, tmp_path)
+    as_owner(monkeypatch, "anna@lab.example")
+    page = app_on("genes", run=run.id)
+    chosen = {key: page.selectbox(key=key).options[-1] for key in ("perturbation", "gene")}
+    for key, value in chosen.items():
+        assert page.selectbox(key=key).value != value, "the page opens with another one"
+        page.selectbox(key=key).set_value(value).run()
+    page.button(key=f"make_link_{run.id}").click().run()
+    link = urlsplit(page.code[0].value)
+    assert link.path.endswith("/genes"), "in a test a page has no address"
+
+    as_owner(monkeypatch, "bert")
+    other = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    other.query_params.update(parse_qsl(link.query))
+    other.run()
+    other.switch_page("pages/genes.py").run()
+    assert not other.exception and {key: other.selectbox(key=key).value for key in chosen} == chosen
 
 
 def test_a_shared_run_offers_nothing_to_change_or_compute(

@@ -58,7 +58,7 @@ def show_comparison(run: RunFolder) -> None:
         st.info("This comparison left no report. Compare again.", icon=":material/info:")
         return
     with st.container(horizontal=True):
-        share_button(run)
+        share_button(run, "compare")
         report_button(run)
     for number, sentence in enumerate(found.words()):
         st.markdown(f"**{sentences(sentence)}**" if not number else sentences(sentence))
