@@ -1,7 +1,7 @@
 """Which genes tell a selection of cells from all other cells of a run: the same table as of a condition (`analysis.differential`).
 
 RUN/differential/cells-DIGEST.npy                rows of a selection, int64
-RUN/differential/selection-LAYER-DIGEST.parquet  its table
+RUN/differential/selected-LAYER-DIGEST.parquet   its table
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from state_engine import keys
 from state_engine.analysis import differential as de
 from state_engine.data.files.text import read_rows
 from state_engine.errors import RequestError, RunError, listed
@@ -29,12 +30,16 @@ def compare_selected(
 ) -> pd.DataFrame:
     """Return the table of all genes: some cells of a result against all others.
 
+    Predicted control cells, which no map shows, are among the others only where some of them are selected.
+
     Raises:
         RequestError: the result has no genes, or there are fewer than 3 cells on either side.
     """
     inside = np.zeros(result.n_cells, bool)
     inside[rows] = True
-    table = de.compare_groups(result, np.flatnonzero(inside), np.flatnonzero(~inside), layer, on_progress=on_progress)
+    unseen = result.mask(keys.PREDICTED_CONTROL)
+    others = ~inside if (inside & unseen).any() else ~(inside | unseen)
+    table = de.compare_groups(result, np.flatnonzero(inside), np.flatnonzero(others), layer, on_progress=on_progress)
     # predicted and measured cells may be on either side: p is of the cells as they are, and calls are those of measured ones
     table.attrs |= {"perturbation": "selection", "context": "all cells", "reference": "other cells", "expression": "observed"}
     return table
@@ -85,7 +90,7 @@ def keep_cells(run_dir: Path, rows: NDArray[np.int64]) -> str:
 def selected_path(run_dir: Path, cells: str, layer: Layer = "corrected") -> Path:
     """Return where `selected_for` keeps a table; it may not be there yet."""
     whole = de.table_path(run_dir, cells, layer)  # changes with the result
-    return whole.with_name(f"selection-{layer}-{whole.stem[-16:]}.parquet")
+    return whole.with_name(f"selected-{layer}-{whole.stem[-16:]}.parquet")
 
 
 def selected_for(run_dir: Path, cells: str, layer: Layer = "corrected", on_progress: OnProgress = silent) -> Path:

@@ -27,7 +27,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_numbers_are_those_of_the_engine_on_the_same_cells(folder: Path, tmp_path: Path) -> None:
     result = open_result(folder / "result.h5ad")
     rows = result.rows(keys.PREDICTED, "B", "drugA")
-    expected = compare_groups(result, rows, np.setdiff1d(np.arange(result.n_cells), rows))
+    control = result.rows(keys.PREDICTED_CONTROL)  # on no map
+    expected = compare_groups(result, rows, np.setdiff1d(np.arange(result.n_cells), np.union1d(rows, control)))
+    assert len(control) and expected.attrs["n_reference"] == result.n_cells - len(rows) - len(control)
+    against = compare_selected(result, control).attrs["n_reference"]
+    assert against == result.n_cells - len(control), "where they are selected themselves, nothing is left out"
     pd.testing.assert_frame_equal(compare_selected(result, rows[::-1]), expected, check_like=True)
     assert expected.sort_values("p_value")["gene"].iloc[0] in ("G0", "G1")
     kept = read_table(selected_for(folder, keep_cells(folder, rows)))
