@@ -138,7 +138,7 @@ def _ask(entry: DataEntry, data: Dataset, labels: by_hand.HandLabels, rows: NDAr
     asked = st.session_state.get(f"label_term_{key}")
     with st.container(horizontal=True):
         st.button(
-            f"Label {plural(len(rows), 'cell')}",
+            f"Label {plural(len(rows), 'measured cell')}",
             key=f"label_give_{key}",
             type="primary",
             disabled=not len(rows) or not asked,

@@ -60,7 +60,7 @@ def test_a_group_is_labelled_with_a_term_and_a_selection_with_another(data: str)
     box = shown.selectbox(key="label_term_x")
     assert "natural killer cell (NK cell) · CL:0000623" in box.options[:3]  # what the context may mean comes first
     box.set_value("CL:0000623").run()
-    assert shown.button(key="label_give_x").label == f"Label {n} cells"
+    assert shown.button(key="label_give_x").label == f"Label {n} measured cells"
     shown.button(key="label_give_x").click().run()
     assert shown.dataframe[0].value.values.tolist() == [["natural killer cell", "CL:0000623", n]]
     assert f"{n} of 160 cells of cells.h5ad are labelled, in 1 round." in text(shown)
