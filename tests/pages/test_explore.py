@@ -18,8 +18,10 @@ import pages.parts.result
 from pages.parts import umap as umapchart
 from pages.parts.cellmap.polygon import inside, outline
 from pages.parts.explore.conditions import leading_gene
+from pages.parts.explore.effects import effects_of
 from pages.parts.explore.heat_chart import MOST_ROWS, condition_map, sheet_of
 from pages.parts.genes import table as table_parts
+from pages.parts.genes.table import first_condition
 from pages.parts.result import differences, open_run
 from pages.parts.selection import composition
 from state_engine import keys
@@ -103,13 +105,15 @@ def test_every_condition_is_one_cell_of_the_first_picture(
     cells = {tuple(pair): words for bar in bars for pair, words in zip(bar["customdata"], bar["text"], strict=True)}
     assert set(cells) == {(p, c) for p in ("drugA", "drugB") for c in "BT"}
     assert all("effect size" in words and "closer to" not in words for words in cells.values())  # nothing to take a mean of
-    assert "**drugA in B:**" in text(page) and "| G0 |" in text(page) and page.query_params == {}
-    page.session_state["perturbation"], page.session_state["context"] = "drugB", "T"  # as a click does
+    # the largest one, since none is known to be held out
+    assert tuple(effects_of(run)[["perturbation", "context"]].iloc[0]) == ("drugB", "B")
+    assert "**drugB in B:**" in text(page) and "| G2 |" in text(page) and page.query_params == {}
+    page.session_state["perturbation"], page.session_state["context"] = "drugA", "T"  # as a click does
     page.run()
-    assert "**drugB in T:**" in text(page) and "| G2 |" in text(page)
-    assert page.query_params == {"perturbation": "drugB", "context": "T"}
+    assert "**drugA in T:**" in text(page) and "| G0 |" in text(page)
+    assert page.query_params == {"perturbation": "drugA", "context": "T"}
     assert legend(drawings(page)[0]) == {"predicted": 30, "measured control": 50, "measured": 30}  # its cells alone
-    assert "drugB in T: control, predicted and measured cells" in text(page)
+    assert "drugA in T: control, predicted and measured cells" in text(page)
     page.segmented_control(key="heat_by").set_value("gene").run()
     page.selectbox(key=f"heat_gene_{run.id}").set_value("G2").run()
     assert "Which perturbation moves G2, and where?" in text(page) and not page.exception
@@ -120,8 +124,22 @@ def test_every_condition_is_one_cell_of_the_first_picture(
 
 def test_a_condition_that_nobody_measured_says_so_beside_its_cells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     page = opened(monkeypatch, "explore", make_run(Settings(tmp_path), observed=False), tmp_path)
-    assert "drugA in B: control and predicted cells" in text(page) and "no measured cells of it" in text(page)
+    assert "drugB in B: control and predicted cells" in text(page) and "no measured cells of it" in text(page)
     assert legend(drawings(page)[0]) == {"predicted": 30, "measured control": 50} and not page.exception
+
+
+def test_the_largest_held_out_condition_is_first(tmp_path: Path) -> None:
+    run = make_run(Settings(tmp_path))
+    path = stored.effects_path(run.path)
+    pairs = [("drugB", "B"), ("drugA", "T"), ("drugB", "T"), ("drugA", "B")]
+    pd.DataFrame(pairs, columns=["perturbation", "context"]).assign(effect_size=[4.0, 3.0, 2.0, 1.0]).to_parquet(path)
+    st.cache_data.clear()
+    result = open_result(run.result)
+    assert first_condition(run, result) == ("drugB", "B")
+    result.manifest["exposure"] = [["drugA", "B", "test"], ["drugB", "T", "test"], ["drugB", "B", "in training"]]
+    assert first_condition(run, result) == ("drugB", "T")
+    stored.standing_path(run.path).unlink()  # not measured yet: in file order
+    assert first_condition(run, result) == ("drugA", "B")
 
 
 def test_the_first_gene_is_that_of_the_largest_effect_also_in_runs_that_do_not_say_it(

@@ -72,7 +72,7 @@ def test_the_answer_is_a_sentence_with_its_numbers(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_first_gene_is_one_that_changes_and_the_users_word_decides(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
-    page = linked(monkeypatch, run, run.path.parents[1])
+    page = linked(monkeypatch, run, run.path.parents[1], perturbation="drugA", context="B")
     assert page.selectbox(key="gene").value in ("G0", "G1", "G10")
     page.selectbox(key="gene").set_value("G7").run()
     assert page.selectbox(key="gene").value == "G7"
@@ -89,7 +89,7 @@ def test_the_address_opens_a_condition_and_a_gene(monkeypatch: pytest.MonkeyPatc
 def test_a_calibrated_prediction_can_be_looked_at_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made = finished_run(tmp_path, calibrated=True)
     stored.answer(made.path, "drugA", "B", expression="calibrated")
-    page = linked(monkeypatch, made, tmp_path)
+    page = linked(monkeypatch, made, tmp_path, perturbation="drugA", context="B")
     assert page.segmented_control(key="de_cells").options == ["Predicted", "Predicted, calibrated", "Predicted, raw", "Measured"]
     page.segmented_control(key="de_cells").set_value("calibrated").run()
     assert not page.exception and "Calibrated prediction." in text(page)
@@ -141,7 +141,7 @@ def test_the_measurement_is_compared_in_its_tab(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_one_sentence_says_test_recall_or_nobody(monkeypatch: pytest.MonkeyPatch, run: RunFolder, tmp_path: Path) -> None:
-    page = linked(monkeypatch, run, run.path.parents[1])
+    page = linked(monkeypatch, run, run.path.parents[1], perturbation="drugA", context="B")
     # three genes are moved in the made-up cells, and their noise moves no other one
     assert (
         "nothing says whether the model was trained on it. Of the 40 genes predicted to move most, **3 did** "
@@ -153,7 +153,7 @@ def test_one_sentence_says_test_recall_or_nobody(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_table_has_the_measured_change_and_the_band(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> None:
-    page = linked(monkeypatch, run, run.path.parents[1])
+    page = linked(monkeypatch, run, run.path.parents[1], perturbation="drugA", context="B")
     shown = page.dataframe[0].value
     assert {"log2_fold_change", "measured", "band"} <= set(shown.columns) and set(shown["band"]) == {"not calibrated"}
     assert shown.set_index("gene").loc["G0", "measured"] > 0.5
@@ -203,6 +203,7 @@ def test_each_tab_shows_its_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     check_targets(request).to_parquet(done.file(TARGETS))
     page = page_at(monkeypatch, "genes", made, tmp_path)
     page.session_state["gene_tabs"] = tab
+    page.session_state["perturbation"], page.session_state["context"] = "drugA", "B"
     page.run()
     assert not page.exception and words in text(page)
 

@@ -50,7 +50,7 @@ _HELP = (
 @st.fragment
 def conditions(run: RunFolder, result: Result) -> None:
     """Draw the map of conditions and the chosen one. A fragment: another choice does not run the page again."""
-    chosen = _chosen(result)
+    chosen = _chosen(run, result)
     with st.container(key="halves"):
         left, right = st.columns([6, 5], gap="large")
     question = Question(*chosen, keys.PREDICTED_CONTROL, result.layers(*chosen)[0])
@@ -64,10 +64,10 @@ def conditions(run: RunFolder, result: Result) -> None:
         _genes(table, question)
 
 
-def _chosen(result: Result) -> Condition:
+def _chosen(run: RunFolder, result: Result) -> Condition:
     """Return the condition that is looked at; Genes opens with the same one."""
     there = result.conditions()
-    first = first_condition(result)
+    first = first_condition(run, result)
     session.recall("perturbation", [p for p, _ in there], first[0])
     perturbation = str(st.session_state["perturbation"])
     contexts = [c for p, c in there if p == perturbation]
@@ -91,7 +91,7 @@ def _picture(run: RunFolder, result: Result, chosen: Condition) -> None:
     if by == "gene":
         session.recall(key, result.genes, leading_gene(run, result), "moved")
         gene = str(st.selectbox("Gene", result.genes, key=key, help="Which perturbation moves it? Type to search."))
-    first = first_condition(result)
+    first = first_condition(run, result)
     usual: dict[str, object] = {"by": "size", "perturbation": first[0], "context": first[1]}
     # what was chosen for a gene is not shown
     usual["moved"] = st.session_state.get(key) if by != "gene" else None

@@ -60,11 +60,24 @@ class Question:
         return de.layer_of(self.expression)
 
 
-def first_condition(result: Result) -> tuple[str, str]:
-    """Return the condition that shows first: one that was measured and that the model has not seen, for there the comparison is a test."""
+def first_condition(run: RunFolder, result: Result) -> tuple[str, str]:
+    """Return the condition that shows first: the largest that was measured and that the model has not seen, else the largest."""
+    return next(iter([*_tests(run, result), *_by_size(run, result)]))
+
+
+def _tests(run: RunFolder, result: Result) -> list[tuple[str, str]]:
+    """Return the conditions whose comparison with a measurement is a test of the model, the largest effect first."""
     there = stored.measured_conditions(result)
-    tests = (pair for pair in result.conditions() if pair in there and result.exposure(*pair) == "test")
-    return next(tests, result.conditions()[0])
+    return [pair for pair in _by_size(run, result) if pair in there and result.exposure(*pair) == "test"]
+
+
+def _by_size(run: RunFolder, result: Result) -> list[tuple[str, str]]:
+    """Return the predicted conditions, the largest effect first; in file order until a job has measured all effects."""
+    if not result.has_expression or not stored.has_effects(run.path):
+        return result.conditions()
+    path = stored.effects_path(run.path)
+    sizes = read_table(str(path), stamp(path))
+    return [(str(p), str(c)) for p, c in sizes[["perturbation", "context"]].itertuples(index=False)]
 
 
 def ask(run: RunFolder, result: Result) -> Question:
@@ -72,10 +85,10 @@ def ask(run: RunFolder, result: Result) -> Question:
     conditions = result.conditions()
     perturbations = list(dict.fromkeys(p for p, _ in conditions))
     there = stored.measured_conditions(result)
-    tests = [pair for pair in conditions if pair in there and result.exposure(*pair) == "test"]
+    tests = _tests(run, result)
     first, second, third = st.columns([4, 4, 3], vertical_alignment="bottom")
     with first:
-        perturbation = _choose("Perturbation", perturbations, "perturbation", default=first_condition(result)[0])
+        perturbation = _choose("Perturbation", perturbations, "perturbation", default=first_condition(run, result)[0])
     contexts = [c for p, c in conditions if p == perturbation]
     measured = [c for c in contexts if (perturbation, c) in there]
     with second:
