@@ -11,6 +11,7 @@ The folder of a screen holds
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -25,6 +26,7 @@ from state_engine.errors import RunError, door
 from state_engine.files import replacing
 from state_engine.plain import agreed, plural, read_json_as
 from state_engine.screening.request import Goal
+from state_engine.screening.signature import goal_places
 
 REPORT: Final = "screen.json"
 RANKING: Final = "ranking.csv"
@@ -185,6 +187,33 @@ def read_condition(path: Path, perturbation: str, context: str) -> pd.DataFrame:
         raise RunError(f"{path.name} has no {perturbation} in {context}.", "", "Choose a row of the ranking.")
     table = pd.DataFrame({"gene": genes, "effect": values[0], "log2_fold_change": values[1]})
     return table.sort_values("log2_fold_change", key=np.abs, ascending=False, kind="stable", ignore_index=True)
+
+
+def read_changes(path: Path, conditions: Sequence[tuple[str, str]], genes: Sequence[str]) -> pd.DataFrame:
+    """Return predicted log2 fold changes of the genes of a goal, a row a condition: perturbation, context, then a column a gene.
+
+    Args:
+        path: effects.h5ad.
+        conditions: (perturbation, context), in the order of the rows; those that the screen does not have are left out.
+        genes: in the order of the columns; those that the model does not predict are left out (`signature.goal_places`).
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    import anndata as ad
+
+    with door(path.name, RunError, AGAIN):
+        cells = ad.read_h5ad(path, backed="r")
+        pairs = zip(cells.obs["perturbation"].astype(str), cells.obs["context"].astype(str), strict=True)
+        row_of = {pair: row for row, pair in enumerate(pairs)}
+        known = [pair for pair in dict.fromkeys(conditions) if pair in row_of]
+        wanted = np.array([row_of[pair] for pair in known], np.int64)
+        rows, back = np.unique(wanted, return_inverse=True)  # a file is read in its own order
+        places = goal_places(dict.fromkeys(genes), list(cells.var_names))
+        values = np.asarray(cells.layers["log2_fold_change"][rows])[back][:, list(places.values())]
+        cells.file.close()
+    names = pd.DataFrame(known, columns=["perturbation", "context"], dtype=object)
+    return pd.concat([names, pd.DataFrame(values, columns=list(places))], axis=1)
 
 
 def seen_of(trained: TrainedOn | None) -> Seen:

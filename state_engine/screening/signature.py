@@ -11,6 +11,7 @@ Notation: g genes of the model, u genes looked at, k effects, B comparisons.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -78,6 +79,13 @@ class Signature:
         return np.where(flat, 1.0, p)
 
 
+def goal_places(wanted: Iterable[str], genes: Sequence[str]) -> dict[str, int]:
+    """Return where the genes of a goal are among those of a model, as they are spelled, else in capitals; without those not there."""
+    place, by_upper = {g: i for i, g in enumerate(genes)}, {g.upper(): i for i, g in reversed([*enumerate(genes)])}
+    found = {gene: place.get(gene, by_upper.get(gene.upper())) for gene in wanted}
+    return {gene: at for gene, at in found.items() if at is not None}
+
+
 def signature_of(request: ScreenRequest, genes: tuple[str, ...]) -> Signature:
     """Return the signature of a request among the genes that the model predicts.
 
@@ -86,15 +94,9 @@ def signature_of(request: ScreenRequest, genes: tuple[str, ...]) -> Signature:
     """
     wanted = dict.fromkeys(request.up_genes, 1.0) | dict.fromkeys(request.down_genes, -1.0)
     wanted = wanted or {c.gene: c.log2_fold_change for c in request.changes}
-    place, by_upper = {g: i for i, g in enumerate(genes)}, {g.upper(): i for i, g in reversed([*enumerate(genes)])}
-    found: dict[int, float] = {}
-    missing = []
-    for gene, weight in wanted.items():
-        at = place.get(gene, by_upper.get(gene.upper()))
-        if at is None:
-            missing.append(gene)
-        else:
-            found[at] = weight
+    places = goal_places(wanted, genes)
+    found = {places[gene]: weight for gene, weight in wanted.items() if gene in places}
+    missing = [gene for gene in wanted if gene not in places]
     if len(found) < LEAST_GENES:
         gone = f" Not among its {len(genes):,} genes: {listed(missing)}." if missing else ""
         raise GeneError(

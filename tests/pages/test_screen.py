@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from pages.parts.screen.charts import MOST_BELOW, alike_figure
+from pages.parts.screen.charts import MOST_BELOW, MOST_NUMBERS, alike_figure, goal_figure
 from pages.parts.screen.result import in_ranges, ranges, shortlist, table_key
 from state_engine.config import Settings
 from state_engine.jobs import local
@@ -99,7 +100,9 @@ def test_a_finished_screen(monkeypatch: pytest.MonkeyPatch, home: Path, thread: 
     assert "no scores on held-out cells" in said and "not known whether in training" in said
     ranking = read_ranking(run.file("ranking.csv"))
     assert page.dataframe[0].value["perturbation"].tolist() == ranking["perturbation"].tolist()
-    assert len(figures(page)) == 2
+    assert (
+        len(figures(page)) == 3 and "in the best 6 rows; tick rows to see others" in said
+    )  # genes of the goal, sizes, what is alike
     page.text_input(key="screen_find").set_value("tnf").run()
     assert all("TNF" in p for p in page.dataframe[0].value["perturbation"])
     page.checkbox(key=f"screen_again_{run.id}").set_value(True).run()
@@ -161,6 +164,17 @@ def test_the_map_of_what_is_alike_keeps_the_clustered_order(home: Path, thread: 
     many = Similarity(tuple(f"P{i}" for i in range(MOST_BELOW + 1)), np.eye(MOST_BELOW + 1, dtype=np.float32))
     wide = alike_figure(many, list(many.perturbations))[0].layout.xaxis
     assert not wide.showticklabels and "same perturbations" in wide.title.text
+
+
+def test_the_genes_of_the_goal_have_their_changes_and_the_way_they_are_to_go() -> None:
+    index = pd.MultiIndex.from_tuples([("a", "T"), ("b", "T")], names=["perturbation", "context"])
+    changes = pd.DataFrame([[2.0, -1.5], [0.1, 0.0]], index, ["ISG15", "CCL2"])
+    (trace,) = (figure := goal_figure(changes, ("ISG15",))).data
+    assert list(trace.x) == ["ISG15 ↑", "CCL2 ↓"] and list(trace.y) == ["a · T", "b · T"]
+    assert trace.z.tolist() == changes.to_numpy().tolist() and trace.zmin == -trace.zmax == -2
+    assert trace.texttemplate and figure.layout.yaxis.autorange == "reversed"
+    wide = pd.DataFrame(np.zeros((1, MOST_NUMBERS + 1)), index[:1], [f"G{i}" for i in range(MOST_NUMBERS + 1)])
+    assert not goal_figure(wide, ()).data[0].texttemplate
 
 
 def test_a_shortlist_has_no_empty_columns(home: Path, thread: dict[str, str]) -> None:

@@ -26,7 +26,7 @@ from state_engine.prediction.predict import predict
 from state_engine.prediction.result import open_result
 from state_engine.progress import Progress
 from state_engine.screening import cost, predict_blocks, run
-from state_engine.screening.report import COLUMNS, load_similarity, read_condition, read_ranking, read_screen
+from state_engine.screening.report import COLUMNS, load_similarity, read_changes, read_condition, read_ranking, read_screen
 from state_engine.screening.request import GeneChange, ScreenRequest
 from state_engine.screening.run import screen
 from state_engine.screening.shards import CONTROL, key_in, number_of
@@ -68,6 +68,17 @@ def test_the_numbers_are_those_of_predict(made: Path, tmp_path: Path) -> None:
         # the score is the correlation of the effect with the signature
         weights = np.isin(result.genes, UP).astype(float)
         assert here.loc[name, "score"] == pytest.approx(np.corrcoef(effect, weights)[0, 1], abs=1e-6)
+
+
+def test_changes_of_the_genes_of_a_goal_come_in_the_order_asked_for(made: Path) -> None:
+    path = made / "screen" / "effects.h5ad"
+    pairs = [(PERTURBATIONS[2], "NK"), (PERTURBATIONS[1], "B"), ("none", "NK")]
+    found = read_changes(path, pairs, [GENES[3], GENES[0].lower(), "NOT THERE"])
+    assert list(found.columns) == ["perturbation", "context", GENES[3], GENES[0].lower()] and len(found) == 2
+    for place, pair in enumerate(pairs[:2]):
+        whole = read_condition(path, *pair).set_index("gene")["log2_fold_change"]
+        assert tuple(found.iloc[place, :2]) == pair
+        np.testing.assert_array_equal(found.iloc[place, 2:].to_numpy(np.float32), whole[[GENES[3], GENES[0]]].to_numpy())
 
 
 def test_the_folder_of_a_screen(made: Path) -> None:

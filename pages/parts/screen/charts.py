@@ -5,6 +5,7 @@ Notation: k perturbations, c contexts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -12,11 +13,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.parts.format import drawn
+from pages.parts.genes.maps import heat_map
 from pages.parts.palette import DIVERGING, MISSING, SEQUENTIAL
 from state_engine.screening.report import Similarity
 
 MOST_ALIKE: Final = 60
 MOST_ROWS: Final = 40
+MOST_NUMBERS: Final = 16  # genes whose changes are written into the cells
 MOST_BELOW: Final = 20  # names that have room below half a page
 
 
@@ -41,6 +44,20 @@ def alike_figure(similarity: Similarity, names: list[str]) -> tuple[go.Figure, p
     else:
         figure.update_xaxes(tickangle=-90)
     return figure, pd.DataFrame(r, index=labels, columns=labels).rename_axis("perturbation").reset_index()
+
+
+def goal_figure(changes: pd.DataFrame, up: Sequence[str]) -> go.Figure:
+    """Return log2 fold changes (k, u) of the genes of a goal in ranked conditions, with the way that each gene is to go; few have their numbers.
+
+    Args:
+        changes: conditions down (perturbation and context), in the order of the ranking. up: genes that are to go up; all others down.
+    """
+    named = changes.rename(columns={gene: f"{gene} {'↑' if gene in set(up) else '↓'}" for gene in changes.columns})
+    figure = heat_map(named, ("", ""))
+    if changes.shape[1] <= MOST_NUMBERS:
+        figure.update_traces(texttemplate="%{z:.2f}", textfont={"size": 12})
+        figure.update_xaxes(tickangle=0 if changes.shape[1] <= MOST_NUMBERS // 2 else -60)
+    return figure
 
 
 def size_figure(table: pd.DataFrame, names: list[str]) -> tuple[go.Figure, pd.DataFrame]:

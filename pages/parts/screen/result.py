@@ -1,4 +1,4 @@
-"""Part of the page Screen: a screen while it runs, then its ranking with what it is worth, the genes of a row, and what is alike."""
+"""Part of the page Screen: a screen while it runs, then its ranking with what it is worth, and what is alike."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pages.parts.jobs import job_of, live_panel
 from pages.parts.model_scores import verdict_words
 from pages.parts.result import command_of, stamp
 from pages.parts.screen.charts import MOST_ALIKE, MOST_ROWS, alike_figure, size_figure
+from pages.parts.screen.genes import genes_of_a_row, genes_of_the_goal
 from pages.parts.widgets import go, show_error
 from state_engine.errors import JobError, StateError
 from state_engine.jobs.run_folder import RunFolder
@@ -26,7 +27,6 @@ from state_engine.library.foreign import read_file
 from state_engine.library.models import find
 from state_engine.metrics.rules import BY_CHANGE, BY_FDR, change_words
 from state_engine.screening.report import (
-    EFFECTS,
     RANKING,
     REPORT,
     SCORES,
@@ -34,7 +34,6 @@ from state_engine.screening.report import (
     ScreenReport,
     Similarity,
     load_similarity,
-    read_condition,
     read_ranking,
     read_screen,
 )
@@ -70,7 +69,8 @@ def show_screen(run: RunFolder) -> None:
     _worth(report, table)
     chosen = _table(run, report, table)
     _ways_on(run, table, chosen)
-    _genes(run, chosen)
+    genes_of_a_row(run, chosen)
+    genes_of_the_goal(run, table, chosen)
     _alike(run, report, table)
     with st.expander("How to repeat this, and what to know"):
         for remark in report.remarks:
@@ -103,11 +103,6 @@ def _ranking(path: str, written: int) -> pd.DataFrame:
 @st.cache_data(max_entries=16, show_spinner=False)
 def _similarity(path: str, written: int) -> Similarity:
     return read_file(load_similarity, Path(path))
-
-
-@st.cache_data(max_entries=64, show_spinner=False)
-def _condition(path: str, written: int, perturbation: str, context: str) -> pd.DataFrame:
-    return read_file(read_condition, Path(path), perturbation, context)
 
 
 def _worth(report: ScreenReport, table: pd.DataFrame) -> None:
@@ -324,34 +319,6 @@ def _to_predict(request: ScreenRequest, names: list[str], contexts: list[str]) -
         st.session_state[f"contexts_{entry.id}"] = contexts
     session.choose("run", "")
     go("predict")
-
-
-def _genes(run: RunFolder, chosen: pd.DataFrame) -> None:
-    """Which genes one of the chosen rows moves, if any is chosen."""
-    rows = [f"{r.perturbation} in {r.context}" for r in chosen.itertuples() if r.made == "predicted"]
-    pairs = {
-        f"{r.perturbation} in {r.context}": (r.perturbation, r.context) for r in chosen.itertuples() if r.made == "predicted"
-    }
-    if not rows:
-        session.show_in_address("screen", {"of": st.session_state.get("screen_gene_row")}, ("of",))
-        if len(chosen):
-            st.caption("The sums of two effects have no genes of their own here: tick the two by themselves.")
-        return
-    st.markdown("#### Which genes does it move?")
-    session.recall("screen_gene_row", rows, rows[0], "of")
-    session.show_in_address("screen", {"of": rows[0]}, ("of",))
-    which = rows[0] if len(rows) == 1 else st.selectbox("Of", rows, key="screen_gene_row")
-    path = run.file(EFFECTS)
-    genes = _condition(str(path), stamp(path), *pairs[which])
-    st.dataframe(
-        genes, hide_index=True, key="screen_genes", height=300,
-        column_config={
-            "gene": st.column_config.TextColumn("Gene", pinned=True),
-            "effect": st.column_config.NumberColumn("Effect (log1p)", format="%.3f", help="Difference of mean log1p expression."),
-            "log2_fold_change": st.column_config.NumberColumn("log2FC", format="%.2f", help="Of the natural means, 0.1 added to both."),
-        },
-    )  # fmt: skip
-    st.caption(f"All {len(genes):,} genes of {md(which, 120)}, predicted; the largest fold change first.")
 
 
 def _alike(run: RunFolder, report: ScreenReport, table: pd.DataFrame) -> None:
