@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from state_engine.analysis.effects import LIKENESS, OTHER_CONTEXTS, OTHER_PERTURBATIONS, EffectComparison, effect_column
 from state_engine.effects.scores import TOP, largest
@@ -54,5 +55,15 @@ def moved_genes(comparison: EffectComparison, method: str, top: int = TOP) -> in
         return None
     genes = comparison.genes
     effect, measured = genes[effect_column(method)].to_numpy(float), genes["observed"].to_numpy(float)
-    did = significant(genes["observed_fdr"].to_numpy(float)) & (np.sign(effect) == np.sign(measured)) & (effect != 0)
+    return moved(effect, measured, genes["observed_fdr"].to_numpy(float), top)
+
+
+def moved(effect: NDArray[np.float64], measured: NDArray[np.float64], fdr: NDArray[np.float64], top: int = TOP) -> int:
+    """Return how many of the `top` largest predicted effects (g,) are significant in the measurement and went the predicted way.
+
+    Args:
+        effect, measured: predicted and measured effects (log1p).
+        fdr: of the measured change of each gene.
+    """
+    did = significant(fdr) & (np.sign(effect) == np.sign(measured)) & (effect != 0)
     return int(did[largest(effect, top)].sum())

@@ -1,14 +1,15 @@
 """How far each condition of a result can be trusted: its band of doubt, and whether it beats the mean where it was measured.
 
-Mean cells only, so it takes as long as reading the cells. A prediction is of the default output of the condition's model (corrected or
+Most of it is of mean cells, so it takes as long as reading them; genes are tested only in measured conditions whose correlation and error
+say the same. A prediction is of the default output of the condition's model (corrected or
 calibrated); the mean is that of the measured effects in the other contexts, else that of the other perturbations in this context, as the page
 Genes tells it. Both move the mean of the measured control cells, not below 0 (`effects.apply`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -17,28 +18,30 @@ from numpy.typing import NDArray
 
 from state_engine import keys
 from state_engine.analysis import differential as de
+from state_engine.analysis.recall import moved
 from state_engine.effects.apply import applied_mean
 from state_engine.effects.bands import band_of_condition
 from state_engine.effects.baselines import BaselineEffect, mean_of_other_contexts, mean_of_the_context
 from state_engine.effects.means import Means
-from state_engine.effects.scores import Scores, scores
+from state_engine.effects.scores import TOP, Scores, scores
 from state_engine.effects.table import Condition
 from state_engine.prediction.result import Result
 from state_engine.progress import OnProgress, Progress, silent
 
-Standing = Literal["better", "worse", "undecided", "no baseline", "not measured"]
+Standing = Literal["better", "worse", "cannot be told", "no baseline", "not measured"]
 STANDINGS: Final[tuple[Standing, ...]] = get_args(Standing)
+_BY: Final = f"correlation, error and how many of the {TOP} genes predicted to move most did"
 MEANINGS: Final[Mapping[Standing, str]] = {
-    "better": "closer to the measurement than the mean, by correlation and by error",
-    "worse": "further from the measurement than the mean, by correlation and by error",
-    "undecided": "by one of correlation and error better than the mean, by the other not",
+    "better": f"better than the mean by one at least of {_BY}, and worse by none",
+    "worse": f"worse than the mean by one at least of {_BY}, and better by none",
+    "cannot be told": f"better than the mean by one of {_BY}, worse by another",
     "no baseline": "measured, but nothing else was to take a mean of",
     "not measured": "nobody measured it here",
 }
 Mark = Literal["", "ring", "hatch", "dot"]
 MARKS: Final[Mapping[Mark, str]] = {
-    "ring": "held out, and closer to the measurement than a mean",
-    "hatch": "further from the measurement than a mean",
+    "ring": "held out, and better than a mean by correlation, error or genes found, and worse by none of them",
+    "hatch": "worse than a mean by correlation, error or genes found, and better by none of them",
     "dot": "in training, so agreement is recall",
 }
 """What the marks of a picture of conditions mean; see `mark_of`."""
@@ -61,8 +64,9 @@ def standings(
     """Return a row for each predicted condition, in file order.
 
     Columns: perturbation; context; layer (the default output of the condition); band and band_share (`effects.bands.band_of_condition`); exposure
-    ("" where it was not measured); standing, one of `STANDINGS`; pearson and mae of the prediction, mean_pearson and mean_mae of the mean, NaN
-    where they do not exist.
+    ("" where it was not measured); standing, one of `STANDINGS`; pearson, mae and moved of the prediction, mean_pearson, mean_mae and mean_moved of
+    the mean, NaN where they do not exist. moved: how many of the `TOP` largest effects moved in the measurement (`recall.moved`), counted
+    where correlation and error say the same.
 
     Args:
         measured: conditions to compare with (`stored.measured_conditions`).
@@ -113,16 +117,22 @@ class Weighing:
             truth = result.mean(result.rows(keys.OBSERVED, context, perturbation), "corrected")
             guess = self._guesses.get(condition)
             row |= {"exposure": result.exposure(perturbation, context)}
-            row |= _against_mean(effect, None if guess is None else guess.effect.astype(np.float64), base, truth)
+            row |= _against_mean(
+                effect, None if guess is None else guess.effect.astype(np.float64), base, truth, partial(self._fdr, condition)
+            )
         else:
             row |= {"exposure": "", "standing": "not measured"}
         self._rows.append(row)
 
+    def _fdr(self, condition: Condition) -> Vector:
+        """(g,) false discovery rate of the measured change of each gene."""
+        return de.differential(self._result, *condition, keys.OBSERVED_CONTROL, "observed")["fdr"].to_numpy(float)
+
     def table(self) -> pd.DataFrame:
         """Return what was weighed, see `standings`."""
         names = ["perturbation", "context", "layer", "band", "band_share", "exposure", "standing"]
-        table = pd.DataFrame(self._rows, columns=[*names, "pearson", "mae", "mean_pearson", "mean_mae"])
-        return table.astype(dict.fromkeys(("band_share", "pearson", "mae", "mean_pearson", "mean_mae"), float))
+        numbers = ["pearson", "mae", "moved", "mean_pearson", "mean_mae", "mean_moved"]
+        return pd.DataFrame(self._rows, columns=[*names, *numbers]).astype(dict.fromkeys(("band_share", *numbers), float))
 
 
 def _means(conditions: list[Condition], result: Result, means: Means | None) -> dict[Condition, BaselineEffect]:
@@ -133,17 +143,32 @@ def _means(conditions: list[Condition], result: Result, means: Means | None) -> 
     return {**mean_of_the_context(table, conditions), **mean_of_other_contexts(table, conditions)}
 
 
-def _against_mean(effect: Vector, guess: Vector | None, base: Vector, truth: Vector) -> dict[str, object]:
-    """Return the numbers of a prediction and of the mean, and what they say together."""
+def _against_mean(
+    effect: Vector, guess: Vector | None, base: Vector, truth: Vector, fdr: Callable[[], Vector]
+) -> dict[str, object]:
+    """Return the numbers of a prediction and of the mean, and what they say together; `fdr` tests the measured genes, where that can decide."""
     own = _agreement(effect, base, truth)
     found: dict[str, object] = {"standing": "no baseline", "pearson": own.pearson, "mae": own.mae}
     if guess is None:
         return found
     other = _agreement(guess, base, truth)
-    # a correlation that does not exist, of effects that are the same for every gene, decides nothing
-    better, worse = (own.pearson > other.pearson, own.mae < other.mae), (own.pearson < other.pearson, own.mae > other.mae)
-    standing: Standing = "better" if all(better) else "worse" if all(worse) else "undecided"
-    return found | {"standing": standing, "mean_pearson": other.pearson, "mean_mae": other.mae}
+    found |= {"mean_pearson": other.pearson, "mean_mae": other.mae}
+    # the larger the better; a correlation that does not exist, of effects that are the same for every gene, decides nothing
+    leads = [own.pearson - other.pearson, other.mae - own.mae]
+    if standing_of(leads) != "cannot be told" or not any(leads):
+        called = fdr()
+        # as the comparison of the page Genes counts: on the measured control, not below 0
+        counts = [moved(applied_mean(base, one) - base, truth - base, called) for one in (effect, guess)]
+        leads.append(counts[0] - counts[1])
+        found |= {"moved": counts[0], "mean_moved": counts[1]}
+    return found | {"standing": standing_of(leads)}
+
+
+def standing_of(leads: Sequence[float]) -> Standing:
+    """Return what numbers say together, each the lead of a prediction over the mean: above 0 where it is better, NaN where nobody can tell."""
+    if any(leads) and all(lead >= 0 for lead in leads):
+        return "better"
+    return "worse" if any(leads) and all(lead <= 0 for lead in leads) else "cannot be told"
 
 
 def _agreement(effect: Vector, base: Vector, truth: Vector) -> Scores:

@@ -31,7 +31,7 @@ from state_engine.progress import OnProgress, silent
 
 _VERSION: Final = 4  # of the numbers: change it, and stored comparisons are made again
 _EFFECTS: Final = 1  # of the sizes of effects, the same
-_STANDING: Final = 1  # of what can be trusted, the same
+_STANDING: Final = 2  # of what can be trusted, the same
 _FIELDS: Final = ("perturbation", "context", "n_predicted", "n_observed", "n_control", "n_significant", "top")
 
 

@@ -150,7 +150,7 @@ def _sizes(effects: pd.DataFrame, result: Result, standing: pd.DataFrame | None 
             marks,
             {str(mark): words for mark, words in MARKS.items()},
         )
-        unmarked = " No mark: undecided, or not measured." if any(mark for line in marks for mark in line) else ""
+        unmarked = " No mark: it cannot be told, or nobody measured it." if any(mark for line in marks for mark in line) else ""
         blocks.append(Figure("Effect size, perturbations by contexts", svg, f"{caption} Striped grey: not predicted.{unmarked}"))
         bands = [[one[2] for one in line] for line in weighed]
         if any(band in BAND_COLOURS for line in bands for band in line):

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 
 from state_engine.analysis import differential as de
-from state_engine.analysis import stored
+from state_engine.analysis import standing, stored
 from state_engine.analysis.effects import OTHER_CONTEXTS, compare
-from state_engine.analysis.standing import MEANINGS, STANDINGS, standings
+from state_engine.analysis.recall import found_genes
+from state_engine.analysis.standing import MEANINGS, STANDINGS, standing_of, standings
 from state_engine.effects.means import Means
 from state_engine.errors import JobCancelled
 from state_engine.prediction.result import Result, open_result, read_mean, read_rows
@@ -47,6 +48,27 @@ def test_the_numbers_are_those_of_the_comparison(result: Result) -> None:
         own, other = found["corrected"], found[OTHER_CONTEXTS]
         assert (row["pearson"], row["mae"]) == pytest.approx((own.pearson, own.mae))
         assert (row["mean_pearson"], row["mean_mae"]) == pytest.approx((other.pearson, other.mae))
+        if row["standing"] in ("better", "worse"):
+            counted = found_genes(compare(result, *pair, means))  # as the headline of the page Genes
+            assert (row["moved"], row["mean_moved"]) == (counted.moved, counted.baseline_moved)
+    assert table["standing"].isin(["better", "worse"]).any()
+
+
+def test_all_three_have_to_agree() -> None:
+    assert standing_of([0.011, 0.007, 2]) == standing_of([0.011, 0.007, 0]) == standing_of([0, 0, 1]) == "better"
+    assert standing_of([0.011, 0.007, -2]) == standing_of([-0.1, 0.1]) == standing_of([0, 0, 0]) == "cannot be told"
+    assert standing_of([-0.1, -0.1, -3]) == standing_of([-0.1, -0.1, 0]) == "worse"
+    assert standing_of([float("nan"), 0.1, 1]) == "cannot be told"
+
+
+def test_a_mean_that_finds_more_genes_leaves_it_open(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured, means = stored.measured_conditions(result), means_of(result, 2.0)
+    counts = iter([37, 39] * len(measured))
+    monkeypatch.setattr(standing, "moved", lambda *_: next(counts))
+    table = standings(result, measured, means)
+    counted = table[table["moved"].notna()]
+    ahead = (counted["pearson"] > counted["mean_pearson"]) & (counted["mae"] < counted["mean_mae"])
+    assert ahead.any() and (counted.loc[ahead, "standing"] == "cannot be told").all()
 
 
 def test_a_mean_that_misleads_is_beaten_and_one_that_is_right_is_not(result: Result) -> None:

@@ -104,7 +104,7 @@ def test_every_condition_is_one_cell_of_the_first_picture(
     bars = [bar for bar in figures(page)[0]["data"] if bar["type"] == "bar" and "customdata" in bar]
     cells = {tuple(pair): words for bar in bars for pair, words in zip(bar["customdata"], bar["text"], strict=True)}
     assert set(cells) == {(p, c) for p in ("drugA", "drugB") for c in "BT"}
-    assert all("effect size" in words and "closer to" not in words for words in cells.values())  # nothing to take a mean of
+    assert all("effect size" in words and "better than" not in words for words in cells.values())  # nothing to take a mean of
     # the largest one, since none is known to be held out
     assert tuple(effects_of(run)[["perturbation", "context"]].iloc[0]) == ("drugB", "B")
     assert "**drugB in B:**" in text(page) and "| G2 |" in text(page) and page.query_params == {}
@@ -158,7 +158,7 @@ def test_the_first_gene_is_that_of_the_largest_effect_also_in_runs_that_do_not_s
 
 
 def test_marks_tell_a_test_that_was_passed_from_recall() -> None:
-    assert mark_of("test", "better") == "ring" and mark_of("test", "worse") == "hatch" and mark_of("test", "undecided") == ""
+    assert mark_of("test", "better") == "ring" and mark_of("test", "worse") == "hatch" and mark_of("test", "cannot be told") == ""
     assert mark_of("in training", "better") == mark_of("in training", "worse") == "dot"
     assert mark_of("not known", "better") == "" and mark_of("not known", "worse") == "hatch" and mark_of("", "not measured") == ""
 

@@ -165,7 +165,7 @@ def _caption(table: pd.DataFrame, sheet: Sheet, by: str) -> str:
     )
     names = {"ring": "Ring", "hatch": "Hatched", "dot": "Dot"}
     told = "".join(f" {names[mark]}: {words}." for mark, words in MARKS.items() if (sheet.marks == mark).any(axis=None))
-    text += f"{told} No mark: undecided, or not measured." if told and (sheet.marks == "").any(axis=None) else told
+    text += f"{told} No mark: it cannot be told, or nobody measured it." if told and (sheet.marks == "").any(axis=None) else told
     left_out = table["perturbation"].nunique() - len(sheet.values), table["context"].nunique() - len(sheet.values.columns)
     if any(left_out):
         text += f" The {MOST_ROWS} perturbations and {MOST_COLUMNS} contexts with the largest values are drawn; the table below has all."
