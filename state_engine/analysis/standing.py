@@ -45,6 +45,7 @@ MARKS: Final[Mapping[Mark, str]] = {
     "dot": "in training, so agreement is recall",
 }
 """What the marks of a picture of conditions mean; see `mark_of`."""
+MOST_TESTED: Final = 200  # measured conditions; a test of 18,000 genes takes a second or two
 CONTROLS: Final = 64  # means of control cells that are kept meanwhile, (g,) each
 Vector = NDArray[np.float64]
 
@@ -66,7 +67,7 @@ def standings(
     Columns: perturbation; context; layer (the default output of the condition); band and band_share (`effects.bands.band_of_condition`); exposure
     ("" where it was not measured); standing, one of `STANDINGS`; pearson, mae and moved of the prediction, mean_pearson, mean_mae and mean_moved of
     the mean, NaN where they do not exist. moved: how many of the `TOP` largest effects moved in the measurement (`recall.moved`), counted
-    where correlation and error say the same.
+    where correlation and error say the same, in results with at most `MOST_TESTED` measured conditions.
 
     Args:
         measured: conditions to compare with (`stored.measured_conditions`).
@@ -117,9 +118,8 @@ class Weighing:
             truth = result.mean(result.rows(keys.OBSERVED, context, perturbation), "corrected")
             guess = self._guesses.get(condition)
             row |= {"exposure": result.exposure(perturbation, context)}
-            row |= _against_mean(
-                effect, None if guess is None else guess.effect.astype(np.float64), base, truth, partial(self._fdr, condition)
-            )
+            fdr = partial(self._fdr, condition) if len(self._measured) <= MOST_TESTED else None
+            row |= _against_mean(effect, None if guess is None else guess.effect.astype(np.float64), base, truth, fdr)
         else:
             row |= {"exposure": "", "standing": "not measured"}
         self._rows.append(row)
@@ -144,9 +144,12 @@ def _means(conditions: list[Condition], result: Result, means: Means | None) -> 
 
 
 def _against_mean(
-    effect: Vector, guess: Vector | None, base: Vector, truth: Vector, fdr: Callable[[], Vector]
+    effect: Vector, guess: Vector | None, base: Vector, truth: Vector, fdr: Callable[[], Vector] | None
 ) -> dict[str, object]:
-    """Return the numbers of a prediction and of the mean, and what they say together; `fdr` tests the measured genes, where that can decide."""
+    """Return the numbers of a prediction and of the mean, and what they say together.
+
+    `fdr` tests the measured genes, where that can decide; None: they are not counted.
+    """
     own = _agreement(effect, base, truth)
     found: dict[str, object] = {"standing": "no baseline", "pearson": own.pearson, "mae": own.mae}
     if guess is None:
@@ -155,7 +158,7 @@ def _against_mean(
     found |= {"mean_pearson": other.pearson, "mean_mae": other.mae}
     # the larger the better; a correlation that does not exist, of effects that are the same for every gene, decides nothing
     leads = [own.pearson - other.pearson, other.mae - own.mae]
-    if standing_of(leads) != "cannot be told" or not any(leads):
+    if fdr is not None and (standing_of(leads) != "cannot be told" or not any(leads)):
         called = fdr()
         # as the comparison of the page Genes counts: on the measured control, not below 0
         counts = [moved(applied_mean(base, one) - base, truth - base, called) for one in (effect, guess)]

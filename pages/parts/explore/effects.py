@@ -17,7 +17,7 @@ from pages.parts.widgets import go
 from state_engine.analysis import differential as de
 from state_engine.analysis import stored
 from state_engine.analysis.resemblance import RESEMBLANCE, Resemblance, read_resemblance
-from state_engine.analysis.standing import MEANINGS
+from state_engine.analysis.standing import MEANINGS, MOST_TESTED
 from state_engine.effects.scores import TOP
 from state_engine.jobs.requests import EffectsRequest, LookRequest
 from state_engine.jobs.run_folder import RunFolder
@@ -27,6 +27,7 @@ from state_engine.prediction.result import Result
 
 _RULE = f"{change_words()}, as in predicted cells on the Genes page; Evaluate calls genes by {BY_FDR}."
 _STANDING = " ".join(f"{name.capitalize()}: {meaning}." for name, meaning in MEANINGS.items())
+_STANDING += f" With more than {MOST_TESTED} measured conditions genes are not counted: correlation and error decide."
 _SHARE = f"Of its {TOP} largest effects, the share whose direction left-out conditions let one expect in a replicate."
 
 
