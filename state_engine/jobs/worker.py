@@ -46,6 +46,7 @@ from state_engine.jobs.run_folder import SUMMARY, RunFolder
 from state_engine.jobs.seats import FIRST, SHORT_IDLE_SECONDS, Seat
 from state_engine.jobs.shutdown import Stopping
 from state_engine.jobs.store import Job, JobFailure, JobStore
+from state_engine.jobs.upgrade import Upgrade
 from state_engine.library.people import QuotaWatch
 from state_engine.plain import from_plain, to_plain
 from state_engine.progress import Progress
@@ -141,12 +142,13 @@ class Worker:
         self.identity = identity_of()
         self.warm = WarmCache()
         self.stopping = Stopping()
+        self.upgrade = Upgrade(self.store)
         self._to_warm = list(WARMUP) if options.warm else []
         self._warm_from = time.monotonic() + FIRST_WARMUP_SECONDS
         self._to_warm_late = list(LATE_WARMUP) if options.warm else []
 
     def serve(self) -> None:
-        """Do jobs until idle for too long, the home is gone, or a later version of the program has taken over."""
+        """Do jobs until idle for too long, the home is gone, or another version of the program has taken over."""
         while True:
             try:
                 with self.store.kept_open():
@@ -161,7 +163,7 @@ class Worker:
                 end_children()  # a job that was stopped may have left one
                 return
             # a job that came between the last look and the lock's end found no reason to start another worker
-            if not self.settings.database.exists() or self.store.outgrown() or not self.store.has_queued(self.options.lane):
+            if not self.settings.database.exists() or self.upgrade or not self.store.has_queued(self.options.lane):
                 return
             lock = WorkerLock.take(self.settings.home, self.options.seat)
             if lock is None:
@@ -172,8 +174,8 @@ class Worker:
     def _serve_until_idle(self) -> None:
         last_work = time.monotonic()
         while time.monotonic() - last_work < self.options.idle_seconds and self.settings.database.exists() and not self.stopping:
-            if self.store.outgrown():  # after an upgrade: this process still has the old code
-                log.info("a later version of the program has taken over; this worker ends")
+            if self.upgrade:
+                log.info("another version of the program has taken over; this worker ends")
                 return
             self.store.mark_lost()
             job = self.store.claim(self.identity, self._start_run, self.settings.most_running, self.options.lane)

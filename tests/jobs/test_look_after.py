@@ -17,7 +17,7 @@ import pytest
 
 from state_engine.config import Settings
 from state_engine.files import write_json
-from state_engine.jobs import local
+from state_engine.jobs import local, upgrade
 from state_engine.jobs.lock import WorkerLock
 from state_engine.jobs.processes import identity_of, is_alive
 from state_engine.jobs.run_folder import RunFolder, list_runs
@@ -117,16 +117,24 @@ def test_a_job_that_is_claimed_is_a_run_that_has_started(settings: Settings) -> 
     assert (run.manifest.state, run.manifest.process) == ("running", worker.identity)
 
 
-def test_a_worker_leaves_jobs_to_a_later_version_of_the_program(settings: Settings) -> None:
+@pytest.mark.parametrize("changed", ["database", "files"])
+def test_a_worker_leaves_jobs_to_another_version_of_the_program(
+    changed: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upgrade, "LOOK_SECONDS", 0.0)
     job_id, _ = local.queue(settings, Steps(1), options=OPTIONS)
     lock = WorkerLock.take(settings.home, OPTIONS.seat)
     assert lock is not None
     worker, store = Worker(settings, OPTIONS, lock), JobStore(settings.database)
-    with sqlite3.connect(settings.database) as db:
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        db.execute(f"PRAGMA user_version = {version + 1}")
+    assert not worker.upgrade
+    if changed == "database":
+        with sqlite3.connect(settings.database) as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            db.execute(f"PRAGMA user_version = {version + 1}")
+    else:
+        monkeypatch.setattr(upgrade, "newest_source", lambda: 1)
     worker.serve()
-    assert store.get(job_id).state == "queued", "it is for the later version"
+    assert store.get(job_id).state == "queued", "it is for the other version"
     again = WorkerLock.take(settings.home, OPTIONS.seat)
     assert again is not None, "whose worker finds the seat free"
     again.close()
