@@ -5,6 +5,7 @@ A gene did when it is significant in the measurement (`metrics.rules.significant
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,9 +15,15 @@ from numpy.typing import NDArray
 from state_engine.analysis.effects import LIKENESS, OTHER_CONTEXTS, OTHER_PERTURBATIONS, EffectComparison, effect_column
 from state_engine.effects.scores import TOP, largest
 from state_engine.metrics.rules import significant
+from state_engine.plain import plural
 
 BASELINES: Final = (OTHER_CONTEXTS, LIKENESS, OTHER_PERTURBATIONS)
 """In this order the first that exists is told beside the prediction."""
+_WORDS: Final[Mapping[str, str]] = {
+    OTHER_CONTEXTS: "mean of the other contexts",
+    LIKENESS: "likeness-weighted mean of other contexts",
+    OTHER_PERTURBATIONS: "mean of other perturbations",
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,15 @@ def found_genes(comparison: EffectComparison, method: str = "corrected", top: in
     baseline = next((name for name in BASELINES if _has(comparison, name)), "")
     moved = moved_genes(comparison, method, top) or 0
     return Found(top, moved, baseline, (moved_genes(comparison, baseline, top) or 0) if baseline else 0)
+
+
+def found_words(comparison: EffectComparison, counted: Found, mark: str = "") -> str:
+    """Return the sentences about them; `mark` stands around the number that they are about."""
+    text = f"Of the {plural(counted.top, 'gene')} predicted to move most, {mark}{counted.moved:,} did{mark}"
+    text += f" (of all {len(comparison.genes):,}, {plural(comparison.n_significant, 'gene')} moved significantly)."
+    if counted.baseline:
+        text += f" A {_WORDS[counted.baseline]} finds {counted.baseline_moved:,}."
+    return text
 
 
 def _has(comparison: EffectComparison, method: str) -> bool:

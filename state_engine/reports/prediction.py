@@ -14,12 +14,14 @@ from state_engine import keys
 from state_engine.analysis import differential as de
 from state_engine.analysis import projection, stored
 from state_engine.analysis.effects import CORRECTED, NO_CHANGE, EffectComparison, effect_sizes
-from state_engine.analysis.recall import BASELINES
+from state_engine.analysis.recall import BASELINES, found_genes, found_words
 from state_engine.analysis.resemblance import resemblance
 from state_engine.analysis.standing import MARKS, mark_of
+from state_engine.effects.bands import NOT_CALIBRATED
 from state_engine.effects.exposure import Exposure
-from state_engine.errors import RequestError
+from state_engine.errors import RequestError, listed
 from state_engine.metrics.rules import BY_CHANGE, BY_FDR, FOLD, detected, significant
+from state_engine.plain import plural
 from state_engine.prediction.result import Result, open_result
 from state_engine.progress import OnProgress, Progress
 from state_engine.reports.colours import BAND_COLOURS, DOWN, KIND, NOT_SIGNIFICANT, UP
@@ -70,14 +72,15 @@ def found_in_prediction(folder: Path, on_progress: OnProgress) -> Found:
     effects = de.read_table(stored.effects_for(folder, on_progress))
     # the largest effects, and what was measured as a test before what is recall
     chosen, compared = _conditions(folder, result, effects, on_progress)
+    standing = de.read_table(stored.standing_path(folder))
     sections = [
         *_map(folder, result),
-        Section("How large is each effect?", _sizes(effects, result, de.read_table(stored.standing_path(folder)))),
+        Section("How large is each effect?", _sizes(effects, result, standing)),
         *(Section(one.name, tuple(_genes(one))) for one in chosen),
     ]
     if compared:
         sections.append(Section("Against the measurement", _agreement(compared, result)))
-    verdict = (*_verdict(compared, result), *_alike(result))
+    verdict = (*_verdict(compared, result, standing), *_alike(result))
     statistics = ("mann-whitney", "benjamini-hochberg")
     return Found(verdict, tuple(sections), _methods(result, chosen), statistics, dict(result.manifest.get("versions") or {}))
 
@@ -208,6 +211,7 @@ def _genes(one: Condition) -> list[Block]:
         f"all {len(table):,} genes. "
         f"Called: {BY_CHANGE}. p orders genes; it falls with the number of predicted cells and says nothing about being right."
     )
+    banded = "band" in table and (table["band"] != NOT_CALIBRATED).any()
     columns = [
         "gene",
         "log2_fold_change",
@@ -217,6 +221,7 @@ def _genes(one: Condition) -> list[Block]:
         "fraction_reference",
         "p_value",
         "fdr",
+        *(["band"] if banded else []),
     ]
     heads = [
         "Gene",
@@ -227,11 +232,17 @@ def _genes(one: Condition) -> list[Block]:
         "Expressing, control",
         "p",
         "FDR",
+        *(["Would it hold?"] if banded else []),
     ]
     top = table.iloc[[i for i in order if calls[i]][:20]][columns].set_axis(heads, axis=1)
     blocks: list[Block] = [Figure(f"Genes that change: {one.name}", svg, caption), Table("Leading genes", top)]
     if one.compared is not None:
-        blocks += [Words(EXPOSURE[one.exposure]), _scatter(one.compared), _scores(one.compared)]
+        counted = found_genes(one.compared)
+        blocks += [
+            Words(f"{EXPOSURE[one.exposure]} {found_words(one.compared, counted)}"),
+            _scatter(one.compared),
+            _scores(one.compared),
+        ]
     return blocks
 
 
@@ -281,33 +292,31 @@ def _best_baseline(one: EffectComparison) -> tuple[str, float] | None:
     return max(known, key=lambda pair: pair[1]) if known else None
 
 
-def _verdict(compared: Sequence[EffectComparison], result: Result) -> list[str]:
+def _verdict(compared: Sequence[EffectComparison], result: Result, standing: pd.DataFrame) -> list[str]:
     if not compared:
         return ["None of the predicted conditions was measured in this data set, so nothing here checks the prediction."]
-    tests = [one for one in compared if result.exposure(one.perturbation, one.context) == "test"]
-    recall = sum(result.exposure(one.perturbation, one.context) == "in training" for one in compared)
+    exposures = [result.exposure(one.perturbation, one.context) for one in compared]
+    recall, tests = exposures.count("in training"), exposures.count("test")
+    told = standing[(standing["exposure"] == "test") & (standing["standing"] != "no baseline")]["standing"].value_counts()
     lines = []
-    beside = [(one, best) for one in tests if (best := _best_baseline(one)) is not None]
-    if beside:
-        better = [one for one, best in beside if (_own(one, result) or -1) > best[1]]
+    if len(told):
+        counts = [f"{name} than the mean in {told[name]:,}" for name in ("better", "worse") if name in told]
+        counts += [f"not to be told from it in {told['cannot be told']:,}"] if "cannot be told" in told else []
         lines.append(
-            f"Of {len(beside):,} held-out conditions with a measurement, the prediction correlates better with it than the best mean baseline "
-            f"in {len(better):,}."
+            f"Of {plural(int(told.sum()), 'held-out condition')} with a measurement, the prediction is {listed(counts)}."
         )
     elif tests:
-        lines.append(f"{len(tests):,} held-out conditions were measured; there is no mean baseline to compare with.")
+        lines.append(
+            f"{plural(tests, 'held-out condition was', 'held-out conditions were')} measured; there is no mean baseline to compare with."
+        )
     if recall:
-        lines.append(f"{recall:,} measured conditions were in training: agreement with them is recall, not a test.")
-    unknown = len(compared) - len(tests) - recall
+        lines.append(
+            f"{plural(recall, 'measured condition was', 'measured conditions were')} in training: agreement there is recall, not a test."
+        )
+    unknown = len(compared) - tests - recall
     if unknown:
         lines.append(f"Of {unknown:,} measured conditions nothing says whether the model was trained on them.")
     return lines
-
-
-def _own(one: EffectComparison, result: Result) -> float | None:
-    """Return the correlation of the default output, which is the calibrated prediction where there is one."""
-    default = result.layers(one.perturbation, one.context)[0]
-    return next((s.pearson for s in one.scores if s.method == default), None)
 
 
 def _alike(result: Result) -> list[str]:

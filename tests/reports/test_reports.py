@@ -6,10 +6,15 @@ import base64
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pandas as pd
 import pytest
 
+from state_engine.analysis import stored
 from state_engine.analysis.effects import effect_sizes
+from state_engine.analysis.recall import found_genes, found_words
 from state_engine.cli.main import main
 from state_engine.comparison.compare import compare
 from state_engine.comparison.request import ComparedSide, CompareRequest
@@ -26,6 +31,7 @@ from state_engine.plain import to_plain
 from state_engine.prediction.request import PredictionRequest
 from state_engine.prediction.result import open_result
 from state_engine.reports.document import number
+from state_engine.reports.prediction import _verdict
 from state_engine.screening.report import read_ranking
 from tests.pages.finished_run import finished_run
 from tests.pages.make_run import make_run
@@ -61,11 +67,29 @@ def test_a_prediction(home: Path, tmp_path: Path) -> None:
     )
     assert re.fullmatch(r"cells_a-model_drugA-drugB-in-B-T_[0-9a-f]{6}\.html", report_name(Settings(home), run))
     assert "Of 4 measured conditions nothing says whether the model was trained on them." in report.text
+    for perturbation, context in open_result(run.result).conditions():  # the sentence of the Genes page
+        compared = stored.read_comparison(stored.comparison_path(run.path, perturbation, context))
+        assert found_words(compared, found_genes(compared)) in report.text
     assert "Mann-Whitney" in report.text and "10.1101/2025.06.26.661135" in report.text and str(home) not in report.text
     manifest = attached(report, "manifest.json")
     assert isinstance(manifest, dict) and manifest["seed"] == 42 and manifest["settings"]["set_size"] == 16
     (asked,) = requests_of(json.dumps(attached(report, f"{run.id}.json")).encode())
     assert isinstance(asked.request, PredictionRequest) and asked.request.data == "cells.h5ad" and asked.request.cells == 30
+
+
+def test_the_verdict_on_a_prediction_is_that_of_its_conditions() -> None:
+    told = ["better", "worse", "worse", "cannot be told", "no baseline", "better"]
+    kinds = ["test"] * 5 + ["in training"]
+    result: Any = SimpleNamespace(exposure=lambda perturbation, context: kinds[int(perturbation)])
+    compared: Any = [SimpleNamespace(perturbation=str(i), context="B") for i in range(6)]
+    words = _verdict(compared, result, pd.DataFrame({"exposure": kinds, "standing": told}))
+    assert words == [
+        "Of 4 held-out conditions with a measurement, the prediction is better than the mean in 1, worse than the mean in 2, "
+        "not to be told from it in 1.",
+        "1 measured condition was in training: agreement there is recall, not a test.",
+    ]
+    none = _verdict(compared[4:5], result, pd.DataFrame({"exposure": ["test"], "standing": ["no baseline"]}))
+    assert none == ["1 held-out condition was measured; there is no mean baseline to compare with."]
 
 
 def test_every_name_of_a_file_is_text(home: Path, tmp_path: Path) -> None:

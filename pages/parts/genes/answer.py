@@ -8,10 +8,9 @@ import streamlit as st
 from pages.parts.exposure import exposure_badge
 from pages.parts.format import md, plural
 from pages.parts.genes import charts as genechart
-from pages.parts.genes.compare import NAMES
 from pages.parts.genes.table import Question
-from state_engine.analysis.effects import OTHER_CONTEXTS, EffectComparison
-from state_engine.analysis.recall import found_genes
+from state_engine.analysis.effects import EffectComparison
+from state_engine.analysis.recall import found_genes, found_words
 from state_engine.effects.bands import NOT_CALIBRATED, SENTENCES
 from state_engine.effects.exposure import Exposure
 from state_engine.effects.scores import TOP
@@ -38,13 +37,7 @@ def answer_words(question: Question, table: pd.DataFrame, found: EffectCompariso
         return f"{where} measured cells, as they are in your data set."
     if found is None:
         return f"{where} nobody measured this. {_expected(table)}"
-    counted = found_genes(found, question.layer)
-    text = f"{where} {_STANDS[exposure]}. Of the {plural(counted.top, 'gene')} predicted to move most, **{counted.moved:,} did**"
-    text += f" (of all {len(found.genes):,}, {plural(found.n_significant, 'gene')} moved significantly)."
-    if counted.baseline:
-        name = "mean of the other contexts" if counted.baseline == OTHER_CONTEXTS else NAMES[counted.baseline].lower()
-        text += f" A {name} finds {counted.baseline_moved:,}."
-    return text
+    return f"{where} {_STANDS[exposure]}. {found_words(found, found_genes(found, question.layer), '**')}"
 
 
 def _expected(table: pd.DataFrame) -> str:
