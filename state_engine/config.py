@@ -29,8 +29,11 @@ DEMO = APP / "assets" / "demo"
 
 
 def gib(n_bytes: float) -> str:
-    """Return bytes as the settings count them, in units of 1,024³ bytes: '50 GiB'."""
-    return f"{n_bytes / GB:,.1f}".removesuffix(".0") + " GiB"
+    """Return bytes as the settings count them, in units of 1,024³ bytes: '50 GiB'; little in smaller ones: '1,560 bytes', '1.5 MiB'."""
+    for unit, size in (("GiB", GB), ("MiB", GB >> 10)):
+        if n_bytes >= size / 10:
+            return f"{n_bytes / size:,.1f}".removesuffix(".0") + f" {unit}"
+    return f"{n_bytes:,.0f} bytes"
 
 
 @dataclass(frozen=True)

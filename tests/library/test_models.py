@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from state_engine.checkpoints.card import FORMAT, ModelCard, model_id
 from state_engine.checkpoints.recognise import Found, what_is
-from state_engine.config import Settings
+from state_engine.config import Settings, gib
 from state_engine.effects.store import EFFECTS
 from state_engine.errors import CheckpointError, RequestError
 from state_engine.library import foreign, shelf, zips
@@ -450,3 +450,10 @@ def test_the_demos_weights_by_other_names_are_another_model(settings: Settings, 
     entry = library.import_directory(write_store(tmp_path / "data" / "two", renamed), settings)
     assert entry.card is not None and entry.card.perturbations == ("ctrl", "other drug") and not entry.demo
     assert [e.demo for e in library.list_models(settings)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "words"), [(50 * 1024**3, "50 GiB"), (1.5 * 1024**3, "1.5 GiB"), (3 * 1024**2, "3 MiB"), (1560, "1,560 bytes")]
+)
+def test_sizes_are_said_as_the_settings_count_them(n_bytes: float, words: str) -> None:
+    assert gib(n_bytes) == words

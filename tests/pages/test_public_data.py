@@ -54,7 +54,7 @@ def test_terms_come_before_the_button_and_the_button_starts_a_job(settings: Sett
     assert "Its publisher states none with the file" in text(app) and "doi:10.1038/nbt.4042" in text(app)
     app.selectbox(key="public_name").set_value("norman").run()
     assert "CC BY 4.0" in text(app) and "md5 by Zenodo" in text(app)
-    assert app.button(key="fetch").label == "Download 698.7 MB"
+    assert app.button(key="fetch").label == "Download 699 MB"
     app.button(key="fetch").click().run()
     (job,) = JobStore(settings.database).list()
     assert (job.kind, job.request) == ("fetch", {"name": "norman"}) and "norman" in str(app.selectbox(key="public_name").value)
