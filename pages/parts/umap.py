@@ -107,12 +107,6 @@ def top_of(values: NDArray[np.float32]) -> float:
     return top if top > 0 else float(known.max())
 
 
-def add_outline(figure: go.Figure, polygon: Points, ink: str) -> None:
-    """Add the line around a selection, given by (k, 2) corners in UMAP units."""
-    path = "M" + "L".join(f"{x:.4g},{y:.4g}" for x, y in polygon) + "Z"
-    figure.add_shape(type="path", path=path, line={"color": ink, "width": 1.2, "dash": "dot"}, fillcolor="rgba(0,0,0,0)")
-
-
 def _scatter(n: int) -> Any:
     return go.Scatter if n <= SVG_POINTS else go.Scattergl
 

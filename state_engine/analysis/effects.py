@@ -176,7 +176,7 @@ def effect_sizes(result: Result, layer: Layer = "corrected", on_progress: OnProg
     Columns: perturbation; context; n_cells (predicted); effect_size (Euclidean length of the effect over all genes, log1p units; it grows with
     the number of genes, so compare within a run); n_up, n_down (genes that change against the paired predicted control, by the rule of
     `differential.directions` for predicted cells); top_genes (five largest absolute effects, with their sign); leading_gene (the first of
-    them, "" without any effect; not in tables of before 30 November 2026).
+    them, "" without any effect; not in tables of earlier versions).
 
     Args:
         on_progress: called for each condition; may raise `JobCancelled`.

@@ -212,13 +212,18 @@ class WarmCache:
         return len(self._items)
 
 
+def known_kinds(more: Iterable[Kind] = ()) -> dict[str, Kind]:
+    """Return all kinds by name. `more` are kinds beside the built-in ones."""
+    return KINDS | {kind.name: kind for kind in more}
+
+
 def find_kind(name: str, more: Iterable[Kind] = ()) -> Kind:
     """Return the kind of this name. `more` are kinds beside the built-in ones.
 
     Raises:
         JobError: there is none.
     """
-    known = KINDS | {kind.name: kind for kind in more}
+    known = known_kinds(more)
     if name not in known:
         raise JobError(f"There is no kind of job called '{name}'.", f"Known: {', '.join(known)}.")
     return known[name]

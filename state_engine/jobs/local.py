@@ -15,7 +15,7 @@ from pathlib import Path
 from state_engine.config import GB, LOCAL, Settings
 from state_engine.errors import JobError, QuotaError, RunError, StateError
 from state_engine.files import full_disk_told
-from state_engine.jobs.kinds import KINDS, Lane, find_kind, kind_of
+from state_engine.jobs.kinds import KINDS, Lane, find_kind, kind_of, known_kinds
 from state_engine.jobs.lock import WorkerLock, holder
 from state_engine.jobs.processes import identity_of, is_alive, kill_tree, started_at
 from state_engine.jobs.rebuild import asked_of_store
@@ -210,7 +210,7 @@ def cancel(
     while _at_work(job) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
         job = store.get(job_id)
-    kind = (KINDS | {kind.name: kind for kind in options.kinds}).get(job.kind)  # none: of another version of the program
+    kind = known_kinds(options.kinds).get(job.kind)  # none: of another version of the program
     waits = not now and job.cancelling and kind is not None and kind.saves
     # the order matters: once the job is no longer the worker's, that worker takes no other, so the kill cannot hit one
     if not waits and _at_work(job) and store.force_cancelled(job_id):
